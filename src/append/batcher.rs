@@ -1,0 +1,139 @@
+//! The batcher: one task that forms batches and keeps equal ids of this node out of each other's way.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
+
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCHES_IN_FLIGHT_MAX, CONDITIONAL_IN_FLIGHT_MAX, Context,
+    Unit, transaction::commit_batch,
+};
+use crate::types::EventId;
+
+#[derive(Default)]
+struct Batcher {
+    waiting: VecDeque<Unit>,
+    /// Ids of the batches in flight. A unit with one of them waits: afterwards the claim tells it is a duplicate,
+    /// so two batches of one node never write the same id.
+    busy: HashSet<EventId>,
+    plain_in_flight: usize,
+    conditional_in_flight: usize,
+}
+
+/// What a finished batch gives back.
+struct Finished {
+    ids: Vec<EventId>,
+    conditional: bool,
+}
+
+pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceiver<Unit>) {
+    let mut batcher = Batcher::default();
+    let mut in_flight = JoinSet::new();
+    let mut open = true;
+    while open || !batcher.waiting.is_empty() || !in_flight.is_empty() {
+        tokio::select! {
+            unit = queue.recv(), if open => match unit {
+                Some(unit) => {
+                    batcher.waiting.push_back(unit);
+                    // Whatever else is there already joins the same batch.
+                    while let Ok(unit) = queue.try_recv() {
+                        batcher.waiting.push_back(unit);
+                    }
+                }
+                None => open = false,
+            },
+            Some(finished) = in_flight.join_next() => match finished {
+                Ok(finished) => batcher.finish(finished),
+                Err(error) => {
+                    // A panic would leave its ids busy and its clients without answers: better none at all.
+                    tracing::error!(%error, "a batch panicked; no further appends are taken");
+                    return;
+                }
+            },
+        }
+        while let Some((units, finished)) = batcher.next_batch() {
+            let context = Arc::clone(&context);
+            in_flight.spawn(async move {
+                commit_batch(&context, units).await;
+                finished
+            });
+        }
+    }
+}
+
+impl Batcher {
+    fn finish(&mut self, finished: Finished) {
+        for id in &finished.ids {
+            self.busy.remove(id);
+        }
+        if finished.conditional {
+            self.conditional_in_flight -= 1;
+        } else {
+            self.plain_in_flight -= 1;
+        }
+    }
+
+    /// The next batch that may start now: the oldest unit that can, and whatever fits beside it.
+    fn next_batch(&mut self) -> Option<(Vec<Unit>, Finished)> {
+        let plain_free = self.plain_in_flight < BATCHES_IN_FLIGHT_MAX;
+        let conditional_free = self.conditional_in_flight < CONDITIONAL_IN_FLIGHT_MAX;
+        if !plain_free && !conditional_free {
+            return None;
+        }
+        let mut batch: Vec<Unit> = Vec::new();
+        let (mut events, mut weight) = (0, 0);
+        let mut conditional = false;
+        let mut left = VecDeque::new();
+        while let Some(unit) = self.waiting.pop_front() {
+            let fits = if batch.is_empty() {
+                if unit.is_conditional() {
+                    conditional_free
+                } else {
+                    plain_free
+                }
+            } else {
+                !unit.is_conditional()
+                    && events + unit.events.len() <= BATCH_EVENTS_MAX
+                    && weight + unit.weight() <= BATCH_BYTES_MAX
+            };
+            if !fits
+                || unit
+                    .events
+                    .iter()
+                    .any(|accepted| self.busy.contains(&accepted.event.id))
+            {
+                left.push_back(unit);
+                continue;
+            }
+            events += unit.events.len();
+            weight += unit.weight();
+            conditional = unit.is_conditional();
+            batch.push(unit);
+            if conditional || events >= BATCH_EVENTS_MAX || weight >= BATCH_BYTES_MAX {
+                break;
+            }
+        }
+        // What was passed over keeps its place ahead of what was not looked at.
+        left.append(&mut self.waiting);
+        self.waiting = left;
+        if batch.is_empty() {
+            return None;
+        }
+
+        let ids: Vec<EventId> = batch
+            .iter()
+            .flat_map(|unit| &unit.events)
+            .map(|accepted| accepted.event.id.clone())
+            .collect();
+        self.busy.extend(ids.iter().cloned());
+        if conditional {
+            self.conditional_in_flight += 1;
+        } else {
+            self.plain_in_flight += 1;
+        }
+        Some((batch, Finished { ids, conditional }))
+    }
+}

@@ -1,0 +1,206 @@
+//! Appending: admission, batching, and the deduplicating transaction.
+//!
+//! Requests from all connections flow into one [`Appender`]. Its task keeps a bounded queue and a small number
+//! of batches in flight; while they are, the next batch grows. Work is detached from the connection that brought
+//! it: once admitted, an event is committed whether or not its client waits for the answer.
+
+mod batcher;
+mod transaction;
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+pub use self::transaction::put_transient;
+use crate::{
+    clock::AtClock,
+    error::{Error, Result},
+    store::{Store, keys::Keys},
+    types::{Event, EventId},
+    version::Version,
+};
+
+/// Most events one batch commits.
+pub const BATCH_EVENTS_MAX: usize = 1000;
+/// A batch closes at so many bytes of keys and values ([`Event::weight`]); FoundationDB takes 10 MB.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Batches in flight at once: the next one grows while these commit.
+const BATCHES_IN_FLIGHT_MAX: usize = 2;
+/// Conditional appends in flight at once, each in a transaction of its own.
+const CONDITIONAL_IN_FLIGHT_MAX: usize = 16;
+/// The append queue, in KiB of events each counted as at least one.
+pub const QUEUE_KIB_MAX: usize = 64 * 1024;
+
+/// What became of one event.
+#[derive(Debug)]
+pub enum Outcome {
+    Appended(Version),
+    /// It was there before, with the same content.
+    Duplicate(Version),
+    Rejected(Error),
+}
+
+/// An event that passed admission, with the wall time of its acceptance.
+#[derive(Debug)]
+struct Accepted {
+    event: Event,
+    at: i64,
+}
+
+/// Events to commit together, in order; more than one only if none is conditional.
+#[derive(Debug)]
+struct Unit {
+    events: Vec<Accepted>,
+    reply: oneshot::Sender<Vec<(EventId, Outcome)>>,
+    /// Given back when the unit is answered.
+    _admission: OwnedSemaphorePermit,
+}
+
+impl Unit {
+    fn is_conditional(&self) -> bool {
+        self.events
+            .iter()
+            .any(|accepted| accepted.event.expect.is_some())
+    }
+
+    fn weight(&self) -> usize {
+        self.events
+            .iter()
+            .map(|accepted| accepted.event.weight())
+            .sum()
+    }
+}
+
+/// What a batch needs to commit.
+struct Context {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    clock: Arc<AtClock>,
+}
+
+/// The door to the append path; cheap to clone.
+#[derive(Clone)]
+pub struct Appender {
+    units: mpsc::UnboundedSender<Unit>,
+    admission: Arc<Semaphore>,
+    clock: Arc<AtClock>,
+}
+
+/// Room in the append queue for the events of a request.
+pub struct Admission(OwnedSemaphorePermit);
+
+impl Appender {
+    /// Starts the batcher on the current runtime. It ends, with all it admitted committed, when the last
+    /// `Appender` is dropped; await the handle for that.
+    pub fn start(
+        store: Arc<dyn Store>,
+        keys: Keys,
+        clock: Arc<AtClock>,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        // Unbounded only in type: every unit holds a permit of the bounded `admission`.
+        let (units, queue) = mpsc::unbounded_channel();
+        let context = Arc::new(Context {
+            store,
+            keys,
+            clock: Arc::clone(&clock),
+        });
+        let batcher = tokio::spawn(batcher::run(context, queue));
+        (
+            Self {
+                units,
+                admission: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
+                clock,
+            },
+            batcher,
+        )
+    }
+
+    /// Room for `events`, or [`Error::Busy`] at once.
+    pub fn admit(&self, events: &[Event]) -> Result<Admission> {
+        let permits = queue_kib(events);
+        Arc::clone(&self.admission)
+            .try_acquire_many_owned(permits)
+            .map(Admission)
+            .map_err(|_| Error::Busy)
+    }
+
+    /// Room for `events`, waiting for it.
+    pub async fn admit_waiting(&self, events: &[Event]) -> Result<Admission> {
+        let permits = queue_kib(events);
+        Arc::clone(&self.admission)
+            .acquire_many_owned(permits)
+            .await
+            .map(Admission)
+            .map_err(|_| Error::ShuttingDown)
+    }
+
+    /// Commits `events` in their order and says what became of each. A duplicate id within them is a duplicate of
+    /// the first. Goes on to the end although the caller stops waiting.
+    pub async fn append(
+        &self,
+        events: Vec<Event>,
+        admission: Admission,
+    ) -> Result<Vec<(EventId, Outcome)>> {
+        let at = self.clock.now();
+        let appender = self.clone();
+        let work = async move {
+            let mut admission = admission.0;
+            let mut outcomes = Vec::with_capacity(events.len());
+            for chunk in chunks(events) {
+                // Never more than is left: both sides add up the same numbers.
+                let permits = queue_kib(chunk.iter()) as usize;
+                let admission = admission.split(permits).ok_or(Error::Busy)?;
+                let events = chunk
+                    .into_iter()
+                    .map(|event| Accepted { event, at })
+                    .collect();
+                let (reply, answer) = oneshot::channel();
+                let unit = Unit {
+                    events,
+                    reply,
+                    _admission: admission,
+                };
+                appender.units.send(unit).map_err(|_| Error::ShuttingDown)?;
+                outcomes.extend(answer.await.map_err(|_| Error::ShuttingDown)?);
+            }
+            Ok(outcomes)
+        };
+        tokio::spawn(work).await.unwrap_or(Err(Error::ShuttingDown))
+    }
+}
+
+fn queue_kib<'a>(events: impl IntoIterator<Item = &'a Event>) -> u32 {
+    let kib = events
+        .into_iter()
+        .map(|event| (event.data.len() / 1024 + 1) as u32)
+        .sum::<u32>();
+    kib.min(QUEUE_KIB_MAX as u32)
+}
+
+/// Cuts `events` into runs that fit a batch; a conditional event is a run of its own.
+fn chunks(events: Vec<Event>) -> Vec<Vec<Event>> {
+    let mut chunks: Vec<Vec<Event>> = Vec::new();
+    let mut weight = 0;
+    let mut open = false;
+    for event in events {
+        let alone = event.expect.is_some();
+        let event_weight = event.weight();
+        match chunks.last_mut() {
+            Some(chunk)
+                if open
+                    && !alone
+                    && chunk.len() < BATCH_EVENTS_MAX
+                    && weight + event_weight <= BATCH_BYTES_MAX =>
+            {
+                weight += event_weight;
+                chunk.push(event);
+            }
+            _ => {
+                weight = event_weight;
+                open = !alone;
+                chunks.push(vec![event]);
+            }
+        }
+    }
+    chunks
+}

@@ -1,0 +1,345 @@
+//! The deduplicating transaction: read claims, write what is new, answer each event.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use async_trait::async_trait;
+
+use super::{Accepted, Context, Outcome, Unit};
+use crate::{
+    clock::AtClock,
+    error::{Error, Result},
+    feed::twins,
+    store::{
+        self, Batch, Condition, Plan, Snapshot, Store, Transaction, Versioned,
+        keys::{self, Keys},
+        transact, values,
+    },
+    types::{Delivery, Entry, Event, EventId, Expect, FeedName},
+    version::Version,
+};
+
+/// Commits the events of `units` and answers each unit.
+pub(super) async fn commit_batch(context: &Context, units: Vec<Unit>) {
+    let mut transaction = Append::new(context, units.iter().flat_map(|unit| &unit.events));
+    let failed = transact(&*context.store, &mut transaction).await.err();
+    let verdicts = transaction.verdicts;
+    let mut answered = HashSet::new();
+    for Unit { events, reply, .. } in units {
+        let outcomes = events
+            .into_iter()
+            .map(|Accepted { event, .. }| {
+                let repeated = !answered.insert(event.id.clone());
+                let outcome = match (&failed, verdicts.get(&event.id)) {
+                    (Some(error), _) => Outcome::Rejected(error.clone()),
+                    (None, Some(verdict)) => verdict.outcome(&event, repeated),
+                    (None, None) => Outcome::Rejected(Error::Store(store::Error::Unknown)),
+                };
+                (event.id, outcome)
+            })
+            .collect();
+        // The client may have gone; what it sent is committed all the same.
+        let _ = reply.send(outcomes);
+    }
+}
+
+/// What is known of an id: where it stands and what it stands for.
+struct Verdict {
+    version: Version,
+    digest: u128,
+    fresh: bool,
+}
+
+impl Verdict {
+    fn outcome(&self, event: &Event, repeated: bool) -> Outcome {
+        if event.digest != self.digest {
+            Outcome::Rejected(Error::IdReused {
+                id: event.id.clone(),
+                version: self.version,
+            })
+        } else if self.fresh && !repeated {
+            Outcome::Appended(self.version)
+        } else {
+            Outcome::Duplicate(self.version)
+        }
+    }
+}
+
+/// One batch: the first event of each id, in order.
+struct Append<'a> {
+    keys: &'a Keys,
+    clock: &'a AtClock,
+    events: Vec<(&'a Event, i64)>,
+    expect: Option<&'a Expect>,
+    /// The snapshot of the first attempt: a claim above it, found when an earlier attempt may have committed, is ours.
+    began: Option<Version>,
+    verdicts: HashMap<EventId, Verdict>,
+    /// Positions in `events` of what the planned batch writes; their place here is their index.
+    planned: Vec<usize>,
+}
+
+impl<'a> Append<'a> {
+    fn new(context: &'a Context, accepted: impl Iterator<Item = &'a Accepted>) -> Self {
+        let mut ids = HashSet::new();
+        let events: Vec<_> = accepted
+            .filter(|accepted| ids.insert(&accepted.event.id))
+            .map(|accepted| (&accepted.event, accepted.at))
+            .collect();
+        let expect = events.iter().find_map(|(event, ..)| event.expect.as_ref());
+        Self {
+            keys: &context.keys,
+            clock: &context.clock,
+            events,
+            expect,
+            began: None,
+            verdicts: HashMap::new(),
+            planned: Vec::new(),
+        }
+    }
+
+    /// The first claim of each id, and the greatest `at` so far.
+    async fn read_claims(
+        &self,
+        snapshot: &dyn Snapshot,
+    ) -> Result<(Vec<Option<(Version, u128)>>, i64)> {
+        let now = snapshot.version();
+        let ranges = self
+            .events
+            .iter()
+            .map(|(event, ..)| {
+                keys::range(&self.keys.claim(&event.id), None, now, false, 1, usize::MAX)
+            })
+            .collect();
+        let at_key = self.keys.at();
+        let (claims, at) =
+            tokio::try_join!(snapshot.ranges(ranges), snapshot.get(vec![at_key.clone()]))?;
+        let claims = claims
+            .iter()
+            .map(|slice| slice.items.first().map(read_claim).transpose());
+        let at = match at.first().and_then(Option::as_ref) {
+            Some(at) => i64::from_be_bytes(
+                (&at[..])
+                    .try_into()
+                    .map_err(|_| keys::corrupt(&at_key, "not a time"))?,
+            ),
+            None => 0,
+        };
+        Ok((claims.collect::<store::Result<_>>()?, at))
+    }
+
+    /// Checks the condition on the snapshot; what to demand of the database at commit is that nothing was added
+    /// behind what the snapshot saw. (A twin behind the expected version is invisible, so it breaks no expectation.)
+    async fn check_expectation(
+        &self,
+        snapshot: &dyn Snapshot,
+        expect: &Expect,
+    ) -> Result<Condition> {
+        let prefix = self.keys.feed(&expect.feed);
+        let (current, last) = twins::latest(snapshot, &prefix).await?;
+        if !expect.holds(current) {
+            let Some((event, ..)) = self.events.first() else {
+                return Err(store::Error::Conflict.into());
+            };
+            return Err(Error::VersionConflict {
+                id: event.id.clone(),
+                feed: expect.feed.clone(),
+                current,
+            });
+        }
+        let (begin, end) = keys::after_until(&prefix, last, Version::moment(u32::MAX, u64::MAX));
+        Ok(Condition::RangeEmpty { begin, end })
+    }
+
+    fn build(&self, snapshot: Version, at_floor: i64) -> Batch {
+        let mut batch = Batch {
+            ring: true,
+            ..Batch::default()
+        };
+        let entries: Vec<(u16, &Event, Entry)> = self
+            .planned
+            .iter()
+            .zip(0..)
+            .map(|(&position, index)| {
+                let (event, at) = self.events[position];
+                (index, event, entry(event, at.max(at_floor), snapshot))
+            })
+            .collect();
+        let mut partitions: BTreeMap<u16, Vec<(u16, Vec<&FeedName>, &Entry)>> = BTreeMap::new();
+        for (index, event, entry) in &entries {
+            let mut put = |prefix, value| {
+                batch.versioned.push(Versioned {
+                    prefix,
+                    index: *index,
+                    value,
+                })
+            };
+            put(
+                self.keys.claim(&event.id),
+                event.digest.to_be_bytes().to_vec(),
+            );
+            let value = values::encode_entry(entry);
+            for feed in &event.feeds {
+                put(self.keys.feed(feed), value.clone());
+                if event.delivery == Delivery::Notify {
+                    put(self.keys.unread(feed), values::encode_unread(entry));
+                }
+            }
+            for (partition, feeds) in by_partition(self.keys, &event.feeds) {
+                partitions
+                    .entry(partition)
+                    .or_default()
+                    .push((*index, feeds, entry));
+            }
+        }
+        for (partition, records) in partitions {
+            for (index, value) in values::encode_records(&records) {
+                batch.versioned.push(Versioned {
+                    prefix: self.keys.log(partition),
+                    index,
+                    value,
+                });
+            }
+        }
+        if let Some(at) = entries.iter().map(|(_, _, entry)| entry.at).max() {
+            batch
+                .maxima
+                .push((self.keys.at(), at.to_be_bytes().to_vec()));
+        }
+        batch
+    }
+}
+
+fn read_claim(item: &store::KeyValue) -> store::Result<(Version, u128)> {
+    let digest = (&item.value[..])
+        .try_into()
+        .map_err(|_| keys::corrupt(&item.key, "not a digest"))?;
+    Ok((keys::version_of(&item.key)?, u128::from_be_bytes(digest)))
+}
+
+fn entry(event: &Event, at: i64, snapshot: Version) -> Entry {
+    Entry {
+        // Minted at commit.
+        version: Version::ZERO,
+        id: event.id.clone(),
+        kind: event.kind.clone(),
+        delivery: event.delivery,
+        actor: event.actor.clone(),
+        at,
+        data: event.data.clone(),
+        read_at: snapshot.time(),
+    }
+}
+
+fn by_partition<'a>(keys: &Keys, feeds: &'a [FeedName]) -> BTreeMap<u16, Vec<&'a FeedName>> {
+    let mut partitions: BTreeMap<u16, Vec<&FeedName>> = BTreeMap::new();
+    for feed in feeds {
+        partitions
+            .entry(keys.partition(feed))
+            .or_default()
+            .push(feed);
+    }
+    partitions
+}
+
+#[async_trait]
+impl Transaction for Append<'_> {
+    type Output = ();
+    type Error = Error;
+
+    async fn plan(&mut self, snapshot: &dyn Snapshot, unsure: bool) -> Result<Plan<()>> {
+        let now = snapshot.version();
+        let began = *self.began.get_or_insert(now);
+        let (claims, at) = self.read_claims(snapshot).await?;
+        self.planned.clear();
+        self.verdicts.clear();
+        for (position, claim) in claims.into_iter().enumerate() {
+            match claim {
+                Some((version, digest)) => {
+                    let id = self.events[position].0.id.clone();
+                    self.verdicts.insert(
+                        id,
+                        Verdict {
+                            version,
+                            digest,
+                            fresh: unsure && version > began,
+                        },
+                    );
+                }
+                None => self.planned.push(position),
+            }
+        }
+        if self.planned.is_empty() {
+            return Ok(Plan::Answer(()));
+        }
+        self.clock.observe(at);
+        // The clock ignores an `at` from a node gone wild; so must the floor.
+        let floor = at.min(self.clock.now());
+        let mut batch = self.build(now, floor);
+        if let Some(expect) = self.expect {
+            batch
+                .conditions
+                .push(self.check_expectation(snapshot, expect).await?);
+        }
+        Ok(Plan::Commit(batch))
+    }
+
+    fn committed(&mut self, version: Version) {
+        for (&position, index) in self.planned.iter().zip(0..) {
+            let (event, _) = self.events[position];
+            let verdict = Verdict {
+                version: version.at_index(index),
+                digest: event.digest,
+                fresh: true,
+            };
+            self.verdicts.insert(event.id.clone(), verdict);
+        }
+    }
+}
+
+/// Commits a transient: live subscribers hear it, no feed holds it.
+pub async fn put_transient(
+    store: &dyn Store,
+    keys: &Keys,
+    clock: &AtClock,
+    event: Event,
+) -> Result<()> {
+    transact(
+        store,
+        &mut PutTransient {
+            keys,
+            at: clock.now(),
+            event,
+        },
+    )
+    .await
+}
+
+struct PutTransient<'a> {
+    keys: &'a Keys,
+    at: i64,
+    event: Event,
+}
+
+#[async_trait]
+impl Transaction for PutTransient<'_> {
+    type Output = ();
+    type Error = Error;
+
+    async fn plan(&mut self, snapshot: &dyn Snapshot, _unsure: bool) -> Result<Plan<()>> {
+        let entry = entry(&self.event, self.at, snapshot.version());
+        let versioned = by_partition(self.keys, &self.event.feeds)
+            .into_iter()
+            .map(|(partition, feeds)| Versioned {
+                prefix: self.keys.transient(partition),
+                index: 0,
+                value: values::encode_transient(0, &feeds, &entry),
+            })
+            .collect();
+        Ok(Plan::Commit(Batch {
+            versioned,
+            ring: true,
+            ..Batch::default()
+        }))
+    }
+
+    fn committed(&mut self, _version: Version) {}
+}

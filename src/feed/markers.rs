@@ -1,0 +1,86 @@
+//! Moving a marker: forward only, never above what exists.
+
+use async_trait::async_trait;
+
+use super::{FeedState, Feeds};
+use crate::{
+    error::{Error, Result},
+    store::{Batch, Plan, Snapshot, Transaction, Versioned, keys, transact, values},
+    types::{FeedName, Marker},
+    version::Version,
+};
+
+impl Feeds {
+    /// Moves the marker to `to` if that is forward; answers the state afterwards either way.
+    pub async fn move_marker(
+        &self,
+        feed: &FeedName,
+        marker: Marker,
+        to: Version,
+    ) -> Result<FeedState> {
+        transact(
+            &*self.store,
+            &mut MoveMarker {
+                feeds: self,
+                feed,
+                marker,
+                to,
+            },
+        )
+        .await?;
+        self.state(feed).await
+    }
+}
+
+struct MoveMarker<'a> {
+    feeds: &'a Feeds,
+    feed: &'a FeedName,
+    marker: Marker,
+    to: Version,
+}
+
+#[async_trait]
+impl Transaction for MoveMarker<'_> {
+    type Output = ();
+    type Error = Error;
+
+    async fn plan(&mut self, snapshot: &dyn Snapshot, _unsure: bool) -> Result<Plan<()>> {
+        let now = snapshot.version();
+        // A marker above vN would swallow entries yet to come.
+        if self.to > now {
+            return Err(Error::VersionAhead {
+                asked: self.to,
+                current: now,
+            });
+        }
+        let markers = self.feeds.markers_at(snapshot, self.feed).await?;
+        let current = match self.marker {
+            Marker::Read => markers.read,
+            Marker::Seen => markers.seen,
+        };
+        if current.unwrap_or(Version::ZERO) >= self.to {
+            return Ok(Plan::Answer(()));
+        }
+        let keys = &self.feeds.keys;
+        let clears = match self.marker {
+            Marker::Read => vec![keys::after_until(&keys.unread(self.feed), None, self.to)],
+            Marker::Seen => Vec::new(),
+        };
+        Ok(Plan::Commit(Batch {
+            clears,
+            maxima: vec![(
+                keys.marker(self.feed, self.marker),
+                self.to.to_bytes().to_vec(),
+            )],
+            versioned: vec![Versioned {
+                prefix: keys.transient(keys.partition(self.feed)),
+                index: 0,
+                value: values::encode_marker_moved(self.feed),
+            }],
+            ring: true,
+            ..Batch::default()
+        }))
+    }
+
+    fn committed(&mut self, _version: Version) {}
+}

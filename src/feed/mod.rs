@@ -1,0 +1,33 @@
+//! Reading feeds: pages, heads, unread counts; moving markers.
+//!
+//! Every function here takes one snapshot, reads, lets go of it and only then returns: nobody can hold one while a
+//! client reads.
+
+mod cursor;
+mod head;
+mod markers;
+mod page;
+pub mod twins;
+
+use std::sync::Arc;
+
+pub use self::{
+    head::{FeedState, Markers, UNREAD_MAX, Unread},
+    page::{
+        Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
+    },
+};
+use crate::store::{Store, keys::Keys};
+
+/// The reading side of the service; cheap to clone.
+#[derive(Clone)]
+pub struct Feeds {
+    store: Arc<dyn Store>,
+    keys: Keys,
+}
+
+impl Feeds {
+    pub fn new(store: Arc<dyn Store>, keys: Keys) -> Self {
+        Self { store, keys }
+    }
+}

@@ -1,0 +1,195 @@
+//! Pages: of one feed, or of several merged in version order.
+
+use super::{Feeds, cursor::Cursor};
+use crate::{
+    error::{Error, Result},
+    store::{Snapshot, values::decode_entry},
+    types::{Entry, FeedName, Kind},
+    version::Version,
+};
+
+/// Most entries of a page.
+pub const PAGE_ENTRIES_MAX: usize = 200;
+/// A page ends with the entry that brings its data to so many bytes.
+pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A page of one kind ends after looking at so many entries.
+pub const PAGE_EXAMINED_MAX: usize = 2_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// At or below `until`, below `before`.
+    NewestFirst {
+        until: Option<Version>,
+        before: Option<Version>,
+    },
+    /// Above `after`, at or below `until`.
+    OldestFirst {
+        after: Version,
+        until: Option<Version>,
+    },
+}
+
+#[derive(Debug, Clone)]
+pub struct PageQuery {
+    pub feeds: Vec<FeedName>,
+    pub order: Order,
+    pub limit: usize,
+    pub kind: Option<Kind>,
+}
+
+#[derive(Debug)]
+pub struct Page {
+    /// The moment the page is as of: its upper bound if one was asked for, else the snapshot's.
+    pub version: Version,
+    pub entries: Vec<PageEntry>,
+    /// Where the next page continues; `None` at the end.
+    pub next: Option<Version>,
+    /// Whether the same query will always have this answer.
+    pub immutable: bool,
+}
+
+#[derive(Debug)]
+pub struct PageEntry {
+    pub entry: Entry,
+    /// Which of the query's feeds hold it, in the query's order.
+    pub feeds: Vec<usize>,
+}
+
+impl Order {
+    fn cursor(self, prefix: Vec<u8>, now: Version) -> Cursor {
+        match self {
+            Self::NewestFirst { until, before } => {
+                let until = until
+                    .unwrap_or(now)
+                    .min(before.map_or(now, Version::before));
+                Cursor::newest_first(prefix, until)
+            }
+            Self::OldestFirst { after, until } => {
+                Cursor::oldest_first(prefix, after, until.unwrap_or(now))
+            }
+        }
+    }
+
+    /// The bound that makes the page the same for ever.
+    fn upper_bound(self) -> Option<Version> {
+        match self {
+            Self::NewestFirst { until, before } => match (until, before) {
+                (Some(until), Some(before)) => Some(until.min(before)),
+                (until, before) => until.or(before),
+            },
+            Self::OldestFirst { until, .. } => until,
+        }
+    }
+
+    fn bounds(self) -> [Option<Version>; 2] {
+        match self {
+            Self::NewestFirst { until, before } => [until, before],
+            Self::OldestFirst { after, until } => [Some(after), until],
+        }
+    }
+
+    fn comes_first(self, a: Version, b: Version) -> bool {
+        match self {
+            Self::NewestFirst { .. } => a > b,
+            Self::OldestFirst { .. } => a < b,
+        }
+    }
+}
+
+impl Feeds {
+    /// One page, from a snapshot of its own. [`Error::VersionAhead`] if a bound lies above that.
+    pub async fn page(&self, query: &PageQuery) -> Result<Page> {
+        let snapshot = self.store.snapshot().await?;
+        let now = snapshot.version();
+        if let Some(asked) = query
+            .order
+            .bounds()
+            .into_iter()
+            .flatten()
+            .find(|&bound| bound > now)
+        {
+            return Err(Error::VersionAhead {
+                asked,
+                current: now,
+            });
+        }
+        let mut cursors: Vec<Cursor> = query
+            .feeds
+            .iter()
+            .map(|feed| query.order.cursor(self.keys.feed(feed), now))
+            .collect();
+
+        let upper_bound = query.order.upper_bound();
+        let mut page = Page {
+            version: upper_bound.unwrap_or(now),
+            entries: Vec::new(),
+            next: None,
+            immutable: upper_bound.is_some(),
+        };
+        let (mut examined, mut bytes, mut last) = (0, 0, None);
+        while let Some((version, feeds)) =
+            first_of(&*snapshot, query, &mut cursors, page.entries.len()).await?
+        {
+            if page.entries.len() >= query.limit
+                || bytes >= PAGE_BYTES_MAX
+                || examined >= PAGE_EXAMINED_MAX
+            {
+                page.next = last;
+                break;
+            }
+            let entries: Vec<Entry> = feeds
+                .iter()
+                .filter_map(|&feed| cursors[feed].pop())
+                .collect();
+            let Some(entry) = entries.into_iter().next() else {
+                break;
+            };
+            last = Some(version);
+            examined += 1;
+            if query.kind.as_ref().is_none_or(|kind| *kind == entry.kind) {
+                bytes += entry.data.len();
+                page.entries.push(PageEntry { entry, feeds });
+            }
+        }
+        Ok(page)
+    }
+}
+
+/// The version that comes next in the merged order, and the feeds that have an entry there.
+async fn first_of(
+    snapshot: &dyn Snapshot,
+    query: &PageQuery,
+    cursors: &mut [Cursor],
+    have: usize,
+) -> Result<Option<(Version, Vec<usize>)>> {
+    // One more than the page takes tells whether there is a next one.
+    let chunk = ((query.limit - have.min(query.limit)) / cursors.len() + 2).max(8);
+    let bytes_max = PAGE_BYTES_MAX / cursors.len() + 1;
+    loop {
+        let (wanting, ranges): (Vec<usize>, Vec<_>) = cursors
+            .iter()
+            .enumerate()
+            .filter_map(|(index, cursor)| {
+                cursor.wants(chunk, bytes_max).map(|range| (index, range))
+            })
+            .unzip();
+        if wanting.is_empty() {
+            break;
+        }
+        for (index, slice) in wanting.into_iter().zip(snapshot.ranges(ranges).await?) {
+            cursors[index].take(snapshot, slice, decode_entry).await?;
+        }
+    }
+    let mut first: Option<(Version, Vec<usize>)> = None;
+    for (index, cursor) in cursors.iter().enumerate() {
+        let Some(version) = cursor.ready().map(|entry| entry.version) else {
+            continue;
+        };
+        match &mut first {
+            Some((best, feeds)) if *best == version => feeds.push(index),
+            Some((best, _)) if !query.order.comes_first(version, *best) => {}
+            _ => first = Some((version, vec![index])),
+        }
+    }
+    Ok(first)
+}

@@ -1,0 +1,186 @@
+//! Reading request bodies within limits of size and time.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, header},
+};
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::problem::{Code, Problem, Result};
+
+/// Longest JSON body, in bytes.
+pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Longest line of an NDJSON body, in bytes.
+pub const LINE_BYTES_MAX: usize = 256 * 1024;
+/// Longest time without a byte of a body that is not complete.
+pub const BODY_STALL_MAX: Duration = Duration::from_secs(10);
+/// Longest time for all of a JSON body.
+const BODY_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What a request's `Content-Type` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    Json,
+    Ndjson,
+}
+
+pub fn media(headers: &HeaderMap) -> Result<Media> {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    match value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
+        .as_str()
+    {
+        "application/json" => Ok(Media::Json),
+        "application/x-ndjson" | "application/ndjson" => Ok(Media::Ndjson),
+        _ => Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "say what the body is: Content-Type: application/json (or, for events, application/x-ndjson)",
+        )),
+    }
+}
+
+/// A JSON body, whole.
+pub async fn read_json(headers: &HeaderMap, body: Body) -> Result<Bytes> {
+    if media(headers)? != Media::Json {
+        return Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "send Content-Type: application/json here",
+        ));
+    }
+    read_all(body).await
+}
+
+pub async fn read_all(mut body: Body) -> Result<Bytes> {
+    let deadline = Instant::now() + BODY_TIME_MAX;
+    let mut read = BytesMut::new();
+    loop {
+        let frame = timeout_at(deadline.min(Instant::now() + BODY_STALL_MAX), body.frame());
+        match frame.await.map_err(|_elapsed| stalled())? {
+            None => return Ok(read.freeze()),
+            Some(frame) => {
+                if let Ok(data) = frame.map_err(|_| broken())?.into_data() {
+                    if read.len() + data.len() > BODY_BYTES_MAX {
+                        return Err(Problem::new(
+                            Code::BodyTooLarge,
+                            format!(
+                                "a JSON body may have {BODY_BYTES_MAX} bytes; send fewer events, or NDJSON"
+                            ),
+                        ));
+                    }
+                    read.extend_from_slice(&data);
+                }
+            }
+        }
+    }
+}
+
+fn stalled() -> Problem {
+    let seconds = BODY_STALL_MAX.as_secs();
+    Problem::new(
+        Code::BodyTimeout,
+        format!("the body stopped arriving for {seconds} s, or took too long as a whole"),
+    )
+}
+
+fn broken() -> Problem {
+    Problem::new(Code::InvalidBody, "the body broke off")
+}
+
+/// The lines of a body, as they arrive.
+pub struct Lines {
+    body: Body,
+    buffer: BytesMut,
+    ended: bool,
+    /// Told after the lines that came before it.
+    failed: Option<Problem>,
+}
+
+impl Lines {
+    pub fn new(body: Body) -> Self {
+        Self {
+            body,
+            buffer: BytesMut::new(),
+            ended: false,
+            failed: None,
+        }
+    }
+
+    /// Waits for a line that is not blank, then adds those that are here already, up to `max` of them.
+    /// Empty at the end of the body. Nothing more is to be read after an error.
+    pub async fn next_chunk(&mut self, max: usize) -> Result<Vec<Bytes>> {
+        let mut lines = Vec::new();
+        loop {
+            while lines.len() < max && self.failed.is_none() {
+                match self.take_line() {
+                    Ok(Some(line)) if line.trim_ascii().is_empty() => {}
+                    Ok(Some(line)) => lines.push(line),
+                    Ok(None) => break,
+                    Err(problem) => self.failed = Some(problem),
+                }
+            }
+            if lines.is_empty()
+                && let Some(problem) = self.failed.take()
+            {
+                return Err(problem);
+            }
+            if self.failed.is_some() || lines.len() == max || (self.ended && self.buffer.is_empty())
+            {
+                return Ok(lines);
+            }
+            let more = if lines.is_empty() {
+                Some(
+                    timeout(BODY_STALL_MAX, self.body.frame())
+                        .await
+                        .map_err(|_elapsed| stalled())?,
+                )
+            } else {
+                self.body.frame().now_or_never()
+            };
+            match more {
+                None => return Ok(lines),
+                Some(None) => self.ended = true,
+                Some(Some(frame)) => match frame.map(|frame| frame.into_data()) {
+                    Ok(Ok(data)) => self.buffer.extend_from_slice(&data),
+                    Ok(Err(_trailers)) => {}
+                    // What came before the break stands; its last line may be cut short.
+                    Err(_) => {
+                        self.ended = true;
+                        self.buffer.clear();
+                    }
+                },
+            }
+        }
+    }
+
+    fn take_line(&mut self) -> Result<Option<Bytes>> {
+        let line = match memchr::memchr(b'\n', &self.buffer) {
+            Some(end) => {
+                let line = self.buffer.split_to(end);
+                self.buffer.advance(1);
+                line
+            }
+            None if self.ended && !self.buffer.is_empty() => self.buffer.split(),
+            None if self.buffer.len() <= LINE_BYTES_MAX => return Ok(None),
+            None => self.buffer.split(),
+        };
+        if line.len() > LINE_BYTES_MAX {
+            return Err(Problem::new(
+                Code::BodyTooLarge,
+                format!("a line may have {LINE_BYTES_MAX} bytes"),
+            ));
+        }
+        Ok(Some(line.freeze()))
+    }
+}

@@ -1,0 +1,179 @@
+//! Reading feeds and moving markers.
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::{
+    App,
+    body::read_json,
+    problem::{Code, Problem, Result},
+    query::{FeedPath, MarkerPath, Params, version},
+    render,
+};
+use crate::{
+    feed::{Order, Page, PageQuery},
+    live::wait_for_entries,
+    types::FeedName,
+};
+
+const PAGE_PARAMS: [&str; 6] = ["until", "before", "after", "limit", "kind", "wait"];
+const MERGED_PARAMS: [&str; 7] = ["feed", "until", "before", "after", "limit", "kind", "wait"];
+
+/// How long an immutable page may be taken from a cache; not for ever, because retention and erasure change it.
+const IMMUTABLE_CACHE: &str = "private, max-age=86400, immutable";
+
+pub async fn head(
+    State(app): State<App>,
+    FeedPath(feed): FeedPath,
+    request: Request,
+) -> Result<Response> {
+    let (parts, _) = request.into_parts();
+    Params::parse(&parts, &[])?;
+    let state = app.feeds.state(&feed).await?;
+    Ok((
+        [(header::CACHE_CONTROL, "no-store")],
+        Json(render::state(&state, true)),
+    )
+        .into_response())
+}
+
+pub async fn entries(
+    State(app): State<App>,
+    FeedPath(feed): FeedPath,
+    request: Request,
+) -> Result<Response> {
+    let (parts, _) = request.into_parts();
+    let params = Params::parse(&parts, &PAGE_PARAMS)?;
+    page(&app, &parts, &params, vec![feed], false).await
+}
+
+pub async fn merged(State(app): State<App>, request: Request) -> Result<Response> {
+    let (parts, _) = request.into_parts();
+    let params = Params::parse(&parts, &MERGED_PARAMS)?;
+    page(&app, &parts, &params, params.feeds()?, true).await
+}
+
+async fn page(
+    app: &App,
+    parts: &Parts,
+    params: &Params<'_>,
+    feeds: Vec<FeedName>,
+    merged: bool,
+) -> Result<Response> {
+    let (query, wait) = params.page(feeds)?;
+    let page = match wait {
+        None => app.feeds.page(&query).await?,
+        Some(wait) => {
+            let deadline = Instant::now() + wait;
+            // Most of the time there is something, and no place in the hub is needed.
+            match app.feeds.page(&query).await? {
+                page if !page.entries.is_empty() || page.next.is_some() || wait.is_zero() => page,
+                _ => {
+                    let subscription = app.hub.subscribe(query.feeds.clone())?;
+                    wait_for_entries(&app.feeds, subscription, &query, deadline).await?
+                }
+            }
+        }
+    };
+    respond(parts, &query, &page, merged)
+}
+
+fn respond(parts: &Parts, query: &PageQuery, page: &Page, merged: bool) -> Result<Response> {
+    let body = render::page(page, &query.feeds, merged);
+    let mut headers = axum::http::HeaderMap::new();
+    let mut set = |name, value: String| {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    };
+    set(header::CONTENT_TYPE, "application/json".to_owned());
+    if let Some(link) = next_link(parts, query, page) {
+        set(header::LINK, link);
+    }
+    let mut status = StatusCode::OK;
+    if page.immutable {
+        let etag = format!("\"{:016x}\"", twox_hash::XxHash3_64::oneshot(&body));
+        let known = parts
+            .headers
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        if known
+            .flat_map(|value| value.split(','))
+            .any(|known| matches_etag(known.trim(), &etag))
+        {
+            status = StatusCode::NOT_MODIFIED;
+        }
+        set(header::ETAG, etag);
+        set(header::CACHE_CONTROL, IMMUTABLE_CACHE.to_owned());
+    } else {
+        set(header::CACHE_CONTROL, "no-store".to_owned());
+    }
+    if status == StatusCode::NOT_MODIFIED {
+        return Ok((status, headers).into_response());
+    }
+    Ok((status, headers, body).into_response())
+}
+
+fn matches_etag(known: &str, etag: &str) -> bool {
+    known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag
+}
+
+/// The same request, continued.
+fn next_link(parts: &Parts, query: &PageQuery, page: &Page) -> Option<String> {
+    let next = page.next?;
+    let replaced = match query.order {
+        Order::NewestFirst { .. } => "before",
+        Order::OldestFirst { .. } => "after",
+    };
+    let mut params = form_urlencoded::Serializer::new(String::new());
+    let given = parts.uri.query().unwrap_or_default();
+    params.extend_pairs(
+        form_urlencoded::parse(given.as_bytes())
+            .filter(|(name, _)| name != replaced && name != "wait"),
+    );
+    params.append_pair(replaced, &next.to_string());
+    Some(format!(
+        "<{}?{}>; rel=\"next\"",
+        parts.uri.path(),
+        params.finish()
+    ))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MarkerIn {
+    version: String,
+}
+
+pub async fn move_marker(
+    State(app): State<App>,
+    FeedPath(feed): FeedPath,
+    MarkerPath(marker): MarkerPath,
+    request: Request,
+) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    Params::parse(&parts, &[])?;
+    let body = read_json(&parts.headers, body).await?;
+    let MarkerIn { version: text } =
+        serde_json::from_slice(&body).map_err(|error| match error.classify() {
+            serde_json::error::Category::Data => Problem::new(
+                Code::InvalidBody,
+                format!("send {{\"version\": \"…\"}} and nothing else: {error}"),
+            ),
+            _ => Problem::new(Code::InvalidJson, format!("the body is not JSON: {error}")),
+        })?;
+    let to = version("version", &text)?;
+    let state = app.feeds.move_marker(&feed, marker, to).await?;
+    Ok((
+        [(header::CACHE_CONTROL, "no-store")],
+        Json(render::state(&state, false)),
+    )
+        .into_response())
+}

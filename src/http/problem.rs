@@ -1,0 +1,182 @@
+//! Errors as `application/problem+json`: the one place that maps them to a status and a code.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    append::QUEUE_KIB_MAX, error::Error, live::STREAMS_MAX, store, types::Invalid, version::Version,
+};
+
+macro_rules! codes {
+    ($($variant:ident $name:literal $status:ident,)+) => {
+        /// The stable, machine-readable `code` of a problem.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code { $($variant,)+ }
+
+        impl Code {
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidJson "invalid_json" BAD_REQUEST,
+    InvalidBody "invalid_body" BAD_REQUEST,
+    InvalidEvent "invalid_event" BAD_REQUEST,
+    KindTransient "kind_transient" BAD_REQUEST,
+    KindNotTransient "kind_not_transient" BAD_REQUEST,
+    InvalidFeed "invalid_feed" BAD_REQUEST,
+    InvalidVersion "invalid_version" BAD_REQUEST,
+    InvalidQuery "invalid_query" BAD_REQUEST,
+    VersionAhead "version_ahead" BAD_REQUEST,
+    NotFound "not_found" NOT_FOUND,
+    MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED,
+    BodyTimeout "body_timeout" REQUEST_TIMEOUT,
+    IdReused "id_reused" CONFLICT,
+    VersionConflict "version_conflict" CONFLICT,
+    BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE,
+    TooManyEvents "too_many_events" PAYLOAD_TOO_LARGE,
+    UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE,
+    Internal "internal" INTERNAL_SERVER_ERROR,
+    Busy "busy" SERVICE_UNAVAILABLE,
+    TooManyStreams "too_many_streams" SERVICE_UNAVAILABLE,
+    ShuttingDown "shutting_down" SERVICE_UNAVAILABLE,
+    StoreUnavailable "store_unavailable" SERVICE_UNAVAILABLE,
+}
+
+/// What the client is told. Internal causes stay in the log.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub code: Code,
+    detail: String,
+    extensions: Map<String, Value>,
+}
+
+pub type Result<T> = std::result::Result<T, Problem>;
+
+impl Problem {
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            extensions: Map::new(),
+        }
+    }
+
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.extensions.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// A field of an event that is not as it must be.
+    pub fn invalid_event(field: impl Into<String>, invalid: &Invalid) -> Self {
+        let field = field.into();
+        Self::new(Code::InvalidEvent, format!("{field} {invalid}")).with("field", field)
+    }
+
+    pub fn invalid_feed() -> Self {
+        Self::new(
+            Code::InvalidFeed,
+            format!("a feed's name {}", Invalid::Name),
+        )
+    }
+
+    /// The problem of one event among several: code, detail and extensions, without the HTTP part.
+    pub fn to_error(&self) -> Value {
+        let mut error = json!({ "code": self.code.name(), "detail": self.detail });
+        if let Value::Object(fields) = &mut error {
+            let extensions = self.extensions.iter().filter(|(name, _)| *name != "id");
+            fields.extend(extensions.map(|(name, value)| (name.clone(), value.clone())));
+        }
+        error
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let text = |version: Option<Version>| {
+            version.map_or(Value::Null, |version| version.to_string().into())
+        };
+        match &error {
+            Error::IdReused { id, version } => Self::new(
+                Code::IdReused,
+                "this id was used before for an event with other content; a new event needs a new id",
+            )
+            .with("id", id.as_str())
+            .with("version", version.to_string()),
+            Error::VersionConflict { id, feed, current } => Self::new(
+                Code::VersionConflict,
+                "the feed has entries after the expected version; read them, then expect `current`",
+            )
+            .with("id", id.as_str())
+            .with("feed", feed.as_str())
+            .with("current", text(*current)),
+            Error::VersionAhead { current, .. } => Self::new(
+                Code::VersionAhead,
+                "this version has not been reached here; ask for the feed's current version and go on from that",
+            )
+            .with("version", current.to_string()),
+            Error::Busy => Self::new(
+                Code::Busy,
+                format!("the append queue ({} MiB) is full; send the same events again after Retry-After", QUEUE_KIB_MAX / 1024),
+            ),
+            Error::TooManyStreams => Self::new(
+                Code::TooManyStreams,
+                format!("this node serves {STREAMS_MAX} streams and long polls already; try again, or another node"),
+            ),
+            Error::ShuttingDown | Error::Store(store::Error::Closed) => {
+                Self::new(Code::ShuttingDown, "this node is shutting down; send the same request again, or to another node")
+            }
+            Error::Store(store::Error::Corrupt { .. } | store::Error::Open(_)) => {
+                tracing::error!(%error, "the store holds what this program cannot read");
+                Self::new(Code::Internal, "the service could not read its store; its log says more")
+            }
+            Error::Store(_) => {
+                tracing::warn!(%error, "the store did not answer");
+                Self::new(
+                    Code::StoreUnavailable,
+                    "the store did not answer in time; whether an event of this request was appended is unknown: \
+                     send it again with the same id",
+                )
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.code.status();
+        let mut body = json!({
+            "type": "about:blank",
+            "title": status.canonical_reason().unwrap_or_default(),
+            "status": status.as_u16(),
+            "code": self.code.name(),
+            "detail": self.detail,
+        });
+        if let Value::Object(fields) = &mut body {
+            fields.extend(self.extensions);
+        }
+        let mut response = (status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,184 @@
+//! Strict reading of what comes in a request's line and headers.
+
+use std::{borrow::Cow, collections::HashSet, str::FromStr, time::Duration};
+
+use axum::{
+    extract::{FromRequestParts, RawPathParams},
+    http::request::Parts,
+};
+
+use super::problem::{Code, Problem, Result};
+use crate::{
+    feed::{Order, PAGE_ENTRIES_MAX, PageQuery},
+    types::{FeedName, Kind, Marker},
+    version::Version,
+};
+
+/// Most feeds a merged page or stream may name.
+pub const MERGED_FEEDS_MAX: usize = 100;
+/// Longest long poll.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+const PAGE_ENTRIES_DEFAULT: usize = 50;
+
+/// The `{feed}` of a path.
+pub struct FeedPath(pub FeedName);
+
+impl<S: Send + Sync> FromRequestParts<S> for FeedPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        path_param(parts, state, "feed")
+            .await?
+            .parse()
+            .map(Self)
+            .map_err(|_| Problem::invalid_feed())
+    }
+}
+
+/// The `{marker}` of a path.
+pub struct MarkerPath(pub Marker);
+
+impl<S: Send + Sync> FromRequestParts<S> for MarkerPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match &*path_param(parts, state, "marker").await? {
+            "read" => Ok(Self(Marker::Read)),
+            "seen" => Ok(Self(Marker::Seen)),
+            _ => Err(Problem::new(
+                Code::NotFound,
+                "a feed has the markers read and seen",
+            )),
+        }
+    }
+}
+
+async fn path_param<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String> {
+    // Fails on percent-encoded bytes that are not UTF-8: no name has such.
+    let params = RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| Problem::invalid_feed())?;
+    let value = params
+        .iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned());
+    Ok(value.unwrap_or_default())
+}
+
+/// Query parameters, each of a known name.
+#[derive(Debug)]
+pub struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Params<'a> {
+    pub fn parse(parts: &'a Parts, known: &[&str]) -> Result<Self> {
+        let query = parts.uri.query().unwrap_or_default();
+        let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+        match pairs.iter().find(|(name, _)| !known.contains(&&**name)) {
+            Some((name, _)) => Err(invalid(format!(
+                "there is no parameter {name:?} here; known are {}",
+                known.join(", ")
+            ))),
+            None => Ok(Self(pairs)),
+        }
+    }
+
+    fn one(&self, name: &str) -> Result<Option<&str>> {
+        let mut values = self
+            .0
+            .iter()
+            .filter(|(key, _)| key == name)
+            .map(|(_, value)| &**value);
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            (_, Some(_)) => Err(invalid(format!("{name} may be given once"))),
+        }
+    }
+
+    pub fn version(&self, name: &str) -> Result<Option<Version>> {
+        self.one(name)?.map(|text| version(name, text)).transpose()
+    }
+
+    fn kind(&self) -> Result<Option<Kind>> {
+        let kind = self.one("kind")?.map(Kind::from_str).transpose();
+        kind.map_err(|error| invalid(format!("kind {error}")))
+    }
+
+    fn number(&self, name: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>> {
+        let Some(text) = self.one(name)? else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => Err(invalid(format!(
+                "{name} must be a whole number from {} to {}",
+                range.start(),
+                range.end()
+            ))),
+        }
+    }
+
+    /// The feeds of a merged request, each once, in order.
+    pub fn feeds(&self) -> Result<Vec<FeedName>> {
+        let mut seen = HashSet::new();
+        let mut feeds = Vec::new();
+        for (_, value) in self.0.iter().filter(|(key, _)| key == "feed") {
+            let feed: FeedName = value.parse().map_err(|_| Problem::invalid_feed())?;
+            if seen.insert(feed.clone()) {
+                feeds.push(feed);
+            }
+        }
+        if (1..=MERGED_FEEDS_MAX).contains(&feeds.len()) {
+            Ok(feeds)
+        } else {
+            Err(invalid(format!(
+                "name 1 to {MERGED_FEEDS_MAX} feeds, as feed=a&feed=b; there are {}",
+                feeds.len()
+            )))
+        }
+    }
+
+    /// The query for a page of `feeds`, and how long to wait for an entry.
+    pub fn page(&self, feeds: Vec<FeedName>) -> Result<(PageQuery, Option<Duration>)> {
+        let until = self.version("until")?;
+        let before = self.version("before")?;
+        let after = self.version("after")?;
+        let wait = self
+            .number("wait", 0..=WAIT_MAX.as_secs())?
+            .map(Duration::from_secs);
+        let order = match (after, before) {
+            (Some(_), Some(_)) => {
+                return Err(invalid(
+                    "after reads oldest first, before newest first: give one of them",
+                ));
+            }
+            (Some(after), None) => Order::OldestFirst { after, until },
+            (None, before) => Order::NewestFirst { until, before },
+        };
+        if wait.is_some() && (after.is_none() || until.is_some()) {
+            return Err(invalid(
+                "wait needs after, and no until: it waits for entries to come",
+            ));
+        }
+        let limit = self
+            .number("limit", 1..=PAGE_ENTRIES_MAX as u64)?
+            .map_or(PAGE_ENTRIES_DEFAULT, |limit| limit as usize);
+        Ok((
+            PageQuery {
+                feeds,
+                order,
+                limit,
+                kind: self.kind()?,
+            },
+            wait,
+        ))
+    }
+}
+
+pub fn version(name: &str, text: &str) -> Result<Version> {
+    text.parse()
+        .map_err(|error| Problem::new(Code::InvalidVersion, format!("{name} is {error}")))
+}
+
+fn invalid(detail: impl Into<String>) -> Problem {
+    Problem::new(Code::InvalidQuery, detail)
+}

@@ -1,0 +1,196 @@
+//! The JSON we answer and the frames of a stream. Written by hand where an entry is: its `data` is JSON already and
+//! is copied, not parsed.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::{
+    feed::{FeedState, Page},
+    live::{Bye, Located, News},
+    types::{Actor, Delivery, Entry, FeedName},
+    version::Version,
+};
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a string serializes and a Vec takes it");
+}
+
+fn fields(out: &mut Vec<u8>, entry: &Entry, with_version: bool) {
+    if with_version {
+        out.extend_from_slice(b"\"version\":\"");
+        out.extend_from_slice(entry.version.to_text().as_str().as_bytes());
+        out.extend_from_slice(b"\",");
+    }
+    out.extend_from_slice(b"\"id\":");
+    text(out, entry.id.as_str());
+    out.extend_from_slice(b",\"kind\":");
+    text(out, entry.kind.as_str());
+    out.extend_from_slice(b",\"actor\":");
+    match entry.actor.as_ref().map(Actor::as_str) {
+        Some(actor) => text(out, actor),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.extend_from_slice(b",\"at\":\"");
+    out.extend_from_slice(rfc3339(entry.at).as_bytes());
+    out.extend_from_slice(b"\",\"data\":");
+    out.extend_from_slice(&entry.data);
+}
+
+fn rfc3339(micros: i64) -> String {
+    format!(
+        "{:.6}",
+        jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    )
+}
+
+fn held_by<'a>(
+    out: &mut Vec<u8>,
+    feed: &FeedName,
+    feeds: impl ExactSizeIterator<Item = &'a FeedName>,
+) {
+    out.extend_from_slice(b"\"feed\":");
+    text(out, feed.as_str());
+    if feeds.len() > 1 {
+        out.extend_from_slice(b",\"feeds\":");
+        names(out, feeds);
+    }
+    out.push(b',');
+}
+
+fn names<'a>(out: &mut Vec<u8>, feeds: impl Iterator<Item = &'a FeedName>) {
+    out.push(b'[');
+    for (index, feed) in feeds.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        text(out, feed.as_str());
+    }
+    out.push(b']');
+}
+
+/// A page of one feed, or (`merged`) of several.
+pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
+    let data: usize = page
+        .entries
+        .iter()
+        .map(|found| found.entry.data.len() + 256)
+        .sum();
+    let mut out = Vec::with_capacity(data + 256);
+    out.push(b'{');
+    match feeds.first() {
+        Some(feed) if !merged => {
+            out.extend_from_slice(b"\"feed\":");
+            text(&mut out, feed.as_str());
+        }
+        _ => {
+            out.extend_from_slice(b"\"feeds\":");
+            names(&mut out, feeds.iter());
+        }
+    }
+    out.extend_from_slice(format!(",\"version\":\"{}\",\"entries\":[", page.version).as_bytes());
+    for (index, found) in page.entries.iter().enumerate() {
+        out.extend_from_slice(if index > 0 { b",{" } else { b"{" });
+        if let (true, Some(&first)) = (merged, found.feeds.first()) {
+            held_by(
+                &mut out,
+                &feeds[first],
+                found.feeds.iter().map(|&feed| &feeds[feed]),
+            );
+        }
+        fields(&mut out, &found.entry, true);
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"],\"next\":");
+    match page.next {
+        Some(next) => text(&mut out, next.to_text().as_str()),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.push(b'}');
+    out
+}
+
+/// The state of a feed: all of it, or (`head` false) what a moved marker changes.
+pub fn state(state: &FeedState, head: bool) -> Value {
+    let version = |version: Option<Version>| version.map(|version| version.to_string());
+    let mut out = json!({
+        "feed": state.feed.as_str(),
+        "version": state.version.to_string(),
+        "unread": { "total": state.unread.total, "kinds": state.unread.kinds, "more": state.unread.more },
+        "markers": { "read": version(state.markers.read), "seen": version(state.markers.seen) },
+    });
+    if head {
+        out["latest"] = json!(version(state.latest));
+    }
+    out
+}
+
+/// The frame of a piece of news.
+pub fn frame(news: &News) -> Bytes {
+    match news {
+        News::Entry(located) => {
+            let event = match located.entry.delivery {
+                Delivery::Notify => "notify",
+                Delivery::Feed | Delivery::Transient => "entry",
+            };
+            event_frame(
+                event,
+                Some(located.entry.version),
+                &located_json(located, true),
+            )
+        }
+        News::Transient(located) => event_frame("transient", None, &located_json(located, false)),
+        News::State(feed) => event_frame("marker", None, state(feed, false).to_string().as_bytes()),
+        News::Moment(version) => event_frame(
+            "version",
+            Some(*version),
+            json!({ "version": version.to_string() })
+                .to_string()
+                .as_bytes(),
+        ),
+    }
+}
+
+fn located_json(located: &Located, with_version: bool) -> Vec<u8> {
+    let mut out = Vec::with_capacity(located.entry.data.len() + 256);
+    out.push(b'{');
+    held_by(&mut out, &located.feed, located.feeds.iter());
+    fields(&mut out, &located.entry, with_version);
+    out.push(b'}');
+    out
+}
+
+pub fn reset_frame(current: Version) -> Bytes {
+    let data = json!({
+        "code": "version_ahead",
+        "detail": "the version asked for has not been reached here; read the history again, the stream goes on from `version`",
+        "version": current.to_string(),
+    });
+    event_frame("reset", Some(current), data.to_string().as_bytes())
+}
+
+pub fn bye_frame(bye: Bye) -> Bytes {
+    let reason = match bye {
+        Bye::Shutdown => "shutdown",
+        Bye::Unavailable => "unavailable",
+    };
+    event_frame(
+        "bye",
+        None,
+        json!({ "reason": reason }).to_string().as_bytes(),
+    )
+}
+
+/// `data` must be one line.
+fn event_frame(event: &str, id: Option<Version>, data: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(data.len() + 80);
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(event.as_bytes());
+    if let Some(id) = id {
+        out.extend_from_slice(b"\nid: ");
+        out.extend_from_slice(id.to_text().as_str().as_bytes());
+    }
+    out.extend_from_slice(b"\ndata: ");
+    out.extend_from_slice(data);
+    out.extend_from_slice(b"\n\n");
+    out.into()
+}

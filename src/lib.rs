@@ -1,0 +1,42 @@
+//! A newsfeed read-model service: each feed is a sequence of entries versioned by hybrid timestamps; a client asks for
+//! the current version vN, reads history up to vN, and subscribes live from vN.
+//!
+//! # Map
+//! Arrows point one way: [`http`] → [`feed`], [`live`], [`append`] → [`store`] → engines.
+//!
+//! - [`http`]: JSON, status codes, SSE frames. Nothing else knows HTTP.
+//! - [`append`]: admission, batching, the deduplicating transaction.
+//! - [`feed`]: pages, heads, unread counts, markers, and the rule that hides twins.
+//! - [`live`]: one tailer a node, the hub, followers that join history to live.
+//! - [`store`]: the engine contract, the retry loop, the key and value layout ([`store::keys`] alone knows key bytes),
+//!   and the engines.
+//! - [`version`], [`clock`], [`types`]: hybrid timestamps, the clocks that make them, names and events.
+//! - [`server`]: what a node is made of and the order in which it stops. [`config`], [`client`]: the command line.
+//!
+//! # Invariants
+//! - A stored entry's version is minted by the store at commit; commit order is version order. What a snapshot at vN
+//!   does not show will be stamped above vN, for ever.
+//! - The first commit of an id is the entry. A later commit of it (a twin) began before the first was visible, so the
+//!   first lies between the twin's own snapshot, whose time the twin carries, and the twin; [`feed::twins`] is the one
+//!   place that decides, and every reader goes through it.
+//! - Appends are blind writes next to snapshot reads: they cannot conflict, but for an epoch change and a condition
+//!   the client asked for. There is one retry loop ([`store::transact`]).
+//! - A snapshot is taken, read and dropped inside one function call; none is held while a client reads or waits.
+//! - Every queue is bounded, and what happens at the bound is designed: appends are refused before they are admitted,
+//!   a slow subscriber goes back to reading pages.
+//!
+//! # What is absent on purpose
+//! No leader, lease, lock or session; no clock of a node in a stored version; no offset a reader must commit.
+
+pub mod append;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod feed;
+pub mod http;
+pub mod live;
+pub mod server;
+pub mod store;
+pub mod types;
+pub mod version;

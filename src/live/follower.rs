@@ -1,0 +1,241 @@
+//! A follower: history after a position, then live, as one gapless sequence.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Item, Located, News, Subscription, hub::Received};
+use crate::{
+    error::{Error, Result},
+    feed::{Feeds, Order, Page, PageEntry, PageQuery},
+    types::{Entry, FeedName},
+    version::Version,
+};
+
+/// Entries a catch-up page asks for.
+const PAGE_ENTRIES: usize = 200;
+
+/// Why a stream ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bye {
+    Shutdown,
+    /// The store did not answer; coming back with the position loses nothing.
+    Unavailable,
+}
+
+/// The next part of the sequence.
+#[derive(Debug)]
+pub enum Update {
+    Items(Vec<Arc<Item>>),
+    /// The position asked for does not exist here; the sequence goes on from `current`.
+    Reset {
+        asked: Version,
+        current: Version,
+    },
+    Bye(Bye),
+}
+
+enum Phase {
+    Joining {
+        after: Option<Version>,
+    },
+    /// Reading pages above the position.
+    CatchingUp,
+    /// Pages are read; the feeds' states are due, then the position.
+    Arriving,
+    Live,
+    Ended,
+}
+
+pub struct Follower {
+    feeds: Feeds,
+    subscription: Subscription,
+    phase: Phase,
+    /// Everything up to here has been given out.
+    position: Version,
+    /// The moment of the states last given out.
+    state_at: Version,
+}
+
+impl Follower {
+    /// Follows the subscription's feeds after `after`, or from now.
+    pub fn new(feeds: Feeds, subscription: Subscription, after: Option<Version>) -> Self {
+        Self {
+            feeds,
+            subscription,
+            phase: Phase::Joining { after },
+            position: Version::ZERO,
+            state_at: Version::ZERO,
+        }
+    }
+
+    /// The next update; `None` after [`Update::Bye`]. Nothing of the store is held while the caller deals with it.
+    pub async fn next(&mut self) -> Option<Update> {
+        match self.step().await {
+            Ok(update) => update,
+            Err(error) => {
+                tracing::warn!(%error, "a stream ends: the store did not answer");
+                Some(self.end(Bye::Unavailable))
+            }
+        }
+    }
+
+    fn end(&mut self, bye: Bye) -> Update {
+        self.phase = Phase::Ended;
+        Update::Bye(bye)
+    }
+
+    async fn step(&mut self) -> Result<Option<Update>> {
+        loop {
+            match self.phase {
+                Phase::Joining { after } => {
+                    let Some(moment) = self.subscription.joined().await else {
+                        return Ok(Some(self.end(Bye::Shutdown)));
+                    };
+                    self.position = after.unwrap_or(moment);
+                    self.phase = Phase::CatchingUp;
+                }
+                Phase::CatchingUp => {
+                    if let Some(update) = self.catch_up().await? {
+                        return Ok(Some(update));
+                    }
+                }
+                Phase::Arriving => return self.arrive().await.map(Some),
+                Phase::Live => match self.subscription.receive().await {
+                    Received::Items(items) => {
+                        let items = self.above_position(items);
+                        if !items.is_empty() {
+                            return Ok(Some(Update::Items(items)));
+                        }
+                    }
+                    Received::Lagged => self.phase = Phase::CatchingUp,
+                    Received::Closed => return Ok(Some(self.end(Bye::Shutdown))),
+                },
+                Phase::Ended => return Ok(None),
+            }
+        }
+    }
+
+    async fn catch_up(&mut self) -> Result<Option<Update>> {
+        let query = PageQuery {
+            feeds: self.subscription.feeds().to_vec(),
+            order: Order::OldestFirst {
+                after: self.position,
+                until: None,
+            },
+            limit: PAGE_ENTRIES,
+            kind: None,
+        };
+        let page = match self.feeds.page(&query).await {
+            Ok(page) => page,
+            Err(Error::VersionAhead { asked, current }) => {
+                self.position = current;
+                return Ok(Some(Update::Reset { asked, current }));
+            }
+            Err(error) => return Err(error),
+        };
+        self.position = page.next.unwrap_or(page.version);
+        if page.next.is_none() {
+            self.phase = Phase::Arriving;
+        }
+        let items = items_of(page, &query.feeds);
+        Ok((!items.is_empty()).then_some(Update::Items(items)))
+    }
+
+    /// Badges may have moved unheard: tell how they stand, then where the stream is.
+    async fn arrive(&mut self) -> Result<Update> {
+        let states = self.feeds.states(self.subscription.feeds()).await?;
+        self.state_at = states
+            .iter()
+            .map(|state| state.version)
+            .min()
+            .unwrap_or(self.position);
+        let mut items: Vec<_> = states
+            .into_iter()
+            .map(|state| Item::new(News::State(state)))
+            .collect();
+        items.push(Item::new(News::Moment(self.position)));
+        self.phase = Phase::Live;
+        Ok(Update::Items(items))
+    }
+
+    /// Drops what the pages have given out already; moves the position over the rest.
+    fn above_position(&mut self, items: Vec<Arc<Item>>) -> Vec<Arc<Item>> {
+        let mut position = self.position;
+        let fresh = items.into_iter().filter(|item| match &item.news {
+            News::Entry(located) => {
+                let fresh = located.entry.version > position;
+                position = position.max(located.entry.version);
+                fresh
+            }
+            News::Transient(located) => located.entry.version > position,
+            News::State(state) => state.version > self.state_at,
+            // An equal one is the heartbeat of an idle store.
+            News::Moment(moment) => {
+                let fresh = *moment >= position;
+                position = position.max(*moment);
+                fresh
+            }
+        });
+        let fresh = fresh.collect();
+        self.position = position;
+        fresh
+    }
+}
+
+fn items_of(page: Page, feeds: &[FeedName]) -> Vec<Arc<Item>> {
+    let located = |PageEntry {
+                       entry,
+                       feeds: held_by,
+                   }: PageEntry| locate(entry, &held_by, feeds);
+    page.entries
+        .into_iter()
+        .filter_map(located)
+        .map(|located| Item::new(News::Entry(located)))
+        .collect()
+}
+
+fn locate(entry: Entry, held_by: &[usize], feeds: &[FeedName]) -> Option<Located> {
+    let named: Vec<FeedName> = held_by
+        .iter()
+        .filter_map(|&index| feeds.get(index))
+        .cloned()
+        .collect();
+    let feed = named.first()?.clone();
+    Some(Located {
+        entry,
+        feed,
+        feeds: if named.len() > 1 { named } else { Vec::new() },
+    })
+}
+
+/// The page of `query` as soon as it has an entry, or as it is at `deadline` or when the node shuts down.
+/// `subscription` must be for the query's feeds.
+pub async fn wait_for_entries(
+    feeds: &Feeds,
+    mut subscription: Subscription,
+    query: &PageQuery,
+    deadline: Instant,
+) -> Result<Page> {
+    let mut open = subscription.joined().await.is_some();
+    loop {
+        let page = feeds.page(query).await?;
+        if !page.entries.is_empty() || page.next.is_some() || !open {
+            return Ok(page);
+        }
+        let news = async {
+            loop {
+                match subscription.receive().await {
+                    Received::Items(items)
+                        if !items.iter().any(|item| matches!(item.news, News::Entry(_))) => {}
+                    Received::Items(_) | Received::Lagged => return true,
+                    Received::Closed => return false,
+                }
+            }
+        };
+        match tokio::time::timeout_at(deadline, news).await {
+            Ok(still_open) => open = still_open,
+            Err(_elapsed) => return Ok(page),
+        }
+    }
+}

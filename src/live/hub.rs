@@ -1,0 +1,398 @@
+//! The hub: who listens to which feed, and a bounded queue for each.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    future::poll_fn,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
+
+use super::{Item, Located, News};
+use crate::{
+    error::{Error, Result},
+    store::keys::Keys,
+    types::{Entry, FeedName},
+    version::Version,
+};
+
+/// Items a subscriber may have waiting; one more drops its queue and sends it back to the pages.
+pub const QUEUE_ITEMS_MAX: usize = 256;
+/// Subscribers (streams and long polls) of one node.
+pub const STREAMS_MAX: usize = 25_000;
+/// Heartbeats go round in so many slots, so that not all subscribers hear them at once.
+const WHEEL_SLOTS: usize = 16;
+
+pub struct Hub {
+    keys: Keys,
+    board: Mutex<Board>,
+    /// Somebody registered: the tailer has a round to do.
+    registered: Notify,
+}
+
+#[derive(Default)]
+struct Board {
+    feeds: HashMap<FeedName, Vec<Arc<Subscriber>>>,
+    /// Subscribed feeds of each partition that has any.
+    partitions: HashMap<u16, usize>,
+    /// Registered, but no round has ended since.
+    joining: Vec<Arc<Subscriber>>,
+    wheel: [HashMap<u64, Arc<Subscriber>>; WHEEL_SLOTS],
+    subscribers: usize,
+    next_id: u64,
+    slot: usize,
+    closed: bool,
+}
+
+struct Subscriber {
+    id: u64,
+    feeds: Vec<FeedName>,
+    queue: Mutex<Queue>,
+    waker: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Queue {
+    items: VecDeque<Arc<Item>>,
+    state: State,
+    /// The moment of the round the subscriber joined with.
+    joined_at: Option<Version>,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// What is pushed lies below the round the subscriber waits for: it reads that from pages.
+    #[default]
+    Joining,
+    Live,
+    Lagged,
+    Closed,
+}
+
+/// What a subscriber's queue had.
+pub enum Received {
+    Items(Vec<Arc<Item>>),
+    /// Items were dropped: read pages from the last position.
+    Lagged,
+    /// The node is shutting down.
+    Closed,
+}
+
+impl Hub {
+    pub fn new(keys: Keys) -> Arc<Self> {
+        Arc::new(Self {
+            keys,
+            board: Mutex::default(),
+            registered: Notify::new(),
+        })
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers for `feeds`, which must be distinct.
+    pub fn subscribe(self: &Arc<Self>, feeds: Vec<FeedName>) -> Result<Subscription> {
+        let mut board = self.board();
+        if board.closed {
+            return Err(Error::ShuttingDown);
+        }
+        if board.subscribers >= STREAMS_MAX {
+            return Err(Error::TooManyStreams);
+        }
+        let id = board.next_id;
+        board.next_id += 1;
+        board.subscribers += 1;
+        let subscriber = Arc::new(Subscriber {
+            id,
+            feeds,
+            queue: Mutex::default(),
+            waker: AtomicWaker::new(),
+        });
+        board.joining.push(Arc::clone(&subscriber));
+        drop(board);
+        self.registered.notify_one();
+        Ok(Subscription {
+            hub: Arc::clone(self),
+            subscriber,
+        })
+    }
+
+    pub fn subscribers(&self) -> usize {
+        self.board().subscribers
+    }
+
+    /// Ends every subscription and takes no more.
+    pub fn close(&self) {
+        let mut board = self.board();
+        board.closed = true;
+        let wheel = board.wheel.iter().flat_map(HashMap::values);
+        for subscriber in wheel.chain(&board.joining) {
+            subscriber.close();
+        }
+    }
+
+    pub(super) async fn registered(&self) {
+        self.registered.notified().await;
+    }
+
+    /// Begins a round: whoever has registered hears it. Answers the partitions to read; the subscribers that join with
+    /// this round are to be told by [`Hub::end_round`].
+    pub(super) fn begin_round(&self) -> (HashSet<u16>, Vec<JoinTicket>) {
+        let mut board = self.board();
+        let board = &mut *board;
+        let joining: Vec<_> = mem::take(&mut board.joining);
+        for subscriber in &joining {
+            for feed in &subscriber.feeds {
+                let listeners = board.feeds.entry(feed.clone()).or_default();
+                if listeners.is_empty() {
+                    *board
+                        .partitions
+                        .entry(self.keys.partition(feed))
+                        .or_default() += 1;
+                }
+                listeners.push(Arc::clone(subscriber));
+            }
+            board.wheel[subscriber.slot()].insert(subscriber.id, Arc::clone(subscriber));
+        }
+        (
+            board.partitions.keys().copied().collect(),
+            joining.into_iter().map(JoinTicket).collect(),
+        )
+    }
+
+    /// Those who joined with the round that read up to `moment` may go on.
+    pub(super) fn end_round(&self, joining: Vec<JoinTicket>, moment: Version) {
+        for JoinTicket(subscriber) in joining {
+            subscriber.join(moment);
+        }
+    }
+
+    pub(super) fn has_listeners(&self, feed: &FeedName) -> bool {
+        self.board().feeds.contains_key(feed)
+    }
+
+    /// Gives an entry (or, with `News::Transient`, a transient) to everyone who listens to one of `feeds`, once.
+    pub(super) fn dispatch(&self, entry: &Entry, feeds: &[FeedName], news: fn(Located) -> News) {
+        let board = self.board();
+        let heard: Vec<(&FeedName, &Vec<Arc<Subscriber>>)> = feeds
+            .iter()
+            .filter_map(|feed| board.feeds.get_key_value(feed))
+            .collect();
+        let item = |feed: &FeedName, feeds: Vec<FeedName>| {
+            Item::new(news(Located {
+                entry: entry.clone(),
+                feed: feed.clone(),
+                feeds,
+            }))
+        };
+        // Rendered once for all who hear it through one feed, which is nearly everybody.
+        let mut through_several: HashMap<u64, (&Arc<Subscriber>, Vec<&FeedName>)> = HashMap::new();
+        if heard.len() > 1 {
+            for (feed, listeners) in &heard {
+                for subscriber in listeners
+                    .iter()
+                    .filter(|subscriber| subscriber.feeds.len() > 1)
+                {
+                    through_several
+                        .entry(subscriber.id)
+                        .or_insert((subscriber, Vec::new()))
+                        .1
+                        .push(feed);
+                }
+            }
+            through_several.retain(|_, (_, feeds)| feeds.len() > 1);
+        }
+        for (feed, listeners) in &heard {
+            let shared = item(feed, Vec::new());
+            for subscriber in *listeners {
+                if through_several.is_empty() || !through_several.contains_key(&subscriber.id) {
+                    subscriber.push(&shared);
+                }
+            }
+        }
+        for (subscriber, feeds) in through_several.into_values() {
+            let in_order: Vec<FeedName> = subscriber
+                .feeds
+                .iter()
+                .filter(|feed| feeds.contains(feed))
+                .cloned()
+                .collect();
+            if let Some(first) = in_order.first() {
+                subscriber.push(&item(first, in_order.clone()));
+            }
+        }
+    }
+
+    pub(super) fn dispatch_state(&self, feed: &FeedName, item: &Arc<Item>) {
+        for subscriber in self.board().feeds.get(feed).into_iter().flatten() {
+            subscriber.push(item);
+        }
+    }
+
+    /// Sends everyone back to the pages: the tailer skipped something.
+    pub(super) fn lag_all(&self) {
+        for subscriber in self.board().wheel.iter().flat_map(HashMap::values) {
+            subscriber.lag();
+        }
+    }
+
+    /// Tells the next slot's idle subscribers that they have everything up to `moment`.
+    pub(super) fn heartbeat(&self, moment: Version) {
+        let mut board = self.board();
+        board.slot = (board.slot + 1) % WHEEL_SLOTS;
+        let item = Item::new(News::Moment(moment));
+        for subscriber in board.wheel[board.slot].values() {
+            subscriber.push_if_idle(&item);
+        }
+    }
+
+    /// How many beats make a full turn of the wheel.
+    pub(super) const fn beats() -> u32 {
+        WHEEL_SLOTS as u32
+    }
+}
+
+/// A subscriber on its way into a round.
+pub(super) struct JoinTicket(Arc<Subscriber>);
+
+impl Subscriber {
+    fn slot(&self) -> usize {
+        (self.id % WHEEL_SLOTS as u64) as usize
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, item: &Arc<Item>) {
+        let mut queue = self.queue();
+        if queue.state != State::Live {
+            return;
+        }
+        if queue.items.len() < QUEUE_ITEMS_MAX {
+            queue.items.push_back(Arc::clone(item));
+        } else {
+            queue.items = VecDeque::new();
+            queue.state = State::Lagged;
+        }
+        drop(queue);
+        self.waker.wake();
+    }
+
+    fn push_if_idle(&self, item: &Arc<Item>) {
+        let idle = self.queue().items.is_empty();
+        if idle {
+            self.push(item);
+        }
+    }
+
+    fn lag(&self) {
+        let mut queue = self.queue();
+        if queue.state == State::Live {
+            queue.items = VecDeque::new();
+            queue.state = State::Lagged;
+            drop(queue);
+            self.waker.wake();
+        }
+    }
+
+    fn join(&self, moment: Version) {
+        let mut queue = self.queue();
+        if queue.state == State::Joining {
+            queue.state = State::Live;
+            queue.joined_at = Some(moment);
+            drop(queue);
+            self.waker.wake();
+        }
+    }
+
+    fn close(&self) {
+        self.queue().state = State::Closed;
+        self.waker.wake();
+    }
+}
+
+/// A place in the hub; given up when dropped.
+pub struct Subscription {
+    hub: Arc<Hub>,
+    subscriber: Arc<Subscriber>,
+}
+
+impl Subscription {
+    pub fn feeds(&self) -> &[FeedName] {
+        &self.subscriber.feeds
+    }
+
+    /// Waits for a round that knows of this subscription: from its moment on, the queue misses nothing.
+    /// `None`: the node is shutting down.
+    pub async fn joined(&mut self) -> Option<Version> {
+        self.wait(|queue| match (queue.state, queue.joined_at) {
+            (State::Closed, _) => Some(None),
+            (_, Some(moment)) => Some(Some(moment)),
+            (_, None) => None,
+        })
+        .await
+    }
+
+    /// Waits for what comes next.
+    pub async fn receive(&mut self) -> Received {
+        self.wait(|queue| match queue.state {
+            State::Closed => Some(Received::Closed),
+            State::Lagged => {
+                queue.state = State::Live;
+                Some(Received::Lagged)
+            }
+            State::Joining | State::Live => {
+                let items = mem::take(&mut queue.items);
+                (!items.is_empty()).then(|| Received::Items(items.into()))
+            }
+        })
+        .await
+    }
+
+    async fn wait<T>(&mut self, mut look: impl FnMut(&mut Queue) -> Option<T>) -> T {
+        poll_fn(|context| {
+            self.subscriber.waker.register(context.waker());
+            match look(&mut self.subscriber.queue()) {
+                Some(found) => Poll::Ready(found),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut board = self.hub.board();
+        let board = &mut *board;
+        let id = self.subscriber.id;
+        board.subscribers -= 1;
+        board.joining.retain(|subscriber| subscriber.id != id);
+        if board.wheel[self.subscriber.slot()].remove(&id).is_none() {
+            return;
+        }
+        for feed in &self.subscriber.feeds {
+            let Some(listeners) = board.feeds.get_mut(feed) else {
+                continue;
+            };
+            if let Some(place) = listeners.iter().position(|subscriber| subscriber.id == id) {
+                listeners.swap_remove(place);
+            }
+            if listeners.is_empty() {
+                board.feeds.remove(feed);
+                let partition = self.hub.keys.partition(feed);
+                if let Some(feeds) = board.partitions.get_mut(&partition) {
+                    *feeds -= 1;
+                    if *feeds == 0 {
+                        board.partitions.remove(&partition);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The tailer: one task a node that reads the log in rounds and feeds the hub.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::{Hub, Item, News, hub::JoinTicket, partition::Partition};
+use crate::{
+    feed::Feeds,
+    store::{
+        Error, Result, Snapshot, Store,
+        keys::{self, Keys},
+        values::{Record, TransientRecord, decode_transient},
+    },
+    types::{Entry, FeedName},
+    version::Version,
+};
+
+/// How often an idle subscriber hears where it stands.
+pub const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// A round that finds more than this sends all subscribers back to the pages instead of holding it in memory.
+const ROUND_RECORDS_MAX: usize = 50_000;
+const ROUND_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What one read of a partition takes.
+const READ_KEYS: usize = 1_000;
+const READ_BYTES: usize = 1024 * 1024;
+
+const STORE_BACKOFF: Duration = Duration::from_millis(200);
+
+/// What a round found at one version.
+enum Found {
+    Entry(Entry, Vec<FeedName>),
+    Transient(Entry, Vec<FeedName>),
+    MarkerMoved(FeedName),
+}
+
+struct Tailer {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    feeds: Feeds,
+    hub: Arc<Hub>,
+    /// T: everything up to here has been given to the hub.
+    at: Version,
+    partitions: HashMap<u16, Partition>,
+    joining: Vec<JoinTicket>,
+}
+
+/// Runs rounds until `stop`.
+pub async fn run(
+    store: Arc<dyn Store>,
+    keys: Keys,
+    feeds: Feeds,
+    hub: Arc<Hub>,
+    stop: CancellationToken,
+) {
+    let mut tailer = Tailer {
+        store,
+        keys,
+        feeds,
+        hub,
+        at: Version::ZERO,
+        partitions: HashMap::new(),
+        joining: Vec::new(),
+    };
+    let mut beat = tokio::time::interval_at(
+        Instant::now() + HEARTBEAT / Hub::beats(),
+        HEARTBEAT / Hub::beats(),
+    );
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let follow = async {
+        loop {
+            match tailer.round().await {
+                Ok(()) => {}
+                Err(Error::Closed) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "live delivery waits for the store");
+                    tokio::time::sleep(STORE_BACKOFF).await;
+                    continue;
+                }
+            }
+            let idle = tailer.partitions.is_empty();
+            tokio::select! {
+                // With nobody listening there is nothing to wake up for.
+                changed = tailer.store.changed(tailer.at), if !idle => if changed.is_err() {
+                    tokio::time::sleep(STORE_BACKOFF).await;
+                },
+                () = tailer.hub.registered() => {}
+                _ = beat.tick(), if !idle => {
+                    // The beat tells a fresh moment, so that an idle client's cursor moves too.
+                    if tailer.round().await.is_ok() {
+                        tailer.hub.heartbeat(tailer.at);
+                    }
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = follow => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+impl Tailer {
+    /// Delivers everything in (T, R] and sets T to R. After an error T stands and nothing has been delivered.
+    async fn round(&mut self) -> Result<()> {
+        let (active, joining) = self.hub.begin_round();
+        self.joining.extend(joining);
+        let snapshot = self.store.snapshot().await?;
+        let moment = snapshot.version();
+        self.partitions
+            .retain(|partition, _| active.contains(partition));
+
+        let mut found = BTreeMap::new();
+        let complete = self.read(&*snapshot, moment, &mut found).await?;
+        let states = if complete {
+            self.states(&*snapshot, &found).await?
+        } else {
+            HashMap::new()
+        };
+        drop(snapshot);
+
+        // A partition nobody listened to before begins here: those who join read up to here from pages.
+        for partition in active {
+            let log = || Partition::new(self.keys.log(partition), moment);
+            self.partitions.entry(partition).or_insert_with(log);
+        }
+        if complete {
+            self.deliver(found, &states);
+        } else {
+            tracing::warn!(
+                "a round of live delivery was too large; all subscribers read on from pages"
+            );
+            self.partitions.iter_mut().for_each(|(&id, partition)| {
+                *partition = Partition::new(self.keys.log(id), moment);
+            });
+            self.hub.lag_all();
+        }
+        self.at = moment;
+        self.hub
+            .end_round(std::mem::take(&mut self.joining), moment);
+        Ok(())
+    }
+
+    /// Reads (T, `moment`] of every followed partition. `false`: it was too much.
+    async fn read(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        moment: Version,
+        found: &mut BTreeMap<Version, Found>,
+    ) -> Result<bool> {
+        // (partition, whether its transient log, from where)
+        let mut unread: Vec<(u16, bool, Version)> = self
+            .partitions
+            .keys()
+            .flat_map(|&id| [(id, false, self.at), (id, true, self.at)])
+            .collect();
+        let (mut records, mut bytes) = (0, 0);
+        while !unread.is_empty() {
+            let ranges =
+                unread
+                    .iter()
+                    .map(|&(id, transient, after)| match self.partitions.get(&id) {
+                        Some(partition) if !transient => {
+                            partition.range(after, moment, READ_KEYS, READ_BYTES)
+                        }
+                        _ => keys::range(
+                            &self.keys.transient(id),
+                            Some(after),
+                            moment,
+                            false,
+                            READ_KEYS,
+                            READ_BYTES,
+                        ),
+                    });
+            let slices = snapshot.ranges(ranges.collect()).await?;
+            let mut left = Vec::new();
+            for ((id, transient, _), slice) in unread.into_iter().zip(slices) {
+                bytes += slice
+                    .items
+                    .iter()
+                    .map(|item| item.value.len())
+                    .sum::<usize>();
+                if transient {
+                    for item in &slice.items {
+                        add_transient(found, decode_transient(item)?);
+                    }
+                } else if let Some(partition) = self.partitions.get_mut(&id) {
+                    for Record { entry, feeds } in partition.visible(snapshot, &slice).await? {
+                        records += 1;
+                        add(found, entry, feeds, Found::Entry);
+                    }
+                }
+                if let (true, Some(last)) = (slice.more, slice.items.last()) {
+                    left.push((id, transient, keys::version_of(&last.key)?));
+                }
+            }
+            if records > ROUND_RECORDS_MAX || bytes > ROUND_BYTES_MAX {
+                return Ok(false);
+            }
+            unread = left;
+        }
+        Ok(true)
+    }
+
+    /// The states, as of the round's moment, of feeds whose marker moved.
+    async fn states(
+        &self,
+        snapshot: &dyn Snapshot,
+        found: &BTreeMap<Version, Found>,
+    ) -> Result<HashMap<FeedName, Arc<Item>>> {
+        let moved: HashSet<&FeedName> = found
+            .values()
+            .filter_map(|found| match found {
+                Found::MarkerMoved(feed) => Some(feed),
+                Found::Entry(..) | Found::Transient(..) => None,
+            })
+            .filter(|feed| self.hub.has_listeners(feed))
+            .collect();
+        let mut states = HashMap::new();
+        for feed in moved {
+            let state = self.feeds.state_at(snapshot, feed).await?;
+            states.insert(feed.clone(), Item::new(News::State(state)));
+        }
+        Ok(states)
+    }
+
+    fn deliver(&self, found: BTreeMap<Version, Found>, states: &HashMap<FeedName, Arc<Item>>) {
+        for found in found.into_values() {
+            match found {
+                Found::Entry(entry, feeds) => self.hub.dispatch(&entry, &feeds, News::Entry),
+                Found::Transient(entry, feeds) => {
+                    self.hub.dispatch(&entry, &feeds, News::Transient)
+                }
+                Found::MarkerMoved(_) => {}
+            }
+        }
+        // Last, because they are as of the end of the round.
+        for (feed, item) in states {
+            self.hub.dispatch_state(feed, item);
+        }
+    }
+}
+
+/// An event that stands in several partitions comes up in each, at one version.
+fn add(
+    found: &mut BTreeMap<Version, Found>,
+    entry: Entry,
+    mut feeds: Vec<FeedName>,
+    make: fn(Entry, Vec<FeedName>) -> Found,
+) {
+    match found.get_mut(&entry.version) {
+        Some(Found::Entry(_, all) | Found::Transient(_, all)) => all.append(&mut feeds),
+        _ => {
+            found.insert(entry.version, make(entry, feeds));
+        }
+    }
+}
+
+fn add_transient(found: &mut BTreeMap<Version, Found>, record: TransientRecord) {
+    match record {
+        TransientRecord::Event(Record { entry, feeds }) => {
+            add(found, entry, feeds, Found::Transient)
+        }
+        TransientRecord::MarkerMoved { feed, version } => {
+            found.insert(version, Found::MarkerMoved(feed));
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Every byte of every key, in one place. Keys are FoundationDB tuples behind a prefix; a versioned key ends
+//! with the 16 bytes of its version, so that it needs no escaping and can be stamped at commit.
+
+use foundationdb_tuple::Subspace;
+
+use super::{Batch, Condition, Error, Plan, Range, Result, Snapshot, Store, Transaction, transact};
+use crate::{
+    types::{EventId, FeedName, Marker},
+    version::{BYTES_LEN, Version},
+};
+
+/// Version of the layout and of the values; a store of another one is refused.
+pub const FORMAT: u32 = 1;
+
+// Codes of the subspaces; small numbers pack to two bytes.
+const META: u16 = 1;
+const EPOCH: u16 = 2;
+const LAST: u16 = 3;
+const AT: u16 = 4;
+const WAKE: u16 = 5;
+const CLAIM: u16 = 10;
+const FEED: u16 = 11;
+const UNREAD: u16 = 12;
+const LOG: u16 = 13;
+const TRANSIENT: u16 = 14;
+const MARKER: u16 = 15;
+
+/// The key space of one service: its prefix and its number of log partitions.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    root: Subspace,
+    partitions: u16,
+}
+
+impl Keys {
+    /// Those of the embedded engine, for keys that do not depend on the number of partitions.
+    pub fn embedded() -> Self {
+        Self::new(b"", 1)
+    }
+
+    fn new(prefix: &[u8], partitions: u16) -> Self {
+        Self {
+            root: Subspace::from_bytes(prefix),
+            partitions,
+        }
+    }
+
+    /// Reads the number of partitions from the store, or creates the key space with `partitions` if it is new.
+    pub async fn open(store: &dyn Store, prefix: &[u8], partitions: u16) -> Result<Self> {
+        let mut opening = Opening {
+            keys: Self::new(prefix, partitions),
+        };
+        transact(store, &mut opening).await
+    }
+
+    pub fn partitions(&self) -> u16 {
+        self.partitions
+    }
+
+    /// The partition of the log that `feed`'s entries go to.
+    pub fn partition(&self, feed: &FeedName) -> u16 {
+        (twox_hash::XxHash3_64::oneshot(feed.as_str().as_bytes()) % u64::from(self.partitions))
+            as u16
+    }
+
+    /// → the format (4 bytes) and the number of partitions (2 bytes); written when the key space is created.
+    fn meta(&self) -> Vec<u8> {
+        self.root.pack(&(META,))
+    }
+
+    /// → the current epoch, 4 bytes big-endian; absent: 0. Written by an operator.
+    pub fn epoch(&self) -> Vec<u8> {
+        self.root.pack(&(EPOCH,))
+    }
+
+    /// → the last version stamped (embedded engine only); written with each commit.
+    pub fn last(&self) -> Vec<u8> {
+        self.root.pack(&(LAST,))
+    }
+
+    /// → the greatest `at` of any entry, 8 bytes big-endian µs; atomic max with each append.
+    pub fn at(&self) -> Vec<u8> {
+        self.root.pack(&(AT,))
+    }
+
+    /// → the versionstamp of the last commit that rang; only a doorbell.
+    pub fn wake(&self) -> Vec<u8> {
+        self.root.pack(&(WAKE,))
+    }
+
+    /// ‖ version → digest of the event's content; with each event.
+    pub fn claim(&self, id: &EventId) -> Vec<u8> {
+        self.root.pack(&(CLAIM, id.as_str()))
+    }
+
+    /// ‖ version → entry; with each event, per feed.
+    pub fn feed(&self, feed: &FeedName) -> Vec<u8> {
+        self.root.pack(&(FEED, feed.as_str()))
+    }
+
+    /// ‖ version → kind and id; per feed, for deliveries that count as unread. Cleared by marking read.
+    pub fn unread(&self, feed: &FeedName) -> Vec<u8> {
+        self.root.pack(&(UNREAD, feed.as_str()))
+    }
+
+    /// ‖ version → the entries of one batch in this partition, with their feeds there; per batch.
+    pub fn log(&self, partition: u16) -> Vec<u8> {
+        self.root.pack(&(LOG, partition))
+    }
+
+    /// ‖ version → a transient or the news that a marker moved; trimmed after seconds.
+    pub fn transient(&self, partition: u16) -> Vec<u8> {
+        self.root.pack(&(TRANSIENT, partition))
+    }
+
+    /// → version; atomic max.
+    pub fn marker(&self, feed: &FeedName, marker: Marker) -> Vec<u8> {
+        let name = match marker {
+            Marker::Read => "read",
+            Marker::Seen => "seen",
+        };
+        self.root.pack(&(MARKER, feed.as_str(), name))
+    }
+}
+
+/// `prefix ‖ version`.
+pub fn versioned(prefix: &[u8], version: Version) -> Vec<u8> {
+    [prefix, &version.to_bytes()].concat()
+}
+
+/// The versioned keys under `prefix` in `(after, until]`, as begin and end of a range.
+pub fn after_until(prefix: &[u8], after: Option<Version>, until: Version) -> (Vec<u8>, Vec<u8>) {
+    let begin = match after {
+        Some(after) => next_key(versioned(prefix, after)),
+        None => versioned(prefix, Version::ZERO),
+    };
+    (begin, next_key(versioned(prefix, until)))
+}
+
+fn next_key(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+/// A range over the versioned keys under `prefix` in `(after, until]`.
+pub fn range(
+    prefix: &[u8],
+    after: Option<Version>,
+    until: Version,
+    reverse: bool,
+    limit: usize,
+    bytes_max: usize,
+) -> Range {
+    let (begin, end) = after_until(prefix, after, until);
+    Range {
+        begin,
+        end,
+        reverse,
+        limit,
+        bytes_max,
+    }
+}
+
+/// The version at the end of a versioned key.
+pub fn version_of(key: &[u8]) -> Result<Version> {
+    match key.last_chunk::<BYTES_LEN>() {
+        Some(bytes) => Ok(Version::from_bytes(*bytes)),
+        None => Err(corrupt(key, "a versioned key without a version")),
+    }
+}
+
+pub fn corrupt(key: &[u8], what: impl ToString) -> Error {
+    Error::Corrupt {
+        key: Subspace::from_bytes(key).to_string(),
+        what: what.to_string(),
+    }
+}
+
+struct Opening {
+    keys: Keys,
+}
+
+#[async_trait::async_trait]
+impl Transaction for Opening {
+    type Output = Keys;
+    type Error = Error;
+
+    async fn plan(&mut self, snapshot: &dyn Snapshot, _unsure: bool) -> Result<Plan<Keys>> {
+        let key = self.keys.meta();
+        let Some(meta) = snapshot.get(vec![key.clone()]).await?.remove(0) else {
+            return Ok(Plan::Commit(Batch {
+                conditions: vec![Condition::KeyEquals {
+                    key: key.clone(),
+                    value: None,
+                }],
+                puts: vec![(
+                    key,
+                    [
+                        &FORMAT.to_be_bytes()[..],
+                        &self.keys.partitions.to_be_bytes(),
+                    ]
+                    .concat(),
+                )],
+                ..Batch::default()
+            }));
+        };
+        // The format comes first, whatever another format keeps behind it.
+        let Some((format, rest)) = meta.split_first_chunk() else {
+            return Err(corrupt(&key, "no format number"));
+        };
+        let format = u32::from_be_bytes(*format);
+        if format != FORMAT {
+            return Err(Error::Open(format!(
+                "the store has format {format}, this program reads and writes format {FORMAT}: \
+                 use the newsfeed version that wrote it, or another folder or prefix"
+            )));
+        }
+        let partitions = rest.try_into().map(u16::from_be_bytes).unwrap_or(0);
+        if partitions == 0 {
+            return Err(corrupt(&key, "no number of partitions"));
+        }
+        self.keys.partitions = partitions;
+        Ok(Plan::Answer(self.keys.clone()))
+    }
+
+    fn committed(&mut self, _version: Version) -> Keys {
+        self.keys.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn feed(name: &str) -> FeedName {
+        name.parse().expect("test name")
+    }
+
+    proptest! {
+        #[test]
+        fn keys_of_one_feed_are_in_version_order_and_apart_from_others(
+            names in proptest::collection::vec("[A-Za-z0-9._~:@-]{1,6}", 2),
+            times in proptest::collection::vec((0..3u32, any::<u64>(), any::<u32>()), 2),
+            prefix in proptest::collection::vec(any::<u8>(), 0..4),
+        ) {
+            let keys = Keys::new(&prefix, 16);
+            let versions: Vec<_> = times.iter().map(|&(e, t, c)| Version::new(e, t, c)).collect();
+            let (a, b) = (keys.feed(&feed(&names[0])), keys.feed(&feed(&names[1])));
+            let (x, y) = (versioned(&a, versions[0]), versioned(&a, versions[1]));
+            prop_assert_eq!(x.cmp(&y), versions[0].cmp(&versions[1]));
+            prop_assert_eq!(version_of(&x).ok(), Some(versions[0]));
+            if names[0] != names[1] {
+                // All of one feed lies on one side of all of another.
+                let other = versioned(&b, versions[1]);
+                let (begin, end) = after_until(&a, None, Version::moment(u32::MAX, u64::MAX));
+                prop_assert!(other < begin || other >= end);
+                prop_assert!((begin..end).contains(&x));
+            }
+        }
+
+        #[test]
+        fn a_range_holds_what_lies_after_and_until(
+            v in 0..5u64, after in proptest::option::of(0..5u64), until in 0..5u64,
+        ) {
+            let prefix = Keys::new(b"p", 16).log(3);
+            let version = |t| Version::new(0, t, 7);
+            let (begin, end) = after_until(&prefix, after.map(version), version(until));
+            let inside = after.is_none_or(|after| v > after) && v <= until;
+            prop_assert_eq!((begin..end).contains(&versioned(&prefix, version(v))), inside);
+        }
+    }
+
+    #[test]
+    fn kinds_of_keys_do_not_collide() {
+        let keys = Keys::new(b"", 16);
+        let name = feed("a");
+        let id: EventId = "a".parse().expect("id");
+        let all = [
+            keys.meta(),
+            keys.epoch(),
+            keys.last(),
+            keys.at(),
+            keys.wake(),
+            keys.claim(&id),
+            keys.feed(&name),
+            keys.unread(&name),
+            keys.log(0),
+            keys.log(1),
+            keys.transient(0),
+            keys.transient(1),
+            keys.marker(&name, Marker::Read),
+            keys.marker(&name, Marker::Seen),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        // Partition numbers pack to different lengths: none may be another's prefix.
+        let logs: Vec<_> = (0..1000).map(|p| keys.log(p)).collect();
+        assert!(
+            logs.windows(2)
+                .all(|w| w[0] < w[1] && !w[1].starts_with(&w[0]))
+        );
+    }
+
+    #[test]
+    fn feeds_spread_over_the_partitions_and_stay_there() {
+        let keys = Keys::new(b"", 16);
+        let used: std::collections::HashSet<_> = (0..200)
+            .map(|i| keys.partition(&feed(&format!("user:{i}"))))
+            .collect();
+        assert_eq!(used.len(), 16);
+        // Pinned: another hash would lose every stored log entry.
+        assert_eq!(keys.partition(&feed("user:42")), 0);
+    }
+}

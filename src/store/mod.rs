@@ -1,0 +1,145 @@
+//! The engine contract: consistent snapshots, commits stamped in one order, a doorbell.
+//!
+//! A [`Store`] holds ordered keys and values. Reads go through a [`Snapshot`]; a commit belongs to the
+//! snapshot it was planned on, which is what bounds twins: it is refused when the snapshot is older than
+//! [`SNAPSHOT_AGE_TICKS_MAX`] or the epoch has changed since. No engine type leaks above this module.
+
+pub mod embedded;
+pub mod keys;
+mod transact;
+pub mod values;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use self::transact::{Plan, RetryableError, Transaction, transact};
+use crate::version::{TICKS_PER_SECOND, Version};
+
+/// A snapshot this old (ticks) can neither be read nor committed on. Twins therefore lie closer than this.
+pub const SNAPSHOT_AGE_TICKS_MAX: u64 = 5 * TICKS_PER_SECOND;
+
+/// Most items one batch may stamp with a version: their index takes 16 bits of it.
+pub const BATCH_ITEMS_MAX: usize = 1 << 16;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    #[error("the snapshot is older than 5 s")]
+    TooOld,
+    #[error("the epoch or a condition's range changed since the snapshot")]
+    Conflict,
+    #[error("condition {0} does not hold")]
+    ConditionFailed(usize),
+    /// The commit may have happened, or not: only reading tells.
+    #[error("the outcome of the commit is unknown")]
+    Unknown,
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    #[error("the store is closed")]
+    Closed,
+    #[error("the store holds something this program did not write at {key}: {what}")]
+    Corrupt { key: String, what: String },
+    #[error("{0}")]
+    Open(String),
+}
+
+impl Error {
+    /// Whether planning again on a fresh snapshot can succeed.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::TooOld
+                | Self::Conflict
+                | Self::ConditionFailed(_)
+                | Self::Unknown
+                | Self::Unavailable(_)
+        )
+    }
+}
+
+/// A consistent view of everything committed at or before [`Snapshot::version`].
+#[async_trait]
+pub trait Snapshot: Send + Sync {
+    /// The snapshot's own moment: later commits are stamped above it, all others at or below it.
+    fn version(&self) -> Version;
+
+    async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>>;
+
+    /// Reads all `ranges` side by side.
+    async fn ranges(&self, ranges: Vec<Range>) -> Result<Vec<Slice>>;
+
+    /// Commits `batch` if its conditions still hold and the epoch is still the snapshot's.
+    /// Answers the version of index 0; see [`Version::at_index`].
+    async fn commit(self: Box<Self>, batch: Batch) -> Result<Version>;
+}
+
+#[async_trait]
+pub trait Store: Send + Sync {
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>>;
+
+    /// Resolves when there may be commits above `seen` that asked to [`Batch::ring`]; never holds a snapshot.
+    async fn changed(&self, seen: Version) -> Result<()>;
+
+    /// Finishes commits under way and lets go of the storage. Everything after it answers [`Error::Closed`].
+    async fn close(&self);
+}
+
+/// A range read: `begin` inclusive, `end` exclusive.
+#[derive(Debug, Clone)]
+pub struct Range {
+    pub begin: Vec<u8>,
+    pub end: Vec<u8>,
+    pub reverse: bool,
+    /// Stops after so many keys …
+    pub limit: usize,
+    /// … or with the value that brings keys and values to so many bytes.
+    pub bytes_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyValue {
+    pub key: Bytes,
+    pub value: Bytes,
+}
+
+/// What a range read found, in the order asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slice {
+    pub items: Vec<KeyValue>,
+    /// Whether the read stopped at a limit: there may be more.
+    pub more: bool,
+}
+
+/// Blind writes, applied in the order: clears, puts and maxima, versioned puts. All or nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    pub conditions: Vec<Condition>,
+    pub clears: Vec<(Vec<u8>, Vec<u8>)>,
+    pub puts: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The key keeps the greater of its value and this one, as byte strings of one length.
+    pub maxima: Vec<(Vec<u8>, Vec<u8>)>,
+    pub versioned: Vec<Versioned>,
+    /// Wake whoever waits in [`Store::changed`].
+    pub ring: bool,
+}
+
+/// A put whose key is `prefix ‖ version`, the version being minted at commit with `index`.
+#[derive(Debug, Clone)]
+pub struct Versioned {
+    pub prefix: Vec<u8>,
+    pub index: u16,
+    pub value: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+pub enum Condition {
+    KeyEquals {
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+    },
+    RangeEmpty {
+        begin: Vec<u8>,
+        end: Vec<u8>,
+    },
+}

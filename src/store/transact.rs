@@ -1,0 +1,104 @@
+//! The one retry loop of the program.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::{Batch, Error, Snapshot, Store};
+use crate::version::Version;
+
+/// How long a transaction is tried again before its caller hears that the store is not available.
+const RETRY_FOR: Duration = Duration::from_secs(20);
+
+const BACKOFF_MIN: Duration = Duration::from_millis(2);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// What a transaction wants to do, having read its snapshot.
+pub enum Plan<T> {
+    /// Nothing to write.
+    Answer(T),
+    Commit(Batch),
+}
+
+/// Reads a snapshot, writes a batch. Planned afresh on a new snapshot at every attempt.
+#[async_trait]
+pub trait Transaction: Send {
+    type Output;
+    type Error: From<Error>;
+
+    /// `unsure` says that an earlier attempt may have committed (its outcome is unknown): what the snapshot
+    /// shows may be this transaction's own work.
+    async fn plan(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        unsure: bool,
+    ) -> Result<Plan<Self::Output>, Self::Error>;
+
+    /// The planned batch committed at `version`.
+    fn committed(&mut self, version: Version) -> Self::Output;
+}
+
+enum Attempt<T> {
+    Done(T),
+    Failed(Error),
+}
+
+pub async fn transact<T: Transaction>(
+    store: &dyn Store,
+    transaction: &mut T,
+) -> Result<T::Output, T::Error>
+where
+    T::Error: RetryableError,
+{
+    let give_up_at = Instant::now() + RETRY_FOR;
+    let mut backoff = BACKOFF_MIN;
+    let mut unsure = false;
+    loop {
+        let error = match attempt(store, transaction, unsure).await? {
+            Attempt::Done(output) => return Ok(output),
+            Attempt::Failed(error) => error,
+        };
+        unsure |= matches!(error, Error::Unknown);
+        if !error.is_retryable() || Instant::now() >= give_up_at {
+            return Err(error.into());
+        }
+        tracing::debug!(%error, "trying a transaction again");
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Lets the loop look for the store's error inside a transaction's own.
+pub trait RetryableError: Sized {
+    fn into_store_error(self) -> Result<Error, Self>;
+}
+
+impl RetryableError for Error {
+    fn into_store_error(self) -> Result<Error, Self> {
+        Ok(self)
+    }
+}
+
+async fn attempt<T: Transaction>(
+    store: &dyn Store,
+    transaction: &mut T,
+    unsure: bool,
+) -> Result<Attempt<T::Output>, T::Error>
+where
+    T::Error: RetryableError,
+{
+    let snapshot = match store.snapshot().await {
+        Ok(snapshot) => snapshot,
+        Err(error) => return Ok(Attempt::Failed(error)),
+    };
+    let batch = match transaction.plan(&*snapshot, unsure).await {
+        Ok(Plan::Answer(output)) => return Ok(Attempt::Done(output)),
+        Ok(Plan::Commit(batch)) => batch,
+        Err(error) => return error.into_store_error().map(Attempt::Failed),
+    };
+    Ok(match snapshot.commit(batch).await {
+        Ok(version) => Attempt::Done(transaction.committed(version)),
+        Err(error) => Attempt::Failed(error),
+    })
+}
