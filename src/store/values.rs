@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     fn any_entry() -> impl Strategy<Value = Entry> {
-        let name = "[A-Za-z0-9._~:@-]{1,12}";
+        let name = "[A-Za-z0-9_~:@-][A-Za-z0-9._~:@-]{0,11}";
         let delivery = prop_oneof![
             Just(Delivery::Feed),
             Just(Delivery::Notify),

@@ -1,0 +1,6 @@
+//! One test binary. What must hold on every engine is written once, against a [`bed::Bed`], and named in
+//! [`on_every_engine!`].
+
+mod bed;
+mod contract;
+mod sse;

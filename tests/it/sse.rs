@@ -1,0 +1,101 @@
+//! A reader of server-sent events, strict about what the service sends.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::Value;
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub name: String,
+    pub id: Option<String>,
+    pub data: Value,
+}
+
+pub struct Stream {
+    bytes:
+        std::pin::Pin<Box<dyn futures_util::Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
+    buffer: Vec<u8>,
+    /// What `Last-Event-ID` would be.
+    pub last_id: Option<String>,
+}
+
+impl Stream {
+    pub async fn open(http: &reqwest::Client, url: &str, last_event_id: Option<&str>) -> Self {
+        let mut request = http.get(url).header("accept", "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        let response = request.send().await.expect("an answer");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self {
+            bytes: Box::pin(response.bytes_stream()),
+            buffer: Vec::new(),
+            last_id: None,
+        }
+    }
+
+    /// The next event; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                match parse(std::str::from_utf8(&block[..end]).expect("UTF-8")) {
+                    Some(event) => {
+                        self.last_id = event.id.clone().or_else(|| self.last_id.take());
+                        return Some(event);
+                    }
+                    None => continue,
+                }
+            }
+            let chunk = tokio::time::timeout(Duration::from_secs(60), self.bytes.next());
+            match chunk.await.expect("something within a minute") {
+                Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
+                Some(Err(_)) | None => return None,
+            }
+        }
+    }
+
+    /// The next event of one of `names`.
+    pub async fn next_of(&mut self, names: &[&str]) -> Event {
+        loop {
+            let event = self.next().await.expect("the stream goes on");
+            if names.contains(&event.name.as_str()) {
+                return event;
+            }
+        }
+    }
+
+    /// Reads up to the `version` event that ends the catch-up; answers the entries before it.
+    pub async fn caught_up(&mut self) -> Vec<Event> {
+        let mut entries = Vec::new();
+        loop {
+            let event = self.next().await.expect("the stream goes on");
+            match event.name.as_str() {
+                "version" => return entries,
+                "entry" | "notify" => entries.push(event),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A block of lines; `None` if it has no event (the `retry` line).
+fn parse(block: &str) -> Option<Event> {
+    let (mut name, mut id, mut data) = (None, None, None);
+    for line in block.lines() {
+        match line.split_once(": ").expect("a field") {
+            ("event", value) => name = Some(value.to_owned()),
+            ("id", value) => id = Some(value.to_owned()),
+            ("data", value) => data = Some(serde_json::from_str(value).expect("JSON data")),
+            ("retry", value) => assert!(value.parse::<u32>().is_ok()),
+            (other, _) => panic!("unknown field {other}"),
+        }
+    }
+    Some(Event {
+        name: name?,
+        id,
+        data: data.expect("data"),
+    })
+}
