@@ -1,14 +1,130 @@
 //! The configuration of `newsfeed serve`: flags, or the environment.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{
     clock::WallTime,
     http::Deliveries,
+    store::{self, Store, embedded::Embedded, keys::Keys},
     types::{Delivery, Kind},
 };
+
+/// The engines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Engine {
+    /// On this machine, in the folder --data; needs nothing.
+    Embedded,
+    /// In the FoundationDB cluster of --cluster-file, which any number of nodes may share.
+    Fdb,
+}
+
+/// Where the entries are.
+#[derive(Debug, Clone, Args)]
+pub struct StoreConfig {
+    /// Where to store.
+    #[arg(long, env = "NEWSFEED_STORE", value_enum, default_value_t = Engine::Embedded)]
+    pub store: Engine,
+
+    /// Folder of the embedded store; made if it is not there.
+    #[arg(
+        long,
+        env = "NEWSFEED_DATA",
+        default_value = "./newsfeed-data",
+        value_name = "FOLDER"
+    )]
+    pub data: PathBuf,
+
+    /// Cluster file of the FoundationDB cluster.
+    #[arg(
+        long,
+        env = "NEWSFEED_CLUSTER_FILE",
+        default_value = "/etc/foundationdb/fdb.cluster",
+        value_name = "FILE"
+    )]
+    pub cluster_file: PathBuf,
+
+    /// Prefix of all keys in the cluster, so that several services can share it.
+    #[arg(
+        long,
+        env = "NEWSFEED_PREFIX",
+        default_value = "newsfeed/",
+        value_name = "TEXT"
+    )]
+    pub prefix: String,
+
+    /// Time a read or commit in the cluster may take before it is tried again, in ms.
+    #[arg(long, env = "NEWSFEED_FDB_TIMEOUT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    pub fdb_timeout_ms: u64,
+
+    /// Log partitions of a store that is created; an existing one keeps its number.
+    #[arg(long, env = "NEWSFEED_PARTITIONS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub partitions: u16,
+}
+
+/// An open store, its key space, and what must live as long as they do.
+pub struct Opened {
+    pub store: Arc<dyn Store>,
+    pub keys: Keys,
+    #[cfg(feature = "fdb")]
+    _network: Option<store::fdb::Network>,
+}
+
+impl StoreConfig {
+    /// Opens the store, creating its key space if there is none.
+    pub async fn open(&self, wall: WallTime) -> store::Result<Opened> {
+        match self.store {
+            Engine::Embedded => {
+                let folder = self.data.clone();
+                let opening = tokio::task::spawn_blocking(move || Embedded::open(&folder, wall));
+                let store = opening
+                    .await
+                    .map_err(|panic| store::Error::Open(panic.to_string()))??;
+                let store: Arc<dyn Store> = Arc::new(store);
+                let keys = Keys::open(&*store, b"", self.partitions).await?;
+                Ok(Opened {
+                    store,
+                    keys,
+                    #[cfg(feature = "fdb")]
+                    _network: None,
+                })
+            }
+            Engine::Fdb => self.open_fdb().await,
+        }
+    }
+
+    #[cfg(feature = "fdb")]
+    async fn open_fdb(&self) -> store::Result<Opened> {
+        let tuning = store::fdb::Tuning {
+            timeout: std::time::Duration::from_millis(self.fdb_timeout_ms),
+        };
+        let network = store::fdb::boot()?;
+        let store = store::fdb::Fdb::open(&self.cluster_file, self.prefix.as_bytes(), tuning)?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let keys = Keys::open(&*store, self.prefix.as_bytes(), self.partitions).await.map_err(|error| match error {
+            store::Error::Unavailable(_) | store::Error::Unknown => store::Error::Open(format!(
+                "the cluster of {} does not answer ({error}): is FoundationDB running there, and is its database configured?",
+                self.cluster_file.display()
+            )),
+            other => other,
+        })?;
+        Ok(Opened {
+            store,
+            keys,
+            _network: Some(network),
+        })
+    }
+
+    #[cfg(not(feature = "fdb"))]
+    async fn open_fdb(&self) -> store::Result<Opened> {
+        Err(store::Error::Open(
+            "this program was built without FoundationDB: build it with `cargo build --release --features fdb`, \
+             on a machine that has the FoundationDB client package"
+                .into(),
+        ))
+    }
+}
 
 #[derive(Debug, Clone, Args)]
 pub struct Config {
@@ -21,14 +137,8 @@ pub struct Config {
     )]
     pub listen: SocketAddr,
 
-    /// Folder of the embedded store; made if it is not there.
-    #[arg(
-        long,
-        env = "NEWSFEED_DATA",
-        default_value = "./newsfeed-data",
-        value_name = "FOLDER"
-    )]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub store: StoreConfig,
 
     /// What events of a kind do: `feed` (an entry), `notify` (an entry that counts as unread), `transient` (live
     /// only). Repeat it, or separate by commas. Kinds that are not named are `feed`.
@@ -41,10 +151,6 @@ pub struct Config {
         value_parser = parse_kind
     )]
     pub kinds: Vec<(Kind, Delivery)>,
-
-    /// Log partitions of a store that is created; an existing one keeps its number.
-    #[arg(long, env = "NEWSFEED_PARTITIONS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub partitions: u16,
 
     /// Sets this node's wall clock off by so many seconds, to try out clocks that are wrong.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, hide = true)]

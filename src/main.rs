@@ -1,13 +1,14 @@
 //! The `newsfeed` command: parse, set up logging, run, exit code.
 
-use std::{error::Error, io::Write, process::ExitCode, sync::Arc};
+use std::{error::Error, io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use newsfeed::{
     client::{demo, replay},
-    config::Config,
+    clock::WallTime,
+    config::{Config, Opened, StoreConfig},
     server::{Node, Settings},
-    store::{Store, embedded::Embedded, keys::Keys},
+    store::epoch,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +26,26 @@ struct Cli {
 enum Command {
     /// Run the service.
     Serve(Config),
+    /// Look after a store.
+    #[command(subcommand)]
+    Admin(Admin),
     /// Append a list of messages to a running service.
     Replay(replay::ReplayArgs),
     /// Fill a running service with a lively made-up site.
     Demo(demo::DemoArgs),
+}
+
+#[derive(Subcommand)]
+enum Admin {
+    /// Show the epoch, or raise it: after a restore from a backup, or when the store's clock was set back. (The
+    /// embedded store must not be in use.)
+    Epoch {
+        #[command(flatten)]
+        store: StoreConfig,
+        /// Raise it by one. Versions minted from then on lie above all before; what is in flight is tried again.
+        #[arg(long)]
+        raise: bool,
+    },
 }
 
 #[tokio::main]
@@ -42,6 +59,7 @@ async fn main() -> ExitCode {
         .init();
     let done: Result<(), Box<dyn Error>> = match cli.command {
         Command::Serve(config) => serve(config).await,
+        Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
         Command::Demo(args) => demo::run(args).await.map_err(Into::into),
     };
@@ -59,15 +77,13 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone())?);
 
-    let (folder, wall) = (config.data.clone(), config.wall());
-    let store: Arc<dyn Store> =
-        Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&folder, wall)).await??);
-    let keys = Keys::open(&*store, b"", config.partitions).await?;
+    // Kept to the end: with FoundationDB it holds the client library's thread.
+    let opened = config.store.open(config.wall()).await?;
     let settings = Settings {
         deliveries: config.deliveries(),
         wall: config.wall(),
     };
-    let node = Node::start(store, keys, settings)?;
+    let node = Node::start(opened.store.clone(), opened.keys.clone(), settings)?;
     let listener = TcpListener::bind(config.listen).await.map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --listen",
@@ -87,8 +103,21 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+async fn epoch(config: &StoreConfig, raise: bool) -> Result<(), Box<dyn Error>> {
+    let Opened { store, keys, .. } = &config.open(WallTime::system(0)).await?;
+    let epoch = if raise {
+        epoch::raise(&**store, keys).await?
+    } else {
+        epoch::current(&**store).await?
+    };
+    println!("epoch {epoch}");
+    store.close().await;
+    Ok(())
+}
+
 /// Cancels `shutdown` at the first SIGTERM or SIGINT; a second one ends the process at once.
 fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+    use rustix::process::{Signal, getpid, kill_process};
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -99,7 +128,8 @@ fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Ou
                 _ = interrupt.recv() => {}
             }
             if attempt > 0 {
-                std::process::exit(130);
+                // Without exit handlers: threads of the store may be running.
+                let _ = kill_process(getpid(), Signal::KILL);
             }
             shutdown.cancel();
         }

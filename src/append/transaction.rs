@@ -12,7 +12,8 @@ use crate::{
     store::{
         self, Batch, Condition, Plan, Snapshot, Store, Transaction, Versioned,
         keys::{self, Keys},
-        transact, values,
+        transact,
+        values::{self, RecordParts},
     },
     types::{Delivery, Entry, Event, EventId, Expect, FeedName},
     version::Version,
@@ -163,31 +164,32 @@ impl<'a> Append<'a> {
                 (index, event, entry(event, at.max(at_floor), snapshot))
             })
             .collect();
-        let mut partitions: BTreeMap<u16, Vec<(u16, Vec<&FeedName>, &Entry)>> = BTreeMap::new();
+        let mut partitions: BTreeMap<u16, Vec<RecordParts<'_>>> = BTreeMap::new();
         for (index, event, entry) in &entries {
-            let mut put = |prefix, value| {
+            let mut put = |prefix, value, guarded| {
                 batch.versioned.push(Versioned {
                     prefix,
                     index: *index,
                     value,
+                    guarded,
                 })
             };
-            put(
-                self.keys.claim(&event.id),
-                event.digest.to_be_bytes().to_vec(),
-            );
+            let digest = event.digest.to_be_bytes().to_vec();
+            put(self.keys.claim(&event.id), digest, false);
             let value = values::encode_entry(entry);
             for feed in &event.feeds {
-                put(self.keys.feed(feed), value.clone());
+                // What a conditional append looks at.
+                put(self.keys.feed(feed), value.clone(), true);
                 if event.delivery == Delivery::Notify {
-                    put(self.keys.unread(feed), values::encode_unread(entry));
+                    put(self.keys.unread(feed), values::encode_unread(entry), false);
                 }
             }
             for (partition, feeds) in by_partition(self.keys, &event.feeds) {
-                partitions
-                    .entry(partition)
-                    .or_default()
-                    .push((*index, feeds, entry));
+                partitions.entry(partition).or_default().push(RecordParts {
+                    index: *index,
+                    feeds,
+                    entry,
+                });
             }
         }
         for (partition, records) in partitions {
@@ -196,6 +198,7 @@ impl<'a> Append<'a> {
                     prefix: self.keys.log(partition),
                     index,
                     value,
+                    guarded: false,
                 });
             }
         }
@@ -332,6 +335,7 @@ impl Transaction for PutTransient<'_> {
                 prefix: self.keys.transient(partition),
                 index: 0,
                 value: values::encode_transient(0, &feeds, &entry),
+                guarded: false,
             })
             .collect();
         Ok(Plan::Commit(Batch {

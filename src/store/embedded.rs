@@ -19,8 +19,8 @@ use fjall::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    Batch, Condition, Error, KeyValue, Range, Result, SNAPSHOT_AGE_TICKS_MAX, Slice, Snapshot,
-    Store,
+    Batch, Condition, Error, KeyValue, Range, Result, Retries, SNAPSHOT_AGE_TICKS_MAX, Slice,
+    Snapshot, Store,
 };
 use crate::{
     clock::{TickClock, WallTime},
@@ -38,6 +38,7 @@ const CACHE_BYTES: u64 = 256 * 1024 * 1024;
 pub struct Embedded {
     shared: Arc<Shared>,
     writer: Mutex<Option<Writer>>,
+    retries: Retries,
 }
 
 struct Writer {
@@ -122,6 +123,7 @@ impl Embedded {
         Ok(Self {
             shared,
             writer: Mutex::new(Some(Writer { queue, thread })),
+            retries: Retries::default(),
         })
     }
 }
@@ -149,7 +151,7 @@ struct EngineKeys {
 
 impl EngineKeys {
     fn new() -> Self {
-        let keys = Keys::embedded();
+        let keys = Keys::before_opening(b"");
         Self {
             epoch: keys.epoch(),
             last: keys.last(),
@@ -197,6 +199,10 @@ impl Store for Embedded {
             .await
             .map(|_| ())
             .map_err(|_| Error::Closed)
+    }
+
+    fn retries(&self) -> &Retries {
+        &self.retries
     }
 
     async fn close(&self) {

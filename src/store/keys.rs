@@ -33,9 +33,9 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Those of the embedded engine, for keys that do not depend on the number of partitions.
-    pub fn embedded() -> Self {
-        Self::new(b"", 1)
+    /// For engines, which use only keys that do not depend on the number of partitions.
+    pub(super) fn before_opening(prefix: &[u8]) -> Self {
+        Self::new(prefix, 1)
     }
 
     fn new(prefix: &[u8], partitions: u16) -> Self {

@@ -5,6 +5,9 @@
 //! [`SNAPSHOT_AGE_TICKS_MAX`] or the epoch has changed since. No engine type leaks above this module.
 
 pub mod embedded;
+pub mod epoch;
+#[cfg(feature = "fdb")]
+pub mod fdb;
 pub mod keys;
 mod transact;
 pub mod values;
@@ -12,7 +15,7 @@ pub mod values;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use self::transact::{Plan, RetryableError, Transaction, transact};
+pub use self::transact::{Plan, Retries, RetryableError, Transaction, transact};
 use crate::version::{TICKS_PER_SECOND, Version};
 
 /// A snapshot this old (ticks) can neither be read nor committed on. Twins therefore lie closer than this.
@@ -36,6 +39,9 @@ pub enum Error {
     Unknown,
     #[error("the store is not available: {0}")]
     Unavailable(String),
+    /// Trying again would end the same way.
+    #[error("the store refused: {0}")]
+    Refused(String),
     #[error("the store is closed")]
     Closed,
     #[error("the store holds something this program did not write at {key}: {what}")]
@@ -80,6 +86,9 @@ pub trait Store: Send + Sync {
 
     /// Resolves when there may be commits above `seen` that asked to [`Batch::ring`]; never holds a snapshot.
     async fn changed(&self, seen: Version) -> Result<()>;
+
+    /// What was tried again, and why.
+    fn retries(&self) -> &Retries;
 
     /// Finishes commits under way and lets go of the storage. Everything after it answers [`Error::Closed`].
     async fn close(&self);
@@ -130,6 +139,8 @@ pub struct Versioned {
     pub prefix: Vec<u8>,
     pub index: u16,
     pub value: Vec<u8>,
+    /// Whether a condition may look where this is put. (If none does, the database need not track it.)
+    pub guarded: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -1,6 +1,10 @@
 //! The one retry loop of the program.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -13,6 +17,39 @@ const RETRY_FOR: Duration = Duration::from_secs(20);
 
 const BACKOFF_MIN: Duration = Duration::from_millis(2);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// Failed attempts since the start, by reason.
+#[derive(Debug, Default)]
+pub struct Retries(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Retries {
+    fn note(&self, error: &Error) {
+        let reason = match error {
+            Error::TooOld => "too_old",
+            Error::Conflict => "conflict",
+            Error::ConditionFailed(_) => "condition_failed",
+            Error::Unknown => "unknown_result",
+            Error::Unavailable(_) => "unavailable",
+            Error::Refused(_) => "refused",
+            Error::Closed => "closed",
+            Error::Corrupt { .. } => "corrupt",
+            Error::Open(_) => "open",
+        };
+        *self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(reason)
+            .or_default() += 1;
+    }
+
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
 
 /// What a transaction wants to do, having read its snapshot.
 pub enum Plan<T> {
@@ -60,6 +97,7 @@ where
             Attempt::Failed(error) => error,
         };
         unsure |= matches!(error, Error::Unknown);
+        store.retries().note(&error);
         if !error.is_retryable() || Instant::now() >= give_up_at {
             return Err(error.into());
         }

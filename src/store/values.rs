@@ -120,11 +120,25 @@ pub fn decode_unread(item: &KeyValue) -> Result<Unread> {
     })
 }
 
-/// Packs `(index, feeds, entry)`s of one partition into values of at most [`RECORD_BYTES_MAX`], each with the
+/// What a record is made of.
+#[derive(Debug)]
+pub struct RecordParts<'a> {
+    /// The entry's place in its batch.
+    pub index: u16,
+    pub feeds: Vec<&'a FeedName>,
+    pub entry: &'a Entry,
+}
+
+/// Packs records of one partition into values of at most [`RECORD_BYTES_MAX`], each with the
 /// index of its first entry.
-pub fn encode_records(records: &[(u16, Vec<&FeedName>, &Entry)]) -> Vec<(u16, Vec<u8>)> {
+pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
     let mut values: Vec<(u16, Vec<u8>)> = Vec::new();
-    for (index, feeds, entry) in records {
+    for RecordParts {
+        index,
+        feeds,
+        entry,
+    } in records
+    {
         let feeds: Vec<Cow<'_, str>> = feeds.iter().map(|feed| feed.as_str().into()).collect();
         let record: RecordTuple<'_> = (*index, feeds, entry_tuple(entry));
         let bytes = pack(&(record,));
@@ -249,7 +263,7 @@ mod tests {
             }
             let feed: FeedName = "user:1".parse().expect("name");
             let index = |entry: &Entry| entry.version.to_bytes()[14..].try_into().map(u16::from_be_bytes).expect("two bytes");
-            let records: Vec<_> = entries.iter().map(|entry| (index(entry), vec![&feed], entry)).collect();
+            let records: Vec<_> = entries.iter().map(|entry| RecordParts { index: index(entry), feeds: vec![&feed], entry }).collect();
             let mut read = Vec::new();
             for (index, value) in encode_records(&records) {
                 prop_assert!(value.len() <= RECORD_BYTES_MAX);

@@ -28,15 +28,34 @@ macro_rules! on_every_engine {
                 }
             )+
         }
+
+        #[cfg(feature = "fdb")]
+        mod fdb {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(&$crate::bed::Bed::fdb()).await;
+                }
+            )+
+        }
     };
 }
 
 /// An empty store of one engine, with the default settings of a node.
 pub struct Bed {
-    folder: tempfile::TempDir,
-    /// The embedded engine lets one handle in at a time: all nodes of the bed share it.
-    store: Mutex<Option<Arc<dyn Store>>>,
+    engine: Engine,
     pub wall: WallTime,
+}
+
+enum Engine {
+    Embedded {
+        folder: tempfile::TempDir,
+        /// The engine lets one handle in at a time: all nodes of the bed share it.
+        store: Mutex<Option<Arc<dyn Store>>>,
+    },
+    /// A key space of its own in the test run's cluster. Every node has its own handle.
+    #[cfg(feature = "fdb")]
+    Fdb { prefix: String },
 }
 
 impl Bed {
@@ -46,37 +65,65 @@ impl Bed {
 
     /// On a wall clock of the test's own.
     pub fn embedded_at(wall: WallTime) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
         Self {
-            folder: tempfile::tempdir().expect("a temporary folder"),
-            store: Mutex::new(None),
+            engine: Engine::Embedded {
+                folder,
+                store: Mutex::new(None),
+            },
             wall,
         }
     }
 
+    #[cfg(feature = "fdb")]
+    pub fn fdb() -> Self {
+        Self {
+            engine: Engine::Fdb {
+                prefix: crate::fdb_cluster::fresh_prefix(),
+            },
+            wall: WallTime::system(0),
+        }
+    }
+
+    fn prefix(&self) -> &[u8] {
+        match &self.engine {
+            Engine::Embedded { .. } => b"",
+            #[cfg(feature = "fdb")]
+            Engine::Fdb { prefix } => prefix.as_bytes(),
+        }
+    }
+
     pub fn store(&self) -> Arc<dyn Store> {
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = || {
-            Arc::new(
-                Embedded::open(self.folder.path(), self.wall.clone()).expect("the store opens"),
-            )
-        };
-        Arc::clone(store.get_or_insert_with(|| open()))
+        match &self.engine {
+            Engine::Embedded { folder, store } => {
+                let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+                let open = || {
+                    let store = Embedded::open(folder.path(), self.wall.clone());
+                    Arc::new(store.expect("the store opens"))
+                };
+                Arc::clone(store.get_or_insert_with(|| open()))
+            }
+            #[cfg(feature = "fdb")]
+            Engine::Fdb { prefix } => crate::fdb_cluster::shared().store(prefix),
+        }
     }
 
     /// Closes the store; [`Bed::store`] opens it again.
     pub async fn close(&self) {
-        let store = self
-            .store
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(store) = store {
-            store.close().await;
+        match &self.engine {
+            Engine::Embedded { store, .. } => {
+                let store = store.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(store) = store {
+                    store.close().await;
+                }
+            }
+            #[cfg(feature = "fdb")]
+            Engine::Fdb { .. } => {}
         }
     }
 
     pub async fn keys(&self) -> Keys {
-        Keys::open(&*self.store(), b"", 16)
+        Keys::open(&*self.store(), self.prefix(), 16)
             .await
             .expect("the key space opens")
     }

@@ -43,6 +43,7 @@ fn versioned(name: &str, index: u16, value: &str) -> Versioned {
         prefix: key(name),
         index,
         value: value.into(),
+        guarded: true,
     }
 }
 
@@ -142,10 +143,8 @@ async fn ranges_page_in_both_directions(bed: &Bed) {
         read("r3", "r6", true, 2, usize::MAX).await,
         ("54".into(), true)
     );
-    assert_eq!(
-        read("r3", "r6", false, 3, usize::MAX).await,
-        ("345".into(), false)
-    );
+    // Stopped by the limit: whether there is more is not known.
+    assert_eq!(read("r3", "r6", false, 3, usize::MAX).await.0, "345");
     // Ends with the value that reaches the bound, never before the first.
     assert_eq!(read("r", "s", false, 100, 1).await, ("0".into(), true));
     let two = 2 * (key("r0").len() + 10);

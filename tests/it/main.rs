@@ -3,4 +3,7 @@
 
 mod bed;
 mod contract;
+#[cfg(feature = "fdb")]
+mod fdb_cluster;
+mod foundationdb;
 mod sse;

@@ -1,0 +1,55 @@
+//! The epoch: the generation number at the front of every version, raised by an operator.
+
+use async_trait::async_trait;
+
+use super::{
+    Batch, Condition, Error, Plan, Result, Snapshot, Store, Transaction, keys::Keys, transact,
+};
+use crate::version::Version;
+
+/// The current epoch.
+pub async fn current(store: &dyn Store) -> Result<u32> {
+    Ok(store.snapshot().await?.version().epoch())
+}
+
+/// Raises the epoch by one; answers the new one. Whatever is in flight aborts and is tried again in the new epoch, and
+/// every version minted from now on lies above every one minted before.
+pub async fn raise(store: &dyn Store, keys: &Keys) -> Result<u32> {
+    transact(store, &mut Raise { keys, to: 0 }).await
+}
+
+struct Raise<'a> {
+    keys: &'a Keys,
+    to: u32,
+}
+
+#[async_trait]
+impl Transaction for Raise<'_> {
+    type Output = u32;
+    type Error = Error;
+
+    async fn plan(&mut self, snapshot: &dyn Snapshot, unsure: bool) -> Result<Plan<u32>> {
+        let current = snapshot.version().epoch();
+        if unsure && current >= self.to {
+            return Ok(Plan::Answer(current));
+        }
+        self.to = current
+            .checked_add(1)
+            .ok_or_else(|| Error::Refused("there is no higher epoch".into()))?;
+        let key = self.keys.epoch();
+        let stored = snapshot.get(vec![key.clone()]).await?.remove(0);
+        Ok(Plan::Commit(Batch {
+            conditions: vec![Condition::KeyEquals {
+                key: key.clone(),
+                value: stored.map(|epoch| epoch.to_vec()),
+            }],
+            puts: vec![(key, self.to.to_be_bytes().to_vec())],
+            ring: true,
+            ..Batch::default()
+        }))
+    }
+
+    fn committed(&mut self, _version: Version) -> u32 {
+        self.to
+    }
+}

@@ -1,0 +1,351 @@
+//! The FoundationDB engine: a snapshot is a transaction, a version is the cluster's own versionstamp.
+//!
+//! Invariants:
+//! - Reads are snapshot reads (no conflict range), but for the epoch and the conditions of a commit. So the only
+//!   commits that can abort are those whose epoch or condition changed.
+//! - The epoch is read with a conflict range in every transaction: that is what makes the database enforce the age
+//!   limit of the snapshot on blind writes too.
+//! - The client library's own retry loop is not used; [`super::transact`] is the one there is.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use foundationdb::{
+    Database, FdbError, RangeOption, Transaction,
+    api::{FdbApiBuilder, NetworkAutoStop},
+    options::{DatabaseOption, MutationType, StreamingMode, TransactionOption},
+};
+use futures_util::future::try_join_all;
+
+use super::{
+    Batch, Condition, Error, KeyValue, Range, Result, Retries, Slice, Snapshot, Store, keys::Keys,
+};
+use crate::version::Version;
+
+/// The client API this program speaks.
+const API_VERSION: i32 = 730;
+/// Bytes of a versionstamp: commit version and order in the commit batch.
+const STAMP_BYTES: usize = 10;
+/// A watch is armed anew at least so often, in case the cluster forgot it.
+const WATCH_TIME_MAX: Duration = Duration::from_secs(30);
+
+const TOO_OLD: i32 = 1007;
+const FUTURE_VERSION: i32 = 1009;
+const NOT_COMMITTED: i32 = 1020;
+const UNKNOWN_RESULT: i32 = 1021;
+const TIMED_OUT: i32 = 1031;
+const CLUSTER_VERSION_CHANGED: i32 = 1039;
+
+/// The client library's network thread. Must be dropped before the process exits, after every [`Fdb`].
+#[must_use]
+pub struct Network {
+    _running: NetworkAutoStop,
+}
+
+/// Starts the client library; once a process.
+pub fn boot() -> Result<Network> {
+    let open = |error: FdbError| {
+        Error::Open(format!(
+            "the FoundationDB client library refused API version {API_VERSION} ({error}): \
+             install the client package of FoundationDB 7.3"
+        ))
+    };
+    let builder = FdbApiBuilder::default()
+        .set_runtime_version(API_VERSION)
+        .build()
+        .map_err(open)?;
+    // SAFETY: `boot` asks that what it answers is dropped before the process exits. `main` holds it to its end, and
+    // leaves by returning; every other way out (a second signal, an abort) does not run exit handlers.
+    #[allow(unsafe_code)]
+    let running = unsafe { builder.boot() }.map_err(open)?;
+    Ok(Network { _running: running })
+}
+
+/// Times and limits of the client.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// A read or commit that takes longer fails (and is tried again by whoever retries).
+    pub timeout: Duration,
+}
+
+pub struct Fdb {
+    db: Arc<Database>,
+    epoch: Vec<u8>,
+    wake: Vec<u8>,
+    retries: Retries,
+}
+
+impl Fdb {
+    /// Opens the cluster of `cluster_file` for the key space under `prefix`. Does not wait for the cluster.
+    pub fn open(cluster_file: &Path, prefix: &[u8], tuning: Tuning) -> Result<Self> {
+        let file = cluster_file.display();
+        if let Err(error) = std::fs::File::open(cluster_file) {
+            return Err(Error::Open(format!(
+                "cannot read the cluster file {file} ({error}): name the one of your cluster with --cluster-file"
+            )));
+        }
+        let open =
+            |error: FdbError| Error::Open(format!("cannot use the cluster file {file}: {error}"));
+        let path = cluster_file
+            .to_str()
+            .ok_or_else(|| Error::Open(format!("the cluster file's path {file} is not UTF-8")))?;
+        let db = Database::from_path(path).map_err(open)?;
+        let millis = i32::try_from(tuning.timeout.as_millis()).unwrap_or(i32::MAX);
+        db.set_option(DatabaseOption::TransactionTimeout(millis))
+            .map_err(open)?;
+        let keys = Keys::before_opening(prefix);
+        Ok(Self {
+            db: Arc::new(db),
+            epoch: keys.epoch(),
+            wake: keys.wake(),
+            retries: Retries::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl Store for Fdb {
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        let transaction = self.db.create_trx().map_err(read_error)?;
+        let (time, epoch) = tokio::try_join!(
+            transaction.get_read_version(),
+            transaction.get(&self.epoch, false)
+        )
+        .map_err(read_error)?;
+        let epoch = match epoch.as_deref().map(<[u8; 4]>::try_from) {
+            None => 0,
+            Some(Ok(epoch)) => u32::from_be_bytes(epoch),
+            Some(Err(_)) => return Err(super::keys::corrupt(&self.epoch, "not an epoch")),
+        };
+        let version = Version::moment(epoch, time.unsigned_abs());
+        Ok(Box::new(View {
+            transaction,
+            version,
+            wake: self.wake.clone(),
+        }))
+    }
+
+    async fn changed(&self, seen: Version) -> Result<()> {
+        let transaction = self.db.create_trx().map_err(read_error)?;
+        let rung = transaction
+            .get(&self.wake, true)
+            .await
+            .map_err(read_error)?;
+        let rung = rung
+            .as_deref()
+            .and_then(|stamp| stamp.first_chunk())
+            .map(|time| u64::from_be_bytes(*time));
+        if rung.is_some_and(|time| time > seen.time()) {
+            return Ok(());
+        }
+        let watch = transaction.watch(&self.wake);
+        transaction
+            .commit()
+            .await
+            .map_err(|error| read_error(error.into()))?;
+        match tokio::time::timeout(WATCH_TIME_MAX, watch).await {
+            Ok(changed) => changed.map_err(read_error),
+            Err(_elapsed) => Ok(()),
+        }
+    }
+
+    fn retries(&self) -> &Retries {
+        &self.retries
+    }
+
+    async fn close(&self) {
+        // Nothing is kept here; the network thread ends with `Network`.
+    }
+}
+
+struct View {
+    transaction: Transaction,
+    version: Version,
+    wake: Vec<u8>,
+}
+
+#[async_trait]
+impl Snapshot for View {
+    fn version(&self) -> Version {
+        self.version
+    }
+
+    async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>> {
+        let values = try_join_all(keys.iter().map(|key| self.transaction.get(key, true)));
+        let values = values.await.map_err(read_error)?;
+        Ok(values
+            .into_iter()
+            .map(|value| value.map(|value| Bytes::copy_from_slice(&value)))
+            .collect())
+    }
+
+    async fn ranges(&self, ranges: Vec<Range>) -> Result<Vec<Slice>> {
+        try_join_all(ranges.iter().map(|range| self.read_range(range))).await
+    }
+
+    async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
+        self.check(&batch.conditions).await?;
+        self.write(&batch)?;
+        let Self {
+            transaction,
+            version,
+            ..
+        } = *self;
+        let stamp = transaction.get_versionstamp();
+        transaction
+            .commit()
+            .await
+            .map_err(|error| commit_error(error.into()))?;
+        // The commit happened; a stamp that cannot be had leaves only its version unknown.
+        let stamp = stamp.await.map_err(|_| Error::Unknown)?;
+        let stamp: [u8; STAMP_BYTES] = (&stamp[..]).try_into().map_err(|_| Error::Unknown)?;
+        let (time, order) = stamp.split_at(8);
+        let time = time
+            .try_into()
+            .map(u64::from_be_bytes)
+            .map_err(|_| Error::Unknown)?;
+        let order = order
+            .try_into()
+            .map(u16::from_be_bytes)
+            .map_err(|_| Error::Unknown)?;
+        Ok(Version::new(version.epoch(), time, u32::from(order) << 16))
+    }
+}
+
+impl View {
+    async fn read_range(&self, range: &Range) -> Result<Slice> {
+        let mut slice = Slice::default();
+        if range.begin >= range.end || range.limit == 0 {
+            return Ok(slice);
+        }
+        let mut option = Some(RangeOption {
+            limit: Some(range.limit),
+            target_bytes: range.bytes_max.min(i32::MAX as usize),
+            mode: StreamingMode::WantAll,
+            reverse: range.reverse,
+            ..RangeOption::from((&range.begin[..], &range.end[..]))
+        });
+        let (mut bytes, mut iteration) = (0, 1);
+        while let Some(asked) = option {
+            let found = self
+                .transaction
+                .get_range(&asked, iteration, true)
+                .await
+                .map_err(read_error)?;
+            for item in &found {
+                if bytes >= range.bytes_max {
+                    slice.more = true;
+                    return Ok(slice);
+                }
+                bytes += item.key().len() + item.value().len();
+                slice.items.push(KeyValue {
+                    key: Bytes::copy_from_slice(item.key()),
+                    value: Bytes::copy_from_slice(item.value()),
+                });
+            }
+            slice.more = found.more();
+            if bytes >= range.bytes_max || slice.items.len() >= range.limit {
+                return Ok(slice);
+            }
+            option = asked.next_range(&found);
+            iteration += 1;
+        }
+        Ok(slice)
+    }
+
+    /// Reads what the conditions speak of, with a conflict range: what changes until the commit aborts it.
+    async fn check(&self, conditions: &[Condition]) -> Result<()> {
+        for (index, condition) in conditions.iter().enumerate() {
+            let holds = match condition {
+                Condition::KeyEquals { key, value } => {
+                    let stored = self.transaction.get(key, false).await.map_err(read_error)?;
+                    stored.as_deref() == value.as_deref()
+                }
+                Condition::RangeEmpty { begin, end } if begin >= end => true,
+                Condition::RangeEmpty { begin, end } => {
+                    let option = RangeOption {
+                        limit: Some(1),
+                        ..RangeOption::from((&begin[..], &end[..]))
+                    };
+                    self.transaction
+                        .get_range(&option, 1, false)
+                        .await
+                        .map_err(read_error)?
+                        .is_empty()
+                }
+            };
+            if !holds {
+                return Err(Error::ConditionFailed(index));
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, batch: &Batch) -> Result<()> {
+        let transaction = &self.transaction;
+        for (begin, end) in batch.clears.iter().filter(|(begin, end)| begin < end) {
+            transaction.clear_range(begin, end);
+        }
+        for (key, value) in &batch.puts {
+            transaction.set(key, value);
+        }
+        for (key, value) in &batch.maxima {
+            transaction.atomic_op(key, value, MutationType::ByteMax);
+        }
+        for put in &batch.versioned {
+            if !put.guarded {
+                // No condition ever reads here: spare the resolver the range.
+                transaction
+                    .set_option(TransactionOption::NextWriteNoWriteConflictRange)
+                    .map_err(read_error)?;
+            }
+            let key = stamped_key(&put.prefix, self.version.epoch(), put.index);
+            transaction.atomic_op(&key, &put.value, MutationType::SetVersionstampedKey);
+        }
+        if batch.ring {
+            transaction
+                .set_option(TransactionOption::NextWriteNoWriteConflictRange)
+                .map_err(read_error)?;
+            let stamp_at_0 = [0; STAMP_BYTES + 4];
+            transaction.atomic_op(
+                &self.wake,
+                &stamp_at_0,
+                MutationType::SetVersionstampedValue,
+            );
+        }
+        Ok(())
+    }
+}
+
+/// `prefix ‖ epoch ‖ versionstamp ‖ index`, and the place of the stamp, as the database wants it.
+fn stamped_key(prefix: &[u8], epoch: u32, index: u16) -> Vec<u8> {
+    let stamp_at = (prefix.len() + 4) as u32;
+    let mut key = Vec::with_capacity(prefix.len() + 20);
+    key.extend_from_slice(prefix);
+    key.extend_from_slice(&epoch.to_be_bytes());
+    key.extend_from_slice(&[0xff; STAMP_BYTES]);
+    key.extend_from_slice(&index.to_be_bytes());
+    key.extend_from_slice(&stamp_at.to_le_bytes());
+    key
+}
+
+fn read_error(error: FdbError) -> Error {
+    match error.code() {
+        TOO_OLD | FUTURE_VERSION => Error::TooOld,
+        NOT_COMMITTED => Error::Conflict,
+        code if error.is_retryable() || code == TIMED_OUT => {
+            Error::Unavailable(format!("FoundationDB {code}: {error}"))
+        }
+        code => Error::Refused(format!("FoundationDB {code}: {error}")),
+    }
+}
+
+fn commit_error(error: FdbError) -> Error {
+    match error.code() {
+        // A transaction that ran into its timeout may still commit.
+        UNKNOWN_RESULT | TIMED_OUT | CLUSTER_VERSION_CHANGED => Error::Unknown,
+        _ if error.is_maybe_committed() => Error::Unknown,
+        _ => read_error(error),
+    }
+}

@@ -1,0 +1,130 @@
+//! FoundationDB clusters of the test run's own, on loopback, in temporary folders.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use newsfeed::store::{
+    Store,
+    fdb::{Fdb, Network, Tuning, boot},
+};
+
+/// A running cluster; stopped, and its folder removed, when dropped or when this process ends in whatever way.
+pub struct Cluster {
+    folder: PathBuf,
+    /// Ends the cluster when its standard input closes.
+    keeper: Child,
+}
+
+impl Cluster {
+    /// Starts `processes` (1 or 3) on free ports, with `engine` (`memory` or `ssd`).
+    pub fn start(processes: u16, engine: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder").keep();
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("fdb");
+        let script = r#"
+            "$0/up" "$1" --processes "$2" --engine "$3" --port "$4" || exit 1
+            cat >/dev/null
+            "$0/down" "$1"
+            rm -rf "$1"
+        "#;
+        let mut keeper = Command::new("bash")
+            .args(["-c", script])
+            .arg(scripts)
+            .arg(&folder)
+            .args([
+                processes.to_string(),
+                engine.to_owned(),
+                free_ports(processes).to_string(),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash runs");
+        let stdout = keeper.stdout.take().expect("piped");
+        let file = BufReader::new(stdout)
+            .lines()
+            .next()
+            .expect("fdb/up starts a cluster")
+            .expect("text");
+        assert!(Path::new(&file).exists(), "{file}");
+        Self { folder, keeper }
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.folder.join("fdb.cluster")
+    }
+
+    /// The process id of fdbserver number `index`.
+    pub fn process(&self, index: u16) -> u32 {
+        let pid = std::fs::read_to_string(self.folder.join(index.to_string()).join("pid"));
+        pid.expect("a pid file").trim().parse().expect("a number")
+    }
+
+    /// Runs a command of fdbcli and answers what it prints.
+    pub fn cli(&self, command: &str) -> String {
+        let output = Command::new("fdbcli")
+            .arg("-C")
+            .arg(self.file())
+            .args(["--timeout", "30", "--exec", command])
+            .output()
+            .expect("fdbcli runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A handle of its own on the key space under `prefix`.
+    pub fn store(&self, prefix: &str) -> Arc<dyn Store> {
+        network();
+        let tuning = Tuning {
+            timeout: Duration::from_secs(5),
+        };
+        Arc::new(
+            Fdb::open(&self.file(), prefix.as_bytes(), tuning).expect("the cluster file is good"),
+        )
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// The cluster most tests share, each in a key space of its own.
+pub fn shared() -> &'static Cluster {
+    static SHARED: OnceLock<Cluster> = OnceLock::new();
+    SHARED.get_or_init(|| Cluster::start(1, "ssd"))
+}
+
+pub fn fresh_prefix() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("test{}/", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn network() {
+    static NETWORK: OnceLock<Network> = OnceLock::new();
+    NETWORK.get_or_init(|| boot().expect("the client library starts"));
+}
+
+/// The first of `count` neighbouring ports that are free now. Others may look at the same time, in this process or in
+/// another test run, so the search starts at a place of this call's own.
+fn free_ports(count: u16) -> u16 {
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id()
+        .wrapping_mul(31)
+        .wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed) * 7);
+    (0..1000)
+        .map(|step| 20_000 + ((start + step * 11) % 12_000) as u16)
+        .find(|&first| {
+            (first..first + count).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        })
+        .expect("free ports")
+}
