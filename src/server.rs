@@ -92,11 +92,13 @@ impl Node {
     /// under way are answered, appends commit, tasks end, the store closes.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let connections = GracefulShutdown::new();
+        let cut = CancellationToken::new();
         accept(
             &listener,
             http::router(self.app.clone()),
             &connections,
             &shutdown,
+            &cut,
         )
         .await;
         drop(listener);
@@ -108,6 +110,7 @@ impl Node {
             .await
             .is_err()
         {
+            cut.cancel();
             tracing::warn!("some clients did not take their answers; their connections are cut");
         }
         self.app.tracker.close();
@@ -142,6 +145,7 @@ async fn accept(
     router: axum::Router,
     connections: &GracefulShutdown,
     shutdown: &CancellationToken,
+    cut: &CancellationToken,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -179,9 +183,13 @@ async fn accept(
             TowerToHyperService::new(router.clone()),
         );
         let connection = connections.watch(connection.into_owned());
+        let cut = cut.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended");
+                },
+                () = cut.cancelled() => {}
             }
             drop(place);
         });

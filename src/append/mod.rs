@@ -142,30 +142,52 @@ impl Appender {
         admission: Admission,
     ) -> Result<Vec<(EventId, Outcome)>> {
         let at = self.clock.now();
+        let mut chunks = chunks(events);
+        if chunks.len() <= 1 {
+            // The batcher owns it from here on.
+            return match chunks.pop() {
+                Some(chunk) => self.submit(chunk, at, admission.0).await,
+                None => Ok(Vec::new()),
+            };
+        }
         let appender = self.clone();
         let work = async move {
             let mut admission = admission.0;
-            let mut outcomes = Vec::with_capacity(events.len());
-            for chunk in chunks(events) {
+            let mut outcomes = Vec::new();
+            for chunk in chunks {
                 // Never more than is left: both sides add up the same numbers.
-                let permits = queue_kib(chunk.iter()) as usize;
+                let permits = queue_kib(&chunk) as usize;
                 let admission = admission.split(permits).ok_or(Error::Busy)?;
-                let events = chunk
-                    .into_iter()
-                    .map(|event| Accepted { event, at })
-                    .collect();
-                let (reply, answer) = oneshot::channel();
-                let unit = Unit {
-                    events,
-                    reply,
-                    _admission: admission,
-                };
-                appender.units.send(unit).map_err(|_| Error::ShuttingDown)?;
-                outcomes.extend(answer.await.map_err(|_| Error::ShuttingDown)?);
+                outcomes.extend(appender.submit(chunk, at, admission).await?);
             }
             Ok(outcomes)
         };
         tokio::spawn(work).await.unwrap_or(Err(Error::ShuttingDown))
+    }
+
+    async fn submit(
+        &self,
+        events: Vec<Event>,
+        at: i64,
+        admission: OwnedSemaphorePermit,
+    ) -> Result<Vec<(EventId, Outcome)>> {
+        let events = events
+            .into_iter()
+            .map(|event| Accepted { event, at })
+            .collect();
+        let (reply, answer) = oneshot::channel();
+        let unit = Unit {
+            events,
+            reply,
+            _admission: admission,
+        };
+        self.units.send(unit).map_err(|_| Error::ShuttingDown)?;
+        answer.await.map_err(|_| Error::ShuttingDown)
+    }
+
+    /// Whether the batcher runs.
+    pub fn is_open(&self) -> bool {
+        !self.units.is_closed()
     }
 }
 

@@ -74,8 +74,8 @@ impl Order {
     fn upper_bound(self) -> Option<Version> {
         match self {
             Self::NewestFirst { until, before } => match (until, before) {
-                (Some(until), Some(before)) => Some(until.min(before)),
-                (until, before) => until.or(before),
+                (Some(until), Some(before)) => Some(until.min(before.before())),
+                (until, before) => until.or(before.map(Version::before)),
             },
             Self::OldestFirst { until, .. } => until,
         }

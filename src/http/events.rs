@@ -229,7 +229,12 @@ fn append_ndjson(app: App, body: Body) -> Response {
         let mut lines = Lines::new(body);
         let mut index = 0;
         loop {
-            let (chunk, failed) = match lines.next_chunk(CHUNK_LINES).await {
+            let chunk = tokio::select! {
+                chunk = lines.next_chunk(CHUNK_LINES) => chunk,
+                // The answer ends here; lines without an answer are to be sent again.
+                () = app.stopping.cancelled() => return,
+            };
+            let (chunk, failed) = match chunk {
                 Ok(chunk) if chunk.is_empty() => return,
                 Ok(chunk) => (chunk, None),
                 Err(problem) => (Vec::new(), Some(problem)),

@@ -144,7 +144,7 @@ async fn healthz() -> Response {
 
 /// The process can serve: it is not stopping and its store answers.
 async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
-    if app.stopping.is_cancelled() {
+    if app.stopping.is_cancelled() || !app.appender.is_open() {
         return Err(crate::error::Error::ShuttingDown.into());
     }
     let answers = async {
