@@ -6,12 +6,14 @@
 
 mod batcher;
 mod transaction;
+mod transient;
+pub mod writes;
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-pub use self::transaction::put_transient;
+pub use self::transient::put_transient;
 use crate::{
     clock::AtClock,
     error::{Error, Result},

@@ -1,21 +1,20 @@
 //! The deduplicating transaction: read claims, write what is new, answer each event.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 
-use super::{Accepted, Context, Outcome, Unit};
+use super::{Accepted, Context, Outcome, Unit, writes};
 use crate::{
     clock::AtClock,
     error::{Error, Result},
     feed::twins,
     store::{
-        self, Batch, Condition, Plan, Snapshot, Store, Transaction, Versioned,
+        self, Batch, Condition, Plan, Snapshot, Transaction,
         keys::{self, Keys},
         transact,
-        values::{self, RecordParts},
     },
-    types::{Delivery, Entry, Event, EventId, Expect, FeedName},
+    types::{Entry, Event, EventId, Expect},
     version::Version,
 };
 
@@ -150,64 +149,17 @@ impl<'a> Append<'a> {
         Ok(Condition::RangeEmpty { begin, end })
     }
 
+    /// What the planned events write.
     fn build(&self, snapshot: Version, at_floor: i64) -> Batch {
-        let mut batch = Batch {
-            ring: true,
-            ..Batch::default()
-        };
-        let entries: Vec<(u16, &Event, Entry)> = self
+        let entries: Vec<(&Event, Entry)> = self
             .planned
             .iter()
-            .zip(0..)
-            .map(|(&position, index)| {
+            .map(|&position| {
                 let (event, at) = self.events[position];
-                (index, event, entry(event, at.max(at_floor), snapshot))
+                (event, writes::entry(event, at.max(at_floor), snapshot))
             })
             .collect();
-        let mut partitions: BTreeMap<u16, Vec<RecordParts<'_>>> = BTreeMap::new();
-        for (index, event, entry) in &entries {
-            let mut put = |prefix, value, guarded| {
-                batch.versioned.push(Versioned {
-                    prefix,
-                    index: *index,
-                    value,
-                    guarded,
-                })
-            };
-            let digest = event.digest.to_be_bytes().to_vec();
-            put(self.keys.claim(&event.id), digest, false);
-            let value = values::encode_entry(entry);
-            for feed in &event.feeds {
-                // What a conditional append looks at.
-                put(self.keys.feed(feed), value.clone(), true);
-                if event.delivery == Delivery::Notify {
-                    put(self.keys.unread(feed), values::encode_unread(entry), false);
-                }
-            }
-            for (partition, feeds) in by_partition(self.keys, &event.feeds) {
-                partitions.entry(partition).or_default().push(RecordParts {
-                    index: *index,
-                    feeds,
-                    entry,
-                });
-            }
-        }
-        for (partition, records) in partitions {
-            for (index, value) in values::encode_records(&records) {
-                batch.versioned.push(Versioned {
-                    prefix: self.keys.log(partition),
-                    index,
-                    value,
-                    guarded: false,
-                });
-            }
-        }
-        if let Some(at) = entries.iter().map(|(_, _, entry)| entry.at).max() {
-            batch
-                .maxima
-                .push((self.keys.at(), at.to_be_bytes().to_vec()));
-        }
-        batch
+        writes::of_events(self.keys, &entries)
     }
 }
 
@@ -216,31 +168,6 @@ fn read_claim(item: &store::KeyValue) -> store::Result<(Version, u128)> {
         .try_into()
         .map_err(|_| keys::corrupt(&item.key, "not a digest"))?;
     Ok((keys::version_of(&item.key)?, u128::from_be_bytes(digest)))
-}
-
-fn entry(event: &Event, at: i64, snapshot: Version) -> Entry {
-    Entry {
-        // Minted at commit.
-        version: Version::ZERO,
-        id: event.id.clone(),
-        kind: event.kind.clone(),
-        delivery: event.delivery,
-        actor: event.actor.clone(),
-        at,
-        data: event.data.clone(),
-        read_at: snapshot.time(),
-    }
-}
-
-fn by_partition<'a>(keys: &Keys, feeds: &'a [FeedName]) -> BTreeMap<u16, Vec<&'a FeedName>> {
-    let mut partitions: BTreeMap<u16, Vec<&FeedName>> = BTreeMap::new();
-    for feed in feeds {
-        partitions
-            .entry(keys.partition(feed))
-            .or_default()
-            .push(feed);
-    }
-    partitions
 }
 
 #[async_trait]
@@ -296,54 +223,4 @@ impl Transaction for Append<'_> {
             self.verdicts.insert(event.id.clone(), verdict);
         }
     }
-}
-
-/// Commits a transient: live subscribers hear it, no feed holds it.
-pub async fn put_transient(
-    store: &dyn Store,
-    keys: &Keys,
-    clock: &AtClock,
-    event: Event,
-) -> Result<()> {
-    transact(
-        store,
-        &mut PutTransient {
-            keys,
-            at: clock.now(),
-            event,
-        },
-    )
-    .await
-}
-
-struct PutTransient<'a> {
-    keys: &'a Keys,
-    at: i64,
-    event: Event,
-}
-
-#[async_trait]
-impl Transaction for PutTransient<'_> {
-    type Output = ();
-    type Error = Error;
-
-    async fn plan(&mut self, snapshot: &dyn Snapshot, _unsure: bool) -> Result<Plan<()>> {
-        let entry = entry(&self.event, self.at, snapshot.version());
-        let versioned = by_partition(self.keys, &self.event.feeds)
-            .into_iter()
-            .map(|(partition, feeds)| Versioned {
-                prefix: self.keys.transient(partition),
-                index: 0,
-                value: values::encode_transient(0, &feeds, &entry),
-                guarded: false,
-            })
-            .collect();
-        Ok(Plan::Commit(Batch {
-            versioned,
-            ring: true,
-            ..Batch::default()
-        }))
-    }
-
-    fn committed(&mut self, _version: Version) {}
 }

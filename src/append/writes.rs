@@ -1,0 +1,113 @@
+//! What an event writes: claim, entries, unread keys, log records; or, if it is a transient, its record.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    store::{
+        Batch, Versioned,
+        keys::Keys,
+        values::{self, RecordParts},
+    },
+    types::{Delivery, Entry, Event, FeedName},
+    version::Version,
+};
+
+/// The entry of `event`, accepted at `at`, for an append planned on `snapshot`.
+pub fn entry(event: &Event, at: i64, snapshot: Version) -> Entry {
+    Entry {
+        // Minted at commit.
+        version: Version::ZERO,
+        id: event.id.clone(),
+        kind: event.kind.clone(),
+        delivery: event.delivery,
+        actor: event.actor.clone(),
+        at,
+        data: event.data.clone(),
+        read_at: snapshot.time(),
+    }
+}
+
+/// The batch that stores events; an event's place is its index.
+pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
+    let mut versioned = Vec::new();
+    let mut partitions: BTreeMap<u16, Vec<RecordParts<'_>>> = BTreeMap::new();
+    for (index, (event, entry)) in (0..).zip(entries) {
+        let mut put = |prefix, value, guarded| {
+            versioned.push(Versioned {
+                prefix,
+                index,
+                value,
+                guarded,
+            });
+        };
+        put(
+            keys.claim(&event.id),
+            event.digest.to_be_bytes().to_vec(),
+            false,
+        );
+        let value = values::encode_entry(entry);
+        for feed in &event.feeds {
+            // What a conditional append looks at.
+            put(keys.feed(feed), value.clone(), true);
+            if event.delivery == Delivery::Notify {
+                put(keys.unread(feed), values::encode_unread(entry), false);
+            }
+        }
+        for (partition, feeds) in by_partition(keys, &event.feeds) {
+            partitions.entry(partition).or_default().push(RecordParts {
+                index,
+                feeds,
+                entry,
+            });
+        }
+    }
+    for (partition, records) in partitions {
+        for (index, value) in values::encode_records(&records) {
+            let prefix = keys.log(partition);
+            versioned.push(Versioned {
+                prefix,
+                index,
+                value,
+                guarded: false,
+            });
+        }
+    }
+    let at = entries.iter().map(|(_, entry)| entry.at).max();
+    let maxima = at
+        .map(|at| (keys.at(), at.to_be_bytes().to_vec()))
+        .into_iter()
+        .collect();
+    Batch {
+        versioned,
+        maxima,
+        ring: true,
+        ..Batch::default()
+    }
+}
+
+/// The batch that lets tailers hear a transient.
+pub fn of_transient(keys: &Keys, feeds: &[FeedName], entry: &Entry) -> Batch {
+    let record = |(partition, feeds): (u16, Vec<&FeedName>)| Versioned {
+        prefix: keys.transient(partition),
+        index: 0,
+        value: values::encode_transient(0, &feeds, entry),
+        guarded: false,
+    };
+    let versioned = by_partition(keys, feeds).into_iter().map(record).collect();
+    Batch {
+        versioned,
+        ring: true,
+        ..Batch::default()
+    }
+}
+
+fn by_partition<'a>(keys: &Keys, feeds: &'a [FeedName]) -> BTreeMap<u16, Vec<&'a FeedName>> {
+    let mut partitions: BTreeMap<u16, Vec<&FeedName>> = BTreeMap::new();
+    for feed in feeds {
+        partitions
+            .entry(keys.partition(feed))
+            .or_default()
+            .push(feed);
+    }
+    partitions
+}
