@@ -2,31 +2,38 @@
 
 use std::collections::VecDeque;
 
-use super::twins::{is_twin, window};
+use super::{
+    lookback::{LookBack, Passed},
+    twins::{is_twin, window},
+};
 use crate::{
-    store::{KeyValue, Range, Result, Slice, Snapshot, keys},
-    types::{Entry, EventId},
+    store::{KeyValue, Range, Result, Slice, Snapshot, keys, values::decode_entry},
+    types::Entry,
     version::Version,
 };
 
-/// How much a look back for twins reads at once.
-const LOOK_BACK_KEYS: usize = 500;
-
 pub(super) struct Cursor {
-    prefix: Vec<u8>,
     /// What is still unread: (after, until].
     after: Option<Version>,
     until: Version,
     reverse: bool,
     /// No unread keys are left.
     exhausted: bool,
-    /// Read, not yet judged (newest first only: its window may not have been read to the end).
+    /// Newest first: read, but not judged until all of its window is.
     raw: VecDeque<Entry>,
     /// Judged and visible.
     ready: VecDeque<Entry>,
-    /// Oldest first: what was passed, in version order, back to `context_from`.
-    context: VecDeque<(Version, EventId)>,
-    context_from: Version,
+    /// Oldest first: what was passed.
+    passed: LookBack,
+}
+
+fn decode_passed(item: &KeyValue) -> Result<Vec<Passed>> {
+    let Entry { version, id, .. } = decode_entry(item)?;
+    Ok(vec![Passed {
+        version,
+        id,
+        feeds: Vec::new(),
+    }])
 }
 
 impl Cursor {
@@ -40,15 +47,13 @@ impl Cursor {
 
     fn new(prefix: Vec<u8>, after: Option<Version>, until: Version, reverse: bool) -> Self {
         Self {
-            prefix,
             after,
             until,
             reverse,
             exhausted: false,
             raw: VecDeque::new(),
             ready: VecDeque::new(),
-            context: VecDeque::new(),
-            context_from: after.unwrap_or(Version::ZERO),
+            passed: LookBack::new(prefix, after.unwrap_or(Version::ZERO), decode_passed),
         }
     }
 
@@ -67,7 +72,7 @@ impl Cursor {
             return None;
         }
         Some(keys::range(
-            &self.prefix,
+            self.passed.prefix(),
             self.after,
             self.until,
             self.reverse,
@@ -77,14 +82,13 @@ impl Cursor {
     }
 
     /// Takes what the read of [`Cursor::wants`] found.
-    pub(super) async fn take(
-        &mut self,
-        snapshot: &dyn Snapshot,
-        slice: Slice,
-        decode: fn(&KeyValue) -> Result<Entry>,
-    ) -> Result<()> {
+    pub(super) async fn take(&mut self, snapshot: &dyn Snapshot, slice: Slice) -> Result<()> {
         self.exhausted = !slice.more;
-        let entries: Vec<Entry> = slice.items.iter().map(decode).collect::<Result<_>>()?;
+        let entries: Vec<Entry> = slice
+            .items
+            .iter()
+            .map(decode_entry)
+            .collect::<Result<_>>()?;
         if let Some(last) = entries.last() {
             if self.reverse {
                 self.until = last.version.before();
@@ -128,72 +132,24 @@ impl Cursor {
             .map(|entry| window(entry.version, entry.read_at))
             .min()
         {
-            self.look_back(snapshot, oldest).await?;
+            self.passed.reach(snapshot, oldest).await?;
         }
         for entry in entries {
-            let twin = is_twin(
-                &entry.id,
-                entry.version,
-                entry.read_at,
-                // Newest first: the first that is too old ends the search.
-                self.context
-                    .iter()
-                    .rev()
-                    .map(|(version, id)| (*version, id))
-                    .take_while(|(version, _)| *version > window(entry.version, entry.read_at)),
-            );
-            self.context.push_back((entry.version, entry.id.clone()));
+            let twin = self
+                .passed
+                .firsts_of(&entry.id, entry.version, entry.read_at)
+                .next()
+                .is_some();
+            self.passed.pass(Passed {
+                version: entry.version,
+                id: entry.id.clone(),
+                feeds: Vec::new(),
+            });
             if !twin {
                 self.ready.push_back(entry);
             }
         }
-        self.forget();
+        self.passed.forget();
         Ok(())
-    }
-
-    /// Extends the context back to `oldest` (exclusive).
-    async fn look_back(&mut self, snapshot: &dyn Snapshot, oldest: Version) -> Result<()> {
-        while oldest < self.context_from {
-            let until = self.context_from;
-            let range = keys::range(
-                &self.prefix,
-                Some(oldest),
-                until,
-                true,
-                LOOK_BACK_KEYS,
-                usize::MAX,
-            );
-            let slice = snapshot
-                .ranges(vec![range])
-                .await?
-                .pop()
-                .unwrap_or_default();
-            for item in &slice.items {
-                let entry = crate::store::values::decode_entry(item)?;
-                self.context.push_front((entry.version, entry.id));
-            }
-            self.context_from = match slice.items.last() {
-                Some(last) if slice.more => keys::version_of(&last.key)?.before(),
-                _ => oldest,
-            };
-        }
-        Ok(())
-    }
-
-    /// Drops context that no later entry's window reaches.
-    fn forget(&mut self) {
-        let Some(&(newest, _)) = self.context.back() else {
-            return;
-        };
-        let horizon = window(newest, 0);
-        while self
-            .context
-            .front()
-            .is_some_and(|&(version, _)| version <= horizon)
-        {
-            if let Some((version, _)) = self.context.pop_front() {
-                self.context_from = self.context_from.max(version);
-            }
-        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod cursor;
 mod head;
+pub(crate) mod lookback;
 mod markers;
 mod page;
 pub mod twins;

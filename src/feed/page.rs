@@ -3,7 +3,7 @@
 use super::{Feeds, cursor::Cursor};
 use crate::{
     error::{Error, Result},
-    store::{Snapshot, values::decode_entry},
+    store::Snapshot,
     types::{Entry, FeedName, Kind},
     version::Version,
 };
@@ -177,7 +177,7 @@ async fn first_of(
             break;
         }
         for (index, slice) in wanting.into_iter().zip(snapshot.ranges(ranges).await?) {
-            cursors[index].take(snapshot, slice, decode_entry).await?;
+            cursors[index].take(snapshot, slice).await?;
         }
     }
     let mut first: Option<(Version, Vec<usize>)> = None;

@@ -7,7 +7,7 @@
 //! [`window`]; how far back that reaches is written in the entry itself.
 
 use crate::{
-    store::{Result, SNAPSHOT_AGE_TICKS_MAX, Snapshot, keys, values::decode_entry},
+    store::{Result, SNAPSHOT_AGE_TICKS_MAX, Snapshot, keys},
     types::EventId,
     version::Version,
 };
@@ -57,7 +57,7 @@ pub async fn latest(
                 .map(|item| keys::version_of(&item.key))
                 .transpose()?;
         }
-        cursor.take(snapshot, slice, decode_entry).await?;
+        cursor.take(snapshot, slice).await?;
     }
 }
 

@@ -319,7 +319,7 @@ impl View {
 }
 
 /// `prefix ‖ epoch ‖ versionstamp ‖ index`, and the place of the stamp, as the database wants it.
-fn stamped_key(prefix: &[u8], epoch: u32, index: u16) -> Vec<u8> {
+pub fn stamped_key(prefix: &[u8], epoch: u32, index: u16) -> Vec<u8> {
     let stamp_at = (prefix.len() + 4) as u32;
     let mut key = Vec::with_capacity(prefix.len() + 20);
     key.extend_from_slice(prefix);
