@@ -107,6 +107,10 @@ impl StoreConfig {
                 "the cluster of {} does not answer ({error}): is FoundationDB running there, and is its database configured?",
                 self.cluster_file.display()
             )),
+            store::Error::Refused(_) => store::Error::Open(format!(
+                "cannot use the cluster file {} ({error}): name a copy of your cluster's own with --cluster-file",
+                self.cluster_file.display()
+            )),
             other => other,
         })?;
         Ok(Opened {

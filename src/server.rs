@@ -1,7 +1,14 @@
 //! A node: what it is made of, how it serves, and the order in which it stops.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use hyper::service::{Service, service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -178,18 +185,32 @@ async fn accept(
         };
         // Frames are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
-        let connection = builder.serve_connection(
-            TokioIo::new(stream),
-            TowerToHyperService::new(router.clone()),
-        );
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = TowerToHyperService::new(router.clone());
+        let service = service_fn({
+            let asked = Arc::clone(&asked);
+            move |request| {
+                asked.store(true, Ordering::Relaxed);
+                service.call(request)
+            }
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection.into_owned());
         let cut = cut.clone();
+        // Hyper limits the head of an HTTP/1 request, but not the time to tell that from HTTP/2, nor that to begin there.
+        let silence = async move {
+            tokio::time::sleep(HEAD_TIMEOUT).await;
+            if asked.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::spawn(async move {
             tokio::select! {
                 ended = connection => if let Err(error) = ended {
                     tracing::debug!(%error, "a connection ended");
                 },
                 () = cut.cancelled() => {}
+                () = silence => tracing::debug!("a connection without a request is cut"),
             }
             drop(place);
         });

@@ -1,6 +1,6 @@
 //! Names and events. Parsed once at the edge; inside, the types carry the proof.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -166,10 +166,8 @@ impl Data {
         if text.len() > DATA_BYTES_MAX {
             return Err(Invalid::DataSize(text.len()));
         }
-        // Sorted keys and every digit kept: serde_json's map is a BTreeMap, its numbers are texts.
-        let value: serde_json::Value =
-            serde_json::from_slice(&text).map_err(|e| Invalid::DataJson(e.to_string()))?;
-        let canonical = serde_json::to_vec(&value).map_err(|e| Invalid::DataJson(e.to_string()))?;
+        let mut canonical = Vec::with_capacity(text.len());
+        canonicalize(raw, &mut canonical).map_err(|e| Invalid::DataJson(e.to_string()))?;
         Ok(Self {
             text: text.into(),
             digest: digest(&canonical),
@@ -210,6 +208,37 @@ fn compact(json: &str) -> Result<Vec<u8>, Invalid> {
         out.push(byte);
     }
     Ok(out)
+}
+
+/// Writes one text for all texts of a value: keys sorted, characters escaped in one way, every digit kept. (Not by
+/// way of `serde_json::Value`, which takes objects with certain keys of its own for numbers.)
+fn canonicalize(json: &RawValue, out: &mut Vec<u8>) -> serde_json::Result<()> {
+    let text = json.get();
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text)?;
+            out.push(b'{');
+            for (key, value) in fields {
+                serde_json::to_writer(&mut *out, &key)?;
+                out.push(b':');
+                canonicalize(value, out)?;
+                out.push(b',');
+            }
+            out.push(b'}');
+        }
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(text)?;
+            out.push(b'[');
+            for item in items {
+                canonicalize(item, out)?;
+                out.push(b',');
+            }
+            out.push(b']');
+        }
+        Some(b'"') => serde_json::to_writer(out, &serde_json::from_str::<Cow<'_, str>>(text)?)?,
+        _ => out.extend_from_slice(text.as_bytes()),
+    }
+    Ok(())
 }
 
 fn digest(bytes: &[u8]) -> u128 {

@@ -97,6 +97,18 @@ impl LookBack {
         self.passed.push_back(passed);
     }
 
+    /// Forgets what was passed above `moment`, to pass it once more.
+    pub fn rewind(&mut self, moment: Version) {
+        while self
+            .passed
+            .back()
+            .is_some_and(|passed| passed.version > moment)
+        {
+            self.passed.pop_back();
+        }
+        self.known_from = self.known_from.min(moment);
+    }
+
     /// Drops what no later window reaches.
     pub fn forget(&mut self) {
         let Some(newest) = self.passed.back() else {

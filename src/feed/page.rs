@@ -39,7 +39,7 @@ pub struct PageQuery {
 
 #[derive(Debug)]
 pub struct Page {
-    /// The moment the page is as of: its upper bound if one was asked for, else the snapshot's.
+    /// The moment the page is as of: `until` if given, else just below `before` if given, else the snapshot's.
     pub version: Version,
     pub entries: Vec<PageEntry>,
     /// Where the next page continues; `None` at the end.
@@ -70,13 +70,11 @@ impl Order {
         }
     }
 
-    /// The bound that makes the page the same for ever.
-    fn upper_bound(self) -> Option<Version> {
+    /// The moment the page is as of, if it was asked for one; it makes the page the same for ever.
+    fn moment(self) -> Option<Version> {
         match self {
-            Self::NewestFirst { until, before } => match (until, before) {
-                (Some(until), Some(before)) => Some(until.min(before.before())),
-                (until, before) => until.or(before.map(Version::before)),
-            },
+            // Everything below `before`: who goes live from there hears the entry at `before` again, not never.
+            Self::NewestFirst { until, before } => until.or(before.map(Version::before)),
             Self::OldestFirst { until, .. } => until,
         }
     }
@@ -119,12 +117,12 @@ impl Feeds {
             .map(|feed| query.order.cursor(self.keys.feed(feed), now))
             .collect();
 
-        let upper_bound = query.order.upper_bound();
+        let moment = query.order.moment();
         let mut page = Page {
-            version: upper_bound.unwrap_or(now),
+            version: moment.unwrap_or(now),
             entries: Vec::new(),
             next: None,
-            immutable: upper_bound.is_some(),
+            immutable: moment.is_some(),
         };
         let (mut examined, mut bytes, mut last) = (0, 0, None);
         while let Some((version, feeds)) =

@@ -1,14 +1,21 @@
 //! Reading request bodies within limits of size and time.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     http::{HeaderMap, header},
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
+use hyper::body::{Frame, SizeHint};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::problem::{Code, Problem, Result};
@@ -21,6 +28,62 @@ pub const LINE_BYTES_MAX: usize = 256 * 1024;
 pub const BODY_STALL_MAX: Duration = Duration::from_secs(10);
 /// Longest time for all of a JSON body.
 const BODY_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long a body is still read that nobody wants.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// `body`, which, when it is dropped before its end, is read on for a while: closing a connection with unread bytes
+/// resets it, and a client that is still sending would not see the answer that was given early.
+pub fn lingering(body: Body) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    Body::new(Lingering(Some(body)))
+}
+
+/// `None` once at its end.
+struct Lingering(Option<Body>);
+
+impl HttpBody for Lingering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
+        let Some(body) = &mut self.0 else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(body).poll_frame(context));
+        if !matches!(frame, Some(Ok(_))) {
+            self.0 = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0
+            .as_ref()
+            .map_or_else(SizeHint::default, Body::size_hint)
+    }
+}
+
+impl Drop for Lingering {
+    fn drop(&mut self) {
+        let Some(mut body) = self.0.take().filter(|body| !body.is_end_stream()) else {
+            return;
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let rest = async move { while let Some(Ok(_)) = body.frame().await {} };
+            runtime.spawn(timeout(LINGER, rest));
+        }
+    }
+}
 
 /// What a request's `Content-Type` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +123,27 @@ pub async fn read_json(headers: &HeaderMap, body: Body) -> Result<Bytes> {
         ));
     }
     read_all(body).await
+}
+
+/// Reads raw values, for which `bytes` need only be JSON.
+pub fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Problem::new(Code::InvalidJson, format!("this is not JSON: {error}")))
+}
+
+/// Reads a `T` from a JSON object; else the problem is `wrong`, and says what was `expected`.
+pub fn object<'a, T: Deserialize<'a>>(
+    json: &'a RawValue,
+    wrong: Code,
+    expected: &str,
+) -> Result<T> {
+    // serde would take an array of the fields' values, too.
+    if !json.get().starts_with('{') {
+        let detail = format!("{expected}: it must be a JSON object");
+        return Err(Problem::new(wrong, detail));
+    }
+    serde_json::from_str(json.get())
+        .map_err(|error| Problem::new(wrong, format!("{expected}: {error}")))
 }
 
 pub async fn read_all(mut body: Body) -> Result<Bytes> {

@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     App,
-    body::{Lines, Media, media, read_all, read_json},
+    body::{Lines, Media, json, media, object, read_all, read_json},
     problem::{Code, Problem, Result},
     query,
 };
@@ -48,7 +48,7 @@ struct EventIn<'a> {
     #[serde(borrow)]
     actor: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    expect: Option<ExpectIn<'a>>,
+    expect: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -67,15 +67,8 @@ fn field<T: FromStr<Err = Invalid>>(name: &str, text: &str) -> Result<T> {
 }
 
 /// Checks one event's JSON. `transient` says which endpoint it came through.
-fn parse_event(app: &App, json: &[u8], transient: bool) -> Result<Event> {
-    let event: EventIn<'_> =
-        serde_json::from_slice(json).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => Problem::new(
-                Code::InvalidEvent,
-                format!("the event is not as it must be: {error}"),
-            ),
-            _ => Problem::new(Code::InvalidJson, format!("the event is not JSON: {error}")),
-        })?;
+fn parse_event(app: &App, json: &RawValue, transient: bool) -> Result<Event> {
+    let event: EventIn<'_> = object(json, Code::InvalidEvent, "the event is not as it must be")?;
     let kind: Kind = field("kind", &event.kind)?;
     let delivery = app.deliveries.of(&kind);
     match (delivery == Delivery::Transient, transient) {
@@ -127,7 +120,10 @@ fn parse_event(app: &App, json: &[u8], transient: bool) -> Result<Event> {
         .map_err(|(name, invalid)| Problem::invalid_event(name, &invalid))
 }
 
-fn parse_expect(expect: ExpectIn<'_>) -> Result<Expect> {
+fn parse_expect(json: &RawValue) -> Result<Expect> {
+    let expected = "expect is not as it must be";
+    let expect: ExpectIn<'_> = object(json, Code::InvalidEvent, expected)
+        .map_err(|problem| problem.with("field", "expect"))?;
     let version = expect
         .version
         .map(|text| query::version("expect.version", &text))
@@ -154,12 +150,9 @@ pub async fn append(State(app): State<App>, request: Request) -> Result<Response
 }
 
 async fn append_json(app: &App, body: &[u8]) -> Result<Response> {
-    let invalid_json = |error: serde_json::Error| {
-        Problem::new(Code::InvalidJson, format!("the body is not JSON: {error}"))
-    };
     match body.trim_ascii_start().first() {
         Some(b'[') => {
-            let items: Vec<&RawValue> = serde_json::from_slice(body).map_err(invalid_json)?;
+            let items: Vec<&RawValue> = json(body)?;
             if items.is_empty() {
                 return Err(Problem::new(
                     Code::InvalidBody,
@@ -175,8 +168,7 @@ async fn append_json(app: &App, body: &[u8]) -> Result<Response> {
             }
             // All are checked before the first is appended.
             let events = items.iter().enumerate().map(|(index, item)| {
-                parse_event(app, item.get().as_bytes(), false)
-                    .map_err(|problem| problem.with("index", index))
+                parse_event(app, item, false).map_err(|problem| problem.with("index", index))
             });
             let events = events.collect::<Result<Vec<Event>>>()?;
             let admission = app.appender.admit(&events)?;
@@ -184,10 +176,8 @@ async fn append_json(app: &App, body: &[u8]) -> Result<Response> {
             Ok(Json(outcomes.into_iter().map(result).collect::<Vec<Value>>()).into_response())
         }
         Some(b'{') => {
-            // Parsed as a value first, so that what is not JSON is told apart from what is no event.
-            let raw: &RawValue = serde_json::from_slice(body).map_err(invalid_json)?;
-            let event = parse_event(app, raw.get().as_bytes(), false)
-                .map_err(|problem| problem.with("index", 0))?;
+            let event =
+                parse_event(app, json(body)?, false).map_err(|problem| problem.with("index", 0))?;
             let admission = app.appender.admit(std::slice::from_ref(&event))?;
             let mut outcomes = app.appender.append(vec![event], admission).await?;
             match outcomes.pop() {
@@ -197,7 +187,7 @@ async fn append_json(app: &App, body: &[u8]) -> Result<Response> {
             }
         }
         _ => {
-            serde_json::from_slice::<&RawValue>(body).map_err(invalid_json)?;
+            let _: &RawValue = json(body)?;
             Err(Problem::new(
                 Code::InvalidBody,
                 "the body must be an event (an object) or an array of events",
@@ -277,7 +267,10 @@ async fn append_lines(app: &App, appender: &Appender, lines: &[Bytes], first: us
     let mut events = Vec::with_capacity(lines.len());
     let parsed: Vec<Result<()>> = lines
         .iter()
-        .map(|line| parse_event(app, line, false).map(|event| events.push(event)))
+        .map(|line| {
+            events.push(parse_event(app, json(line)?, false)?);
+            Ok(())
+        })
         .collect();
     let appended = match appender.admit_waiting(&events).await {
         Ok(admission) => appender.append(events, admission).await,
@@ -308,7 +301,7 @@ pub async fn transient(State(app): State<App>, request: Request) -> Result<Respo
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
     let body = read_json(&parts.headers, body).await?;
-    let event = parse_event(&app, &body, true)?;
+    let event = parse_event(&app, json(&body)?, true)?;
     let id = event.id.clone();
     let permit = app
         .transients

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::{
     App,
-    body::read_json,
-    problem::{Code, Problem, Result},
+    body::{json, object, read_json},
+    problem::{Code, Result},
     query::{FeedPath, MarkerPath, Params, version},
     render,
 };
@@ -161,14 +161,11 @@ pub async fn move_marker(
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
     let body = read_json(&parts.headers, body).await?;
-    let MarkerIn { version: text } =
-        serde_json::from_slice(&body).map_err(|error| match error.classify() {
-            serde_json::error::Category::Data => Problem::new(
-                Code::InvalidBody,
-                format!("send {{\"version\": \"…\"}} and nothing else: {error}"),
-            ),
-            _ => Problem::new(Code::InvalidJson, format!("the body is not JSON: {error}")),
-        })?;
+    let MarkerIn { version: text } = object(
+        json(&body)?,
+        Code::InvalidBody,
+        "send {\"version\": \"…\"} and nothing else",
+    )?;
     let to = version("version", &text)?;
     let state = app.feeds.move_marker(&feed, marker, to).await?;
     Ok((

@@ -14,6 +14,7 @@ use axum::{
     Json, Router,
     extract::{Request, State},
     http::header,
+    middleware::map_request,
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post, put},
 };
@@ -113,6 +114,9 @@ pub fn router(app: App) -> Router {
     router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(map_request(async |request: Request| {
+            request.map(body::lingering)
+        }))
         .with_state(app)
 }
 

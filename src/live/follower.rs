@@ -217,7 +217,11 @@ pub async fn wait_for_entries(
     query: &PageQuery,
     deadline: Instant,
 ) -> Result<Page> {
-    let mut open = subscription.joined().await.is_some();
+    // Not longer either when the store is away, and no round ends.
+    let Ok(joined) = tokio::time::timeout_at(deadline, subscription.joined()).await else {
+        return feeds.page(query).await;
+    };
+    let mut open = joined.is_some();
     loop {
         let page = feeds.page(query).await?;
         if !page.entries.is_empty() || page.next.is_some() || !open {

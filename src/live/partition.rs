@@ -20,6 +20,11 @@ impl Partition {
         Self(LookBack::new(prefix, moment, decode_passed))
     }
 
+    /// Forgets what a round passed above `moment` and then did not deliver.
+    pub(super) fn rewind(&mut self, moment: Version) {
+        self.0.rewind(moment);
+    }
+
     pub(super) fn range(
         &self,
         after: Version,

@@ -116,6 +116,11 @@ impl Tailer {
         self.partitions
             .retain(|partition, _| active.contains(partition));
 
+        // The round before this one may have failed half way.
+        self.partitions
+            .values_mut()
+            .for_each(|partition| partition.rewind(self.at));
+
         let mut found = BTreeMap::new();
         let complete = self.read(&*snapshot, moment, &mut found).await?;
         let states = if complete {

@@ -80,7 +80,7 @@ impl Fdb {
     /// Opens the cluster of `cluster_file` for the key space under `prefix`. Does not wait for the cluster.
     pub fn open(cluster_file: &Path, prefix: &[u8], tuning: Tuning) -> Result<Self> {
         let file = cluster_file.display();
-        if let Err(error) = std::fs::File::open(cluster_file) {
+        if let Err(error) = std::fs::read(cluster_file) {
             return Err(Error::Open(format!(
                 "cannot read the cluster file {file} ({error}): name the one of your cluster with --cluster-file"
             )));
