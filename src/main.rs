@@ -1,6 +1,10 @@
 //! The `newsfeed` command: parse, set up logging, run, exit code.
 
-use std::{error::Error, io::Write, process::ExitCode};
+use std::{
+    error::Error,
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use newsfeed::{
@@ -56,6 +60,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let done: Result<(), Box<dyn Error>> = match cli.command {
         Command::Serve(config) => serve(config).await,

@@ -220,6 +220,8 @@ fn append_ndjson(app: App, body: Body) -> Response {
         let mut index = 0;
         loop {
             let chunk = tokio::select! {
+                // What is here is still answered.
+                biased;
                 chunk = lines.next_chunk(CHUNK_LINES) => chunk,
                 // The answer ends here; lines without an answer are to be sent again.
                 () = app.stopping.cancelled() => return,

@@ -2,23 +2,40 @@
 
 use std::{
     net::SocketAddr,
+    ops::Deref,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use newsfeed::{
-    clock::WallTime,
+    append::Appender,
+    clock::{AtClock, WallTime},
     config::Config,
+    feed::Feeds,
+    http::{App, router},
+    live::Hub,
     server::{Node, Settings},
     store::{Store, embedded::Embedded, keys::Keys},
 };
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Runs each function, `async fn(&Bed)`, once per engine, as a test of its own.
+/// Runs each function, `async fn(&Bed)`, once per engine, as a test of its own. `in one thread:` is for those that
+/// pause the clock of their runtime.
 #[macro_export]
 macro_rules! on_every_engine {
+    (in one thread: $($name:ident),+ $(,)?) => {
+        mod embedded {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name(&$crate::bed::Bed::embedded()).await;
+                }
+            )+
+        }
+    };
     ($($name:ident),+ $(,)?) => {
         mod embedded {
             $(
@@ -55,7 +72,10 @@ enum Engine {
     },
     /// A key space of its own in the test run's cluster. Every node has its own handle.
     #[cfg(feature = "fdb")]
-    Fdb { prefix: String },
+    Fdb {
+        cluster: Arc<crate::fdb_cluster::Cluster>,
+        prefix: String,
+    },
 }
 
 impl Bed {
@@ -77,10 +97,15 @@ impl Bed {
 
     #[cfg(feature = "fdb")]
     pub fn fdb() -> Self {
+        Self::fdb_on(crate::fdb_cluster::shared())
+    }
+
+    /// In a cluster of the test's own.
+    #[cfg(feature = "fdb")]
+    pub fn fdb_on(cluster: Arc<crate::fdb_cluster::Cluster>) -> Self {
+        let prefix = crate::fdb_cluster::fresh_prefix();
         Self {
-            engine: Engine::Fdb {
-                prefix: crate::fdb_cluster::fresh_prefix(),
-            },
+            engine: Engine::Fdb { cluster, prefix },
             wall: WallTime::system(0),
         }
     }
@@ -89,7 +114,7 @@ impl Bed {
         match &self.engine {
             Engine::Embedded { .. } => b"",
             #[cfg(feature = "fdb")]
-            Engine::Fdb { prefix } => prefix.as_bytes(),
+            Engine::Fdb { prefix, .. } => prefix.as_bytes(),
         }
     }
 
@@ -104,7 +129,7 @@ impl Bed {
                 Arc::clone(store.get_or_insert_with(|| open()))
             }
             #[cfg(feature = "fdb")]
-            Engine::Fdb { prefix } => crate::fdb_cluster::shared().store(prefix),
+            Engine::Fdb { cluster, prefix } => cluster.store(prefix),
         }
     }
 
@@ -130,21 +155,61 @@ impl Bed {
 
     /// A node on a free loopback port.
     pub async fn node(&self) -> Served {
+        self.node_on(self.store()).await
+    }
+
+    /// A node on the bed's store as `store` shows it.
+    pub async fn node_on(&self, store: Arc<dyn Store>) -> Served {
         let settings = Settings {
             deliveries: default_deliveries(),
             wall: self.wall.clone(),
         };
-        let node = Node::start(self.store(), self.keys().await, settings).expect("the node starts");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(node.serve(listener, shutdown.clone()));
-        Served {
-            address,
-            shutdown,
-            task,
-            http: http_client(),
-        }
+        let node = Node::start(store, self.keys().await, settings).expect("the node starts");
+        serve(|listener, shutdown| node.serve(listener, shutdown)).await
+    }
+
+    /// The HTTP side alone, without a tailer, on an [`App`] that the test can bring to its limits.
+    pub async fn app_on(&self, store: Arc<dyn Store>) -> (App, Served) {
+        let keys = self.keys().await;
+        let clock = Arc::new(AtClock::new(self.wall.clone()).expect("the clock runs"));
+        let (appender, _batcher) =
+            Appender::start(Arc::clone(&store), keys.clone(), Arc::clone(&clock));
+        let app = App {
+            feeds: Feeds::new(Arc::clone(&store), keys.clone()),
+            hub: Hub::new(keys.clone()),
+            store,
+            keys,
+            clock,
+            appender,
+            deliveries: Arc::new(default_deliveries()),
+            transients: App::transient_permits(),
+            tracker: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        };
+        let router = router(app.clone());
+        let served = serve(|listener, shutdown| async move {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(shutdown.cancelled_owned())
+                .await
+                .expect("axum serves");
+        });
+        (app, served.await)
+    }
+}
+
+async fn serve<F>(run: impl FnOnce(TcpListener, CancellationToken) -> F) -> Served
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(run(listener, shutdown.clone()));
+    Served {
+        api: Api::at(format!("http://{address}")),
+        address,
+        shutdown,
+        task,
     }
 }
 
@@ -166,21 +231,68 @@ pub fn http_client() -> reqwest::Client {
 
 /// A node being served.
 pub struct Served {
+    api: Api,
     pub address: SocketAddr,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
-    pub http: reqwest::Client,
+}
+
+impl Deref for Served {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
 }
 
 impl Served {
-    pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
-    }
-
     /// Stops the node gracefully and waits for it. The bed's store is closed with it.
     pub async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.expect("the node stops without a panic");
+    }
+}
+
+/// A service as its clients see it, whoever runs it.
+#[derive(Clone)]
+pub struct Api {
+    base: String,
+    pub http: reqwest::Client,
+}
+
+impl Api {
+    pub fn at(base: String) -> Self {
+        let http = http_client();
+        Self { base, http }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Any request and its whole answer.
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send_body(method, path, headers, "").await
+    }
+
+    pub async fn send_body(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        let method = method.parse().expect("a method");
+        let mut request = self.http.request(method, self.url(path)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.expect("an answer");
+        Answer {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.bytes().await.expect("a whole body"),
+        }
     }
 
     /// GET, expecting 200 and JSON.
@@ -235,6 +347,66 @@ impl Served {
                 Some(next) => after = next.to_owned(),
                 None => return entries,
             }
+        }
+    }
+}
+
+/// An answer, whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: bytes::Bytes,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("a header of ASCII"))
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// This answer as the problem `code`, which must be as every problem is; else what is not.
+    pub fn problem(&self, status: u16, code: &str) -> Result<Value, String> {
+        let body = String::from_utf8_lossy(&self.body);
+        let problem: Value = serde_json::from_str(&body)
+            .map_err(|error| format!("{} with no problem: {error}: {body}", self.status))?;
+        let text = |name: &str| problem[name].as_str().is_some_and(|text| !text.is_empty());
+        let right = [
+            (
+                "status",
+                self.status == status && problem["status"] == status,
+            ),
+            ("code", problem["code"] == code),
+            (
+                "content-type",
+                self.header("content-type") == Some("application/problem+json"),
+            ),
+            ("type", problem["type"] == "about:blank"),
+            ("title", text("title")),
+            ("detail", text("detail")),
+            ("no-store", self.header("cache-control") == Some("no-store")),
+            (
+                "Retry-After, with 503 only",
+                self.header("retry-after")
+                    .map(|seconds| seconds.parse::<u32>().is_ok_and(|s| s > 0))
+                    == (status == 503).then_some(true),
+            ),
+            (
+                "Allow, with 405 only",
+                self.header("allow").is_some() == (status == 405),
+            ),
+        ];
+        match right.iter().find(|(_, right)| !right) {
+            Some((what, _)) => Err(format!(
+                "expected {status} {code}, but {what} is not right: {} {body}",
+                self.status
+            )),
+            None => Ok(problem),
         }
     }
 }

@@ -16,10 +16,13 @@ use newsfeed::store::{
     Store,
     fdb::{Fdb, Network, Tuning, boot},
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A running cluster; stopped, and its folder removed, when dropped or when this process ends in whatever way.
 pub struct Cluster {
     folder: PathBuf,
+    /// What `fdb/up` was told.
+    arguments: Vec<String>,
     /// Ends the cluster when its standard input closes.
     keeper: Child,
 }
@@ -28,22 +31,27 @@ impl Cluster {
     /// Starts `processes` (1 or 3) on free ports, with `engine` (`memory` or `ssd`).
     pub fn start(processes: u16, engine: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder").keep();
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("fdb");
+        let arguments = [
+            "--processes",
+            &processes.to_string(),
+            "--engine",
+            engine,
+            "--port",
+            &free_ports(processes).to_string(),
+        ]
+        .map(str::to_owned)
+        .to_vec();
         let script = r#"
-            "$0/up" "$1" --processes "$2" --engine "$3" --port "$4" || exit 1
+            "$0/up" "$@" || exit 1
             cat >/dev/null
             "$0/down" "$1"
             rm -rf "$1"
         "#;
         let mut keeper = Command::new("bash")
             .args(["-c", script])
-            .arg(scripts)
+            .arg(scripts())
             .arg(&folder)
-            .args([
-                processes.to_string(),
-                engine.to_owned(),
-                free_ports(processes).to_string(),
-            ])
+            .args(&arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -55,17 +63,44 @@ impl Cluster {
             .expect("fdb/up starts a cluster")
             .expect("text");
         assert!(Path::new(&file).exists(), "{file}");
-        Self { folder, keeper }
+        Self {
+            folder,
+            arguments,
+            keeper,
+        }
     }
 
     pub fn file(&self) -> PathBuf {
         self.folder.join("fdb.cluster")
     }
 
-    /// The process id of fdbserver number `index`.
-    pub fn process(&self, index: u16) -> u32 {
-        let pid = std::fs::read_to_string(self.folder.join(index.to_string()).join("pid"));
-        pid.expect("a pid file").trim().parse().expect("a number")
+    /// Kills fdbserver number `index`: nothing in it gets to run.
+    pub fn kill(&self, index: u16) {
+        let file = self.folder.join(index.to_string()).join("pid");
+        let text = std::fs::read_to_string(&file).expect("a pid file");
+        let id: i32 = text.trim().parse().expect("a number");
+        let pid = Pid::from_raw(id).expect("not 0");
+        kill_process(pid, Signal::KILL).expect("it ran");
+        // Gone, or dead and never reaped, because whoever started it has ended.
+        let gone = || match std::fs::read_to_string(format!("/proc/{id}/stat")) {
+            Ok(stat) => stat.contains(") Z "),
+            Err(_) => true,
+        };
+        while !gone() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // `fdb/up` would take a dead one for running.
+        std::fs::remove_file(file).expect("removed");
+    }
+
+    /// Starts again what was killed, and waits until the database answers.
+    pub fn start_again(&self) {
+        let status = Command::new(scripts().join("up"))
+            .arg(&self.folder)
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.expect("fdb/up runs").success());
     }
 
     /// Runs a command of fdbcli and answers what it prints.
@@ -81,10 +116,13 @@ impl Cluster {
 
     /// A handle of its own on the key space under `prefix`.
     pub fn store(&self, prefix: &str) -> Arc<dyn Store> {
+        self.store_with(prefix, Duration::from_secs(5))
+    }
+
+    /// The same with another time limit of its transactions.
+    pub fn store_with(&self, prefix: &str, timeout: Duration) -> Arc<dyn Store> {
         network();
-        let tuning = Tuning {
-            timeout: Duration::from_secs(5),
-        };
+        let tuning = Tuning { timeout };
         Arc::new(
             Fdb::open(&self.file(), prefix.as_bytes(), tuning).expect("the cluster file is good"),
         )
@@ -99,14 +137,18 @@ impl Drop for Cluster {
 }
 
 /// The cluster most tests share, each in a key space of its own.
-pub fn shared() -> &'static Cluster {
-    static SHARED: OnceLock<Cluster> = OnceLock::new();
-    SHARED.get_or_init(|| Cluster::start(1, "ssd"))
+pub fn shared() -> Arc<Cluster> {
+    static SHARED: OnceLock<Arc<Cluster>> = OnceLock::new();
+    Arc::clone(SHARED.get_or_init(|| Arc::new(Cluster::start(1, "ssd"))))
 }
 
 pub fn fresh_prefix() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("test{}/", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fdb")
 }
 
 fn network() {

@@ -6,4 +6,9 @@ mod contract;
 #[cfg(feature = "fdb")]
 mod fdb_cluster;
 mod foundationdb;
+mod gate;
+mod http;
+mod limits;
+mod process;
+mod raw;
 mod sse;

@@ -5,6 +5,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::Value;
 
+/// Far longer than a stream is silent, but for a store that is away as long.
+const SILENCE_MAX: Duration = Duration::from_secs(240);
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     pub name: String,
@@ -22,35 +25,50 @@ pub struct Stream {
 
 impl Stream {
     pub async fn open(http: &reqwest::Client, url: &str, last_event_id: Option<&str>) -> Self {
+        let opened = Self::try_open(http, url, last_event_id).await;
+        opened.expect("an answer")
+    }
+
+    /// Fails when nobody answers; the position stays `last_event_id` until the stream tells another.
+    pub async fn try_open(
+        http: &reqwest::Client,
+        url: &str,
+        last_event_id: Option<&str>,
+    ) -> reqwest::Result<Self> {
         let mut request = http.get(url).header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
-        let response = request.send().await.expect("an answer");
+        let response = request.send().await?;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self {
+        Ok(Self {
             bytes: Box::pin(response.bytes_stream()),
             buffer: Vec::new(),
-            last_id: None,
-        }
+            last_id: last_event_id.map(str::to_owned),
+        })
     }
 
     /// The next event; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
-                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
-                match parse(std::str::from_utf8(&block[..end]).expect("UTF-8")) {
-                    Some(event) => {
-                        self.last_id = event.id.clone().or_else(|| self.last_id.take());
-                        return Some(event);
-                    }
-                    None => continue,
-                }
+            if let Some(event) = parse(&self.block().await?) {
+                self.last_id = event.id.clone().or_else(|| self.last_id.take());
+                return Some(event);
             }
-            let chunk = tokio::time::timeout(Duration::from_secs(60), self.bytes.next());
-            match chunk.await.expect("something within a minute") {
+        }
+    }
+
+    /// The next block as it is, without the empty line that ends it.
+    pub async fn block(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let mut block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                block.truncate(end);
+                return Some(String::from_utf8(block).expect("UTF-8"));
+            }
+            let chunk = tokio::time::timeout(SILENCE_MAX, self.bytes.next());
+            match chunk.await.expect("an idle stream has its heartbeat") {
                 Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
                 Some(Err(_)) | None => return None,
             }
@@ -82,7 +100,7 @@ impl Stream {
 }
 
 /// A block of lines; `None` if it has no event (the `retry` line).
-fn parse(block: &str) -> Option<Event> {
+pub fn parse(block: &str) -> Option<Event> {
     let (mut name, mut id, mut data) = (None, None, None);
     for line in block.lines() {
         match line.split_once(": ").expect("a field") {

@@ -1,0 +1,358 @@
+//! The calls of the API that the commands need.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::{Method, Request, RequestBuilder, StatusCode, header, redirect};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::json;
+
+use super::{
+    Error,
+    patience::Patience,
+    wire::{NewEvent, Outcome, Rejection},
+};
+
+/// A call that got no answer it could use for this long is given up.
+const NO_PROGRESS_MAX: Duration = Duration::from_secs(60);
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// How one attempt failed.
+enum Failure {
+    /// Worth trying again, when the service names a time after that.
+    NotNow {
+        after: Option<Duration>,
+        last: Error,
+    },
+    Final(Error),
+}
+
+/// A connection to one service.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    base_url: String,
+    no_progress_max: Duration,
+}
+
+impl Client {
+    /// `base_url` like `http://127.0.0.1:8080`, with or without a path in front of `/v1`.
+    pub fn new(base_url: &str) -> Result<Self, Error> {
+        let bad = || Error::BadUrl(base_url.to_owned());
+        let url = reqwest::Url::parse(base_url).map_err(|_| bad())?;
+        if url.scheme() != "http" || url.query().is_some() || url.fragment().is_some() {
+            return Err(bad());
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_MAX)
+            .timeout(ANSWER_MAX)
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(|_| bad())?;
+        Ok(Self {
+            http,
+            base_url: url.as_str().trim_end_matches('/').to_owned(),
+            no_progress_max: NO_PROGRESS_MAX,
+        })
+    }
+
+    pub fn base_url(&self) -> &str {
+        &self.base_url
+    }
+
+    /// Fails at once when nobody listens there or somebody else does, so that a wrong address is not
+    /// waited for. A service that is there but busy is fine: the calls to come are patient.
+    pub async fn probe(&self) -> Result<(), Error> {
+        let request = self.built(self.request(Method::GET, "/readyz"))?;
+        match self.attempt(request).await {
+            Ok(_) => Ok(()),
+            Err(Failure::NotNow {
+                last: Error::Refused { .. },
+                ..
+            }) => Ok(()),
+            Err(Failure::NotNow { last, .. } | Failure::Final(last)) => Err(last),
+        }
+    }
+
+    /// Appends 1 to 1,000 events; they are committed in the order given, and there is an outcome for
+    /// each, in the same order.
+    pub async fn append(&self, events: &[NewEvent]) -> Result<Vec<Outcome>, Error> {
+        let mut outcomes = self.post_events(events).await?;
+        let mut patience = Patience::new(self.no_progress_max);
+        while let Some(rejection) = outcomes.iter().find_map(Outcome::not_now) {
+            let last = rejection.clone().of("an event".to_owned());
+            patience.pause(None, last).await?;
+            // What was taken before is a duplicate now: its first outcome stands.
+            let again = self.post_events(events).await?;
+            for (outcome, again) in outcomes.iter_mut().zip(again) {
+                if outcome.not_now().is_some() {
+                    *outcome = again;
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    async fn post_events(&self, events: &[NewEvent]) -> Result<Vec<Outcome>, Error> {
+        let request = self.request(Method::POST, "/v1/events").json(events);
+        let outcomes: Vec<Outcome> = self.call(request).await?;
+        if outcomes.len() != events.len() {
+            let cause = format!("{} outcomes for {} events", outcomes.len(), events.len());
+            return Err(self.not_newsfeed(cause));
+        }
+        Ok(outcomes)
+    }
+
+    /// Sends to who listens now. After a lost answer they may hear it twice.
+    pub async fn transient(&self, event: &NewEvent) -> Result<(), Error> {
+        let request = self.request(Method::POST, "/v1/transient").json(event);
+        self.call(request).await.map(|IgnoredAny| ())
+    }
+
+    /// What a reader of `feed` would now be up to date with.
+    pub async fn feed_version(&self, feed: &str) -> Result<String, Error> {
+        #[derive(Deserialize)]
+        struct Feed {
+            version: String,
+        }
+        let request = self.request(Method::GET, &format!("/v1/feeds/{feed}"));
+        Ok(self.call::<Feed>(request).await?.version)
+    }
+
+    /// Marks the feed read up to and including `version`.
+    pub async fn mark_read(&self, feed: &str, version: &str) -> Result<(), Error> {
+        let path = format!("/v1/feeds/{feed}/markers/read");
+        let request = self.request(Method::PUT, &path);
+        let request = request.json(&json!({ "version": version }));
+        self.call(request).await.map(|IgnoredAny| ())
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http
+            .request(method, format!("{}{path}", self.base_url))
+    }
+
+    fn built(&self, request: RequestBuilder) -> Result<Request, Error> {
+        request
+            .build()
+            .map_err(|_| Error::BadUrl(self.base_url.clone()))
+    }
+
+    /// Sends until there is an answer or patience ends.
+    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+        let request = self.built(request)?;
+        let mut patience = Patience::new(self.no_progress_max);
+        loop {
+            let again = request
+                .try_clone()
+                .expect("the body is bytes in memory, never a stream");
+            match self.attempt(again).await {
+                Ok(answer) => {
+                    return serde_json::from_slice(&answer)
+                        .map_err(|error| self.not_newsfeed(error.to_string()));
+                }
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::NotNow { after, last }) => patience.pause(after, last).await?,
+            }
+        }
+    }
+
+    async fn attempt(&self, request: Request) -> Result<Bytes, Failure> {
+        let call = format!("{} {}", request.method(), request.url().path());
+        let unreachable = |error: reqwest::Error| Failure::NotNow {
+            after: None,
+            last: Error::Unreachable {
+                url: self.base_url.clone(),
+                cause: root_cause(&error),
+            },
+        };
+        let response = self.http.execute(request).await.map_err(unreachable)?;
+        let status = response.status();
+        let after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let body = response.bytes().await.map_err(unreachable)?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        let refused = match serde_json::from_slice(&body) {
+            Ok(Rejection { code, detail }) => Error::Refused {
+                call,
+                status: status.as_u16(),
+                code,
+                detail,
+            },
+            Err(_) => self.not_newsfeed(format!("{status} to {call}")),
+        };
+        // Gateways in front of the service say 502 and 504 when they miss it.
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::GATEWAY_TIMEOUT => Err(Failure::NotNow {
+                after: after.map(Duration::from_secs),
+                last: refused,
+            }),
+            _ => Err(Failure::Final(refused)),
+        }
+    }
+
+    fn not_newsfeed(&self, cause: String) -> Error {
+        Error::NotNewsfeed {
+            url: self.base_url.clone(),
+            cause,
+        }
+    }
+}
+
+/// The deepest source: reqwest's own text says only that sending failed.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Answers connection after connection with the scripted raw responses and keeps the bodies it got;
+    /// an empty response is a connection dropped without an answer.
+    async fn service(script: Vec<String>) -> (Client, Arc<Mutex<Vec<Value>>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let client = Client::new(&format!("http://{address}/")).expect("a client");
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let kept = bodies.clone();
+        tokio::spawn(async move {
+            for response in script {
+                let (mut socket, _) = listener.accept().await.expect("a connection");
+                let mut request = Vec::new();
+                let body = loop {
+                    socket.read_buf(&mut request).await.expect("a request");
+                    let text = String::from_utf8_lossy(&request);
+                    if let Some((_, body)) = text.split_once("\r\n\r\n")
+                        && let Ok(body) = serde_json::from_str(body)
+                    {
+                        break body;
+                    }
+                };
+                kept.lock().expect("no panic").push(body);
+                let _ = socket.write_all(response.as_bytes()).await;
+            }
+        });
+        (client, bodies)
+    }
+
+    fn response(status: &str, headers: &str, body: Value) -> String {
+        let body = body.to_string();
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        )
+    }
+
+    fn busy() -> String {
+        response(
+            "503 Service Unavailable",
+            "retry-after: 0\r\n",
+            json!({"code": "busy", "detail": "queue full"}),
+        )
+    }
+
+    fn event(id: &str) -> NewEvent {
+        NewEvent {
+            id: id.to_owned(),
+            kind: "message",
+            feeds: vec!["user:1".to_owned()],
+            actor: "user:2".to_owned(),
+            data: json!({}),
+        }
+    }
+
+    #[tokio::test]
+    async fn busy_and_lost_answers_are_tried_again_with_the_same_ids() {
+        let appended = json!([{"id": "a", "version": "v", "status": "appended"}]);
+        let ok = response("200 OK", "", appended);
+        let (client, bodies) = service(vec![busy(), String::new(), ok]).await;
+        let outcomes = client.append(&[event("a")]).await.expect("appended");
+        assert_eq!(outcomes, [Outcome::Appended]);
+        let sent = json!([
+            {"id": "a", "kind": "message", "feeds": ["user:1"], "actor": "user:2", "data": {}}
+        ]);
+        let bodies = bodies.lock().expect("no panic");
+        assert_eq!(*bodies, [sent.clone(), sent.clone(), sent]);
+    }
+
+    #[tokio::test]
+    async fn what_the_store_could_not_take_is_sent_again_and_other_outcomes_stand() {
+        let rejected = |code| json!({"status": "rejected", "error": {"code": code, "detail": ""}});
+        let appended = json!({"status": "appended"});
+        let duplicate = json!({"status": "duplicate"});
+        let reused = rejected("id_reused");
+        let first = json!([appended, rejected("store_unavailable"), reused]);
+        let second = json!([duplicate, appended, reused]);
+        let script = [first, second].map(|outcomes| response("200 OK", "", outcomes));
+        let (client, _) = service(script.into()).await;
+        let outcomes = client.append(&[event("a"), event("b"), event("c")]).await;
+        let outcomes = outcomes.expect("answered");
+        assert_eq!(outcomes[..2], [Outcome::Appended, Outcome::Appended]);
+        assert!(
+            matches!(&outcomes[2], Outcome::Rejected { error } if error.code == "id_reused"),
+            "{outcomes:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn problems_are_told_at_once_with_code_and_detail() {
+        let problem = json!({"status": 400, "code": "invalid_event", "detail": "no feeds"});
+        let (client, _) = service(vec![response("400 Bad Request", "", problem)]).await;
+        let error = client.append(&[event("a")]).await.expect_err("a problem");
+        assert_eq!(
+            error.to_string(),
+            "the service answered 400 invalid_event to POST /v1/events: no feeds"
+        );
+    }
+
+    #[tokio::test]
+    async fn gives_up_without_progress() {
+        let (mut client, _) = service(vec![busy(), busy()]).await;
+        client.no_progress_max = Duration::from_millis(1);
+        let error = client.append(&[event("a")]).await.expect_err("impatience");
+        assert!(
+            matches!(&error, Error::GaveUp { last, .. } if last.to_string().contains("busy")),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_wrong_address_is_told_at_once() {
+        // Bound and dropped: a port where nobody listens.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound");
+        drop(listener);
+        let client = Client::new(&format!("http://{address}")).expect("an address");
+        let error = client.probe().await.expect_err("nobody").to_string();
+        assert!(error.contains("`newsfeed serve` running there?"), "{error}");
+        for url in [
+            "",
+            "127.0.0.1:8080",
+            "https://localhost",
+            "ftp://localhost",
+            "http://localhost/?a=b",
+        ] {
+            assert!(matches!(Client::new(url), Err(Error::BadUrl(_))), "{url}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! `newsfeed demo`: fills a running service with a made-up social site.
+//!
+//! [`Site`] decides what happens, step by step, from a seed and nothing else: no clock, no network, so the
+//! same seed tells the same story. [`live`] plays it, `--rate` steps a second.
+
+mod site;
+mod words;
+
+use std::{fmt, time::Duration};
+
+use indicatif::HumanCount;
+use tokio::time::MissedTickBehavior;
+
+use self::site::{Act, Site};
+use super::{
+    DEFAULT_URL, Error,
+    api::Client,
+    interrupted,
+    progress::Progress,
+    wire::{NewEvent, Outcome},
+};
+
+/// Events in one request of the backlog.
+const ARRAY_EVENTS: usize = 500;
+
+/// Fill a running service with a lively made-up site
+///
+/// Users write to each other (typing first), flirt, visit profiles, and read what they got. A backlog goes
+/// in at once, then it goes on live. Every run adds new events; the same --seed tells the same story again
+/// (with the same --users and --rate).
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    newsfeed demo                            a minute of 40 users\n  \
+    newsfeed demo --for forever --rate 5     calm, until Ctrl-C\n  \
+    newsfeed demo --backlog 100000 --for 0   only history, a lot of it")]
+pub struct DemoArgs {
+    /// Base URL of the service
+    #[arg(long, default_value = DEFAULT_URL)]
+    url: String,
+    /// People on the site (2 to 1000)
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(2..=1_000))]
+    users: u16,
+    /// Events to append before going live
+    #[arg(long, value_name = "EVENTS", default_value_t = 2_000)]
+    backlog: usize,
+    /// Events a second once live, as far as the service takes them one by one (up to 1000)
+    #[arg(long, value_name = "EVENTS", default_value = "20", value_parser = parse_rate)]
+    rate: f64,
+    /// Seconds to go on live, or `forever`
+    #[arg(long = "for", value_name = "SECONDS", default_value = "60", value_parser = parse_live_for)]
+    live_for: Duration,
+    /// Number that decides all that happens [default: another one each run]
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.001..=1_000.0).contains(&rate) => Ok(rate),
+        _ => Err("a number from 0.001 to 1000".to_owned()),
+    }
+}
+
+fn parse_live_for(text: &str) -> Result<Duration, String> {
+    match text.parse::<u32>() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
+        Err(_) if text == "forever" => Ok(Duration::MAX),
+        Err(_) => Err("whole seconds, or `forever`".to_owned()),
+    }
+}
+
+/// The command: backlog, where to look, then live until the time is over or Ctrl-C.
+pub async fn run(args: DemoArgs) -> Result<(), Error> {
+    let client = Client::new(&args.url)?;
+    client.probe().await?;
+    let seed = args.seed.unwrap_or_else(rand::random);
+    let mut site = Site::new(usize::from(args.users), seed, rand::random(), args.rate);
+    let mut done = Done::default();
+    let played = async {
+        backlog(&client, args.backlog, &mut site, &mut done).await?;
+        println!("{}", site.where_to_look(client.base_url()));
+        live(&client, &args, &mut site, &mut done).await
+    };
+    let result = tokio::select! {
+        result = played => result,
+        () = interrupted() => Ok(()),
+    };
+    println!("{done}; --seed {seed} tells the same again");
+    result
+}
+
+/// History for everybody, of which some have read all.
+async fn backlog(
+    client: &Client,
+    events: usize,
+    site: &mut Site,
+    done: &mut Done,
+) -> Result<(), Error> {
+    let mut progress = Progress::new(Some(events as u64));
+    let mut story = std::iter::repeat_with(|| site.step())
+        .flatten()
+        .filter_map(|act| match act {
+            Act::Append(event) => Some(event),
+            Act::Typing(_) | Act::Read(_) => None,
+        });
+    let mut left = events;
+    while left > 0 {
+        let array: Vec<NewEvent> = story.by_ref().take(left.min(ARRAY_EVENTS)).collect();
+        append(client, &array, done).await?;
+        left -= array.len();
+        progress.set(done.appended, || format!("backlog: {done}"));
+    }
+    drop(story);
+    for reader in site.users().step_by(3) {
+        read(client, &site.user_feed(reader), done).await?;
+    }
+    Ok(())
+}
+
+async fn live(
+    client: &Client,
+    args: &DemoArgs,
+    site: &mut Site,
+    done: &mut Done,
+) -> Result<(), Error> {
+    let mut progress = Progress::new(None);
+    let end = tokio::time::sleep(args.live_for);
+    tokio::pin!(end);
+    let mut steps = tokio::time::interval(Duration::from_secs_f64(1.0 / args.rate));
+    // A service too slow for the rate makes the demo slower, not bursty.
+    steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut end => return Ok(()),
+            _ = steps.tick() => {}
+        }
+        for act in site.step() {
+            match act {
+                Act::Append(event) => append(client, &[event], done).await?,
+                Act::Typing(event) => {
+                    client.transient(&event).await?;
+                    done.typing += 1;
+                }
+                Act::Read(feed) => read(client, &feed, done).await?,
+            }
+        }
+        progress.set(0, || format!("live: {done} (Ctrl-C ends it)"));
+    }
+}
+
+async fn append(client: &Client, events: &[NewEvent], done: &mut Done) -> Result<(), Error> {
+    for (event, outcome) in events.iter().zip(client.append(events).await?) {
+        match outcome {
+            // A duplicate is our own event whose answer was lost: the ids are new in every run.
+            Outcome::Appended | Outcome::Duplicate => done.appended += 1,
+            Outcome::Rejected { error } => return Err(error.of(format!("event {}", event.id))),
+        }
+    }
+    Ok(())
+}
+
+/// Reads a feed as a person does: all there is by now.
+async fn read(client: &Client, feed: &str, done: &mut Done) -> Result<(), Error> {
+    let version = client.feed_version(feed).await?;
+    client.mark_read(feed, &version).await?;
+    done.reads += 1;
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct Done {
+    appended: u64,
+    typing: u64,
+    reads: u64,
+}
+
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [appended, typing, reads] = [self.appended, self.typing, self.reads].map(HumanCount);
+        write!(
+            f,
+            "{appended} events appended, {typing} times typing, {reads} feeds read"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_checked() {
+        assert_eq!(parse_live_for("forever"), Ok(Duration::MAX));
+        assert_eq!(parse_live_for("90"), Ok(Duration::from_secs(90)));
+        assert!(parse_live_for("1m").is_err() && parse_live_for("-1").is_err());
+        for rate in ["0", "NaN", "1001", "x"] {
+            assert!(parse_rate(rate).is_err(), "{rate}");
+        }
+        assert_eq!(parse_rate("0.5"), Ok(0.5));
+    }
+}

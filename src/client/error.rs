@@ -1,0 +1,46 @@
+use std::io;
+use std::path::PathBuf;
+
+use super::DEFAULT_URL;
+
+/// Why a client command ended early; each message says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0:?} is not the address of a service; write it like {DEFAULT_URL} (http only)")]
+    BadUrl(String),
+    #[error("cannot reach {url} ({cause}): is `newsfeed serve` running there?")]
+    Unreachable { url: String, cause: String },
+    /// A problem document from the service.
+    #[error("the service answered {status} {code} to {call}: {detail}")]
+    Refused {
+        call: String,
+        status: u16,
+        code: String,
+        detail: String,
+    },
+    #[error("{url} does not answer like a newsfeed service ({cause}): check the address")]
+    NotNewsfeed { url: String, cause: String },
+    #[error(
+        "gave up after {seconds} s; the last failure: {last}. Run the command again when the service is well"
+    )]
+    GaveUp { seconds: u64, last: Box<Error> },
+    /// The service took the request but not this event.
+    #[error("{what} was rejected, {code}: {detail}")]
+    Rejected {
+        what: String,
+        code: String,
+        detail: String,
+    },
+    #[error("{file}, line {line}: {reason}; nothing was sent", file = file.display())]
+    BadLine {
+        file: PathBuf,
+        line: usize,
+        reason: String,
+    },
+    #[error("cannot read {path}: {source}", path = path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(
+        "{0:?} cannot name events: event ids are at most 128 printable ASCII bytes; rename the file"
+    )]
+    FileName(PathBuf),
+}

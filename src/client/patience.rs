@@ -1,0 +1,43 @@
+use std::time::{Duration, Instant};
+
+use super::Error;
+
+/// Bounds of the pause before a call is sent again, whether we choose it or `Retry-After` does.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long to go on trying: from the first failure on, pausing a little longer each time.
+pub struct Patience {
+    max: Duration,
+    failing_since: Option<Instant>,
+    pause_next: Duration,
+}
+
+impl Patience {
+    pub fn new(max: Duration) -> Self {
+        Self {
+            max,
+            failing_since: None,
+            pause_next: PAUSE_MIN,
+        }
+    }
+
+    /// Waits before the next try, as long as the service `asked` if it did; fails when patience ends.
+    pub async fn pause(&mut self, asked: Option<Duration>, last: Error) -> Result<(), Error> {
+        let seconds = self.max.as_secs();
+        match self.failing_since {
+            Some(since) if since.elapsed() >= self.max => {
+                let last = Box::new(last);
+                return Err(Error::GaveUp { seconds, last });
+            }
+            Some(_) => {}
+            None => {
+                tracing::warn!("{last}; trying again for up to {seconds} s");
+                self.failing_since = Some(Instant::now());
+            }
+        }
+        tokio::time::sleep(asked.unwrap_or(self.pause_next).clamp(PAUSE_MIN, PAUSE_MAX)).await;
+        self.pause_next = (self.pause_next * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+}

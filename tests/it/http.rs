@@ -1,0 +1,36 @@
+//! What each endpoint promises, over real sockets.
+
+mod append;
+mod live;
+mod markers;
+mod ndjson;
+mod read;
+mod waiting;
+
+use serde_json::{Value, json};
+
+/// An entry: what a visit does.
+pub fn visit(id: &str, feeds: &[&str]) -> Value {
+    json!({ "id": id, "kind": "visit", "feeds": feeds })
+}
+
+/// An entry that counts as unread.
+pub fn message(id: &str, feeds: &[&str]) -> Value {
+    json!({ "id": id, "kind": "message", "feeds": feeds })
+}
+
+/// `{prefix}0` to `{prefix}{count - 1}`, oldest first.
+pub fn visits(prefix: &str, count: usize, feeds: &[&str]) -> Value {
+    let visit = |index| visit(&format!("{prefix}{index}"), feeds);
+    (0..count).map(visit).collect()
+}
+
+/// The text at `field` of each.
+pub fn column<'a>(items: impl IntoIterator<Item = &'a Value>, field: &str) -> Vec<String> {
+    let text = |item: &Value| crate::bed::text(&item[field]);
+    items.into_iter().map(text).collect()
+}
+
+pub fn items(value: &Value) -> &Vec<Value> {
+    value.as_array().expect("an array")
+}

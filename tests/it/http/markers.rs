@@ -1,0 +1,207 @@
+//! Markers: forward only, clearing unread, heard by everybody.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{column, items, message, visit, visits};
+use crate::{
+    bed::{Bed, Served, text},
+    sse::Stream,
+};
+
+crate::on_every_engine!(
+    a_marker_only_moves_forward,
+    read_clears_unread_up_to_it_and_seen_does_not,
+    a_moved_marker_is_heard_with_its_count_by_every_client_on_every_node,
+    a_badge_kept_from_a_stream_does_not_drift,
+);
+
+/// PUT of a marker; the state answered.
+async fn mark(node: &Served, feed: &str, marker: &str, version: &str) -> Value {
+    let headers = [("content-type", "application/json")];
+    let path = format!("/v1/feeds/{feed}/markers/{marker}");
+    let body = json!({ "version": version }).to_string();
+    let answer = node.send_body("PUT", &path, &headers, body).await;
+    assert_eq!(answer.status, 200);
+    answer.json()
+}
+
+/// Of a feed of three visits and three messages in turn.
+async fn six(node: &Served, feed: &str) -> Vec<String> {
+    let event = |index: usize| match index % 2 {
+        0 => visit(&format!("{feed}{index}"), &[feed]),
+        _ => message(&format!("{feed}{index}"), &[feed]),
+    };
+    let events: Value = (0..6).map(event).collect();
+    column(items(&node.append(&events).await), "version")
+}
+
+async fn a_marker_only_moves_forward(bed: &Bed) {
+    let node = bed.node().await;
+    let v = six(&node, "a").await;
+    for (marker, other) in [("read", "seen"), ("seen", "read")] {
+        let others = node.get("/v1/feeds/a").await["markers"][other].clone();
+        let now = node.version("a").await;
+        let mut highest: Option<&str> = None;
+        for to in ["0", &v[2], &v[1], &v[2], "0", &v[4], &now, &v[5]] {
+            let state = mark(&node, "a", marker, to).await;
+            highest = highest.max((to != "0").then_some(to));
+            assert_eq!(state["feed"], "a");
+            assert_eq!(state["markers"][marker], json!(highest), "{marker} to {to}");
+            assert_eq!(state["markers"][other], others);
+            let head = node.get("/v1/feeds/a").await;
+            assert_eq!(
+                (&head["markers"], &head["unread"]),
+                (&state["markers"], &state["unread"])
+            );
+            assert!(text(&state["version"]) >= now);
+        }
+    }
+    assert_eq!(
+        node.get("/v1/feeds/b").await["markers"],
+        json!({ "read": null, "seen": null })
+    );
+}
+
+async fn read_clears_unread_up_to_it_and_seen_does_not(bed: &Bed) {
+    let node = bed.node().await;
+    let v = six(&node, "a").await;
+    six(&node, "b").await;
+    let kinds = |count: usize| match count {
+        0 => json!({}),
+        _ => json!({ "message": count }),
+    };
+    let state = mark(&node, "a", "seen", &v[5]).await;
+    assert_eq!(
+        state["unread"],
+        json!({ "total": 3, "kinds": kinds(3), "more": false })
+    );
+    // To an entry that counts, one that does not, one below, one that is the last, a moment.
+    let now = node.version("a").await;
+    for (to, left) in [
+        ("0", 3),
+        (&v[0], 3),
+        (&v[1], 2),
+        (&v[4], 1),
+        (&v[2], 1),
+        (&v[5], 0),
+        (&now, 0),
+    ] {
+        let state = mark(&node, "a", "read", to).await;
+        let expected = json!({ "total": left, "kinds": kinds(left), "more": false });
+        assert_eq!(state["unread"], expected, "{to}");
+    }
+    node.append(&json!([message("new", &["a"]), visit("new-too", &["a"])]))
+        .await;
+    assert_eq!(node.get("/v1/feeds/a").await["unread"]["total"], 1);
+    assert_eq!(node.get("/v1/feeds/b").await["unread"]["total"], 3);
+}
+
+async fn a_moved_marker_is_heard_with_its_count_by_every_client_on_every_node(bed: &Bed) {
+    let nodes = [bed.node().await, bed.node().await];
+    let v = six(&nodes[0], "a").await;
+    let mut streams = Vec::new();
+    for path in [
+        "/v1/feeds/a/live",
+        "/v1/live?feed=b&feed=a",
+        "/v1/feeds/a/live?after=0",
+    ] {
+        for node in &nodes {
+            let mut stream = Stream::open(&node.http, &node.url(path), None).await;
+            stream.caught_up().await;
+            streams.push(stream);
+        }
+    }
+    let url = nodes[0].url("/v1/feeds/other/live");
+    let mut bystander = Stream::open(&nodes[0].http, &url, None).await;
+    bystander.caught_up().await;
+    for (index, (marker, to)) in [
+        ("read", &v[1]),
+        ("seen", &v[5]),
+        ("read", &v[3]),
+        ("read", &v[5]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let state = mark(&nodes[index % 2], "a", marker, to).await;
+        for stream in &mut streams {
+            let event = stream.next_of(&["marker"]).await;
+            assert_eq!((event.id, &event.data["feed"]), (None, &json!("a")));
+            assert_eq!(event.data["markers"], state["markers"]);
+            assert_eq!(event.data["unread"], state["unread"]);
+        }
+    }
+    // Whoever follows another feed hears nothing of it.
+    nodes[0].append(&visit("x", &["other"])).await;
+    assert_eq!(bystander.next_of(&["marker", "entry"]).await.name, "entry");
+}
+
+/// What a client shows: the last `marker`, and the `notify` events above it.
+#[derive(Default)]
+struct Badge {
+    marked: Value,
+    above: Vec<String>,
+}
+
+impl Badge {
+    /// Reads until entry `last` and a marker at `read` have come.
+    async fn follow(&mut self, stream: &mut Stream, last: &str, read: &str) {
+        let mut seen_last = false;
+        while !seen_last || self.marked["markers"]["read"] != read {
+            let event = stream.next_of(&["marker", "notify"]).await;
+            if event.name == "marker" {
+                self.marked = event.data;
+            } else {
+                seen_last |= event.data["id"] == last;
+                self.above.push(event.id.expect("an entry's version"));
+            }
+        }
+    }
+
+    fn shown(&self) -> usize {
+        let marked = text(&self.marked["version"]);
+        let above = self
+            .above
+            .iter()
+            .filter(|&version| *version > marked)
+            .count();
+        self.marked["unread"]["total"].as_u64().expect("a count") as usize + above
+    }
+}
+
+async fn a_badge_kept_from_a_stream_does_not_drift(bed: &Bed) {
+    let nodes = [Arc::new(bed.node().await), Arc::new(bed.node().await)];
+    nodes[0].append(&visits("old", 3, &["a"])).await;
+    let mut clients = Vec::new();
+    for node in &nodes {
+        let url = node.url("/v1/feeds/a/live?after=0");
+        clients.push((Badge::default(), Stream::open(&node.http, &url, None).await));
+    }
+    for round in 0..10 {
+        // Messages arrive through one node while they are being read through the other.
+        let writer = tokio::spawn({
+            let node = Arc::clone(&nodes[round % 2]);
+            async move {
+                for index in 0..10 {
+                    node.append(&message(&format!("m{round}-{index}"), &["a"]))
+                        .await;
+                }
+            }
+        });
+        let reader = &nodes[(round + 1) % 2];
+        let mut read = text(&reader.get("/v1/feeds/a").await["latest"]);
+        for _ in 0..5 {
+            mark(reader, "a", "read", &read).await;
+            read = text(&reader.get("/v1/feeds/a").await["latest"]);
+        }
+        mark(reader, "a", "read", &read).await;
+        writer.await.expect("no panic");
+        let unread = reader.get("/v1/feeds/a").await["unread"]["total"].clone();
+        for (badge, stream) in &mut clients {
+            badge.follow(stream, &format!("m{round}-9"), &read).await;
+            assert_eq!(json!(badge.shown()), unread, "round {round}");
+        }
+    }
+}

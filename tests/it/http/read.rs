@@ -1,0 +1,382 @@
+//! Heads and pages, of one feed and merged; health.
+
+use serde_json::{Value, json};
+
+use super::{column, items, message, visit, visits};
+use crate::{
+    bed::{Answer, Bed, Served, text},
+    gate::Gate,
+};
+
+crate::on_every_engine!(
+    a_head_tells_version_latest_unread_and_markers,
+    the_link_header_leads_newest_first_through_all_of_history,
+    the_link_header_leads_oldest_first_through_all_and_then_version_goes_on,
+    a_page_lies_between_its_bounds,
+    pages_that_never_change_can_be_cached_and_others_not,
+    a_page_of_one_kind_holds_that_kind_only,
+    merged_pages_show_an_event_once_and_name_its_feeds,
+    a_merged_page_and_its_link_keep_the_feeds_asked_for,
+    health_is_told_and_readiness_depends_on_the_store,
+);
+
+async fn a_head_tells_version_latest_unread_and_markers(bed: &Bed) {
+    let node = bed.node().await;
+    let empty = node.get("/v1/feeds/user:42").await;
+    let version = text(&empty["version"]);
+    let expected = json!({ "feed": "user:42", "version": version, "latest": null,
+                           "unread": { "total": 0, "kinds": {}, "more": false },
+                           "markers": { "read": null, "seen": null } });
+    assert_eq!(empty, expected);
+    let events = json!([
+        message("m1", &["user:42"]),
+        message("m2", &["user:42"]),
+        visit("v", &["user:42", "x"])
+    ]);
+    let appended = node.append(&events).await;
+    let head = node.send("GET", "/v1/feeds/user%3A42", &[]).await;
+    assert_eq!(head.header("cache-control"), Some("no-store"));
+    let head = head.json();
+    let latest = &appended[2]["version"];
+    assert!(text(&head["version"]) > text(latest) && text(latest) > version);
+    let expected = json!({ "feed": "user:42", "version": head["version"], "latest": latest,
+                           "unread": { "total": 2, "kinds": { "message": 2 }, "more": false },
+                           "markers": { "read": null, "seen": null } });
+    assert_eq!(head, expected);
+    assert_eq!(node.get("/v1/feeds/x").await["unread"]["total"], 0);
+}
+
+/// The target of a page's `Link: <…>; rel="next"`.
+fn next_link(page: &Answer) -> Option<String> {
+    let link = page.header("link")?;
+    let target = link
+        .strip_prefix('<')
+        .and_then(|link| link.strip_suffix(r#">; rel="next""#));
+    Some(target.expect("a link to the next page").to_owned())
+}
+
+/// Follows `Link` verbatim from `path` on; the pages. `next` must be null exactly where there is no link.
+async fn follow_links(node: &Served, path: &str) -> Vec<Value> {
+    let (mut pages, mut next) = (Vec::new(), Some(path.to_owned()));
+    while let Some(path) = next {
+        let page = node.send("GET", &path, &[]).await;
+        assert_eq!(page.status, 200, "{path}");
+        next = next_link(&page);
+        let page = page.json();
+        assert_eq!(page["next"].is_null(), next.is_none());
+        pages.push(page);
+    }
+    pages
+}
+
+fn entries(pages: &[Value]) -> Vec<Value> {
+    pages
+        .iter()
+        .flat_map(|page| items(&page["entries"]))
+        .cloned()
+        .collect()
+}
+
+async fn the_link_header_leads_newest_first_through_all_of_history(bed: &Bed) {
+    let node = bed.node().await;
+    let appended = node.append(&visits("e", 23, &["user:42"])).await;
+    let mut expected = column(items(&appended), "version");
+    expected.reverse();
+    let now = node.version("user:42").await;
+    node.append(&visits("later", 3, &["user:42"])).await;
+    let pages = follow_links(
+        &node,
+        &format!("/v1/feeds/user:42/entries?until={now}&limit=5"),
+    )
+    .await;
+    assert_eq!(pages.len(), 5);
+    assert_eq!(column(&entries(&pages), "version"), expected);
+    for page in &pages {
+        assert_eq!(
+            (&page["feed"], &page["version"]),
+            (&json!("user:42"), &json!(now))
+        );
+        let last = items(&page["entries"]).last().expect("entries");
+        assert!(page["next"].is_null() || page["next"] == last["version"]);
+    }
+    // Without bounds: all there is, as of the first page's vN.
+    let pages = follow_links(&node, "/v1/feeds/user:42/entries?limit=10").await;
+    assert_eq!(entries(&pages).len(), 26);
+    assert!(text(&pages[0]["version"]) > now);
+    // 50 to a page if not said, and a page that holds the last entry has no next one.
+    assert_eq!(
+        follow_links(&node, "/v1/feeds/user:42/entries").await.len(),
+        1
+    );
+    assert_eq!(
+        follow_links(&node, "/v1/feeds/user:42/entries?limit=26")
+            .await
+            .len(),
+        1
+    );
+    node.append(&visits("more", 25, &["user:42"])).await;
+    let pages = follow_links(&node, "/v1/feeds/user:42/entries").await;
+    let sizes: Vec<_> = pages
+        .iter()
+        .map(|page| items(&page["entries"]).len())
+        .collect();
+    assert_eq!(sizes, [50, 1]);
+}
+
+async fn the_link_header_leads_oldest_first_through_all_and_then_version_goes_on(bed: &Bed) {
+    let node = bed.node().await;
+    let appended = node.append(&visits("e", 23, &["a"])).await;
+    let expected = column(items(&appended), "version");
+    let pages = follow_links(&node, "/v1/feeds/a/entries?after=0&limit=7").await;
+    assert_eq!(pages.len(), 4);
+    assert_eq!(column(&entries(&pages), "version"), expected);
+    let last = pages.last().expect("a page");
+    let mut after = text(&last["version"]);
+    assert!(expected.last() < Some(&after));
+    for index in 0..3 {
+        let path = format!("/v1/feeds/a/entries?after={after}");
+        let page = node.get(&path).await;
+        assert_eq!(
+            (&page["entries"], &page["next"]),
+            (&json!([]), &json!(null))
+        );
+        let answer = node.append(&visit(&format!("later{index}"), &["a"])).await;
+        // From the page that was empty, or from the one before: nothing is missed, nothing comes twice.
+        for after in [&after, &text(&page["version"])] {
+            let page = node
+                .get(&format!("/v1/feeds/a/entries?after={after}"))
+                .await;
+            assert_eq!(
+                column(items(&page["entries"]), "version"),
+                [text(&answer["version"])]
+            );
+        }
+        after = text(&node.get(&path).await["version"]);
+    }
+}
+
+async fn a_page_lies_between_its_bounds(bed: &Bed) {
+    let node = bed.node().await;
+    let appended = node.append(&visits("e", 10, &["a"])).await;
+    let v = column(items(&appended), "version");
+    let now = node.version("a").await;
+    // Live from a page's version gives what the page has not, so it lies below an exclusive bound.
+    let bound: newsfeed::version::Version = v[3].parse().expect("a version");
+    let below = bound.before().to_string();
+    // The query, the entries (by number) and the version of its page.
+    let cases: Vec<(String, Vec<usize>, Option<&String>)> = vec![
+        (format!("until={}", v[3]), vec![3, 2, 1, 0], Some(&v[3])),
+        (format!("before={}", v[3]), vec![2, 1, 0], Some(&below)),
+        (
+            format!("until={now}&before={}", v[2]),
+            vec![1, 0],
+            Some(&now),
+        ),
+        (
+            format!("until={}&before={}", v[1], v[4]),
+            vec![1, 0],
+            Some(&v[1]),
+        ),
+        (format!("after={}", v[7]), vec![8, 9], None),
+        (
+            format!("after={}&until={}", v[6], v[8]),
+            vec![7, 8],
+            Some(&v[8]),
+        ),
+        (
+            format!("after={}&until={}", v[6], v[6]),
+            vec![],
+            Some(&v[6]),
+        ),
+        (
+            format!("after={}&until={}", v[6], v[2]),
+            vec![],
+            Some(&v[2]),
+        ),
+        (format!("until={now}&limit=2"), vec![9, 8], Some(&now)),
+        ("after=0&limit=1".into(), vec![0], None),
+        ("until=0".into(), vec![], None),
+        ("before=0".into(), vec![], None),
+    ];
+    for (query, expected, version) in cases {
+        let page = node.get(&format!("/v1/feeds/a/entries?{query}")).await;
+        let found = column(items(&page["entries"]), "version");
+        let expected: Vec<_> = expected.into_iter().map(|index| v[index].clone()).collect();
+        assert_eq!(found, expected, "{query}");
+        if let Some(version) = version {
+            assert_eq!(page["version"], json!(version), "{query}");
+        }
+    }
+}
+
+async fn pages_that_never_change_can_be_cached_and_others_not(bed: &Bed) {
+    let node = bed.node().await;
+    let appended = node.append(&visits("e", 5, &["a", "b"])).await;
+    let third = text(&appended[2]["version"]);
+    let now = node.version("a").await;
+    for pages in [
+        "/v1/feeds/a/entries?limit=2",
+        "/v1/entries?feed=b&feed=a&limit=2",
+    ] {
+        for bound in [
+            format!("until={now}"),
+            format!("before={third}"),
+            format!("after=0&until={third}"),
+        ] {
+            let path = format!("{pages}&{bound}");
+            let page = node.send("GET", &path, &[]).await;
+            let etag = page.header("etag").expect("an ETag").to_owned();
+            assert!(
+                etag.starts_with('"') && etag.ends_with('"') && etag.len() > 2,
+                "{etag}"
+            );
+            let cached = Some("private, max-age=86400, immutable");
+            assert_eq!(page.header("cache-control"), cached, "{path}");
+            // What comes later does not change it.
+            node.append(&json!({ "kind": "visit", "feeds": ["a", "b"] }))
+                .await;
+            let again = node.send("GET", &path, &[]).await;
+            assert_eq!(
+                (&again.body, again.header("etag")),
+                (&page.body, Some(&*etag))
+            );
+            for known in [
+                etag.clone(),
+                format!("\"other\", {etag}"),
+                format!("W/{etag}"),
+                "*".into(),
+            ] {
+                let answer = node.send("GET", &path, &[("if-none-match", &known)]).await;
+                assert_eq!(
+                    (answer.status, &answer.body[..]),
+                    (304, &b""[..]),
+                    "{known}"
+                );
+                assert_eq!(answer.header("etag"), Some(&*etag));
+                assert_eq!(answer.header("cache-control"), cached);
+            }
+            let answer = node
+                .send("GET", &path, &[("if-none-match", "\"other\"")])
+                .await;
+            assert_eq!((answer.status, answer.body), (200, page.body));
+        }
+        for path in [
+            pages.to_owned(),
+            format!("{pages}&after=0"),
+            format!("{pages}&after={now}&wait=0"),
+        ] {
+            let page = node.send("GET", &path, &[("if-none-match", "*")]).await;
+            assert_eq!((page.status, page.header("etag")), (200, None), "{path}");
+            assert_eq!(page.header("cache-control"), Some("no-store"), "{path}");
+        }
+    }
+}
+
+async fn a_page_of_one_kind_holds_that_kind_only(bed: &Bed) {
+    let node = bed.node().await;
+    let event = |index: usize| match index % 3 {
+        0 => message(&format!("e{index}"), &["a"]),
+        _ => visit(&format!("e{index}"), &["a"]),
+    };
+    let events: Value = (0..30).map(event).collect();
+    node.append(&events).await;
+    let pages = follow_links(&node, "/v1/feeds/a/entries?kind=message&limit=4").await;
+    let expected: Vec<_> = (0..30)
+        .rev()
+        .filter(|i| i % 3 == 0)
+        .map(|i| format!("e{i}"))
+        .collect();
+    assert_eq!(column(&entries(&pages), "id"), expected);
+    assert!(
+        entries(&pages)
+            .iter()
+            .all(|entry| entry["kind"] == "message")
+    );
+    let none = follow_links(&node, "/v1/feeds/a/entries?kind=other").await;
+    assert!(entries(&none).is_empty());
+}
+
+async fn merged_pages_show_an_event_once_and_name_its_feeds(bed: &Bed) {
+    let node = bed.node().await;
+    let places: [&[&str]; 6] = [
+        &["a"],
+        &["b", "a"],
+        &["c"],
+        &["c", "x"],
+        &["a", "b", "c", "x"],
+        &["x"],
+    ];
+    let events: Value = (0..6).map(|i| visit(&format!("e{i}"), places[i])).collect();
+    let appended = node.append(&events).await;
+    let pages = follow_links(
+        &node,
+        "/v1/entries?feed=b&feed=c&feed=a&feed=never&after=0&limit=2",
+    )
+    .await;
+    let entries = entries(&pages);
+    // The order of the request decides which feed is named first.
+    let expected = [
+        ("e0", "a", json!(null)),
+        ("e1", "b", json!(["b", "a"])),
+        ("e2", "c", json!(null)),
+        ("e3", "c", json!(null)),
+        ("e4", "b", json!(["b", "c", "a"])),
+    ];
+    assert_eq!(entries.len(), expected.len());
+    for (index, (id, feed, feeds)) in expected.into_iter().enumerate() {
+        let entry = &entries[index];
+        assert_eq!((&entry["id"], &entry["feed"]), (&json!(id), &json!(feed)));
+        assert_eq!(
+            (&entry["feeds"], entry.get("feeds").is_some()),
+            (&feeds, !feeds.is_null())
+        );
+        assert_eq!(entry["version"], appended[index]["version"]);
+    }
+    let newest = follow_links(&node, "/v1/entries?feed=b&feed=c&feed=a&limit=2").await;
+    let mut reversed = self::entries(&newest);
+    reversed.reverse();
+    assert_eq!(reversed, entries);
+}
+
+async fn a_merged_page_and_its_link_keep_the_feeds_asked_for(bed: &Bed) {
+    let node = bed.node().await;
+    node.append(&visits("e", 4, &["user:1", "chat~2"])).await;
+    // A repeated feed counts once; one feed is enough, a hundred are not too many.
+    let page = node
+        .get("/v1/entries?feed=user:1&feed=chat~2&feed=user%3A1")
+        .await;
+    assert_eq!(page["feeds"], json!(["user:1", "chat~2"]));
+    assert_eq!(items(&page["entries"]).len(), 4);
+    let one = follow_links(&node, "/v1/entries?limit=1&feed=chat~2&kind=visit").await;
+    assert_eq!(one.len(), 4);
+    assert!(one.iter().all(|page| page["feeds"] == json!(["chat~2"])));
+    let many: String = (0..99).map(|index| format!("feed=f{index}&")).collect();
+    let pages = follow_links(
+        &node,
+        &format!("/v1/entries?{many}feed=user:1&after=0&limit=3"),
+    )
+    .await;
+    assert_eq!(column(&entries(&pages), "id"), ["e0", "e1", "e2", "e3"]);
+    assert!(pages.iter().all(|page| items(&page["feeds"]).len() == 100));
+}
+
+async fn health_is_told_and_readiness_depends_on_the_store(bed: &Bed) {
+    let gate = Gate::before(bed.store());
+    let node = bed.node_on(gate.clone()).await;
+    for down in [false, true, false] {
+        gate.fail(down);
+        assert_eq!(node.get("/healthz").await, json!({ "status": "ok" }));
+        let ready = node.send("GET", "/readyz", &[]).await;
+        let head = node.send("GET", "/v1/feeds/a", &[]).await;
+        if down {
+            ready.problem(503, "store_unavailable").expect("not ready");
+            head.problem(503, "store_unavailable").expect("no answer");
+        } else {
+            assert_eq!(
+                (ready.status, ready.json()),
+                (200, json!({ "status": "ready" }))
+            );
+            assert_eq!(head.status, 200);
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Bad input and limits: each has its documented answer, changes nothing, and the service goes on.
+
+mod events;
+mod load;
+mod requests;
+mod sizes;
+mod slow;
+
+use serde_json::{Value, json};
+
+use crate::{bed::Served, raw};
+
+/// The feed that everything refused names.
+const UNTOUCHED: &str = "untouched";
+
+/// A version that no store reaches.
+const AHEAD: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+
+/// A request and the problem it must be answered with.
+struct Case {
+    what: String,
+    request: Vec<u8>,
+    status: u16,
+    code: &'static str,
+    /// Extensions of the problem; null for one that must be absent.
+    with: Value,
+}
+
+impl Case {
+    fn new(status: u16, code: &'static str, method: &str, path: &str) -> Self {
+        Self::body(status, code, method, path, &[], b"")
+    }
+
+    fn body(
+        status: u16,
+        code: &'static str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Self {
+        let start = String::from_utf8_lossy(&body[..body.len().min(200)]);
+        Self {
+            what: format!("{method} {path} {start}"),
+            request: raw::request(method, path, headers, body),
+            status,
+            code,
+            with: json!({}),
+        }
+    }
+
+    fn with(mut self, with: Value) -> Self {
+        self.with = with;
+        self
+    }
+}
+
+/// Every case is answered as it must be, and after each the service answers and nothing was appended.
+async fn refused(node: &Served, cases: Vec<Case>) {
+    let mut wrong = Vec::new();
+    for case in &cases {
+        if let Err(error) = check(node, case).await {
+            wrong.push(format!("{}\n    {error}", case.what));
+        }
+        let head = node.get(&format!("/v1/feeds/{UNTOUCHED}")).await;
+        if head["latest"] != Value::Null || head["unread"]["total"] != 0 {
+            panic!("{} appended: {head}", case.what);
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
+}
+
+async fn check(node: &Served, case: &Case) -> Result<(), String> {
+    let answer = raw::exchange(node.address, &case.request).await;
+    let problem = answer.problem(case.status, case.code)?;
+    for (name, value) in case.with.as_object().into_iter().flatten() {
+        if problem[name] != *value {
+            return Err(format!("expected {name} {value} in {problem}"));
+        }
+    }
+    Ok(())
+}
+
+/// The service does its work: an event with this id is new, and is stored.
+async fn appends(node: &Served, id: &str) {
+    let event = json!({ "id": id, "kind": "visit", "feeds": ["goes-on"] });
+    assert_eq!(node.append(&event).await["status"], "appended");
+    assert_eq!(
+        node.get("/v1/feeds/goes-on/entries?limit=1").await["entries"][0]["id"],
+        id
+    );
+}

@@ -1,0 +1,164 @@
+//! Clients that are slow or fall silent. Time passes only where everybody waits: the clock of the test leaps.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
+
+use super::{JSON, NDJSON, UNTOUCHED, appends};
+use crate::{
+    bed::{Bed, Served},
+    raw,
+};
+
+crate::on_every_engine!(in one thread:
+    a_body_that_stalls_is_answered_after_ten_seconds_of_silence,
+    a_slow_body_may_take_its_time_while_bytes_come_but_not_for_ever,
+    lines_that_stall_end_the_answer_after_those_that_came,
+    a_client_that_never_sends_a_whole_head_is_cut_off,
+);
+
+const STALL: Duration = Duration::from_secs(10);
+
+async fn send(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).await.expect("the server listens");
+}
+
+fn body() -> Vec<u8> {
+    json!({ "id": "slow", "kind": "visit", "feeds": [UNTOUCHED] })
+        .to_string()
+        .into_bytes()
+}
+
+/// Lets the clock go on; nothing has been appended.
+async fn untouched(node: &Served) {
+    tokio::time::resume();
+    assert_eq!(
+        node.get(&format!("/v1/feeds/{UNTOUCHED}")).await["latest"],
+        Value::Null
+    );
+}
+
+async fn a_body_that_stalls_is_answered_after_ten_seconds_of_silence(bed: &Bed) {
+    let node = bed.node().await;
+    for (method, path) in [
+        ("POST", "/v1/events"),
+        ("POST", "/v1/transient"),
+        ("PUT", "/v1/feeds/untouched/markers/read"),
+    ] {
+        for sent in [0, 10] {
+            let body = body();
+            let request = raw::request(method, path, &[JSON], &body);
+            let mut stream = raw::connect(node.address).await;
+            send(&mut stream, &request[..request.len() - body.len() + sent]).await;
+            tokio::time::pause();
+            let silent = Instant::now();
+            let answer = raw::answer(&mut stream).await;
+            assert!(silent.elapsed() >= STALL);
+            answer.problem(408, "body_timeout").expect(path);
+            untouched(&node).await;
+        }
+    }
+    appends(&node, "slow").await;
+}
+
+async fn a_slow_body_may_take_its_time_while_bytes_come_but_not_for_ever(bed: &Bed) {
+    let node = bed.node().await;
+    let head = raw::head(
+        "POST",
+        "/v1/events",
+        &[JSON, ("transfer-encoding", "chunked")],
+    );
+    let mut stream = raw::connect(node.address).await;
+    send(&mut stream, &head).await;
+    tokio::time::pause();
+    let event = json!({ "id": "drips", "kind": "visit", "feeds": ["drips"] }).to_string();
+    for part in event.as_bytes().chunks(event.len() / 5 + 1) {
+        tokio::time::sleep(STALL - Duration::from_secs(1)).await;
+        send(&mut stream, &raw::chunk(part)).await;
+    }
+    send(&mut stream, &raw::chunk(b"")).await;
+    let answer = raw::answer(&mut stream).await;
+    tokio::time::resume();
+    assert_eq!(
+        (answer.status, &answer.json()["status"]),
+        (200, &json!("appended"))
+    );
+    assert_eq!(node.all("drips").await.len(), 1);
+
+    let mut stream = raw::connect(node.address).await;
+    send(&mut stream, &head).await;
+    tokio::time::pause();
+    let began = Instant::now();
+    let (mut reader, mut writer) = stream.split();
+    let drip = async {
+        loop {
+            tokio::time::sleep(STALL / 2).await;
+            if writer.write_all(&raw::chunk(b" ")).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let answer = tokio::select! {
+        () = drip => unreachable!("it drips for ever"),
+        answer = raw::answer(&mut reader) => answer,
+    };
+    answer.problem(408, "body_timeout").expect("an end to it");
+    assert!(began.elapsed() >= Duration::from_secs(60));
+    untouched(&node).await;
+    appends(&node, "after").await;
+}
+
+async fn lines_that_stall_end_the_answer_after_those_that_came(bed: &Bed) {
+    let node = bed.node().await;
+    for (round, cut) in [0, 20].into_iter().enumerate() {
+        let whole = json!({ "kind": "visit", "feeds": ["lines"] }).to_string();
+        let half = &body()[..cut];
+        let mut stream = raw::connect(node.address).await;
+        let headers = [NDJSON, ("transfer-encoding", "chunked")];
+        send(&mut stream, &raw::head("POST", "/v1/events", &headers)).await;
+        let lines = [whole.as_bytes(), b"\n", half].concat();
+        send(&mut stream, &raw::chunk(&lines)).await;
+        tokio::time::pause();
+        let silent = Instant::now();
+        let answer = raw::answer(&mut stream).await;
+        assert!(silent.elapsed() >= STALL);
+        untouched(&node).await;
+        let lines: Vec<Value> = String::from_utf8_lossy(&answer.body)
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert_eq!(lines[0]["status"], "appended");
+        assert_eq!(
+            (&lines[1]["index"], &lines[1]["status"]),
+            (&json!(1), &json!("rejected"))
+        );
+        assert_eq!(lines[1]["error"]["code"], "body_timeout");
+        assert_eq!(node.all("lines").await.len(), round + 1);
+    }
+    appends(&node, "slow").await;
+}
+
+async fn a_client_that_never_sends_a_whole_head_is_cut_off(bed: &Bed) {
+    let node = bed.node().await;
+    let heads: [&[u8]; 6] = [
+        b"",
+        // As an HTTP/2 client would begin, or a POST.
+        b"P",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /v1/feeds/untouched HT",
+        b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: test\r\n",
+        // One request is answered, another never comes.
+        b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: test\r\n\r\n",
+    ];
+    for head in heads {
+        let mut stream = raw::connect(node.address).await;
+        send(&mut stream, head).await;
+        tokio::time::pause();
+        // All that is asked for is an end.
+        raw::drain(&mut stream).await;
+        untouched(&node).await;
+    }
+    appends(&node, "after").await;
+}

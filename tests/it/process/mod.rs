@@ -1,0 +1,128 @@
+//! The real binary as a process of its own: killed, stopped, refused, fed with real input. On the embedded engine, whose
+//! folder and wall clock these tests need.
+
+mod clients;
+mod crash;
+mod load;
+mod stop;
+
+use std::{
+    path::Path,
+    process::{ExitStatus, Output, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    time::timeout,
+};
+
+use crate::bed::{Api, text};
+
+/// Far more than a process needs to start, stop or do its work.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// `newsfeed` with `args`; killed when its handle is dropped.
+fn newsfeed(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_newsfeed"));
+    command
+        .args(args)
+        .env("NEWSFEED_LOG", "warn")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// What `newsfeed` with `args` says, which must end by itself.
+async fn run(args: &[&str]) -> Output {
+    let output = timeout(PATIENCE, newsfeed(args).output()).await;
+    output.expect("it ends by itself").expect("it runs")
+}
+
+/// What a command that must fail says on stderr.
+async fn failure(args: &[&str]) -> String {
+    let Output { status, stderr, .. } = run(args).await;
+    let stderr = String::from_utf8(stderr).expect("text");
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    stderr
+}
+
+/// `newsfeed serve` on a free port; killed when dropped.
+struct Process {
+    child: Child,
+    api: Api,
+}
+
+impl Process {
+    async fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[]).await
+    }
+
+    async fn start_with(folder: &Path, args: &[&str]) -> Self {
+        let folder = folder.to_str().expect("a UTF-8 path");
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--data", folder];
+        let mut child = newsfeed(&[&serve, args].concat())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = child.stdout.take().expect("piped");
+        let mut lines = BufReader::new(stdout).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await;
+        let line = line.expect("the service starts").expect("a line of text");
+        let line = line.expect("a line before the end");
+        let base = line.strip_prefix("newsfeed is listening on ");
+        let base = base.expect("the promised line").to_owned();
+        Self {
+            child,
+            api: Api::at(base),
+        }
+    }
+
+    /// As a power cut or the kernel would: nothing in the process gets to run.
+    async fn kill(mut self) {
+        self.child.kill().await.expect("killed and reaped");
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.id().expect("it runs");
+        let pid = Pid::from_raw(id.cast_signed()).expect("not 0");
+        kill_process(pid, signal).expect("signalled");
+    }
+
+    async fn exited(mut self) -> ExitStatus {
+        let status = timeout(PATIENCE, self.child.wait()).await;
+        status.expect("the process ends").expect("reaped")
+    }
+
+    async fn stop(self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.exited().await.code(), Some(0));
+    }
+}
+
+/// An entry by id and version: `(version, id)`.
+type Place = (String, String);
+
+fn place(entry: &Value) -> Place {
+    (text(&entry["version"]), text(&entry["id"]))
+}
+
+/// Names the first difference, where printing thousands of entries would tell nobody anything.
+fn assert_same(got: &[Place], wanted: &[Place], what: &str) {
+    let differ = got
+        .iter()
+        .zip(wanted)
+        .position(|(got, wanted)| got != wanted);
+    let differ = differ.unwrap_or(got.len().min(wanted.len()));
+    assert!(
+        got == wanted,
+        "{what}: {} entries where {} are wanted; number {differ} is {:?} where {:?} is wanted",
+        got.len(),
+        wanted.len(),
+        got.get(differ),
+        wanted.get(differ),
+    );
+}
