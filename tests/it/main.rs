@@ -2,13 +2,23 @@
 //! [`on_every_engine!`].
 
 mod bed;
+mod commits;
 mod contract;
 #[cfg(feature = "fdb")]
 mod fdb_cluster;
+mod follow;
 mod foundationdb;
 mod gate;
 mod http;
 mod limits;
+mod load;
+mod model;
+mod openapi;
+mod paging;
 mod process;
+mod races;
 mod raw;
+mod resume;
 mod sse;
+mod stores;
+mod twins;

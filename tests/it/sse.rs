@@ -16,8 +16,8 @@ pub struct Event {
 }
 
 pub struct Stream {
-    bytes:
-        std::pin::Pin<Box<dyn futures_util::Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
+    /// `None` for a broken connection.
+    bytes: std::pin::Pin<Box<dyn futures_util::Stream<Item = Option<bytes::Bytes>> + Send>>,
     buffer: Vec<u8>,
     /// What `Last-Event-ID` would be.
     pub last_id: Option<String>,
@@ -43,10 +43,20 @@ impl Stream {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Ok(Self {
-            bytes: Box::pin(response.bytes_stream()),
-            buffer: Vec::new(),
             last_id: last_event_id.map(str::to_owned),
+            ..Self::over(response.bytes_stream())
         })
+    }
+
+    /// Over the body of an answer, however it is read.
+    pub fn over<E: 'static>(
+        bytes: impl futures_util::Stream<Item = Result<bytes::Bytes, E>> + Send + 'static,
+    ) -> Self {
+        Self {
+            bytes: Box::pin(bytes.map(Result::ok)),
+            buffer: Vec::new(),
+            last_id: None,
+        }
     }
 
     /// The next event; `None` at the end of the stream.
@@ -62,15 +72,15 @@ impl Stream {
     /// The next block as it is, without the empty line that ends it.
     pub async fn block(&mut self) -> Option<String> {
         loop {
-            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+            if let Some(end) = memchr::memmem::find(&self.buffer, b"\n\n") {
                 let mut block: Vec<u8> = self.buffer.drain(..end + 2).collect();
                 block.truncate(end);
                 return Some(String::from_utf8(block).expect("UTF-8"));
             }
             let chunk = tokio::time::timeout(SILENCE_MAX, self.bytes.next());
             match chunk.await.expect("an idle stream has its heartbeat") {
-                Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
-                Some(Err(_)) | None => return None,
+                Some(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
+                Some(None) | None => return None,
             }
         }
     }

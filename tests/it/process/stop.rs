@@ -99,7 +99,8 @@ impl HalfSent {
 
 /// An NDJSON request whose lines the test sends and reads one by one.
 struct Lines {
-    body: mpsc::Sender<String>,
+    /// Keeps the request open.
+    _body: mpsc::Sender<String>,
     answers: reqwest::Response,
 }
 
@@ -115,7 +116,10 @@ impl Lines {
         let request = request.header("content-type", "application/x-ndjson");
         let request = request.body(Body::wrap_stream(lines));
         let answers = request.send().await.expect("an answer");
-        Self { body, answers }
+        Self {
+            _body: body,
+            answers,
+        }
     }
 
     async fn answer(&mut self) -> Value {

@@ -1,0 +1,287 @@
+//! The plain model: what was committed, and from that, by the rule as it is promised and nothing else, what every
+//! reader must see; and readers held against it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use newsfeed::{
+    feed::{Feeds, Order, PageEntry, PageQuery},
+    store::keys::Keys,
+    types::{Delivery, Entry, FeedName, Kind},
+    version::Version,
+};
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config, TestRunner},
+};
+
+/// How long anything awaited may take before the test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits for what must come.
+pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    let outcome = tokio::time::timeout(PATIENCE, future).await;
+    outcome.expect("what must come comes")
+}
+
+/// One commit of an event.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    pub version: Version,
+    pub id: String,
+    pub kind: String,
+    pub feeds: Vec<FeedName>,
+    pub data: String,
+    /// Time of the snapshot it was planned on; 0: unknown.
+    pub read_at: u64,
+}
+
+/// An entry as a reader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    pub version: Version,
+    pub id: String,
+    pub kind: String,
+    pub data: String,
+    /// Those of the reader's feeds that hold it, in the reader's order.
+    pub feeds: Vec<FeedName>,
+}
+
+/// All commits, in commit order.
+#[derive(Debug, Default)]
+pub struct Model(pub Vec<Commit>);
+
+impl Model {
+    /// Whether `commit` is invisible in `feed`: the same id stands there at an earlier version that its snapshot did not
+    /// show, less than 5 s before it, in the same epoch.
+    pub fn is_twin(&self, commit: &Commit, feed: &FeedName) -> bool {
+        let version = commit.version;
+        self.0.iter().any(|first| {
+            first.id == commit.id
+                && first.feeds.contains(feed)
+                && first.version < version
+                && first.version.epoch() == version.epoch()
+                && first.version.time() > commit.read_at
+                && version.time() - first.version.time() < 5_000_000
+        })
+    }
+
+    /// The feeds merged, oldest first.
+    pub fn merged(&self, feeds: &[FeedName]) -> Vec<Shown> {
+        let shown = |commit: &Commit| Shown {
+            version: commit.version,
+            id: commit.id.clone(),
+            kind: commit.kind.clone(),
+            data: commit.data.clone(),
+            feeds: feeds
+                .iter()
+                .filter(|feed| commit.feeds.contains(feed) && !self.is_twin(commit, feed))
+                .cloned()
+                .collect(),
+        };
+        self.0
+            .iter()
+            .map(shown)
+            .filter(|shown| !shown.feeds.is_empty())
+            .collect()
+    }
+
+    /// What a page must draw from, in its order.
+    fn selected(&self, query: &PageQuery) -> Vec<Shown> {
+        let mut all = self.merged(&query.feeds);
+        let kind = query.kind.as_ref().map(Kind::as_str);
+        all.retain(|shown| kind.is_none_or(|kind| shown.kind == kind));
+        match query.order {
+            Order::NewestFirst { until, before } => {
+                all.retain(|shown| {
+                    until.is_none_or(|until| shown.version <= until)
+                        && before.is_none_or(|before| shown.version < before)
+                });
+                all.reverse();
+            }
+            Order::OldestFirst { after, until } => all.retain(|shown| {
+                shown.version > after && until.is_none_or(|until| shown.version <= until)
+            }),
+        }
+        all
+    }
+
+    /// Unread of each kind in `feed` above the marker.
+    pub fn unread(&self, feed: &FeedName, read: Option<Version>) -> BTreeMap<String, usize> {
+        let mut kinds = BTreeMap::new();
+        for shown in self.merged(std::slice::from_ref(feed)) {
+            if delivery(&shown.kind) == Delivery::Notify && Some(shown.version) > read {
+                *kinds.entry(shown.kind).or_default() += 1;
+            }
+        }
+        kinds
+    }
+
+    /// Every place a page or a stream can begin or end: at each commit, and right before it.
+    pub fn cuts(&self) -> BTreeSet<Version> {
+        let around = |commit: &Commit| [commit.version.before(), commit.version];
+        self.0.iter().flat_map(around).collect()
+    }
+}
+
+/// What the default configuration makes of a kind; `call` is one more that notifies.
+pub fn delivery(kind: &str) -> Delivery {
+    match kind {
+        "message" | "call" => Delivery::Notify,
+        _ => Delivery::Feed,
+    }
+}
+
+pub fn feed_name(name: &str) -> FeedName {
+    name.parse().expect("a feed name")
+}
+
+/// Three feeds nobody used before: two in one partition of the log, one in another.
+pub fn fresh_feeds(keys: &Keys, name: &str) -> [FeedName; 3] {
+    let mut names = (0..).map(|number| feed_name(&format!("{name}.{number}")));
+    let first = names.next().expect("endless");
+    let mut find = |same: bool| {
+        names
+            .find(|other| (keys.partition(other) == keys.partition(&first)) == same)
+            .expect("endless")
+    };
+    [first.clone(), find(true), find(false)]
+}
+
+/// Runs `check` on random values, and once it fails on ever simpler ones.
+pub fn for_random<S: Strategy>(cases: u32, values: S, check: impl AsyncFn(S::Value)) {
+    let config = Config {
+        cases,
+        max_shrink_iters: 400,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let run = TestRunner::new(config).run(&values, |value| {
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(check(value)));
+        Ok(())
+    });
+    if let Err(error) = run {
+        panic!("{error}");
+    }
+}
+
+/// How `entry`, held by `feeds`, is seen.
+pub fn shown(entry: &Entry, feeds: Vec<FeedName>) -> Shown {
+    Shown {
+        version: entry.version,
+        id: entry.id.to_string(),
+        kind: entry.kind.to_string(),
+        data: String::from_utf8(entry.data.to_vec()).expect("JSON"),
+        feeds,
+    }
+}
+
+/// Reads one page and holds it against the model.
+pub async fn check_page(feeds: &Feeds, model: &Model, query: &PageQuery) {
+    let page = feeds.page(query).await.expect("a page");
+    let held_by = |found: &PageEntry| {
+        let feeds = found.feeds.iter().map(|&index| query.feeds[index].clone());
+        feeds.collect()
+    };
+    let entries: Vec<Shown> = page
+        .entries
+        .iter()
+        .map(|found| shown(&found.entry, held_by(found)))
+        .collect();
+    let mut expected = model.selected(query);
+    let rest = expected.split_off(query.limit.min(expected.len()));
+    assert_eq!(entries, expected, "{query:?} of {model:#?}");
+
+    let bound = match query.order {
+        Order::NewestFirst { until, before } => until.or(before.map(Version::before)),
+        Order::OldestFirst { until, .. } => until,
+    };
+    assert_eq!(page.immutable, bound.is_some(), "{query:?}");
+    match bound {
+        Some(bound) => assert_eq!(page.version, bound, "{query:?}"),
+        None => assert!(model.0.iter().all(|commit| commit.version <= page.version)),
+    }
+    match (page.next, &query.kind) {
+        (None, _) => assert_eq!(rest, [], "{query:?} stopped early: {model:#?}"),
+        (Some(next), None) => {
+            assert_eq!(Some(next), expected.last().map(|shown| shown.version));
+            assert!(
+                !rest.is_empty(),
+                "{query:?} has no next page, but says {next}"
+            );
+        }
+        // A page of one kind may end anywhere between what it shows and what it does not.
+        (Some(next), Some(_)) => {
+            let order = match query.order {
+                Order::NewestFirst { until, .. } => Order::NewestFirst {
+                    until,
+                    before: Some(next),
+                },
+                Order::OldestFirst { until, .. } => Order::OldestFirst { after: next, until },
+            };
+            let continued = PageQuery {
+                order,
+                ..query.clone()
+            };
+            assert_eq!(model.selected(&continued), rest, "{query:?}, then {next}");
+            assert_ne!(order, query.order, "{query:?} does not move on");
+        }
+    }
+}
+
+/// Reads the pages of `feeds` at every cut, in both orders, with each limit.
+pub async fn check_pages(
+    reader: &Feeds,
+    model: &Model,
+    feeds: &[FeedName],
+    limits: &[usize],
+    kind: Option<&str>,
+) {
+    let mut orders = vec![Order::NewestFirst {
+        until: None,
+        before: None,
+    }];
+    let cuts: Vec<Version> = model.cuts().into_iter().collect();
+    for (index, &cut) in cuts.iter().enumerate() {
+        // Any other, but always the same.
+        let other = Some(cuts[(index * 7 + 3) % cuts.len()]);
+        for (until, before) in [(Some(cut), None), (None, Some(cut)), (Some(cut), other)] {
+            orders.push(Order::NewestFirst { until, before });
+        }
+        for until in [None, other] {
+            orders.push(Order::OldestFirst { after: cut, until });
+        }
+    }
+    for order in orders {
+        for &limit in limits {
+            let query = PageQuery {
+                feeds: feeds.to_vec(),
+                order,
+                limit,
+                kind: kind.map(|kind| kind.parse().expect("a kind")),
+            };
+            check_page(reader, model, &query).await;
+        }
+    }
+}
+
+/// Holds a feed's latest entry and unread count against the model.
+pub async fn check_state(feeds: &Feeds, model: &Model, feed: &FeedName) {
+    let state = feeds.state(feed).await.expect("a state");
+    let visible = model.merged(std::slice::from_ref(feed));
+    assert_eq!(
+        state.latest,
+        visible.last().map(|shown| shown.version),
+        "latest of {feed}: {model:#?}"
+    );
+    let unread = model.unread(feed, state.markers.read);
+    assert_eq!(
+        (state.unread.total, &state.unread.kinds),
+        (unread.values().sum(), &unread),
+        "unread of {feed} above {:?}: {model:#?}",
+        state.markers.read
+    );
+    assert!(!state.unread.more);
+}

@@ -1,0 +1,5 @@
+//! Router, file and real answers held against each other: `openapi.yaml` is the API.
+
+mod answers;
+mod file;
+mod spec;

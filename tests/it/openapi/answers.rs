@@ -1,0 +1,480 @@
+//! Real answers of every operation, against what the file documents for their status.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::spec::Spec;
+use crate::{
+    bed::{Answer, Bed, Served, text},
+    sse::Stream,
+};
+
+crate::on_every_engine!(every_answer_is_as_the_file_documents_it);
+
+/// Statuses that no request here brings about: slow bodies have tests of their own, and nothing is to be a 500.
+const UNSEEN: [&str; 2] = ["408", "500"];
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// Holds answers against the file and remembers which it has seen.
+struct Witness<'a> {
+    spec: &'a Spec,
+    node: &'a Served,
+    seen: BTreeSet<(String, String, String)>,
+}
+
+impl Witness<'_> {
+    /// Sends a request to the operation at `template`; the answer, which is as documented.
+    async fn ask(
+        &mut self,
+        method: &str,
+        template: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let answer = self
+            .node
+            .send_body(method, path, headers, body.to_owned())
+            .await;
+        self.hold(method, template, path, &answer);
+        answer
+    }
+
+    async fn get(&mut self, template: &str, path: &str) -> Answer {
+        self.ask("GET", template, path, &[], "").await
+    }
+
+    /// An operation whose path has no parameter, with JSON.
+    async fn post(&mut self, path: &str, body: &Value) -> Answer {
+        self.ask("POST", path, path, &[JSON], &body.to_string())
+            .await
+    }
+
+    fn hold(&mut self, method: &str, template: &str, path: &str, answer: &Answer) {
+        let what = format!("{method} {path}: {}", answer.status);
+        let documented = self.documented(method, template);
+        let (key, response) = self
+            .spec
+            .response(documented, answer.status)
+            .unwrap_or_else(|| panic!("{what} is not documented"));
+        for (name, header) in response["headers"].as_object().into_iter().flatten() {
+            let header = self.spec.resolve(header);
+            match answer.header(name) {
+                // Headers are texts; the schema may speak of what they say.
+                Some(value) => {
+                    let said = match header["schema"]["type"] == "integer" {
+                        true => value
+                            .parse::<i64>()
+                            .map_or(json!(value), |number| json!(number)),
+                        false => json!(value),
+                    };
+                    self.spec
+                        .check(&header["schema"], &said)
+                        .unwrap_or_else(|error| panic!("{name} of {what}: {error}"));
+                }
+                None => assert!(header["required"] != true, "{what} without {name}"),
+            }
+        }
+        match response.get("content") {
+            Some(content) => self.hold_body(&what, content, answer),
+            None => assert!(answer.body.is_empty(), "{what} with a body"),
+        }
+        self.seen
+            .insert((template.to_owned(), method.to_lowercase(), key));
+    }
+
+    fn hold_body(&self, what: &str, content: &Value, answer: &Answer) {
+        let media = answer.header("content-type").expect(what);
+        let schema = &content[media]["schema"];
+        assert!(schema.is_object(), "{what} is not documented as {media}");
+        let body = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
+        let checked = match media {
+            "application/yaml" => self.spec.check(schema, &json!(body)),
+            "application/x-ndjson" => body.lines().try_for_each(|line| {
+                let line = serde_json::from_str(line).expect("JSON");
+                self.spec.check(&schema["contentSchema"], &line)
+            }),
+            _ => self.spec.check(schema, &answer.json()),
+        };
+        checked.unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+
+    /// The head of a stream; what it says is another matter.
+    async fn hold_stream(&mut self, template: &str, url: &str) {
+        let response = self.node.http.get(url).send().await.expect("an answer");
+        let documented = self.documented("GET", template);
+        let (key, expected) = self
+            .spec
+            .response(documented, response.status().as_u16())
+            .expect(url);
+        let media = response.headers()["content-type"].to_str().expect("ASCII");
+        assert!(
+            expected["content"][media].is_object(),
+            "{url} is not documented as {media}"
+        );
+        for (name, header) in expected["headers"].as_object().expect("headers") {
+            let value = response.headers()[name].to_str().expect("ASCII");
+            let schema = &self.spec.resolve(header)["schema"];
+            self.spec.check(schema, &json!(value)).expect(url);
+        }
+        self.seen
+            .insert((template.to_owned(), "get".to_owned(), key));
+    }
+
+    fn documented(&self, method: &str, template: &str) -> &Value {
+        let method = method.to_lowercase();
+        let found = self
+            .spec
+            .operations()
+            .find(|(path, name, _)| *path == template && *name == method);
+        match found {
+            Some((_, _, operation)) => operation,
+            // Of another method: any operation of the path documents what the path says to all.
+            None => {
+                self.spec
+                    .operations()
+                    .find(|(path, ..)| *path == template)
+                    .expect("a path")
+                    .2
+            }
+        }
+    }
+}
+
+async fn every_answer_is_as_the_file_documents_it(bed: &Bed) {
+    let spec = Spec::read();
+    let node = bed.node().await;
+    let mut witness = Witness {
+        spec: &spec,
+        node: &node,
+        seen: BTreeSet::new(),
+    };
+    append(&mut witness).await;
+    read(&mut witness).await;
+    follow(&mut witness).await;
+    refuse(&mut witness).await;
+    let mut seen = witness.seen;
+    stop(bed, &spec, node, &mut seen).await;
+
+    for (path, method, operation) in spec.operations() {
+        for status in operation["responses"]
+            .as_object()
+            .expect("responses")
+            .keys()
+        {
+            let key = (path.to_owned(), method.to_owned(), status.clone());
+            assert!(
+                seen.contains(&key) || UNSEEN.contains(&status.as_str()),
+                "{key:?} was not seen"
+            );
+        }
+    }
+}
+
+async fn append(witness: &mut Witness<'_>) {
+    let event = json!({ "id": "m", "kind": "message", "feeds": ["a", "b"], "actor": "x", "data": { "t": [null, 1.5] } });
+    assert_eq!(witness.post("/v1/events", &event).await.status, 200);
+    witness.post("/v1/events", &event).await;
+    let reused = json!({ "id": "m", "kind": "visit", "feeds": ["a"] });
+    let late = json!({ "id": "l", "kind": "visit", "feeds": ["a"], "expect": { "feed": "a", "version": null } });
+    for event in [&reused, &late] {
+        assert_eq!(witness.post("/v1/events", event).await.status, 409);
+    }
+    let made = json!({ "kind": "visit", "feeds": ["b"] });
+    let several = json!([event, reused, late, made]);
+    assert_eq!(witness.post("/v1/events", &several).await.status, 200);
+    let lines = format!(
+        "{event}\n{reused}\n{late}\n{made}\nno JSON\n{{}}\n{}\n",
+        json!({ "kind": "typing", "feeds": ["a"] })
+    );
+    let long = format!("{lines}{}", " ".repeat(300 * 1024));
+    for lines in ["", &lines, &long] {
+        let headers = [("content-type", "application/x-ndjson")];
+        let answer = witness
+            .ask("POST", "/v1/events", "/v1/events", &headers, lines)
+            .await;
+        assert_eq!(answer.status, 200);
+    }
+    let typing = json!({ "kind": "typing", "feeds": ["a"], "actor": "x" });
+    assert_eq!(witness.post("/v1/transient", &typing).await.status, 202);
+}
+
+async fn read(witness: &mut Witness<'_>) {
+    let now = witness.node.version("a").await;
+    for feed in ["a", "never"] {
+        witness
+            .get("/v1/feeds/{feed}", &format!("/v1/feeds/{feed}"))
+            .await;
+    }
+    for (template, path) in [
+        ("/v1/feeds/{feed}/entries", "/v1/feeds/a/entries?"),
+        ("/v1/feeds/{feed}/entries", "/v1/feeds/never/entries?"),
+        ("/v1/entries", "/v1/entries?feed=a&feed=b&"),
+    ] {
+        let until = format!("until={now}&limit=1");
+        for query in [
+            "",
+            "limit=1",
+            "after=0&limit=1",
+            &until,
+            &format!("before={now}"),
+            &format!("after={now}&wait=0"),
+        ] {
+            assert_eq!(
+                witness
+                    .get(template, &format!("{path}{query}"))
+                    .await
+                    .status,
+                200
+            );
+        }
+        let path = format!("{path}{until}");
+        let etag = witness
+            .get(template, &path)
+            .await
+            .header("etag")
+            .expect("an ETag")
+            .to_owned();
+        let known = witness
+            .ask("GET", template, &path, &[("if-none-match", &etag)], "")
+            .await;
+        assert_eq!(known.status, 304);
+    }
+    let body = json!({ "version": now }).to_string();
+    for marker in ["read", "seen"] {
+        let path = format!("/v1/feeds/a/markers/{marker}");
+        let answer = witness
+            .ask(
+                "PUT",
+                "/v1/feeds/{feed}/markers/{marker}",
+                &path,
+                &[JSON],
+                &body,
+            )
+            .await;
+        assert_eq!(answer.status, 200);
+    }
+    for path in ["/healthz", "/readyz", "/openapi.yaml"] {
+        assert_eq!(witness.get(path, path).await.status, 200);
+    }
+}
+
+/// Each stream, up to an event of each name that can come.
+async fn follow(witness: &mut Witness<'_>) {
+    let ahead = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
+    for (template, path) in [
+        ("/v1/feeds/{feed}/live", "/v1/feeds/a/live?"),
+        ("/v1/live", "/v1/live?feed=b&feed=a&"),
+    ] {
+        for after in ["0", ahead] {
+            let url = witness.node.url(&format!("{path}after={after}"));
+            witness.hold_stream(template, &url).await;
+            let mut stream = Stream::open(&witness.node.http, &url, None).await;
+            let mut wanted: BTreeSet<&str> = ["marker", "version", "transient"].into();
+            wanted.extend(if after == "0" {
+                &["notify", "entry"][..]
+            } else {
+                &["reset"]
+            });
+            let mut heard = String::new();
+            let mut sent = false;
+            while !wanted.is_empty() {
+                let block = stream.block().await.expect("the stream goes on");
+                let name = block
+                    .lines()
+                    .next()
+                    .and_then(|line| line.strip_prefix("event: "));
+                wanted.remove(name.unwrap_or_default());
+                if name == Some("version") && !sent {
+                    let typing = json!({ "kind": "typing", "feeds": ["a", "b"], "data": {} });
+                    witness.node.post("/v1/transient", &typing).await;
+                    let visit = json!({ "kind": "visit", "feeds": ["a", "b"] });
+                    witness.node.append(&visit).await;
+                    sent = true;
+                }
+                heard.push_str(&block);
+                heard.push_str("\n\n");
+            }
+            witness
+                .spec
+                .check_stream(&heard)
+                .expect("a stream as documented");
+        }
+    }
+}
+
+async fn refuse(witness: &mut Witness<'_>) {
+    let templates = [
+        ("/v1/feeds/{feed}", "/v1/feeds/a"),
+        ("/v1/feeds/{feed}/entries", "/v1/feeds/a/entries"),
+        ("/v1/feeds/{feed}/live", "/v1/feeds/a/live"),
+        ("/v1/entries", "/v1/entries"),
+        ("/v1/live", "/v1/live"),
+    ];
+    for (template, path) in templates {
+        for query in [
+            "?x=1",
+            "?feed=a%20b",
+            "?feed=a&after=x",
+            "?feed=a&feed=a&limit=0",
+        ] {
+            assert_eq!(
+                witness
+                    .get(template, &format!("{path}{query}"))
+                    .await
+                    .status,
+                400
+            );
+        }
+        if let Some(path) = path.strip_suffix("entries").filter(|path| *path != "/v1/") {
+            let ahead = format!("{path}entries?until=vvvvvvvvvvvvvvvvvvvvvvvvvs");
+            assert_eq!(witness.get(template, &ahead).await.status, 400);
+        }
+    }
+    let marker = (
+        "/v1/feeds/{feed}/markers/{marker}",
+        "/v1/feeds/a/markers/read",
+    );
+    let writes = [
+        ("POST", "/v1/events", "/v1/events"),
+        ("POST", "/v1/transient", "/v1/transient"),
+        ("PUT", marker.0, marker.1),
+    ];
+    let huge = " ".repeat(8 * 1024 * 1024 + 1);
+    for (method, template, path) in writes {
+        for body in [
+            "",
+            "{}",
+            "[]",
+            "[{}]",
+            "5",
+            r#"{"version":"x"}"#,
+            r#"{"version":"vvvvvvvvvvvvvvvvvvvvvvvvvs"}"#,
+            r#"{"kind":"visit","feeds":["a b"]}"#,
+            r#"{"kind":"typing","feeds":[]}"#,
+        ] {
+            let answer = witness.ask(method, template, path, &[JSON], body).await;
+            assert_eq!(answer.status, 400);
+        }
+        assert_eq!(
+            witness
+                .ask(method, template, &format!("{path}?x=1"), &[JSON], "{}")
+                .await
+                .status,
+            400
+        );
+        assert_eq!(
+            witness.ask(method, template, path, &[], "{}").await.status,
+            415
+        );
+        assert_eq!(
+            witness
+                .ask(method, template, path, &[JSON], &huge)
+                .await
+                .status,
+            413
+        );
+    }
+    let many = format!("[{}{{}}]", "{},".repeat(1000));
+    assert_eq!(
+        witness
+            .ask("POST", "/v1/events", "/v1/events", &[JSON], &many)
+            .await
+            .status,
+        413
+    );
+    let wrong_kind = json!({ "kind": "visit", "feeds": ["a"] });
+    assert_eq!(witness.post("/v1/transient", &wrong_kind).await.status, 400);
+    let wrong_kind = json!([{ "kind": "typing", "feeds": ["a"] }]);
+    assert_eq!(witness.post("/v1/events", &wrong_kind).await.status, 400);
+    let other = "/v1/feeds/a/markers/other";
+    assert_eq!(
+        witness
+            .ask("PUT", marker.0, other, &[JSON], r#"{"version":"0"}"#)
+            .await
+            .status,
+        404
+    );
+
+    // Every path with a method it does not have; the answer is documented under those it has.
+    let spec = witness.spec;
+    for (template, method, _) in spec.operations() {
+        let path = template.replace("{feed}", "a").replace("{marker}", "read");
+        let answer = witness.node.send("DELETE", &path, &[]).await;
+        assert_eq!(answer.status, 405);
+        witness.hold(&method.to_uppercase(), template, &path, &answer);
+    }
+}
+
+/// What the operations answer whose store is gone.
+async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String, String, String)>) {
+    let now = node.version("a").await;
+    node.stop().await;
+    bed.close().await;
+    let (app, node) = bed.app_on(bed.store()).await;
+    app.hub.close();
+    let all = app.transients.available_permits() as u32;
+    let _taken = app
+        .transients
+        .clone()
+        .acquire_many_owned(all)
+        .await
+        .expect("open");
+    app.store.close().await;
+    let mut witness = Witness {
+        spec,
+        node: &node,
+        seen: std::mem::take(seen),
+    };
+    let wait = format!("after={now}&wait=60");
+    for (method, template, path, body) in [
+        (
+            "POST",
+            "/v1/events",
+            "/v1/events",
+            r#"{"kind":"visit","feeds":["a"]}"#,
+        ),
+        (
+            "POST",
+            "/v1/transient",
+            "/v1/transient",
+            r#"{"kind":"typing","feeds":["a"]}"#,
+        ),
+        (
+            "PUT",
+            "/v1/feeds/{feed}/markers/{marker}",
+            "/v1/feeds/a/markers/read",
+            r#"{"version":"0"}"#,
+        ),
+        ("GET", "/v1/feeds/{feed}", "/v1/feeds/a", ""),
+        ("GET", "/v1/feeds/{feed}/entries", "/v1/feeds/a/entries", ""),
+        (
+            "GET",
+            "/v1/feeds/{feed}/entries",
+            &format!("/v1/feeds/a/entries?{wait}"),
+            "",
+        ),
+        (
+            "GET",
+            "/v1/entries",
+            &format!("/v1/entries?feed=a&{wait}"),
+            "",
+        ),
+        ("GET", "/v1/feeds/{feed}/live", "/v1/feeds/a/live", ""),
+        ("GET", "/v1/live", "/v1/live?feed=a", ""),
+        ("GET", "/readyz", "/readyz", ""),
+    ] {
+        let answer = witness.ask(method, template, path, &[JSON], body).await;
+        assert_eq!(answer.status, 503, "{path}");
+        assert_ne!(text(&answer.json()["code"]), "store_unavailable");
+    }
+    // What cannot be known beforehand is said for each event.
+    let events = r#"[{"kind":"visit","feeds":["a"]},{"kind":"visit","feeds":["b"]}]"#;
+    let answer = witness
+        .ask("POST", "/v1/events", "/v1/events", &[JSON], events)
+        .await;
+    assert_eq!(answer.json()[1]["error"]["code"], "shutting_down");
+    *seen = witness.seen;
+}

@@ -1,0 +1,153 @@
+//! `openapi.yaml`, read, and what it says of a request's answer.
+
+use std::collections::BTreeMap;
+
+use jsonschema::Validator;
+use serde_json::{Map, Value, json};
+
+pub const TEXT: &str = include_str!("../../../openapi.yaml");
+
+pub struct Spec {
+    root: Value,
+    /// Of each `#/components/schemas/…`.
+    named: BTreeMap<String, Validator>,
+}
+
+impl Spec {
+    pub fn read() -> Self {
+        let root: Value = serde_saphyr::from_str(TEXT).expect("openapi.yaml is YAML");
+        let mut spec = Self {
+            root,
+            named: BTreeMap::new(),
+        };
+        let names: Vec<String> = spec.section("schemas").keys().cloned().collect();
+        for name in names {
+            let schema = json!({ "$ref": format!("#/components/schemas/{name}") });
+            let validator = spec.compile(&schema);
+            spec.named.insert(name, validator);
+        }
+        spec
+    }
+
+    /// `#/components/{name}`.
+    pub fn section(&self, name: &str) -> &Map<String, Value> {
+        self.root["components"][name]
+            .as_object()
+            .expect("a section of components")
+    }
+
+    /// What is at a `$ref`, or the value itself.
+    pub fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
+        match value["$ref"].as_str() {
+            Some(reference) => {
+                let pointer = reference
+                    .strip_prefix('#')
+                    .expect("a reference into this file");
+                let target = self.root.pointer(pointer);
+                self.resolve(target.unwrap_or_else(|| panic!("{reference} is missing")))
+            }
+            None => value,
+        }
+    }
+
+    fn compile(&self, schema: &Value) -> Validator {
+        // The components come along, so that references to them resolve.
+        let document = json!({ "$schema": "https://json-schema.org/draft/2020-12/schema",
+                               "allOf": [schema], "components": self.root["components"] });
+        jsonschema::options()
+            .should_validate_formats(true)
+            .build(&document)
+            .unwrap_or_else(|error| panic!("{schema} is no schema: {error}"))
+    }
+
+    /// Why `value` is not as `schema` has it.
+    pub fn check(&self, schema: &Value, value: &Value) -> Result<(), String> {
+        let name = schema["$ref"]
+            .as_str()
+            .and_then(|reference| reference.strip_prefix("#/components/schemas/"))
+            .filter(|_| schema.as_object().is_some_and(|schema| schema.len() == 1));
+        let errors: Vec<String> = match name {
+            Some(name) => errors(&self.named[name], value),
+            None => errors(&self.compile(schema), value),
+        };
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{} in {value}", errors.join("; "))),
+        }
+    }
+
+    /// Each operation: path, method, what the file says.
+    pub fn operations(&self) -> impl Iterator<Item = (&str, &str, &Value)> {
+        let paths = self.root["paths"].as_object().expect("paths");
+        paths.iter().flat_map(|(path, item)| {
+            let item = item.as_object().expect("a path item");
+            let methods = item.iter().filter(|(name, _)| *name != "parameters");
+            methods.map(move |(method, operation)| (path.as_str(), method.as_str(), operation))
+        })
+    }
+
+    /// The parameters of an operation, its path's among them.
+    pub fn parameters<'a>(&'a self, path: &str, operation: &'a Value) -> Vec<&'a Value> {
+        let of_path = self.root["paths"][path]["parameters"].as_array();
+        let own = operation["parameters"].as_array();
+        let both = of_path.into_iter().chain(own).flatten();
+        both.map(|parameter| self.resolve(parameter)).collect()
+    }
+
+    /// What `operation` documents for a status, and under which key.
+    pub fn response<'a>(
+        &'a self,
+        operation: &'a Value,
+        status: u16,
+    ) -> Option<(String, &'a Value)> {
+        let keys = [status.to_string(), format!("{}XX", status / 100)];
+        keys.into_iter().find_map(|key| {
+            let response = operation["responses"].get(&key)?;
+            Some((key, self.resolve(response)))
+        })
+    }
+
+    /// The schema that the table of `streamFeed` names for the data of an event, and whether the event has an id.
+    pub fn stream_event(&self, name: &str) -> Option<(Value, bool)> {
+        let description =
+            self.root["paths"]["/v1/feeds/{feed}/live"]["get"]["description"].as_str();
+        let row = description?
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{name}` |")))?;
+        let mut cells = row.split('|').skip(2).map(str::trim);
+        let (id, data) = (cells.next()?, cells.next()?.trim_matches('`'));
+        Some((
+            json!({ "$ref": format!("#/components/schemas/{data}") }),
+            id == "version",
+        ))
+    }
+
+    /// Checks server-sent events, each against its own schema; answers their names.
+    pub fn check_stream(&self, text: &str) -> Result<Vec<String>, String> {
+        let mut names = Vec::new();
+        let mut blocks = text.split("\n\n").filter(|block| !block.is_empty());
+        if blocks.next() != Some("retry: 2000") {
+            return Err(format!("no retry first in {text}"));
+        }
+        for block in blocks {
+            let event = crate::sse::parse(block).ok_or(format!("no event in {block}"))?;
+            let (schema, has_id) = self
+                .stream_event(&event.name)
+                .ok_or(format!("unknown: {block}"))?;
+            self.check(&schema, &event.data)?;
+            let version = event.data["version"].as_str();
+            if event.id.as_deref() != version.filter(|_| has_id) {
+                return Err(format!("the id is not as it must be in {block}"));
+            }
+            names.push(event.name);
+        }
+        Ok(names)
+    }
+}
+
+fn errors(validator: &Validator, value: &Value) -> Vec<String> {
+    let errors = validator.iter_errors(value);
+    errors
+        .map(|error| format!("{error} at {}", error.instance_path()))
+        .collect()
+}

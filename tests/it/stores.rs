@@ -1,0 +1,144 @@
+//! Stores that get in the way: they pass everything on to a real one, but fail or wait where a test says so.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use newsfeed::{
+    store::{Batch, Error, Range, Result, Retries, Slice, Snapshot, Store},
+    version::Version,
+};
+use tokio::sync::Semaphore;
+
+/// What a wrapped store does beside passing on.
+#[async_trait]
+pub trait Trouble: Send + Sync + 'static {
+    async fn before_ranges(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn before_commit(&self, _batch: &Batch) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// `store`, with `trouble` on the way to it.
+pub fn troubled<T: Trouble>(store: Arc<dyn Store>, trouble: Arc<T>) -> Arc<dyn Store> {
+    Arc::new(Troubled { store, trouble })
+}
+
+struct Troubled<T> {
+    store: Arc<dyn Store>,
+    trouble: Arc<T>,
+}
+
+#[async_trait]
+impl<T: Trouble> Store for Troubled<T> {
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        let snapshot = self.store.snapshot().await?;
+        let trouble = Arc::clone(&self.trouble);
+        Ok(Box::new(TroubledSnapshot { snapshot, trouble }))
+    }
+
+    async fn changed(&self, seen: Version) -> Result<()> {
+        self.store.changed(seen).await
+    }
+
+    fn retries(&self) -> &Retries {
+        self.store.retries()
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+struct TroubledSnapshot<T> {
+    snapshot: Box<dyn Snapshot>,
+    trouble: Arc<T>,
+}
+
+#[async_trait]
+impl<T: Trouble> Snapshot for TroubledSnapshot<T> {
+    fn version(&self) -> Version {
+        self.snapshot.version()
+    }
+
+    async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>> {
+        self.snapshot.get(keys).await
+    }
+
+    async fn ranges(&self, ranges: Vec<Range>) -> Result<Vec<Slice>> {
+        self.trouble.before_ranges().await?;
+        self.snapshot.ranges(ranges).await
+    }
+
+    async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
+        self.trouble.before_commit(&batch).await?;
+        self.snapshot.commit(batch).await
+    }
+}
+
+/// Once it is switched on, range reads fail, ever more rarely: the 1st, the 3rd, the 6th, the 10th …
+#[derive(Default)]
+pub struct Flaky {
+    pub on: AtomicBool,
+    pub failures: AtomicUsize,
+    reads_to_failure: AtomicUsize,
+}
+
+#[async_trait]
+impl Trouble for Flaky {
+    async fn before_ranges(&self) -> Result<()> {
+        if !self.on.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let left = self.reads_to_failure.load(Ordering::SeqCst);
+        if left == 0 {
+            let failures = 1 + self.failures.fetch_add(1, Ordering::SeqCst);
+            self.reads_to_failure.store(failures, Ordering::SeqCst);
+            return Err(Error::Unavailable("the test says so".into()));
+        }
+        self.reads_to_failure.store(left - 1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// Holds back commits that append: each needs a permit, given by the test.
+pub struct Gate {
+    waiting: Semaphore,
+    open: Semaphore,
+}
+
+impl Gate {
+    pub fn closed() -> Arc<Self> {
+        Arc::new(Self {
+            waiting: Semaphore::new(0),
+            open: Semaphore::new(0),
+        })
+    }
+
+    /// Waits until so many commits have been planned and stand before the gate.
+    pub async fn have_come(&self, commits: u32) {
+        let came = self.waiting.acquire_many(commits).await;
+        came.expect("never closed").forget();
+    }
+
+    pub fn let_pass(&self, commits: usize) {
+        self.open.add_permits(commits);
+    }
+}
+
+#[async_trait]
+impl Trouble for Gate {
+    async fn before_commit(&self, batch: &Batch) -> Result<()> {
+        if batch.ring && batch.clears.is_empty() && batch.versioned.len() > 1 {
+            self.waiting.add_permits(1);
+            self.open.acquire().await.expect("never closed").forget();
+        }
+        Ok(())
+    }
+}
