@@ -369,7 +369,7 @@ mod raw {
             transaction
                 .commit()
                 .await
-                .map_err(|error| foundationdb::FdbError::from(error))?;
+                .map_err(foundationdb::FdbError::from)?;
             Ok(())
         }
     }

@@ -14,7 +14,11 @@ use hyper_util::{
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -183,36 +187,50 @@ async fn accept(
                 continue;
             }
         };
-        // Frames are written whole; waiting for more would only delay them.
-        let _ = stream.set_nodelay(true);
-        let asked = Arc::new(AtomicBool::new(false));
-        let service = TowerToHyperService::new(router.clone());
-        let service = service_fn({
-            let asked = Arc::clone(&asked);
-            move |request| {
-                asked.store(true, Ordering::Relaxed);
-                service.call(request)
-            }
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let connection = connections.watch(connection.into_owned());
-        let cut = cut.clone();
-        // Hyper limits the head of an HTTP/1 request, but not the time to tell that from HTTP/2, nor that to begin there.
-        let silence = async move {
-            tokio::time::sleep(HEAD_TIMEOUT).await;
-            if asked.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
-            }
-        };
+        let connection = converse(stream, &builder, router.clone(), connections, cut.clone());
         tokio::spawn(async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended");
-                },
-                () = cut.cancelled() => {}
-                () = silence => tracing::debug!("a connection without a request is cut"),
-            }
+            connection.await;
             drop(place);
         });
+    }
+}
+
+/// Serves one connection until it ends, stays silent, or is cut.
+fn converse(
+    stream: TcpStream,
+    builder: &auto::Builder<TokioExecutor>,
+    router: axum::Router,
+    connections: &GracefulShutdown,
+    cut: CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    // Frames are written whole; waiting for more would only delay them.
+    let _ = stream.set_nodelay(true);
+    let asked = Arc::new(AtomicBool::new(false));
+    let service = TowerToHyperService::new(router);
+    let service = service_fn({
+        let asked = Arc::clone(&asked);
+        move |request| {
+            asked.store(true, Ordering::Relaxed);
+            service.call(request)
+        }
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = connections.watch(connection.into_owned());
+    // Hyper limits the time for the head of an HTTP/1 request, but not the time to tell that from HTTP/2, nor that to
+    // begin there.
+    let silence = async move {
+        tokio::time::sleep(HEAD_TIMEOUT).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    async move {
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended");
+            },
+            () = cut.cancelled() => {}
+            () = silence => tracing::debug!("a connection without a request is cut"),
+        }
     }
 }
