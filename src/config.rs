@@ -55,7 +55,7 @@ pub struct StoreConfig {
     pub prefix: String,
 
     /// Time a read or commit in the cluster may take before it is tried again, in ms.
-    #[arg(long, env = "NEWSFEED_FDB_TIMEOUT_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    #[arg(long, env = "NEWSFEED_FDB_TIMEOUT_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub fdb_timeout_ms: u64,
 
     /// Log partitions of a store that is created; an existing one keeps its number.

@@ -169,7 +169,11 @@ pub async fn walk(node: &Served, path: &str, from: &str, feeds: &[FeedName]) -> 
         let found = page["entries"].as_array().expect("entries");
         entries.extend(found.iter().map(|entry| shown(entry, feeds)));
         match page["next"].as_str() {
-            Some(next) => from = format!("{turn}={next}"),
+            Some(next) => {
+                let next = format!("{turn}={next}");
+                assert_ne!(next, from, "{path} does not move on");
+                from = next;
+            }
             None => return entries,
         }
     }

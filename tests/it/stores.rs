@@ -11,7 +11,7 @@ use newsfeed::{
     store::{Batch, Error, Range, Result, Retries, Slice, Snapshot, Store},
     version::Version,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// What a wrapped store does beside passing on.
 #[async_trait]
@@ -107,28 +107,31 @@ impl Trouble for Flaky {
     }
 }
 
-/// Holds back commits that append: each needs a permit, given by the test.
+/// Holds back commits that append, in the order in which they come, until the test lets them pass.
 pub struct Gate {
-    waiting: Semaphore,
-    open: Semaphore,
+    came: AtomicUsize,
+    news: Semaphore,
+    passed: watch::Sender<usize>,
 }
 
 impl Gate {
     pub fn closed() -> Arc<Self> {
         Arc::new(Self {
-            waiting: Semaphore::new(0),
-            open: Semaphore::new(0),
+            came: AtomicUsize::new(0),
+            news: Semaphore::new(0),
+            passed: watch::Sender::new(0),
         })
     }
 
-    /// Waits until so many commits have been planned and stand before the gate.
+    /// Waits until so many more commits have been planned and stand before the gate.
     pub async fn have_come(&self, commits: u32) {
-        let came = self.waiting.acquire_many(commits).await;
+        let came = self.news.acquire_many(commits).await;
         came.expect("never closed").forget();
     }
 
+    /// Lets so many more commits pass, also such as are still to come.
     pub fn let_pass(&self, commits: usize) {
-        self.open.add_permits(commits);
+        self.passed.send_modify(|passed| *passed += commits);
     }
 }
 
@@ -136,8 +139,11 @@ impl Gate {
 impl Trouble for Gate {
     async fn before_commit(&self, batch: &Batch) -> Result<()> {
         if batch.ring && batch.clears.is_empty() && batch.versioned.len() > 1 {
-            self.waiting.add_permits(1);
-            self.open.acquire().await.expect("never closed").forget();
+            let turn = self.came.fetch_add(1, Ordering::SeqCst);
+            self.news.add_permits(1);
+            let mut passed = self.passed.subscribe();
+            let passed = passed.wait_for(|&passed| passed > turn).await;
+            passed.expect("never closed");
         }
         Ok(())
     }
