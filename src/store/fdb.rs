@@ -17,6 +17,7 @@ use foundationdb::{
     options::{DatabaseOption, MutationType, StreamingMode, TransactionOption},
 };
 use futures_util::future::try_join_all;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Batch, Condition, Error, KeyValue, Range, Result, Retries, Slice, Snapshot, Store, keys::Keys,
@@ -74,6 +75,9 @@ pub struct Fdb {
     epoch: Vec<u8>,
     wake: Vec<u8>,
     retries: Retries,
+    closed: CancellationToken,
+    /// Its tokens are held by commits under way.
+    commits: TaskTracker,
 }
 
 impl Fdb {
@@ -100,6 +104,8 @@ impl Fdb {
             epoch: keys.epoch(),
             wake: keys.wake(),
             retries: Retries::default(),
+            closed: CancellationToken::new(),
+            commits: TaskTracker::new(),
         })
     }
 }
@@ -107,7 +113,41 @@ impl Fdb {
 #[async_trait]
 impl Store for Fdb {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        if self.closed.is_cancelled() {
+            return Err(Error::Closed);
+        }
         let transaction = self.db.create_trx().map_err(read_error)?;
+        let version = self.moment(&transaction).await?;
+        Ok(Box::new(View {
+            transaction,
+            version,
+            wake: self.wake.clone(),
+            closed: self.closed.clone(),
+            commits: self.commits.clone(),
+        }))
+    }
+
+    async fn changed(&self, seen: Version) -> Result<()> {
+        self.closed
+            .run_until_cancelled(self.rung(seen))
+            .await
+            .unwrap_or(Err(Error::Closed))
+    }
+
+    fn retries(&self) -> &Retries {
+        &self.retries
+    }
+
+    async fn close(&self) {
+        self.closed.cancel();
+        self.commits.close();
+        self.commits.wait().await;
+    }
+}
+
+impl Fdb {
+    /// The epoch, read with a conflict range, and the version of what `transaction` reads.
+    async fn moment(&self, transaction: &Transaction) -> Result<Version> {
         let (time, epoch) = tokio::try_join!(
             transaction.get_read_version(),
             transaction.get(&self.epoch, false)
@@ -118,25 +158,22 @@ impl Store for Fdb {
             Some(Ok(epoch)) => u32::from_be_bytes(epoch),
             Some(Err(_)) => return Err(super::keys::corrupt(&self.epoch, "not an epoch")),
         };
-        let version = Version::moment(epoch, time.unsigned_abs());
-        Ok(Box::new(View {
-            transaction,
-            version,
-            wake: self.wake.clone(),
-        }))
+        Ok(Version::moment(epoch, time.unsigned_abs()))
     }
 
-    async fn changed(&self, seen: Version) -> Result<()> {
+    async fn rung(&self, seen: Version) -> Result<()> {
         let transaction = self.db.create_trx().map_err(read_error)?;
-        let rung = transaction
-            .get(&self.wake, true)
-            .await
-            .map_err(read_error)?;
+        let wake = async {
+            let wake = transaction.get(&self.wake, true).await;
+            wake.map_err(read_error)
+        };
+        let (now, rung) = tokio::try_join!(self.moment(&transaction), wake)?;
         let rung = rung
             .as_deref()
             .and_then(|stamp| stamp.first_chunk())
-            .map(|time| u64::from_be_bytes(*time));
-        if rung.is_some_and(|time| time > seen.time()) {
+            .map_or(0, |time| u64::from_be_bytes(*time));
+        // A ring later than now is left over from before a restore to a lower version, and says nothing.
+        if now.epoch() != seen.epoch() || (seen.time() + 1..=now.time()).contains(&rung) {
             return Ok(());
         }
         let watch = transaction.watch(&self.wake);
@@ -149,20 +186,14 @@ impl Store for Fdb {
             Err(_elapsed) => Ok(()),
         }
     }
-
-    fn retries(&self) -> &Retries {
-        &self.retries
-    }
-
-    async fn close(&self) {
-        // Nothing is kept here; the network thread ends with `Network`.
-    }
 }
 
 struct View {
     transaction: Transaction,
     version: Version,
     wake: Vec<u8>,
+    closed: CancellationToken,
+    commits: TaskTracker,
 }
 
 #[async_trait]
@@ -185,6 +216,11 @@ impl Snapshot for View {
     }
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
+        // Before the flag is read: whoever closes waits for this commit, or this commit sees that it is closed.
+        let _under_way = self.commits.token();
+        if self.closed.is_cancelled() {
+            return Err(Error::Closed);
+        }
         self.check(&batch.conditions).await?;
         self.write(&batch)?;
         let Self {

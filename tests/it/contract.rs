@@ -1,6 +1,9 @@
 //! The engine contract: what every [`Store`] must do.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use newsfeed::{
     store::{Batch, Condition, Error, KeyValue, Range, Store, Versioned, keys},
@@ -22,50 +25,62 @@ crate::on_every_engine!(
     appends_side_by_side_do_not_conflict,
     an_epoch_change_aborts_what_began_before_it,
     a_ring_wakes_who_waits_and_silence_does_not,
+    a_closed_store_says_so_to_everyone,
 );
 
-/// Everything under a prefix of the test's own, away from the key space.
-const PREFIX: &[u8] = b"\xf0test/";
+/// Where a test keeps its keys: away from the key space, and from other tests that share a cluster with it.
+#[derive(Clone, Copy)]
+struct Place(u32);
 
-fn key(name: &str) -> Vec<u8> {
-    [PREFIX, name.as_bytes()].concat()
-}
-
-fn put(name: &str, value: &str) -> Batch {
-    Batch {
-        puts: vec![(key(name), value.into())],
-        ..Batch::default()
+impl Place {
+    fn fresh() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
-}
 
-fn versioned(name: &str, index: u16, value: &str) -> Versioned {
-    Versioned {
-        prefix: key(name),
-        index,
-        value: value.into(),
-        guarded: true,
+    fn key(self, name: &str) -> Vec<u8> {
+        [b"\xf0test/", &self.0.to_be_bytes()[..], name.as_bytes()].concat()
+    }
+
+    fn put(self, name: &str, value: &str) -> Batch {
+        Batch {
+            puts: vec![(self.key(name), value.into())],
+            ..Batch::default()
+        }
+    }
+
+    fn versioned(self, name: &str, index: u16, value: &str) -> Versioned {
+        Versioned {
+            prefix: self.key(name),
+            index,
+            value: value.into(),
+            guarded: true,
+        }
+    }
+
+    async fn get(self, store: &dyn Store, name: &str) -> Option<String> {
+        let snapshot = store.snapshot().await.expect("snapshot");
+        let value = snapshot.get(vec![self.key(name)]).await.expect("get");
+        value[0]
+            .as_ref()
+            .map(|value| String::from_utf8(value.to_vec()).expect("text"))
+    }
+
+    fn all_under(self, name: &str) -> Range {
+        let (begin, end) =
+            keys::after_until(&self.key(name), None, Version::moment(u32::MAX, u64::MAX));
+        Range {
+            begin,
+            end,
+            reverse: false,
+            limit: usize::MAX,
+            bytes_max: usize::MAX,
+        }
     }
 }
 
 async fn commit(store: &dyn Store, batch: Batch) -> Result<Version, Error> {
     store.snapshot().await?.commit(batch).await
-}
-
-async fn get(store: &dyn Store, name: &str) -> Option<String> {
-    let snapshot = store.snapshot().await.expect("snapshot");
-    let value = snapshot.get(vec![key(name)]).await.expect("get").remove(0);
-    value.map(|value| String::from_utf8(value.to_vec()).expect("text"))
-}
-
-fn all_under(name: &str) -> Range {
-    let (begin, end) = keys::after_until(&key(name), None, Version::moment(u32::MAX, u64::MAX));
-    Range {
-        begin,
-        end,
-        reverse: false,
-        limit: usize::MAX,
-        bytes_max: usize::MAX,
-    }
 }
 
 async fn range(store: &dyn Store, range: Range) -> Vec<KeyValue> {
@@ -79,24 +94,29 @@ async fn range(store: &dyn Store, range: Range) -> Vec<KeyValue> {
 }
 
 async fn reads_see_exactly_what_was_committed_before_the_snapshot(bed: &Bed) {
+    let at = Place::fresh();
     let store = bed.store();
-    commit(&*store, put("a", "1")).await.expect("commit");
+    commit(&*store, at.put("a", "1")).await.expect("commit");
     let before = store.snapshot().await.expect("snapshot");
-    commit(&*store, put("a", "2")).await.expect("commit");
-    commit(&*store, put("b", "2")).await.expect("commit");
-    let old = before.get(vec![key("a"), key("b")]).await.expect("get");
+    commit(&*store, at.put("a", "2")).await.expect("commit");
+    commit(&*store, at.put("b", "2")).await.expect("commit");
+    let old = before
+        .get(vec![at.key("a"), at.key("b")])
+        .await
+        .expect("get");
     assert_eq!(old, [Some("1".into()), None]);
     assert_eq!(
-        (get(&*store, "a").await, get(&*store, "b").await),
+        (at.get(&*store, "a").await, at.get(&*store, "b").await),
         (Some("2".into()), Some("2".into()))
     );
-    assert_eq!(get(&*store, "never").await, None);
+    assert_eq!(at.get(&*store, "never").await, None);
 }
 
 async fn ranges_page_in_both_directions(bed: &Bed) {
+    let at = Place::fresh();
     let store = bed.store();
     let puts = (0..10)
-        .map(|i| (key(&format!("r{i}")), vec![b'0' + i; 10]))
+        .map(|i| (at.key(&format!("r{i}")), vec![b'0' + i; 10]))
         .collect();
     commit(
         &*store,
@@ -110,8 +130,8 @@ async fn ranges_page_in_both_directions(bed: &Bed) {
     let snapshot = store.snapshot().await.expect("snapshot");
     let read = |begin: &str, end: &str, reverse, limit, bytes_max| {
         let range = Range {
-            begin: key(begin),
-            end: key(end),
+            begin: at.key(begin),
+            end: at.key(end),
             reverse,
             limit,
             bytes_max,
@@ -147,7 +167,7 @@ async fn ranges_page_in_both_directions(bed: &Bed) {
     assert_eq!(read("r3", "r6", false, 3, usize::MAX).await.0, "345");
     // Ends with the value that reaches the bound, never before the first.
     assert_eq!(read("r", "s", false, 100, 1).await, ("0".into(), true));
-    let two = 2 * (key("r0").len() + 10);
+    let two = 2 * (at.key("r0").len() + 10);
     assert_eq!(read("r", "s", true, 100, two).await, ("98".into(), true));
     assert_eq!(
         read("r6", "r3", false, 100, usize::MAX).await,
@@ -156,8 +176,8 @@ async fn ranges_page_in_both_directions(bed: &Bed) {
     // Several at once, each answered in its place.
     let ranges = [("r2", "r3"), ("x", "y"), ("r7", "r9")];
     let ranges = ranges.map(|(begin, end)| Range {
-        begin: key(begin),
-        end: key(end),
+        begin: at.key(begin),
+        end: at.key(end),
         reverse: false,
         limit: 5,
         bytes_max: usize::MAX,
@@ -173,18 +193,19 @@ async fn ranges_page_in_both_directions(bed: &Bed) {
 }
 
 async fn versions_grow_in_commit_order(bed: &Bed) {
+    let at = Place::fresh();
     let store = bed.store();
     let mut last = Version::ZERO;
     for _ in 0..20 {
         let batch = Batch {
-            versioned: vec![versioned("v", 0, "x")],
+            versioned: vec![at.versioned("v", 0, "x")],
             ..Batch::default()
         };
         let version = commit(&*store, batch).await.expect("commit");
         assert!(version > last, "{version:?} after {last:?}");
         last = version;
     }
-    let found = range(&*store, all_under("v")).await;
+    let found = range(&*store, at.all_under("v")).await;
     let versions: Vec<_> = found
         .iter()
         .map(|item| keys::version_of(&item.key).expect("a version"))
@@ -195,9 +216,10 @@ async fn versions_grow_in_commit_order(bed: &Bed) {
 }
 
 async fn items_of_a_batch_are_in_index_order_under_one_commit(bed: &Bed) {
+    let at = Place::fresh();
     let store = bed.store();
     let puts = [(3, "d"), (0, "a"), (300, "e"), (1, "b")];
-    let puts = puts.map(|(index, value)| versioned("i", index, value));
+    let puts = puts.map(|(index, value)| at.versioned("i", index, value));
     let version = commit(
         &*store,
         Batch {
@@ -207,7 +229,7 @@ async fn items_of_a_batch_are_in_index_order_under_one_commit(bed: &Bed) {
     )
     .await
     .expect("commit");
-    let found = range(&*store, all_under("i")).await;
+    let found = range(&*store, at.all_under("i")).await;
     let values: Vec<_> = found.iter().map(|item| item.value[0]).collect();
     assert_eq!(values, *b"abde");
     for (item, index) in found.iter().zip([0, 1, 3, 300]) {
@@ -219,6 +241,7 @@ async fn items_of_a_batch_are_in_index_order_under_one_commit(bed: &Bed) {
 }
 
 async fn a_commit_lies_above_every_snapshot_taken_before_it(bed: &Bed) {
+    let at = Place::fresh();
     let store = bed.store();
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..4 {
@@ -228,7 +251,7 @@ async fn a_commit_lies_above_every_snapshot_taken_before_it(bed: &Bed) {
                 let snapshot = store.snapshot().await.expect("snapshot");
                 let moment = snapshot.version();
                 let seen = snapshot
-                    .ranges(vec![all_under("s")])
+                    .ranges(vec![at.all_under("s")])
                     .await
                     .expect("range")
                     .remove(0)
@@ -239,7 +262,7 @@ async fn a_commit_lies_above_every_snapshot_taken_before_it(bed: &Bed) {
                         .all(|item| keys::version_of(&item.key).expect("a version") <= moment)
                 );
                 let batch = Batch {
-                    versioned: vec![versioned("s", 0, "x")],
+                    versioned: vec![at.versioned("s", 0, "x")],
                     ..Batch::default()
                 };
                 let version = snapshot.commit(batch).await.expect("commit");
@@ -257,23 +280,24 @@ async fn a_commit_lies_above_every_snapshot_taken_before_it(bed: &Bed) {
         done.expect("no panic");
     }
     // No snapshot missed a commit at or below its moment: the counts agree with the versions.
-    assert_eq!(range(&*store, all_under("s")).await.len(), 200);
+    assert_eq!(range(&*store, at.all_under("s")).await.len(), 200);
 }
 
 async fn conditions_hold_or_nothing_is_written(bed: &Bed) {
+    let at = Place::fresh();
     let store = bed.store();
-    commit(&*store, put("a", "1")).await.expect("commit");
+    commit(&*store, at.put("a", "1")).await.expect("commit");
     let equals = |value: Option<&str>| Condition::KeyEquals {
-        key: key("a"),
+        key: at.key("a"),
         value: value.map(Into::into),
     };
     let empty = |begin: &str, end: &str| Condition::RangeEmpty {
-        begin: key(begin),
-        end: key(end),
+        begin: at.key(begin),
+        end: at.key(end),
     };
     let with = |conditions| Batch {
         conditions,
-        ..put("done", "yes")
+        ..at.put("done", "yes")
     };
     for (conditions, failing) in [
         (vec![equals(Some("2"))], 0),
@@ -284,7 +308,7 @@ async fn conditions_hold_or_nothing_is_written(bed: &Bed) {
             Err(Error::ConditionFailed(index)) => assert_eq!(index, failing),
             other => panic!("{other:?}"),
         }
-        assert_eq!(get(&*store, "done").await, None);
+        assert_eq!(at.get(&*store, "done").await, None);
     }
     commit(
         &*store,
@@ -292,19 +316,20 @@ async fn conditions_hold_or_nothing_is_written(bed: &Bed) {
     )
     .await
     .expect("all hold");
-    assert_eq!(get(&*store, "done").await, Some("yes".into()));
+    assert_eq!(at.get(&*store, "done").await, Some("yes".into()));
 }
 
 async fn a_condition_sees_commits_after_the_snapshot(bed: &Bed) {
+    let at = Place::fresh();
     let store = bed.store();
     let late = store.snapshot().await.expect("snapshot");
-    let range = all_under("slot");
+    let range = at.all_under("slot");
     let batch = || Batch {
         conditions: vec![Condition::RangeEmpty {
             begin: range.begin.clone(),
             end: range.end.clone(),
         }],
-        versioned: vec![versioned("slot", 0, "x")],
+        versioned: vec![at.versioned("slot", 0, "x")],
         ..Batch::default()
     };
     commit(&*store, batch()).await.expect("the first wins");
@@ -318,14 +343,14 @@ async fn a_condition_sees_commits_after_the_snapshot(bed: &Bed) {
         let store = Arc::clone(&store);
         racers.spawn(async move {
             let conditions = vec![Condition::KeyEquals {
-                key: key("race"),
+                key: at.key("race"),
                 value: None,
             }];
             commit(
                 &*store,
                 Batch {
                     conditions,
-                    ..put("race", "x")
+                    ..at.put("race", "x")
                 },
             )
             .await
@@ -340,35 +365,37 @@ async fn a_condition_sees_commits_after_the_snapshot(bed: &Bed) {
 }
 
 async fn clears_come_before_puts(bed: &Bed) {
+    let at = Place::fresh();
     let store = bed.store();
     for name in ["c1", "c2", "c3"] {
-        commit(&*store, put(name, "old")).await.expect("commit");
+        commit(&*store, at.put(name, "old")).await.expect("commit");
     }
-    let clears = vec![(key("c1"), key("c3")), (key("c9"), key("c3"))];
+    let clears = vec![(at.key("c1"), at.key("c3")), (at.key("c9"), at.key("c3"))];
     commit(
         &*store,
         Batch {
             clears,
-            ..put("c2", "new")
+            ..at.put("c2", "new")
         },
     )
     .await
     .expect("commit");
     let left = [
-        get(&*store, "c1").await,
-        get(&*store, "c2").await,
-        get(&*store, "c3").await,
+        at.get(&*store, "c1").await,
+        at.get(&*store, "c2").await,
+        at.get(&*store, "c3").await,
     ];
     assert_eq!(left, [None, Some("new".into()), Some("old".into())]);
 }
 
 async fn maxima_only_grow(bed: &Bed) {
+    let at = Place::fresh();
     let store = bed.store();
     let mut writers = tokio::task::JoinSet::new();
     for value in ["20", "70", "50", "10", "69"] {
         let store = Arc::clone(&store);
         let batch = Batch {
-            maxima: vec![(key("m"), value.into())],
+            maxima: vec![(at.key("m"), value.into())],
             ..Batch::default()
         };
         writers.spawn(async move { commit(&*store, batch).await });
@@ -376,36 +403,41 @@ async fn maxima_only_grow(bed: &Bed) {
     for outcome in writers.join_all().await {
         outcome.expect("maxima never conflict");
     }
-    assert_eq!(get(&*store, "m").await, Some("70".into()));
+    assert_eq!(at.get(&*store, "m").await, Some("70".into()));
 }
 
 async fn appends_side_by_side_do_not_conflict(bed: &Bed) {
+    let at = Place::fresh();
     let store = bed.store();
     // All read the same range on a snapshot, then all write into it.
     let mut snapshots = Vec::new();
     for _ in 0..10 {
         let snapshot = store.snapshot().await.expect("snapshot");
-        snapshot.ranges(vec![all_under("n")]).await.expect("range");
+        snapshot
+            .ranges(vec![at.all_under("n")])
+            .await
+            .expect("range");
         snapshots.push(snapshot);
     }
     for snapshot in snapshots {
         let batch = Batch {
-            versioned: vec![versioned("n", 0, "x")],
+            versioned: vec![at.versioned("n", 0, "x")],
             ..Batch::default()
         };
         snapshot.commit(batch).await.expect("no conflict");
     }
-    assert_eq!(range(&*store, all_under("n")).await.len(), 10);
+    assert_eq!(range(&*store, at.all_under("n")).await.len(), 10);
 }
 
 async fn an_epoch_change_aborts_what_began_before_it(bed: &Bed) {
+    let at = Place::fresh();
     let store = bed.store();
     let keys = bed.keys().await;
     let before = store.snapshot().await.expect("snapshot");
     let old = commit(
         &*store,
         Batch {
-            versioned: vec![versioned("e", 0, "1")],
+            versioned: vec![at.versioned("e", 0, "1")],
             ..Batch::default()
         },
     )
@@ -416,7 +448,7 @@ async fn an_epoch_change_aborts_what_began_before_it(bed: &Bed) {
         ..Batch::default()
     };
     commit(&*store, raise).await.expect("raise");
-    match before.commit(put("late", "x")).await {
+    match before.commit(at.put("late", "x")).await {
         Err(Error::Conflict) => {}
         other => panic!("{other:?}"),
     }
@@ -427,7 +459,7 @@ async fn an_epoch_change_aborts_what_began_before_it(bed: &Bed) {
     let new = commit(
         &*store,
         Batch {
-            versioned: vec![versioned("e", 0, "2")],
+            versioned: vec![at.versioned("e", 0, "2")],
             ..Batch::default()
         },
     )
@@ -435,7 +467,7 @@ async fn an_epoch_change_aborts_what_began_before_it(bed: &Bed) {
     .expect("commit");
     assert_eq!(new.epoch(), 7);
     assert!(new > old);
-    let values: Vec<_> = range(&*store, all_under("e"))
+    let values: Vec<_> = range(&*store, at.all_under("e"))
         .await
         .iter()
         .map(|item| item.value[0])
@@ -444,6 +476,7 @@ async fn an_epoch_change_aborts_what_began_before_it(bed: &Bed) {
 }
 
 async fn a_ring_wakes_who_waits_and_silence_does_not(bed: &Bed) {
+    let at = Place::fresh();
     use std::time::Duration;
     let store = bed.store();
     let seen = store.snapshot().await.expect("snapshot").version();
@@ -451,14 +484,14 @@ async fn a_ring_wakes_who_waits_and_silence_does_not(bed: &Bed) {
         let store = Arc::clone(&store);
         async move { store.changed(seen).await }
     });
-    commit(&*store, put("quiet", "x")).await.expect("commit");
+    commit(&*store, at.put("quiet", "x")).await.expect("commit");
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!waiter.is_finished(), "woken by a commit that did not ring");
     commit(
         &*store,
         Batch {
             ring: true,
-            ..put("loud", "x")
+            ..at.put("loud", "x")
         },
     )
     .await
@@ -475,6 +508,41 @@ async fn a_ring_wakes_who_waits_and_silence_does_not(bed: &Bed) {
         .expect("ok");
 }
 
+async fn a_closed_store_says_so_to_everyone(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    let early = store.snapshot().await.expect("snapshot");
+    let seen = early.version();
+    let waiter = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.changed(seen).await }
+    });
+    let (begun, under_way) = {
+        let snapshot = store.snapshot().await.expect("snapshot");
+        let mut commit = snapshot.commit(at.put("a", "1"));
+        // Polled once, then left until the store closes.
+        (futures_util::poll!(&mut commit), commit)
+    };
+    let closing = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.close().await }
+    });
+    let done = match begun {
+        std::task::Poll::Ready(done) => done,
+        std::task::Poll::Pending => under_way.await,
+    };
+    closing.await.expect("no panic");
+    done.expect("a commit under way is finished");
+    for refused in [
+        early.commit(at.put("a", "2")).await.err(),
+        store.snapshot().await.err(),
+        store.changed(seen).await.err(),
+        waiter.await.expect("no panic").err(),
+    ] {
+        assert!(matches!(refused, Some(Error::Closed)), "{refused:?}");
+    }
+}
+
 mod embedded_only {
     //! What needs a clock the test can set, or a folder.
 
@@ -487,10 +555,11 @@ mod embedded_only {
 
     #[tokio::test]
     async fn a_snapshot_lives_five_seconds() {
+        let at = Place::fresh();
         let wall = WallTime::manual(1_000_000_000);
         let bed = Bed::embedded_at(wall.clone());
         let store = bed.store();
-        commit(&*store, put("a", "1")).await.expect("commit");
+        commit(&*store, at.put("a", "1")).await.expect("commit");
         for (age, lives) in [
             (SNAPSHOT_AGE_TICKS_MAX - 10, true),
             (SNAPSHOT_AGE_TICKS_MAX + 10, false),
@@ -504,11 +573,11 @@ mod embedded_only {
             );
             wall.set(now + age);
             assert_eq!(
-                to_read.get(vec![key("a")]).await.is_ok(),
+                to_read.get(vec![at.key("a")]).await.is_ok(),
                 lives,
                 "read at {age}"
             );
-            match to_commit.commit(put("a", "2")).await {
+            match to_commit.commit(at.put("a", "2")).await {
                 Ok(_) if lives => {}
                 Err(Error::TooOld) if !lives => {}
                 other => panic!("commit at {age}: {other:?}"),
@@ -518,10 +587,11 @@ mod embedded_only {
 
     #[tokio::test]
     async fn versions_grow_over_restarts_with_the_clock_set_back() {
+        let at = Place::fresh();
         let wall = WallTime::manual(9_000_000);
         let bed = Bed::embedded_at(wall.clone());
         let batch = || Batch {
-            versioned: vec![versioned("v", 0, "x")],
+            versioned: vec![at.versioned("v", 0, "x")],
             ..Batch::default()
         };
         let mut last = Version::ZERO;
@@ -536,7 +606,7 @@ mod embedded_only {
             drop(store);
             bed.close().await;
         }
-        assert_eq!(range(&*bed.store(), all_under("v")).await.len(), 4);
+        assert_eq!(range(&*bed.store(), at.all_under("v")).await.len(), 4);
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use self::writer::{Request, write_groups};
 use super::{
@@ -37,6 +38,7 @@ pub struct Embedded {
     shared: Arc<Shared>,
     writer: Mutex<Option<Writer>>,
     retries: Retries,
+    closed: CancellationToken,
 }
 
 struct Writer {
@@ -115,6 +117,7 @@ impl Embedded {
             shared,
             writer: Mutex::new(Some(Writer { queue, thread })),
             retries: Retries::default(),
+            closed: CancellationToken::new(),
         })
     }
 }
@@ -160,7 +163,7 @@ impl Shared {
 impl Store for Embedded {
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         let queue = match &*self.writer.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(writer) => writer.queue.clone(),
+            Some(writer) => writer.queue.downgrade(),
             None => return Err(Error::Closed),
         };
         let mut state = self.shared.state();
@@ -185,11 +188,14 @@ impl Store for Embedded {
 
     async fn changed(&self, seen: Version) -> Result<()> {
         let mut published = self.shared.published.subscribe();
-        published
-            .wait_for(|&version| version > seen)
+        let rung = async {
+            let rung = published.wait_for(|&version| version > seen).await;
+            rung.map(|_| ()).map_err(|_| Error::Closed)
+        };
+        self.closed
+            .run_until_cancelled(rung)
             .await
-            .map(|_| ())
-            .map_err(|_| Error::Closed)
+            .unwrap_or(Err(Error::Closed))
     }
 
     fn retries(&self) -> &Retries {
@@ -203,8 +209,9 @@ impl Store for Embedded {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(Writer { queue, thread }) = writer {
+            self.closed.cancel();
             drop(queue);
-            // The thread ends when the last snapshot, which holds a sender too, is gone.
+            // The thread ends when the last commit under way, which holds a sender too, is answered.
             let joined = tokio::task::spawn_blocking(move || thread.join()).await;
             if !matches!(joined, Ok(Ok(()))) {
                 tracing::error!("the store's writer thread panicked");
@@ -221,7 +228,8 @@ struct View {
     version: Version,
     taken_at: u64,
     wall: WallTime,
-    queue: mpsc::Sender<Request>,
+    /// Weak, so that the writer ends when the store closes although snapshots are held.
+    queue: mpsc::WeakSender<Request>,
 }
 
 impl View {
@@ -283,6 +291,7 @@ impl Snapshot for View {
             ..
         } = *self;
         drop(view);
+        let queue = queue.upgrade().ok_or(Error::Closed)?;
         let (reply, answer) = oneshot::channel();
         let request = Request {
             batch,
