@@ -20,8 +20,24 @@ use tokio::{
     task::JoinSet,
 };
 
-/// (clients, events each sends at once)
-const LOADS: [(usize, usize); 6] = [(1, 1), (10, 1), (50, 1), (250, 1), (4, 100), (4, 500)];
+/// Clients, and how many events each sends at once.
+#[derive(Clone, Copy)]
+struct Load {
+    clients: usize,
+    events: usize,
+}
+
+impl std::str::FromStr for Load {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let (clients, events) = text.split_once('x').ok_or("a load is CLIENTSxEVENTS")?;
+        Ok(Self {
+            clients: clients.parse()?,
+            events: events.parse()?,
+        })
+    }
+}
 
 #[derive(clap::Parser)]
 struct Args {
@@ -31,6 +47,13 @@ struct Args {
     /// Time of each measurement, in s.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// What to measure, in order: CLIENTSxEVENTS, separated by commas.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1x1,10x1,50x1,250x1,4x100,4x500"
+    )]
+    loads: Vec<Load>,
     /// Cargo passes it.
     #[arg(long, hide = true)]
     bench: bool,
@@ -54,7 +77,7 @@ async fn main() -> Result<(), Failure> {
         .is_some()
         .then(newsfeed::store::fdb::boot)
         .transpose()?;
-    for (clients, events) in LOADS {
+    for Load { clients, events } in args.loads {
         let node = measure(time, clients, events, |_| Http::connect(&server.address)).await?;
         node.print(clients, events, "node");
         #[cfg(feature = "fdb")]
@@ -353,6 +376,7 @@ mod raw {
                 .collect();
             let batch = writes::of_events(&self.keys, &entries);
             let transaction = self.db.create_trx()?;
+            transaction.set_option(TransactionOption::ReadYourWritesDisable)?;
             for (key, value) in &batch.maxima {
                 transaction.atomic_op(key, value, MutationType::ByteMax);
             }

@@ -117,6 +117,10 @@ impl Store for Fdb {
             return Err(Error::Closed);
         }
         let transaction = self.db.create_trx().map_err(read_error)?;
+        // Nothing is read after it is written: spare the client its write map.
+        transaction
+            .set_option(TransactionOption::ReadYourWritesDisable)
+            .map_err(read_error)?;
         let version = self.moment(&transaction).await?;
         Ok(Box::new(View {
             transaction,
