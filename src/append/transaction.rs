@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     feed::twins,
     store::{
-        self, Batch, Condition, Plan, Snapshot, Transaction,
+        self, Batch, Condition, Found, Plan, Reads, Snapshot, Transaction,
         keys::{self, Keys},
         transact,
     },
@@ -96,34 +96,15 @@ impl<'a> Append<'a> {
         }
     }
 
-    /// The first claim of each id, and the greatest `at` so far.
-    async fn read_claims(
-        &self,
-        snapshot: &dyn Snapshot,
-    ) -> Result<(Vec<Option<(Version, u128)>>, i64)> {
-        let now = snapshot.version();
-        let ranges = self
-            .events
-            .iter()
-            .map(|(event, ..)| {
-                keys::range(&self.keys.claim(&event.id), None, now, false, 1, usize::MAX)
-            })
-            .collect();
-        let at_key = self.keys.at();
-        let (claims, at) =
-            tokio::try_join!(snapshot.ranges(ranges), snapshot.get(vec![at_key.clone()]))?;
-        let claims = claims
-            .iter()
-            .map(|slice| slice.items.first().map(read_claim).transpose());
-        let at = match at.first().and_then(Option::as_ref) {
-            Some(at) => i64::from_be_bytes(
-                (&at[..])
-                    .try_into()
-                    .map_err(|_| keys::corrupt(&at_key, "not a time"))?,
-            ),
-            None => 0,
+    /// The greatest `at` so far.
+    fn greatest_at(&self, first: &Found) -> Result<i64> {
+        let Some(at) = first.values.first().and_then(Option::as_ref) else {
+            return Ok(0);
         };
-        Ok((claims.collect::<store::Result<_>>()?, at))
+        let at = (&at[..])
+            .try_into()
+            .map_err(|_| keys::corrupt(&self.keys.at(), "not a time"))?;
+        Ok(i64::from_be_bytes(at))
     }
 
     /// Checks the condition on the snapshot; what to demand of the database at commit is that nothing was added
@@ -175,14 +156,32 @@ impl Transaction for Append<'_> {
     type Output = ();
     type Error = Error;
 
-    async fn plan(&mut self, snapshot: &dyn Snapshot, unsure: bool) -> Result<Plan<()>> {
+    /// The first claim of each id, and the greatest `at` so far.
+    fn first_reads(&self) -> Reads {
+        let forever = Version::moment(u32::MAX, u64::MAX);
+        let first_claim = |(event, _): &(&Event, i64)| {
+            let claims = self.keys.claim(&event.id);
+            keys::range(&claims, None, forever, false, 1, usize::MAX)
+        };
+        Reads {
+            keys: vec![self.keys.at()],
+            ranges: self.events.iter().map(first_claim).collect(),
+        }
+    }
+
+    async fn plan(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        first: Found,
+        unsure: bool,
+    ) -> Result<Plan<()>> {
         let now = snapshot.version();
         let began = *self.began.get_or_insert(now);
-        let (claims, at) = self.read_claims(snapshot).await?;
+        let at = self.greatest_at(&first)?;
         self.planned.clear();
         self.verdicts.clear();
-        for (position, claim) in claims.into_iter().enumerate() {
-            match claim {
+        for (position, claims) in first.slices.iter().enumerate() {
+            match claims.items.first().map(read_claim).transpose()? {
                 Some((version, digest)) => {
                     let id = self.events[position].0.id.clone();
                     self.verdicts.insert(

@@ -6,7 +6,7 @@ use super::writes;
 use crate::{
     clock::AtClock,
     error::{Error, Result},
-    store::{Plan, Snapshot, Store, Transaction, keys::Keys, transact},
+    store::{Found, Plan, Snapshot, Store, Transaction, keys::Keys, transact},
     types::Event,
     version::Version,
 };
@@ -40,7 +40,12 @@ impl Transaction for PutTransient<'_> {
     type Output = ();
     type Error = Error;
 
-    async fn plan(&mut self, snapshot: &dyn Snapshot, _unsure: bool) -> Result<Plan<()>> {
+    async fn plan(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        _first: Found,
+        _unsure: bool,
+    ) -> Result<Plan<()>> {
         let entry = writes::entry(&self.event, self.at, snapshot.version());
         Ok(Plan::Commit(writes::of_transient(
             self.keys,

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::{FeedState, Feeds};
 use crate::{
     error::{Error, Result},
-    store::{Batch, Plan, Snapshot, Transaction, Versioned, keys, transact, values},
+    store::{Batch, Found, Plan, Snapshot, Transaction, Versioned, keys, transact, values},
     types::{FeedName, Marker},
     version::Version,
 };
@@ -44,7 +44,12 @@ impl Transaction for MoveMarker<'_> {
     type Output = ();
     type Error = Error;
 
-    async fn plan(&mut self, snapshot: &dyn Snapshot, _unsure: bool) -> Result<Plan<()>> {
+    async fn plan(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        _first: Found,
+        _unsure: bool,
+    ) -> Result<Plan<()>> {
         let now = snapshot.version();
         // A marker above vN would swallow entries yet to come.
         if self.to > now {

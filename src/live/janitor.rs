@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    store::{Batch, Error, Plan, Result, Snapshot, Store, Transaction, keys, keys::Keys, transact},
+    store::{
+        Batch, Error, Found, Plan, Result, Snapshot, Store, Transaction, keys, keys::Keys, transact,
+    },
     version::{TICKS_PER_SECOND, Version},
 };
 
@@ -36,7 +38,12 @@ impl Transaction for Trim<'_> {
     type Output = ();
     type Error = Error;
 
-    async fn plan(&mut self, snapshot: &dyn Snapshot, _unsure: bool) -> Result<Plan<()>> {
+    async fn plan(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        _first: Found,
+        _unsure: bool,
+    ) -> Result<Plan<()>> {
         let now = snapshot.version();
         let horizon = now
             .time()

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 
 use super::{
-    Batch, Condition, Error, Plan, Result, Snapshot, Store, Transaction, keys::Keys, transact,
+    Batch, Condition, Error, Found, Plan, Reads, Result, Snapshot, Store, Transaction, keys::Keys,
+    transact,
 };
 use crate::version::Version;
 
@@ -28,7 +29,19 @@ impl Transaction for Raise<'_> {
     type Output = u32;
     type Error = Error;
 
-    async fn plan(&mut self, snapshot: &dyn Snapshot, unsure: bool) -> Result<Plan<u32>> {
+    fn first_reads(&self) -> Reads {
+        Reads {
+            keys: vec![self.keys.epoch()],
+            ranges: Vec::new(),
+        }
+    }
+
+    async fn plan(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        mut first: Found,
+        unsure: bool,
+    ) -> Result<Plan<u32>> {
         let current = snapshot.version().epoch();
         if unsure && current >= self.to {
             return Ok(Plan::Answer(current));
@@ -37,7 +50,7 @@ impl Transaction for Raise<'_> {
             .checked_add(1)
             .ok_or_else(|| Error::Refused("there is no higher epoch".into()))?;
         let key = self.keys.epoch();
-        let stored = snapshot.get(vec![key.clone()]).await?.remove(0);
+        let stored = first.values.pop().flatten();
         Ok(Plan::Commit(Batch {
             conditions: vec![Condition::KeyEquals {
                 key: key.clone(),

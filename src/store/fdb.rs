@@ -14,13 +14,15 @@ use bytes::Bytes;
 use foundationdb::{
     Database, FdbError, RangeOption, Transaction,
     api::{FdbApiBuilder, NetworkAutoStop},
+    future::FdbSlice,
     options::{DatabaseOption, MutationType, StreamingMode, TransactionOption},
 };
 use futures_util::future::try_join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Batch, Condition, Error, KeyValue, Range, Result, Retries, Slice, Snapshot, Store, keys::Keys,
+    Batch, Condition, Error, Found, KeyValue, Range, Reads, Result, Retries, Slice, Snapshot,
+    Store, keys::Keys,
 };
 use crate::version::Version;
 
@@ -112,7 +114,7 @@ impl Fdb {
 
 #[async_trait]
 impl Store for Fdb {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+    async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)> {
         if self.closed.is_cancelled() {
             return Err(Error::Closed);
         }
@@ -121,14 +123,17 @@ impl Store for Fdb {
         transaction
             .set_option(TransactionOption::ReadYourWritesDisable)
             .map_err(read_error)?;
-        let version = self.moment(&transaction).await?;
-        Ok(Box::new(View {
+        // The client sends the reads as soon as it has the read version, without waiting for the epoch.
+        let (version, found) =
+            tokio::try_join!(self.moment(&transaction), read(&transaction, &reads))?;
+        let view = View {
             transaction,
             version,
             wake: self.wake.clone(),
             closed: self.closed.clone(),
             commits: self.commits.clone(),
-        }))
+        };
+        Ok((Box::new(view), found))
     }
 
     async fn changed(&self, seen: Version) -> Result<()> {
@@ -206,17 +211,8 @@ impl Snapshot for View {
         self.version
     }
 
-    async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>> {
-        let values = try_join_all(keys.iter().map(|key| self.transaction.get(key, true)));
-        let values = values.await.map_err(read_error)?;
-        Ok(values
-            .into_iter()
-            .map(|value| value.map(|value| Bytes::copy_from_slice(&value)))
-            .collect())
-    }
-
-    async fn ranges(&self, ranges: Vec<Range>) -> Result<Vec<Slice>> {
-        try_join_all(ranges.iter().map(|range| self.read_range(range))).await
+    async fn read(&self, reads: Reads) -> Result<Found> {
+        read(&self.transaction, &reads).await
     }
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
@@ -254,46 +250,6 @@ impl Snapshot for View {
 }
 
 impl View {
-    async fn read_range(&self, range: &Range) -> Result<Slice> {
-        let mut slice = Slice::default();
-        if range.begin >= range.end || range.limit == 0 {
-            return Ok(slice);
-        }
-        let mut option = Some(RangeOption {
-            limit: Some(range.limit),
-            target_bytes: range.bytes_max.min(i32::MAX as usize),
-            mode: StreamingMode::WantAll,
-            reverse: range.reverse,
-            ..RangeOption::from((&range.begin[..], &range.end[..]))
-        });
-        let (mut bytes, mut iteration) = (0, 1);
-        while let Some(asked) = option {
-            let found = self
-                .transaction
-                .get_range(&asked, iteration, true)
-                .await
-                .map_err(read_error)?;
-            for item in &found {
-                if bytes >= range.bytes_max {
-                    slice.more = true;
-                    return Ok(slice);
-                }
-                bytes += item.key().len() + item.value().len();
-                slice.items.push(KeyValue {
-                    key: Bytes::copy_from_slice(item.key()),
-                    value: Bytes::copy_from_slice(item.value()),
-                });
-            }
-            slice.more = found.more();
-            if bytes >= range.bytes_max || slice.items.len() >= range.limit {
-                return Ok(slice);
-            }
-            option = asked.next_range(&found);
-            iteration += 1;
-        }
-        Ok(slice)
-    }
-
     /// Reads what the conditions speak of, with a conflict range: what changes until the commit aborts it.
     async fn check(&self, conditions: &[Condition]) -> Result<()> {
         for (index, condition) in conditions.iter().enumerate() {
@@ -356,6 +312,61 @@ impl View {
         }
         Ok(())
     }
+}
+
+/// Snapshot reads: without conflict ranges.
+async fn read(transaction: &Transaction, reads: &Reads) -> Result<Found> {
+    let values = async {
+        let values = try_join_all(reads.keys.iter().map(|key| transaction.get(key, true)));
+        values.await.map_err(read_error)
+    };
+    let ranges = reads.ranges.iter();
+    let slices = try_join_all(ranges.map(|range| read_range(transaction, range)));
+    let (values, slices) = tokio::try_join!(values, slices)?;
+    let owned = |value: Option<FdbSlice>| value.map(|value| Bytes::copy_from_slice(&value));
+    Ok(Found {
+        values: values.into_iter().map(owned).collect(),
+        slices,
+    })
+}
+
+async fn read_range(transaction: &Transaction, range: &Range) -> Result<Slice> {
+    let mut slice = Slice::default();
+    if range.begin >= range.end || range.limit == 0 {
+        return Ok(slice);
+    }
+    let mut option = Some(RangeOption {
+        limit: Some(range.limit),
+        target_bytes: range.bytes_max.min(i32::MAX as usize),
+        mode: StreamingMode::WantAll,
+        reverse: range.reverse,
+        ..RangeOption::from((&range.begin[..], &range.end[..]))
+    });
+    let (mut bytes, mut iteration) = (0, 1);
+    while let Some(asked) = option {
+        let found = transaction
+            .get_range(&asked, iteration, true)
+            .await
+            .map_err(read_error)?;
+        for item in &found {
+            if bytes >= range.bytes_max {
+                slice.more = true;
+                return Ok(slice);
+            }
+            bytes += item.key().len() + item.value().len();
+            slice.items.push(KeyValue {
+                key: Bytes::copy_from_slice(item.key()),
+                value: Bytes::copy_from_slice(item.value()),
+            });
+        }
+        slice.more = found.more();
+        if bytes >= range.bytes_max || slice.items.len() >= range.limit {
+            return Ok(slice);
+        }
+        option = asked.next_range(&found);
+        iteration += 1;
+    }
+    Ok(slice)
 }
 
 /// `prefix ‖ epoch ‖ versionstamp ‖ index`, and the place of the stamp, as the database wants it.

@@ -3,7 +3,9 @@
 
 use foundationdb_tuple::Subspace;
 
-use super::{Batch, Condition, Error, Plan, Range, Result, Snapshot, Store, Transaction, transact};
+use super::{
+    Batch, Condition, Error, Found, Plan, Range, Result, Snapshot, Store, Transaction, transact,
+};
 use crate::{
     types::{EventId, FeedName, Marker},
     version::{BYTES_LEN, Version},
@@ -185,7 +187,12 @@ impl Transaction for Opening {
     type Output = Keys;
     type Error = Error;
 
-    async fn plan(&mut self, snapshot: &dyn Snapshot, _unsure: bool) -> Result<Plan<Keys>> {
+    async fn plan(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        _first: Found,
+        _unsure: bool,
+    ) -> Result<Plan<Keys>> {
         let key = self.keys.meta();
         let Some(meta) = snapshot.get(vec![key.clone()]).await?.remove(0) else {
             return Ok(Plan::Commit(Batch {

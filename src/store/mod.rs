@@ -70,10 +70,18 @@ pub trait Snapshot: Send + Sync {
     /// The snapshot's own moment: later commits are stamped above it, all others at or below it.
     fn version(&self) -> Version;
 
-    async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>>;
+    /// Reads everything asked for side by side.
+    async fn read(&self, reads: Reads) -> Result<Found>;
 
-    /// Reads all `ranges` side by side.
-    async fn ranges(&self, ranges: Vec<Range>) -> Result<Vec<Slice>>;
+    async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>> {
+        let ranges = Vec::new();
+        Ok(self.read(Reads { keys, ranges }).await?.values)
+    }
+
+    async fn ranges(&self, ranges: Vec<Range>) -> Result<Vec<Slice>> {
+        let keys = Vec::new();
+        Ok(self.read(Reads { keys, ranges }).await?.slices)
+    }
 
     /// Commits `batch` if its conditions still hold and the epoch is still the snapshot's.
     /// Answers the version of index 0; see [`Version::at_index`].
@@ -82,7 +90,12 @@ pub trait Snapshot: Send + Sync {
 
 #[async_trait]
 pub trait Store: Send + Sync {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>>;
+    /// A snapshot of now and its first reads, in as few round trips as the engine can.
+    async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)>;
+
+    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+        Ok(self.begin(Reads::default()).await?.0)
+    }
 
     /// Resolves when there may be commits above `seen` that asked to [`Batch::ring`]; never holds a snapshot.
     async fn changed(&self, seen: Version) -> Result<()>;
@@ -92,6 +105,26 @@ pub trait Store: Send + Sync {
 
     /// Finishes commits under way and lets go of the storage. Everything after it answers [`Error::Closed`].
     async fn close(&self);
+}
+
+/// What to read at once.
+#[derive(Debug, Clone, Default)]
+pub struct Reads {
+    pub keys: Vec<Vec<u8>>,
+    pub ranges: Vec<Range>,
+}
+
+impl Reads {
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.ranges.is_empty()
+    }
+}
+
+/// What [`Reads`] found, each in the order asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    pub values: Vec<Option<Bytes>>,
+    pub slices: Vec<Slice>,
 }
 
 /// A range read: `begin` inclusive, `end` exclusive.

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Batch, Error, Snapshot, Store};
+use super::{Batch, Error, Found, Reads, Snapshot, Store};
 use crate::version::Version;
 
 /// How long a transaction is tried again before its caller hears that the store is not available.
@@ -64,11 +64,17 @@ pub trait Transaction: Send {
     type Output;
     type Error: From<Error>;
 
-    /// `unsure` says that an earlier attempt may have committed (its outcome is unknown): what the snapshot
+    /// What the plan needs to know in any case; read together with the snapshot.
+    fn first_reads(&self) -> Reads {
+        Reads::default()
+    }
+
+    /// `first` is what [`Self::first_reads`] found. `unsure` says that an earlier attempt may have committed (its outcome is unknown): what the snapshot
     /// shows may be this transaction's own work.
     async fn plan(
         &mut self,
         snapshot: &dyn Snapshot,
+        first: Found,
         unsure: bool,
     ) -> Result<Plan<Self::Output>, Self::Error>;
 
@@ -126,11 +132,11 @@ async fn attempt<T: Transaction>(
 where
     T::Error: RetryableError,
 {
-    let snapshot = match store.snapshot().await {
-        Ok(snapshot) => snapshot,
+    let (snapshot, first) = match store.begin(transaction.first_reads()).await {
+        Ok(begun) => begun,
         Err(error) => return Ok(Attempt::Failed(error)),
     };
-    let batch = match transaction.plan(&*snapshot, unsure).await {
+    let batch = match transaction.plan(&*snapshot, first, unsure).await {
         Ok(Plan::Answer(output)) => return Ok(Attempt::Done(output)),
         Ok(Plan::Commit(batch)) => batch,
         Err(error) => return error.into_store_error().map(Attempt::Failed),

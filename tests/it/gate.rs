@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use newsfeed::{
-    store::{Batch, Error, Range, Result, Retries, Slice, Snapshot, Store},
+    store::{Batch, Error, Found, Reads, Result, Retries, Snapshot, Store},
     version::Version,
 };
 use tokio::sync::watch;
@@ -66,11 +65,13 @@ fn check(state: &watch::Sender<State>) -> Result<()> {
 
 #[async_trait]
 impl Store for Gate {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        Ok(Box::new(Gated {
-            inner: self.inner.snapshot().await?,
-            state: Arc::clone(&self.state),
-        }))
+    async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)> {
+        if !reads.is_empty() {
+            check(&self.state)?;
+        }
+        let (inner, found) = self.inner.begin(reads).await?;
+        let state = Arc::clone(&self.state);
+        Ok((Box::new(Gated { inner, state }), found))
     }
 
     async fn changed(&self, seen: Version) -> Result<()> {
@@ -98,14 +99,9 @@ impl Snapshot for Gated {
         self.inner.version()
     }
 
-    async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>> {
+    async fn read(&self, reads: Reads) -> Result<Found> {
         check(&self.state)?;
-        self.inner.get(keys).await
-    }
-
-    async fn ranges(&self, ranges: Vec<Range>) -> Result<Vec<Slice>> {
-        check(&self.state)?;
-        self.inner.ranges(ranges).await
+        self.inner.read(reads).await
     }
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {

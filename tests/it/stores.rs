@@ -6,9 +6,8 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use newsfeed::{
-    store::{Batch, Error, Range, Result, Retries, Slice, Snapshot, Store},
+    store::{Batch, Error, Found, Reads, Result, Retries, Snapshot, Store},
     version::Version,
 };
 use tokio::sync::{Semaphore, watch};
@@ -16,7 +15,7 @@ use tokio::sync::{Semaphore, watch};
 /// What a wrapped store does beside passing on.
 #[async_trait]
 pub trait Trouble: Send + Sync + 'static {
-    async fn before_ranges(&self) -> Result<()> {
+    async fn before_read(&self) -> Result<()> {
         Ok(())
     }
 
@@ -37,10 +36,13 @@ struct Troubled<T> {
 
 #[async_trait]
 impl<T: Trouble> Store for Troubled<T> {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
-        let snapshot = self.store.snapshot().await?;
+    async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)> {
+        if !reads.is_empty() {
+            self.trouble.before_read().await?;
+        }
+        let (snapshot, found) = self.store.begin(reads).await?;
         let trouble = Arc::clone(&self.trouble);
-        Ok(Box::new(TroubledSnapshot { snapshot, trouble }))
+        Ok((Box::new(TroubledSnapshot { snapshot, trouble }), found))
     }
 
     async fn changed(&self, seen: Version) -> Result<()> {
@@ -67,13 +69,9 @@ impl<T: Trouble> Snapshot for TroubledSnapshot<T> {
         self.snapshot.version()
     }
 
-    async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>> {
-        self.snapshot.get(keys).await
-    }
-
-    async fn ranges(&self, ranges: Vec<Range>) -> Result<Vec<Slice>> {
-        self.trouble.before_ranges().await?;
-        self.snapshot.ranges(ranges).await
+    async fn read(&self, reads: Reads) -> Result<Found> {
+        self.trouble.before_read().await?;
+        self.snapshot.read(reads).await
     }
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
@@ -82,7 +80,7 @@ impl<T: Trouble> Snapshot for TroubledSnapshot<T> {
     }
 }
 
-/// Once it is switched on, range reads fail, ever more rarely: the 1st, the 3rd, the 6th, the 10th …
+/// Once it is switched on, reads fail, ever more rarely: the 1st, the 3rd, the 6th, the 10th …
 #[derive(Default)]
 pub struct Flaky {
     pub on: AtomicBool,
@@ -92,7 +90,7 @@ pub struct Flaky {
 
 #[async_trait]
 impl Trouble for Flaky {
-    async fn before_ranges(&self) -> Result<()> {
+    async fn before_read(&self) -> Result<()> {
         if !self.on.load(Ordering::SeqCst) {
             return Ok(());
         }

@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::writer::{Request, write_groups};
 use super::{
-    Batch, Error, KeyValue, Range, Result, Retries, SNAPSHOT_AGE_TICKS_MAX, Slice, Snapshot, Store,
+    Batch, Error, Found, KeyValue, Range, Reads, Result, Retries, SNAPSHOT_AGE_TICKS_MAX, Slice,
+    Snapshot, Store,
 };
 use crate::{
     clock::{TickClock, WallTime},
@@ -159,9 +160,8 @@ impl Shared {
     }
 }
 
-#[async_trait]
-impl Store for Embedded {
-    async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
+impl Embedded {
+    fn view(&self) -> Result<View> {
         let queue = match &*self.writer.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(writer) => writer.queue.downgrade(),
             None => return Err(Error::Closed),
@@ -176,14 +176,26 @@ impl Store for Embedded {
                 .tick()
                 .map_err(|error| Error::Unavailable(error.to_string()))?,
         };
-        Ok(Box::new(View {
+        Ok(View {
             tree: state.tree.clone(),
             view: state.view.clone(),
             version: state.visible,
             taken_at,
             wall: self.shared.wall.clone(),
             queue,
-        }))
+        })
+    }
+}
+
+#[async_trait]
+impl Store for Embedded {
+    async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)> {
+        let view = self.view()?;
+        let found = match reads.is_empty() {
+            true => Found::default(),
+            false => view.read(reads).await?,
+        };
+        Ok((Box::new(view), found))
     }
 
     async fn changed(&self, seen: Version) -> Result<()> {
@@ -232,23 +244,6 @@ struct View {
     queue: mpsc::WeakSender<Request>,
 }
 
-impl View {
-    /// Runs a read on the blocking pool: it may wait for the disk.
-    async fn read<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Keyspace, &fjall::Snapshot) -> fjall::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        if self.wall.micros().saturating_sub(self.taken_at) >= SNAPSHOT_AGE_TICKS_MAX {
-            return Err(Error::TooOld);
-        }
-        let (tree, view) = (self.tree.clone(), self.view.clone());
-        match tokio::task::spawn_blocking(move || read(&tree, &view)).await {
-            Ok(result) => result.map_err(unavailable),
-            Err(panicked) => Err(Error::Unavailable(panicked.to_string())),
-        }
-    }
-}
-
 fn unavailable(error: fjall::Error) -> Error {
     Error::Unavailable(error.to_string())
 }
@@ -259,27 +254,16 @@ impl Snapshot for View {
         self.version
     }
 
-    async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>> {
-        self.read(move |tree, view| {
-            keys.iter()
-                .map(|key| {
-                    Ok(view
-                        .get(tree, key)?
-                        .map(|value| Bytes::copy_from_slice(&value)))
-                })
-                .collect()
-        })
-        .await
-    }
-
-    async fn ranges(&self, ranges: Vec<Range>) -> Result<Vec<Slice>> {
-        self.read(move |tree, view| {
-            ranges
-                .iter()
-                .map(|range| read_range(tree, view, range))
-                .collect()
-        })
-        .await
+    /// On the blocking pool: it may wait for the disk.
+    async fn read(&self, reads: Reads) -> Result<Found> {
+        if self.wall.micros().saturating_sub(self.taken_at) >= SNAPSHOT_AGE_TICKS_MAX {
+            return Err(Error::TooOld);
+        }
+        let (tree, view) = (self.tree.clone(), self.view.clone());
+        match tokio::task::spawn_blocking(move || read(&tree, &view, &reads)).await {
+            Ok(result) => result.map_err(unavailable),
+            Err(panicked) => Err(Error::Unavailable(panicked.to_string())),
+        }
     }
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
@@ -303,6 +287,20 @@ impl Snapshot for View {
         drop(queue);
         answer.await.unwrap_or(Err(Error::Unknown))
     }
+}
+
+fn read(tree: &Keyspace, view: &fjall::Snapshot, reads: &Reads) -> fjall::Result<Found> {
+    let get = |key: &Vec<u8>| {
+        let value = view.get(tree, key)?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    };
+    let ranges = reads.ranges.iter();
+    Ok(Found {
+        values: reads.keys.iter().map(get).collect::<fjall::Result<_>>()?,
+        slices: ranges
+            .map(|range| read_range(tree, view, range))
+            .collect::<fjall::Result<_>>()?,
+    })
 }
 
 fn read_range(tree: &Keyspace, view: &fjall::Snapshot, range: &Range) -> fjall::Result<Slice> {
