@@ -133,9 +133,13 @@ async fn a_snapshot_can_no_longer_be_read_once_it_is_too_old() {
     time.wait_for(|now| *now > too_old)
         .await
         .expect("time goes on");
-    // Storage servers follow the log, and forget old versions a little later.
+    // Storage servers follow the log, and forget old versions a little later. The client remembers what it has read: each
+    // time another key.
+    let mut tries = 0_u32;
     let read = loop {
-        match snapshot.get(vec![b"\xf0any".to_vec()]).await {
+        let key = [&b"\xf0any/"[..], &tries.to_be_bytes()].concat();
+        tries += 1;
+        match snapshot.get(vec![key]).await {
             Ok(_) => time.changed().await.expect("time goes on"),
             Err(error) => break error,
         }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use self::{
-    readers::{END, Reader, WAYS, Way, feeds_of, path},
+    readers::{END, Reader, WAYS, Way, feeds_of, get, path, unavailable},
     workload::{Claims, Seen, Workload, id},
 };
 use crate::{
@@ -35,12 +35,20 @@ const ALIGNED_EVENTS: usize = 250;
 /// Producers of one node, where each node has an order of its own.
 const SHUFFLED_PRODUCERS: usize = 3;
 
+/// The busiest feeds are followed all the while.
+const USERS: usize = 30;
+const CHATS: usize = 20;
+/// Feeds of a merged page that is read afterwards.
+const FEEDS_OF_A_PAGE: usize = 50;
+
 /// How long the idle cluster's own conflicts are counted, to compare with.
 const IDLE: Duration = Duration::from_secs(10);
 /// Conflicts that the cluster's own housekeeping is granted beside what it did while idle: it writes into its system
 /// keys about ten times a minute, in bursts.
 const HOUSEKEEPING_PER_MINUTE: f64 = 10.0;
 const HOUSEKEEPING_BURST: f64 = 10.0;
+/// Within this time after all appends a client hears of the last, or never.
+const HEARD_WITHIN: Duration = Duration::from_secs(120);
 /// How often the status is asked for what it must come to say.
 const STATUS_LOOKS_MAX: u32 = 240;
 
@@ -248,7 +256,7 @@ fn check_answers(claims: &Claims, answers: &[Answer]) {
     assert_eq!(appended, claims.count());
 }
 
-/// All feeds on all nodes by merged pages, a hundred at a time.
+/// All feeds on all nodes by merged pages.
 async fn check_all_feeds(nodes: &Arc<Vec<Served>>, workload: &Arc<Workload>, claims: &Arc<Claims>) {
     let mut checks = JoinSet::new();
     for number in 0..NODES {
@@ -256,7 +264,7 @@ async fn check_all_feeds(nodes: &Arc<Vec<Served>>, workload: &Arc<Workload>, cla
             (Arc::clone(nodes), Arc::clone(workload), Arc::clone(claims));
         checks.spawn(async move {
             let feeds: Vec<String> = workload.feeds.keys().cloned().collect();
-            for some in feeds.chunks(100) {
+            for some in feeds.chunks(FEEDS_OF_A_PAGE) {
                 let timeline = without_end(all_entries(&nodes[number], some, number == 0).await);
                 assert_same(&timeline, &claims.timeline(&workload, some), || {
                     format!("pages of node {number}")
@@ -275,7 +283,7 @@ async fn all_entries(node: &Served, feeds: &[String], oldest_first: bool) -> Vec
     }
     let mut seen = Vec::new();
     loop {
-        let page = node.get(&format!("{path}{from}limit=200")).await;
+        let page = get(node, &format!("{path}{from}limit=200")).await;
         for entry in page["entries"].as_array().expect("entries") {
             seen.push((
                 text(&entry["version"]),
@@ -364,9 +372,9 @@ async fn run(cluster: &Arc<Cluster>, workload: &Arc<Workload>, schedule: Schedul
     let (conflicted_before, committed_before) = transactions(cluster, 0).await;
     let began = Instant::now();
 
-    let mut followed = workload.busiest("user:", 60);
-    followed.extend(workload.busiest("chat:", 40));
-    let single = [&followed[..4], &followed[60..62]].concat();
+    let mut followed = workload.busiest("user:", USERS);
+    followed.extend(workload.busiest("chat:", CHATS));
+    let single = [&followed[..4], &followed[USERS..USERS + 2]].concat();
     let readers = start_readers(&nodes.served, &followed, &single);
     let answers = append(&nodes.served, workload, schedule).await;
     let appending = began.elapsed();
@@ -375,9 +383,9 @@ async fn run(cluster: &Arc<Cluster>, workload: &Arc<Workload>, schedule: Schedul
         .await;
     let mut seen = Vec::new();
     for reader in readers {
-        let timeline = reader
-            .seen
-            .await
+        let timeline = tokio::time::timeout(HEARD_WITHIN, reader.seen).await;
+        let timeline = timeline
+            .expect("the client comes to the end")
             .expect("the client is content with what it was told");
         seen.push((reader.way, reader.feeds, timeline));
     }
@@ -417,8 +425,9 @@ async fn run(cluster: &Arc<Cluster>, workload: &Arc<Workload>, schedule: Schedul
     let moved = moved.expect("the cluster did not recover, and count anew");
     let granted = (idle + HOUSEKEEPING_PER_MINUTE / 60.0) * elapsed + HOUSEKEEPING_BURST;
     eprintln!(
-        "figure: {schedule:?}: the cluster counted {moved} conflicts in {elapsed:.0} s (idle: {:.1} a minute)",
-        idle * 60.0
+        "figure: {schedule:?}: the cluster counted {moved} conflicts in {elapsed:.0} s (idle: {:.1} a minute); {} times a client was told to come back later",
+        idle * 60.0,
+        unavailable()
     );
     assert!(
         (moved as f64) < granted,

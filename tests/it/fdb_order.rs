@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use newsfeed::{store::Store, version::Version};
@@ -24,6 +25,8 @@ const FEEDS: usize = 24;
 const PRODUCERS: usize = 6;
 const APPENDS_OF_EACH: usize = 60;
 const LOOKERS: usize = 3;
+/// Within this time a stream hears what was committed, or never.
+const HEARD_WITHIN: Duration = Duration::from_secs(90);
 
 /// Something a client did: it began and ended at these places in the order of all beginnings and ends, and it was
 /// answered versions from `low` to `high`.
@@ -252,7 +255,8 @@ async fn commit_order_is_version_order_on_every_node_to_everybody() {
     assert!(pages > 0);
     check_order(&done);
 
-    for (followed, told) in streams.join_all().await {
+    let streams = tokio::time::timeout(HEARD_WITHIN, streams.join_all());
+    for (followed, told) in streams.await.expect("every stream comes to the end") {
         let expected = truth.iter().filter(|(_, (_, feeds))| {
             followed
                 .as_ref()

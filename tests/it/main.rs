@@ -11,6 +11,8 @@ mod fdb_appends;
 #[cfg(feature = "fdb")]
 mod fdb_cluster;
 #[cfg(feature = "fdb")]
+mod fdb_epoch;
+#[cfg(feature = "fdb")]
 mod fdb_forms;
 #[cfg(feature = "fdb")]
 mod fdb_order;

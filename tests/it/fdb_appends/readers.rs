@@ -1,6 +1,12 @@
 //! Clients that follow feeds while they grow, each in its own way, until they meet the event that ends the run.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
@@ -17,6 +23,8 @@ pub const END: &str = "end";
 
 /// How often a client that polls does so.
 const POLL: Duration = Duration::from_millis(100);
+/// What `Retry-After` says.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -83,9 +91,7 @@ impl Following {
             let node = &self.nodes[turn % self.nodes.len()];
             turn += 1;
             let after = &self.reached;
-            let page = node
-                .get(&format!("{path}after={after}&limit=150{wait}"))
-                .await;
+            let page = get(node, &format!("{path}after={after}&limit=150{wait}")).await;
             let entries = page["entries"].as_array().expect("entries");
             let last = entries.len();
             for entry in entries {
@@ -134,6 +140,11 @@ impl Following {
                         self.reached = version;
                     }
                     "marker" => {}
+                    // Come back, to any node.
+                    "bye" if event.data["reason"] == "unavailable" => {
+                        count_unavailable();
+                        break;
+                    }
                     other => panic!("nobody told the stream to say {other}"),
                 }
             }
@@ -157,6 +168,33 @@ impl Following {
             self.seen.push((version, id, feeds));
         }
         end
+    }
+}
+
+/// How often a client was told to come back later, which is nobody's loss.
+static UNAVAILABLE: AtomicU32 = AtomicU32::new(0);
+const UNAVAILABLE_MAX: u32 = 1000;
+
+pub fn unavailable() -> u32 {
+    UNAVAILABLE.load(Ordering::SeqCst)
+}
+
+fn count_unavailable() {
+    let before = UNAVAILABLE.fetch_add(1, Ordering::SeqCst);
+    assert!(before < UNAVAILABLE_MAX, "the store is always away");
+}
+
+/// GET of `path`, again where the store did not answer in time.
+pub async fn get(node: &Served, path: &str) -> Value {
+    loop {
+        let answer = node.send("GET", path, &[]).await;
+        if answer.status == 200 {
+            return answer.json();
+        }
+        let problem = answer.problem(503, "store_unavailable");
+        problem.expect("a page, or that there is none now");
+        count_unavailable();
+        tokio::time::sleep(RETRY_AFTER).await;
     }
 }
 
