@@ -12,6 +12,9 @@ use crate::{
     version::Version,
 };
 
+/// How often a feed's chunks double in size.
+const CHUNK_DOUBLINGS_MAX: u32 = 4;
+
 pub(super) struct Cursor {
     /// What is still unread: (after, until].
     after: Option<Version>,
@@ -19,6 +22,8 @@ pub(super) struct Cursor {
     reverse: bool,
     /// No unread keys are left.
     exhausted: bool,
+    /// How many chunks have been read.
+    chunks: u32,
     /// Newest first: read, but not judged until all of its window is.
     raw: VecDeque<Entry>,
     /// Judged and visible.
@@ -51,6 +56,7 @@ impl Cursor {
             until,
             reverse,
             exhausted: false,
+            chunks: 0,
             raw: VecDeque::new(),
             ready: VecDeque::new(),
             passed: LookBack::new(prefix, after.unwrap_or(Version::ZERO), decode_passed),
@@ -66,8 +72,10 @@ impl Cursor {
         self.ready.pop_front()
     }
 
-    /// What to read so that the next entry becomes ready; `None`: it is, or there is none.
+    /// What to read so that the next entry becomes ready; `None`: it is, or there is none. Whoever comes back for more
+    /// gets twice as much as before, `limit` keys at first.
     pub(super) fn wants(&self, limit: usize, bytes_max: usize) -> Option<Range> {
+        let limit = limit << self.chunks.min(CHUNK_DOUBLINGS_MAX);
         if self.exhausted || !self.ready.is_empty() {
             return None;
         }
@@ -84,6 +92,7 @@ impl Cursor {
     /// Takes what the read of [`Cursor::wants`] found.
     pub(super) async fn take(&mut self, snapshot: &dyn Snapshot, slice: Slice) -> Result<()> {
         self.exhausted = !slice.more;
+        self.chunks += 1;
         let entries: Vec<Entry> = slice
             .items
             .iter()

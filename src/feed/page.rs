@@ -1,5 +1,7 @@
 //! Pages: of one feed, or of several merged in version order.
 
+use futures_util::future::try_join_all;
+
 use super::{Feeds, cursor::Cursor};
 use crate::{
     error::{Error, Result},
@@ -164,19 +166,25 @@ async fn first_of(
     let chunk = ((query.limit - have.min(query.limit)) / cursors.len() + 2).max(8);
     let bytes_max = PAGE_BYTES_MAX / cursors.len() + 1;
     loop {
-        let (wanting, ranges): (Vec<usize>, Vec<_>) = cursors
-            .iter()
-            .enumerate()
-            .filter_map(|(index, cursor)| {
-                cursor.wants(chunk, bytes_max).map(|range| (index, range))
+        let (wanting, ranges): (Vec<&mut Cursor>, Vec<_>) = cursors
+            .iter_mut()
+            .filter_map(|cursor| {
+                let range = cursor.wants(chunk, bytes_max)?;
+                Some((cursor, range))
             })
             .unzip();
         if wanting.is_empty() {
             break;
         }
-        for (index, slice) in wanting.into_iter().zip(snapshot.ranges(ranges).await?) {
-            cursors[index].take(snapshot, slice).await?;
-        }
+        let slices = snapshot.ranges(ranges).await?;
+        // Side by side, because each may look back: the snapshot lives for seconds only.
+        try_join_all(
+            wanting
+                .into_iter()
+                .zip(slices)
+                .map(|(cursor, slice)| cursor.take(snapshot, slice)),
+        )
+        .await?;
     }
     let mut first: Option<(Version, Vec<usize>)> = None;
     for (index, cursor) in cursors.iter().enumerate() {

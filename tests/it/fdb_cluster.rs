@@ -80,6 +80,17 @@ impl Cluster {
             Fdb::open(&self.file(), prefix.as_bytes(), tuning).expect("the cluster file is good"),
         )
     }
+
+    /// Runs a command of fdbcli and answers what it prints.
+    pub fn cli(&self, command: &str) -> String {
+        let output = Command::new("fdbcli")
+            .arg("-C")
+            .arg(self.file())
+            .args(["--timeout", "30", "--exec", command])
+            .output()
+            .expect("fdbcli runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
 }
 
 impl Drop for Cluster {

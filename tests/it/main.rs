@@ -5,7 +5,17 @@ mod bed;
 mod commits;
 mod contract;
 #[cfg(feature = "fdb")]
+mod fdb_age;
+#[cfg(feature = "fdb")]
+mod fdb_appends;
+#[cfg(feature = "fdb")]
 mod fdb_cluster;
+#[cfg(feature = "fdb")]
+mod fdb_epoch;
+#[cfg(feature = "fdb")]
+mod fdb_forms;
+#[cfg(feature = "fdb")]
+mod fdb_order;
 mod follow;
 mod foundationdb;
 mod gate;

@@ -1,0 +1,182 @@
+//! The events that all nodes append, and what clients must see of them according to the raw claims.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+};
+
+use flate2::read::GzDecoder;
+use newsfeed::{
+    store::{
+        Store,
+        keys::{self, Keys},
+    },
+    types::EventId,
+    version::Version,
+};
+use serde_json::json;
+
+const EVENTS: usize = 20_000;
+/// Claims of one id that are looked at: nodes, and some more to see what must not be.
+const CLAIMS_MAX: usize = 100;
+
+/// What a client sees of an entry: its version, its event's id and the feeds it came through.
+pub type Seen = (String, String, Vec<String>);
+
+pub struct Workload {
+    /// As JSON.
+    pub events: Vec<String>,
+    /// Which events stand in which feed.
+    pub feeds: BTreeMap<String, Vec<usize>>,
+}
+
+pub fn id(event: usize) -> String {
+    format!("m{event}")
+}
+
+impl Workload {
+    /// The first messages of CollegeMsg; `None`, loudly, if the data set is not there.
+    pub fn load() -> Option<Self> {
+        let shared = std::env::var_os("NEWSFEED_SHARED").map(PathBuf::from);
+        let shared =
+            shared.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"));
+        let path = shared.join("data/CollegeMsg.txt.gz");
+        let Ok(file) = std::fs::File::open(&path) else {
+            let name = path.display();
+            // Past the test harness, which would swallow it.
+            let _ = std::io::stderr().write_all(
+                format!("\n!!! NOT TESTED: many nodes appending the same events: there is no {name} (NEWSFEED_SHARED says where)\n\n").as_bytes(),
+            );
+            assert!(
+                std::env::var("CI").is_err(),
+                "on CI the data set must be there"
+            );
+            return None;
+        };
+        let mut workload = Self {
+            events: Vec::new(),
+            feeds: BTreeMap::new(),
+        };
+        let lines = BufReader::new(GzDecoder::new(file)).lines().take(EVENTS);
+        for (event, line) in lines.enumerate() {
+            let line = line.expect("the data set is text");
+            let mut numbers = line
+                .split(' ')
+                .map(|number| number.parse::<u64>().expect("three numbers a line"));
+            let mut number = || numbers.next().expect("three numbers a line");
+            let (sender, receiver, second) = (number(), number(), number());
+            let (low, high) = (sender.min(receiver), sender.max(receiver));
+            let feeds = [format!("user:{receiver}"), format!("chat:{low}-{high}")];
+            workload.events.push(
+                json!({
+                    "id": id(event), "kind": "message", "feeds": feeds, "actor": format!("user:{sender}"),
+                    "data": { "second": second },
+                })
+                .to_string(),
+            );
+            for feed in feeds {
+                workload.feeds.entry(feed).or_default().push(event);
+            }
+        }
+        assert_eq!(workload.events.len(), EVENTS);
+        Some(workload)
+    }
+
+    /// A JSON array.
+    pub fn array(&self, events: &[usize]) -> String {
+        let events: Vec<&str> = events.iter().map(|&event| &*self.events[event]).collect();
+        format!("[{}]", events.join(","))
+    }
+
+    /// The `count` feeds with the most events, most first.
+    pub fn busiest(&self, kind: &str, count: usize) -> Vec<String> {
+        let of_kind = self.feeds.iter().filter(|(feed, _)| feed.starts_with(kind));
+        let mut feeds: Vec<(usize, &String)> =
+            of_kind.map(|(feed, events)| (events.len(), feed)).collect();
+        feeds.sort_by(|a, b| b.cmp(a));
+        feeds
+            .into_iter()
+            .take(count)
+            .map(|(_, feed)| feed.clone())
+            .collect()
+    }
+}
+
+/// Every claim of every event, in version order, as the database has them.
+pub struct Claims(Vec<Vec<Version>>);
+
+impl Claims {
+    pub async fn read(store: &dyn Store, keys: &Keys) -> Self {
+        let mut claims = Vec::with_capacity(EVENTS);
+        let events: Vec<usize> = (0..EVENTS).collect();
+        for some in events.chunks(500) {
+            let snapshot = store.snapshot().await.expect("a snapshot");
+            let ranges = some.iter().map(|&event| {
+                let id: EventId = id(event).parse().expect("an id");
+                keys::range(
+                    &keys.claim(&id),
+                    None,
+                    snapshot.version(),
+                    false,
+                    CLAIMS_MAX,
+                    usize::MAX,
+                )
+            });
+            let slices = snapshot
+                .ranges(ranges.collect())
+                .await
+                .expect("claims are read");
+            claims.extend(slices.iter().map(|slice| {
+                let versions = slice.items.iter().map(|item| keys::version_of(&item.key));
+                versions
+                    .collect::<Result<Vec<_>, _>>()
+                    .expect("versioned keys")
+            }));
+        }
+        assert!(
+            claims.iter().all(|claims| !claims.is_empty()),
+            "every event has been committed"
+        );
+        Self(claims)
+    }
+
+    pub fn of(&self, event: usize) -> &[Version] {
+        &self.0[event]
+    }
+
+    /// What is to be seen: the first commit.
+    pub fn first(&self, event: usize) -> Version {
+        self.0[event][0]
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    /// How many there are beside the first ones, and how far the farthest lies from its first, in ticks.
+    pub fn twins(&self) -> (usize, u64) {
+        let distances = self
+            .0
+            .iter()
+            .map(|claims| claims[claims.len() - 1].time() - claims[0].time());
+        (self.count() - self.0.len(), distances.max().unwrap_or(0))
+    }
+
+    /// What a client that follows `feeds` must have seen, all of it and in this order.
+    pub fn timeline(&self, workload: &Workload, feeds: &[String]) -> Vec<Seen> {
+        let mut through: BTreeMap<Version, (usize, Vec<String>)> = BTreeMap::new();
+        for feed in feeds {
+            for &event in &workload.feeds[feed] {
+                let (_, feeds) = through
+                    .entry(self.first(event))
+                    .or_insert((event, Vec::new()));
+                feeds.push(feed.clone());
+            }
+        }
+        let seen = through
+            .into_iter()
+            .map(|(version, (event, feeds))| (version.to_string(), id(event), feeds));
+        seen.collect()
+    }
+}
