@@ -381,7 +381,6 @@ mod raw {
                 transaction.atomic_op(key, value, MutationType::ByteMax);
             }
             for put in &batch.versioned {
-                transaction.set_option(TransactionOption::NextWriteNoWriteConflictRange)?;
                 let key = stamped_key(&put.prefix, 0, put.index);
                 transaction.atomic_op(&key, &put.value, MutationType::SetVersionstampedKey);
             }

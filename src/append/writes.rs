@@ -32,25 +32,19 @@ pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
     let mut versioned = Vec::new();
     let mut partitions: BTreeMap<u16, Vec<RecordParts<'_>>> = BTreeMap::new();
     for (index, (event, entry)) in (0..).zip(entries) {
-        let mut put = |prefix, value, guarded| {
+        let mut put = |prefix, value| {
             versioned.push(Versioned {
                 prefix,
                 index,
                 value,
-                guarded,
             });
         };
-        put(
-            keys.claim(&event.id),
-            event.digest.to_be_bytes().to_vec(),
-            false,
-        );
+        put(keys.claim(&event.id), event.digest.to_be_bytes().to_vec());
         let value = values::encode_entry(entry);
         for feed in &event.feeds {
-            // What a conditional append looks at.
-            put(keys.feed(feed), value.clone(), true);
+            put(keys.feed(feed), value.clone());
             if event.delivery == Delivery::Notify {
-                put(keys.unread(feed), values::encode_unread(entry), false);
+                put(keys.unread(feed), values::encode_unread(entry));
             }
         }
         for (partition, feeds) in by_partition(keys, &event.feeds) {
@@ -68,7 +62,6 @@ pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
                 prefix,
                 index,
                 value,
-                guarded: false,
             });
         }
     }
@@ -91,7 +84,6 @@ pub fn of_transient(keys: &Keys, feeds: &[FeedName], entry: &Entry) -> Batch {
         prefix: keys.transient(partition),
         index: 0,
         value: values::encode_transient(0, &feeds, entry),
-        guarded: false,
     };
     let versioned = by_partition(keys, feeds).into_iter().map(record).collect();
     Batch {

@@ -81,7 +81,6 @@ impl Transaction for MoveMarker<'_> {
                 prefix: keys.transient(keys.partition(self.feed)),
                 index: 0,
                 value: values::encode_marker_moved(self.feed),
-                guarded: false,
             }],
             ring: true,
             ..Batch::default()

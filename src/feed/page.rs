@@ -5,7 +5,7 @@ use futures_util::future::try_join_all;
 use super::{Feeds, cursor::Cursor};
 use crate::{
     error::{Error, Result},
-    store::Snapshot,
+    store::{self, Snapshot},
     types::{Entry, FeedName, Kind},
     version::Version,
 };
@@ -44,7 +44,7 @@ pub struct Page {
     /// The moment the page is as of: `until` if given, else just below `before` if given, else the snapshot's.
     pub version: Version,
     pub entries: Vec<PageEntry>,
-    /// Where the next page continues; `None` at the end.
+    /// Where the next page continues; `None` at the end. A page may end before it is full.
     pub next: Option<Version>,
     /// Whether the same query will always have this answer.
     pub immutable: bool,
@@ -127,9 +127,20 @@ impl Feeds {
             immutable: moment.is_some(),
         };
         let (mut examined, mut bytes, mut last) = (0, 0, None);
-        while let Some((version, feeds)) =
-            first_of(&*snapshot, query, &mut cursors, page.entries.len()).await?
-        {
+        loop {
+            let first = match first_of(&*snapshot, query, &mut cursors, page.entries.len()).await {
+                Ok(first) => first,
+                // A page that the snapshot did not outlive ends where it is, so that who pages on gets on.
+                Err(Error::Store(store::Error::TooOld)) if last.is_some() => {
+                    page.next = last;
+                    page.immutable = false;
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            let Some((version, feeds)) = first else {
+                break;
+            };
             if page.entries.len() >= query.limit
                 || bytes >= PAGE_BYTES_MAX
                 || examined >= PAGE_EXAMINED_MAX

@@ -146,8 +146,8 @@ impl From<Error> for Problem {
                 tracing::warn!(%error, "the store did not answer");
                 Self::new(
                     Code::StoreUnavailable,
-                    "the store did not answer in time; whether an event of this request was appended is unknown: \
-                     send it again with the same id",
+                    "the store did not answer in time: try again; whether an event of this request was appended is \
+                     unknown, so send it with the same id",
                 )
             }
         }

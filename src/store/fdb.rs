@@ -3,8 +3,8 @@
 //! Invariants:
 //! - Reads are snapshot reads (no conflict range), but for the epoch and the conditions of a commit. So the only
 //!   commits that can abort are those whose epoch or condition changed.
-//! - The epoch is read with a conflict range in every transaction: that is what makes the database enforce the age
-//!   limit of the snapshot on blind writes too.
+//! - The epoch is read with a conflict range in every transaction: so a raise aborts what is in flight, and a commit is
+//!   refused when its snapshot is older than the database's memory of conflicts (5 s), blind writes too.
 //! - The client library's own retry loop is not used; [`super::transact`] is the one there is.
 
 use std::{path::Path, sync::Arc, time::Duration};
@@ -289,13 +289,8 @@ impl View {
         for (key, value) in &batch.maxima {
             transaction.atomic_op(key, value, MutationType::ByteMax);
         }
+        // The database adds the write conflict range of a stamped key itself: that is what conditions run into.
         for put in &batch.versioned {
-            if !put.guarded {
-                // No condition ever reads here: spare the resolver the range.
-                transaction
-                    .set_option(TransactionOption::NextWriteNoWriteConflictRange)
-                    .map_err(read_error)?;
-            }
             let key = stamped_key(&put.prefix, self.version.epoch(), put.index);
             transaction.atomic_op(&key, &put.value, MutationType::SetVersionstampedKey);
         }

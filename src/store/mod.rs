@@ -172,8 +172,6 @@ pub struct Versioned {
     pub prefix: Vec<u8>,
     pub index: u16,
     pub value: Vec<u8>,
-    /// Whether a condition may look where this is put. (If none does, the database need not track it.)
-    pub guarded: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -71,7 +71,6 @@ impl Raw {
                 prefix,
                 index,
                 value,
-                guarded: true,
             })
         };
         let entries: Vec<Entry> = commits.iter().map(entry).collect();

@@ -54,7 +54,6 @@ impl Place {
             prefix: self.key(name),
             index,
             value: value.into(),
-            guarded: true,
         }
     }
 

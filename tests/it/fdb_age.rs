@@ -44,7 +44,6 @@ fn blind_write(prefix: &[u8]) -> Batch {
             prefix: prefix.to_vec(),
             index: 0,
             value: b"late".to_vec(),
-            guarded: false,
         }],
         ..Batch::default()
     }

@@ -1,13 +1,16 @@
 //! Paging over HTTP against the plain model, and the promise that a page at or below a version never changes.
 
+use std::sync::{Arc, atomic::Ordering};
+
 use proptest::prelude::*;
 use reqwest::{StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::{
-    bed::{Bed, Served},
+    bed::{Bed, Served, text},
     load::{Load, append, path, walk},
     model::{Model, Shown, feed_name, for_random, fresh_feeds},
+    stores::{Aging, troubled},
 };
 
 crate::on_every_engine!(
@@ -15,6 +18,7 @@ crate::on_every_engine!(
     a_page_at_or_below_a_version_is_the_same_on_every_node_while_appends_go_on,
     a_page_of_large_entries_ends_early_and_its_next_goes_on,
     a_page_of_a_rare_kind_ends_early_and_its_next_goes_on,
+    a_page_that_outlives_its_snapshot_ends_early_and_its_next_goes_on,
 );
 
 #[derive(Debug, Clone)]
@@ -251,5 +255,42 @@ async fn a_page_of_a_rare_kind_ends_early_and_its_next_goes_on(bed: &Bed) {
         let mut down = walk(&node, &path, "", &feed).await;
         down.reverse();
         assert_eq!(down, expected);
+    }
+}
+
+async fn a_page_that_outlives_its_snapshot_ends_early_and_its_next_goes_on(bed: &Bed) {
+    let aging = Arc::new(Aging::default());
+    let node = bed.node_on(troubled(bed.store(), aging.clone())).await;
+    let mut ids: Vec<String> = (0..60).map(|number| format!("e{number:02}")).collect();
+    for (number, id) in ids.iter().enumerate() {
+        let feed = if number < 30 { "a" } else { "b" };
+        let event = json!({ "id": id, "kind": "visit", "feeds": [feed] });
+        node.append(&event).await;
+    }
+    let now = node.version("a").await;
+    for (mut bounds, next_is) in [
+        (format!("until={now}&after=0"), "after"),
+        (format!("until={now}"), "before"),
+    ] {
+        // The page reads from both feeds, and then again from the one that comes first.
+        aging.0.store(2, Ordering::SeqCst);
+        let mut found: Vec<String> = Vec::new();
+        loop {
+            let path = format!("/v1/entries?feed=a&feed=b&limit=40&{bounds}");
+            let answer = node.send("GET", &path, &[]).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let page = answer.json();
+            let entries = page["entries"].as_array().expect("entries");
+            let kept = answer.header("cache-control").expect("cache-control");
+            // Another time it may be full: nobody may keep it.
+            assert_eq!(kept.contains("immutable"), !found.is_empty(), "{kept}");
+            found.extend(entries.iter().map(|entry| text(&entry["id"])));
+            let Some(next) = page["next"].as_str() else {
+                break;
+            };
+            bounds = format!("until={now}&{next_is}={next}");
+        }
+        assert_eq!(found, ids);
+        ids.reverse();
     }
 }

@@ -146,3 +146,19 @@ impl Trouble for Gate {
         Ok(())
     }
 }
+
+/// Counts reads down: the one that finds 1 here finds its snapshot too old.
+#[derive(Default)]
+pub struct Aging(pub AtomicUsize);
+
+#[async_trait]
+impl Trouble for Aging {
+    async fn before_read(&self) -> Result<()> {
+        let left = self.0.load(Ordering::SeqCst);
+        self.0.store(left.saturating_sub(1), Ordering::SeqCst);
+        match left {
+            1 => Err(Error::TooOld),
+            _ => Ok(()),
+        }
+    }
+}
