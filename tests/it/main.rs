@@ -6,6 +6,14 @@ mod commits;
 mod contract;
 #[cfg(feature = "fdb")]
 mod fdb_cluster;
+#[cfg(feature = "fdb")]
+mod fdb_commits;
+#[cfg(feature = "fdb")]
+mod fdb_failures;
+#[cfg(feature = "fdb")]
+mod fdb_load;
+#[cfg(feature = "fdb")]
+mod fdb_nodes;
 mod follow;
 mod foundationdb;
 mod gate;
