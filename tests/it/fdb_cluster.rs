@@ -76,11 +76,8 @@ impl Cluster {
 
     /// Kills fdbserver number `index`: nothing in it gets to run.
     pub fn kill(&self, index: u16) {
-        let file = self.folder.join(index.to_string()).join("pid");
-        let text = std::fs::read_to_string(&file).expect("a pid file");
-        let id: i32 = text.trim().parse().expect("a number");
-        let pid = Pid::from_raw(id).expect("not 0");
-        kill_process(pid, Signal::KILL).expect("it ran");
+        let id = self.process(index);
+        self.signal(index, Signal::KILL);
         // Gone, or dead and never reaped, because whoever started it has ended.
         let gone = || match std::fs::read_to_string(format!("/proc/{id}/stat")) {
             Ok(stat) => stat.contains(") Z "),
@@ -90,7 +87,21 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(10));
         }
         // `fdb/up` would take a dead one for running.
-        std::fs::remove_file(file).expect("removed");
+        std::fs::remove_file(self.pid_file(index)).expect("removed");
+    }
+
+    pub fn signal(&self, index: u16, signal: Signal) {
+        let pid = Pid::from_raw(self.process(index)).expect("not 0");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    fn process(&self, index: u16) -> i32 {
+        let text = std::fs::read_to_string(self.pid_file(index)).expect("a pid file");
+        text.trim().parse().expect("a number")
+    }
+
+    fn pid_file(&self, index: u16) -> PathBuf {
+        self.folder.join(index.to_string()).join("pid")
     }
 
     /// Starts again what was killed, and waits until the database answers.

@@ -1,7 +1,9 @@
 //! Nodes as processes of their own, and where they are.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, PoisonError, RwLock},
 };
@@ -34,10 +36,28 @@ pub struct NodeProcess {
 
 impl NodeProcess {
     pub async fn start(cluster: &Cluster, prefix: &str, args: &[&str]) -> Self {
+        Self::start_as(cluster, prefix, |command| command.args(args)).await
+    }
+
+    /// A node that writes every attempt to be repeated to the file `log`.
+    pub async fn start_logging(cluster: &Cluster, prefix: &str, args: &[&str], log: &Path) -> Self {
+        let log = File::create(log).expect("a file");
+        Self::start_as(cluster, prefix, |command| {
+            let level = "error,newsfeed::store::transact=debug";
+            command.args(args).env("NEWSFEED_LOG", level).stderr(log)
+        })
+        .await
+    }
+
+    async fn start_as(
+        cluster: &Cluster,
+        prefix: &str,
+        prepare: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Self {
         let file = cluster.file();
         let file = file.to_str().expect("a UTF-8 path");
-        let mut child = newsfeed(&["serve", "--listen", "127.0.0.1:0"], file, prefix)
-            .args(args)
+        let mut command = newsfeed(&["serve", "--listen", "127.0.0.1:0"], file, prefix);
+        let mut child = prepare(&mut command)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
