@@ -14,8 +14,8 @@ use crate::{
     bed::text,
     fdb_cluster::{self, Cluster, fresh_prefix},
     fdb_load::{
-        ALL, Client, Load, NodeProcess, PATIENCE, Place, Pressure, Targets, newsfeed, percentile,
-        place, twins,
+        ALL, Client, END, Load, NodeProcess, PATIENCE, Place, Pressure, Targets, newsfeed,
+        percentile, place, twins,
     },
     sse::Stream,
 };
@@ -289,18 +289,18 @@ async fn the_epoch_is_raised_under_load_and_old_cursors_keep_working() {
                 .filter(|place| place.0 > *cursor)
                 .cloned()
                 .collect();
-            let resumed = resumed(&targets.url(node, ""), cursor, rest.len()).await;
+            let resumed = resumed(&targets.url(node, ""), cursor).await;
             assert!(resumed == rest, "a stream resumes at {cursor}");
         }
     }
 }
 
-/// The first entries of a stream that resumes at `cursor`.
-async fn resumed(base: &str, cursor: &str, entries: usize) -> Vec<Place> {
+/// What a stream tells that resumes at `cursor`, up to the last event.
+async fn resumed(base: &str, cursor: &str) -> Vec<Place> {
     let url = format!("{base}/v1/feeds/{ALL}/live");
     let mut stream = Stream::open(&reqwest::Client::new(), &url, Some(cursor)).await;
-    let mut places = Vec::new();
-    while places.len() < entries {
+    let mut places: Vec<Place> = Vec::new();
+    while places.last().is_none_or(|(_, id)| id != END) {
         let event = stream.next_of(&["entry", "notify", "reset"]).await;
         assert_ne!(event.name, "reset");
         places.push(place(&event.data));

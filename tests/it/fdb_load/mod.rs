@@ -34,7 +34,7 @@ pub const PATIENCE: Duration = Duration::from_secs(240);
 pub const ALL: &str = "all";
 const PARTS: usize = 3;
 /// The last event.
-const END: &str = "end";
+pub const END: &str = "end";
 
 /// An entry by version and id.
 pub type Place = (String, String);
