@@ -88,14 +88,27 @@ impl Scene {
         (held.await.expect("it comes to its commit"), outcome)
     }
 
-    /// All of a feed: versions and ids.
+    /// All of a feed: versions and ids, the same in both directions.
     pub async fn entries(&self, feed: &str) -> Vec<(Version, String)> {
+        let forwards = Order::OldestFirst {
+            after: Version::ZERO,
+            until: None,
+        };
+        let backwards = Order::NewestFirst {
+            until: None,
+            before: None,
+        };
+        let entries = self.page(feed, forwards).await;
+        let mut same = self.page(feed, backwards).await;
+        same.reverse();
+        assert_eq!(entries, same, "forwards and backwards");
+        entries
+    }
+
+    async fn page(&self, feed: &str, order: Order) -> Vec<(Version, String)> {
         let query = PageQuery {
             feeds: vec![feed.parse().expect("a name")],
-            order: Order::OldestFirst {
-                after: Version::ZERO,
-                until: None,
-            },
+            order,
             limit: 200,
             kind: None,
         };
