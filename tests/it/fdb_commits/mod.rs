@@ -251,29 +251,3 @@ async fn a_commit_that_runs_into_its_time_limit_is_unknown_and_done_once() {
     assert_eq!(entries.len(), 1, "{entries:?}");
     assert!(entries[0].0 <= told, "{entries:?} {told:?}");
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_dies_with_the_server_is_unknown_and_done_once() {
-    let cluster = block_in_place(|| Cluster::start(1, "ssd"));
-    // The client library may go on waiting for an answer of the dead, to the limit.
-    let scene = Scene::on(&cluster, Duration::from_secs(5)).await;
-    let (held, outcome) = scene.hold(event("once", "feed")).await;
-    cluster.signal(0, Signal::STOP);
-    let commit = tokio::spawn(held.snapshot.commit(held.batch));
-    // Nobody tells when it has left this process.
-    sleep(Duration::from_millis(200)).await;
-    block_in_place(|| {
-        cluster.kill(0);
-        cluster.start_again();
-    });
-    let heard = timeout(PATIENCE, commit).await.expect("it hears of it");
-    let heard = heard.expect("no panic");
-    // One that had not left yet comes too late: a recovery takes the versions far ahead.
-    let honest = matches!(heard, Err(Error::Unknown | Error::TooOld));
-    assert!(honest, "{heard:?}");
-    eprintln!("figure: a commit in flight when fdbserver was killed heard: {heard:?}");
-    assert!(held.answer.send(heard).is_ok(), "somebody waits for it");
-    let version = appended(&outcome.await.expect("answered"));
-    let expected = [(version, "once".to_owned())];
-    assert_eq!(scene.entries("feed").await, expected);
-}
