@@ -73,7 +73,7 @@ enum Engine {
     /// A key space of its own in the test run's cluster. Every node has its own handle.
     #[cfg(feature = "fdb")]
     Fdb {
-        cluster: Arc<crate::fdb_cluster::Cluster>,
+        cluster: Arc<crate::fdb::cluster::Cluster>,
         prefix: String,
     },
 }
@@ -97,13 +97,13 @@ impl Bed {
 
     #[cfg(feature = "fdb")]
     pub fn fdb() -> Self {
-        Self::fdb_on(crate::fdb_cluster::shared())
+        Self::fdb_on(crate::fdb::cluster::shared())
     }
 
     /// In a cluster of the test's own.
     #[cfg(feature = "fdb")]
-    pub fn fdb_on(cluster: Arc<crate::fdb_cluster::Cluster>) -> Self {
-        let prefix = crate::fdb_cluster::fresh_prefix();
+    pub fn fdb_on(cluster: Arc<crate::fdb::cluster::Cluster>) -> Self {
+        let prefix = crate::fdb::cluster::fresh_prefix();
         Self {
             engine: Engine::Fdb { cluster, prefix },
             wall: WallTime::system(0),

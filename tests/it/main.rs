@@ -5,17 +5,7 @@ mod bed;
 mod commits;
 mod contract;
 #[cfg(feature = "fdb")]
-mod fdb_age;
-#[cfg(feature = "fdb")]
-mod fdb_appends;
-#[cfg(feature = "fdb")]
-mod fdb_cluster;
-#[cfg(feature = "fdb")]
-mod fdb_epoch;
-#[cfg(feature = "fdb")]
-mod fdb_forms;
-#[cfg(feature = "fdb")]
-mod fdb_order;
+mod fdb;
 mod follow;
 mod foundationdb;
 mod gate;

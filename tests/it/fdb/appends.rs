@@ -25,7 +25,7 @@ use self::{
 };
 use crate::{
     bed::{Bed, Served, text},
-    fdb_cluster::Cluster,
+    fdb::cluster::Cluster,
     stores::{Trouble, troubled},
 };
 

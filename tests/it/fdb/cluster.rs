@@ -16,10 +16,13 @@ use newsfeed::store::{
     Store,
     fdb::{Fdb, Network, Tuning, boot},
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 /// A running cluster; stopped, and its folder removed, when dropped or when this process ends in whatever way.
 pub struct Cluster {
     folder: PathBuf,
+    /// What `fdb/up` was told.
+    arguments: Vec<String>,
     /// Ends the cluster when its standard input closes.
     keeper: Child,
 }
@@ -60,11 +63,66 @@ impl Cluster {
             .expect("fdb/up starts a cluster")
             .expect("text");
         assert!(Path::new(&file).exists(), "{file}");
-        Self { folder, keeper }
+        Self {
+            folder,
+            arguments,
+            keeper,
+        }
     }
 
     pub fn file(&self) -> PathBuf {
         self.folder.join("fdb.cluster")
+    }
+
+    /// Kills fdbserver number `index`: nothing in it gets to run.
+    pub fn kill(&self, index: u16) {
+        let id = self.process(index);
+        self.signal(index, Signal::KILL);
+        // Gone, or dead and never reaped, because whoever started it has ended.
+        let gone = || match std::fs::read_to_string(format!("/proc/{id}/stat")) {
+            Ok(stat) => stat.contains(") Z "),
+            Err(_) => true,
+        };
+        while !gone() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // `fdb/up` would take a dead one for running.
+        std::fs::remove_file(self.pid_file(index)).expect("removed");
+    }
+
+    pub fn signal(&self, index: u16, signal: Signal) {
+        let pid = Pid::from_raw(self.process(index)).expect("not 0");
+        kill_process(pid, signal).expect("it runs");
+    }
+
+    fn process(&self, index: u16) -> i32 {
+        let text = std::fs::read_to_string(self.pid_file(index)).expect("a pid file");
+        text.trim().parse().expect("a number")
+    }
+
+    fn pid_file(&self, index: u16) -> PathBuf {
+        self.folder.join(index.to_string()).join("pid")
+    }
+
+    /// Starts again what was killed, and waits until the database answers.
+    pub fn start_again(&self) {
+        let status = Command::new(scripts().join("up"))
+            .arg(&self.folder)
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .status();
+        assert!(status.expect("fdb/up runs").success());
+    }
+
+    /// Runs a command of fdbcli and answers what it prints.
+    pub fn cli(&self, command: &str) -> String {
+        let output = Command::new("fdbcli")
+            .arg("-C")
+            .arg(self.file())
+            .args(["--timeout", "30", "--exec", command])
+            .output()
+            .expect("fdbcli runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// A handle of its own on the key space under `prefix`.
@@ -79,17 +137,6 @@ impl Cluster {
         Arc::new(
             Fdb::open(&self.file(), prefix.as_bytes(), tuning).expect("the cluster file is good"),
         )
-    }
-
-    /// Runs a command of fdbcli and answers what it prints.
-    pub fn cli(&self, command: &str) -> String {
-        let output = Command::new("fdbcli")
-            .arg("-C")
-            .arg(self.file())
-            .args(["--timeout", "30", "--exec", command])
-            .output()
-            .expect("fdbcli runs");
-        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

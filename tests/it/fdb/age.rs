@@ -9,7 +9,7 @@ use newsfeed::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::fdb_cluster;
+use super::cluster;
 
 /// The versions of a cluster whose clock does not stand still, told to everybody who waits for something to grow old:
 /// without commits, read versions do not move.
@@ -51,8 +51,8 @@ fn blind_write(prefix: &[u8]) -> Batch {
 
 /// A store whose only limit is the cluster's, not the client's.
 fn patient_store() -> Arc<dyn Store> {
-    let prefix = fdb_cluster::fresh_prefix();
-    fdb_cluster::shared().store_with(&prefix, Duration::from_secs(60))
+    let prefix = cluster::fresh_prefix();
+    cluster::shared().store_with(&prefix, Duration::from_secs(60))
 }
 
 /// What became of a commit planned `read_at` and sent `age` ticks later.
