@@ -47,6 +47,9 @@ struct Args {
     /// Time of each measurement, in s.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Rest before each measurement, in s: a cluster goes on writing for as long after one.
+    #[arg(long, default_value_t = 0)]
+    pause: u64,
     /// What to measure, in order: CLIENTSxEVENTS, separated by commas.
     #[arg(
         long,
@@ -77,11 +80,14 @@ async fn main() -> Result<(), Failure> {
         .is_some()
         .then(newsfeed::store::fdb::boot)
         .transpose()?;
+    let pause = Duration::from_secs(args.pause);
     for Load { clients, events } in args.loads {
+        tokio::time::sleep(pause).await;
         let node = measure(time, clients, events, |_| Http::connect(&server.address)).await?;
         node.print(clients, events, "node");
         #[cfg(feature = "fdb")]
         if let Some(file) = &args.cluster_file {
+            tokio::time::sleep(pause).await;
             let raw = measure(time, clients, events, |_| raw::Raw::open(file)).await?;
             raw.print(clients, events, "raw");
             println!(

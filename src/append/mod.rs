@@ -27,7 +27,7 @@ pub const BATCH_EVENTS_MAX: usize = 1000;
 /// A batch closes at so many bytes of keys and values ([`Event::weight`]); FoundationDB takes 10 MB.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Batches in flight at once: the next one grows while these commit.
-const BATCHES_IN_FLIGHT_MAX: usize = 2;
+const BATCHES_IN_FLIGHT_MAX: usize = 4;
 /// Conditional appends in flight at once, each in a transaction of its own.
 const CONDITIONAL_IN_FLIGHT_MAX: usize = 16;
 /// The append queue, in KiB of events each counted as at least one.
