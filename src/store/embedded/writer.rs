@@ -168,6 +168,8 @@ struct Group {
     epoch: u32,
     /// Maxima of this group, not yet in the tree.
     maxima: std::collections::HashMap<Vec<u8>, Vec<u8>>,
+    /// Versioned puts.
+    stamped: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Group {
@@ -177,6 +179,7 @@ impl Group {
             tree,
             epoch,
             maxima: Default::default(),
+            stamped: Vec::new(),
         }
     }
 
@@ -226,17 +229,21 @@ impl Group {
             self.batch.insert(&self.tree, &key[..], &value[..]);
         }
         for put in &batch.versioned {
-            self.batch.insert(
-                &self.tree,
+            self.stamped.push((
                 versioned(&put.prefix, base.at_index(put.index)),
-                &put.value[..],
-            );
+                put.value.clone(),
+            ));
         }
         self.maxima.extend(maxima);
         Ok(())
     }
 
     fn write(mut self, visible: Version, keys: &EngineKeys) -> fjall::Result<()> {
+        // In key order one insert finds in the processor's caches what the one before it has touched.
+        self.stamped.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (key, value) in self.stamped {
+            self.batch.insert(&self.tree, key, value);
+        }
         for (key, value) in self.maxima {
             self.batch.insert(&self.tree, key, value);
         }
