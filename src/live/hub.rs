@@ -35,17 +35,20 @@ pub struct Hub {
 
 #[derive(Default)]
 struct Board {
-    feeds: HashMap<FeedName, Vec<Arc<Subscriber>>>,
+    feeds: HashMap<FeedName, Listeners>,
     /// Subscribed feeds of each partition that has any.
     partitions: HashMap<u16, usize>,
     /// Registered, but no round has ended since.
     joining: Vec<Arc<Subscriber>>,
-    wheel: [HashMap<u64, Arc<Subscriber>>; WHEEL_SLOTS],
+    wheel: [Listeners; WHEEL_SLOTS],
     subscribers: usize,
     next_id: u64,
     slot: usize,
     closed: bool,
 }
+
+/// By id, so that leaving costs the same however many stay.
+type Listeners = HashMap<u64, Arc<Subscriber>>;
 
 struct Subscriber {
     id: u64,
@@ -154,7 +157,7 @@ impl Hub {
                         .entry(self.keys.partition(feed))
                         .or_default() += 1;
                 }
-                listeners.push(Arc::clone(subscriber));
+                listeners.insert(subscriber.id, Arc::clone(subscriber));
             }
             board.wheel[subscriber.slot()].insert(subscriber.id, Arc::clone(subscriber));
         }
@@ -178,7 +181,7 @@ impl Hub {
     /// Gives an entry (or, with `News::Transient`, a transient) to everyone who listens to one of `feeds`, once.
     pub(super) fn dispatch(&self, entry: &Entry, feeds: &[FeedName], news: fn(Located) -> News) {
         let board = self.board();
-        let heard: Vec<(&FeedName, &Vec<Arc<Subscriber>>)> = feeds
+        let heard: Vec<(&FeedName, &Listeners)> = feeds
             .iter()
             .filter_map(|feed| board.feeds.get_key_value(feed))
             .collect();
@@ -194,7 +197,7 @@ impl Hub {
         if heard.len() > 1 {
             for (feed, listeners) in &heard {
                 for subscriber in listeners
-                    .iter()
+                    .values()
                     .filter(|subscriber| subscriber.feeds.len() > 1)
                 {
                     through_several
@@ -208,7 +211,7 @@ impl Hub {
         }
         for (feed, listeners) in &heard {
             let shared = item(feed, Vec::new());
-            for subscriber in *listeners {
+            for subscriber in listeners.values() {
                 if through_several.is_empty() || !through_several.contains_key(&subscriber.id) {
                     subscriber.push(&shared);
                 }
@@ -228,7 +231,9 @@ impl Hub {
     }
 
     pub(super) fn dispatch_state(&self, feed: &FeedName, item: &Arc<Item>) {
-        for subscriber in self.board().feeds.get(feed).into_iter().flatten() {
+        let board = self.board();
+        let listeners = board.feeds.get(feed).into_iter();
+        for subscriber in listeners.flat_map(HashMap::values) {
             subscriber.push(item);
         }
     }
@@ -372,17 +377,15 @@ impl Drop for Subscription {
         let board = &mut *board;
         let id = self.subscriber.id;
         board.subscribers -= 1;
-        board.joining.retain(|subscriber| subscriber.id != id);
         if board.wheel[self.subscriber.slot()].remove(&id).is_none() {
+            board.joining.retain(|subscriber| subscriber.id != id);
             return;
         }
         for feed in &self.subscriber.feeds {
             let Some(listeners) = board.feeds.get_mut(feed) else {
                 continue;
             };
-            if let Some(place) = listeners.iter().position(|subscriber| subscriber.id == id) {
-                listeners.swap_remove(place);
-            }
+            listeners.remove(&id);
             if listeners.is_empty() {
                 board.feeds.remove(feed);
                 let partition = self.hub.keys.partition(feed);
