@@ -37,7 +37,6 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Fill a running service with a lively made-up site.
     Demo(demo::DemoArgs),
-    /// Measure a running service.
     Bench(bench::BenchArgs),
 }
 

@@ -10,7 +10,6 @@ use super::{
     pages,
     plan::Plan,
     run::{conclude, with_progress},
-    schedule::{Pace, Schedule},
     summary::Summary,
     target::Dialer,
     writers::Writers,
@@ -49,7 +48,7 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
         1,
         None,
     ));
-    let schedule = Schedule::new(Pace::of_events(load.rate, load.batch, load.seconds));
+    let schedule = load.schedule()?;
     let writers = Writers::new(
         Arc::clone(&dialer),
         Arc::clone(&plan),

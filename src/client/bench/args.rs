@@ -1,10 +1,14 @@
 //! What the sub-commands have in common.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use serde_json::{Value, json};
 
-use crate::client::DEFAULT_URL;
+use super::{
+    plan::Number,
+    schedule::{Pace, Schedule},
+};
+use crate::client::{DEFAULT_URL, Error};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Common {
@@ -54,6 +58,12 @@ pub struct Load {
 }
 
 impl Load {
+    pub fn schedule(&self) -> Result<Arc<Schedule>, Error> {
+        let pace = Pace::of_events(self.rate, self.batch, self.seconds);
+        countable(pace.count().saturating_mul(self.batch.into()))?;
+        Ok(Schedule::new(pace))
+    }
+
     pub fn json(&self) -> Value {
         let Self {
             rate,
@@ -66,6 +76,18 @@ impl Load {
             "kind": events.kind, "text": events.text,
         })
     }
+}
+
+/// Events of a run have numbers.
+pub fn countable(events: u64) -> Result<(), Error> {
+    if events < Number::MAX.into() {
+        return Ok(());
+    }
+    let message = format!(
+        "{events} events are more than a run can have ({}): choose fewer",
+        Number::MAX
+    );
+    Err(Error::Arguments(message))
 }
 
 pub fn parse_rate(text: &str) -> Result<f64, String> {

@@ -101,6 +101,7 @@ impl Fleet {
             let reader = Reader {
                 fleet: Arc::clone(self),
                 number,
+                readers: follows.len(),
                 channel: Arc::clone(&self.channels[*channel]),
                 place: Place::default(),
                 position: None,
@@ -195,7 +196,10 @@ impl Readers {
 
 struct Reader {
     fleet: Arc<Fleet>,
+    /// Of its connection.
     number: usize,
+    /// How many there are.
+    readers: usize,
     channel: Arc<Channel>,
     place: Place,
     /// The last `id:` of the stream.
@@ -225,6 +229,8 @@ impl Reader {
         let mut dropped = None;
         loop {
             let mut stream = self.stream(first).await?;
+            // The port it leaves cannot be had again at once: the next connection is one that nobody had.
+            self.number += self.readers;
             dropped = loop {
                 let mut whole = false;
                 let more = tokio::select! {

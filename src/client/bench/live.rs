@@ -9,7 +9,6 @@ use super::{
     fleet::Way,
     plan::Plan,
     run::conclude,
-    schedule::{Pace, Schedule},
     session::Session,
 };
 use crate::client::Error;
@@ -165,7 +164,7 @@ fn session(
         command,
         parameters,
         plan,
-        schedule: Schedule::new(Pace::of_events(load.rate, load.batch, load.seconds)),
+        schedule: load.schedule()?,
         batch: load.batch,
         connections: events.connections,
         other_connections: 0,

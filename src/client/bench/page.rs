@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     append::channels,
-    args::{Common, Events, parse_rate},
+    args::{Common, Events, countable, parse_rate},
     ledger::{Acknowledged, Entry, Fault, Faults, Wrong},
     pages::{Page, PageReaders},
     plan::Plan,
@@ -54,6 +54,7 @@ pub struct PagesArgs {
 
 pub async fn run(args: PagesArgs) -> Result<(), Error> {
     let PagesArgs { common, events, .. } = &args;
+    countable(u64::from(args.feeds) * u64::from(args.entries))?;
     let dialer = Dialer::new(&common.url, &common.source, events.connections as usize).await?;
     let dialer = Arc::new(dialer);
     let text = events.text as usize;

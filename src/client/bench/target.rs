@@ -17,6 +17,8 @@ use crate::client::{Error, api::Client};
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 /// Connections from one address to one node: below the 28,232 ephemeral ports that Linux has by default.
 const CONNECTIONS_PER_SOURCE: usize = 25_000;
+/// Of 127.0.0.x, taken in turn.
+const SOURCES: usize = 250;
 /// What else a process holds open: standard streams, the runtime, the probe.
 const OTHER_FILES: u64 = 64;
 
@@ -66,9 +68,12 @@ impl Dialer {
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         if let Some(source) = self.source(number, address) {
-            socket.bind(SocketAddr::new(source, 0))?;
+            socket
+                .bind(SocketAddr::new(source, 0))
+                .map_err(with_advice)?;
         }
-        let stream = timeout(CONNECT_MAX, socket.connect(address)).await??;
+        let connected = timeout(CONNECT_MAX, socket.connect(address)).await?;
+        let stream = connected.map_err(with_advice)?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }
@@ -79,9 +84,9 @@ impl Dialer {
         if !self.sources.is_empty() {
             return Some(self.sources[of_node % self.sources.len()]);
         }
-        let further = u8::try_from(of_node / CONNECTIONS_PER_SOURCE).unwrap_or(u8::MAX);
+        let further = (of_node / CONNECTIONS_PER_SOURCE % SOURCES) as u8;
         match to.ip() {
-            IpAddr::V4(ip) if ip.is_loopback() && (1..250).contains(&further) => {
+            IpAddr::V4(ip) if ip.is_loopback() && further > 0 => {
                 Some(Ipv4Addr::new(127, 0, 0, further + 1).into())
             }
             _ => None,
@@ -112,6 +117,17 @@ impl Node {
             prefix: parsed.path().trim_end_matches('/').to_owned(),
             base_url: url.to_owned(),
         })
+    }
+}
+
+/// An address that is not ours, or has no port left.
+fn with_advice(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => io::Error::new(
+            error.kind(),
+            format!("{error}; give further addresses of this machine with --source"),
+        ),
+        _ => error,
     }
 }
 

@@ -250,6 +250,18 @@ async fn what_cannot_be_measured_is_told_with_what_to_do() {
         (&["day", "/dev/null", "--url", &fake], "has no message"),
         (
             &[
+                "append",
+                "--url",
+                &fake,
+                "--rate",
+                "9999999",
+                "--seconds",
+                "9999",
+            ],
+            "choose fewer",
+        ),
+        (
+            &[
                 "live",
                 "--url",
                 &fake,
