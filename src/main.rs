@@ -8,7 +8,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use newsfeed::{
-    client::{demo, replay},
+    client::{bench, demo, replay},
     clock::WallTime,
     config::{Config, Opened, StoreConfig},
     server::{Node, Settings},
@@ -41,6 +41,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Fill a running service with a lively made-up site.
     Demo(demo::DemoArgs),
+    Bench(bench::BenchArgs),
 }
 
 #[derive(Subcommand)]
@@ -71,6 +72,7 @@ async fn main() -> ExitCode {
         Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
         Command::Demo(args) => demo::run(args).await.map_err(Into::into),
+        Command::Bench(args) => bench::run(args).await.map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -37,10 +37,29 @@ pub enum Error {
         line: usize,
         reason: String,
     },
+    #[error("cannot write {path}: {source}", path = path.display())]
+    Write { path: PathBuf, source: io::Error },
     #[error("cannot read {path}: {source}", path = path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(
         "{0:?} cannot name events: event ids are at most 128 printable ASCII bytes; rename the file"
     )]
     FileName(PathBuf),
+    /// Arguments that do not go together.
+    #[error("{0}")]
+    Arguments(String),
+    #[error(
+        "{needed} open files are needed, one a connection, but the system allows {allowed}: run `ulimit -n {needed}` \
+         before (as root, or after raising the hard limit), or choose fewer connections"
+    )]
+    FileLimit { needed: u64, allowed: u64 },
+    #[error(
+        "{unknown} events to fill the feeds with were not taken: choose fewer, or a service that is less busy"
+    )]
+    Filling { unknown: u64 },
+    /// What a benchmark is for: the service must be right while it is fast.
+    #[error("{count} entries were not delivered as they should; the first: {first}")]
+    Inexact { count: u64, first: String },
+    #[error("stopped by Ctrl-C; there are no results")]
+    Interrupted,
 }

@@ -1,4 +1,4 @@
-//! The client side: `newsfeed replay` and `newsfeed demo`.
+//! The client side: `newsfeed replay`, `newsfeed demo` and `newsfeed bench`.
 //!
 //! It speaks HTTP only and knows nothing of the server's modules, so that it proves the API from outside.
 //! Every call here may be sent again: events carry their id, markers only move forward, a transient heard
@@ -6,6 +6,7 @@
 //! (503) are waited out, everything else is told at once.
 
 mod api;
+pub mod bench;
 pub mod demo;
 mod error;
 mod patience;

@@ -17,8 +17,8 @@ const STEM_BYTES_MAX: usize = 128 - 21;
 /// A line of the list.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Message {
-    from: u64,
-    to: u64,
+    pub from: u64,
+    pub to: u64,
     /// Unix seconds.
     pub sent: i64,
 }

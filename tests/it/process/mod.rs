@@ -1,6 +1,7 @@
 //! The real binary as a process of its own: killed, stopped, refused, fed with real input. On the embedded engine, whose
 //! folder and wall clock these tests need.
 
+mod bench;
 mod clients;
 mod crash;
 mod load;

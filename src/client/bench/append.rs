@@ -1,0 +1,96 @@
+//! `bench append`: events into many feeds, singly or in arrays.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{
+    args::{Common, Load},
+    ledger::{Acknowledged, Channel},
+    pages,
+    plan::Plan,
+    run::{conclude, with_progress},
+    summary::Summary,
+    target::Dialer,
+    writers::Writers,
+};
+use crate::client::Error;
+
+/// Append events at a rate, singly or in arrays, and read all feeds back
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    newsfeed bench append --rate 5000 --seconds 30                  5,000 single appends a second\n  \
+    newsfeed bench append --rate 100000 --batch 100 --connections 8 arrays of 100\n  \
+    newsfeed bench append --url http://a:8080 --url http://b:8080   two nodes of one cluster")]
+pub struct AppendArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    load: Load,
+    /// Feeds the events are spread over
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    feeds: u32,
+}
+
+pub async fn run(args: AppendArgs) -> Result<(), Error> {
+    let AppendArgs {
+        common,
+        load,
+        feeds,
+    } = args;
+    let events = &load.events;
+    let dialer = Dialer::new(&common.url, &common.source, events.connections as usize).await?;
+    let dialer = Arc::new(dialer);
+    let plan = Arc::new(Plan::spread(
+        &events.kind,
+        events.text as usize,
+        feeds,
+        1,
+        None,
+    ));
+    let schedule = load.schedule()?;
+    let writers = Writers::new(
+        Arc::clone(&dialer),
+        Arc::clone(&plan),
+        Arc::clone(&schedule),
+        load.batch,
+    );
+
+    schedule.start();
+    let so_far = || (schedule.handed_out(), writers.so_far());
+    let sent = with_progress(schedule.count(), so_far, writers.run(events.connections)).await?;
+    let elapsed = schedule.start_moment().elapsed();
+
+    let channels: Vec<Arc<Channel>> = channels(&plan);
+    let appended = sent.len();
+    let acknowledged = Acknowledged::new(&plan, channels.len(), sent);
+    eprintln!("reading the feeds back");
+    let all = schedule.count() * u64::from(load.batch);
+    let faults = pages::audit(&dialer, &plan, &channels, &acknowledged, all).await?;
+    let mut parameters = load.json();
+    parameters["feeds"] = json!(feeds);
+    parameters["urls"] = json!(common.url);
+    let mut summary = Summary {
+        command: "append",
+        run: plan.run().to_owned(),
+        parameters,
+        elapsed,
+        counts: writers.counts(),
+        figures: vec![(
+            "appended_per_second",
+            appended as f64 / elapsed.as_secs_f64(),
+        )],
+        latencies: Vec::new(),
+        faults,
+    };
+    summary.measured(&writers.append);
+    summary.measured(&writers.start_lag);
+    conclude(&common, &summary)
+}
+
+pub fn channels(plan: &Plan) -> Vec<Arc<Channel>> {
+    let feeds = plan.channels().into_iter().enumerate();
+    feeds
+        .map(|(index, feeds)| Arc::new(Channel::new(index, feeds)))
+        .collect()
+}

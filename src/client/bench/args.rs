@@ -1,0 +1,111 @@
+//! What the sub-commands have in common.
+
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::{
+    plan::Number,
+    schedule::{Pace, Schedule},
+};
+use crate::client::{DEFAULT_URL, Error};
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Common {
+    /// Base URL of a node; repeat it for several nodes, which share the connections evenly
+    #[arg(long, default_value = DEFAULT_URL)]
+    pub url: Vec<String>,
+    /// Local address to connect from; repeat it for more than 28,000 connections to a node [default: chosen by the
+    /// system, further ones of 127.0.0.x where needed]
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: Vec<IpAddr>,
+    /// Write all results to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write a report to this file: one HTML page with the curves of the latencies
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+/// Events, whatever their pace.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Events {
+    /// Connections that append
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub connections: u32,
+    /// Kind of the events; `message` counts as unread unless the service is configured otherwise
+    #[arg(long, default_value = "message")]
+    pub kind: String,
+    /// Bytes of text in an event's data
+    #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(0..=60_000))]
+    pub text: u32,
+}
+
+/// Events at an even pace.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Load {
+    /// Events a second
+    #[arg(long, value_name = "EVENTS", default_value = "1000", value_parser = parse_rate)]
+    pub rate: f64,
+    /// Events in one request (1 to 1000)
+    #[arg(long, value_name = "EVENTS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub batch: u16,
+    /// How long to append
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
+    #[command(flatten)]
+    pub events: Events,
+}
+
+impl Load {
+    pub fn schedule(&self) -> Result<Arc<Schedule>, Error> {
+        let pace = Pace::of_events(self.rate, self.batch, self.seconds);
+        countable(pace.count().saturating_mul(self.batch.into()))?;
+        Ok(Schedule::new(pace))
+    }
+
+    pub fn json(&self) -> Value {
+        let Self {
+            rate,
+            batch,
+            seconds,
+            events,
+        } = self;
+        json!({
+            "rate": rate, "batch": batch, "seconds": seconds, "connections": events.connections,
+            "kind": events.kind, "text": events.text,
+        })
+    }
+}
+
+/// Events of a run have numbers.
+pub fn countable(events: u64) -> Result<(), Error> {
+    if events < Number::MAX.into() {
+        return Ok(());
+    }
+    let message = format!(
+        "{events} events are more than a run can have ({}): choose fewer",
+        Number::MAX
+    );
+    Err(Error::Arguments(message))
+}
+
+pub fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if (0.01..=10_000_000.0).contains(&rate) => Ok(rate),
+        _ => Err("a number from 0.01 to 10000000".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_checked() {
+        for rate in ["0", "-1", "NaN", "inf", "1e9", "x"] {
+            assert!(parse_rate(rate).is_err(), "{rate}");
+        }
+        assert_eq!(parse_rate("0.5"), Ok(0.5));
+    }
+}

@@ -1,0 +1,183 @@
+//! `bench day`: who wrote to whom, and when, from a real list; all of it in a few seconds.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::json;
+
+use super::{
+    args::{Common, Events},
+    fleet::Way,
+    ledger::{Fault, Faults, Wrong},
+    pages::{Page, PageReaders},
+    plan::Plan,
+    run::conclude,
+    schedule::{Pace, Schedule},
+    session::Session,
+};
+use crate::client::{
+    Error,
+    replay::list::{self, Message},
+};
+
+/// Newest messages of a chat that is opened.
+const CHAT_ENTRIES: u8 = 20;
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// Live a real list of messages again, faster: each receiver has a live stream, each message opens its chat's page
+///
+/// The list is one of `newsfeed replay`: `SENDER RECEIVER UNIX_SECONDS` a line, plain or gzip. Its messages are sent as
+/// they were, by the same senders to the same receivers with the same pauses between them, only as many times faster as
+/// it takes to fit into --seconds.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  \
+    newsfeed bench day CollegeMsg.txt.gz --limit 20000 --seconds 60")]
+pub struct DayArgs {
+    /// The list, plain or gzip
+    file: PathBuf,
+    #[command(flatten)]
+    common: Common,
+    /// Seconds to fit it into
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
+    /// Stop after this many lines [default: all]
+    #[arg(long, value_name = "LINES")]
+    limit: Option<usize>,
+    #[command(flatten)]
+    events: Events,
+}
+
+pub async fn run(args: DayArgs) -> Result<(), Error> {
+    let DayArgs {
+        file,
+        common,
+        seconds,
+        limit,
+        events,
+    } = &args;
+    let mut messages = list::read(file, *limit)?;
+    // Some lists have a few lines out of order.
+    messages.sort_by_key(|message| message.sent);
+    let Some((moments, times)) = compressed(&messages, *seconds) else {
+        let message = format!("{} has no message: choose another list", file.display());
+        return Err(Error::Arguments(message));
+    };
+    let lines = messages.len();
+    let plan = Plan::day(&events.kind, events.text as usize, messages);
+    let readers = plan.channels().len();
+    let session = Session {
+        command: "day",
+        parameters: json!({
+            "file": file, "lines": lines, "seconds": seconds, "times_faster": times,
+            "connections": events.connections, "kind": events.kind, "text": events.text,
+        }),
+        plan,
+        schedule: Schedule::new(Pace::At(moments.clone())),
+        batch: 1,
+        connections: events.connections,
+        other_connections: events.connections,
+        follows: (0..readers).collect(),
+        idle: 0,
+        way: Way::Stream,
+        storm: None,
+        silence_max: SILENCE_MAX,
+    };
+    let opened = session.open(common).await?;
+
+    let page_schedule = Schedule::new(Pace::At(moments));
+    let pages = PageReaders::new(Arc::clone(&opened.dialer), Arc::clone(&page_schedule));
+    let wrong_pages = Arc::new(Mutex::new(Faults::default()));
+    let path = {
+        let plan = Arc::clone(&opened.plan);
+        move |request| {
+            let chat = chat(&plan, request);
+            format!("/v1/feeds/{chat}/entries?limit={CHAT_ENTRIES}")
+        }
+    };
+    let check = {
+        let (plan, faults) = (Arc::clone(&opened.plan), Arc::clone(&wrong_pages));
+        move |request, page: &Page<'_>| {
+            let feed = chat(&plan, request);
+            if let Some((wrong, id)) = misfit(page, &feed, &plan, lines as u64) {
+                let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+                faults.add(Fault {
+                    wrong,
+                    feed,
+                    id,
+                    readers: 1,
+                });
+            }
+        }
+    };
+    page_schedule.start();
+    let reading = pages.run(events.connections, path, check);
+    let (mut summary, ()) = tokio::try_join!(opened.measure(common), reading)?;
+
+    summary.counts.extend(pages.counts());
+    summary.figures.push(("times_faster", times));
+    summary.measured(&pages.page);
+    let wrong_pages =
+        std::mem::take(&mut *wrong_pages.lock().unwrap_or_else(PoisonError::into_inner));
+    summary.faults.merge(wrong_pages);
+    conclude(common, &summary)
+}
+
+/// When each message is due, and how many times faster that is; `None` for no messages.
+fn compressed(messages: &[Message], seconds: u32) -> Option<(Vec<Duration>, f64)> {
+    let (first, last) = (messages.first()?, messages.last()?);
+    let original = last.sent.saturating_sub(first.sent).max(1) as f64;
+    let times = original / f64::from(seconds);
+    let due = |message: &Message| {
+        let after = message.sent.saturating_sub(first.sent) as f64 / times;
+        Duration::from_secs_f64(after)
+    };
+    Some((messages.iter().map(due).collect(), times))
+}
+
+fn chat(plan: &Plan, message: u64) -> String {
+    let mut feeds = plan.feeds_of(message as u32);
+    feeds.pop().unwrap_or_default()
+}
+
+/// The first entry of a page that cannot be right, whatever was appended by then.
+fn misfit(page: &Page<'_>, feed: &str, plan: &Plan, events: u64) -> Option<(Wrong, String)> {
+    let mut below = None;
+    let mut seen = Vec::new();
+    for item in &page.entries {
+        let wrong = |wrong| Some((wrong, item.id.to_string()));
+        match item.number(plan, events) {
+            Some((_, number)) if chat(plan, number.into()) != feed => {
+                return wrong(Wrong::Unexpected);
+            }
+            None => return wrong(Wrong::Unexpected),
+            Some((_, number)) if seen.contains(&number) => return wrong(Wrong::Doubled),
+            Some((version, _)) if below.is_some_and(|below| version >= below) => {
+                return wrong(Wrong::Disordered);
+            }
+            Some((version, number)) => {
+                below = Some(version);
+                seen.push(number);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_list_fits_into_the_seconds() {
+        let messages = [0, 50, 100].map(|sent| Message::new(1, 2, sent));
+        let (moments, times) = compressed(&messages, 10).expect("messages");
+        assert_eq!(moments, [0, 5, 10].map(Duration::from_secs));
+        assert!((times - 10.0).abs() < 1e-9);
+        assert!(compressed(&[], 10).is_none());
+        let (moments, _) = compressed(&messages[..1], 10).expect("a message");
+        assert_eq!(moments, [Duration::ZERO]);
+    }
+}

@@ -1,0 +1,177 @@
+//! `bench live`, `bench poll` and `bench storm`: readers of feeds while events are appended.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{
+    args::{Common, Load},
+    fleet::Way,
+    plan::Plan,
+    run::conclude,
+    session::Session,
+};
+use crate::client::Error;
+
+/// Who follows what.
+#[derive(Debug, Clone, clap::Args)]
+struct Audience {
+    /// Readers, each with a connection of its own
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    subscribers: u32,
+    /// Feeds the events are spread over; the readers share them evenly
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    feeds: u32,
+    /// Feeds that each reader follows as one (1 to 100)
+    #[arg(long, value_name = "FEEDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    merged: u32,
+    /// How many of the readers follow one further feed, the hot one
+    #[arg(long, value_name = "READERS", default_value_t = 0)]
+    hot_subscribers: u32,
+    /// How many of the events a second go to the hot feed
+    #[arg(long, value_name = "EVENTS", default_value_t = 0.0)]
+    hot_rate: f64,
+    /// Further readers, of feeds that get nothing
+    #[arg(long, value_name = "READERS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    idle: u32,
+    /// Seconds without a delivery after the last append before what is missing counts as lost
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    silence: u32,
+}
+
+/// Deliver events to subscribers of live streams (server-sent events)
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    newsfeed bench live --subscribers 20000 --feeds 20000 --rate 5000 --seconds 60\n  \
+    newsfeed bench live --subscribers 10000 --hot-subscribers 10000 --hot-rate 100 --rate 100   one hot feed\n  \
+    newsfeed bench live --subscribers 100 --feeds 10000 --merged 100                            100 feeds as one\n  \
+    newsfeed bench live --subscribers 100 --idle 20000                                          most hear nothing")]
+pub struct LiveArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    load: Load,
+    #[command(flatten)]
+    audience: Audience,
+}
+
+/// Deliver events to readers that long poll
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  \
+    newsfeed bench poll --subscribers 5000 --feeds 5000 --rate 500 --seconds 30")]
+pub struct PollArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    load: Load,
+    #[command(flatten)]
+    audience: Audience,
+}
+
+/// Drop all streams at once, halfway, and see how long until everybody has everything again
+///
+/// They come back at once with `Last-Event-ID`; those that are refused try again after 0.1 to 1 s. Events are appended
+/// all the time.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  \
+    newsfeed bench storm --subscribers 20000 --feeds 20000 --rate 500 --seconds 30")]
+pub struct StormArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    load: Load,
+    #[command(flatten)]
+    audience: Audience,
+}
+
+pub async fn run(args: LiveArgs) -> Result<(), Error> {
+    let session = session("live", &args.load, &args.audience, Way::Stream)?;
+    measure(&args.common, session).await
+}
+
+pub async fn run_poll(args: PollArgs) -> Result<(), Error> {
+    let session = session("poll", &args.load, &args.audience, Way::LongPoll)?;
+    measure(&args.common, session).await
+}
+
+pub async fn run_storm(args: StormArgs) -> Result<(), Error> {
+    let mut session = session("storm", &args.load, &args.audience, Way::Stream)?;
+    session.storm = Some(Duration::from_secs(args.load.seconds.into()) / 2);
+    measure(&args.common, session).await
+}
+
+async fn measure(common: &Common, session: Session) -> Result<(), Error> {
+    let opened = session.open(common).await?;
+    let summary = opened.measure(common).await?;
+    conclude(common, &summary)
+}
+
+fn session(
+    command: &'static str,
+    load: &Load,
+    audience: &Audience,
+    way: Way,
+) -> Result<Session, Error> {
+    let Audience {
+        subscribers,
+        feeds,
+        merged,
+        hot_subscribers,
+        hot_rate,
+        idle,
+        silence,
+    } = *audience;
+    for (wrong, message) in [
+        (
+            merged > feeds,
+            "--merged must not be more than --feeds: a reader follows each feed once",
+        ),
+        (
+            hot_subscribers > subscribers,
+            "--hot-subscribers must not be more than --subscribers: they are some of them",
+        ),
+        (
+            !(0.0..=load.rate).contains(&hot_rate),
+            "--hot-rate must not be more than --rate: the hot events are some of them",
+        ),
+        (
+            hot_subscribers > 0 && hot_rate == 0.0,
+            "--hot-subscribers need a --hot-rate: how many events a second go to the hot feed",
+        ),
+    ] {
+        if wrong {
+            return Err(Error::Arguments(message.to_owned()));
+        }
+    }
+    let hot_share = (hot_rate > 0.0).then_some(hot_rate / load.rate);
+    let events = &load.events;
+    let plan = Plan::spread(&events.kind, events.text as usize, feeds, merged, hot_share);
+    let ordinary = feeds.div_ceil(merged) as usize;
+    let hot = std::iter::repeat_n(ordinary, hot_subscribers as usize);
+    let others = (0..(subscribers - hot_subscribers) as usize).map(|reader| reader % ordinary);
+    let mut parameters = load.json();
+    for (name, value) in [
+        ("subscribers", subscribers),
+        ("feeds", feeds),
+        ("merged", merged),
+        ("hot_subscribers", hot_subscribers),
+        ("idle", idle),
+    ] {
+        parameters[name] = json!(value);
+    }
+    parameters["hot_rate"] = json!(hot_rate);
+    Ok(Session {
+        command,
+        parameters,
+        plan,
+        schedule: load.schedule()?,
+        batch: load.batch,
+        connections: events.connections,
+        other_connections: 0,
+        follows: hot.chain(others).collect(),
+        idle,
+        way,
+        storm: None,
+        silence_max: Duration::from_secs(silence.into()),
+    })
+}

@@ -1,0 +1,71 @@
+//! `newsfeed bench`: how fast a running service is, and whether it is right while it is fast.
+//!
+//! # Layout
+//! - [`schedule`]: when requests are due, whatever the service does (open loop). [`recorder`]: latencies from then on.
+//! - [`plan`]: what is appended and who hears it. [`ledger`]: what each reader must have got.
+//! - [`target`], [`http`], [`chunked`], [`stream`]: connections, as cheap as they can be.
+//! - [`writers`], [`fleet`], [`pages`]: those who append, follow, and read pages.
+//! - [`session`]: a run with readers. `append`, `live`, `page`, `day`: the sub-commands. [`run`]: what all share.
+//! - [`summary`], [`report`]: table, JSON, HTML.
+
+mod append;
+mod args;
+mod chunked;
+mod day;
+mod fleet;
+mod http;
+mod ledger;
+mod live;
+mod page;
+mod pages;
+mod plan;
+mod recorder;
+mod report;
+mod run;
+mod schedule;
+mod session;
+mod stream;
+mod summary;
+mod target;
+mod writers;
+
+use super::{Error, interrupted};
+
+/// Measure a running service, and check that it loses, doubles and reorders nothing
+///
+/// Requests go out on a schedule that does not wait for answers, and latencies count from when a request was due: a
+/// service that stalls cannot hide it. Every run has feeds of its own and appends to the store; use one that you can
+/// throw away. The exit code is 1 if any reader did not get exactly what was appended.
+#[derive(Debug, Clone, clap::Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum What {
+    Append(append::AppendArgs),
+    Live(live::LiveArgs),
+    Poll(live::PollArgs),
+    Storm(live::StormArgs),
+    Pages(page::PagesArgs),
+    Day(day::DayArgs),
+}
+
+/// The command; Ctrl-C ends it without results.
+pub async fn run(args: BenchArgs) -> Result<(), Error> {
+    let measured = async {
+        match args.what {
+            What::Append(args) => append::run(args).await,
+            What::Live(args) => live::run(args).await,
+            What::Poll(args) => live::run_poll(args).await,
+            What::Storm(args) => live::run_storm(args).await,
+            What::Pages(args) => page::run(args).await,
+            What::Day(args) => day::run(args).await,
+        }
+    };
+    tokio::select! {
+        result = measured => result,
+        () = interrupted() => Err(Error::Interrupted),
+    }
+}

@@ -1,0 +1,199 @@
+//! Reading pages: on schedule, to measure them, and to the end, to see what a feed holds.
+
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use serde::Deserialize;
+use tokio::task::JoinSet;
+
+use super::{
+    http::Connection,
+    ledger::{Acknowledged, Channel, Faults, Place, Version},
+    plan::{Number, Owner, Plan},
+    recorder::Recorder,
+    schedule::Schedule,
+    target::Dialer,
+    writers::{add, get, unreachable},
+};
+use crate::client::Error;
+
+/// The most the API gives at once.
+const PAGE_ENTRIES_MAX: u8 = 200;
+const AUDIT_CONNECTIONS: usize = 8;
+
+#[derive(Deserialize)]
+pub struct Item<'a> {
+    #[serde(borrow)]
+    pub version: Cow<'a, str>,
+    #[serde(borrow)]
+    pub id: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+pub struct Page<'a> {
+    #[serde(borrow)]
+    pub entries: Vec<Item<'a>>,
+    pub version: Cow<'a, str>,
+    pub next: Option<Cow<'a, str>>,
+}
+
+impl Item<'_> {
+    /// What a reader got, if it is an event of the first `events` of the plan.
+    pub fn number(&self, plan: &Plan, events: u64) -> Option<(Version, Number)> {
+        match plan.owner(&self.id) {
+            Owner::Event(number) if u64::from(number) < events => {
+                Some((Version::parse(&self.version)?, number))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Reads every channel from its first entry to its last and holds it against what was acknowledged.
+pub async fn audit(
+    dialer: &Arc<Dialer>,
+    plan: &Arc<Plan>,
+    channels: &[Arc<Channel>],
+    acknowledged: &Acknowledged,
+    events: u64,
+) -> Result<Faults, Error> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut readers = JoinSet::new();
+    for number in 0..AUDIT_CONNECTIONS {
+        let (dialer, plan, next) = (Arc::clone(dialer), Arc::clone(plan), Arc::clone(&next));
+        let channels = channels.to_vec();
+        readers.spawn(async move {
+            let mut connection = Connection::new(dialer, number);
+            let mut places = Vec::new();
+            while let Some(channel) = channels.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let place = read_all(&mut connection, channel, &plan, events).await?;
+                places.push((channel.index, place));
+            }
+            Ok::<_, Error>(places)
+        });
+    }
+    let mut faults = Faults::default();
+    while let Some(done) = readers.join_next().await {
+        for (index, place) in done.expect("a reader does not panic and is not aborted")? {
+            channels[index].audit(&[&place], acknowledged, plan, &mut faults);
+        }
+    }
+    Ok(faults)
+}
+
+async fn read_all(
+    connection: &mut Connection,
+    channel: &Channel,
+    plan: &Plan,
+    events: u64,
+) -> Result<Place, Error> {
+    let base_url = connection.base_url().to_owned();
+    let mut place = Place::default();
+    let mut after = "0".to_owned();
+    loop {
+        let path = format!(
+            "{}after={after}&limit={PAGE_ENTRIES_MAX}",
+            channel.path("entries")
+        );
+        let answer = connection.get(&path).await;
+        let answer = answer.map_err(|error| unreachable(&base_url, &error))?;
+        let page: Page = answer.json(&format!("GET {path}"), &base_url)?;
+        for item in &page.entries {
+            match item.number(plan, events) {
+                Some(entry) => channel.take(&mut place, entry),
+                None => place.strangers.push(item.id.to_string()),
+            }
+        }
+        match page.next {
+            Some(next) => after = next.into_owned(),
+            None => return Ok(place),
+        }
+    }
+}
+
+/// Reads pages on schedule: `path` and `check` say which and what must be on them.
+pub struct PageReaders {
+    pub dialer: Arc<Dialer>,
+    pub schedule: Arc<Schedule>,
+    /// From when a page was due until it was there.
+    pub page: Recorder,
+    pub read: AtomicU64,
+    pub refused: AtomicU64,
+    pub unanswered: AtomicU64,
+}
+
+impl PageReaders {
+    pub fn new(dialer: Arc<Dialer>, schedule: Arc<Schedule>) -> Arc<Self> {
+        Arc::new(Self {
+            dialer,
+            schedule,
+            page: Recorder::new("page"),
+            read: AtomicU64::default(),
+            refused: AtomicU64::default(),
+            unanswered: AtomicU64::default(),
+        })
+    }
+
+    pub async fn run(
+        self: &Arc<Self>,
+        connections: u32,
+        path: impl Fn(u64) -> String + Send + Sync + 'static,
+        check: impl Fn(u64, &Page<'_>) + Send + Sync + 'static,
+    ) -> Result<(), Error> {
+        let (path, check) = (Arc::new(path), Arc::new(check));
+        let mut workers = JoinSet::new();
+        for number in 0..connections as usize {
+            let (readers, path, check) = (Arc::clone(self), Arc::clone(&path), Arc::clone(&check));
+            workers.spawn(async move { readers.work(number, &*path, &*check).await });
+        }
+        while let Some(done) = workers.join_next().await {
+            done.expect("a reader does not panic and is not aborted")?;
+        }
+        Ok(())
+    }
+
+    async fn work(
+        &self,
+        number: usize,
+        path: &(impl Fn(u64) -> String + Sync),
+        check: &(impl Fn(u64, &Page<'_>) + Sync),
+    ) -> Result<(), Error> {
+        let mut connection = Connection::new(Arc::clone(&self.dialer), number);
+        let base_url = connection.base_url().to_owned();
+        while let Some((request, due)) = self.schedule.next().await {
+            let path = path(request);
+            let Ok(answer) = connection.get(&path).await else {
+                add(&self.unanswered, 1);
+                continue;
+            };
+            self.page.record(&self.schedule, due, Instant::now());
+            if answer.refused() {
+                add(&self.refused, 1);
+                continue;
+            }
+            let page: Page = answer.json("GET entries", &base_url)?;
+            add(&self.read, 1);
+            check(request, &page);
+        }
+        Ok(())
+    }
+
+    pub fn so_far(&self) -> String {
+        format!("{} pages, {}", get(&self.read), self.page.so_far())
+    }
+
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("pages_due", self.schedule.handed_out()),
+            ("pages", get(&self.read)),
+            ("pages_refused", get(&self.refused)),
+            ("pages_unanswered", get(&self.unanswered)),
+        ]
+    }
+}

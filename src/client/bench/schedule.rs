@@ -1,0 +1,174 @@
+//! When each request is due. The schedule does not wait for answers: a slow service makes requests late, and their
+//! latency counts from when they were due (no coordinated omission).
+
+use std::{
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Semaphore;
+
+/// The clock of the async runtime ticks in milliseconds; a thread of our own sleeps as finely as this.
+const TICK: Duration = Duration::from_micros(200);
+
+#[derive(Debug)]
+pub enum Pace {
+    /// Requests evenly spaced.
+    Even { per_second: f64, count: u64 },
+    /// Each at its own moment, in order.
+    At(Vec<Duration>),
+}
+
+impl Pace {
+    /// `events` a second in requests of `batch`, at least one.
+    pub fn of_events(events: f64, batch: u16, seconds: u32) -> Self {
+        let per_second = events / f64::from(batch);
+        Self::Even {
+            per_second,
+            count: ((per_second * f64::from(seconds)).round() as u64).max(1),
+        }
+    }
+
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Even { count, .. } => *count,
+            Self::At(moments) => moments.len() as u64,
+        }
+    }
+
+    /// After the start.
+    pub fn due(&self, number: u64) -> Duration {
+        match self {
+            Self::Even { per_second, .. } => Duration::from_secs_f64(number as f64 / per_second),
+            Self::At(moments) => moments[number as usize],
+        }
+    }
+}
+
+/// Hands out requests, each as it comes due, to whoever is free.
+#[derive(Debug)]
+pub struct Schedule {
+    pace: Pace,
+    started: OnceLock<Instant>,
+    due: Semaphore,
+    next: AtomicU64,
+}
+
+impl Schedule {
+    pub fn new(pace: Pace) -> Arc<Self> {
+        Arc::new(Self {
+            pace,
+            started: OnceLock::new(),
+            due: Semaphore::new(0),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// The first request is due now.
+    pub fn start(self: &Arc<Self>) {
+        self.started.get_or_init(Instant::now);
+        let schedule = Arc::downgrade(self);
+        thread::spawn(move || release(&schedule));
+    }
+
+    /// The next request and the moment it was due; `None` when there are no more.
+    pub async fn next(&self) -> Option<(u64, Instant)> {
+        self.due.acquire().await.ok()?.forget();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if number < self.pace.count() {
+            return Some((number, self.due(number)));
+        }
+        self.due.close();
+        None
+    }
+
+    pub fn due(&self, number: u64) -> Instant {
+        self.start_moment() + self.pace.due(number)
+    }
+
+    /// Now, while it has not started.
+    pub fn start_moment(&self) -> Instant {
+        self.started.get().copied().unwrap_or_else(Instant::now)
+    }
+
+    /// How many were handed out.
+    pub fn handed_out(&self) -> u64 {
+        let next = self.next.load(Ordering::Relaxed);
+        next.min(self.pace.count())
+    }
+
+    pub fn count(&self) -> u64 {
+        self.pace.count()
+    }
+}
+
+/// Ends with the schedule, or when nobody has it any more. One permit more than there are requests tells the end.
+fn release(schedule: &Weak<Schedule>) {
+    let mut released = 0;
+    while let Some(schedule) = schedule.upgrade() {
+        let now = Instant::now();
+        let count = schedule.count();
+        let before = released;
+        while released < count && schedule.due(released) <= now {
+            released += 1;
+        }
+        if released == count {
+            schedule.due.add_permits((released - before) as usize + 1);
+            return;
+        }
+        schedule.due.add_permits((released - before) as usize);
+        let next = schedule.due(released);
+        drop(schedule);
+        // In slices, so that the thread ends soon after an interrupted run.
+        let pause = next.saturating_duration_since(Instant::now());
+        thread::sleep(pause.clamp(TICK, Duration::from_secs(1)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_due_evenly_or_at_their_moments() {
+        let pace = Pace::of_events(1_000.0, 10, 3);
+        assert_eq!(pace.count(), 300);
+        assert_eq!(pace.due(0), Duration::ZERO);
+        assert_eq!(pace.due(150), Duration::from_millis(1_500));
+        assert_eq!(Pace::of_events(0.1, 1, 1).count(), 1);
+        let moments = Pace::At(vec![Duration::ZERO, Duration::from_secs(2)]);
+        assert_eq!(
+            (moments.count(), moments.due(1)),
+            (2, Duration::from_secs(2))
+        );
+    }
+
+    #[tokio::test]
+    async fn each_request_is_handed_out_once_and_not_before_it_is_due() {
+        let schedule = Schedule::new(Pace::of_events(10_000.0, 1, 1));
+        schedule.start();
+        let workers: Vec<_> = (0..7)
+            .map(|_| {
+                let schedule = Arc::clone(&schedule);
+                tokio::spawn(async move {
+                    let mut numbers = Vec::new();
+                    while let Some((number, due)) = schedule.next().await {
+                        assert!(due <= Instant::now());
+                        numbers.push(number);
+                    }
+                    numbers
+                })
+            })
+            .collect();
+        let mut numbers = Vec::new();
+        for worker in workers {
+            numbers.extend(worker.await.expect("no panic"));
+        }
+        numbers.sort_unstable();
+        assert!(numbers.into_iter().eq(0..10_000));
+    }
+}

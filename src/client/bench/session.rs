@@ -1,0 +1,210 @@
+//! A run with readers: they open, events are appended on schedule, all channels are closed, and everybody is audited.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::{
+    append::channels,
+    args::Common,
+    fleet::{Fleet, Readers, Way},
+    ledger::{Acknowledged, Channel},
+    plan::Plan,
+    run::with_progress,
+    schedule::Schedule,
+    summary::Summary,
+    target::Dialer,
+    writers::{Writers, get},
+};
+use crate::client::Error;
+
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+pub struct Session {
+    pub command: &'static str,
+    pub parameters: Value,
+    pub plan: Plan,
+    pub schedule: Arc<Schedule>,
+    /// Events in an append.
+    pub batch: u16,
+    /// Connections that append.
+    pub connections: u32,
+    /// Connections that do something else.
+    pub other_connections: u32,
+    /// Reader `n` follows channel `follows[n]` of the plan.
+    pub follows: Vec<usize>,
+    /// Further readers, of feeds that get nothing.
+    pub idle: u32,
+    pub way: Way,
+    /// When after the start all readers drop at once.
+    pub storm: Option<Duration>,
+    /// Readers that get nothing for so long after the last append will get nothing any more.
+    pub silence_max: Duration,
+}
+
+/// A session whose readers are there.
+pub struct Opened {
+    session: Session,
+    pub dialer: Arc<Dialer>,
+    pub plan: Arc<Plan>,
+    writers: Arc<Writers>,
+    fleet: Arc<Fleet>,
+    readers: Readers,
+}
+
+impl Session {
+    pub async fn open(mut self, common: &Common) -> Result<Opened, Error> {
+        let readers = self.follows.len() + self.idle as usize;
+        let connections = readers + (self.connections + self.other_connections) as usize;
+        let dialer = Dialer::new(&common.url, &common.source, connections).await?;
+        let dialer = Arc::new(dialer);
+        let empty = Plan::spread("", 0, 1, 1, None);
+        let plan = Arc::new(std::mem::replace(&mut self.plan, empty));
+        let mut channels = channels(&plan);
+        let mut follows = self.follows.clone();
+        for idle in 0..self.idle {
+            let feed = plan.feed(format_args!("idle:{idle}"));
+            follows.push(channels.len());
+            channels.push(Arc::new(Channel::new(channels.len(), vec![feed])));
+        }
+        let (schedule, batch) = (&self.schedule, self.batch);
+        let writers = Writers::new(
+            Arc::clone(&dialer),
+            Arc::clone(&plan),
+            Arc::clone(schedule),
+            batch,
+        );
+        let fleet = Fleet::new(
+            Arc::clone(&dialer),
+            Arc::clone(&plan),
+            Arc::clone(schedule),
+            batch,
+            channels,
+        );
+        let so_far = || {
+            let ready = get(&fleet.counts.ready);
+            (ready, format!("{ready} of {readers} readers are there"))
+        };
+        let opening = fleet.open(&follows, self.way);
+        let readers = with_progress(readers as u64, so_far, opening).await?;
+        Ok(Opened {
+            session: self,
+            dialer,
+            plan,
+            writers,
+            fleet,
+            readers,
+        })
+    }
+}
+
+impl Opened {
+    pub async fn measure(self, common: &Common) -> Result<Summary, Error> {
+        let Self {
+            session,
+            plan,
+            writers,
+            fleet,
+            mut readers,
+            ..
+        } = self;
+        let schedule = &session.schedule;
+        schedule.start();
+        let storm = async {
+            if let Some(after) = session.storm {
+                sleep(after).await;
+                fleet.storm();
+            }
+        };
+        let work = async { tokio::join!(writers.run(session.connections), storm).0 };
+        let so_far = || {
+            let text = format!("{}; {}", writers.so_far(), fleet.so_far());
+            (schedule.handed_out(), text)
+        };
+        let work = with_progress(schedule.count(), so_far, work);
+        let sent = readers.watched(work).await??;
+        let elapsed = schedule.start_moment().elapsed();
+
+        let all = session.follows.len() as u64 + u64::from(session.idle);
+        let rest = async {
+            let mut followed = session.follows.clone();
+            followed.sort_unstable();
+            followed.dedup();
+            let followed: Vec<Arc<Channel>> = followed
+                .into_iter()
+                .map(|index| Arc::clone(&fleet.channels[index]))
+                .collect();
+            writers.close(&followed).await?;
+            fleet
+                .drained(session.follows.len() as u64, session.silence_max)
+                .await;
+            if session.storm.is_some() {
+                whole(&fleet, all, session.silence_max).await;
+            }
+            Ok::<_, Error>(())
+        };
+        readers.watched(rest).await??;
+
+        let appended = sent.len() as f64;
+        let acknowledged = Acknowledged::new(&plan, fleet.channels.len(), sent);
+        let expected: usize = session
+            .follows
+            .iter()
+            .map(|channel| acknowledged.of(*channel).len())
+            .sum();
+        let faults = fleet.audit(readers, &acknowledged).await?;
+        let delivered = get(&fleet.counts.delivered) as f64;
+        let mut counts = writers.counts();
+        counts.push(("readers", all));
+        counts.push(("deliveries_expected", expected as u64));
+        counts.extend(fleet.counts());
+        let seconds = elapsed.as_secs_f64();
+        let mut parameters = session.parameters;
+        parameters["urls"] = serde_json::json!(common.url);
+        let mut summary = Summary {
+            command: session.command,
+            run: plan.run().to_owned(),
+            parameters,
+            elapsed,
+            counts,
+            figures: vec![
+                ("appended_per_second", appended / seconds),
+                ("delivered_per_second", delivered / seconds),
+            ],
+            latencies: Vec::new(),
+            faults,
+        };
+        if session.storm.is_some() {
+            let whole = fleet.whole.latencies();
+            summary.counts.push(("whole_again", whole.all.len()));
+            let until_all = whole.all.max() as f64 / 1e6;
+            summary.figures.push(("all_whole_after_seconds", until_all));
+        }
+        for recorder in [
+            &fleet.delivery,
+            &fleet.whole,
+            &writers.append,
+            &writers.start_lag,
+        ] {
+            summary.measured(recorder);
+        }
+        Ok(summary)
+    }
+}
+
+/// Waits until all readers that dropped were told that they have everything, or none was for so long.
+async fn whole(fleet: &Fleet, readers: u64, silence_max: Duration) {
+    let count = || fleet.whole.latencies().all.len();
+    let (mut last, mut since) = (count(), Instant::now());
+    while last < readers && since.elapsed() < silence_max {
+        sleep(LOOK_EVERY).await;
+        let now = count();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+}

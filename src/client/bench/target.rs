@@ -1,0 +1,189 @@
+//! Where the load goes: the nodes, the addresses it comes from, and how many connections the system allows.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpSocket, TcpStream, lookup_host},
+    time::timeout,
+};
+
+use crate::client::{Error, api::Client};
+
+/// A handshake that the kernel's backlog dropped is tried again by the kernel after 1, 3, 7 and 15 s.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// Connections from one address to one node: below the 28,232 ephemeral ports that Linux has by default.
+const CONNECTIONS_PER_SOURCE: usize = 25_000;
+/// Of 127.0.0.x, taken in turn.
+const SOURCES: usize = 250;
+/// What else a process holds open: standard streams, the runtime, the probe.
+const OTHER_FILES: u64 = 64;
+
+#[derive(Debug)]
+pub struct Node {
+    address: SocketAddr,
+    pub host: String,
+    /// The path in front of `/v1`.
+    pub prefix: String,
+    pub base_url: String,
+}
+
+/// Connection `n` goes to node `n` modulo their number.
+#[derive(Debug)]
+pub struct Dialer {
+    nodes: Vec<Node>,
+    sources: Vec<IpAddr>,
+}
+
+impl Dialer {
+    /// Fails at once when a node cannot be reached, or when the system will not let us have `connections`.
+    pub async fn new(
+        urls: &[String],
+        sources: &[IpAddr],
+        connections: usize,
+    ) -> Result<Self, Error> {
+        let mut nodes = Vec::new();
+        for url in urls {
+            Client::new(url)?.probe().await?;
+            nodes.push(Node::resolve(url).await?);
+        }
+        raise_file_limit(connections as u64 + OTHER_FILES)?;
+        Ok(Self {
+            nodes,
+            sources: sources.to_vec(),
+        })
+    }
+
+    pub fn node(&self, number: usize) -> &Node {
+        &self.nodes[number % self.nodes.len()]
+    }
+
+    pub async fn connect(&self, number: usize) -> io::Result<TcpStream> {
+        let address = self.node(number).address;
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        if let Some(source) = self.source(number, address) {
+            socket
+                .bind(SocketAddr::new(source, 0))
+                .map_err(with_advice)?;
+        }
+        let connected = timeout(CONNECT_MAX, socket.connect(address)).await?;
+        let stream = connected.map_err(with_advice)?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// On loopback any 127.x.x.x will do, so that a node can be given more connections than one address has ports.
+    fn source(&self, number: usize, to: SocketAddr) -> Option<IpAddr> {
+        let of_node = number / self.nodes.len();
+        if !self.sources.is_empty() {
+            return Some(self.sources[of_node % self.sources.len()]);
+        }
+        let further = (of_node / CONNECTIONS_PER_SOURCE % SOURCES) as u8;
+        match to.ip() {
+            IpAddr::V4(ip) if ip.is_loopback() && further > 0 => {
+                Some(Ipv4Addr::new(127, 0, 0, further + 1).into())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Node {
+    /// `url` is one that [`Client`] takes.
+    async fn resolve(url: &str) -> Result<Self, Error> {
+        let bad = || Error::BadUrl(url.to_owned());
+        let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;
+        let host = parsed.host_str().ok_or_else(bad)?;
+        let port = parsed.port_or_known_default().ok_or_else(bad)?;
+        let unreachable = |cause: String| Error::Unreachable {
+            url: url.to_owned(),
+            cause,
+        };
+        let name = format!("{host}:{port}");
+        let address = lookup_host(&name)
+            .await
+            .map_err(|error| unreachable(error.to_string()))?
+            .next()
+            .ok_or_else(|| unreachable("no address".to_owned()))?;
+        Ok(Self {
+            address,
+            host: name,
+            prefix: parsed.path().trim_end_matches('/').to_owned(),
+            base_url: url.to_owned(),
+        })
+    }
+}
+
+/// An address that is not ours, or has no port left.
+fn with_advice(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => io::Error::new(
+            error.kind(),
+            format!("{error}; give further addresses of this machine with --source"),
+        ),
+        _ => error,
+    }
+}
+
+/// Every connection is a file. The hard limit too is raised, where we may.
+fn raise_file_limit(needed: u64) -> Result<(), Error> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let has = getrlimit(Resource::Nofile);
+    if has.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let limit = Rlimit {
+        current: Some(needed),
+        maximum: has.maximum.map(|maximum| maximum.max(needed)),
+    };
+    setrlimit(Resource::Nofile, limit).map_err(|_| Error::FileLimit {
+        needed,
+        allowed: has.maximum.unwrap_or(u64::MAX),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dialer(nodes: usize, sources: &[&str]) -> Dialer {
+        let node = |number| Node {
+            address: SocketAddr::from(([127, 0, 0, 1], 8080 + number)),
+            host: String::new(),
+            prefix: String::new(),
+            base_url: String::new(),
+        };
+        Dialer {
+            nodes: (0..nodes as u16).map(node).collect(),
+            sources: sources
+                .iter()
+                .map(|ip| ip.parse().expect("an address"))
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn further_sources_on_loopback_when_the_ports_of_one_are_used_up() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let source =
+            |dialer: &Dialer, number| dialer.source(number, loopback).map(|ip| ip.to_string());
+        let one = dialer(1, &[]);
+        assert_eq!(source(&one, 24_999), None);
+        assert_eq!(source(&one, 25_000).as_deref(), Some("127.0.0.2"));
+        assert_eq!(source(&one, 50_000).as_deref(), Some("127.0.0.3"));
+        assert_eq!(source(&dialer(2, &[]), 49_999), None);
+        assert_eq!(
+            one.source(25_000, SocketAddr::from(([10, 0, 0, 1], 80))),
+            None
+        );
+        let given = dialer(1, &["127.0.0.7", "127.0.0.8"]);
+        assert_eq!(source(&given, 0).as_deref(), Some("127.0.0.7"));
+        assert_eq!(source(&given, 3).as_deref(), Some("127.0.0.8"));
+    }
+}

@@ -1,0 +1,302 @@
+//! `newsfeed bench`: what it counts, what it writes, and what it must not overlook.
+
+mod fake;
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use serde_json::Value;
+
+use self::fake::Fault;
+use super::{Process, failure, run};
+
+/// `newsfeed bench` with `args`, separated by spaces: its exit code, what it says on stderr, and its JSON.
+async fn bench(url: &str, folder: &Path, args: &str) -> (Option<i32>, String, Value) {
+    let [json, report] = ["json", "html"].map(|kind| folder.join(format!("bench.{kind}")));
+    let [json_path, report_path] = [&json, &report].map(|path| path.to_str().expect("UTF-8"));
+    let mut all = vec!["bench"];
+    all.extend(args.split(' '));
+    all.extend(["--url", url, "--json", json_path, "--report", report_path]);
+    let output = run(&all).await;
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    let text = fs::read_to_string(&json).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    let stdout = String::from_utf8(output.stdout).expect("text");
+    assert!(stdout.contains("p99"), "{stdout}");
+    well_formed(&fs::read_to_string(&report).expect("a report"));
+    (
+        output.status.code(),
+        stderr,
+        serde_json::from_str(&text).expect("JSON"),
+    )
+}
+
+/// Every element is closed where it should be, and nothing comes from elsewhere.
+fn well_formed(html: &str) {
+    let body = html.strip_prefix("<!DOCTYPE html>").expect("HTML");
+    let mut open = Vec::new();
+    for tag in body.split('<').skip(1) {
+        let (tag, text) = tag.split_once('>').expect("a whole tag");
+        assert!(!text.contains('>'), "{text}");
+        let name = tag.split([' ', '\n']).next().expect("a name");
+        if let Some(name) = name.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name));
+        } else if !tag.ends_with('/') {
+            open.push(name);
+        }
+        let attributes = tag.matches('"').count();
+        assert!(attributes.is_multiple_of(2), "{tag}");
+    }
+    assert!(open.is_empty(), "{open:?}");
+    assert!(html.contains("prefers-color-scheme: dark") && html.contains("<polyline"));
+    for outside in ["src=", "href=", "url(", "@import", "<script", "NaN", "inf"] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+}
+
+#[tokio::test]
+async fn each_sub_command_measures_a_real_service_and_finds_it_exact() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let list = folder.path().join("list.txt");
+    let lines: String = (0..50)
+        .map(|n| format!("{} {} {}\n", n % 7, n % 5 + 10, 1_000 + n * 60))
+        .collect();
+    fs::write(&list, lines).expect("written");
+    let day = format!(
+        "day {} --seconds 1 --connections 4",
+        list.to_str().expect("UTF-8")
+    );
+    let load = "--rate 100 --seconds 1 --connections 4";
+    let service = Process::start(&folder.path().join("store")).await;
+    let url = service.api.url("");
+    let mut runs = BTreeSet::new();
+    for (args, counts, measured) in [
+        (
+            format!("append {load} --feeds 7"),
+            &[
+                ("events_due", 100),
+                ("appended", 100),
+                ("refused", 0),
+                ("unanswered", 0),
+            ][..],
+            &["append", "start_lag"][..],
+        ),
+        (
+            "append --rate 1000 --batch 50 --seconds 1 --connections 2 --feeds 7 --text 0"
+                .to_owned(),
+            &[("events_due", 1_000), ("appended", 1_000)],
+            &["append"],
+        ),
+        (
+            // Each of the two channels of 3 and 2 feeds has 5 readers, so each of the 75 ordinary events has.
+            format!(
+                "live {load} --subscribers 20 --hot-subscribers 10 --hot-rate 25 --feeds 5 --merged 3 --idle 5"
+            ),
+            &[
+                ("appended", 100),
+                ("readers", 25),
+                ("deliveries_expected", 625),
+                ("delivered", 625),
+                ("broken", 0),
+            ],
+            &["append", "delivery"],
+        ),
+        (
+            format!("poll {load} --subscribers 12 --feeds 4"),
+            &[
+                ("readers", 12),
+                ("deliveries_expected", 300),
+                ("delivered", 300),
+                ("broken", 0),
+            ],
+            &["append", "delivery"],
+        ),
+        (
+            format!("storm {load} --subscribers 12 --feeds 4 --idle 3"),
+            &[
+                ("readers", 15),
+                ("whole_again", 15),
+                ("deliveries_expected", 300),
+                ("delivered", 300),
+            ],
+            &["append", "delivery", "until_whole"],
+        ),
+        (
+            "pages --rate 100 --seconds 1 --connections 4 --feeds 3 --entries 50 --limit 20"
+                .to_owned(),
+            &[("pages_due", 100), ("pages", 100), ("pages_refused", 0)],
+            &["page"],
+        ),
+        (
+            day,
+            &[
+                ("appended", 50),
+                ("readers", 5),
+                ("delivered", 50),
+                ("pages", 50),
+            ],
+            &["append", "delivery", "page"],
+        ),
+    ] {
+        let (code, stderr, json) = bench(&url, folder.path(), &args).await;
+        assert_eq!(code, Some(0), "{args}: {stderr}");
+        assert_eq!(json["exact"], true);
+        assert_eq!(json["command"], args.split(' ').next().expect("a command"));
+        assert!(runs.insert(json["run"].to_string()), "runs do not meet");
+        assert!(json["elapsed_seconds"].as_f64() > Some(0.0));
+        for (name, count) in counts {
+            assert_eq!(json["counts"][name], *count, "{name} of {args}: {json}");
+        }
+        for name in measured {
+            let latency = &json["latency"][name];
+            let of_seconds: u64 = latency["seconds"]
+                .as_array()
+                .expect("seconds")
+                .iter()
+                .map(|second| second["count"].as_u64().expect("a count"))
+                .sum();
+            assert_eq!(latency["count"], of_seconds, "{name} of {args}");
+            assert!(of_seconds > 0);
+            let [p50, p99, max] =
+                ["p50_ms", "p99_ms", "max_ms"].map(|field| latency[field].as_f64().expect(field));
+            assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{latency}");
+        }
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_doubled_or_disordered_entry_fails_the_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (fault, wrong) in [
+        (Fault::Loses, "lost"),
+        (Fault::Doubles, "doubled"),
+        (Fault::Disorders, "disordered"),
+    ] {
+        let url = fake::start(fault).await;
+        for args in [
+            "append --rate 50 --seconds 1 --feeds 2 --connections 1",
+            "live --rate 50 --seconds 1 --feeds 2 --connections 1 --subscribers 6",
+        ] {
+            let (code, stderr, json) = bench(&url, folder.path(), args).await;
+            assert_eq!(code, Some(1), "{fault:?}, {args}: {stderr}");
+            assert_eq!(json["exact"], false);
+            let faults = json["faults"].as_array().expect("faults");
+            assert_eq!(faults.len(), 2, "one in each feed: {json}");
+            for fault in faults {
+                assert_eq!(fault["wrong"], wrong, "{args}: {fault}");
+                let run = json["run"].as_str().expect("a run");
+                let [feed, id] = ["feed", "id"].map(|field| fault[field].as_str().expect(field));
+                assert!(feed.starts_with(&format!("bench:{run}:")), "{feed}");
+                assert!(id.starts_with(&format!("bench-{run}-")), "{id}");
+                assert!(
+                    stderr.contains(wrong) && stderr.contains("bench-"),
+                    "{stderr}"
+                );
+            }
+        }
+        let args = "pages --rate 50 --seconds 1 --feeds 1 --entries 5 --connections 1";
+        let (code, _, json) = bench(&url, folder.path(), args).await;
+        assert_eq!(
+            (code, &json["exact"]),
+            (Some(1), &Value::Bool(false)),
+            "{fault:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_for_now_is_counted_and_is_not_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (fault, appended) in [(Fault::None, 50), (Fault::Refuses, 25)] {
+        let url = fake::start(fault).await;
+        let args = "live --rate 50 --seconds 1 --feeds 2 --connections 1 --subscribers 2";
+        let (code, stderr, json) = bench(&url, folder.path(), args).await;
+        assert_eq!(code, Some(0), "{stderr}");
+        let counts = &json["counts"];
+        assert_eq!(counts["appended"], appended);
+        assert_eq!(counts["refused"], 50 - appended);
+        assert_eq!(counts["delivered"], appended);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_measured_is_told_with_what_to_do() {
+    // Bound and dropped: a port where nobody listens.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let nobody = format!("http://{}", listener.local_addr().expect("bound"));
+    drop(listener);
+    let fake = fake::start(Fault::None).await;
+    let many = "1000000";
+    for (args, told) in [
+        (
+            &["append", "--url", &nobody][..],
+            "is `newsfeed serve` running there?",
+        ),
+        (
+            &["live", "--url", "ftp://here"],
+            "is not the address of a service",
+        ),
+        (
+            &["live", "--url", &fake, "--hot-subscribers", "5"],
+            "need a --hot-rate",
+        ),
+        (
+            &["live", "--url", &fake, "--merged", "9", "--feeds", "8"],
+            "--merged must not be more",
+        ),
+        (
+            &["day", "/nowhere/list.txt", "--url", &fake],
+            "cannot read /nowhere/list.txt",
+        ),
+        (&["day", "/dev/null", "--url", &fake], "has no message"),
+        (
+            &[
+                "append",
+                "--url",
+                &fake,
+                "--rate",
+                "9999999",
+                "--seconds",
+                "9999",
+            ],
+            "choose fewer",
+        ),
+        (
+            &[
+                "live",
+                "--url",
+                &fake,
+                "--subscribers",
+                many,
+                "--idle",
+                many,
+            ],
+            "run `ulimit -n 2000114`",
+        ),
+        (
+            &[
+                "append",
+                "--url",
+                &fake,
+                "--rate",
+                "1",
+                "--seconds",
+                "1",
+                "--json",
+                "/nowhere/x",
+            ],
+            "cannot write /nowhere/x",
+        ),
+    ] {
+        let stderr = failure(&[&["bench"], args].concat()).await;
+        assert!(stderr.contains(told), "{args:?}: {stderr}");
+    }
+    for args in [
+        &["bench", "append", "--rate", "0"][..],
+        &["bench", "append", "--batch", "1001"],
+        &["bench", "live", "--source", "here"],
+        &["bench"],
+    ] {
+        let output = run(args).await;
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+    }
+}
