@@ -59,7 +59,7 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
     schedule.start();
     let so_far = || (schedule.handed_out(), writers.so_far());
     let sent = with_progress(schedule.count(), so_far, writers.run(events.connections)).await?;
-    let elapsed = schedule.start_moment().elapsed();
+    let elapsed = schedule.elapsed();
 
     let channels: Vec<Arc<Channel>> = channels(&plan);
     let appended = sent.len();

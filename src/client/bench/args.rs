@@ -16,7 +16,7 @@ pub struct Common {
     #[arg(long, default_value = DEFAULT_URL)]
     pub url: Vec<String>,
     /// Local address to connect from; repeat it for more than 28,000 connections to a node [default: chosen by the
-    /// system, further ones of 127.0.0.x where needed]
+    /// system; to a loopback address, several of 127.0.0.x]
     #[arg(long, value_name = "ADDRESS")]
     pub source: Vec<IpAddr>,
     /// Write all results to this file as JSON

@@ -116,7 +116,7 @@ pub async fn run(args: PagesArgs) -> Result<(), Error> {
     let so_far = || (schedule.handed_out(), readers.so_far());
     let work = readers.run(events.connections, path, check);
     with_progress(schedule.count(), so_far, work).await?;
-    let elapsed = schedule.start_moment().elapsed();
+    let elapsed = schedule.elapsed();
 
     let faults = std::mem::take(&mut *faults.lock().unwrap_or_else(PoisonError::into_inner));
     let mut summary = Summary {

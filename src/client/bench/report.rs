@@ -10,7 +10,7 @@ use super::{
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 280.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 28.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
 
@@ -19,12 +19,12 @@ const STYLE: &str = "
   --p50: #1a7f5a; --p99: #b45f06; --max: #b3261e; --curve: #1f5fbf; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ed; --paper: #14171b; --faint: #343b43; --soft: #9aa5b1;
   --p50: #4cc38a; --p99: #f0a04b; --max: #f2726a; --curve: #6ea8fe; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 46rem;
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 52rem;
   margin: 2rem auto; padding: 0 1rem; }
 pre { font: 13px/1.4 ui-monospace, monospace; overflow-x: auto; }
 svg { width: 100%; height: auto; }
 svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
-.grid { stroke: var(--faint); } .line { fill: none; stroke-width: 1.75; }
+.grid { stroke: var(--faint); } .line { fill: none; stroke-width: 1.75; stroke-linecap: round; }
 .p50 { stroke: var(--p50); } .p99 { stroke: var(--p99); } .max { stroke: var(--max); } .curve { stroke: var(--curve); }
 .key span { margin-right: 1rem; } .key i { display: inline-block; width: 1.2em; border-top: 3px solid; margin-right: .4em;
   vertical-align: middle; }
@@ -130,8 +130,14 @@ impl Chart {
 
     fn line(&mut self, class: &str, points: impl Iterator<Item = (f64, f64)>) {
         let mut path = String::new();
+        let mut count = 0;
         for (x, ms) in points {
             let _ = write!(path, "{:.1},{:.1} ", self.x(x), self.y(ms));
+            count += 1;
+        }
+        if count == 1 {
+            // A line of no length is a dot.
+            path = path.repeat(2);
         }
         let _ = writeln!(
             self.svg,

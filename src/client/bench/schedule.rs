@@ -40,6 +40,14 @@ impl Pace {
         }
     }
 
+    /// How long a service that keeps up is busy with it.
+    fn length(&self) -> Duration {
+        match self {
+            Self::Even { count, .. } => self.due(*count),
+            Self::At(moments) => moments.last().copied().unwrap_or_default(),
+        }
+    }
+
     /// After the start.
     pub fn due(&self, number: u64) -> Duration {
         match self {
@@ -93,6 +101,11 @@ impl Schedule {
     /// Now, while it has not started.
     pub fn start_moment(&self) -> Instant {
         self.started.get().copied().unwrap_or_else(Instant::now)
+    }
+
+    /// How long the work took that ends now; what ends early had its time all the same.
+    pub fn elapsed(&self) -> Duration {
+        self.start_moment().elapsed().max(self.pace.length())
     }
 
     /// How many were handed out.

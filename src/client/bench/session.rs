@@ -127,7 +127,7 @@ impl Opened {
         };
         let work = with_progress(schedule.count(), so_far, work);
         let sent = readers.watched(work).await??;
-        let elapsed = schedule.start_moment().elapsed();
+        let elapsed = schedule.elapsed();
 
         let all = session.follows.len() as u64 + u64::from(session.idle);
         let rest = async {

@@ -15,8 +15,10 @@ use crate::client::{Error, api::Client};
 
 /// A handshake that the kernel's backlog dropped is tried again by the kernel after 1, 3, 7 and 15 s.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
-/// Connections from one address to one node: below the 28,232 ephemeral ports that Linux has by default.
-const CONNECTIONS_PER_SOURCE: usize = 25_000;
+/// Connections from one address to one node, where we choose: far below the 28,232 ephemeral ports that Linux has by
+/// default, because ports of closed connections stay taken for a minute, and because looking for a free one takes the
+/// longer the fewer there are.
+const CONNECTIONS_PER_SOURCE: usize = 8_000;
 /// Of 127.0.0.x, taken in turn.
 const SOURCES: usize = 250;
 /// What else a process holds open: standard streams, the runtime, the probe.
@@ -36,6 +38,8 @@ pub struct Node {
 pub struct Dialer {
     nodes: Vec<Node>,
     sources: Vec<IpAddr>,
+    /// Where in 127.0.0.x this run begins: the run before may have left its ports in waiting.
+    first_source: usize,
 }
 
 impl Dialer {
@@ -54,6 +58,7 @@ impl Dialer {
         Ok(Self {
             nodes,
             sources: sources.to_vec(),
+            first_source: rand::random_range(0..SOURCES),
         })
     }
 
@@ -84,10 +89,11 @@ impl Dialer {
         if !self.sources.is_empty() {
             return Some(self.sources[of_node % self.sources.len()]);
         }
-        let further = (of_node / CONNECTIONS_PER_SOURCE % SOURCES) as u8;
         match to.ip() {
-            IpAddr::V4(ip) if ip.is_loopback() && further > 0 => {
-                Some(Ipv4Addr::new(127, 0, 0, further + 1).into())
+            IpAddr::V4(ip) if ip.is_loopback() => {
+                let source = self.first_source + of_node / CONNECTIONS_PER_SOURCE;
+                let last = (source % SOURCES) as u8 + 1;
+                Some(Ipv4Addr::new(127, 0, 0, last).into())
             }
             _ => None,
         }
@@ -165,23 +171,23 @@ mod tests {
                 .iter()
                 .map(|ip| ip.parse().expect("an address"))
                 .collect(),
+            first_source: 248,
         }
     }
 
     #[test]
-    fn further_sources_on_loopback_when_the_ports_of_one_are_used_up() {
+    fn on_loopback_the_sources_change_before_their_ports_are_used_up() {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 8080));
         let source =
             |dialer: &Dialer, number| dialer.source(number, loopback).map(|ip| ip.to_string());
         let one = dialer(1, &[]);
-        assert_eq!(source(&one, 24_999), None);
-        assert_eq!(source(&one, 25_000).as_deref(), Some("127.0.0.2"));
-        assert_eq!(source(&one, 50_000).as_deref(), Some("127.0.0.3"));
-        assert_eq!(source(&dialer(2, &[]), 49_999), None);
-        assert_eq!(
-            one.source(25_000, SocketAddr::from(([10, 0, 0, 1], 80))),
-            None
-        );
+        assert_eq!(source(&one, 7_999).as_deref(), Some("127.0.0.249"));
+        assert_eq!(source(&one, 8_000).as_deref(), Some("127.0.0.250"));
+        assert_eq!(source(&one, 16_000).as_deref(), Some("127.0.0.1"));
+        let two = dialer(2, &[]);
+        assert_eq!(source(&two, 15_999).as_deref(), Some("127.0.0.249"));
+        let elsewhere = SocketAddr::from(([10, 0, 0, 1], 80));
+        assert_eq!(one.source(25_000, elsewhere), None);
         let given = dialer(1, &["127.0.0.7", "127.0.0.8"]);
         assert_eq!(source(&given, 0).as_deref(), Some("127.0.0.7"));
         assert_eq!(source(&given, 3).as_deref(), Some("127.0.0.8"));
