@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use super::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCHES_IN_FLIGHT_MAX, CONDITIONAL_IN_FLIGHT_MAX, Context,
@@ -87,7 +87,12 @@ impl Batcher {
         let (mut events, mut weight) = (0, 0);
         let mut conditional = false;
         let mut left = VecDeque::new();
+        let now = Instant::now();
         while let Some(unit) = self.waiting.pop_front() {
+            if unit.give_up_at <= now {
+                unit.give_up();
+                continue;
+            }
             let fits = if batch.is_empty() {
                 if unit.is_conditional() {
                     conditional_free

@@ -11,13 +11,16 @@ pub mod writes;
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    time::Instant,
+};
 
 pub use self::transient::put_transient;
 use crate::{
     clock::AtClock,
     error::{Error, Result},
-    store::{Store, keys::Keys},
+    store::{self, Store, keys::Keys},
     types::{Event, EventId},
     version::Version,
 };
@@ -53,6 +56,8 @@ struct Accepted {
 #[derive(Debug)]
 struct Unit {
     events: Vec<Accepted>,
+    /// Until then it is tried; counted from its acceptance, however long it waits behind others.
+    give_up_at: Instant,
     reply: oneshot::Sender<Vec<(EventId, Outcome)>>,
     /// Given back when the unit is answered.
     _admission: OwnedSemaphorePermit,
@@ -63,6 +68,17 @@ impl Unit {
         self.events
             .iter()
             .any(|accepted| accepted.event.expect.is_some())
+    }
+
+    /// Answers that it has waited too long.
+    fn give_up(self) {
+        let late = store::Error::Unavailable("it did not answer those before".into());
+        let rejected = |accepted: Accepted| {
+            let error = Error::Store(late.clone());
+            (accepted.event.id, Outcome::Rejected(error))
+        };
+        let outcomes = self.events.into_iter().map(rejected).collect();
+        let _ = self.reply.send(outcomes);
     }
 
     fn weight(&self) -> usize {
@@ -180,6 +196,7 @@ impl Appender {
         let (reply, answer) = oneshot::channel();
         let unit = Unit {
             events,
+            give_up_at: Instant::now() + store::RETRY_FOR,
             reply,
             _admission: admission,
         };

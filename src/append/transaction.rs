@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{Accepted, Context, Outcome, Unit, writes};
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     store::{
         self, Batch, Condition, Found, Plan, Reads, Snapshot, Transaction,
         keys::{self, Keys},
-        transact,
+        transact_until,
     },
     types::{Entry, Event, EventId, Expect},
     version::Version,
@@ -21,7 +22,11 @@ use crate::{
 /// Commits the events of `units` and answers each unit.
 pub(super) async fn commit_batch(context: &Context, units: Vec<Unit>) {
     let mut transaction = Append::new(context, units.iter().flat_map(|unit| &unit.events));
-    let failed = transact(&*context.store, &mut transaction).await.err();
+    let oldest = units.iter().map(|unit| unit.give_up_at).min();
+    let give_up_at = oldest.unwrap_or_else(Instant::now);
+    let failed = transact_until(&*context.store, &mut transaction, give_up_at)
+        .await
+        .err();
     let verdicts = transaction.verdicts;
     let mut answered = HashSet::new();
     for Unit { events, reply, .. } in units {

@@ -15,7 +15,9 @@ pub mod values;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use self::transact::{Plan, Retries, RetryableError, Transaction, transact};
+pub use self::transact::{
+    Plan, RETRY_FOR, Retries, RetryableError, Transaction, transact, transact_until,
+};
 use crate::version::{TICKS_PER_SECOND, Version};
 
 /// A snapshot this old (ticks) can neither be read nor committed on. Twins therefore lie closer than this.

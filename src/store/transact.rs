@@ -13,7 +13,7 @@ use super::{Batch, Error, Found, Reads, Snapshot, Store};
 use crate::version::Version;
 
 /// How long a transaction is tried again before its caller hears that the store is not available.
-const RETRY_FOR: Duration = Duration::from_secs(20);
+pub const RETRY_FOR: Duration = Duration::from_secs(20);
 
 const BACKOFF_MIN: Duration = Duration::from_millis(2);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
@@ -94,7 +94,18 @@ pub async fn transact<T: Transaction>(
 where
     T::Error: RetryableError,
 {
-    let give_up_at = Instant::now() + RETRY_FOR;
+    transact_until(store, transaction, Instant::now() + RETRY_FOR).await
+}
+
+/// For those who have waited already: tries once, and again until `give_up_at`.
+pub async fn transact_until<T: Transaction>(
+    store: &dyn Store,
+    transaction: &mut T,
+    give_up_at: Instant,
+) -> Result<T::Output, T::Error>
+where
+    T::Error: RetryableError,
+{
     let mut backoff = BACKOFF_MIN;
     let mut unsure = false;
     loop {

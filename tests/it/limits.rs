@@ -2,6 +2,7 @@
 
 mod events;
 mod load;
+mod outage;
 mod requests;
 mod sizes;
 mod slow;
