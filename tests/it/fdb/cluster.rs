@@ -1,6 +1,7 @@
 //! FoundationDB clusters of the test run's own, on loopback, in temporary folders.
 
 use std::{
+    ffi::{c_int, c_void},
     io::{BufRead, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
@@ -162,9 +163,25 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fdb")
 }
 
+// SAFETY: they are as the C library declares them, and `leave` takes no notice of the pointer.
+#[allow(unsafe_code)]
+unsafe extern "C" {
+    safe fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    safe fn _exit(status: c_int) -> !;
+}
+
+/// Leaves without the exit handlers of the client library: they would pull its globals from under its thread, which
+/// the test harness gives nobody a place to stop, and the process would crash when all tests have passed.
+extern "C" fn leave(status: c_int, _: *mut c_void) {
+    _exit(status)
+}
+
 fn network() {
     static NETWORK: OnceLock<Network> = OnceLock::new();
     NETWORK.get_or_init(|| boot().expect("the client library starts"));
+    // Handlers run from the last to the first: anew each time, to come before all that the library has added since.
+    let registered = on_exit(leave, std::ptr::null_mut());
+    assert_eq!(registered, 0, "a place among the exit handlers");
 }
 
 /// The first of `count` neighbouring ports that are free now. Others may look at the same time, in this process or in
