@@ -23,6 +23,8 @@ pub struct Version(Timestamp<u64>);
 impl Version {
     /// Before every entry.
     pub const ZERO: Self = Self::new(0, 0, 0);
+    /// Not before any entry.
+    pub const MAX: Self = Self::moment(u32::MAX, u64::MAX);
 
     pub const fn new(epoch: u32, time: u64, count: u32) -> Self {
         Self(Timestamp { epoch, time, count })

@@ -131,7 +131,7 @@ impl<'a> Append<'a> {
                 current,
             });
         }
-        let (begin, end) = keys::after_until(&prefix, last, Version::moment(u32::MAX, u64::MAX));
+        let (begin, end) = keys::after_until(&prefix, last, Version::MAX);
         Ok(Condition::RangeEmpty { begin, end })
     }
 
@@ -163,10 +163,9 @@ impl Transaction for Append<'_> {
 
     /// The first claim of each id, and the greatest `at` so far.
     fn first_reads(&self) -> Reads {
-        let forever = Version::moment(u32::MAX, u64::MAX);
         let first_claim = |(event, _): &(&Event, i64)| {
             let claims = self.keys.claim(&event.id);
-            keys::range(&claims, None, forever, false, 1, usize::MAX)
+            keys::range(&claims, None, Version::MAX, false, 1, usize::MAX)
         };
         Reads {
             keys: vec![self.keys.at()],

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{
     Error,
     patience::Patience,
-    wire::{NewEvent, Outcome, Rejection},
+    wire::{NewEvent, Outcome, problem},
 };
 
 /// A call that got no answer it could use for this long is given up.
@@ -178,15 +178,7 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        let refused = match serde_json::from_slice(&body) {
-            Ok(Rejection { code, detail }) => Error::Refused {
-                call,
-                status: status.as_u16(),
-                code,
-                detail,
-            },
-            Err(_) => self.not_newsfeed(format!("{status} to {call}")),
-        };
+        let refused = problem(status.as_u16(), &body, call, &self.base_url);
         // Gateways in front of the service say 502 and 504 when they miss it.
         match status {
             StatusCode::SERVICE_UNAVAILABLE

@@ -35,6 +35,22 @@ pub struct Rejection {
     pub detail: String,
 }
 
+/// What an answer to `call` means that should have been 200.
+pub fn problem(status: u16, body: &[u8], call: String, base_url: &str) -> Error {
+    match serde_json::from_slice(body) {
+        Ok(Rejection { code, detail }) => Error::Refused {
+            call,
+            status,
+            code,
+            detail,
+        },
+        Err(_) => Error::NotNewsfeed {
+            url: base_url.to_owned(),
+            cause: format!("{status} to {call}"),
+        },
+    }
+}
+
 impl Rejection {
     pub fn of(self, what: String) -> Error {
         let Self { code, detail } = self;

@@ -69,8 +69,8 @@ pub trait Transaction: Send {
         Reads::default()
     }
 
-    /// `first` is what [`Self::first_reads`] found. `unsure` says that an earlier attempt may have committed (its outcome is unknown): what the snapshot
-    /// shows may be this transaction's own work.
+    /// `first` is what [`Self::first_reads`] found. `unsure` says that an earlier attempt may have committed (its
+    /// outcome is unknown): what the snapshot shows may be this transaction's own work.
     async fn plan(
         &mut self,
         snapshot: &dyn Snapshot,

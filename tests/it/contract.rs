@@ -66,8 +66,7 @@ impl Place {
     }
 
     fn all_under(self, name: &str) -> Range {
-        let (begin, end) =
-            keys::after_until(&self.key(name), None, Version::moment(u32::MAX, u64::MAX));
+        let (begin, end) = keys::after_until(&self.key(name), None, Version::MAX);
         Range {
             begin,
             end,

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use newsfeed::{
-    store::{Batch, Error, Found, Reads, Result, Retries, Snapshot, Store},
-    version::Version,
-};
+use newsfeed::store::{Batch, Error, Result};
 use tokio::sync::watch;
+
+use crate::stores::Trouble;
 
 #[derive(Default)]
 struct State {
@@ -19,38 +18,33 @@ struct State {
     held_up: usize,
 }
 
-#[derive(Clone)]
-pub struct Gate {
-    inner: Arc<dyn Store>,
-    state: Arc<watch::Sender<State>>,
-}
+pub struct Gate(watch::Sender<State>);
 
 impl Gate {
-    pub fn before(inner: Arc<dyn Store>) -> Arc<Self> {
-        let state = Arc::new(watch::Sender::new(State::default()));
-        Arc::new(Self { inner, state })
+    pub fn open() -> Arc<Self> {
+        Arc::new(Self(watch::Sender::new(State::default())))
     }
 
     /// Commits wait until `held` is false again.
     pub fn hold(&self, held: bool) {
-        self.state.send_modify(|state| state.held = held);
+        self.0.send_modify(|state| state.held = held);
     }
 
     /// Whether reads and commits fail.
     pub fn fail(&self, down: bool) {
-        self.state.send_modify(|state| state.down = down);
+        self.0.send_modify(|state| state.down = down);
     }
 
     /// Resolves once a commit is being held.
     pub async fn something_is_held(&self) {
-        let mut state = self.state.subscribe();
+        let mut state = self.0.subscribe();
         let held = state.wait_for(|state| state.held_up > 0).await;
         held.expect("the gate holds the sender");
     }
 
     /// Resolves once somebody waits for commits: a tailer with a subscriber, and with nothing left to read.
     pub async fn somebody_waits(&self) {
-        let mut state = self.state.subscribe();
+        let mut state = self.0.subscribe();
         let waits = state.wait_for(|state| state.waits > 0).await;
         waits.expect("the gate holds the sender");
     }
@@ -64,55 +58,23 @@ fn check(state: &watch::Sender<State>) -> Result<()> {
 }
 
 #[async_trait]
-impl Store for Gate {
-    async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)> {
-        if !reads.is_empty() {
-            check(&self.state)?;
-        }
-        let (inner, found) = self.inner.begin(reads).await?;
-        let state = Arc::clone(&self.state);
-        Ok((Box::new(Gated { inner, state }), found))
+impl Trouble for Gate {
+    async fn before_read(&self) -> Result<()> {
+        check(&self.0)
     }
 
-    async fn changed(&self, seen: Version) -> Result<()> {
-        self.state.send_modify(|state| state.waits += 1);
-        self.inner.changed(seen).await
-    }
-
-    fn retries(&self) -> &Retries {
-        self.inner.retries()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
-}
-
-struct Gated {
-    inner: Box<dyn Snapshot>,
-    state: Arc<watch::Sender<State>>,
-}
-
-#[async_trait]
-impl Snapshot for Gated {
-    fn version(&self) -> Version {
-        self.inner.version()
-    }
-
-    async fn read(&self, reads: Reads) -> Result<Found> {
-        check(&self.state)?;
-        self.inner.read(reads).await
-    }
-
-    async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
-        self.state.send_if_modified(|state| {
+    async fn before_commit(&self, _batch: &Batch) -> Result<()> {
+        self.0.send_if_modified(|state| {
             state.held_up += usize::from(state.held);
             state.held
         });
-        let mut state = self.state.subscribe();
+        let mut state = self.0.subscribe();
         let open = state.wait_for(|state| !state.held).await;
-        drop(open.expect("this snapshot holds the sender"));
-        check(&self.state)?;
-        self.inner.commit(batch).await
+        drop(open.expect("the gate holds the sender"));
+        check(&self.0)
+    }
+
+    fn before_waiting(&self) {
+        self.0.send_modify(|state| state.waits += 1);
     }
 }

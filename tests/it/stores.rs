@@ -22,6 +22,9 @@ pub trait Trouble: Send + Sync + 'static {
     async fn before_commit(&self, _batch: &Batch) -> Result<()> {
         Ok(())
     }
+
+    /// Somebody is about to wait for the doorbell.
+    fn before_waiting(&self) {}
 }
 
 /// `store`, with `trouble` on the way to it.
@@ -46,6 +49,7 @@ impl<T: Trouble> Store for Troubled<T> {
     }
 
     async fn changed(&self, seen: Version) -> Result<()> {
+        self.trouble.before_waiting();
         self.store.changed(seen).await
     }
 

@@ -124,14 +124,15 @@ impl Fleet {
 
     /// Waits until `readers` have their channel's last event, or none got anything for `silence_max`.
     pub async fn drained(&self, readers: u64, silence_max: Duration) {
+        let done = || get(&self.counts.closed) >= readers;
         let moved = || (get(&self.counts.delivered), get(&self.counts.closed));
-        let (mut last, mut since) = (moved(), Instant::now());
-        while get(&self.counts.closed) < readers && since.elapsed() < silence_max {
-            sleep(LOOK_EVERY).await;
-            if moved() != last {
-                (last, since) = (moved(), Instant::now());
-            }
-        }
+        until_still(done, moved, silence_max).await;
+    }
+
+    /// Waits until all `readers` that dropped were told that they have everything, or none was for `silence_max`.
+    pub async fn whole_again(&self, readers: u64, silence_max: Duration) {
+        let whole = || self.whole.latencies().all.len();
+        until_still(|| whole() >= readers, whole, silence_max).await;
     }
 
     /// Ends the readers and holds what they got against what was acknowledged.
@@ -171,6 +172,22 @@ impl Fleet {
             ("broken", get(&self.counts.broken)),
             ("reader_refused", get(&self.counts.refused)),
         ]
+    }
+}
+
+/// Waits until `done`, or until what `moved` answers has stayed the same for `silence_max`.
+async fn until_still<T: PartialEq>(
+    done: impl Fn() -> bool,
+    moved: impl Fn() -> T,
+    silence_max: Duration,
+) {
+    let (mut last, mut since) = (moved(), Instant::now());
+    while !done() && since.elapsed() < silence_max {
+        sleep(LOOK_EVERY).await;
+        let now = moved();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{chunked::Chunked, target::Dialer};
-use crate::client::{Error, wire::Rejection};
+use crate::client::{Error, wire::problem};
 
 /// Longer than any long poll.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
@@ -78,21 +78,6 @@ impl Answer<'_> {
             url: base_url.to_owned(),
             cause: format!("{call}: {error}"),
         })
-    }
-}
-
-pub fn problem(status: u16, body: &[u8], call: String, base_url: &str) -> Error {
-    match serde_json::from_slice(body) {
-        Ok(Rejection { code, detail }) => Error::Refused {
-            call,
-            status,
-            code,
-            detail,
-        },
-        Err(_) => Error::NotNewsfeed {
-            url: base_url.to_owned(),
-            cause: format!("{status} to {call}"),
-        },
     }
 }
 

@@ -39,14 +39,8 @@ struct Audience {
     silence: u32,
 }
 
-/// Deliver events to subscribers of live streams (server-sent events)
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Examples:\n  \
-    newsfeed bench live --subscribers 20000 --feeds 20000 --rate 5000 --seconds 60\n  \
-    newsfeed bench live --subscribers 10000 --hot-subscribers 10000 --hot-rate 100 --rate 100   one hot feed\n  \
-    newsfeed bench live --subscribers 100 --feeds 10000 --merged 100                            100 feeds as one\n  \
-    newsfeed bench live --subscribers 100 --idle 20000                                          most hear nothing")]
-pub struct LiveArgs {
+pub struct ReaderArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
@@ -55,46 +49,17 @@ pub struct LiveArgs {
     audience: Audience,
 }
 
-/// Deliver events to readers that long poll
-#[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  \
-    newsfeed bench poll --subscribers 5000 --feeds 5000 --rate 500 --seconds 30")]
-pub struct PollArgs {
-    #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    load: Load,
-    #[command(flatten)]
-    audience: Audience,
-}
-
-/// Drop all streams at once, halfway, and see how long until everybody has everything again
-///
-/// They come back at once with `Last-Event-ID`; those that are refused try again after 0.1 to 1 s. Events are appended
-/// all the time.
-#[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  \
-    newsfeed bench storm --subscribers 20000 --feeds 20000 --rate 500 --seconds 30")]
-pub struct StormArgs {
-    #[command(flatten)]
-    common: Common,
-    #[command(flatten)]
-    load: Load,
-    #[command(flatten)]
-    audience: Audience,
-}
-
-pub async fn run(args: LiveArgs) -> Result<(), Error> {
+pub async fn run(args: ReaderArgs) -> Result<(), Error> {
     let session = session("live", &args.load, &args.audience, Way::Stream)?;
     measure(&args.common, session).await
 }
 
-pub async fn run_poll(args: PollArgs) -> Result<(), Error> {
+pub async fn run_poll(args: ReaderArgs) -> Result<(), Error> {
     let session = session("poll", &args.load, &args.audience, Way::LongPoll)?;
     measure(&args.common, session).await
 }
 
-pub async fn run_storm(args: StormArgs) -> Result<(), Error> {
+pub async fn run_storm(args: ReaderArgs) -> Result<(), Error> {
     let mut session = session("storm", &args.load, &args.audience, Way::Stream)?;
     session.storm = Some(Duration::from_secs(args.load.seconds.into()) / 2);
     measure(&args.common, session).await

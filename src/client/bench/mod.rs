@@ -45,9 +45,24 @@ pub struct BenchArgs {
 #[derive(Debug, Clone, clap::Subcommand)]
 enum What {
     Append(append::AppendArgs),
-    Live(live::LiveArgs),
-    Poll(live::PollArgs),
-    Storm(live::StormArgs),
+    /// Deliver events to subscribers of live streams (server-sent events)
+    #[command(after_help = "Examples:\n  \
+        newsfeed bench live --subscribers 20000 --feeds 20000 --rate 5000 --seconds 60\n  \
+        newsfeed bench live --subscribers 10000 --hot-subscribers 10000 --hot-rate 100 --rate 100   one hot feed\n  \
+        newsfeed bench live --subscribers 100 --feeds 10000 --merged 100                            100 feeds as one\n  \
+        newsfeed bench live --subscribers 100 --idle 20000                                          most hear nothing")]
+    Live(live::ReaderArgs),
+    /// Deliver events to readers that long poll
+    #[command(after_help = "Example:\n  \
+        newsfeed bench poll --subscribers 5000 --feeds 5000 --rate 500 --seconds 30")]
+    Poll(live::ReaderArgs),
+    /// Drop all streams at once, halfway, and see how long until everybody has everything again
+    ///
+    /// They come back at once with `Last-Event-ID`; those that are refused try again after 0.1 to 1 s. Events are
+    /// appended all the time.
+    #[command(after_help = "Example:\n  \
+        newsfeed bench storm --subscribers 20000 --feeds 20000 --rate 500 --seconds 30")]
+    Storm(live::ReaderArgs),
     Pages(page::PagesArgs),
     Day(day::DayArgs),
 }

@@ -6,7 +6,6 @@ use rand::RngExt;
 use serde_json::json;
 
 use super::{
-    append::channels,
     args::{Common, Events, countable, parse_rate},
     ledger::{Acknowledged, Entry, Fault, Faults, Wrong},
     pages::{Page, PageReaders},
@@ -170,7 +169,7 @@ async fn fill(
     if unknown > 0 {
         return Err(Error::Filling { unknown });
     }
-    Ok(Acknowledged::new(plan, channels(plan).len(), sent))
+    Ok(Acknowledged::new(plan, plan.channels().len(), sent))
 }
 
 /// The first difference between a page, newest first, and the entries it must have, oldest first.

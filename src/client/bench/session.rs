@@ -1,9 +1,6 @@
 //! A run with readers: they open, events are appended on schedule, all channels are closed, and everybody is audited.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::time::sleep;
@@ -21,8 +18,6 @@ use super::{
     writers::{Writers, get},
 };
 use crate::client::Error;
-
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 pub struct Session {
     pub command: &'static str,
@@ -143,7 +138,7 @@ impl Opened {
                 .drained(session.follows.len() as u64, session.silence_max)
                 .await;
             if session.storm.is_some() {
-                whole(&fleet, all, session.silence_max).await;
+                fleet.whole_again(all, session.silence_max).await;
             }
             Ok::<_, Error>(())
         };
@@ -193,18 +188,5 @@ impl Opened {
             summary.measured(recorder);
         }
         Ok(summary)
-    }
-}
-
-/// Waits until all readers that dropped were told that they have everything, or none was for so long.
-async fn whole(fleet: &Fleet, readers: u64, silence_max: Duration) {
-    let count = || fleet.whole.latencies().all.len();
-    let (mut last, mut since) = (count(), Instant::now());
-    while last < readers && since.elapsed() < silence_max {
-        sleep(LOOK_EVERY).await;
-        let now = count();
-        if now != last {
-            (last, since) = (now, Instant::now());
-        }
     }
 }

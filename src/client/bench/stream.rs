@@ -7,7 +7,7 @@ use memchr::memmem;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{chunked::Chunked, http, target::Dialer};
-use crate::client::Error;
+use crate::client::{Error, wire::problem};
 
 /// On the stack while bytes are there to be read; enough for a burst.
 const READ_BYTES: usize = 16 * 1024;
@@ -75,7 +75,7 @@ impl Stream {
             }
             let call = format!("GET {path}");
             let body = &received[head.bytes..];
-            return Err(http::problem(head.status, body, call, &node.base_url));
+            return Err(problem(head.status, body, call, &node.base_url));
         }
         let mut stream = Self {
             socket,

@@ -331,6 +331,11 @@ async fn poll(mut client: Client, seen: watch::Sender<usize>) -> Journey {
     }
 }
 
+fn places(page: &Value) -> impl Iterator<Item = Place> {
+    let entries = page["entries"].as_array().expect("entries");
+    entries.iter().map(place)
+}
+
 /// The whole of [`ALL`], read forwards and backwards, every page from another node.
 async fn pages(client: &mut Client) -> Vec<Place> {
     let mut forwards = Vec::new();
@@ -339,13 +344,7 @@ async fn pages(client: &mut Client) -> Vec<Place> {
         let path = format!("/v1/feeds/{ALL}/entries?after={after}&limit=200");
         let page = client.get(&path).await;
         client.node += 1;
-        forwards.extend(
-            page["entries"]
-                .as_array()
-                .expect("entries")
-                .iter()
-                .map(place),
-        );
+        forwards.extend(places(&page));
         match page["next"].as_str() {
             Some(next) => next.clone_into(&mut after),
             None => break,
@@ -358,13 +357,7 @@ async fn pages(client: &mut Client) -> Vec<Place> {
         let path = format!("/v1/feeds/{ALL}/entries?until={now}&limit=200{before}");
         let page = client.get(&path).await;
         client.node += 1;
-        backwards.extend(
-            page["entries"]
-                .as_array()
-                .expect("entries")
-                .iter()
-                .map(place),
-        );
+        backwards.extend(places(&page));
         match page["next"].as_str() {
             Some(next) => before = format!("&before={next}"),
             None => break,

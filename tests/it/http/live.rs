@@ -7,6 +7,7 @@ use crate::{
     bed::{Bed, Served, text},
     gate::Gate,
     sse::{Event, Stream},
+    stores::troubled,
 };
 
 crate::on_every_engine!(
@@ -310,8 +311,8 @@ async fn a_transient_reaches_live_streams_on_every_node_and_no_history(bed: &Bed
 }
 
 async fn a_graceful_stop_says_bye_and_ends_streams_and_long_polls(bed: &Bed) {
-    let gate = Gate::before(bed.store());
-    let node = bed.node_on(gate.clone()).await;
+    let gate = Gate::open();
+    let node = bed.node_on(troubled(bed.store(), gate.clone())).await;
     let now = node.version("a").await;
     let poll = node.url(&format!("/v1/feeds/a/entries?after={now}&wait=60"));
     let poll = tokio::spawn(node.http.get(poll).send());
@@ -357,8 +358,8 @@ async fn a_graceful_stop_says_bye_and_ends_streams_and_long_polls(bed: &Bed) {
 }
 
 async fn a_stream_whose_store_fails_says_bye_unavailable(bed: &Bed) {
-    let gate = Gate::before(bed.store());
-    let node = bed.node_on(gate.clone()).await;
+    let gate = Gate::open();
+    let node = bed.node_on(troubled(bed.store(), gate.clone())).await;
     node.append(&visits("e", 2, &["a"])).await;
     gate.fail(true);
     let mut stream = open(&node, "/v1/feeds/a/live?after=0").await;

@@ -6,6 +6,7 @@ use super::{column, items, message, visit, visits};
 use crate::{
     bed::{Answer, Bed, Served, text},
     gate::Gate,
+    stores::troubled,
 };
 
 crate::on_every_engine!(
@@ -361,8 +362,8 @@ async fn a_merged_page_and_its_link_keep_the_feeds_asked_for(bed: &Bed) {
 }
 
 async fn health_is_told_and_readiness_depends_on_the_store(bed: &Bed) {
-    let gate = Gate::before(bed.store());
-    let node = bed.node_on(gate.clone()).await;
+    let gate = Gate::open();
+    let node = bed.node_on(troubled(bed.store(), gate.clone())).await;
     for down in [false, true, false] {
         gate.fail(down);
         assert_eq!(node.get("/healthz").await, json!({ "status": "ok" }));

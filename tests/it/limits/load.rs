@@ -17,6 +17,7 @@ use crate::{
     gate::Gate,
     http::{column, visits},
     raw,
+    stores::troubled,
 };
 
 crate::on_every_engine!(
@@ -53,8 +54,8 @@ async fn until_room(app: &App, kib: usize) {
 }
 
 async fn a_full_append_queue_refuses_with_busy_and_appends_nothing(bed: &Bed) {
-    let gate = Gate::before(bed.store());
-    let (app, node) = bed.app_on(gate.clone()).await;
+    let gate = Gate::open();
+    let (app, node) = bed.app_on(troubled(bed.store(), gate.clone())).await;
     let busy = |events: Value| {
         let node = &node;
         let headers = [("content-type", "application/json")];

@@ -10,7 +10,7 @@ use newsfeed::{
 use tokio::time::{Instant, sleep};
 
 use super::load::filler;
-use crate::{bed::Bed, gate::Gate};
+use crate::{bed::Bed, gate::Gate, stores::troubled};
 
 crate::on_every_engine!(
     in one thread: an_append_behind_others_gives_up_no_later_than_it_would_alone
@@ -18,8 +18,8 @@ crate::on_every_engine!(
 
 async fn an_append_behind_others_gives_up_no_later_than_it_would_alone(bed: &Bed) {
     tokio::time::pause();
-    let gate = Gate::before(bed.store());
-    let (app, _node) = bed.app_on(gate.clone()).await;
+    let gate = Gate::open();
+    let (app, _node) = bed.app_on(troubled(bed.store(), gate.clone())).await;
     gate.fail(true);
     let begun = Instant::now();
     // One id in several requests: what comes later waits for the first.

@@ -117,27 +117,20 @@ async fn an_event_over_a_limit_is_refused(bed: &Bed) {
         .collect();
     // So deep that reading it by recursion would end the process.
     for bracket in ["[", r#"{"a":"#] {
-        let body = format!(
+        let in_data = format!(
             r#"{{"kind":"visit","feeds":["untouched"],"data":{}"#,
             bracket.repeat(300_000)
         );
-        cases.push(Case::body(
-            400,
-            "invalid_json",
-            "POST",
-            "/v1/events",
-            &[JSON],
-            body.as_bytes(),
-        ));
-        let body = bracket.repeat(1_000_000);
-        cases.push(Case::body(
-            400,
-            "invalid_json",
-            "POST",
-            "/v1/events",
-            &[JSON],
-            body.as_bytes(),
-        ));
+        for body in [in_data, bracket.repeat(1_000_000)] {
+            cases.push(Case::body(
+                400,
+                "invalid_json",
+                "POST",
+                "/v1/events",
+                &[JSON],
+                body.as_bytes(),
+            ));
+        }
     }
     let deep = format!("{}{}", "[".repeat(300_000), "]".repeat(300_000));
     for field in ["data", "feeds", "extra"] {
