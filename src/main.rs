@@ -11,10 +11,9 @@ use newsfeed::{
     client::{bench, demo, replay},
     clock::WallTime,
     config::{Config, Opened, StoreConfig},
-    server::{Node, Settings},
+    server::{self, Node, Settings},
     store::epoch,
 };
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -95,7 +94,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         wall: config.wall(),
     };
     let node = Node::start(opened.store.clone(), opened.keys.clone(), settings)?;
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+    let listener = server::listen(config.listen).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --listen",
             config.listen

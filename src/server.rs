@@ -1,21 +1,9 @@
 //! A node: what it is made of, how it serves, and the order in which it stops.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use hyper::service::{Service, service_fn};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-    service::TowerToHyperService,
-};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
     task::JoinHandle,
 };
@@ -25,19 +13,17 @@ use crate::{
     append::Appender,
     clock::{AtClock, WallTime},
     feed::Feeds,
-    http::{self, App, Deliveries},
+    http::{self, App, Deliveries, Protocols},
     live::{Hub, run_tailer, trim_transients},
     store::{self, Store, keys::Keys},
 };
 
 /// Connections served at once; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 50_000;
-/// Longest time for the head of a request, and for a kept-alive connection to send its next one.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest head of a request, in bytes.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Requests under way on one HTTP/2 connection.
-const HTTP2_STREAMS_MAX: u32 = 256;
+/// Connections the kernel holds for us before they are accepted; Linux takes no more than `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
+/// Bytes of one connection that the kernel holds beyond what its client has room for.
+const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 /// How long a stopping node waits for its clients to take what is under way.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -102,11 +88,12 @@ impl Node {
     /// Serves `listener` until `shutdown`, then stops in order: no new connections, streams end with `bye`, requests
     /// under way are answered, appends commit, tasks end, the store closes.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
-        let connections = GracefulShutdown::new();
+        let connections = TaskTracker::new();
         let cut = CancellationToken::new();
+        let end = CancellationToken::new();
         accept(
             &listener,
-            http::router(self.app.clone()),
+            Protocols::new(http::router(self.app.clone()), end.clone()),
             &connections,
             &shutdown,
             &cut,
@@ -117,7 +104,9 @@ impl Node {
 
         self.app.stopping.cancel();
         self.app.hub.close();
-        if tokio::time::timeout(DRAIN_TIME_MAX, connections.shutdown())
+        end.cancel();
+        connections.close();
+        if tokio::time::timeout(DRAIN_TIME_MAX, connections.wait())
             .await
             .is_err()
         {
@@ -151,23 +140,25 @@ impl Node {
     }
 }
 
+/// A listening socket whose backlog holds a storm of clients that come back.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Accepts connections until `shutdown`; each is a task of `connections`, that ends at once when `cut`.
 async fn accept(
     listener: &TcpListener,
-    router: axum::Router,
-    connections: &GracefulShutdown,
+    protocols: Protocols,
+    connections: &TaskTracker,
     shutdown: &CancellationToken,
     cut: &CancellationToken,
 ) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES_MAX);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(HTTP2_STREAMS_MAX);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let accepted = async {
@@ -178,8 +169,8 @@ async fn accept(
             accepted = accepted => accepted,
             () = shutdown.cancelled() => return,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let socket = match accepted {
+            Ok((socket, _)) => socket,
             Err(error) => {
                 // Out of file descriptors, most likely: they come back as clients leave.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -187,50 +178,28 @@ async fn accept(
                 continue;
             }
         };
-        let connection = converse(stream, &builder, router.clone(), connections, cut.clone());
-        tokio::spawn(async move {
-            connection.await;
-            drop(place);
+        if let Err(error) = prepare(&socket) {
+            tracing::debug!(%error, "a connection was gone before it began");
+            continue;
+        }
+        let (tracker, cut) = (connections.clone(), cut.clone());
+        let connection = protocols.clone().serve(socket);
+        connections.spawn(async move {
+            let Some(live) = cut.run_until_cancelled(connection).await.flatten() else {
+                return;
+            };
+            // A task of its own, because this one is as large as hyper needs it.
+            tracker.spawn(async move {
+                cut.run_until_cancelled_owned(live.run()).await;
+                drop(place);
+            });
         });
     }
 }
 
-/// Serves one connection until it ends, stays silent, or is cut.
-fn converse(
-    stream: TcpStream,
-    builder: &auto::Builder<TokioExecutor>,
-    router: axum::Router,
-    connections: &GracefulShutdown,
-    cut: CancellationToken,
-) -> impl Future<Output = ()> + use<> {
+fn prepare(socket: &TcpStream) -> io::Result<()> {
     // Frames are written whole; waiting for more would only delay them.
-    let _ = stream.set_nodelay(true);
-    let asked = Arc::new(AtomicBool::new(false));
-    let service = TowerToHyperService::new(router);
-    let service = service_fn({
-        let asked = Arc::clone(&asked);
-        move |request| {
-            asked.store(true, Ordering::Relaxed);
-            service.call(request)
-        }
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    let connection = connections.watch(connection.into_owned());
-    // Hyper limits the time for the head of an HTTP/1 request, but not the time to tell that from HTTP/2, nor that to
-    // begin there.
-    let silence = async move {
-        tokio::time::sleep(HEAD_TIMEOUT).await;
-        if asked.load(Ordering::Relaxed) {
-            std::future::pending::<()>().await;
-        }
-    };
-    async move {
-        tokio::select! {
-            ended = connection => if let Err(error) = ended {
-                tracing::debug!(%error, "a connection ended");
-            },
-            () = cut.cancelled() => {}
-            () = silence => tracing::debug!("a connection without a request is cut"),
-        }
-    }
+    socket.set_nodelay(true)?;
+    // What a client does not take stays with us, where its bounds are known, and not in megabytes of the kernel's.
+    socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
 }

@@ -12,10 +12,13 @@ use crate::{
 
 /// Most entries of a page.
 pub const PAGE_ENTRIES_MAX: usize = 200;
-/// A page ends with the entry that brings its data to so many bytes.
+/// Most bytes of data after which a page ends.
 pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// A page of one kind ends after looking at so many entries.
 pub const PAGE_EXAMINED_MAX: usize = 2_000;
+
+/// A read of one feed's part of a page takes no less than this, in bytes.
+const CHUNK_BYTES_MIN: usize = 8 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -36,6 +39,8 @@ pub struct PageQuery {
     pub feeds: Vec<FeedName>,
     pub order: Order,
     pub limit: usize,
+    /// The page ends with the entry that brings its data to so many bytes.
+    pub bytes: usize,
     pub kind: Option<Kind>,
 }
 
@@ -142,7 +147,7 @@ impl Feeds {
                 break;
             };
             if page.entries.len() >= query.limit
-                || bytes >= PAGE_BYTES_MAX
+                || bytes >= query.bytes
                 || examined >= PAGE_EXAMINED_MAX
             {
                 page.next = last;
@@ -175,7 +180,7 @@ async fn first_of(
 ) -> Result<Option<(Version, Vec<usize>)>> {
     // One more than the page takes tells whether there is a next one.
     let chunk = ((query.limit - have.min(query.limit)) / cursors.len() + 2).max(8);
-    let bytes_max = PAGE_BYTES_MAX / cursors.len() + 1;
+    let bytes_max = (query.bytes / cursors.len()).max(CHUNK_BYTES_MIN);
     loop {
         let (wanting, ranges): (Vec<&mut Cursor>, Vec<_>) = cursors
             .iter_mut()

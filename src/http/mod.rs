@@ -1,12 +1,15 @@
 //! HTTP and JSON, and nobody else knows of them: routes, wire forms, status codes, SSE frames.
 
 mod body;
+mod chunks;
+mod connection;
 mod events;
 mod feeds;
 pub mod problem;
 mod query;
 mod render;
 mod sse;
+mod takeover;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -22,6 +25,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::connection::Protocols;
 use self::problem::{Code, Problem};
 use crate::{
     append::Appender,

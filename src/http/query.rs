@@ -9,7 +9,7 @@ use axum::{
 
 use super::problem::{Code, Problem, Result};
 use crate::{
-    feed::{Order, PAGE_ENTRIES_MAX, PageQuery},
+    feed::{Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
     types::{FeedName, Kind, Marker},
     version::Version,
 };
@@ -167,6 +167,7 @@ impl<'a> Params<'a> {
                 feeds,
                 order,
                 limit,
+                bytes: PAGE_BYTES_MAX,
                 kind: self.kind()?,
             },
             wait,

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::chunks::chunk;
 use crate::{
     feed::{FeedState, Page},
     live::{Bye, Located, News},
@@ -124,7 +125,7 @@ pub fn state(state: &FeedState, head: bool) -> Value {
     out
 }
 
-/// The frame of a piece of news.
+/// The frame of a piece of news, as a chunk.
 pub fn frame(news: &News) -> Bytes {
     match news {
         News::Entry(located) => {
@@ -192,5 +193,5 @@ fn event_frame(event: &str, id: Option<Version>, data: &[u8]) -> Bytes {
     out.extend_from_slice(b"\ndata: ");
     out.extend_from_slice(data);
     out.extend_from_slice(b"\n\n");
-    out.into()
+    chunk(&out)
 }

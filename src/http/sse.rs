@@ -1,6 +1,9 @@
 //! Live streams as server-sent events.
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use axum::{
     body::Body,
@@ -8,17 +11,18 @@ use axum::{
     http::{header, request::Parts},
     response::{IntoResponse, Response},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{
     App,
+    chunks::{Chunks, body, chunk},
     problem::Result,
     query::{FeedPath, Params, version},
     render,
 };
 use crate::{
-    live::{Follower, Item, Update},
+    live::{Follower, Update},
     types::FeedName,
     version::Version,
 };
@@ -57,34 +61,62 @@ fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Version>> {
 
 fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Response> {
     let subscription = app.hub.subscribe(feeds)?;
-    let follower = Follower::new(app.feeds.clone(), subscription, after);
-    let hello = Bytes::from(format!("retry: {RETRY_MS}\n\n"));
-    let frames = stream::unfold(follower, |mut follower| async move {
-        let update = follower.next().await?;
-        Some((update, follower))
-    });
-    let frames = stream::iter([hello]).chain(frames.map(|update| match update {
-        Update::Items(items) => join(&items),
-        Update::Reset { current, .. } => render::reset_frame(current),
-        Update::Bye(bye) => render::bye_frame(bye),
-    }));
+    let frames = Frames(Follower::new(app.feeds.clone(), subscription, after));
+    let live = Live(Arc::new(Mutex::new(Some(frames))));
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
         // nginx: pass frames on as they come.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
-    Ok((headers, Body::from_stream(frames.map(Ok::<_, Infallible>))).into_response())
+    let body = live.clone().body();
+    let mut answer = (headers, body).into_response();
+    answer.extensions_mut().insert(live);
+    Ok(answer)
 }
 
-/// One chunk for what is there; a single frame, the usual case, is shared and not copied.
-fn join(items: &[std::sync::Arc<Item>]) -> Bytes {
-    if let [item] = items {
-        return item.rendered(render::frame);
+/// The chunks of a live stream, in order.
+pub struct Frames(Follower);
+
+impl Frames {
+    /// What every stream begins with.
+    pub fn hello() -> Bytes {
+        chunk(format!("retry: {RETRY_MS}\n\n").as_bytes())
     }
-    let mut joined = BytesMut::new();
-    for item in items {
-        joined.extend_from_slice(&item.rendered(render::frame));
+
+    /// Waits for what comes next; `None` at the end.
+    pub async fn next(&mut self) -> Option<Chunks> {
+        let one = |frame| [frame].into_iter().collect();
+        Some(match self.0.next().await? {
+            Update::Items(items) => items
+                .iter()
+                .map(|item| item.rendered(render::frame))
+                .collect(),
+            Update::Reset { current, .. } => one(render::reset_frame(current)),
+            Update::Bye(bye) => one(render::bye_frame(bye)),
+        })
     }
-    joined.freeze()
+}
+
+/// A live stream that has not begun. Goes with its answer, so that a connection can take it out of the body.
+#[derive(Clone)]
+pub struct Live(Arc<Mutex<Option<Frames>>>);
+
+impl Live {
+    /// The stream, the first time.
+    pub fn take(&self) -> Option<Frames> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn body(self) -> Body {
+        let hello = stream::once(async { body(&Frames::hello()) });
+        let frames = stream::once(async move { self.take() }).flat_map(|frames| {
+            stream::unfold(frames, |frames| async move {
+                let mut frames = frames?;
+                let next = frames.next().await?;
+                Some((next.into_body(), Some(frames)))
+            })
+        });
+        Body::from_stream(hello.chain(frames).map(Ok::<_, Infallible>))
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Item, Located, News, Subscription, hub::Received};
+use super::{Item, Located, News, QUEUE_BYTES_MAX, Subscription, hub::Received};
 use crate::{
     error::{Error, Result},
     feed::{Feeds, Order, Page, PageEntry, PageQuery},
@@ -12,8 +12,9 @@ use crate::{
     version::Version,
 };
 
-/// Entries a catch-up page asks for.
+/// What a catch-up page asks for: as much as a stream that its client does not read may hold.
 const PAGE_ENTRIES: usize = 200;
+const PAGE_BYTES: usize = QUEUE_BYTES_MAX;
 
 /// Why a stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,12 +96,13 @@ impl Follower {
                     self.position = after.unwrap_or(moment);
                     self.phase = Phase::CatchingUp;
                 }
+                // Boxed, here and below: a stream spends its life in `Live`, and should not carry the room for a page.
                 Phase::CatchingUp => {
-                    if let Some(update) = self.catch_up().await? {
+                    if let Some(update) = Box::pin(self.catch_up()).await? {
                         return Ok(Some(update));
                     }
                 }
-                Phase::Arriving => return self.arrive().await.map(Some),
+                Phase::Arriving => return Box::pin(self.arrive()).await.map(Some),
                 Phase::Live => match self.subscription.receive().await {
                     Received::Items(items) => {
                         let items = self.above_position(items);
@@ -124,8 +126,10 @@ impl Follower {
                 until: None,
             },
             limit: PAGE_ENTRIES,
+            bytes: PAGE_BYTES,
             kind: None,
         };
+        let _turn = self.subscription.turn().await;
         let page = match self.feeds.page(&query).await {
             Ok(page) => page,
             Err(Error::VersionAhead { asked, current }) => {
@@ -144,6 +148,7 @@ impl Follower {
 
     /// Badges may have moved unheard: tell how they stand, then where the stream is.
     async fn arrive(&mut self) -> Result<Update> {
+        let _turn = self.subscription.turn().await;
         let states = self.feeds.states(self.subscription.feeds()).await?;
         self.state_at = states
             .iter()

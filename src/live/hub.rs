@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::{Item, Located, News};
 use crate::{
@@ -21,8 +21,13 @@ use crate::{
 
 /// Items a subscriber may have waiting; one more drops its queue and sends it back to the pages.
 pub const QUEUE_ITEMS_MAX: usize = 256;
+/// Bytes the items waiting for a subscriber may have; one that has more waits alone.
+pub const QUEUE_BYTES_MAX: usize = 64 * 1024;
 /// Subscribers (streams and long polls) of one node.
-pub const STREAMS_MAX: usize = 25_000;
+pub const STREAMS_MAX: usize = 50_000;
+/// Subscribers that read pages at once. When all come back together, the others wait, and appends and pages of others
+/// get their share of the machine.
+const READERS_AT_ONCE: usize = 16;
 /// Heartbeats go round in so many slots, so that not all subscribers hear them at once.
 const WHEEL_SLOTS: usize = 16;
 
@@ -31,6 +36,7 @@ pub struct Hub {
     board: Mutex<Board>,
     /// Somebody registered: the tailer has a round to do.
     registered: Notify,
+    readers: Semaphore,
 }
 
 #[derive(Default)]
@@ -60,9 +66,19 @@ struct Subscriber {
 #[derive(Default)]
 struct Queue {
     items: VecDeque<Arc<Item>>,
+    /// Of the items.
+    bytes: usize,
     state: State,
     /// The moment of the round the subscriber joined with.
     joined_at: Option<Version>,
+}
+
+impl Queue {
+    /// Its items; it keeps no room for others.
+    fn take(&mut self) -> VecDeque<Arc<Item>> {
+        self.bytes = 0;
+        mem::take(&mut self.items)
+    }
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +106,7 @@ impl Hub {
             keys,
             board: Mutex::default(),
             registered: Notify::new(),
+            readers: Semaphore::new(READERS_AT_ONCE),
         })
     }
 
@@ -278,10 +295,14 @@ impl Subscriber {
         if queue.state != State::Live {
             return;
         }
-        if queue.items.len() < QUEUE_ITEMS_MAX {
+        let bytes = queue.bytes + item.bytes();
+        if queue.items.is_empty()
+            || (queue.items.len() < QUEUE_ITEMS_MAX && bytes <= QUEUE_BYTES_MAX)
+        {
             queue.items.push_back(Arc::clone(item));
+            queue.bytes = bytes;
         } else {
-            queue.items = VecDeque::new();
+            queue.take();
             queue.state = State::Lagged;
         }
         drop(queue);
@@ -298,7 +319,7 @@ impl Subscriber {
     fn lag(&self) {
         let mut queue = self.queue();
         if queue.state == State::Live {
-            queue.items = VecDeque::new();
+            queue.take();
             queue.state = State::Lagged;
             drop(queue);
             self.waker.wake();
@@ -332,6 +353,12 @@ impl Subscription {
         &self.subscriber.feeds
     }
 
+    /// Waits for a turn to read pages.
+    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
+        let turn = self.hub.readers.acquire().await;
+        turn.expect("nobody closes the semaphore")
+    }
+
     /// Waits for a round that knows of this subscription: from its moment on, the queue misses nothing.
     /// `None`: the node is shutting down.
     pub async fn joined(&mut self) -> Option<Version> {
@@ -352,7 +379,7 @@ impl Subscription {
                 Some(Received::Lagged)
             }
             State::Joining | State::Live => {
-                let items = mem::take(&mut queue.items);
+                let items = queue.take();
                 (!items.is_empty()).then(|| Received::Items(items.into()))
             }
         })

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 pub use self::{
     follower::{Bye, Follower, Update, wait_for_entries},
-    hub::{Hub, QUEUE_ITEMS_MAX, STREAMS_MAX, Subscription},
+    hub::{Hub, QUEUE_BYTES_MAX, QUEUE_ITEMS_MAX, STREAMS_MAX, Subscription},
     janitor::{TRANSIENT_LIFE, trim_transients},
     tailer::{HEARTBEAT, run as run_tailer},
 };
@@ -72,6 +72,15 @@ impl Item {
             news,
             rendered: OnceLock::new(),
         })
+    }
+
+    /// About what it takes in memory, and to send.
+    fn bytes(&self) -> usize {
+        let data = match &self.news {
+            News::Entry(located) | News::Transient(located) => located.entry.data.len(),
+            News::State(_) | News::Moment(_) => 0,
+        };
+        data + 256
     }
 
     pub fn rendered(&self, render: impl FnOnce(&News) -> Bytes) -> Bytes {

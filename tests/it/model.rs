@@ -7,7 +7,7 @@ use std::{
 };
 
 use newsfeed::{
-    feed::{Feeds, Order, PageEntry, PageQuery},
+    feed::{Feeds, Order, PAGE_BYTES_MAX, PageEntry, PageQuery},
     store::keys::Keys,
     types::{Delivery, Entry, FeedName, Kind},
     version::Version,
@@ -260,6 +260,7 @@ pub async fn check_pages(
                 feeds: feeds.to_vec(),
                 order,
                 limit,
+                bytes: PAGE_BYTES_MAX,
                 kind: kind.map(|kind| kind.parse().expect("a kind")),
             };
             check_page(reader, model, &query).await;

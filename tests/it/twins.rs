@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use newsfeed::{
     clock::WallTime,
-    feed::{Feeds, Order, PageQuery},
+    feed::{Feeds, Order, PAGE_BYTES_MAX, PageQuery},
     types::{FeedName, Marker},
     version::Version,
 };
@@ -354,6 +354,7 @@ async fn a_first_behind_many_entries_still_hides_its_twin() {
                 feeds: feed.to_vec(),
                 order,
                 limit,
+                bytes: PAGE_BYTES_MAX,
                 kind: None,
             };
             check_page(&reader, &model, &query).await;

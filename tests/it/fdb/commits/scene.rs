@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use newsfeed::{
     append::{Appender, Outcome},
     clock::{AtClock, WallTime},
-    feed::{Feeds, Order, PageQuery},
+    feed::{Feeds, Order, PAGE_BYTES_MAX, PageQuery},
     store::{Store, keys::Keys},
     types::{Data, Delivery, Draft, Event, Expect},
     version::Version,
@@ -110,6 +110,7 @@ impl Scene {
             feeds: vec![feed.parse().expect("a name")],
             order,
             limit: 200,
+            bytes: PAGE_BYTES_MAX,
             kind: None,
         };
         let page = self.feeds.page(&query).await.expect("a page");

@@ -1,0 +1,184 @@
+//! One connection: HTTP/1.1 or HTTP/2, told apart by its first bytes. A live stream over HTTP/1.1 leaves hyper after
+//! its head ([`super::takeover`]).
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::atomic::Ordering,
+    task::Poll,
+    time::Duration,
+};
+
+use axum::Router;
+use bytes::{BufMut, BytesMut};
+use hyper::{
+    server::conn::{http1, http2},
+    service::{Service, service_fn},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::takeover::{LiveConnection, Seat, Socket};
+
+/// Longest time for the head of a request, and for a kept-alive connection to send its next one.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest head of a request, in bytes.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Requests under way on one HTTP/2 connection.
+const HTTP2_STREAMS_MAX: u32 = 256;
+/// Bytes of one HTTP/2 stream that wait for its client to take them.
+const HTTP2_SEND_BYTES_MAX: usize = 64 * 1024;
+/// What a client says first that speaks HTTP/2 (RFC 9113, 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How connections are served; cheap to clone.
+#[derive(Clone)]
+pub struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+    router: Router,
+    /// Tells connections to end once what is under way is answered.
+    stop: CancellationToken,
+}
+
+impl Protocols {
+    pub fn new(router: Router, stop: CancellationToken) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_BYTES_MAX);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .max_send_buf_size(HTTP2_SEND_BYTES_MAX);
+        Self {
+            http1,
+            http2,
+            router,
+            stop,
+        }
+    }
+
+    /// Serves one connection until it ends, stays silent, or a live stream takes it over: that is the answer.
+    pub async fn serve<S>(self, mut socket: S) -> Option<LiveConnection<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let first = tokio::select! {
+            first = timeout(HEAD_TIMEOUT, first_bytes(&mut socket)) => match first {
+                Ok(Ok(first)) => first.freeze(),
+                Ok(Err(_)) | Err(_) => return None,
+            },
+            () = self.stop.cancelled() => return None,
+        };
+        let seat = Seat::default();
+        let socket = Socket::new(socket, first.clone(), seat.clone());
+        if first == HTTP2_PREFACE {
+            self.serve_http2(socket, seat).await;
+            None
+        } else {
+            self.serve_http1(socket, seat).await
+        }
+    }
+
+    async fn serve_http1<S>(self, socket: Socket<S>, seat: Seat) -> Option<LiveConnection<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let router = TowerToHyperService::new(self.router);
+        let service = service_fn({
+            let seat = seat.clone();
+            move |request| {
+                let offer = seat.offer(&request);
+                let answer = router.call(request);
+                async move {
+                    let answer = answer.await?;
+                    Ok::<_, std::convert::Infallible>(match offer {
+                        Some(offer) => offer.accept(answer).await,
+                        None => answer,
+                    })
+                }
+            }
+        });
+        let mut connection = self.http1.serve_connection(TokioIo::new(socket), service);
+        let mut stop = pin!(self.stop.cancelled());
+        let mut stopping = false;
+        let taken = poll_fn(|context| {
+            if !stopping && stop.as_mut().poll(context).is_ready() {
+                stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            let ended = Pin::new(&mut connection).poll(context);
+            if let Some(live) = seat.take() {
+                return Poll::Ready(Some(live));
+            }
+            ended.map(|ended| {
+                log(ended);
+                None
+            })
+        });
+        let live = taken.await?;
+        let socket = connection.into_parts().io.into_inner().into_inner();
+        Some(LiveConnection::new(socket, live))
+    }
+
+    async fn serve_http2<S>(self, socket: Socket<S>, seat: Seat)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let router = TowerToHyperService::new(self.router);
+        let asked = seat.clone();
+        let service = service_fn(move |request| {
+            asked.asked.store(true, Ordering::Relaxed);
+            router.call(request)
+        });
+        let mut connection = self.http2.serve_connection(TokioIo::new(socket), service);
+        // Hyper limits the time for a head, but not for the first request to begin.
+        let mut silence = pin!(tokio::time::sleep(HEAD_TIMEOUT));
+        let mut stop = pin!(self.stop.cancelled());
+        let (mut waited, mut stopping) = (false, false);
+        let ended = poll_fn(|context| {
+            if !stopping && stop.as_mut().poll(context).is_ready() {
+                stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            if !waited && silence.as_mut().poll(context).is_ready() {
+                waited = true;
+                if !seat.asked.load(Ordering::Relaxed) {
+                    tracing::debug!("a connection without a request is cut");
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            Pin::new(&mut connection).poll(context)
+        });
+        log(ended.await);
+    }
+}
+
+fn log(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Enough of a connection's first bytes to tell HTTP/2 from HTTP/1.1.
+async fn first_bytes(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<BytesMut> {
+    let mut first = BytesMut::with_capacity(HTTP2_PREFACE.len());
+    loop {
+        let left = HTTP2_PREFACE.len() - first.len();
+        let read = socket.read_buf(&mut (&mut first).limit(left)).await?;
+        if read == 0 || !HTTP2_PREFACE.starts_with(&first) || first.len() == HTTP2_PREFACE.len() {
+            return Ok(first);
+        }
+    }
+}
