@@ -5,7 +5,10 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
-    sync::atomic::Ordering,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -81,20 +84,21 @@ impl Protocols {
             },
             () = self.stop.cancelled() => return None,
         };
-        let seat = Seat::default();
-        let socket = Socket::new(socket, first.clone(), seat.clone());
-        if first == HTTP2_PREFACE {
-            self.serve_http2(socket, seat).await;
+        let http2 = first == HTTP2_PREFACE;
+        let socket = Socket::new(socket, first);
+        if http2 {
+            self.serve_http2(socket).await;
             None
         } else {
-            self.serve_http1(socket, seat).await
+            self.serve_http1(socket).await
         }
     }
 
-    async fn serve_http1<S>(self, socket: Socket<S>, seat: Seat) -> Option<LiveConnection<S>>
+    async fn serve_http1<S>(self, socket: Socket<S>) -> Option<LiveConnection<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let seat = Seat::default();
         let router = TowerToHyperService::new(self.router);
         let service = service_fn({
             let seat = seat.clone();
@@ -132,15 +136,18 @@ impl Protocols {
         Some(LiveConnection::new(socket, live))
     }
 
-    async fn serve_http2<S>(self, socket: Socket<S>, seat: Seat)
+    async fn serve_http2<S>(self, socket: Socket<S>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = TowerToHyperService::new(self.router);
-        let asked = seat.clone();
-        let service = service_fn(move |request| {
-            asked.asked.store(true, Ordering::Relaxed);
-            router.call(request)
+        let asked = Arc::new(AtomicBool::new(false));
+        let service = service_fn({
+            let asked = Arc::clone(&asked);
+            move |request| {
+                asked.store(true, Ordering::Relaxed);
+                router.call(request)
+            }
         });
         let mut connection = self.http2.serve_connection(TokioIo::new(socket), service);
         // Hyper limits the time for a head, but not for the first request to begin.
@@ -154,7 +161,7 @@ impl Protocols {
             }
             if !waited && silence.as_mut().poll(context).is_ready() {
                 waited = true;
-                if !seat.asked.load(Ordering::Relaxed) {
+                if !asked.load(Ordering::Relaxed) {
                     tracing::debug!("a connection without a request is cut");
                     return Poll::Ready(Ok(()));
                 }

@@ -6,10 +6,7 @@ use std::{
     fmt::Write,
     io::{self, IoSlice},
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -25,26 +22,9 @@ use super::{
     sse::{Frames, Live},
 };
 
-/// A connection's place for the stream that takes it over, known to its service, its socket and its task.
+/// A connection's place for the stream that takes it over, known to its service and its task.
 #[derive(Clone, Default)]
-pub(super) struct Seat(Arc<Shared>);
-
-#[derive(Default)]
-pub(super) struct Shared {
-    /// Whether a request has come.
-    pub(super) asked: AtomicBool,
-    /// The socket did not take all that hyper wrote: bytes of an earlier answer wait in hyper's buffer.
-    blocked: AtomicBool,
-    taken: Mutex<Option<(Parts, Frames)>>,
-}
-
-impl std::ops::Deref for Seat {
-    type Target = Shared;
-
-    fn deref(&self) -> &Shared {
-        &self.0
-    }
-}
+pub(super) struct Seat(Arc<Mutex<Option<(Parts, Frames)>>>);
 
 impl Seat {
     /// A request whose answer could take the connection over. (HTTP/1.0 knows no chunks, HEAD no body.)
@@ -55,16 +35,14 @@ impl Seat {
         fits.then(|| Offer(self.clone()))
     }
 
-    /// The stream that takes over, once hyper has nothing left to write.
+    /// The stream that takes over. Nothing of an earlier answer is left in hyper, which reads a request only when it
+    /// has flushed the answers before it.
     pub(super) fn take(&self) -> Option<(Parts, Frames)> {
-        if self.blocked.load(Ordering::Relaxed) {
-            return None;
-        }
         self.taken().take()
     }
 
     fn taken(&self) -> MutexGuard<'_, Option<(Parts, Frames)>> {
-        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -87,27 +65,15 @@ pub(super) struct Socket<S> {
     socket: S,
     /// Read already, to tell the protocol.
     first: Bytes,
-    seat: Seat,
 }
 
 impl<S: Unpin> Socket<S> {
-    pub(super) fn new(socket: S, first: Bytes, seat: Seat) -> Self {
-        Self {
-            socket,
-            first,
-            seat,
-        }
+    pub(super) fn new(socket: S, first: Bytes) -> Self {
+        Self { socket, first }
     }
 
     pub(super) fn into_inner(self) -> S {
         self.socket
-    }
-
-    fn note<T>(&self, written: Poll<T>) -> Poll<T> {
-        self.seat
-            .blocked
-            .store(written.is_pending(), Ordering::Relaxed);
-        written
     }
 }
 
@@ -132,8 +98,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write(context, bytes);
-        self.note(written)
+        Pin::new(&mut self.socket).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -141,8 +106,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         context: &mut Context<'_>,
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write_vectored(context, bytes);
-        self.note(written)
+        Pin::new(&mut self.socket).poll_write_vectored(context, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -150,8 +114,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.socket).poll_flush(context);
-        self.note(flushed)
+        Pin::new(&mut self.socket).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,6 +1,7 @@
 //! What each endpoint promises, over real sockets.
 
 mod append;
+mod connection;
 mod live;
 mod markers;
 mod ndjson;

@@ -1,0 +1,188 @@
+//! A live stream takes its connection over: whatever the connection carried before, nothing of it is lost.
+
+use std::time::Duration;
+
+use futures_util::stream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpSocket, TcpStream},
+};
+
+use super::visits;
+use crate::{bed::Bed, on_every_engine, raw, sse::Stream};
+
+on_every_engine!(
+    a_stream_begins_on_a_connection_that_served_other_requests,
+    a_stream_begins_once_all_answers_before_it_were_taken,
+    a_stream_ends_with_its_last_chunk_and_its_connection,
+    a_stream_over_http_1_0_has_no_chunks,
+    a_client_that_leaves_gives_its_place_up_at_once,
+);
+
+const LIVE: &str = "/v1/feeds/user:1/live?after=0";
+
+fn get(path: &str, more: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nhost: test\r\n{more}\r\n")
+}
+
+/// Reads one answer with its length, up to its end.
+async fn answer(reader: &mut BufReader<TcpStream>) -> (String, Vec<u8>) {
+    let head = head(reader).await;
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .expect("a length");
+    let mut body = vec![0; length.parse().expect("a number")];
+    reader.read_exact(&mut body).await.expect("a whole body");
+    (head, body)
+}
+
+async fn head(reader: &mut BufReader<TcpStream>) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(reader.read_u8().await.expect("a whole head"));
+    }
+    String::from_utf8(head).expect("UTF-8")
+}
+
+/// What follows a head, chunks or not.
+fn events(reader: BufReader<TcpStream>, chunked: bool) -> Stream {
+    let bytes = stream::try_unfold(reader, move |mut reader| async move {
+        let mut bytes = vec![0; 4096];
+        if chunked {
+            let mut size = Vec::new();
+            while !size.ends_with(b"\r\n") {
+                size.push(reader.read_u8().await?);
+            }
+            let size = std::str::from_utf8(&size).expect("ASCII").trim_end();
+            let size = usize::from_str_radix(size, 16).expect("a size");
+            bytes.resize(size + 2, 0);
+            reader.read_exact(&mut bytes).await?;
+            assert_eq!(&bytes[size..], b"\r\n");
+            bytes.truncate(size);
+        } else {
+            let length = reader.read(&mut bytes).await?;
+            bytes.truncate(length);
+        }
+        let more = (!bytes.is_empty()).then(|| (bytes::Bytes::from(bytes), reader));
+        Ok::<_, std::io::Error>(more)
+    });
+    Stream::over(bytes)
+}
+
+async fn ids(stream: &mut Stream) -> Vec<String> {
+    let entries = stream.caught_up().await;
+    super::column(entries.iter().map(|event| &event.data), "id")
+}
+
+async fn a_stream_begins_on_a_connection_that_served_other_requests(bed: &Bed) {
+    let node = bed.node().await;
+    node.append(&visits("v", 3, &["user:1"])).await;
+    let mut connection = BufReader::new(raw::connect(node.address).await);
+    for path in ["/v1/feeds/user:1", "/healthz"] {
+        let request = get(path, "");
+        connection
+            .write_all(request.as_bytes())
+            .await
+            .expect("sent");
+        let (head, _) = answer(&mut connection).await;
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    }
+    connection
+        .write_all(get(LIVE, "").as_bytes())
+        .await
+        .expect("sent");
+    let head = head(&mut connection).await;
+    for line in [
+        "HTTP/1.1 200 OK\r\n",
+        "\r\ncontent-type: text/event-stream\r\n",
+        "\r\ncache-control: no-store\r\n",
+        "\r\ntransfer-encoding: chunked\r\n",
+        "\r\nconnection: close\r\n",
+        "\r\ndate: ",
+    ] {
+        assert!(head.contains(line), "{line:?} in {head}");
+    }
+    let mut stream = events(connection, true);
+    assert_eq!(stream.block().await.as_deref(), Some("retry: 2000"));
+    assert_eq!(ids(&mut stream).await, ["v0", "v1", "v2"]);
+    // What comes later, and what the client says meanwhile, changes nothing.
+    node.append(&visits("w", 1, &["user:1"])).await;
+    assert_eq!(stream.next_of(&["entry"]).await.data["id"], "w0");
+    node.stop().await;
+}
+
+/// A client that has not taken the answers before. (Hyper reads a request when it has flushed those before it; were
+/// that to change, a stream that takes over would cut them short.)
+async fn a_stream_begins_once_all_answers_before_it_were_taken(bed: &Bed) {
+    let node = bed.node().await;
+    node.append(&visits("v", 3, &["user:1"])).await;
+    let expected = node.send("GET", "/openapi.yaml", &[]).await.body;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let connection = socket.connect(node.address).await.expect("connected");
+    let mut connection = BufReader::new(connection);
+    // The kernel takes more than one of them at once.
+    let requests = get("/openapi.yaml", "").repeat(3) + &get(LIVE, "");
+    connection
+        .write_all(requests.as_bytes())
+        .await
+        .expect("sent");
+    // Time to go wrong; the right one needs none.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..3 {
+        assert!(answer(&mut connection).await.1 == expected);
+    }
+    head(&mut connection).await;
+    let mut stream = events(connection, true);
+    assert_eq!(ids(&mut stream).await, ["v0", "v1", "v2"]);
+    node.stop().await;
+}
+
+async fn a_stream_ends_with_its_last_chunk_and_its_connection(bed: &Bed) {
+    let node = bed.node().await;
+    let mut connection = BufReader::new(raw::connect(node.address).await);
+    connection
+        .write_all(get(LIVE, "").as_bytes())
+        .await
+        .expect("sent");
+    head(&mut connection).await;
+    let (rest, ()) = tokio::join!(raw::drain(&mut connection), node.stop());
+    let rest = String::from_utf8(rest).expect("UTF-8");
+    assert!(
+        rest.contains("event: bye\ndata: {\"reason\":\"shutdown\"}\n\n"),
+        "{rest}"
+    );
+    assert!(rest.ends_with("\r\n0\r\n\r\n"), "{rest:?}");
+}
+
+async fn a_stream_over_http_1_0_has_no_chunks(bed: &Bed) {
+    let node = bed.node().await;
+    node.append(&visits("v", 2, &["user:1"])).await;
+    let request = get(LIVE, "").replace("HTTP/1.1", "HTTP/1.0");
+    let mut connection = BufReader::new(raw::connect(node.address).await);
+    connection
+        .write_all(request.as_bytes())
+        .await
+        .expect("sent");
+    let head = head(&mut connection).await;
+    assert!(!head.contains("transfer-encoding"), "{head}");
+    assert_eq!(ids(&mut events(connection, false)).await, ["v0", "v1"]);
+    node.stop().await;
+}
+
+/// Not only when a frame cannot be written any more.
+async fn a_client_that_leaves_gives_its_place_up_at_once(bed: &Bed) {
+    let node = bed.node().await;
+    let mut connection = BufReader::new(raw::connect(node.address).await);
+    let request = get(LIVE, "") + "what else it says is of no interest";
+    connection
+        .write_all(request.as_bytes())
+        .await
+        .expect("sent");
+    head(&mut connection).await;
+    connection.shutdown().await.expect("half closed");
+    let rest = raw::drain(&mut connection).await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "nobody told it to end");
+    node.stop().await;
+}
