@@ -156,6 +156,11 @@ pub struct Config {
     )]
     pub kinds: Vec<(Kind, Delivery)>,
 
+    /// Live delivery reads the log no more often than this, in ms: what is appended within it is delivered together,
+    /// at less cost an event and up to so much later. 0 delivers at once.
+    #[arg(long, env = "NEWSFEED_TAIL_GAP_MS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    pub tail_gap_ms: u64,
+
     /// Sets this node's wall clock off by so many seconds, to try out clocks that are wrong.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, hide = true)]
     pub wall_offset_s: i64,

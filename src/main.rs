@@ -4,6 +4,7 @@ use std::{
     error::Error,
     io::{IsTerminal, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand};
@@ -108,6 +109,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let settings = Settings {
         deliveries: config.deliveries(),
         wall: config.wall(),
+        tail_gap: Duration::from_millis(config.tail_gap_ms),
     };
     let node = Node::start(opened.store.clone(), opened.keys.clone(), settings)?;
     let listener = server::listen(config.listen).map_err(|error| {

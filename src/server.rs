@@ -33,6 +33,8 @@ pub struct Settings {
     pub deliveries: Deliveries,
     /// Wall time for `at`.
     pub wall: WallTime,
+    /// Rounds of live delivery begin no closer than this.
+    pub tail_gap: Duration,
 }
 
 /// A running node, apart from its listener.
@@ -59,6 +61,7 @@ impl Node {
             keys.clone(),
             feeds.clone(),
             Arc::clone(&hub),
+            settings.tail_gap,
             stop_background.clone(),
         ));
         background.spawn({

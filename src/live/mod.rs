@@ -9,6 +9,7 @@
 mod follower;
 mod hub;
 mod janitor;
+mod pace;
 mod partition;
 mod tailer;
 

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::{Hub, Item, News, hub::JoinTicket, partition::Partition};
+use super::{Hub, Item, News, hub::JoinTicket, pace::Pace, partition::Partition};
 use crate::{
     feed::Feeds,
     store::{
@@ -51,14 +51,16 @@ struct Tailer {
     joining: Vec<JoinTicket>,
 }
 
-/// Runs rounds until `stop`.
+/// Runs rounds, each begun `gap` after the one before or later, until `stop`.
 pub async fn run(
     store: Arc<dyn Store>,
     keys: Keys,
     feeds: Feeds,
     hub: Arc<Hub>,
+    gap: Duration,
     stop: CancellationToken,
 ) {
+    let mut pace = Pace::new(gap);
     let mut tailer = Tailer {
         store,
         keys,
@@ -75,6 +77,7 @@ pub async fn run(
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let follow = async {
         loop {
+            pace.next().await;
             match tailer.round().await {
                 Ok(()) => {}
                 Err(Error::Closed) => return,

@@ -163,6 +163,7 @@ impl Bed {
         let settings = Settings {
             deliveries: default_deliveries(),
             wall: self.wall.clone(),
+            tail_gap: Duration::from_millis(2),
         };
         let node = Node::start(store, self.keys().await, settings).expect("the node starts");
         serve(|listener, shutdown| node.serve(listener, shutdown)).await

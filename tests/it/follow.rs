@@ -30,6 +30,7 @@ impl Live {
             keys,
             feeds.clone(),
             Arc::clone(&hub),
+            std::time::Duration::ZERO,
             stop.clone(),
         ));
         Self { feeds, hub, stop }
