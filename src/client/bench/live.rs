@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{
-    args::{Common, Load},
+    args::{Common, Load, parse_rate_or_none},
     fleet::Way,
     plan::Plan,
-    run::conclude,
+    run::Run,
     session::Session,
 };
 use crate::client::Error;
@@ -16,8 +16,8 @@ use crate::client::Error;
 /// Who follows what.
 #[derive(Debug, Clone, clap::Args)]
 struct Audience {
-    /// Readers, each with a connection of its own
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Readers, each with a connection of its own (0: only the --idle ones)
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     subscribers: u32,
     /// Feeds the events are spread over; the readers share them evenly
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -45,38 +45,43 @@ pub struct ReaderArgs {
     common: Common,
     #[command(flatten)]
     load: Load,
+    /// Events a second (0: time passes, and only what the readers cost is measured)
+    #[arg(long, value_name = "EVENTS", default_value = "1000", value_parser = parse_rate_or_none)]
+    rate: f64,
     #[command(flatten)]
     audience: Audience,
 }
 
 pub async fn run(args: ReaderArgs) -> Result<(), Error> {
-    let session = session("live", &args.load, &args.audience, Way::Stream)?;
-    measure(&args.common, session).await
+    let session = session("live", &args, Way::Stream)?;
+    measure(args.common, session).await
 }
 
 pub async fn run_poll(args: ReaderArgs) -> Result<(), Error> {
-    let session = session("poll", &args.load, &args.audience, Way::LongPoll)?;
-    measure(&args.common, session).await
+    let session = session("poll", &args, Way::LongPoll)?;
+    measure(args.common, session).await
 }
 
 pub async fn run_storm(args: ReaderArgs) -> Result<(), Error> {
-    let mut session = session("storm", &args.load, &args.audience, Way::Stream)?;
+    let mut session = session("storm", &args, Way::Stream)?;
     session.storm = Some(Duration::from_secs(args.load.seconds.into()) / 2);
-    measure(&args.common, session).await
+    measure(args.common, session).await
 }
 
-async fn measure(common: &Common, session: Session) -> Result<(), Error> {
-    let opened = session.open(common).await?;
-    let summary = opened.measure(common).await?;
-    conclude(common, &summary)
+async fn measure(common: Common, session: Session) -> Result<(), Error> {
+    let run = Run::new(common)?;
+    let opened = session.open(&run).await?;
+    let summary = opened.measure(&run).await?;
+    run.conclude(&summary)
 }
 
-fn session(
-    command: &'static str,
-    load: &Load,
-    audience: &Audience,
-    way: Way,
-) -> Result<Session, Error> {
+fn session(command: &'static str, args: &ReaderArgs, way: Way) -> Result<Session, Error> {
+    let ReaderArgs {
+        load,
+        rate,
+        audience,
+        ..
+    } = args;
     let Audience {
         subscribers,
         feeds,
@@ -86,6 +91,7 @@ fn session(
         idle,
         silence,
     } = *audience;
+    let rate = *rate;
     for (wrong, message) in [
         (
             merged > feeds,
@@ -96,7 +102,7 @@ fn session(
             "--hot-subscribers must not be more than --subscribers: they are some of them",
         ),
         (
-            !(0.0..=load.rate).contains(&hot_rate),
+            !(0.0..=rate).contains(&hot_rate),
             "--hot-rate must not be more than --rate: the hot events are some of them",
         ),
         (
@@ -108,7 +114,7 @@ fn session(
             return Err(Error::Arguments(message.to_owned()));
         }
     }
-    let hot_share = (hot_rate > 0.0).then_some(hot_rate / load.rate);
+    let hot_share = (hot_rate > 0.0).then_some(hot_rate / rate);
     let events = &load.events;
     let plan = Plan::spread(&events.kind, events.text as usize, feeds, merged, hot_share);
     let ordinary = feeds.div_ceil(merged) as usize;
@@ -124,12 +130,13 @@ fn session(
     ] {
         parameters[name] = json!(value);
     }
+    parameters["rate"] = json!(rate);
     parameters["hot_rate"] = json!(hot_rate);
     Ok(Session {
         command,
         parameters,
         plan,
-        schedule: load.schedule()?,
+        schedule: load.schedule(rate)?,
         batch: load.batch,
         connections: events.connections,
         other_connections: 0,

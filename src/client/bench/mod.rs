@@ -5,11 +5,13 @@
 //! - [`plan`]: what is appended and who hears it. [`ledger`]: what each reader must have got.
 //! - [`target`], [`http`], [`chunked`], [`stream`]: connections, as cheap as they can be.
 //! - [`writers`], [`fleet`], [`pages`]: those who append, follow, and read pages.
+//! - [`watch`], [`usage`], [`used`]: what CPU time and memory the processes of the service used, and this one.
 //! - [`session`]: a run with readers. `append`, `live`, `page`, `day`: the sub-commands. [`run`]: what all share.
-//! - [`summary`], [`report`]: table, JSON, HTML.
+//! - [`summary`], [`report`], [`chart`]: table, JSON, HTML.
 
 mod append;
 mod args;
+mod chart;
 mod chunked;
 mod day;
 mod fleet;
@@ -27,6 +29,9 @@ mod session;
 mod stream;
 mod summary;
 mod target;
+mod usage;
+mod used;
+mod watch;
 mod writers;
 
 use super::{Error, interrupted};

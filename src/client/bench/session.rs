@@ -7,11 +7,10 @@ use tokio::time::sleep;
 
 use super::{
     append::channels,
-    args::Common,
     fleet::{Fleet, Readers, Way},
     ledger::{Acknowledged, Channel},
     plan::Plan,
-    run::with_progress,
+    run::{Run, with_progress},
     schedule::Schedule,
     summary::Summary,
     target::Dialer,
@@ -52,11 +51,10 @@ pub struct Opened {
 }
 
 impl Session {
-    pub async fn open(mut self, common: &Common) -> Result<Opened, Error> {
+    pub async fn open(mut self, run: &Run) -> Result<Opened, Error> {
         let readers = self.follows.len() + self.idle as usize;
         let connections = readers + (self.connections + self.other_connections) as usize;
-        let dialer = Dialer::new(&common.url, &common.source, connections).await?;
-        let dialer = Arc::new(dialer);
+        let dialer = run.dialer(connections).await?;
         let empty = Plan::spread("", 0, 1, 1, None);
         let plan = Arc::new(std::mem::replace(&mut self.plan, empty));
         let mut channels = channels(&plan);
@@ -85,7 +83,8 @@ impl Session {
             (ready, format!("{ready} of {readers} readers are there"))
         };
         let opening = fleet.open(&follows, self.way);
-        let readers = with_progress(readers as u64, so_far, opening).await?;
+        let mut readers = with_progress(readers as u64, so_far, opening).await?;
+        readers.watched(run.readers_are_there()).await?;
         Ok(Opened {
             session: self,
             dialer,
@@ -98,7 +97,7 @@ impl Session {
 }
 
 impl Opened {
-    pub async fn measure(self, common: &Common) -> Result<Summary, Error> {
+    pub async fn measure(self, run: &Run) -> Result<Summary, Error> {
         let Self {
             session,
             plan,
@@ -108,7 +107,6 @@ impl Opened {
             ..
         } = self;
         let schedule = &session.schedule;
-        schedule.start();
         let storm = async {
             if let Some(after) = session.storm {
                 sleep(after).await;
@@ -116,11 +114,8 @@ impl Opened {
             }
         };
         let work = async { tokio::join!(writers.run(session.connections), storm).0 };
-        let so_far = || {
-            let text = format!("{}; {}", writers.so_far(), fleet.so_far());
-            (schedule.handed_out(), text)
-        };
-        let work = with_progress(schedule.count(), so_far, work);
+        let so_far = || format!("{}; {}", writers.so_far(), fleet.so_far());
+        let work = run.load(schedule, so_far, work);
         let sent = readers.watched(work).await??;
         let elapsed = schedule.elapsed();
 
@@ -159,7 +154,7 @@ impl Opened {
         counts.extend(fleet.counts());
         let seconds = elapsed.as_secs_f64();
         let mut parameters = session.parameters;
-        parameters["urls"] = serde_json::json!(common.url);
+        parameters["urls"] = serde_json::json!(run.common.url);
         let mut summary = Summary {
             command: session.command,
             run: plan.run().to_owned(),
@@ -172,6 +167,9 @@ impl Opened {
             ],
             latencies: Vec::new(),
             faults,
+            used: run.used(),
+            per: vec![("append", appended as u64), ("delivery", delivered as u64)],
+            readers: all,
         };
         if session.storm.is_some() {
             let whole = fleet.whole.latencies();
