@@ -83,6 +83,7 @@ pub async fn run(args: DayArgs) -> Result<(), Error> {
         other_connections: events.connections,
         follows: (0..readers).collect(),
         idle: 0,
+        laggards: Vec::new(),
         way: Way::Stream,
         storm: None,
         silence_max: SILENCE_MAX,

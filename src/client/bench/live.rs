@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     args::{Common, Load, parse_rate_or_none},
-    fleet::Way,
+    fleet::{Follower, Habit, Way},
     plan::Plan,
     run::Run,
     session::Session,
@@ -39,6 +39,13 @@ struct Audience {
     silence: u32,
 }
 
+impl Audience {
+    /// The channels without the hot one, which comes after them.
+    fn ordinary(&self) -> usize {
+        self.feeds.div_ceil(self.merged) as usize
+    }
+}
+
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReaderArgs {
     #[command(flatten)]
@@ -52,9 +59,45 @@ pub struct ReaderArgs {
     audience: Audience,
 }
 
-pub async fn run(args: ReaderArgs) -> Result<(), Error> {
-    let session = session("live", &args, Way::Stream)?;
-    measure(args.common, session).await
+/// Further readers that do not keep up until the load is over; then they read all they missed. They follow the hot feed
+/// if there is one, or else share the others evenly.
+#[derive(Debug, Clone, clap::Args)]
+struct Laggards {
+    /// Further readers that get their first frames, then read nothing until the load is over (receive buffer: 4 KiB)
+    #[arg(long, value_name = "READERS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    stuck: u32,
+    /// Further readers that read one byte a second until the load is over (receive buffer: 4 KiB)
+    #[arg(long, value_name = "READERS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    slow: u32,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct LiveArgs {
+    #[command(flatten)]
+    readers: ReaderArgs,
+    #[command(flatten)]
+    laggards: Laggards,
+}
+
+pub async fn run(args: LiveArgs) -> Result<(), Error> {
+    let LiveArgs { readers, laggards } = args;
+    let Laggards { stuck, slow } = laggards;
+    let mut session = session("live", &readers, Way::Stream)?;
+    session.parameters["stuck"] = json!(stuck);
+    session.parameters["slow"] = json!(slow);
+    let ordinary = readers.audience.ordinary();
+    let habits = std::iter::repeat_n(Habit::Stuck, stuck as usize)
+        .chain(std::iter::repeat_n(Habit::Slow, slow as usize));
+    let follower = |(number, habit)| Follower {
+        channel: if readers.audience.hot_rate > 0.0 {
+            ordinary
+        } else {
+            number % ordinary
+        },
+        habit,
+    };
+    session.laggards = habits.enumerate().map(follower).collect();
+    measure(readers.common, session).await
 }
 
 pub async fn run_poll(args: ReaderArgs) -> Result<(), Error> {
@@ -117,7 +160,7 @@ fn session(command: &'static str, args: &ReaderArgs, way: Way) -> Result<Session
     let hot_share = (hot_rate > 0.0).then_some(hot_rate / rate);
     let events = &load.events;
     let plan = Plan::spread(&events.kind, events.text as usize, feeds, merged, hot_share);
-    let ordinary = feeds.div_ceil(merged) as usize;
+    let ordinary = audience.ordinary();
     let hot = std::iter::repeat_n(ordinary, hot_subscribers as usize);
     let others = (0..(subscribers - hot_subscribers) as usize).map(|reader| reader % ordinary);
     let mut parameters = load.json();
@@ -142,6 +185,7 @@ fn session(command: &'static str, args: &ReaderArgs, way: Way) -> Result<Session
         other_connections: 0,
         follows: hot.chain(others).collect(),
         idle,
+        laggards: Vec::new(),
         way,
         storm: None,
         silence_max: Duration::from_secs(silence.into()),

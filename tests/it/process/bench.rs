@@ -1,6 +1,7 @@
 //! `newsfeed bench`: what it counts, what it writes, and what it must not overlook.
 
 mod fake;
+mod lagging;
 mod usage;
 
 use std::{collections::BTreeSet, fs, path::Path};
