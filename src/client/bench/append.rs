@@ -5,13 +5,12 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::{
-    args::{Common, Load},
+    args::{Common, Load, parse_rate},
     ledger::{Acknowledged, Channel},
     pages,
     plan::Plan,
-    run::{conclude, with_progress},
+    run::Run,
     summary::Summary,
-    target::Dialer,
     writers::Writers,
 };
 use crate::client::Error;
@@ -27,6 +26,9 @@ pub struct AppendArgs {
     common: Common,
     #[command(flatten)]
     load: Load,
+    /// Events a second
+    #[arg(long, value_name = "EVENTS", default_value = "1000", value_parser = parse_rate)]
+    rate: f64,
     /// Feeds the events are spread over
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     feeds: u32,
@@ -36,11 +38,12 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
     let AppendArgs {
         common,
         load,
+        rate,
         feeds,
     } = args;
     let events = &load.events;
-    let dialer = Dialer::new(&common.url, &common.source, events.connections as usize).await?;
-    let dialer = Arc::new(dialer);
+    let run = Run::new(common)?;
+    let dialer = run.dialer(events.connections as usize).await?;
     let plan = Arc::new(Plan::spread(
         &events.kind,
         events.text as usize,
@@ -48,7 +51,7 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
         1,
         None,
     ));
-    let schedule = load.schedule()?;
+    let schedule = load.schedule(rate)?;
     let writers = Writers::new(
         Arc::clone(&dialer),
         Arc::clone(&plan),
@@ -56,9 +59,8 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
         load.batch,
     );
 
-    schedule.start();
-    let so_far = || (schedule.handed_out(), writers.so_far());
-    let sent = with_progress(schedule.count(), so_far, writers.run(events.connections)).await?;
+    let work = writers.run(events.connections);
+    let sent = run.load(&schedule, || writers.so_far(), work).await?;
     let elapsed = schedule.elapsed();
 
     let channels: Vec<Arc<Channel>> = channels(&plan);
@@ -69,7 +71,8 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
     let faults = pages::audit(&dialer, &plan, &channels, &acknowledged, all).await?;
     let mut parameters = load.json();
     parameters["feeds"] = json!(feeds);
-    parameters["urls"] = json!(common.url);
+    parameters["rate"] = json!(rate);
+    parameters["urls"] = json!(run.common.url);
     let mut summary = Summary {
         command: "append",
         run: plan.run().to_owned(),
@@ -82,10 +85,13 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
         )],
         latencies: Vec::new(),
         faults,
+        used: run.used(),
+        per: vec![("append", appended as u64)],
+        readers: 0,
     };
     summary.measured(&writers.append);
     summary.measured(&writers.start_lag);
-    conclude(&common, &summary)
+    run.conclude(&summary)
 }
 
 pub fn channels(plan: &Plan) -> Vec<Arc<Channel>> {

@@ -19,6 +19,10 @@ pub struct Common {
     /// system; to a loopback address, several of 127.0.0.x]
     #[arg(long, value_name = "ADDRESS")]
     pub source: Vec<IpAddr>,
+    /// A process of the service on this machine whose CPU time and memory are to be told; repeat it for several, also
+    /// for those of its database
+    #[arg(long, value_name = "PID")]
+    pub pid: Vec<u32>,
     /// Write all results to this file as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -41,12 +45,9 @@ pub struct Events {
     pub text: u32,
 }
 
-/// Events at an even pace.
+/// For how long, and in what requests.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Load {
-    /// Events a second
-    #[arg(long, value_name = "EVENTS", default_value = "1000", value_parser = parse_rate)]
-    pub rate: f64,
     /// Events in one request (1 to 1000)
     #[arg(long, value_name = "EVENTS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub batch: u16,
@@ -58,21 +59,21 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn schedule(&self) -> Result<Arc<Schedule>, Error> {
-        let pace = Pace::of_events(self.rate, self.batch, self.seconds);
+    /// `rate` events a second.
+    pub fn schedule(&self, rate: f64) -> Result<Arc<Schedule>, Error> {
+        let pace = Pace::of_events(rate, self.batch, self.seconds);
         countable(pace.count().saturating_mul(self.batch.into()))?;
         Ok(Schedule::new(pace))
     }
 
     pub fn json(&self) -> Value {
         let Self {
-            rate,
             batch,
             seconds,
             events,
         } = self;
         json!({
-            "rate": rate, "batch": batch, "seconds": seconds, "connections": events.connections,
+            "batch": batch, "seconds": seconds, "connections": events.connections,
             "kind": events.kind, "text": events.text,
         })
     }
@@ -97,6 +98,13 @@ pub fn parse_rate(text: &str) -> Result<f64, String> {
     }
 }
 
+pub fn parse_rate_or_none(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(0.0) => Ok(0.0),
+        _ => parse_rate(text).map_err(|allowed| format!("0 or {allowed}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,5 +115,8 @@ mod tests {
             assert!(parse_rate(rate).is_err(), "{rate}");
         }
         assert_eq!(parse_rate("0.5"), Ok(0.5));
+        assert_eq!(parse_rate_or_none("0.5"), Ok(0.5));
+        assert_eq!(parse_rate_or_none("0"), Ok(0.0));
+        assert!(parse_rate_or_none("0.001").is_err());
     }
 }

@@ -14,9 +14,10 @@ use super::{
     ledger::{Fault, Faults, Wrong},
     pages::{Page, PageReaders},
     plan::Plan,
-    run::conclude,
+    run::Run,
     schedule::{Pace, Schedule},
     session::Session,
+    writers::get,
 };
 use crate::client::{
     Error,
@@ -51,12 +52,13 @@ pub struct DayArgs {
 }
 
 pub async fn run(args: DayArgs) -> Result<(), Error> {
+    let run = Run::new(args.common.clone())?;
     let DayArgs {
         file,
-        common,
         seconds,
         limit,
         events,
+        ..
     } = &args;
     let mut messages = list::read(file, *limit)?;
     // Some lists have a few lines out of order.
@@ -81,11 +83,12 @@ pub async fn run(args: DayArgs) -> Result<(), Error> {
         other_connections: events.connections,
         follows: (0..readers).collect(),
         idle: 0,
+        laggards: Vec::new(),
         way: Way::Stream,
         storm: None,
         silence_max: SILENCE_MAX,
     };
-    let opened = session.open(common).await?;
+    let opened = session.open(&run).await?;
 
     let page_schedule = Schedule::new(Pace::At(moments));
     let pages = PageReaders::new(Arc::clone(&opened.dialer), Arc::clone(&page_schedule));
@@ -114,15 +117,16 @@ pub async fn run(args: DayArgs) -> Result<(), Error> {
     };
     page_schedule.start();
     let reading = pages.run(events.connections, path, check);
-    let (mut summary, ()) = tokio::try_join!(opened.measure(common), reading)?;
+    let (mut summary, ()) = tokio::try_join!(opened.measure(&run), reading)?;
 
     summary.counts.extend(pages.counts());
+    summary.per.push(("page", get(&pages.read)));
     summary.figures.push(("times_faster", times));
     summary.measured(&pages.page);
     let wrong_pages =
         std::mem::take(&mut *wrong_pages.lock().unwrap_or_else(PoisonError::into_inner));
     summary.faults.merge(wrong_pages);
-    conclude(common, &summary)
+    run.conclude(&summary)
 }
 
 /// When each message is due, and how many times faster that is; `None` for no messages.

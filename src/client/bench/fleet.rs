@@ -1,14 +1,11 @@
-//! The readers: thousands of streams or long polls, each a small task, that take what comes and come back after a break.
+//! All readers of a run, thousands of small tasks, and what they have in common: when they drop, when those that lag
+//! read again, what they got.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
-use rand::RngExt;
 use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
@@ -17,29 +14,41 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    http::Connection,
-    ledger::{Acknowledged, Channel, Faults, Place, Version},
-    pages::{Item, Page},
-    plan::{Owner, Plan},
+    ledger::{Acknowledged, Channel, Faults, Place},
+    plan::Plan,
+    reader::Reader,
     recorder::Recorder,
     schedule::Schedule,
-    stream::{Frame, Stream},
     target::Dialer,
-    writers::{add, get, unreachable},
+    writers::get,
 };
 use crate::client::Error;
 
 /// Readers that connect at once before the run, within what a listener's backlog holds.
 const OPENING_MAX: usize = 200;
-/// Bounds of the pause before a reader comes back that was refused.
-const BACK_MS: std::ops::Range<u64> = 100..1_000;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-const POLL_WAIT_S: u32 = 30;
 
 #[derive(Debug, Clone, Copy)]
 pub enum Way {
     Stream,
     LongPoll,
+}
+
+/// How a reader of a stream reads while events are appended. Those that lag get their first frames like all others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Habit {
+    Prompt,
+    /// A byte a second.
+    Slow,
+    /// Not at all.
+    Stuck,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Follower {
+    /// Of the plan.
+    pub channel: usize,
+    pub habit: Habit,
 }
 
 pub struct Fleet {
@@ -49,22 +58,32 @@ pub struct Fleet {
     /// Events in an append, which are due together.
     pub batch: u16,
     pub channels: Vec<Arc<Channel>>,
-    /// From when an event's append was due until a reader had it.
+    /// From when an event's append was due until a prompt reader had it.
     pub delivery: Recorder,
     /// From when a reader's stream was dropped until it was told that it has everything.
     pub whole: Recorder,
+    /// From when a reader that lagged began to read again until it had everything.
+    pub catch_up: Recorder,
     pub counts: Counts,
-    door: Semaphore,
+    pub door: Semaphore,
     /// When all drop.
-    storm: watch::Sender<Option<Instant>>,
-    stop: CancellationToken,
+    pub storm: watch::Sender<Option<Instant>>,
+    /// When those that lag read again.
+    pub resume: watch::Sender<Option<Instant>>,
+    pub stop: CancellationToken,
 }
 
 #[derive(Default)]
 pub struct Counts {
     pub ready: AtomicU64,
+    /// Prompt readers that have their channel's last event.
     pub closed: AtomicU64,
+    /// To all readers.
     pub delivered: AtomicU64,
+    /// To those that lag.
+    pub delivered_late: AtomicU64,
+    /// Connections of readers that lag which the service closed.
+    pub closed_on: AtomicU64,
     /// Streams that ended, and polls without an answer, other than by our doing.
     pub broken: AtomicU64,
     /// Connections and requests that were not taken when a reader came back.
@@ -87,30 +106,29 @@ impl Fleet {
             channels,
             delivery: Recorder::new("delivery"),
             whole: Recorder::new("until whole"),
+            catch_up: Recorder::new("catch up"),
             counts: Counts::default(),
             door: Semaphore::new(OPENING_MAX),
             storm: watch::Sender::new(None),
+            resume: watch::Sender::new(None),
             stop: CancellationToken::new(),
         })
     }
 
-    /// Reader `n` follows channel `follows[n]`; answers when all are there.
-    pub async fn open(self: &Arc<Self>, follows: &[usize], way: Way) -> Result<Readers, Error> {
+    /// Answers when all are there.
+    pub async fn open(
+        self: &Arc<Self>,
+        followers: &[Follower],
+        way: Way,
+    ) -> Result<Readers, Error> {
         let mut tasks = JoinSet::new();
-        for (number, channel) in follows.iter().enumerate() {
-            let reader = Reader {
-                fleet: Arc::clone(self),
-                number,
-                readers: follows.len(),
-                channel: Arc::clone(&self.channels[*channel]),
-                place: Place::default(),
-                position: None,
-            };
+        for (number, follower) in followers.iter().enumerate() {
+            let reader = Reader::new(Arc::clone(self), number, followers.len(), *follower);
             tasks.spawn(reader.run(way));
         }
         let mut readers = Readers { tasks };
         loop {
-            if get(&self.counts.ready) == follows.len() as u64 {
+            if get(&self.counts.ready) == followers.len() as u64 {
                 return Ok(readers);
             }
             readers.watched(sleep(LOOK_EVERY)).await?;
@@ -122,11 +140,23 @@ impl Fleet {
         self.storm.send_replace(Some(Instant::now()));
     }
 
-    /// Waits until `readers` have their channel's last event, or none got anything for `silence_max`.
+    /// Those that lagged read again now.
+    pub fn resume(&self) {
+        self.resume.send_replace(Some(Instant::now()));
+    }
+
+    /// Waits until `readers`, the prompt ones, have their channel's last event, or none got anything for `silence_max`.
     pub async fn drained(&self, readers: u64, silence_max: Duration) {
         let done = || get(&self.counts.closed) >= readers;
         let moved = || (get(&self.counts.delivered), get(&self.counts.closed));
         until_still(done, moved, silence_max).await;
+    }
+
+    /// Waits until the `readers` that lagged have their channel's last event, or none got anything for `silence_max`.
+    pub async fn caught_up(&self, readers: u64, silence_max: Duration) {
+        let done = || self.catch_up.latencies().all.len();
+        let moved = || (get(&self.counts.delivered), done());
+        until_still(|| done() >= readers, moved, silence_max).await;
     }
 
     /// Waits until all `readers` that dropped were told that they have everything, or none was for `silence_max`.
@@ -209,169 +239,4 @@ impl Readers {
             }
         }
     }
-}
-
-struct Reader {
-    fleet: Arc<Fleet>,
-    /// Of its connection.
-    number: usize,
-    /// How many there are.
-    readers: usize,
-    channel: Arc<Channel>,
-    place: Place,
-    /// The last `id:` of the stream.
-    position: Option<Version>,
-}
-
-impl Reader {
-    async fn run(mut self, way: Way) -> Result<(usize, Place), Error> {
-        let stop = self.fleet.stop.clone();
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => {}
-            ended = async {
-                match way {
-                    Way::Stream => self.follow().await,
-                    Way::LongPoll => self.poll().await,
-                }
-            } => ended?,
-        }
-        Ok((self.channel.index, self.place))
-    }
-
-    /// Follows the stream, and comes back with `Last-Event-ID` whenever it ends.
-    async fn follow(&mut self) -> Result<(), Error> {
-        let mut storms = self.fleet.storm.subscribe();
-        let mut first = true;
-        let mut dropped = None;
-        loop {
-            let mut stream = self.stream(first).await?;
-            // The port it leaves cannot be had again at once: the next connection is one that nobody had.
-            self.number += self.readers;
-            dropped = loop {
-                let mut whole = false;
-                let more = tokio::select! {
-                    biased;
-                    _ = storms.changed() => break *storms.borrow_and_update(),
-                    more = stream.next(|frame| whole |= self.frame(&frame)) => more,
-                };
-                if whole && first {
-                    first = false;
-                    add(&self.fleet.counts.ready, 1);
-                } else if whole && let Some(dropped) = dropped.take() {
-                    let fleet = &self.fleet;
-                    fleet.whole.record(&fleet.schedule, dropped, Instant::now());
-                }
-                if !matches!(more, Ok(true)) {
-                    add(&self.fleet.counts.broken, 1);
-                    pause().await;
-                    break dropped;
-                }
-            };
-        }
-    }
-
-    /// Only the first time a failure is final.
-    async fn stream(&self, first: bool) -> Result<Stream, Error> {
-        let fleet = &self.fleet;
-        let place = if first {
-            Some(fleet.door.acquire().await)
-        } else {
-            None
-        };
-        let path = self.channel.path("live");
-        let path = path.trim_end_matches(['?', '&']);
-        let position = self.position.as_ref().map(Version::as_str);
-        loop {
-            match Stream::open(&fleet.dialer, self.number, path, position).await {
-                Ok(stream) => {
-                    drop(place);
-                    return Ok(stream);
-                }
-                Err(
-                    Error::Unreachable { .. }
-                    | Error::Refused {
-                        status: 429 | 503, ..
-                    },
-                ) if !first => self.come_back_later().await,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn come_back_later(&self) {
-        add(&self.fleet.counts.refused, 1);
-        pause().await;
-    }
-
-    /// True if the service says that everything up to here was sent.
-    fn frame(&mut self, frame: &Frame<'_>) -> bool {
-        if let Some(position) = frame.id.and_then(Version::parse) {
-            self.position = Some(position);
-        }
-        match frame.event {
-            "entry" | "notify" => match serde_json::from_str::<Item>(frame.data) {
-                Ok(item) if frame.id == Some(&*item.version) => self.entry(&item),
-                _ => self.place.strangers.push(frame.data.to_owned()),
-            },
-            "reset" => self.place.strangers.push("a reset".to_owned()),
-            _ => {}
-        }
-        frame.event == "version"
-    }
-
-    fn entry(&mut self, item: &Item<'_>) {
-        let fleet = &self.fleet;
-        let events = fleet.schedule.count() * u64::from(fleet.batch);
-        if let Some(entry) = item.number(&fleet.plan, events) {
-            self.channel.take(&mut self.place, entry);
-            let due = fleet
-                .schedule
-                .due(u64::from(entry.1) / u64::from(fleet.batch));
-            fleet.delivery.record(&fleet.schedule, due, Instant::now());
-            add(&fleet.counts.delivered, 1);
-        } else if fleet.plan.owner(&item.id) != Owner::Closing {
-            self.place.strangers.push(item.id.to_string());
-        } else if !self.place.closed {
-            self.place.closed = true;
-            fleet.counts.closed.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Asks again and again for what is new.
-    async fn poll(&mut self) -> Result<(), Error> {
-        let fleet = Arc::clone(&self.fleet);
-        let mut connection = Connection::new(Arc::clone(&fleet.dialer), self.number);
-        let base_url = connection.base_url().to_owned();
-        let mut door = Some(fleet.door.acquire().await);
-        let (mut after, mut wait) = ("0".to_owned(), 0);
-        loop {
-            let path = self.channel.path("entries");
-            let path = format!("{path}after={after}&limit=200&wait={wait}");
-            match connection.get(&path).await {
-                Err(error) if door.is_some() => return Err(unreachable(&base_url, &error)),
-                Err(_) => {
-                    add(&fleet.counts.broken, 1);
-                    self.come_back_later().await;
-                }
-                Ok(answer) if answer.refused() && door.is_none() => self.come_back_later().await,
-                Ok(answer) => {
-                    let page: Page = answer.json(&format!("GET {path}"), &base_url)?;
-                    for item in &page.entries {
-                        self.entry(item);
-                    }
-                    after = page.next.unwrap_or(page.version).into_owned();
-                    wait = POLL_WAIT_S;
-                    if door.take().is_some() {
-                        add(&fleet.counts.ready, 1);
-                    }
-                }
-            }
-        }
-    }
-}
-
-async fn pause() {
-    let millis = rand::rng().random_range(BACK_MS);
-    sleep(Duration::from_millis(millis)).await;
 }

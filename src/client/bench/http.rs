@@ -159,7 +159,7 @@ impl Connection {
     async fn exchange(&mut self) -> io::Result<Head> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => self.dialer.connect(self.number).await?,
+            None => self.dialer.connect(self.number, None).await?,
         };
         let head = timeout(ANSWER_MAX, self.send(&mut stream)).await??;
         // What follows the last chunk was not looked at.

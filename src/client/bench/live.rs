@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{
-    args::{Common, Load},
-    fleet::Way,
+    args::{Common, Load, parse_rate_or_none},
+    fleet::{Follower, Habit, Way},
     plan::Plan,
-    run::conclude,
+    run::Run,
     session::Session,
 };
 use crate::client::Error;
@@ -16,8 +16,8 @@ use crate::client::Error;
 /// Who follows what.
 #[derive(Debug, Clone, clap::Args)]
 struct Audience {
-    /// Readers, each with a connection of its own
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Readers, each with a connection of its own (0: only the --idle ones)
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     subscribers: u32,
     /// Feeds the events are spread over; the readers share them evenly
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -39,44 +39,92 @@ struct Audience {
     silence: u32,
 }
 
+impl Audience {
+    /// The channels without the hot one, which comes after them.
+    fn ordinary(&self) -> usize {
+        self.feeds.div_ceil(self.merged) as usize
+    }
+}
+
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReaderArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
     load: Load,
+    /// Events a second (0: time passes, and only what the readers cost is measured)
+    #[arg(long, value_name = "EVENTS", default_value = "1000", value_parser = parse_rate_or_none)]
+    rate: f64,
     #[command(flatten)]
     audience: Audience,
 }
 
-pub async fn run(args: ReaderArgs) -> Result<(), Error> {
-    let session = session("live", &args.load, &args.audience, Way::Stream)?;
-    measure(&args.common, session).await
+/// Further readers that do not keep up until the load is over; then they read all they missed. They follow the hot feed
+/// if there is one, or else share the others evenly.
+#[derive(Debug, Clone, clap::Args)]
+struct Laggards {
+    /// Further readers that get their first frames, then read nothing until the load is over (receive buffer: 4 KiB)
+    #[arg(long, value_name = "READERS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    stuck: u32,
+    /// Further readers that read one byte a second until the load is over (receive buffer: 4 KiB)
+    #[arg(long, value_name = "READERS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    slow: u32,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct LiveArgs {
+    #[command(flatten)]
+    readers: ReaderArgs,
+    #[command(flatten)]
+    laggards: Laggards,
+}
+
+pub async fn run(args: LiveArgs) -> Result<(), Error> {
+    let LiveArgs { readers, laggards } = args;
+    let Laggards { stuck, slow } = laggards;
+    let mut session = session("live", &readers, Way::Stream)?;
+    session.parameters["stuck"] = json!(stuck);
+    session.parameters["slow"] = json!(slow);
+    let ordinary = readers.audience.ordinary();
+    let habits = std::iter::repeat_n(Habit::Stuck, stuck as usize)
+        .chain(std::iter::repeat_n(Habit::Slow, slow as usize));
+    let follower = |(number, habit)| Follower {
+        channel: if readers.audience.hot_rate > 0.0 {
+            ordinary
+        } else {
+            number % ordinary
+        },
+        habit,
+    };
+    session.laggards = habits.enumerate().map(follower).collect();
+    measure(readers.common, session).await
 }
 
 pub async fn run_poll(args: ReaderArgs) -> Result<(), Error> {
-    let session = session("poll", &args.load, &args.audience, Way::LongPoll)?;
-    measure(&args.common, session).await
+    let session = session("poll", &args, Way::LongPoll)?;
+    measure(args.common, session).await
 }
 
 pub async fn run_storm(args: ReaderArgs) -> Result<(), Error> {
-    let mut session = session("storm", &args.load, &args.audience, Way::Stream)?;
+    let mut session = session("storm", &args, Way::Stream)?;
     session.storm = Some(Duration::from_secs(args.load.seconds.into()) / 2);
-    measure(&args.common, session).await
+    measure(args.common, session).await
 }
 
-async fn measure(common: &Common, session: Session) -> Result<(), Error> {
-    let opened = session.open(common).await?;
-    let summary = opened.measure(common).await?;
-    conclude(common, &summary)
+async fn measure(common: Common, session: Session) -> Result<(), Error> {
+    let run = Run::new(common)?;
+    let opened = session.open(&run).await?;
+    let summary = opened.measure(&run).await?;
+    run.conclude(&summary)
 }
 
-fn session(
-    command: &'static str,
-    load: &Load,
-    audience: &Audience,
-    way: Way,
-) -> Result<Session, Error> {
+fn session(command: &'static str, args: &ReaderArgs, way: Way) -> Result<Session, Error> {
+    let ReaderArgs {
+        load,
+        rate,
+        audience,
+        ..
+    } = args;
     let Audience {
         subscribers,
         feeds,
@@ -86,6 +134,7 @@ fn session(
         idle,
         silence,
     } = *audience;
+    let rate = *rate;
     for (wrong, message) in [
         (
             merged > feeds,
@@ -96,7 +145,7 @@ fn session(
             "--hot-subscribers must not be more than --subscribers: they are some of them",
         ),
         (
-            !(0.0..=load.rate).contains(&hot_rate),
+            !(0.0..=rate).contains(&hot_rate),
             "--hot-rate must not be more than --rate: the hot events are some of them",
         ),
         (
@@ -108,10 +157,10 @@ fn session(
             return Err(Error::Arguments(message.to_owned()));
         }
     }
-    let hot_share = (hot_rate > 0.0).then_some(hot_rate / load.rate);
+    let hot_share = (hot_rate > 0.0).then_some(hot_rate / rate);
     let events = &load.events;
     let plan = Plan::spread(&events.kind, events.text as usize, feeds, merged, hot_share);
-    let ordinary = feeds.div_ceil(merged) as usize;
+    let ordinary = audience.ordinary();
     let hot = std::iter::repeat_n(ordinary, hot_subscribers as usize);
     let others = (0..(subscribers - hot_subscribers) as usize).map(|reader| reader % ordinary);
     let mut parameters = load.json();
@@ -124,17 +173,19 @@ fn session(
     ] {
         parameters[name] = json!(value);
     }
+    parameters["rate"] = json!(rate);
     parameters["hot_rate"] = json!(hot_rate);
     Ok(Session {
         command,
         parameters,
         plan,
-        schedule: load.schedule()?,
+        schedule: load.schedule(rate)?,
         batch: load.batch,
         connections: events.connections,
         other_connections: 0,
         follows: hot.chain(others).collect(),
         idle,
+        laggards: Vec::new(),
         way,
         storm: None,
         silence_max: Duration::from_secs(silence.into()),

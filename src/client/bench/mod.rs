@@ -4,12 +4,14 @@
 //! - [`schedule`]: when requests are due, whatever the service does (open loop). [`recorder`]: latencies from then on.
 //! - [`plan`]: what is appended and who hears it. [`ledger`]: what each reader must have got.
 //! - [`target`], [`http`], [`chunked`], [`stream`]: connections, as cheap as they can be.
-//! - [`writers`], [`fleet`], [`pages`]: those who append, follow, and read pages.
+//! - [`writers`], [`fleet`] and its [`reader`]s, [`pages`]: those who append, follow, and read pages.
+//! - [`watch`], [`usage`], [`used`]: what CPU time and memory the processes of the service used, and this one.
 //! - [`session`]: a run with readers. `append`, `live`, `page`, `day`: the sub-commands. [`run`]: what all share.
-//! - [`summary`], [`report`]: table, JSON, HTML.
+//! - [`summary`], [`report`], [`chart`]: table, JSON, HTML.
 
 mod append;
 mod args;
+mod chart;
 mod chunked;
 mod day;
 mod fleet;
@@ -19,6 +21,7 @@ mod live;
 mod page;
 mod pages;
 mod plan;
+mod reader;
 mod recorder;
 mod report;
 mod run;
@@ -27,6 +30,9 @@ mod session;
 mod stream;
 mod summary;
 mod target;
+mod usage;
+mod used;
+mod watch;
 mod writers;
 
 use super::{Error, interrupted};
@@ -50,8 +56,9 @@ enum What {
         newsfeed bench live --subscribers 20000 --feeds 20000 --rate 5000 --seconds 60\n  \
         newsfeed bench live --subscribers 10000 --hot-subscribers 10000 --hot-rate 100 --rate 100   one hot feed\n  \
         newsfeed bench live --subscribers 100 --feeds 10000 --merged 100                            100 feeds as one\n  \
-        newsfeed bench live --subscribers 100 --idle 20000                                          most hear nothing")]
-    Live(live::ReaderArgs),
+        newsfeed bench live --subscribers 100 --idle 20000                                          most hear nothing\n  \
+        newsfeed bench live --hot-subscribers 100 --hot-rate 500 --stuck 50 --slow 50               some do not read")]
+    Live(live::LiveArgs),
     /// Deliver events to readers that long poll
     #[command(after_help = "Example:\n  \
         newsfeed bench poll --subscribers 5000 --feeds 5000 --rate 500 --seconds 30")]

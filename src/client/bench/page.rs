@@ -10,7 +10,7 @@ use super::{
     ledger::{Acknowledged, Entry, Fault, Faults, Wrong},
     pages::{Page, PageReaders},
     plan::Plan,
-    run::{conclude, with_progress},
+    run::{Run, with_progress},
     schedule::{Pace, Schedule},
     summary::Summary,
     target::Dialer,
@@ -52,10 +52,10 @@ pub struct PagesArgs {
 }
 
 pub async fn run(args: PagesArgs) -> Result<(), Error> {
-    let PagesArgs { common, events, .. } = &args;
+    let run = Run::new(args.common.clone())?;
+    let events = &args.events;
     countable(u64::from(args.feeds) * u64::from(args.entries))?;
-    let dialer = Dialer::new(&common.url, &common.source, events.connections as usize).await?;
-    let dialer = Arc::new(dialer);
+    let dialer = run.dialer(events.connections as usize).await?;
     let text = events.text as usize;
     let plan = Arc::new(Plan::spread(&events.kind, text, args.feeds, 1, None));
     let acknowledged = Arc::new(fill(&dialer, &plan, args.feeds, args.entries).await?);
@@ -111,10 +111,8 @@ pub async fn run(args: PagesArgs) -> Result<(), Error> {
         }
     };
 
-    schedule.start();
-    let so_far = || (schedule.handed_out(), readers.so_far());
     let work = readers.run(events.connections, path, check);
-    with_progress(schedule.count(), so_far, work).await?;
+    run.load(&schedule, || readers.so_far(), work).await?;
     let elapsed = schedule.elapsed();
 
     let faults = std::mem::take(&mut *faults.lock().unwrap_or_else(PoisonError::into_inner));
@@ -124,7 +122,7 @@ pub async fn run(args: PagesArgs) -> Result<(), Error> {
         parameters: json!({
             "rate": args.rate, "seconds": args.seconds, "limit": args.limit, "older": args.older,
             "feeds": args.feeds, "entries": args.entries, "connections": events.connections,
-            "kind": events.kind, "text": events.text, "urls": common.url,
+            "kind": events.kind, "text": events.text, "urls": run.common.url,
         }),
         elapsed,
         counts: readers.counts(),
@@ -134,9 +132,12 @@ pub async fn run(args: PagesArgs) -> Result<(), Error> {
         )],
         latencies: Vec::new(),
         faults,
+        used: run.used(),
+        per: vec![("page", get(&readers.read))],
+        readers: 0,
     };
     summary.measured(&readers.page);
-    conclude(common, &summary)
+    run.conclude(&summary)
 }
 
 /// Appends as fast as the service takes it; every event must be acknowledged, for the pages to be known.

@@ -3,16 +3,13 @@
 use std::fmt::Write;
 
 use super::{
+    chart::{Chart, Scale},
     recorder::{Latencies, ms},
     summary::Summary,
+    used::{Process, Second},
 };
 
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 280.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 28.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 40.0;
+const MIB: f64 = 1024.0 * 1024.0;
 
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --faint: #d5dae0; --soft: #5c6670;
@@ -29,6 +26,8 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 .key span { margin-right: 1rem; } .key i { display: inline-block; width: 1.2em; border-top: 3px solid; margin-right: .4em;
   vertical-align: middle; }
 ";
+
+const COLOURS: [&str; 4] = ["curve", "p50", "p99", "max"];
 
 pub fn html(summary: &Summary) -> String {
     let title = format!("newsfeed bench {}", summary.command);
@@ -56,6 +55,7 @@ pub fn html(summary: &Summary) -> String {
             by_percentile(latencies)
         );
     }
+    let _ = write!(out, "{}{}", cpu(summary), memory(summary));
     let _ = write!(
         out,
         "<h2>Parameters</h2>\n<pre>{parameters}</pre>\n</body>\n</html>\n"
@@ -63,8 +63,55 @@ pub fn html(summary: &Summary) -> String {
     out
 }
 
+/// The generator shares the machine, so its curve belongs to the service's.
+fn cpu(summary: &Summary) -> String {
+    curves(summary, "CPU over time, in percent of one", "%", |second| {
+        second.cpu_percent
+    })
+}
+
+fn memory(summary: &Summary) -> String {
+    curves(summary, "Resident memory over time", "MiB", |second| {
+        second.resident_bytes as f64 / MIB
+    })
+}
+
+/// A point for each second of the measured time, a line for each process; nothing if there was no whole second.
+fn curves(
+    summary: &Summary,
+    title: &str,
+    unit: &'static str,
+    value: impl Fn(&Second) -> f64,
+) -> String {
+    let processes = &summary.used.processes;
+    let seconds = || processes.iter().flat_map(|process| &process.seconds);
+    let end = seconds().map(|second| second.end).max();
+    let Some(end) = end else {
+        return String::new();
+    };
+    let greatest = seconds().map(&value).fold(0.0, f64::max);
+    let mut chart = Chart::new(end.as_secs_f64(), Scale::from_zero(greatest, unit));
+    chart.second_ticks(end.as_secs() as usize + 1);
+    let mut keys = String::new();
+    for (process, class) in processes.iter().zip(COLOURS.iter().cycle()) {
+        let Process { name, seconds, .. } = process;
+        keys.push_str(&labelled(class, &escaped(name)));
+        let points = seconds.iter();
+        chart.line(
+            class,
+            points.map(|second| (second.end.as_secs_f64(), value(second))),
+        );
+    }
+    let svg = chart.end("seconds since the first request was due");
+    format!("<h2>{title}</h2>\n<p class=\"key\">{keys}</p>\n{svg}")
+}
+
 fn key(name: &str) -> String {
-    format!("<span><i style=\"border-color: var(--{name})\"></i>{name}</span>")
+    labelled(name, name)
+}
+
+fn labelled(colour: &str, label: &str) -> String {
+    format!("<span><i style=\"border-color: var(--{colour})\"></i>{label}</span>")
 }
 
 fn escaped(text: &str) -> String {
@@ -73,99 +120,13 @@ fn escaped(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
-/// Latency is drawn on a logarithmic scale of whole decades, in ms.
-struct Chart {
-    svg: String,
-    x_max: f64,
-    low: f64,
-    high: f64,
-}
-
-impl Chart {
-    fn new(x_max: f64, least_ms: f64, greatest_ms: f64) -> Self {
-        let low = least_ms.max(0.001).log10().floor();
-        let high = greatest_ms.max(0.001).log10().ceil().max(low + 1.0);
-        let mut chart = Self {
-            svg: format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n"),
-            x_max: x_max.max(f64::MIN_POSITIVE),
-            low,
-            high,
-        };
-        let mut decade = low;
-        while decade <= high {
-            let value = 10_f64.powf(decade);
-            let y = chart.y(value);
-            let _ = writeln!(
-                chart.svg,
-                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{value} ms</text>",
-                WIDTH - RIGHT,
-                LEFT - 6.0,
-                y + 4.0
-            );
-            decade += 1.0;
-        }
-        chart
-    }
-
-    fn x(&self, x: f64) -> f64 {
-        LEFT + x / self.x_max * (WIDTH - LEFT - RIGHT)
-    }
-
-    fn y(&self, ms: f64) -> f64 {
-        let share = (ms.max(0.001).log10() - self.low) / (self.high - self.low);
-        HEIGHT - BOTTOM - share.clamp(0.0, 1.0) * (HEIGHT - TOP - BOTTOM)
-    }
-
-    fn tick(&mut self, x: f64, label: &str) {
-        let x = self.x(x);
-        let bottom = HEIGHT - BOTTOM;
-        let _ = writeln!(
-            self.svg,
-            "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>\
-             <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
-            bottom + 18.0
-        );
-    }
-
-    fn line(&mut self, class: &str, points: impl Iterator<Item = (f64, f64)>) {
-        let mut path = String::new();
-        let mut count = 0;
-        for (x, ms) in points {
-            let _ = write!(path, "{:.1},{:.1} ", self.x(x), self.y(ms));
-            count += 1;
-        }
-        if count == 1 {
-            // A line of no length is a dot.
-            path = path.repeat(2);
-        }
-        let _ = writeln!(
-            self.svg,
-            "<polyline class=\"line {class}\" points=\"{}\"><title>{class}</title></polyline>",
-            path.trim_end()
-        );
-    }
-
-    fn end(self, below: &str) -> String {
-        let x = (LEFT + WIDTH - RIGHT) / 2.0;
-        let y = HEIGHT - 4.0;
-        self.svg
-            + &format!("<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{below}</text>\n</svg>\n")
-    }
-}
-
 /// A point for each second in which something was due.
 fn over_time(latencies: &Latencies) -> String {
     let seconds = latencies.seconds.len();
-    let mut chart = Chart::new(
-        (seconds.max(2) - 1) as f64,
-        ms(latencies.all.min()),
-        ms(latencies.all.max()),
-    );
-    let step = seconds.div_ceil(10).max(1);
-    for second in (0..seconds).step_by(step) {
-        chart.tick(second as f64, &second.to_string());
-    }
+    let all = &latencies.all;
+    let scale = Scale::decades(ms(all.min()), ms(all.max()));
+    let mut chart = Chart::new((seconds.max(2) - 1) as f64, scale);
+    chart.second_ticks(seconds);
     for (class, quantile) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
         let points = latencies.seconds.iter().enumerate();
         let points = points.filter(|(_, of_second)| !of_second.is_empty());
@@ -180,7 +141,7 @@ fn over_time(latencies: &Latencies) -> String {
 fn by_percentile(latencies: &Latencies) -> String {
     let all = &latencies.all;
     let nines_max = (all.len().max(10) as f64).log10();
-    let mut chart = Chart::new(nines_max, ms(all.min()), ms(all.max()));
+    let mut chart = Chart::new(nines_max, Scale::decades(ms(all.min()), ms(all.max())));
     for (nines, label) in ["0%", "90%", "99%", "99.9%", "99.99%", "99.999%"]
         .iter()
         .enumerate()

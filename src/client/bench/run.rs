@@ -1,13 +1,77 @@
 //! What every sub-command does: get ready, show progress, tell the results.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use tokio::time::MissedTickBehavior;
 
-use super::{args::Common, report, summary::Summary};
+use super::{
+    args::Common, report, schedule::Schedule, summary::Summary, target::Dialer, used::Used,
+    watch::Watch,
+};
 use crate::client::{Error, progress::Progress};
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+
+/// A run of any sub-command.
+pub struct Run {
+    pub common: Common,
+    watch: Arc<Watch>,
+}
+
+impl Run {
+    /// Before any connection is opened.
+    pub fn new(common: Common) -> Result<Self, Error> {
+        let watch = Watch::new(&common.pid)?;
+        Ok(Self { common, watch })
+    }
+
+    pub async fn dialer(&self, connections: usize) -> Result<Arc<Dialer>, Error> {
+        let Common { url, source, .. } = &self.common;
+        Dialer::new(url, source, connections).await.map(Arc::new)
+    }
+
+    /// All readers are there: they should be measured when they are quiet.
+    pub async fn readers_are_there(&self) {
+        self.watch.ready().await;
+    }
+
+    /// Starts the schedule and does what is due: the time that is measured.
+    pub async fn load<T>(
+        &self,
+        schedule: &Arc<Schedule>,
+        so_far: impl Fn() -> String,
+        work: impl Future<Output = T>,
+    ) -> T {
+        self.watch.begin();
+        schedule.start();
+        let so_far = || (schedule.handed_out(), so_far());
+        let done = with_progress(schedule.count(), so_far, work).await;
+        self.watch.end();
+        done
+    }
+
+    pub fn used(&self) -> Used {
+        self.watch.used()
+    }
+
+    /// Prints the table and writes the files; fails if a reader did not get exactly what was appended.
+    pub fn conclude(&self, summary: &Summary) -> Result<(), Error> {
+        println!("{summary}");
+        if let Some(path) = &self.common.json {
+            write(path, &format!("{:#}\n", summary.json()))?;
+        }
+        if let Some(path) = &self.common.report {
+            write(path, &report::html(summary))?;
+        }
+        match summary.faults.first.first() {
+            None => Ok(()),
+            Some(first) => Err(Error::Inexact {
+                count: summary.faults.count,
+                first: first.to_string(),
+            }),
+        }
+    }
+}
 
 /// Does `work` and shows how far it is: `so_far` answers a position out of `length`, and words.
 pub async fn with_progress<T>(
@@ -27,24 +91,6 @@ pub async fn with_progress<T>(
                 progress.set(position, || text);
             }
         }
-    }
-}
-
-/// Prints the table and writes the files; fails if a reader did not get exactly what was appended.
-pub fn conclude(common: &Common, summary: &Summary) -> Result<(), Error> {
-    println!("{summary}");
-    if let Some(path) = &common.json {
-        write(path, &format!("{:#}\n", summary.json()))?;
-    }
-    if let Some(path) = &common.report {
-        write(path, &report::html(summary))?;
-    }
-    match summary.faults.first.first() {
-        None => Ok(()),
-        Some(first) => Err(Error::Inexact {
-            count: summary.faults.count,
-            first: first.to_string(),
-        }),
     }
 }
 

@@ -21,11 +21,16 @@ pub enum Pace {
     Even { per_second: f64, count: u64 },
     /// Each at its own moment, in order.
     At(Vec<Duration>),
+    /// No request: time passes.
+    Idle(Duration),
 }
 
 impl Pace {
-    /// `events` a second in requests of `batch`, at least one.
+    /// `events` a second in requests of `batch`: at least one, or none if there are none a second.
     pub fn of_events(events: f64, batch: u16, seconds: u32) -> Self {
+        if events == 0.0 {
+            return Self::Idle(Duration::from_secs(seconds.into()));
+        }
         let per_second = events / f64::from(batch);
         Self::Even {
             per_second,
@@ -37,6 +42,7 @@ impl Pace {
         match self {
             Self::Even { count, .. } => *count,
             Self::At(moments) => moments.len() as u64,
+            Self::Idle(_) => 0,
         }
     }
 
@@ -45,6 +51,7 @@ impl Pace {
         match self {
             Self::Even { count, .. } => self.due(*count),
             Self::At(moments) => moments.last().copied().unwrap_or_default(),
+            Self::Idle(length) => *length,
         }
     }
 
@@ -53,6 +60,15 @@ impl Pace {
         match self {
             Self::Even { per_second, .. } => Duration::from_secs_f64(number as f64 / per_second),
             Self::At(moments) => moments[number as usize],
+            Self::Idle(length) => *length,
+        }
+    }
+
+    /// After the start, when it is told that there are no more: with the last request.
+    fn end(&self) -> Duration {
+        match self.count() {
+            0 => self.length(),
+            count => self.due(count - 1),
         }
     }
 }
@@ -129,12 +145,17 @@ fn release(schedule: &Weak<Schedule>) {
         while released < count && schedule.due(released) <= now {
             released += 1;
         }
-        if released == count {
+        let end = schedule.start_moment() + schedule.pace.end();
+        if released == count && end <= now {
             schedule.due.add_permits((released - before) as usize + 1);
             return;
         }
         schedule.due.add_permits((released - before) as usize);
-        let next = schedule.due(released);
+        let next = if released < count {
+            schedule.due(released)
+        } else {
+            end
+        };
         drop(schedule);
         // In slices, so that the thread ends soon after an interrupted run.
         let pause = next.saturating_duration_since(Instant::now());
@@ -153,6 +174,8 @@ mod tests {
         assert_eq!(pace.due(0), Duration::ZERO);
         assert_eq!(pace.due(150), Duration::from_millis(1_500));
         assert_eq!(Pace::of_events(0.1, 1, 1).count(), 1);
+        let idle = Pace::of_events(0.0, 1, 3);
+        assert_eq!((idle.count(), idle.end()), (0, Duration::from_secs(3)));
         let moments = Pace::At(vec![Duration::ZERO, Duration::from_secs(2)]);
         assert_eq!(
             (moments.count(), moments.due(1)),

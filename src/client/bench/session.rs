@@ -7,11 +7,10 @@ use tokio::time::sleep;
 
 use super::{
     append::channels,
-    args::Common,
-    fleet::{Fleet, Readers, Way},
+    fleet::{Fleet, Follower, Habit, Readers, Way},
     ledger::{Acknowledged, Channel},
     plan::Plan,
-    run::with_progress,
+    run::{Run, with_progress},
     schedule::Schedule,
     summary::Summary,
     target::Dialer,
@@ -34,6 +33,8 @@ pub struct Session {
     pub follows: Vec<usize>,
     /// Further readers, of feeds that get nothing.
     pub idle: u32,
+    /// Further readers, which read slowly or not at all until the load is over.
+    pub laggards: Vec<Follower>,
     pub way: Way,
     /// When after the start all readers drop at once.
     pub storm: Option<Duration>,
@@ -52,18 +53,22 @@ pub struct Opened {
 }
 
 impl Session {
-    pub async fn open(mut self, common: &Common) -> Result<Opened, Error> {
-        let readers = self.follows.len() + self.idle as usize;
+    pub async fn open(mut self, run: &Run) -> Result<Opened, Error> {
+        let readers = self.follows.len() + self.idle as usize + self.laggards.len();
         let connections = readers + (self.connections + self.other_connections) as usize;
-        let dialer = Dialer::new(&common.url, &common.source, connections).await?;
-        let dialer = Arc::new(dialer);
+        let dialer = run.dialer(connections).await?;
         let empty = Plan::spread("", 0, 1, 1, None);
         let plan = Arc::new(std::mem::replace(&mut self.plan, empty));
         let mut channels = channels(&plan);
-        let mut follows = self.follows.clone();
+        let prompt = |channel| Follower {
+            channel,
+            habit: Habit::Prompt,
+        };
+        let mut followers: Vec<Follower> = self.follows.iter().copied().map(prompt).collect();
+        followers.extend(&self.laggards);
         for idle in 0..self.idle {
             let feed = plan.feed(format_args!("idle:{idle}"));
-            follows.push(channels.len());
+            followers.push(prompt(channels.len()));
             channels.push(Arc::new(Channel::new(channels.len(), vec![feed])));
         }
         let (schedule, batch) = (&self.schedule, self.batch);
@@ -84,8 +89,9 @@ impl Session {
             let ready = get(&fleet.counts.ready);
             (ready, format!("{ready} of {readers} readers are there"))
         };
-        let opening = fleet.open(&follows, self.way);
-        let readers = with_progress(readers as u64, so_far, opening).await?;
+        let opening = fleet.open(&followers, self.way);
+        let mut readers = with_progress(readers as u64, so_far, opening).await?;
+        readers.watched(run.readers_are_there()).await?;
         Ok(Opened {
             session: self,
             dialer,
@@ -98,7 +104,7 @@ impl Session {
 }
 
 impl Opened {
-    pub async fn measure(self, common: &Common) -> Result<Summary, Error> {
+    pub async fn measure(self, run: &Run) -> Result<Summary, Error> {
         let Self {
             session,
             plan,
@@ -108,7 +114,6 @@ impl Opened {
             ..
         } = self;
         let schedule = &session.schedule;
-        schedule.start();
         let storm = async {
             if let Some(after) = session.storm {
                 sleep(after).await;
@@ -116,17 +121,18 @@ impl Opened {
             }
         };
         let work = async { tokio::join!(writers.run(session.connections), storm).0 };
-        let so_far = || {
-            let text = format!("{}; {}", writers.so_far(), fleet.so_far());
-            (schedule.handed_out(), text)
-        };
-        let work = with_progress(schedule.count(), so_far, work);
+        let so_far = || format!("{}; {}", writers.so_far(), fleet.so_far());
+        let work = run.load(schedule, so_far, work);
         let sent = readers.watched(work).await??;
         let elapsed = schedule.elapsed();
 
-        let all = session.follows.len() as u64 + u64::from(session.idle);
+        let laggards = session.laggards.len() as u64;
+        let all = session.follows.len() as u64 + u64::from(session.idle) + laggards;
+        let mut followed = session.follows;
+        let prompt = followed.len() as u64;
+        followed.extend(session.laggards.iter().map(|laggard| laggard.channel));
         let rest = async {
-            let mut followed = session.follows.clone();
+            let mut followed = followed.clone();
             followed.sort_unstable();
             followed.dedup();
             let followed: Vec<Arc<Channel>> = followed
@@ -134,9 +140,9 @@ impl Opened {
                 .map(|index| Arc::clone(&fleet.channels[index]))
                 .collect();
             writers.close(&followed).await?;
-            fleet
-                .drained(session.follows.len() as u64, session.silence_max)
-                .await;
+            fleet.drained(prompt, session.silence_max).await;
+            fleet.resume();
+            fleet.caught_up(laggards, session.silence_max).await;
             if session.storm.is_some() {
                 fleet.whole_again(all, session.silence_max).await;
             }
@@ -146,20 +152,24 @@ impl Opened {
 
         let appended = sent.len() as f64;
         let acknowledged = Acknowledged::new(&plan, fleet.channels.len(), sent);
-        let expected: usize = session
-            .follows
+        let expected: usize = followed
             .iter()
             .map(|channel| acknowledged.of(*channel).len())
             .sum();
         let faults = fleet.audit(readers, &acknowledged).await?;
-        let delivered = get(&fleet.counts.delivered) as f64;
+        let late = get(&fleet.counts.delivered_late);
+        let delivered = get(&fleet.counts.delivered) - late;
         let mut counts = writers.counts();
         counts.push(("readers", all));
         counts.push(("deliveries_expected", expected as u64));
         counts.extend(fleet.counts());
+        if laggards > 0 {
+            counts.push(("delivered_late", late));
+            counts.push(("closed_by_service", get(&fleet.counts.closed_on)));
+        }
         let seconds = elapsed.as_secs_f64();
         let mut parameters = session.parameters;
-        parameters["urls"] = serde_json::json!(common.url);
+        parameters["urls"] = serde_json::json!(run.common.url);
         let mut summary = Summary {
             command: session.command,
             run: plan.run().to_owned(),
@@ -168,10 +178,13 @@ impl Opened {
             counts,
             figures: vec![
                 ("appended_per_second", appended / seconds),
-                ("delivered_per_second", delivered / seconds),
+                ("delivered_per_second", delivered as f64 / seconds),
             ],
             latencies: Vec::new(),
             faults,
+            used: run.used(),
+            per: vec![("append", appended as u64), ("delivery", delivered)],
+            readers: all,
         };
         if session.storm.is_some() {
             let whole = fleet.whole.latencies();
@@ -182,6 +195,7 @@ impl Opened {
         for recorder in [
             &fleet.delivery,
             &fleet.whole,
+            &fleet.catch_up,
             &writers.append,
             &writers.start_lag,
         ] {

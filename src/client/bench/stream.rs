@@ -4,13 +4,14 @@
 use std::io;
 
 use memchr::memmem;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use super::{chunked::Chunked, http, target::Dialer};
+use super::{chunked::Chunked, http, target::Node};
 use crate::client::{Error, wire::problem};
 
 /// On the stack while bytes are there to be read; enough for a burst.
-const READ_BYTES: usize = 16 * 1024;
+pub const READ_BYTES: usize = 16 * 1024;
 /// Of the heads and problems that we look at.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// What an idle stream may keep.
@@ -33,13 +34,13 @@ pub struct Frame<'a> {
 }
 
 impl Stream {
+    /// Over the connection to `node` that `socket` will be.
     pub async fn open(
-        dialer: &Dialer,
-        number: usize,
+        node: &Node,
+        socket: impl Future<Output = io::Result<TcpStream>>,
         path: &str,
         last_event_id: Option<&str>,
     ) -> Result<Self, Error> {
-        let node = dialer.node(number);
         let unreachable = |error: io::Error| Error::Unreachable {
             url: node.base_url.clone(),
             cause: error.to_string(),
@@ -53,7 +54,7 @@ impl Stream {
         }
         request.push_str("\r\n");
 
-        let mut socket = dialer.connect(number).await.map_err(unreachable)?;
+        let mut socket = socket.await.map_err(unreachable)?;
         let sent = socket.write_all(request.as_bytes()).await;
         sent.map_err(unreachable)?;
         let mut received = Vec::new();
@@ -88,29 +89,38 @@ impl Stream {
         Ok(stream)
     }
 
-    /// Waits for bytes and hands over the frames they complete; `false` at the end of the stream. Nothing is lost when
-    /// this is dropped while it waits.
-    pub async fn next(&mut self, take: impl FnMut(Frame<'_>)) -> io::Result<bool> {
+    /// What the kernel may hold for it, from now on.
+    pub fn receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        Ok(set_socket_recv_buffer_size(&self.socket, bytes)?)
+    }
+
+    /// Waits for bytes, takes at most `bytes_max` (up to [`READ_BYTES`]) and hands over the frames they complete;
+    /// `false` at the end of the stream. Nothing is lost when this is dropped while it waits.
+    pub async fn next(
+        &mut self,
+        bytes_max: usize,
+        take: impl FnMut(Frame<'_>),
+    ) -> io::Result<bool> {
         // The first frames may have come with the head.
         let complete = memmem::find(&self.pending, b"\n\n").is_some();
-        let goes_on = complete || self.receive().await?;
+        let goes_on = complete || self.receive(bytes_max).await?;
         self.frames(take);
         Ok(goes_on)
     }
 
-    async fn receive(&mut self) -> io::Result<bool> {
+    async fn receive(&mut self, bytes_max: usize) -> io::Result<bool> {
         loop {
             self.socket.readable().await?;
-            match self.receive_now() {
+            match self.receive_now(bytes_max) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 received => return received,
             }
         }
     }
 
-    fn receive_now(&mut self) -> io::Result<bool> {
+    fn receive_now(&mut self, bytes_max: usize) -> io::Result<bool> {
         let mut bytes = [0; READ_BYTES];
-        let length = self.socket.try_read(&mut bytes)?;
+        let length = self.socket.try_read(&mut bytes[..bytes_max])?;
         self.decode(&bytes[..length])?;
         Ok(length > 0 && self.chunked.as_ref().is_none_or(|chunked| !chunked.ended()))
     }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     ledger::Faults,
     recorder::{Latencies, QUANTILES, Recorder, ms},
+    used::Used,
 };
 
 /// Shown one by one; the rest is only counted.
@@ -23,6 +24,11 @@ pub struct Summary {
     pub figures: Vec<(&'static str, f64)>,
     pub latencies: Vec<(&'static str, Latencies)>,
     pub faults: Faults,
+    pub used: Used,
+    /// What the CPU time is divided by.
+    pub per: Vec<(&'static str, u64)>,
+    /// What the memory is divided by.
+    pub readers: u64,
 }
 
 impl Summary {
@@ -67,6 +73,7 @@ impl Summary {
             "counts": counts,
             "figures": figures,
             "latency": latencies,
+            "usage": self.used.json(&self.per, self.readers),
             "exact": self.exact(),
             "faults_count": self.faults.count,
             "faults": faults.collect::<Value>(),
@@ -96,6 +103,7 @@ impl fmt::Display for Summary {
             }
             writeln!(f, " {:>9.2}", ms(all.max()))?;
         }
+        self.used.table(f, &self.per, self.readers)?;
         writeln!(f)?;
         for fault in self.faults.first.iter().take(FAULTS_SHOWN) {
             writeln!(f, "  WRONG: {fault}")?;

@@ -66,12 +66,21 @@ impl Dialer {
         &self.nodes[number % self.nodes.len()]
     }
 
-    pub async fn connect(&self, number: usize) -> io::Result<TcpStream> {
+    /// The kernel chooses how much it holds of what is not read, unless it is told.
+    pub async fn connect(
+        &self,
+        number: usize,
+        receive_bytes: Option<u32>,
+    ) -> io::Result<TcpStream> {
         let address = self.node(number).address;
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
+        if let Some(bytes) = receive_bytes {
+            // Before it connects, for it limits the window that the handshake offers.
+            socket.set_recv_buffer_size(bytes)?;
+        }
         if let Some(source) = self.source(number, address) {
             socket
                 .bind(SocketAddr::new(source, 0))

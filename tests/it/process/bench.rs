@@ -1,6 +1,8 @@
 //! `newsfeed bench`: what it counts, what it writes, and what it must not overlook.
 
 mod fake;
+mod lagging;
+mod usage;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -248,6 +250,10 @@ async fn what_cannot_be_measured_is_told_with_what_to_do() {
             "cannot read /nowhere/list.txt",
         ),
         (&["day", "/dev/null", "--url", &fake], "has no message"),
+        (
+            &["live", "--url", &fake, "--pid", "4194305"],
+            "no such process on this machine",
+        ),
         (
             &[
                 "append",

@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{Path, RawQuery, State},
-    http::StatusCode,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -25,6 +25,8 @@ pub enum Fault {
     Disorders,
     /// Every other append is refused.
     Refuses,
+    /// A stream ends when it has had three entries; it can be resumed.
+    HangsUp,
 }
 
 #[derive(Default)]
@@ -123,24 +125,39 @@ async fn page(
     Json(json!({ "version": format!("{:026}", store.last), "entries": entries, "next": null }))
 }
 
-async fn live(State(fake): State<Fake>, Path(feed): Path<String>) -> Response {
-    let changes = fake.1.subscribe();
-    let hello = "retry: 2000\n\nevent: version\nid: 00000000000000000000000000\ndata: {}\n\n";
-    let state = (fake, changes, feed, 0, Some(hello.to_owned()));
-    let frames = stream::unfold(state, async |(fake, mut changes, feed, mut sent, hello)| {
-        let mut frames = hello.unwrap_or_default();
-        while frames.is_empty() {
-            changes.changed().await.ok()?;
-            let entries = shown(fake.0, &changes.borrow_and_update(), &feed);
-            for (version, id) in &entries[sent..] {
-                let data = json!({ "feed": feed, "version": version, "id": id });
-                frames.push_str(&format!("event: entry\nid: {version}\ndata: {data}\n\n"));
-            }
-            sent = entries.len();
-        }
-        let frames = Ok::<_, Infallible>(Bytes::from(frames));
-        Some((frames, (fake, changes, feed, sent, None)))
+async fn live(State(fake): State<Fake>, Path(feed): Path<String>, headers: HeaderMap) -> Response {
+    let mut changes = fake.1.subscribe();
+    changes.mark_changed();
+    let from = headers.get("last-event-id");
+    let from = from.map_or("", |id| id.to_str().expect("a version"));
+    let had = fake.1.borrow().feeds.get(&feed).map_or(0, |entries| {
+        entries
+            .iter()
+            .filter(|(version, _)| **version <= *from)
+            .count()
     });
+    let hello = "retry: 2000\n\nevent: version\nid: 00000000000000000000000000\ndata: {}\n\n";
+    let state = (fake, changes, feed, (had, had), Some(hello.to_owned()));
+    let frames = stream::unfold(
+        state,
+        async |(fake, mut changes, feed, (had, mut sent), hello)| {
+            let mut frames = hello.unwrap_or_default();
+            while frames.is_empty() {
+                if fake.0 == Fault::HangsUp && sent >= had + 3 {
+                    return None;
+                }
+                changes.changed().await.ok()?;
+                let entries = shown(fake.0, &changes.borrow_and_update(), &feed);
+                for (version, id) in &entries[sent..] {
+                    let data = json!({ "feed": feed, "version": version, "id": id });
+                    frames.push_str(&format!("event: entry\nid: {version}\ndata: {data}\n\n"));
+                }
+                sent = entries.len();
+            }
+            let frames = Ok::<_, Infallible>(Bytes::from(frames));
+            Some((frames, (fake, changes, feed, (had, sent), None)))
+        },
+    );
     let content_type = [("content-type", "text/event-stream")];
     (content_type, Body::from_stream(frames)).into_response()
 }

@@ -1,0 +1,258 @@
+//! One reader: a small task that follows a stream, or polls, takes what comes, and comes back after a break.
+
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::RngExt;
+use tokio::time::sleep;
+
+use super::{
+    fleet::{Fleet, Follower, Habit, Way},
+    http::Connection,
+    ledger::{Channel, Place, Version},
+    pages::{Item, Page},
+    plan::Owner,
+    stream::{Frame, READ_BYTES, Stream},
+    writers::{add, unreachable},
+};
+use crate::client::Error;
+
+/// Bounds of the pause before a reader comes back that was refused.
+const BACK_MS: std::ops::Range<u64> = 100..1_000;
+const POLL_WAIT_S: u32 = 30;
+/// Between two bytes of a slow reader.
+const SLOW_PAUSE: Duration = Duration::from_secs(1);
+/// What the kernel may hold for a reader that lags, so that what it does not read waits at the service. Linux makes
+/// twice as much of it, for its own bookkeeping.
+const LAGGING_RECEIVE_BYTES: u32 = 4 * 1024;
+/// For one that reads again.
+const RESUMED_RECEIVE_BYTES: usize = 256 * 1024;
+
+pub struct Reader {
+    fleet: Arc<Fleet>,
+    /// Of its connection.
+    number: usize,
+    /// How many there are.
+    readers: usize,
+    channel: Arc<Channel>,
+    habit: Habit,
+    place: Place,
+    /// The last `id:` of the stream.
+    position: Option<Version>,
+}
+
+impl Reader {
+    pub fn new(fleet: Arc<Fleet>, number: usize, readers: usize, follower: Follower) -> Self {
+        let Follower { channel, habit } = follower;
+        Self {
+            channel: Arc::clone(&fleet.channels[channel]),
+            fleet,
+            number,
+            readers,
+            habit,
+            place: Place::default(),
+            position: None,
+        }
+    }
+
+    pub async fn run(mut self, way: Way) -> Result<(usize, Place), Error> {
+        let stop = self.fleet.stop.clone();
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            ended = async {
+                match way {
+                    Way::Stream => self.follow().await,
+                    Way::LongPoll => self.poll().await,
+                }
+            } => ended?,
+        }
+        Ok((self.channel.index, self.place))
+    }
+
+    /// Follows the stream, and comes back with `Last-Event-ID` whenever it ends.
+    async fn follow(&mut self) -> Result<(), Error> {
+        let mut storms = self.fleet.storm.subscribe();
+        let mut first = true;
+        let mut dropped = None;
+        loop {
+            let lags = self.lags();
+            let mut stream = self.stream(first).await?;
+            // The port it leaves cannot be had again at once: the next connection is one that nobody had.
+            self.number += self.readers;
+            dropped = loop {
+                let mut whole = false;
+                let more = tokio::select! {
+                    biased;
+                    _ = storms.changed() => break *storms.borrow_and_update(),
+                    more = async {
+                        let bytes = if first { READ_BYTES } else { self.appetite(&stream).await? };
+                        stream.next(bytes, |frame| whole |= self.frame(&frame)).await
+                    } => more,
+                };
+                if whole && first {
+                    first = false;
+                    add(&self.fleet.counts.ready, 1);
+                } else if whole && let Some(dropped) = dropped.take() {
+                    let fleet = &self.fleet;
+                    fleet.whole.record(&fleet.schedule, dropped, Instant::now());
+                }
+                if !matches!(more, Ok(true)) {
+                    let counts = &self.fleet.counts;
+                    add(
+                        if lags {
+                            &counts.closed_on
+                        } else {
+                            &counts.broken
+                        },
+                        1,
+                    );
+                    pause().await;
+                    break dropped;
+                }
+            };
+        }
+    }
+
+    /// It is one of those that do not read as fast as they can, and it is not yet time to.
+    fn lags(&self) -> bool {
+        self.habit != Habit::Prompt && self.fleet.resume.borrow().is_none()
+    }
+
+    /// How many bytes it takes next; waits until it takes any.
+    async fn appetite(&self, stream: &Stream) -> io::Result<usize> {
+        if !self.lags() {
+            return Ok(READ_BYTES);
+        }
+        let mut resume = self.fleet.resume.subscribe();
+        let resumed = resume.wait_for(Option::is_some);
+        match self.habit {
+            Habit::Slow => tokio::select! {
+                _ = resumed => {}
+                () = sleep(SLOW_PAUSE) => return Ok(1),
+            },
+            _ => drop(resumed.await),
+        }
+        stream.receive_buffer(RESUMED_RECEIVE_BYTES)?;
+        Ok(READ_BYTES)
+    }
+
+    /// Only the first time a failure is final.
+    async fn stream(&self, first: bool) -> Result<Stream, Error> {
+        let fleet = &self.fleet;
+        let place = if first {
+            Some(fleet.door.acquire().await)
+        } else {
+            None
+        };
+        let path = self.channel.path("live");
+        let path = path.trim_end_matches(['?', '&']);
+        let position = self.position.as_ref().map(Version::as_str);
+        loop {
+            let receive_bytes = self.lags().then_some(LAGGING_RECEIVE_BYTES);
+            let socket = fleet.dialer.connect(self.number, receive_bytes);
+            let node = fleet.dialer.node(self.number);
+            match Stream::open(node, socket, path, position).await {
+                Ok(stream) => {
+                    drop(place);
+                    return Ok(stream);
+                }
+                Err(
+                    Error::Unreachable { .. }
+                    | Error::Refused {
+                        status: 429 | 503, ..
+                    },
+                ) if !first => self.come_back_later().await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn come_back_later(&self) {
+        add(&self.fleet.counts.refused, 1);
+        pause().await;
+    }
+
+    /// True if the service says that everything up to here was sent.
+    fn frame(&mut self, frame: &Frame<'_>) -> bool {
+        if let Some(position) = frame.id.and_then(Version::parse) {
+            self.position = Some(position);
+        }
+        match frame.event {
+            "entry" | "notify" => match serde_json::from_str::<Item>(frame.data) {
+                Ok(item) if frame.id == Some(&*item.version) => self.entry(&item),
+                _ => self.place.strangers.push(frame.data.to_owned()),
+            },
+            "reset" => self.place.strangers.push("a reset".to_owned()),
+            _ => {}
+        }
+        frame.event == "version"
+    }
+
+    fn entry(&mut self, item: &Item<'_>) {
+        let fleet = &self.fleet;
+        let events = fleet.schedule.count() * u64::from(fleet.batch);
+        if let Some(entry) = item.number(&fleet.plan, events) {
+            self.channel.take(&mut self.place, entry);
+            add(&fleet.counts.delivered, 1);
+            if self.habit == Habit::Prompt {
+                let request = u64::from(entry.1) / u64::from(fleet.batch);
+                let due = fleet.schedule.due(request);
+                fleet.delivery.record(&fleet.schedule, due, Instant::now());
+            } else {
+                add(&fleet.counts.delivered_late, 1);
+            }
+        } else if fleet.plan.owner(&item.id) != Owner::Closing {
+            self.place.strangers.push(item.id.to_string());
+        } else if !self.place.closed {
+            self.place.closed = true;
+            let now = Instant::now();
+            if self.habit == Habit::Prompt {
+                add(&fleet.counts.closed, 1);
+            } else {
+                let resumed = fleet.resume.borrow().unwrap_or(now);
+                fleet.catch_up.record(&fleet.schedule, resumed, now);
+            }
+        }
+    }
+
+    /// Asks again and again for what is new.
+    async fn poll(&mut self) -> Result<(), Error> {
+        let fleet = Arc::clone(&self.fleet);
+        let mut connection = Connection::new(Arc::clone(&fleet.dialer), self.number);
+        let base_url = connection.base_url().to_owned();
+        let mut door = Some(fleet.door.acquire().await);
+        let (mut after, mut wait) = ("0".to_owned(), 0);
+        loop {
+            let path = self.channel.path("entries");
+            let path = format!("{path}after={after}&limit=200&wait={wait}");
+            match connection.get(&path).await {
+                Err(error) if door.is_some() => return Err(unreachable(&base_url, &error)),
+                Err(_) => {
+                    add(&fleet.counts.broken, 1);
+                    self.come_back_later().await;
+                }
+                Ok(answer) if answer.refused() && door.is_none() => self.come_back_later().await,
+                Ok(answer) => {
+                    let page: Page = answer.json(&format!("GET {path}"), &base_url)?;
+                    for item in &page.entries {
+                        self.entry(item);
+                    }
+                    after = page.next.unwrap_or(page.version).into_owned();
+                    wait = POLL_WAIT_S;
+                    if door.take().is_some() {
+                        add(&fleet.counts.ready, 1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn pause() {
+    let millis = rand::rng().random_range(BACK_MS);
+    sleep(Duration::from_millis(millis)).await;
+}

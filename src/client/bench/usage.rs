@@ -1,0 +1,88 @@
+//! What processes of this machine use, as Linux tells it in `/proc`.
+
+use std::{fs, io, time::Duration};
+
+use rustix::param::{clock_ticks_per_second, page_size};
+
+const KIB: u64 = 1024;
+
+/// CPU time since the process began, in user and in system mode, and the memory it has now.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usage {
+    pub cpu: Duration,
+    pub resident_bytes: u64,
+}
+
+impl Usage {
+    pub fn of(pid: u32) -> io::Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        parse(&stat, &status)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has ended"))
+    }
+}
+
+/// A process that has ended but was not waited for has no memory.
+fn parse(stat: &str, status: &str) -> Option<Usage> {
+    // The command's name is in parentheses and may hold anything, also parentheses.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut ticks = fields.split(' ').skip(11).map(str::parse::<u64>);
+    let ticks = ticks.next()?.ok()? + ticks.next()?.ok()?;
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))?;
+    Some(Usage {
+        cpu: Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64),
+        resident_bytes: resident.trim().parse::<u64>().ok()? * KIB,
+    })
+}
+
+/// What the process is called, at most 15 bytes.
+pub fn name(pid: u32) -> io::Result<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"))?;
+    Ok(name.trim_end().to_owned())
+}
+
+/// What the kernel holds in the buffers of all TCP connections of this machine.
+pub fn tcp_bytes() -> u64 {
+    let sockstat = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    tcp_pages(&sockstat).unwrap_or_default() * page_size() as u64
+}
+
+fn tcp_pages(sockstat: &str) -> Option<u64> {
+    let tcp = sockstat
+        .lines()
+        .find_map(|line| line.strip_prefix("TCP:"))?;
+    let (_, pages) = tcp.split_once(" mem ")?;
+    pages.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_numbers_are_found_whatever_the_process_is_called() {
+        let stat =
+            "7 (a) b (c) S 1 7 7 0 -1 4194304 101 0 0 0 250 50 9 9 20 0 1 0 127540 3133440 407";
+        let status = "Name:\ta) b (c\nVmHWM:\t  900 kB\nVmRSS:\t  300 kB\nThreads:\t1\n";
+        let usage = Usage {
+            cpu: Duration::from_secs_f64(300.0 / clock_ticks_per_second() as f64),
+            resident_bytes: 300 * 1024,
+        };
+        assert_eq!(parse(stat, status), Some(usage));
+        assert_eq!(parse(stat, "Name:\tzombie\n"), None);
+        let sockstat =
+            "sockets: used 17\nTCP: inuse 1 orphan 0 tw 1 alloc 1 mem 12\nUDP: inuse 0 mem 3\n";
+        assert_eq!(tcp_pages(sockstat), Some(12));
+    }
+
+    #[test]
+    fn a_process_sees_itself() {
+        let own = std::process::id();
+        let before = Usage::of(own).expect("we run");
+        while Usage::of(own).expect("we run").cpu == before.cpu {}
+        assert!(before.resident_bytes > 100 * KIB);
+        assert!(!name(own).expect("we run").is_empty());
+    }
+}
