@@ -426,3 +426,62 @@ impl Drop for Subscription {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Delivery, EventId};
+
+    fn live(hub: &Arc<Hub>) -> Subscription {
+        let feed = "a".parse().expect("a name");
+        let subscription = hub.subscribe(vec![feed]).expect("room");
+        let (_, joining) = hub.begin_round();
+        hub.end_round(joining, Version::ZERO);
+        subscription
+    }
+
+    fn dispatch(hub: &Hub, time: u64, data_bytes: usize) {
+        let entry = Entry {
+            version: Version::new(0, time, 0),
+            id: EventId::generate(),
+            kind: "k".parse().expect("a name"),
+            delivery: Delivery::Feed,
+            actor: None,
+            at: 0,
+            data: vec![b'1'; data_bytes].into(),
+            read_at: 0,
+        };
+        hub.dispatch(&entry, &["a".parse().expect("a name")], News::Entry);
+    }
+
+    /// What waits, if nothing was dropped.
+    async fn waiting(subscription: &mut Subscription) -> Option<usize> {
+        match subscription.receive().await {
+            Received::Items(items) => Some(items.len()),
+            Received::Lagged => None,
+            Received::Closed => unreachable!("nobody closes the hub"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_subscriber_is_bounded_in_items_and_in_bytes() {
+        let hub = Hub::new(Keys::before_opening(b""));
+        let mut subscription = live(&hub);
+        let half = QUEUE_BYTES_MAX / 2;
+        for (sizes, expected) in [
+            (vec![1; QUEUE_ITEMS_MAX], None),
+            (vec![1; 100], Some(100)),
+            (vec![half - 256; 2], Some(2)),
+            (vec![half - 256, half - 255], None),
+            // One alone waits, whatever it has.
+            (vec![2 * QUEUE_BYTES_MAX], Some(1)),
+            (vec![2 * QUEUE_BYTES_MAX, 1], None),
+        ] {
+            for (time, &bytes) in (1..).zip(&sizes) {
+                dispatch(&hub, time, bytes);
+            }
+            let found = waiting(&mut subscription).await;
+            assert_eq!(found, expected, "{} of {} bytes", sizes.len(), sizes[0]);
+        }
+    }
+}

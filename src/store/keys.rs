@@ -36,7 +36,7 @@ pub struct Keys {
 
 impl Keys {
     /// For engines, which use only keys that do not depend on the number of partitions.
-    pub(super) fn before_opening(prefix: &[u8]) -> Self {
+    pub(crate) fn before_opening(prefix: &[u8]) -> Self {
         Self::new(prefix, 1)
     }
 
