@@ -25,6 +25,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,9 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HTTP2_STREAMS_MAX: u32 = 256;
 /// Bytes of one HTTP/2 stream that wait for its client to take them.
 const HTTP2_SEND_BYTES_MAX: usize = 64 * 1024;
+/// Connections that begin at once. When thousands come together they take turns, and between them those that are in
+/// get theirs.
+const ENTRANCES: usize = 8;
 /// What a client says first that speaks HTTP/2 (RFC 9113, 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -48,6 +52,7 @@ pub struct Protocols {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     router: Router,
+    entrance: Arc<Semaphore>,
     /// Tells connections to end once what is under way is answered.
     stop: CancellationToken,
 }
@@ -68,6 +73,7 @@ impl Protocols {
             http1,
             http2,
             router,
+            entrance: Arc::new(Semaphore::new(ENTRANCES)),
             stop,
         }
     }
@@ -84,17 +90,25 @@ impl Protocols {
             },
             () = self.stop.cancelled() => return None,
         };
+        let turn = Arc::clone(&self.entrance).acquire_owned().await.ok();
+        tokio::task::yield_now().await;
         let http2 = first == HTTP2_PREFACE;
         let socket = Socket::new(socket, first);
         if http2 {
+            drop(turn);
             self.serve_http2(socket).await;
             None
         } else {
-            self.serve_http1(socket).await
+            self.serve_http1(socket, turn).await
         }
     }
 
-    async fn serve_http1<S>(self, socket: Socket<S>) -> Option<LiveConnection<S>>
+    /// `turn` is given back when what has come is dealt with, not when more comes: nobody can hold it.
+    async fn serve_http1<S>(
+        self,
+        socket: Socket<S>,
+        mut turn: Option<OwnedSemaphorePermit>,
+    ) -> Option<LiveConnection<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -123,6 +137,7 @@ impl Protocols {
                 Pin::new(&mut connection).graceful_shutdown();
             }
             let ended = Pin::new(&mut connection).poll(context);
+            turn = None;
             if let Some(live) = seat.take() {
                 return Poll::Ready(Some(live));
             }

@@ -16,6 +16,7 @@ on_every_engine!(
     a_stream_begins_once_all_answers_before_it_were_taken,
     a_stream_ends_with_its_last_chunk_and_its_connection,
     a_stream_over_http_1_0_has_no_chunks,
+    connections_that_begin_and_stall_keep_nobody_out,
     a_client_that_leaves_gives_its_place_up_at_once,
 );
 
@@ -168,6 +169,27 @@ async fn a_stream_over_http_1_0_has_no_chunks(bed: &Bed) {
     let head = head(&mut connection).await;
     assert!(!head.contains("transfer-encoding"), "{head}");
     assert_eq!(ids(&mut events(connection, false)).await, ["v0", "v1"]);
+    node.stop().await;
+}
+
+async fn connections_that_begin_and_stall_keep_nobody_out(bed: &Bed) {
+    let node = bed.node().await;
+    let mut stalled = Vec::new();
+    for begin in [
+        "GET /v1/feeds/user:1",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "P",
+    ] {
+        for _ in 0..50 {
+            let mut connection = raw::connect(node.address).await;
+            connection.write_all(begin.as_bytes()).await.expect("sent");
+            stalled.push(connection);
+        }
+    }
+    for _ in 0..3 {
+        let answer = raw::exchange(node.address, &raw::head("GET", "/healthz", &[])).await;
+        assert_eq!(answer.status, 200);
+    }
     node.stop().await;
 }
 
