@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Connections served at once; further ones wait in the kernel's backlog.
-pub const CONNECTIONS_MAX: usize = 50_000;
+pub const CONNECTIONS_MAX: usize = 100_000;
 /// Connections the kernel holds for us before they are accepted; Linux takes no more than `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
 /// Bytes of one connection that the kernel holds beyond what its client has room for.
