@@ -1,0 +1,115 @@
+"""newsfeed on its embedded engine, by its own benchmark (which checks every entry) and by wrk, the client of its HTTP peer."""
+
+import http.client
+import json
+import time
+
+import parse
+from server import BATCH, FEEDS, LIVE_RATE, PAGE, PAGE_ENTRIES, PAGE_FEEDS, SUBSCRIBERS, TEXT, Server
+
+KIND = "visit"
+# A page costs what lies up to 5 s before the entry that follows it too: little in feeds people write to, all of a feed
+# that was filled in a moment. wrk measures the first, `newsfeed bench pages` the second.
+LOOK_BACK_SECONDS = 6
+
+
+def event(identity, feed):
+    return {"id": identity, "kind": KIND, "feeds": [feed], "data": {"text": TEXT}}
+
+
+def body(events):
+    return json.dumps(events, separators=(",", ":"))
+
+
+class Newsfeed(Server):
+    name = "newsfeed"
+
+    def start(self):
+        data = self.folder / "data"
+        self.begin([self.setting.newsfeed, "serve", "--listen", f"127.0.0.1:{self.port}", "--data", data])
+
+    def measures(self):
+        # One that has only a schedule tells another latency than the closed loops of all others.
+        loops = "--closed-loop" in self.client(self.setting.newsfeed, "bench", "append", "--help")
+        bench = "newsfeed bench" if loops else "newsfeed bench at 60 %"
+        single = body(event("{id}", "user:{feed}"))
+        array = body([event("{id}", "user:{feed}")] * BATCH)
+        yield "memory", "fanout", lambda: self.memory(*self.stream("memory"))
+        for subscribers in (100, SUBSCRIBERS):
+            yield f"live-{subscribers}", "fanout", lambda n=subscribers: self.with_cpu(
+                lambda: self.fanout(n, LIVE_RATE, *self.stream(f"live-{n}"))
+            )
+            yield f"live-{subscribers}", "newsfeed bench", lambda n=subscribers: self.bench_live(n)
+        for writers in (50, 250):
+            yield f"append-{writers}", "wrk", lambda n=writers: self.append_by_wrk(n, single)
+            yield f"append-{writers}", bench, lambda n=writers: self.bench_append(n, 1, loops)
+        yield "append-batch", "wrk", lambda: self.append_by_wrk(50, array, BATCH)
+        yield "append-batch", bench, lambda: self.bench_append(50, BATCH, loops)
+        yield "pages", "wrk", self.pages_by_wrk
+        yield "pages", f"{bench}, new feeds", lambda: self.bench_pages(loops)
+
+    def stream(self, feed):
+        """Where fanout.rs subscribes and appends, and what."""
+        appended = event(f"{feed}-{{n}}", feed)
+        appended["data"] = {"number": "number:{n}", "text": TEXT}
+        return f"/v1/feeds/{feed}/live?after=0", "/v1/events", body(appended)
+
+    def append_by_wrk(self, connections, appended, events=1):
+        result = self.wrk(connections, "POST", "/v1/events", "application/json", body=appended, events=events)
+        self.wrk_rate = result["per_second"]
+        return result
+
+    def pages_by_wrk(self):
+        new = PAGE + 1
+        self.fill("old", PAGE_ENTRIES - new)
+        time.sleep(LOOK_BACK_SECONDS)
+        self.fill("new", new)
+        result = self.wrk(50, "GET", f"/v1/feeds/page:{{feed}}/entries?limit={PAGE}", feeds=PAGE_FEEDS)
+        self.wrk_rate = result["per_second"]
+        return result
+
+    def fill(self, name, entries):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        for feed in range(PAGE_FEEDS):
+            events = [event(f"{name}-{feed}-{entry}", f"page:{feed}") for entry in range(entries)]
+            connection.request("POST", "/v1/events", body(events), {"content-type": "application/json"})
+            answer = connection.getresponse()
+            if answer.status != 200:
+                raise parse.Failure(f"newsfeed answered {answer.status}: {answer.read()[:500]!r}")
+            answer.read()
+        connection.close()
+
+    def bench(self, command, *arguments):
+        file = self.folder / "bench.json"
+        url = f"http://127.0.0.1:{self.port}"
+        self.client(
+            self.setting.newsfeed, "bench", command, "--url", url, "--kind", KIND, "--text", len(TEXT),
+            "--seconds", self.setting.seconds, "--json", file, *arguments,
+        )
+        return json.loads(file.read_text())
+
+    def bench_append(self, connections, batch, loops):
+        options = ["--connections", connections, "--batch", batch, "--feeds", FEEDS]
+        return self.closed_loop(loops, "append", options, "appended", "append")
+
+    def bench_pages(self, loops):
+        options = ["--connections", 50, "--limit", PAGE, "--older", 0, "--feeds", PAGE_FEEDS, "--entries", PAGE_ENTRIES]
+        return self.closed_loop(loops, "pages", options, "pages", "page")
+
+    def closed_loop(self, loops, command, options, count, latency):
+        def run(*pace):
+            return parse.newsfeed_bench(self.bench(command, *options, *pace), count, latency)
+
+        if loops:
+            return run("--closed-loop")
+        # The rate is that of a run above what wrk just reached, the latencies those at 60 % of it.
+        above = run("--rate", 1.3 * self.wrk_rate)
+        below = run("--rate", 0.6 * above["per_second"])
+        return {**below, "per_second": above["per_second"]}
+
+    def bench_live(self, subscribers):
+        run = self.bench(
+            "live", "--subscribers", subscribers, "--hot-subscribers", subscribers, "--feeds", 1,
+            "--rate", LIVE_RATE, "--hot-rate", LIVE_RATE, "--connections", 4,
+        )
+        return parse.newsfeed_bench(run, "delivered", "delivery")

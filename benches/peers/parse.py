@@ -1,0 +1,100 @@
+"""What the measuring tools print, as {"per_second", "p50_ms", "p99_ms"} and, if all the server did was measured, "operations".
+
+What cannot be read is a Failure, never a guess.
+"""
+
+import csv
+import io
+import json
+import re
+
+
+class Failure(Exception):
+    """Ends the comparison; its text says what to do."""
+
+
+def unreadable(tool, text):
+    return Failure(f"the output of {tool} cannot be read; has another version another form?\n{text.strip()[-2000:]}")
+
+
+def wrk(text, events=1):
+    """The JSON that `done` in wrk.lua prints; `events` in a request."""
+    try:
+        run = json.loads(text.strip().splitlines()[-1])
+        requests, elapsed, p50, p99 = (run[key] for key in ("requests", "elapsed_us", "p50_us", "p99_us"))
+        refused, broken = run["refused"], run["broken"]
+        per_second = events * requests / elapsed * 1e6
+    except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise unreadable("wrk", text) from error
+    if refused or broken or not requests:
+        raise Failure(f"wrk: of {requests} requests {refused} were refused, {broken} connections or answers failed")
+    return {"per_second": per_second, "p50_ms": p50 / 1e3, "p99_ms": p99 / 1e3, "operations": events * requests}
+
+
+def redis_benchmark(text):
+    """`redis-benchmark --csv` with one command."""
+    lines = [line for line in text.splitlines() if line.startswith('"')]
+    try:
+        [row] = csv.DictReader(io.StringIO("\n".join(lines)))
+        return {
+            "per_second": float(row["rps"]),
+            "p50_ms": float(row["p50_latency_ms"]),
+            "p99_ms": float(row["p99_latency_ms"]),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable("redis-benchmark", text) from error
+
+
+def pgbench(text, log_lines, rows=1):
+    """The report of pgbench and, for the quantiles, its logs of transactions (the third field is µs); `rows` in one."""
+    tps = re.search(r"^tps = ([0-9.]+) \(without initial connection time\)$", text, re.MULTILINE)
+    done = re.search(r"^number of transactions actually processed: (\d+)$", text, re.MULTILINE)
+    failed = re.search(r"^number of failed transactions: (\d+) ", text, re.MULTILINE)
+    if not tps or not done or not failed:
+        raise unreadable("pgbench", text)
+    if int(failed[1]):
+        raise Failure(f"pgbench: {failed[1]} transactions failed\n{text}")
+    try:
+        took = sorted(int(line.split()[2]) for line in log_lines)
+    except (IndexError, ValueError) as error:
+        raise unreadable("pgbench --log", str(error)) from error
+    if not took:
+        raise unreadable("pgbench --log", "it is empty")
+    return {
+        "per_second": rows * float(tps[1]),
+        "p50_ms": quantile(took, 0.5) / 1e3,
+        "p99_ms": quantile(took, 0.99) / 1e3,
+        "operations": rows * int(done[1]),
+    }
+
+
+def newsfeed_bench(run, count, latency):
+    """`newsfeed bench … --json`: how many of `count` a second, and the quantiles of `latency`."""
+    try:
+        quantiles = run["latency"][latency]
+        if not run["exact"]:
+            raise Failure(f"newsfeed bench {run['command']} found {run['faults_count']} wrong entries")
+        return {
+            "per_second": run["counts"][count] / run["elapsed_seconds"],
+            "p50_ms": quantiles["p50_ms"],
+            "p99_ms": quantiles["p99_ms"],
+        }
+    except (KeyError, TypeError, ZeroDivisionError) as error:
+        raise unreadable("newsfeed bench", json.dumps(run)) from error
+
+
+def fanout(text):
+    try:
+        run = json.loads(text)
+        return {
+            "per_second": run["deliveries"] / run["elapsed_seconds"],
+            "p50_ms": run["p50_ms"],
+            "p99_ms": run["p99_ms"],
+            "operations": run["deliveries"],
+        }
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise unreadable("fanout", text) from error
+
+
+def quantile(ascending, share):
+    return ascending[min(int(len(ascending) * share), len(ascending) - 1)]
