@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 use newsfeed::{
-    client::{bench, demo, replay},
+    client::{self, bench, demo, replay},
     clock::WallTime,
     config::{Config, Opened, StoreConfig},
     server::{self, Node, Settings},
@@ -94,7 +94,8 @@ async fn run(cli: Cli) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("newsfeed: {error}");
-            ExitCode::FAILURE
+            let client = error.downcast_ref::<client::Error>();
+            client.map_or(ExitCode::FAILURE, |error| error.exit_code().into())
         }
     }
 }

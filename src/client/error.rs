@@ -62,4 +62,18 @@ pub enum Error {
     Inexact { count: u64, first: String },
     #[error("stopped by Ctrl-C; there are no results")]
     Interrupted,
+    #[error("stopped by Ctrl-C; the results are of what was done until then")]
+    Stopped,
+}
+
+/// As shells have it for a command that SIGINT ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+impl Error {
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Interrupted | Self::Stopped => EXIT_INTERRUPTED,
+            _ => 1,
+        }
+    }
 }

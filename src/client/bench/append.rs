@@ -10,6 +10,7 @@ use super::{
     pages,
     plan::Plan,
     run::Run,
+    stop::Stop,
     summary::Summary,
     writers::Writers,
 };
@@ -20,6 +21,7 @@ use crate::client::Error;
 #[command(after_help = "Examples:\n  \
     newsfeed bench append --rate 5000 --seconds 30                  5,000 single appends a second\n  \
     newsfeed bench append --rate 100000 --batch 100 --connections 8 arrays of 100\n  \
+    newsfeed bench append --closed-loop --connections 50            as many as 50 clients can get in\n  \
     newsfeed bench append --url http://a:8080 --url http://b:8080   two nodes of one cluster")]
 pub struct AppendArgs {
     #[command(flatten)]
@@ -29,20 +31,25 @@ pub struct AppendArgs {
     /// Events a second
     #[arg(long, value_name = "EVENTS", default_value = "1000", value_parser = parse_rate)]
     rate: f64,
+    /// Each connection sends its next request when it has the last answer, at no rate: how much is possible, and not to
+    /// be compared with the latencies of a rate, for here they count from sending
+    #[arg(long, conflicts_with = "rate")]
+    closed_loop: bool,
     /// Feeds the events are spread over
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     feeds: u32,
 }
 
-pub async fn run(args: AppendArgs) -> Result<(), Error> {
+pub async fn run(args: AppendArgs, stop: Stop) -> Result<(), Error> {
     let AppendArgs {
         common,
         load,
         rate,
+        closed_loop,
         feeds,
     } = args;
     let events = &load.events;
-    let run = Run::new(common)?;
+    let run = Run::new(common, stop)?;
     let dialer = run.dialer(events.connections as usize).await?;
     let plan = Arc::new(Plan::spread(
         &events.kind,
@@ -51,7 +58,11 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
         1,
         None,
     ));
-    let schedule = load.schedule(rate)?;
+    let schedule = if closed_loop {
+        load.closed_loop()
+    } else {
+        load.schedule(rate)?
+    };
     let writers = Writers::new(
         Arc::clone(&dialer),
         Arc::clone(&plan),
@@ -71,12 +82,14 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
     let faults = pages::audit(&dialer, &plan, &channels, &acknowledged, all).await?;
     let mut parameters = load.json();
     parameters["feeds"] = json!(feeds);
-    parameters["rate"] = json!(rate);
+    parameters["rate"] = json!((!closed_loop).then_some(rate));
     parameters["urls"] = json!(run.common.url);
     let mut summary = Summary {
         command: "append",
         run: plan.run().to_owned(),
         parameters,
+        closed_loop,
+        interrupted: run.interrupted(),
         elapsed,
         counts: writers.counts(),
         figures: vec![(

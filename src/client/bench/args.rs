@@ -1,6 +1,6 @@
 //! What the sub-commands have in common.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -19,6 +19,13 @@ pub struct Common {
     /// system; to a loopback address, several of 127.0.0.x]
     #[arg(long, value_name = "ADDRESS")]
     pub source: Vec<IpAddr>,
+    /// HTTP/2 without TLS and without asking first ("prior knowledge"): clients share connections, so that --connections
+    /// is how many requests there are at a time
+    #[arg(long)]
+    http2: bool,
+    /// With --http2, how many clients share a connection; the service takes 256 requests at a time on one
+    #[arg(long, value_name = "CLIENTS", default_value_t = 100, requires = "http2", value_parser = clap::value_parser!(u32).range(1..=256))]
+    streams_per_connection: u32,
     /// A process of the service on this machine whose CPU time and memory are to be told; repeat it for several, also
     /// for those of its database
     #[arg(long, value_name = "PID")]
@@ -29,6 +36,13 @@ pub struct Common {
     /// Write a report to this file: one HTML page with the curves of the latencies
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+}
+
+impl Common {
+    /// `None` for HTTP/1.1.
+    pub fn streams_per_connection(&self) -> Option<u32> {
+        self.http2.then_some(self.streams_per_connection)
+    }
 }
 
 /// Events, whatever their pace.
@@ -59,6 +73,11 @@ pub struct Load {
 }
 
 impl Load {
+    /// Requests that wait for the answers before them.
+    pub fn closed_loop(&self) -> Arc<Schedule> {
+        closed_loop(self.seconds, self.batch)
+    }
+
     /// `rate` events a second.
     pub fn schedule(&self, rate: f64) -> Result<Arc<Schedule>, Error> {
         let pace = Pace::of_events(rate, self.batch, self.seconds);
@@ -77,6 +96,14 @@ impl Load {
             "kind": events.kind, "text": events.text,
         })
     }
+}
+
+/// Requests of `batch` events, as many as have numbers.
+pub fn closed_loop(seconds: u32, batch: u16) -> Arc<Schedule> {
+    Schedule::new(Pace::WhenFree {
+        length: Duration::from_secs(seconds.into()),
+        count_max: u64::from(Number::MAX) / u64::from(batch),
+    })
 }
 
 /// Events of a run have numbers.

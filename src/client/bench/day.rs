@@ -17,6 +17,7 @@ use super::{
     run::Run,
     schedule::{Pace, Schedule},
     session::Session,
+    stop::Stop,
     writers::get,
 };
 use crate::client::{
@@ -51,8 +52,8 @@ pub struct DayArgs {
     events: Events,
 }
 
-pub async fn run(args: DayArgs) -> Result<(), Error> {
-    let run = Run::new(args.common.clone())?;
+pub async fn run(args: DayArgs, stop: Stop) -> Result<(), Error> {
+    let run = Run::new(args.common.clone(), stop)?;
     let DayArgs {
         file,
         seconds,
@@ -117,6 +118,7 @@ pub async fn run(args: DayArgs) -> Result<(), Error> {
     };
     page_schedule.start();
     let reading = pages.run(events.connections, path, check);
+    let reading = run.ends_early(&page_schedule, reading);
     let (mut summary, ()) = tokio::try_join!(opened.measure(&run), reading)?;
 
     summary.counts.extend(pages.counts());

@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     ledger::{Acknowledged, Channel, Faults, Place},
     plan::Plan,
-    reader::Reader,
+    pool::Pool,
+    reader::{LAGGING_RECEIVE_BYTES, Reader},
     recorder::Recorder,
     schedule::Schedule,
     target::Dialer,
@@ -52,7 +53,9 @@ pub struct Follower {
 }
 
 pub struct Fleet {
-    pub dialer: Arc<Dialer>,
+    pub pool: Arc<Pool>,
+    /// Of the readers that lag: what they do not take is no burden to the others.
+    pub lagging: Arc<Pool>,
     pub plan: Arc<Plan>,
     pub schedule: Arc<Schedule>,
     /// Events in an append, which are due together.
@@ -99,7 +102,8 @@ impl Fleet {
         channels: Vec<Arc<Channel>>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            dialer,
+            pool: Pool::new(Arc::clone(&dialer)),
+            lagging: Pool::with_window(dialer, LAGGING_RECEIVE_BYTES),
             plan,
             schedule,
             batch,
@@ -136,8 +140,11 @@ impl Fleet {
     }
 
     /// All drop their connections now.
-    pub fn storm(&self) {
-        self.storm.send_replace(Some(Instant::now()));
+    pub async fn storm(&self) {
+        let tell = || {
+            self.storm.send_replace(Some(Instant::now()));
+        };
+        self.pool.drop_all(tell).await;
     }
 
     /// Those that lagged read again now.

@@ -10,6 +10,7 @@ use super::{
     plan::Plan,
     run::Run,
     session::Session,
+    stop::Stop,
 };
 use crate::client::Error;
 
@@ -79,7 +80,7 @@ pub struct LiveArgs {
     laggards: Laggards,
 }
 
-pub async fn run(args: LiveArgs) -> Result<(), Error> {
+pub async fn run(args: LiveArgs, stop: Stop) -> Result<(), Error> {
     let LiveArgs { readers, laggards } = args;
     let Laggards { stuck, slow } = laggards;
     let mut session = session("live", &readers, Way::Stream)?;
@@ -97,22 +98,22 @@ pub async fn run(args: LiveArgs) -> Result<(), Error> {
         habit,
     };
     session.laggards = habits.enumerate().map(follower).collect();
-    measure(readers.common, session).await
+    measure(readers.common, stop, session).await
 }
 
-pub async fn run_poll(args: ReaderArgs) -> Result<(), Error> {
+pub async fn run_poll(args: ReaderArgs, stop: Stop) -> Result<(), Error> {
     let session = session("poll", &args, Way::LongPoll)?;
-    measure(args.common, session).await
+    measure(args.common, stop, session).await
 }
 
-pub async fn run_storm(args: ReaderArgs) -> Result<(), Error> {
+pub async fn run_storm(args: ReaderArgs, stop: Stop) -> Result<(), Error> {
     let mut session = session("storm", &args, Way::Stream)?;
     session.storm = Some(Duration::from_secs(args.load.seconds.into()) / 2);
-    measure(args.common, session).await
+    measure(args.common, stop, session).await
 }
 
-async fn measure(common: Common, session: Session) -> Result<(), Error> {
-    let run = Run::new(common)?;
+async fn measure(common: Common, stop: Stop, session: Session) -> Result<(), Error> {
+    let run = Run::new(common, stop)?;
     let opened = session.open(&run).await?;
     let summary = opened.measure(&run).await?;
     run.conclude(&summary)

@@ -3,30 +3,39 @@
 //! # Layout
 //! - [`schedule`]: when requests are due, whatever the service does (open loop). [`recorder`]: latencies from then on.
 //! - [`plan`]: what is appended and who hears it. [`ledger`]: what each reader must have got.
-//! - [`target`], [`http`], [`chunked`], [`stream`]: connections, as cheap as they can be.
+//! - [`target`], [`patient`], [`pool`], [`connection`] ([`http1`], [`http2`]), [`http`], [`chunked`]: connections, as cheap as they can
+//!   be. [`stream`], [`source`]: live streams.
 //! - [`writers`], [`fleet`] and its [`reader`]s, [`pages`]: those who append, follow, and read pages.
 //! - [`watch`], [`usage`], [`used`]: what CPU time and memory the processes of the service used, and this one.
 //! - [`session`]: a run with readers. `append`, `live`, `page`, `day`: the sub-commands. [`run`]: what all share.
+//!   [`stop`]: Ctrl-C.
 //! - [`summary`], [`report`], [`chart`]: table, JSON, HTML.
 
 mod append;
 mod args;
 mod chart;
 mod chunked;
+mod connection;
 mod day;
 mod fleet;
 mod http;
+mod http1;
+mod http2;
 mod ledger;
 mod live;
 mod page;
 mod pages;
+mod patient;
 mod plan;
+mod pool;
 mod reader;
 mod recorder;
 mod report;
 mod run;
 mod schedule;
 mod session;
+mod source;
+mod stop;
 mod stream;
 mod summary;
 mod target;
@@ -35,7 +44,12 @@ mod used;
 mod watch;
 mod writers;
 
-use super::{Error, interrupted};
+use std::thread;
+
+use tokio::runtime::Builder;
+
+use self::stop::Stop;
+use super::Error;
 
 /// Measure a running service, and check that it loses, doubles and reorders nothing
 ///
@@ -44,6 +58,9 @@ use super::{Error, interrupted};
 /// throw away. The exit code is 1 if any reader did not get exactly what was appended.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BenchArgs {
+    /// Threads that make the load [default: half as many as there are CPUs, for the service may need the others]
+    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    threads: Option<u16>,
     #[command(subcommand)]
     what: What,
 }
@@ -74,20 +91,37 @@ enum What {
     Day(day::DayArgs),
 }
 
-/// The command; Ctrl-C ends it without results.
+/// The command; a first Ctrl-C ends its load early, a second one ends it without results.
 pub async fn run(args: BenchArgs) -> Result<(), Error> {
-    let measured = async {
-        match args.what {
-            What::Append(args) => append::run(args).await,
-            What::Live(args) => live::run(args).await,
-            What::Poll(args) => live::run_poll(args).await,
-            What::Storm(args) => live::run_storm(args).await,
-            What::Pages(args) => page::run(args).await,
-            What::Day(args) => day::run(args).await,
-        }
+    let stop = Stop::default();
+    let threads = args.threads.map_or_else(half_of_the_cpus, usize::from);
+    let load = Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::Arguments(format!("--threads {threads}: {error}")))?;
+    let measured = load.spawn(measure(args.what, stop.clone()));
+    let result = tokio::select! {
+        result = measured => result.expect("a run does not panic and is not aborted"),
+        () = stop.at_once() => Err(Error::Interrupted),
     };
-    tokio::select! {
-        result = measured => result,
-        () = interrupted() => Err(Error::Interrupted),
+    load.shutdown_background();
+    result
+}
+
+/// Fewer threads wake each other less.
+fn half_of_the_cpus() -> usize {
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    (cpus / 2).max(1)
+}
+
+async fn measure(what: What, stop: Stop) -> Result<(), Error> {
+    match what {
+        What::Append(args) => append::run(args, stop).await,
+        What::Live(args) => live::run(args, stop).await,
+        What::Poll(args) => live::run_poll(args, stop).await,
+        What::Storm(args) => live::run_storm(args, stop).await,
+        What::Pages(args) => page::run(args, stop).await,
+        What::Day(args) => day::run(args, stop).await,
     }
 }

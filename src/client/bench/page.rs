@@ -2,16 +2,16 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rand::RngExt;
 use serde_json::json;
 
 use super::{
-    args::{Common, Events, countable, parse_rate},
+    args::{Common, Events, closed_loop, countable, parse_rate},
     ledger::{Acknowledged, Entry, Fault, Faults, Wrong},
     pages::{Page, PageReaders},
-    plan::Plan,
+    plan::{Owner, Plan, mix},
     run::{Run, with_progress},
     schedule::{Pace, Schedule},
+    stop::Stop,
     summary::Summary,
     target::Dialer,
     writers::{Writers, get},
@@ -32,6 +32,10 @@ pub struct PagesArgs {
     /// Pages a second
     #[arg(long, value_name = "PAGES", default_value = "1000", value_parser = parse_rate)]
     rate: f64,
+    /// Each connection sends its next request when it has the last answer, at no rate: how much is possible, and not to
+    /// be compared with the latencies of a rate, for here they count from sending
+    #[arg(long, conflicts_with = "rate")]
+    closed_loop: bool,
     /// How long to read
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
@@ -51,62 +55,39 @@ pub struct PagesArgs {
     events: Events,
 }
 
-pub async fn run(args: PagesArgs) -> Result<(), Error> {
-    let run = Run::new(args.common.clone())?;
+pub async fn run(args: PagesArgs, stop: Stop) -> Result<(), Error> {
+    let run = Run::new(args.common.clone(), stop)?;
     let events = &args.events;
     countable(u64::from(args.feeds) * u64::from(args.entries))?;
     let dialer = run.dialer(events.connections as usize).await?;
     let text = events.text as usize;
     let plan = Arc::new(Plan::spread(&events.kind, text, args.feeds, 1, None));
-    let acknowledged = Arc::new(fill(&dialer, &plan, args.feeds, args.entries).await?);
+    let acknowledged = fill(&dialer, &plan, args.feeds, args.entries).await?;
 
-    let schedule = Schedule::new(Pace::of_events(args.rate, 1, args.seconds));
-    let readers = PageReaders::new(Arc::clone(&dialer), Arc::clone(&schedule));
-    // What each page asks for: its feed, and how many entries of the feed lie below it.
-    let asked: Arc<Vec<(usize, usize)>> = Arc::new({
-        let mut rng = rand::rng();
-        let mut ask = || {
-            let feed = rng.random_range(0..args.feeds as usize);
-            let length = acknowledged.of(feed).len();
-            let older = rng.random_range(0..100) < args.older;
-            let end = if older {
-                rng.random_range(0..=length)
-            } else {
-                length
-            };
-            (feed, end)
-        };
-        (0..schedule.count()).map(|_| ask()).collect()
-    });
-    let path = {
-        let (asked, plan) = (Arc::clone(&asked), Arc::clone(&plan));
-        let (acknowledged, limit) = (Arc::clone(&acknowledged), args.limit);
-        move |request: u64| {
-            let (feed, end) = asked[request as usize];
-            let name = plan.feed(feed);
-            let path = format!("/v1/feeds/{name}/entries?limit={limit}");
-            match acknowledged.of(feed).get(end) {
-                Some((before, _)) => format!("{path}&before={}", before.as_str()),
-                None => path,
-            }
-        }
+    let schedule = if args.closed_loop {
+        closed_loop(args.seconds, 1)
+    } else {
+        Schedule::new(Pace::of_events(args.rate, 1, args.seconds))
     };
+    let readers = PageReaders::new(Arc::clone(&dialer), Arc::clone(&schedule));
+    let asks = Arc::new(Asks {
+        plan: Arc::clone(&plan),
+        acknowledged,
+        feeds: args.feeds.into(),
+        limit: args.limit.into(),
+        older: args.older.into(),
+    });
     let faults = Arc::new(Mutex::new(Faults::default()));
+    let path = {
+        let asks = Arc::clone(&asks);
+        move |request| asks.path(request)
+    };
     let check = {
-        let (asked, plan) = (Arc::clone(&asked), Arc::clone(&plan));
-        let (acknowledged, limit) = (Arc::clone(&acknowledged), usize::from(args.limit));
         let faults = Arc::clone(&faults);
-        move |request: u64, page: &Page<'_>| {
-            let (feed, end) = asked[request as usize];
-            let wanted = &acknowledged.of(feed)[end.saturating_sub(limit)..end];
-            if let Some((wrong, id)) = difference(page, wanted, &plan) {
+        move |request, page: &Page<'_>| {
+            if let Some(fault) = asks.fault(request, page) {
                 let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
-                faults.add(Fault {
-                    wrong,
-                    feed: plan.feed(feed),
-                    id,
-                    readers: 1,
-                });
+                faults.add(fault);
             }
         }
     };
@@ -120,10 +101,12 @@ pub async fn run(args: PagesArgs) -> Result<(), Error> {
         command: "pages",
         run: plan.run().to_owned(),
         parameters: json!({
-            "rate": args.rate, "seconds": args.seconds, "limit": args.limit, "older": args.older,
+            "rate": (!args.closed_loop).then_some(args.rate), "seconds": args.seconds, "limit": args.limit, "older": args.older,
             "feeds": args.feeds, "entries": args.entries, "connections": events.connections,
             "kind": events.kind, "text": events.text, "urls": run.common.url,
         }),
+        closed_loop: args.closed_loop,
+        interrupted: run.interrupted(),
         elapsed,
         counts: readers.counts(),
         figures: vec![(
@@ -138,6 +121,54 @@ pub async fn run(args: PagesArgs) -> Result<(), Error> {
     };
     summary.measured(&readers.page);
     run.conclude(&summary)
+}
+
+/// What pages are asked for: request `n` of each run for the same.
+struct Asks {
+    plan: Arc<Plan>,
+    acknowledged: Acknowledged,
+    feeds: u64,
+    limit: usize,
+    /// Percent.
+    older: u64,
+}
+
+impl Asks {
+    /// The page's feed, and how many entries of the feed lie below it.
+    fn asked(&self, request: u64) -> (usize, usize) {
+        let random = mix(request);
+        let feed = (random % self.feeds) as usize;
+        let length = self.acknowledged.of(feed).len();
+        let random = mix(random);
+        let end = if random % 100 < self.older {
+            (mix(random) % (length as u64 + 1)) as usize
+        } else {
+            length
+        };
+        (feed, end)
+    }
+
+    fn path(&self, request: u64) -> String {
+        let (feed, end) = self.asked(request);
+        let name = self.plan.feed(feed);
+        let path = format!("/v1/feeds/{name}/entries?limit={}", self.limit);
+        match self.acknowledged.of(feed).get(end) {
+            Some((before, _)) => format!("{path}&before={}", before.as_str()),
+            None => path,
+        }
+    }
+
+    fn fault(&self, request: u64, page: &Page<'_>) -> Option<Fault> {
+        let (feed, end) = self.asked(request);
+        let wanted = &self.acknowledged.of(feed)[end.saturating_sub(self.limit)..end];
+        let (wrong, id) = difference(page, wanted, &self.plan)?;
+        Some(Fault {
+            wrong,
+            feed: self.plan.feed(feed),
+            id,
+            readers: 1,
+        })
+    }
 }
 
 /// Appends as fast as the service takes it; every event must be acknowledged, for the pages to be known.
@@ -180,13 +211,14 @@ fn difference(page: &Page<'_>, wanted: &[Entry], plan: &Plan) -> Option<(Wrong, 
         match wanted.next() {
             None => return Some((Wrong::Unexpected, item.id.to_string())),
             Some((version, number)) => {
-                let id = plan.id(*number);
-                if item.id != id {
-                    return Some((Wrong::Lost, id));
-                }
-                if item.version != version.as_str() {
-                    return Some((Wrong::OtherVersion, id));
-                }
+                let wrong = if plan.owner(&item.id) != Owner::Event(*number) {
+                    Wrong::Lost
+                } else if item.version != version.as_str() {
+                    Wrong::OtherVersion
+                } else {
+                    continue;
+                };
+                return Some((wrong, plan.id(*number)));
             }
         }
     }

@@ -13,9 +13,10 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 
 use super::{
-    http::Connection,
+    connection::Connection,
     ledger::{Acknowledged, Channel, Faults, Place, Version},
     plan::{Number, Owner, Plan},
+    pool::Pool,
     recorder::Recorder,
     schedule::Schedule,
     target::Dialer,
@@ -64,12 +65,13 @@ pub async fn audit(
     events: u64,
 ) -> Result<Faults, Error> {
     let next = Arc::new(AtomicUsize::new(0));
+    let pool = Pool::new(Arc::clone(dialer));
     let mut readers = JoinSet::new();
     for number in 0..AUDIT_CONNECTIONS {
-        let (dialer, plan, next) = (Arc::clone(dialer), Arc::clone(plan), Arc::clone(&next));
+        let (pool, plan, next) = (Arc::clone(&pool), Arc::clone(plan), Arc::clone(&next));
         let channels = channels.to_vec();
         readers.spawn(async move {
-            let mut connection = Connection::new(dialer, number);
+            let mut connection = Connection::new(&pool, number);
             let mut places = Vec::new();
             while let Some(channel) = channels.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let place = read_all(&mut connection, channel, &plan, events).await?;
@@ -119,7 +121,7 @@ async fn read_all(
 
 /// Reads pages on schedule: `path` and `check` say which and what must be on them.
 pub struct PageReaders {
-    pub dialer: Arc<Dialer>,
+    pool: Arc<Pool>,
     pub schedule: Arc<Schedule>,
     /// From when a page was due until it was there.
     pub page: Recorder,
@@ -131,7 +133,7 @@ pub struct PageReaders {
 impl PageReaders {
     pub fn new(dialer: Arc<Dialer>, schedule: Arc<Schedule>) -> Arc<Self> {
         Arc::new(Self {
-            dialer,
+            pool: Pool::new(dialer),
             schedule,
             page: Recorder::new("page"),
             read: AtomicU64::default(),
@@ -164,7 +166,7 @@ impl PageReaders {
         path: &(impl Fn(u64) -> String + Sync),
         check: &(impl Fn(u64, &Page<'_>) + Sync),
     ) -> Result<(), Error> {
-        let mut connection = Connection::new(Arc::clone(&self.dialer), number);
+        let mut connection = Connection::new(&self.pool, number);
         let base_url = connection.base_url().to_owned();
         while let Some((request, due)) = self.schedule.next().await {
             let path = path(request);

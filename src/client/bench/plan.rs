@@ -1,12 +1,17 @@
 //! What is appended and who hears it, decided by numbers alone: event `n` of a run has the same feeds whoever asks, so
 //! nothing has to be kept for an event but what the service says of it.
 
-use std::{collections::HashMap, fmt::Write};
+use std::{
+    collections::HashMap,
+    fmt::{self, Write},
+};
 
 use crate::client::replay::list::Message;
 
 /// All feeds of a run begin with this and the run's name, so that runs do not meet.
 const PREFIX: &str = "bench";
+/// Between two feeds in the body of an event.
+const BETWEEN: &str = "\",\"";
 
 /// An event's number in the run, from 0.
 pub type Number = u32;
@@ -126,18 +131,25 @@ impl Plan {
     }
 
     pub fn feeds_of(&self, number: Number) -> Vec<String> {
+        let feeds = fmt::from_fn(|f| self.write_feeds(number, f)).to_string();
+        feeds.split(BETWEEN).map(str::to_owned).collect()
+    }
+
+    /// With [`BETWEEN`] between two; without a string for each, as it is done for every event of the load.
+    fn write_feeds(&self, number: Number, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let run = &self.run;
         match &self.shape {
             Shape::Spread { .. } => match self.feed_number(number) {
-                Some(feed) => vec![self.feed(feed)],
-                None => vec![self.feed("hot")],
+                Some(feed) => write!(f, "{PREFIX}:{run}:{feed}"),
+                None => write!(f, "{PREFIX}:{run}:hot"),
             },
             Shape::Day { messages, .. } => {
                 let Message { from, to, .. } = messages[number as usize];
                 let (low, high) = (from.min(to), from.max(to));
-                vec![
-                    self.feed(format_args!("user:{to}")),
-                    self.feed(format_args!("chat:{low}-{high}")),
-                ]
+                write!(
+                    f,
+                    "{PREFIX}:{run}:user:{to}{BETWEEN}{PREFIX}:{run}:chat:{low}-{high}"
+                )
             }
         }
     }
@@ -156,7 +168,7 @@ impl Plan {
         (!hot).then(|| (mix(number) % u64::from(*feeds)) as u32)
     }
 
-    pub fn feed(&self, name: impl std::fmt::Display) -> String {
+    pub fn feed(&self, name: impl fmt::Display) -> String {
         format!("{PREFIX}:{}:{name}", self.run)
     }
 
@@ -187,8 +199,8 @@ impl Plan {
             if body.len() > 1 {
                 body.push(',');
             }
-            let feeds = self.feeds_of(number).join("\",\"");
-            self.event(body, format_args!("{number}"), &feeds);
+            let feeds = fmt::from_fn(|f| self.write_feeds(number, f));
+            self.event(body, format_args!("{number}"), feeds);
         }
         if array {
             body.push(']');
@@ -207,7 +219,7 @@ impl Plan {
         body + "]"
     }
 
-    fn event(&self, out: &mut String, name: std::fmt::Arguments<'_>, feeds: &str) {
+    fn event(&self, out: &mut String, name: fmt::Arguments<'_>, feeds: impl fmt::Display) {
         let Self {
             run, kind, text, ..
         } = self;
@@ -220,7 +232,7 @@ impl Plan {
 }
 
 /// SplitMix64: consecutive numbers to even ones.
-fn mix(number: u64) -> u64 {
+pub fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -10,12 +10,14 @@ use rand::RngExt;
 use tokio::time::sleep;
 
 use super::{
+    connection::Connection,
     fleet::{Fleet, Follower, Habit, Way},
-    http::Connection,
     ledger::{Channel, Place, Version},
     pages::{Item, Page},
     plan::Owner,
-    stream::{Frame, READ_BYTES, Stream},
+    pool::Slot,
+    source::READ_BYTES,
+    stream::{Frame, Stream},
     writers::{add, unreachable},
 };
 use crate::client::Error;
@@ -27,7 +29,7 @@ const POLL_WAIT_S: u32 = 30;
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
 /// What the kernel may hold for a reader that lags, so that what it does not read waits at the service. Linux makes
 /// twice as much of it, for its own bookkeeping.
-const LAGGING_RECEIVE_BYTES: u32 = 4 * 1024;
+pub const LAGGING_RECEIVE_BYTES: u32 = 4 * 1024;
 /// For one that reads again.
 const RESUMED_RECEIVE_BYTES: usize = 256 * 1024;
 
@@ -38,6 +40,8 @@ pub struct Reader {
     /// How many there are.
     readers: usize,
     channel: Arc<Channel>,
+    /// The connection it shares, if it does.
+    slot: Option<Arc<Slot>>,
     habit: Habit,
     place: Place,
     /// The last `id:` of the stream.
@@ -47,8 +51,13 @@ pub struct Reader {
 impl Reader {
     pub fn new(fleet: Arc<Fleet>, number: usize, readers: usize, follower: Follower) -> Self {
         let Follower { channel, habit } = follower;
+        let pool = match habit {
+            Habit::Prompt => &fleet.pool,
+            Habit::Slow | Habit::Stuck => &fleet.lagging,
+        };
         Self {
             channel: Arc::clone(&fleet.channels[channel]),
+            slot: pool.slot(number),
             fleet,
             number,
             readers,
@@ -82,7 +91,9 @@ impl Reader {
             let lags = self.lags();
             let mut stream = self.stream(first).await?;
             // The port it leaves cannot be had again at once: the next connection is one that nobody had.
-            self.number += self.readers;
+            if self.slot.is_none() {
+                self.number += self.readers;
+            }
             dropped = loop {
                 let mut whole = false;
                 let more = tokio::select! {
@@ -152,10 +163,7 @@ impl Reader {
         let path = path.trim_end_matches(['?', '&']);
         let position = self.position.as_ref().map(Version::as_str);
         loop {
-            let receive_bytes = self.lags().then_some(LAGGING_RECEIVE_BYTES);
-            let socket = fleet.dialer.connect(self.number, receive_bytes);
-            let node = fleet.dialer.node(self.number);
-            match Stream::open(node, socket, path, position).await {
+            match self.opened(path, position).await {
                 Ok(stream) => {
                     drop(place);
                     return Ok(stream);
@@ -169,6 +177,16 @@ impl Reader {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    async fn opened(&self, path: &str, position: Option<&str>) -> Result<Stream, Error> {
+        if let Some(slot) = &self.slot {
+            return Stream::open_shared(slot, path, position).await;
+        }
+        let receive_bytes = self.lags().then_some(LAGGING_RECEIVE_BYTES);
+        let dialer = &self.fleet.pool.dialer;
+        let socket = dialer.connect(self.number, receive_bytes);
+        Stream::open(dialer.node(self.number), socket, path, position).await
     }
 
     async fn come_back_later(&self) {
@@ -222,7 +240,7 @@ impl Reader {
     /// Asks again and again for what is new.
     async fn poll(&mut self) -> Result<(), Error> {
         let fleet = Arc::clone(&self.fleet);
-        let mut connection = Connection::new(Arc::clone(&fleet.dialer), self.number);
+        let mut connection = Connection::new(&fleet.pool, self.number);
         let base_url = connection.base_url().to_owned();
         let mut door = Some(fleet.door.acquire().await);
         let (mut after, mut wait) = ("0".to_owned(), 0);

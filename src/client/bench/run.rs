@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, sleep};
 
 use super::{
-    args::Common, report, schedule::Schedule, summary::Summary, target::Dialer, used::Used,
-    watch::Watch,
+    args::Common, report, schedule::Schedule, stop::Stop, summary::Summary, target::Dialer,
+    used::Used, watch::Watch,
 };
 use crate::client::{Error, progress::Progress};
 
@@ -16,18 +16,26 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 pub struct Run {
     pub common: Common,
     watch: Arc<Watch>,
+    stop: Stop,
 }
 
 impl Run {
     /// Before any connection is opened.
-    pub fn new(common: Common) -> Result<Self, Error> {
+    pub fn new(common: Common, stop: Stop) -> Result<Self, Error> {
         let watch = Watch::new(&common.pid)?;
-        Ok(Self { common, watch })
+        Ok(Self {
+            common,
+            watch,
+            stop,
+        })
     }
 
-    pub async fn dialer(&self, connections: usize) -> Result<Arc<Dialer>, Error> {
+    /// For so many clients.
+    pub async fn dialer(&self, clients: usize) -> Result<Arc<Dialer>, Error> {
         let Common { url, source, .. } = &self.common;
-        Dialer::new(url, source, connections).await.map(Arc::new)
+        let streams = self.common.streams_per_connection();
+        let dialer = Dialer::new(url, source, clients, streams).await?;
+        Ok(Arc::new(dialer))
     }
 
     /// All readers are there: they should be measured when they are quiet.
@@ -42,12 +50,38 @@ impl Run {
         so_far: impl Fn() -> String,
         work: impl Future<Output = T>,
     ) -> T {
+        self.stop.measuring();
         self.watch.begin();
         schedule.start();
-        let so_far = || (schedule.handed_out(), so_far());
-        let done = with_progress(schedule.count(), so_far, work).await;
+        let (_, length) = schedule.progress();
+        let so_far = || (schedule.progress().0, so_far());
+        let work = self.ends_early(schedule, work);
+        let done = with_progress(length, so_far, work).await;
         self.watch.end();
         done
+    }
+
+    /// Does `work` to its end, which Ctrl-C brings nearer by ending the schedule.
+    pub async fn ends_early<T>(&self, schedule: &Schedule, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = self.stop.requested() => schedule.stop(),
+        }
+        work.await
+    }
+
+    /// False if Ctrl-C came first.
+    pub async fn passes(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = sleep(time) => true,
+            () = self.stop.requested() => false,
+        }
+    }
+
+    pub fn interrupted(&self) -> bool {
+        self.stop.is_requested()
     }
 
     pub fn used(&self) -> Used {
@@ -64,6 +98,7 @@ impl Run {
             write(path, &report::html(summary))?;
         }
         match summary.faults.first.first() {
+            None if summary.interrupted => Err(Error::Stopped),
             None => Ok(()),
             Some(first) => Err(Error::Inexact {
                 count: summary.faults.count,

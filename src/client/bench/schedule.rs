@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -23,6 +23,8 @@ pub enum Pace {
     At(Vec<Duration>),
     /// No request: time passes.
     Idle(Duration),
+    /// Each is due when somebody is free for it: a closed loop, at most `count_max` of them.
+    WhenFree { length: Duration, count_max: u64 },
 }
 
 impl Pace {
@@ -43,6 +45,7 @@ impl Pace {
             Self::Even { count, .. } => *count,
             Self::At(moments) => moments.len() as u64,
             Self::Idle(_) => 0,
+            Self::WhenFree { count_max, .. } => *count_max,
         }
     }
 
@@ -51,16 +54,16 @@ impl Pace {
         match self {
             Self::Even { count, .. } => self.due(*count),
             Self::At(moments) => moments.last().copied().unwrap_or_default(),
-            Self::Idle(length) => *length,
+            Self::Idle(length) | Self::WhenFree { length, .. } => *length,
         }
     }
 
     /// After the start.
-    pub fn due(&self, number: u64) -> Duration {
+    fn due(&self, number: u64) -> Duration {
         match self {
             Self::Even { per_second, .. } => Duration::from_secs_f64(number as f64 / per_second),
             Self::At(moments) => moments[number as usize],
-            Self::Idle(length) => *length,
+            Self::Idle(length) | Self::WhenFree { length, .. } => *length,
         }
     }
 
@@ -80,6 +83,7 @@ pub struct Schedule {
     started: OnceLock<Instant>,
     due: Semaphore,
     next: AtomicU64,
+    stopped: AtomicBool,
 }
 
 impl Schedule {
@@ -89,18 +93,25 @@ impl Schedule {
             started: OnceLock::new(),
             due: Semaphore::new(0),
             next: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
         })
     }
 
     /// The first request is due now.
     pub fn start(self: &Arc<Self>) {
         self.started.get_or_init(Instant::now);
+        if self.is_closed_loop() {
+            return;
+        }
         let schedule = Arc::downgrade(self);
         thread::spawn(move || release(&schedule));
     }
 
     /// The next request and the moment it was due; `None` when there are no more.
     pub async fn next(&self) -> Option<(u64, Instant)> {
+        if self.is_closed_loop() {
+            return self.next_when_free();
+        }
         self.due.acquire().await.ok()?.forget();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if number < self.pace.count() {
@@ -108,6 +119,26 @@ impl Schedule {
         }
         self.due.close();
         None
+    }
+
+    fn next_when_free(&self) -> Option<(u64, Instant)> {
+        let now = Instant::now();
+        let over = now.duration_since(self.start_moment()) >= self.pace.length();
+        if over || self.stopped.load(Ordering::Relaxed) {
+            return None;
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        (number < self.pace.count()).then_some((number, now))
+    }
+
+    /// What is not handed out yet will not be.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.due.close();
+    }
+
+    pub fn is_closed_loop(&self) -> bool {
+        matches!(self.pace, Pace::WhenFree { .. })
     }
 
     pub fn due(&self, number: u64) -> Instant {
@@ -119,9 +150,25 @@ impl Schedule {
         self.started.get().copied().unwrap_or_else(Instant::now)
     }
 
-    /// How long the work took that ends now; what ends early had its time all the same.
+    /// How long the work took that ends now; what ends early had its time all the same, unless it was stopped.
     pub fn elapsed(&self) -> Duration {
-        self.start_moment().elapsed().max(self.pace.length())
+        let elapsed = self.start_moment().elapsed();
+        if self.stopped.load(Ordering::Relaxed) {
+            return elapsed;
+        }
+        elapsed.max(self.pace.length())
+    }
+
+    /// How far it is, and the whole: in requests, or else in milliseconds.
+    pub fn progress(&self) -> (u64, u64) {
+        match self.pace {
+            Pace::Even { count, .. } => (self.handed_out(), count),
+            Pace::At(ref moments) => (self.handed_out(), moments.len() as u64),
+            Pace::Idle(length) | Pace::WhenFree { length, .. } => {
+                let elapsed = self.start_moment().elapsed().min(length);
+                (elapsed.as_millis() as u64, length.as_millis() as u64)
+            }
+        }
     }
 
     /// How many were handed out.
@@ -130,7 +177,11 @@ impl Schedule {
         next.min(self.pace.count())
     }
 
+    /// In a closed loop, so far.
     pub fn count(&self) -> u64 {
+        if self.is_closed_loop() {
+            return self.handed_out();
+        }
         self.pace.count()
     }
 }
@@ -140,6 +191,9 @@ fn release(schedule: &Weak<Schedule>) {
     let mut released = 0;
     while let Some(schedule) = schedule.upgrade() {
         let now = Instant::now();
+        if schedule.due.is_closed() {
+            return;
+        }
         let count = schedule.count();
         let before = released;
         while released < count && schedule.due(released) <= now {
@@ -181,6 +235,41 @@ mod tests {
             (moments.count(), moments.due(1)),
             (2, Duration::from_secs(2))
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_stopped_hands_out_nothing_more() {
+        let length = Duration::from_secs(3_600);
+        for pace in [
+            Pace::of_events(1_000.0, 1, 3_600),
+            Pace::Idle(length),
+            Pace::WhenFree {
+                length,
+                count_max: 1_000,
+            },
+        ] {
+            let schedule = Schedule::new(pace);
+            schedule.start();
+            schedule.stop();
+            assert_eq!(schedule.next().await, None);
+            assert!(schedule.elapsed() < length);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_loop_ends_after_its_time_or_its_count() {
+        let minute = Duration::from_secs(60);
+        for (length, count_max, handed_out) in [(minute, 3, 3), (Duration::ZERO, 3, 0)] {
+            let schedule = Schedule::new(Pace::WhenFree { length, count_max });
+            schedule.start();
+            for number in 0..handed_out {
+                let next = schedule.next().await;
+                assert_eq!(next.map(|(number, _)| number), Some(number));
+                assert_eq!(schedule.count(), number + 1);
+            }
+            assert_eq!(schedule.next().await, None);
+            assert_eq!(schedule.count(), handed_out);
+        }
     }
 
     #[tokio::test]

@@ -2,9 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::Value;
-use tokio::time::sleep;
-
 use super::{
     append::channels,
     fleet::{Fleet, Follower, Habit, Readers, Way},
@@ -17,6 +14,7 @@ use super::{
     writers::{Writers, get},
 };
 use crate::client::Error;
+use serde_json::Value;
 
 pub struct Session {
     pub command: &'static str,
@@ -115,15 +113,20 @@ impl Opened {
         } = self;
         let schedule = &session.schedule;
         let storm = async {
-            if let Some(after) = session.storm {
-                sleep(after).await;
-                fleet.storm();
+            let stormy = match session.storm {
+                Some(after) => run.passes(after).await,
+                None => false,
+            };
+            if stormy {
+                fleet.storm().await;
             }
+            stormy
         };
-        let work = async { tokio::join!(writers.run(session.connections), storm).0 };
+        let work = async { tokio::join!(writers.run(session.connections), storm) };
         let so_far = || format!("{}; {}", writers.so_far(), fleet.so_far());
         let work = run.load(schedule, so_far, work);
-        let sent = readers.watched(work).await??;
+        let (sent, stormed) = readers.watched(work).await?;
+        let sent = sent?;
         let elapsed = schedule.elapsed();
 
         let laggards = session.laggards.len() as u64;
@@ -143,7 +146,7 @@ impl Opened {
             fleet.drained(prompt, session.silence_max).await;
             fleet.resume();
             fleet.caught_up(laggards, session.silence_max).await;
-            if session.storm.is_some() {
+            if stormed {
                 fleet.whole_again(all, session.silence_max).await;
             }
             Ok::<_, Error>(())
@@ -174,6 +177,8 @@ impl Opened {
             command: session.command,
             run: plan.run().to_owned(),
             parameters,
+            closed_loop: false,
+            interrupted: run.interrupted(),
             elapsed,
             counts,
             figures: vec![
@@ -186,7 +191,7 @@ impl Opened {
             per: vec![("append", appended as u64), ("delivery", delivered)],
             readers: all,
         };
-        if session.storm.is_some() {
+        if stormed {
             let whole = fleet.whole.latencies();
             summary.counts.push(("whole_again", whole.all.len()));
             let until_all = whole.all.max() as f64 / 1e6;

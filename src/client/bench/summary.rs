@@ -17,6 +17,10 @@ pub struct Summary {
     pub command: &'static str,
     pub run: String,
     pub parameters: Value,
+    /// Requests waited for the answers before them, and latencies count from when they were sent.
+    pub closed_loop: bool,
+    /// By Ctrl-C, before its time.
+    pub interrupted: bool,
     /// From when the first request was due to the last answer.
     pub elapsed: Duration,
     pub counts: Vec<(&'static str, u64)>,
@@ -69,6 +73,8 @@ impl Summary {
             "command": self.command,
             "run": self.run,
             "parameters": self.parameters,
+            "loop": if self.closed_loop { "closed" } else { "open" },
+            "interrupted": self.interrupted,
             "elapsed_seconds": self.elapsed.as_secs_f64(),
             "counts": counts,
             "figures": figures,
@@ -85,6 +91,16 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { command, run, .. } = self;
         writeln!(f, "bench {command}, run {run}")?;
+        if self.closed_loop {
+            writeln!(
+                f,
+                "  CLOSED LOOP: latencies count from sending; not to be compared with those of a rate"
+            )?;
+        }
+        if self.interrupted {
+            let seconds = self.elapsed.as_secs_f64();
+            writeln!(f, "  INTERRUPTED by Ctrl-C: this is of {seconds:.1} s")?;
+        }
         for (name, count) in &self.counts {
             writeln!(f, "  {:<28} {count:>12}", name.replace('_', " "))?;
         }

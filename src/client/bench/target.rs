@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use hyper::http::uri::Authority;
 use tokio::{
     net::{TcpSocket, TcpStream, lookup_host},
     time::timeout,
@@ -28,6 +29,7 @@ const OTHER_FILES: u64 = 64;
 pub struct Node {
     address: SocketAddr,
     pub host: String,
+    pub authority: Authority,
     /// The path in front of `/v1`.
     pub prefix: String,
     pub base_url: String,
@@ -40,25 +42,31 @@ pub struct Dialer {
     sources: Vec<IpAddr>,
     /// Where in 127.0.0.x this run begins: the run before may have left its ports in waiting.
     first_source: usize,
+    /// How many clients share a connection with HTTP/2; `None` for HTTP/1.1.
+    pub streams_per_connection: Option<u32>,
 }
 
 impl Dialer {
-    /// Fails at once when a node cannot be reached, or when the system will not let us have `connections`.
+    /// Fails at once when a node cannot be reached, or when the system will not let us have connections for so many
+    /// `clients`.
     pub async fn new(
         urls: &[String],
         sources: &[IpAddr],
-        connections: usize,
+        clients: usize,
+        streams_per_connection: Option<u32>,
     ) -> Result<Self, Error> {
         let mut nodes = Vec::new();
         for url in urls {
             Client::new(url)?.probe().await?;
             nodes.push(Node::resolve(url).await?);
         }
+        let connections = clients.div_ceil(streams_per_connection.unwrap_or(1) as usize);
         raise_file_limit(connections as u64 + OTHER_FILES)?;
         Ok(Self {
             nodes,
             sources: sources.to_vec(),
             first_source: rand::random_range(0..SOURCES),
+            streams_per_connection,
         })
     }
 
@@ -128,6 +136,7 @@ impl Node {
             .ok_or_else(|| unreachable("no address".to_owned()))?;
         Ok(Self {
             address,
+            authority: name.parse().map_err(|_| bad())?,
             host: name,
             prefix: parsed.path().trim_end_matches('/').to_owned(),
             base_url: url.to_owned(),
@@ -171,6 +180,7 @@ mod tests {
         let node = |number| Node {
             address: SocketAddr::from(([127, 0, 0, 1], 8080 + number)),
             host: String::new(),
+            authority: Authority::from_static("here"),
             prefix: String::new(),
             base_url: String::new(),
         };
@@ -181,6 +191,7 @@ mod tests {
                 .map(|ip| ip.parse().expect("an address"))
                 .collect(),
             first_source: 248,
+            streams_per_connection: None,
         }
     }
 

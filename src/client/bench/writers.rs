@@ -14,9 +14,10 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 
 use super::{
-    http::Connection,
+    connection::Connection,
     ledger::{Channel, Entry, Version},
-    plan::{Number, Plan},
+    plan::{Number, Owner, Plan},
+    pool::Pool,
     recorder::Recorder,
     schedule::Schedule,
     target::Dialer,
@@ -28,7 +29,7 @@ const CLOSING_EVENTS: usize = 500;
 const CLOSING_MAX: Duration = Duration::from_secs(60);
 
 pub struct Writers {
-    pub dialer: Arc<Dialer>,
+    pool: Arc<Pool>,
     pub plan: Arc<Plan>,
     pub schedule: Arc<Schedule>,
     /// Events in a request.
@@ -67,7 +68,7 @@ impl Writers {
         batch: u16,
     ) -> Arc<Self> {
         Arc::new(Self {
-            dialer,
+            pool: Pool::new(dialer),
             plan,
             schedule,
             batch,
@@ -92,7 +93,7 @@ impl Writers {
     }
 
     async fn work(&self, number: usize) -> Result<Vec<Entry>, Error> {
-        let mut connection = Connection::new(Arc::clone(&self.dialer), number);
+        let mut connection = Connection::new(&self.pool, number);
         let base_url = connection.base_url().to_owned();
         let mut body = String::new();
         let mut entries = Vec::new();
@@ -102,7 +103,9 @@ impl Writers {
             self.plan
                 .body(first..first + Number::from(self.batch), &mut body);
             let schedule = &self.schedule;
-            self.start_lag.record(schedule, due, Instant::now());
+            if !schedule.is_closed_loop() {
+                self.start_lag.record(schedule, due, Instant::now());
+            }
             let Ok(answer) = connection.post(PATH, body.as_bytes()).await else {
                 add(&self.counts.unanswered, batch);
                 continue;
@@ -125,11 +128,13 @@ impl Writers {
                     cause,
                 });
             }
+            let before = entries.len();
             for (event, outcome) in (first..).zip(outcomes) {
                 if let Some(version) = self.acknowledged(event, outcome, &base_url)? {
                     entries.push((version, event));
                 }
             }
+            add(&self.counts.appended, (entries.len() - before) as u64);
         }
         Ok(entries)
     }
@@ -141,7 +146,6 @@ impl Writers {
         outcome: Outcome<'_>,
         base_url: &str,
     ) -> Result<Option<Version>, Error> {
-        let id = self.plan.id(event);
         match (outcome.error, outcome.version) {
             (Some(error), _)
                 if matches!(error.code.as_str(), "store_unavailable" | "shutting_down") =>
@@ -149,17 +153,16 @@ impl Writers {
                 add(&self.counts.refused, 1);
                 Ok(None)
             }
-            (Some(error), _) => Err(error.of(id)),
+            (Some(error), _) => Err(error.of(self.plan.id(event))),
             (None, version) => {
                 let version = version.as_deref().and_then(Version::parse);
                 match version {
-                    Some(version) if outcome.id == id => {
-                        add(&self.counts.appended, 1);
+                    Some(version) if self.plan.owner(&outcome.id) == Owner::Event(event) => {
                         Ok(Some(version))
                     }
                     _ => Err(Error::NotNewsfeed {
                         url: base_url.to_owned(),
-                        cause: format!("no version for {id}"),
+                        cause: format!("no version for {}", self.plan.id(event)),
                     }),
                 }
             }
@@ -168,7 +171,7 @@ impl Writers {
 
     /// Appends each channel's last event.
     pub async fn close(&self, channels: &[Arc<Channel>]) -> Result<(), Error> {
-        let mut connection = Connection::new(Arc::clone(&self.dialer), 0);
+        let mut connection = Connection::new(&self.pool, 0);
         let base_url = connection.base_url().to_owned();
         for some in channels.chunks(CLOSING_EVENTS) {
             let feeds: Vec<(usize, String)> = some

@@ -1,6 +1,9 @@
 //! `newsfeed bench`: what it counts, what it writes, and what it must not overlook.
 
+mod closed_loop;
 mod fake;
+mod http2;
+mod interrupt;
 mod lagging;
 mod usage;
 
@@ -299,6 +302,16 @@ async fn what_cannot_be_measured_is_told_with_what_to_do() {
     for args in [
         &["bench", "append", "--rate", "0"][..],
         &["bench", "append", "--batch", "1001"],
+        &["bench", "append", "--closed-loop", "--rate", "5"],
+        &["bench", "pages", "--closed-loop", "--rate", "5"],
+        &["bench", "live", "--streams-per-connection", "5"],
+        &[
+            "bench",
+            "live",
+            "--http2",
+            "--streams-per-connection",
+            "257",
+        ],
         &["bench", "live", "--source", "here"],
         &["bench"],
     ] {

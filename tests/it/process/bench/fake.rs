@@ -1,6 +1,13 @@
 //! A service that appends as it should and shows its feeds as it should not.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use axum::{
     Json, Router,
@@ -9,6 +16,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::ListenerExt,
 };
 use futures_util::stream;
 use serde_json::{Value, json};
@@ -25,6 +33,8 @@ pub enum Fault {
     Disorders,
     /// Every other append is refused.
     Refuses,
+    /// Appends are never answered.
+    Hangs,
     /// A stream ends when it has had three entries; it can be resumed.
     HangsUp,
 }
@@ -41,6 +51,11 @@ type Fake = Arc<(Fault, watch::Sender<Store>)>;
 
 /// Its base URL; it runs as long as the test.
 pub async fn start(fault: Fault) -> String {
+    start_counting(fault).await.0
+}
+
+/// Its base URL, and how many connections it was asked for.
+pub async fn start_counting(fault: Fault) -> (String, Arc<AtomicUsize>) {
     let fake: Fake = Arc::new((fault, watch::Sender::new(Store::default())));
     let router = Router::new()
         .route("/readyz", get(async || "{}"))
@@ -50,8 +65,13 @@ pub async fn start(fault: Fault) -> String {
         .with_state(fake);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&connections);
+    let listener = listener.tap_io(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
     tokio::spawn(async move { axum::serve(listener, router).await });
-    format!("http://{address}")
+    (format!("http://{address}"), connections)
 }
 
 /// The shown entries; those of a longer feed begin with those of a shorter one.
@@ -68,6 +88,9 @@ fn shown(fault: Fault, store: &Store, feed: &str) -> Vec<(String, String)> {
 }
 
 async fn append(State(fake): State<Fake>, Json(body): Json<Value>) -> Response {
+    if fake.0 == Fault::Hangs {
+        std::future::pending::<()>().await;
+    }
     let mut answer = None;
     fake.1.send_modify(|store| {
         store.requests += 1;

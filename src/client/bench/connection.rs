@@ -1,0 +1,86 @@
+//! What asks one thing after the other: on a connection of its own or, with HTTP/2, on one that it shares.
+
+use std::{io, sync::Arc, time::Duration};
+
+use super::{http::Answer, http1::Http1, http2::Http2, patient::Patient, pool::Pool};
+
+/// Longer than any long poll.
+const ANSWER_MAX: Duration = Duration::from_secs(120);
+
+pub struct Connection {
+    pool: Arc<Pool>,
+    number: usize,
+    line: Line,
+    patient: Patient,
+}
+
+enum Line {
+    Own(Http1),
+    Shared(Http2),
+}
+
+impl Connection {
+    /// Opened at its first call, and again after a failure.
+    pub fn new(pool: &Arc<Pool>, number: usize) -> Self {
+        let line = match pool.slot(number) {
+            None => Line::Own(Http1::new(Arc::clone(&pool.dialer), number)),
+            Some(slot) => Line::Shared(Http2::new(slot)),
+        };
+        Self {
+            pool: Arc::clone(pool),
+            number,
+            line,
+            patient: Patient::new(ANSWER_MAX),
+        }
+    }
+
+    pub fn base_url(&self) -> &str {
+        &self.pool.node(self.number).base_url
+    }
+
+    pub async fn get(&mut self, path: &str) -> io::Result<Answer<'_>> {
+        self.call("GET", path, b"").await
+    }
+
+    pub async fn post(&mut self, path: &str, json: &[u8]) -> io::Result<Answer<'_>> {
+        self.call("POST", path, json).await
+    }
+
+    /// Every call of the benchmark may be sent again (ids make appends so), and one is: the service may have closed a
+    /// connection that was idle.
+    async fn call(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer<'_>> {
+        let kept = self.line.is_open();
+        let call = self.line.call(method, path, body);
+        let mut called = self.patient.wait(call).await;
+        if kept
+            && called
+                .as_ref()
+                .is_err_and(|error| error.kind() != io::ErrorKind::TimedOut)
+        {
+            let call = self.line.call(method, path, body);
+            called = self.patient.wait(call).await;
+        }
+        let status = called?;
+        let body = match &self.line {
+            Line::Own(line) => line.body(),
+            Line::Shared(line) => line.body(),
+        };
+        Ok(Answer { status, body })
+    }
+}
+
+impl Line {
+    fn is_open(&self) -> bool {
+        match self {
+            Self::Own(line) => line.is_open(),
+            Self::Shared(line) => line.is_open(),
+        }
+    }
+
+    async fn call(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<u16> {
+        match self {
+            Self::Own(line) => line.call(method, path, body).await,
+            Self::Shared(line) => line.call(method, path, body).await,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! A limit on how long something may take, for what is done thousands of times a second: one timer is used again and
+//! again, and set anew only when it goes off, which is seldom.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep};
+
+pub struct Patient {
+    limit: Duration,
+    /// Goes off at the end of the current work's time or before.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    pub fn new(limit: Duration) -> Self {
+        let timer = None;
+        Self { limit, timer }
+    }
+
+    /// Does `work`, unless it takes longer than the limit.
+    pub async fn wait<T>(&mut self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        let until = Instant::now() + self.limit;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep(self.limit)));
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(done);
+            }
+            while timer.as_mut().poll(context).is_ready() {
+                if until <= Instant::now() {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                timer.as_mut().reset(until);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_work_has_all_of_the_time() {
+        let mut patient = Patient::new(Duration::from_secs(10));
+        let began = Instant::now();
+        let work = |seconds| async move {
+            sleep(Duration::from_secs(seconds)).await;
+            Ok(seconds)
+        };
+        for seconds in [1, 9, 9] {
+            let done = patient.wait(work(seconds)).await;
+            assert_eq!(done.expect("in time"), seconds);
+        }
+        let late = patient.wait(work(3_600)).await.expect_err("too late");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed(), Duration::from_secs(19 + 10));
+        assert_eq!(patient.wait(work(9)).await.expect("in time"), 9);
+    }
+}

@@ -1,0 +1,191 @@
+//! Where the bytes of a stream come from: a socket of its own or, with HTTP/2, a connection that it shares.
+
+use std::io;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use hyper::http::Request;
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+use super::{
+    chunked::Chunked,
+    http,
+    http2::{exchange, uri},
+    pool::Slot,
+    stream::Stream,
+    target::Node,
+};
+use crate::client::{Error, wire::problem};
+
+/// On the stack while bytes are there to be read; enough for a burst.
+pub const READ_BYTES: usize = 16 * 1024;
+/// Of the heads and problems that we look at.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+pub enum Source {
+    Own {
+        socket: TcpStream,
+        /// `None`: the body is everything up to the end of the connection.
+        chunked: Option<Chunked>,
+    },
+    Shared {
+        body: RecvStream,
+        /// Received and not taken yet.
+        rest: Bytes,
+    },
+}
+
+impl Stream {
+    /// Over the connection to `node` that `socket` will be.
+    pub async fn open(
+        node: &Node,
+        socket: impl Future<Output = io::Result<TcpStream>>,
+        path: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<Self, Error> {
+        let unreachable = |error: io::Error| unreachable(node, &error);
+        let mut request = format!(
+            "GET {}{path} HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n",
+            node.prefix, node.host
+        );
+        if let Some(id) = last_event_id {
+            request.push_str(&format!("last-event-id: {id}\r\n"));
+        }
+        request.push_str("\r\n");
+
+        let mut socket = socket.await.map_err(unreachable)?;
+        let sent = socket.write_all(request.as_bytes()).await;
+        sent.map_err(unreachable)?;
+        let mut received = Vec::new();
+        let head = loop {
+            read(&socket, &mut received).await.map_err(unreachable)?;
+            match http::head(&received).map_err(unreachable)? {
+                Some(head) => break head,
+                None if received.len() > HEAD_BYTES_MAX => {
+                    let endless = io::Error::other("an endless head");
+                    return Err(unreachable(endless));
+                }
+                None => {}
+            }
+        };
+        if head.status != 200 {
+            // A problem is small: what came with the head, or is all that follows it.
+            if received.len() == head.bytes {
+                let _ = read(&socket, &mut received).await;
+            }
+            let call = format!("GET {path}");
+            let body = &received[head.bytes..];
+            return Err(problem(head.status, body, call, &node.base_url));
+        }
+        let mut chunked = head.chunked.then(Chunked::default);
+        let mut pending = Vec::new();
+        decode(&mut chunked, &received[head.bytes..], &mut pending).map_err(unreachable)?;
+        Ok(Self::new(Source::Own { socket, chunked }, pending))
+    }
+
+    pub async fn open_shared(
+        slot: &Slot,
+        path: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<Self, Error> {
+        let node = slot.node();
+        let asked = async {
+            let mut request = Request::get(uri(node, path)?).header("accept", "text/event-stream");
+            if let Some(id) = last_event_id {
+                request = request.header("last-event-id", id);
+            }
+            let request = request.body(()).map_err(io::Error::other)?;
+            let mut sender = slot.sender().await?;
+            exchange(&mut sender, request, Bytes::new()).await
+        };
+        let answer = asked.await.map_err(|error| unreachable(node, &error))?;
+        let status = answer.status().as_u16();
+        let mut body = answer.into_body();
+        if status != 200 {
+            let told = body.data().await.and_then(Result::ok).unwrap_or_default();
+            return Err(problem(
+                status,
+                &told,
+                format!("GET {path}"),
+                &node.base_url,
+            ));
+        }
+        let rest = Bytes::new();
+        Ok(Self::new(Source::Shared { body, rest }, Vec::new()))
+    }
+}
+
+impl Source {
+    /// Waits for bytes and appends at most `bytes_max` to `into`; `false` at the end.
+    pub async fn receive(&mut self, bytes_max: usize, into: &mut Vec<u8>) -> io::Result<bool> {
+        match self {
+            Self::Own { socket, chunked } => loop {
+                socket.readable().await?;
+                match receive_now(socket, chunked, bytes_max, into) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    received => return received,
+                }
+            },
+            Self::Shared { body, rest } => {
+                if rest.is_empty() {
+                    match body.data().await {
+                        None => return Ok(false),
+                        Some(data) => *rest = data.map_err(io::Error::other)?,
+                    }
+                }
+                let taken = rest.split_to(rest.len().min(bytes_max));
+                into.extend_from_slice(&taken);
+                let released = body.flow_control().release_capacity(taken.len());
+                released.map_err(io::Error::other)?;
+                Ok(true)
+            }
+        }
+    }
+
+    pub fn receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        match self {
+            Self::Own { socket, .. } => Ok(set_socket_recv_buffer_size(socket, bytes)?),
+            Self::Shared { .. } => Ok(()),
+        }
+    }
+}
+
+fn receive_now(
+    socket: &TcpStream,
+    chunked: &mut Option<Chunked>,
+    bytes_max: usize,
+    into: &mut Vec<u8>,
+) -> io::Result<bool> {
+    let mut bytes = [0; READ_BYTES];
+    let length = socket.try_read(&mut bytes[..bytes_max])?;
+    decode(chunked, &bytes[..length], into)?;
+    Ok(length > 0 && chunked.as_ref().is_none_or(|chunked| !chunked.ended()))
+}
+
+fn decode(chunked: &mut Option<Chunked>, bytes: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
+    match chunked {
+        Some(chunked) => chunked.decode(bytes, into),
+        None => {
+            into.extend_from_slice(bytes);
+            Ok(())
+        }
+    }
+}
+
+fn unreachable(node: &Node, error: &io::Error) -> Error {
+    super::writers::unreachable(&node.base_url, error)
+}
+
+async fn read(socket: &TcpStream, into: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        socket.readable().await?;
+        into.reserve(1024);
+        match socket.try_read_buf(into) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Ctrl-C: once for the results so far, twice for an end at once.
+
+use std::{fs, path::Path, process::Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr},
+    time::timeout,
+};
+
+use super::{
+    super::{PATIENCE, Process, newsfeed},
+    fake,
+    fake::Fault,
+};
+
+/// A run that would take an hour.
+struct Bench {
+    child: Child,
+    stderr: Lines<BufReader<ChildStderr>>,
+}
+
+impl Bench {
+    fn start(what: &str, url: &str, json: &Path) -> Self {
+        let json = json.to_str().expect("UTF-8");
+        let mut args = vec!["bench"];
+        args.extend(what.split(' '));
+        args.extend(["--url", url, "--json", json, "--seconds", "3600"]);
+        let mut child = newsfeed(&args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stderr = BufReader::new(child.stderr.take().expect("piped")).lines();
+        Self { child, stderr }
+    }
+
+    async fn says(&mut self, what: &str) {
+        loop {
+            let line = timeout(PATIENCE, self.stderr.next_line()).await;
+            let line = line.expect("it goes on").expect("text");
+            if line.expect("it goes on").contains(what) {
+                return;
+            }
+        }
+    }
+
+    fn interrupt(&self) {
+        let id = self.child.id().expect("it runs");
+        let pid = Pid::from_raw(id.cast_signed()).expect("not 0");
+        kill_process(pid, Signal::INT).expect("signalled");
+    }
+
+    /// Its exit code and what it says on stdout.
+    async fn ended(self) -> (Option<i32>, String) {
+        let output = timeout(PATIENCE, self.child.wait_with_output()).await;
+        let output = output.expect("it ends").expect("it ran");
+        let stdout = String::from_utf8(output.stdout).expect("text");
+        (output.status.code(), stdout)
+    }
+}
+
+#[tokio::test]
+async fn what_was_measured_before_ctrl_c_is_audited_and_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let service = Process::start(&folder.path().join("store")).await;
+    let json = folder.path().join("bench.json");
+    for what in [
+        "append --rate 100 --feeds 3",
+        "append --closed-loop --feeds 3 --connections 2",
+        "live --rate 100 --subscribers 6 --feeds 3 --stuck 2",
+        "storm --rate 100 --subscribers 6 --feeds 3",
+    ] {
+        let mut bench = Bench::start(what, &service.api.url(""), &json);
+        bench.says("appended").await;
+        bench.interrupt();
+        let (code, stdout) = bench.ended().await;
+        assert_eq!(code, Some(130), "{what}: {stdout}");
+        assert!(
+            stdout.contains("INTERRUPTED") && stdout.contains("p99"),
+            "{stdout}"
+        );
+        let text = fs::read_to_string(&json).expect("results");
+        fs::remove_file(&json).expect("removed");
+        let json: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(json["interrupted"], true);
+        assert_eq!(json["exact"], true, "{json}");
+        let counts = &json["counts"];
+        let appended = counts["appended"].as_u64().expect("a count");
+        assert!(appended > 0, "{json}");
+        if what.contains("append") {
+            assert_eq!(counts["events_due"], appended, "what was sent was answered");
+        } else {
+            assert_eq!(counts["delivered"], counts["deliveries_expected"], "{json}");
+        }
+        assert!(json["elapsed_seconds"].as_f64() < Some(3_600.0));
+    }
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_fault_before_ctrl_c_fails_the_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("bench.json");
+    let url = fake::start(Fault::Loses).await;
+    let mut bench = Bench::start("append --rate 20 --feeds 1", &url, &json);
+    bench.says("appended").await;
+    bench.interrupt();
+    assert_eq!(bench.ended().await.0, Some(1));
+    assert!(
+        fs::read_to_string(&json)
+            .expect("results")
+            .contains("\"lost\"")
+    );
+}
+
+#[tokio::test]
+async fn the_second_ctrl_c_ends_at_once_and_so_does_one_before_the_load() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("bench.json");
+    let url = fake::start(Fault::Hangs).await;
+    for (what, sign, times) in [
+        ("append --rate 100", "appended", 2),
+        ("pages --feeds 1", "filling", 1),
+    ] {
+        let mut bench = Bench::start(what, &url, &json);
+        bench.says(sign).await;
+        bench.interrupt();
+        if times == 2 {
+            bench.says("Ctrl-C again").await;
+            bench.interrupt();
+        }
+        let (code, stdout) = bench.ended().await;
+        assert_eq!((code, &*stdout), (Some(130), ""), "{what}");
+        assert!(!json.exists(), "{what}");
+    }
+}
