@@ -9,7 +9,10 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -57,6 +60,9 @@ struct Args {
         default_value = "1x1,10x1,50x1,250x1,4x100,4x500"
     )]
     loads: Vec<Load>,
+    /// Kind of the events. A `message` stands in two feeds and counts as unread there, any other kind is an entry in one.
+    #[arg(long, default_value = "message")]
+    kind: String,
     /// Cargo passes it.
     #[arg(long, hide = true)]
     bench: bool,
@@ -71,9 +77,10 @@ async fn main() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let server = Server::start(folder.path(), args.cluster_file.as_deref())?;
     println!(
-        "{:>8} {:>7} {:>5} {:>12} {:>9} {:>9}",
-        "clients", "events", "", "events/s", "p50 ms", "p99 ms"
+        "{:>8} {:>7} {:>5} {:>12} {:>9} {:>9} {:>13}",
+        "clients", "events", "", "events/s", "p50 ms", "p99 ms", "CPU µs/event"
     );
+    let kind: Arc<str> = args.kind.into();
     #[cfg(feature = "fdb")]
     let _network = args
         .cluster_file
@@ -83,13 +90,16 @@ async fn main() -> Result<(), Failure> {
     let pause = Duration::from_secs(args.pause);
     for Load { clients, events } in args.loads {
         tokio::time::sleep(pause).await;
-        let node = measure(time, clients, events, |_| Http::connect(&server.address)).await?;
-        node.print(clients, events, "node");
+        let used = server.cpu()?;
+        let connect = |_| Http::connect(&server.address);
+        let node = measure(time, clients, events, &kind, connect).await?;
+        let used = server.cpu()? - used;
+        node.print(clients, events, "node", Some(used));
         #[cfg(feature = "fdb")]
         if let Some(file) = &args.cluster_file {
             tokio::time::sleep(pause).await;
-            let raw = measure(time, clients, events, |_| raw::Raw::open(file)).await?;
-            raw.print(clients, events, "raw");
+            let raw = measure(time, clients, events, &kind, |_| raw::Raw::open(file)).await?;
+            raw.print(clients, events, "raw", None);
             println!(
                 "{:>8} {:>7} {:>5} {:>12.2}",
                 "",
@@ -104,14 +114,19 @@ async fn main() -> Result<(), Failure> {
 
 struct Measured {
     rate: f64,
+    sent: usize,
     latency: Histogram<u64>,
 }
 
 impl Measured {
-    fn print(&self, clients: usize, events: usize, what: &str) {
+    /// `used` is the processor time the service took, user and system.
+    fn print(&self, clients: usize, events: usize, what: &str, used: Option<Duration>) {
         let ms = |quantile| self.latency.value_at_quantile(quantile) as f64 / 1000.0;
+        let used = used.map_or(String::new(), |used| {
+            format!("{:.1}", used.as_secs_f64() * 1e6 / self.sent as f64)
+        });
         println!(
-            "{clients:>8} {events:>7} {what:>5} {:>12.0} {:>9.2} {:>9.2}",
+            "{clients:>8} {events:>7} {what:>5} {:>12.0} {:>9.2} {:>9.2} {used:>13}",
             self.rate,
             ms(0.5),
             ms(0.99)
@@ -128,17 +143,19 @@ async fn measure<C: Client, F: Future<Output = Result<C, Failure>>>(
     time: Duration,
     clients: usize,
     events: usize,
+    kind: &Arc<str>,
     connect: impl Fn(usize) -> F,
 ) -> Result<Measured, Failure> {
     let mut tasks = JoinSet::new();
     let begin = Instant::now();
     for number in 0..clients {
         let mut client = connect(number).await?;
+        let kind = Arc::clone(kind);
         tasks.spawn(async move {
             let mut latency = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
             let mut sent = 0;
             while begin.elapsed() < time {
-                let samples: Vec<Sample> = (0..events).map(|_| Sample::next()).collect();
+                let samples: Vec<Sample> = (0..events).map(|_| Sample::next(&kind)).collect();
                 let asked = Instant::now();
                 client.append(&samples).await?;
                 latency.record(asked.elapsed().as_micros() as u64)?;
@@ -156,6 +173,7 @@ async fn measure<C: Client, F: Future<Output = Result<C, Failure>>>(
     }
     Ok(Measured {
         rate: sent as f64 / begin.elapsed().as_secs_f64(),
+        sent,
         latency,
     })
 }
@@ -163,25 +181,35 @@ async fn measure<C: Client, F: Future<Output = Result<C, Failure>>>(
 /// A message between two of a thousand users.
 struct Sample {
     id: String,
+    kind: Arc<str>,
     from: u64,
     to: u64,
 }
 
 impl Sample {
-    fn next() -> Self {
+    fn next(kind: &Arc<str>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let id = format!("bench-{}-{number}", std::process::id());
         Self {
             id,
+            kind: Arc::clone(kind),
             from: number.wrapping_mul(7919) % 1000,
             to: number.wrapping_mul(104_729) % 1000,
         }
     }
 
-    fn feeds(&self) -> [String; 2] {
+    fn is_message(&self) -> bool {
+        *self.kind == *"message"
+    }
+
+    fn feeds(&self) -> Vec<String> {
         let (low, high) = (self.from.min(self.to), self.from.max(self.to));
-        [format!("user:{}", self.to), format!("chat:{low}-{high}")]
+        let mut feeds = vec![format!("user:{}", self.to)];
+        if self.is_message() {
+            feeds.push(format!("chat:{low}-{high}"));
+        }
+        feeds
     }
 
     fn data(&self) -> String {
@@ -192,10 +220,11 @@ impl Sample {
     }
 
     fn json(&self) -> String {
-        let [user, chat] = self.feeds();
         format!(
-            r#"{{"id":"{}","kind":"message","feeds":["{user}","{chat}"],"actor":"user:{}","data":{}}}"#,
+            r#"{{"id":"{}","kind":"{}","feeds":{:?},"actor":"user:{}","data":{}}}"#,
             self.id,
+            self.kind,
+            self.feeds(),
             self.from,
             self.data()
         )
@@ -307,6 +336,18 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Processor time so far, user and system.
+    fn cpu(&self) -> Result<Duration, Failure> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        // Behind the name, which may hold anything: fields 14 and 15, in ticks of 10 ms.
+        let fields = stat.rsplit(')').next().ok_or("no stat")?;
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks = ticks.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(10 * ticks))
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -360,8 +401,11 @@ mod raw {
             .collect::<Result<_, _>>()?;
         let draft = Draft {
             id: sample.id.parse()?,
-            kind: "message".parse()?,
-            delivery: Delivery::Notify,
+            kind: sample.kind.parse()?,
+            delivery: match sample.is_message() {
+                true => Delivery::Notify,
+                false => Delivery::Feed,
+            },
             feeds,
             actor: Some(format!("user:{}", sample.from).parse()?),
             data: Data::from_raw(&data)?,

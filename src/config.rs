@@ -1,10 +1,11 @@
 //! The configuration of `newsfeed serve`: flags, or the environment.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 
 use crate::{
+    append,
     clock::WallTime,
     http::Deliveries,
     store::{self, Store, embedded::Embedded, keys::Keys},
@@ -161,6 +162,18 @@ pub struct Config {
     #[arg(long, env = "NEWSFEED_TAIL_GAP_MS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=1_000))]
     pub tail_gap_ms: u64,
 
+    /// Time a batch of appends waits for more events once it could begin, in µs.
+    #[arg(long, env = "NEWSFEED_APPEND_LINGER_US", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000))]
+    pub append_linger_us: u64,
+
+    /// Batches of appends on their way to the store at once.
+    #[arg(long, env = "NEWSFEED_APPEND_BATCHES", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub append_batches: u8,
+
+    /// Appends are answered 503 while the oldest one in the queue has waited for so many ms.
+    #[arg(long, env = "NEWSFEED_APPEND_QUEUE_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=20_000))]
+    pub append_queue_ms: u64,
+
     /// Sets this node's wall clock off by so many seconds, to try out clocks that are wrong.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, hide = true)]
     pub wall_offset_s: i64,
@@ -169,6 +182,14 @@ pub struct Config {
 impl Config {
     pub fn wall(&self) -> WallTime {
         WallTime::system(self.wall_offset_s.saturating_mul(1_000_000))
+    }
+
+    pub fn appends(&self) -> append::Tuning {
+        append::Tuning {
+            linger: Duration::from_micros(self.append_linger_us),
+            batches_in_flight: self.append_batches.into(),
+            queue_time_max: Duration::from_millis(self.append_queue_ms),
+        }
     }
 
     pub fn deliveries(&self) -> Deliveries {

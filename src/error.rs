@@ -20,6 +20,8 @@ pub enum Error {
     VersionAhead { asked: Version, current: Version },
     #[error("the append queue is full")]
     Busy,
+    #[error("the append queue is late")]
+    Late,
     #[error("too many streams and long polls")]
     TooManyStreams,
     #[error("the service is shutting down")]

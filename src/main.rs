@@ -108,6 +108,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     // Kept to the end: with FoundationDB it holds the client library's thread.
     let opened = config.store.open(config.wall()).await?;
     let settings = Settings {
+        appends: config.appends(),
         deliveries: config.deliveries(),
         wall: config.wall(),
         tail_gap: Duration::from_millis(config.tail_gap_ms),

@@ -10,7 +10,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    append::Appender,
+    append::{self, Appender},
     clock::{AtClock, WallTime},
     feed::Feeds,
     http::{self, App, Deliveries, Protocols},
@@ -35,6 +35,7 @@ pub struct Settings {
     pub wall: WallTime,
     /// Rounds of live delivery begin no closer than this.
     pub tail_gap: Duration,
+    pub appends: append::Tuning,
 }
 
 /// A running node, apart from its listener.
@@ -50,8 +51,12 @@ impl Node {
         let clock = AtClock::new(settings.wall)
             .map_err(|error| store::Error::Open(format!("the clock fails: {error}")))?;
         let clock = Arc::new(clock);
-        let (appender, batcher) =
-            Appender::start(Arc::clone(&store), keys.clone(), Arc::clone(&clock));
+        let (appender, batcher) = Appender::start(
+            Arc::clone(&store),
+            keys.clone(),
+            Arc::clone(&clock),
+            settings.appends,
+        );
         let feeds = Feeds::new(Arc::clone(&store), keys.clone());
         let hub = Hub::new(keys.clone());
         let stop_background = CancellationToken::new();

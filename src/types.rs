@@ -1,9 +1,11 @@
 //! Names and events. Parsed once at the edge; inside, the types carry the proof.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt, ops::Range, str::FromStr};
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 use crate::version::Version;
 
@@ -38,23 +40,25 @@ pub enum Invalid {
     DataJson(String),
 }
 
-fn is_name(text: &str) -> bool {
+fn is_name(text: &[u8]) -> bool {
+    let fits =
+        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b':' | b'@' | b'-');
     (1..=NAME_BYTES_MAX).contains(&text.len())
         // URL normalizers would swallow these.
-        && text != "."
-        && text != ".."
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~:@-".contains(&b))
+        && text != b"."
+        && text != b".."
+        && text.iter().all(fits)
 }
 
-fn is_id(text: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| (0x20..=0x7e).contains(&b))
+fn is_id(text: &[u8]) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && text.iter().all(|b| (0x20..=0x7e).contains(b))
 }
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident, $check:ident, $error:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(ByteString);
 
         impl $name {
             pub fn as_str(&self) -> &str {
@@ -62,11 +66,23 @@ macro_rules! name_type {
             }
         }
 
+        /// Shares the bytes it is made from, and so keeps all of their buffer.
+        impl TryFrom<Bytes> for $name {
+            type Error = Invalid;
+
+            fn try_from(text: Bytes) -> Result<Self, Invalid> {
+                if !$check(&text) {
+                    return Err($error);
+                }
+                text.try_into().map(Self).map_err(|_| $error)
+            }
+        }
+
         impl FromStr for $name {
             type Err = Invalid;
 
             fn from_str(text: &str) -> Result<Self, Invalid> {
-                if $check(text) { Ok(Self(text.into())) } else { Err($error) }
+                if $check(text.as_bytes()) { Ok(Self(text.into())) } else { Err($error) }
             }
         }
 
@@ -166,8 +182,11 @@ impl Data {
         if text.len() > DATA_BYTES_MAX {
             return Err(Invalid::DataSize(text.len()));
         }
-        let mut canonical = Vec::with_capacity(text.len());
-        canonicalize(raw, &mut canonical).map_err(|e| Invalid::DataJson(e.to_string()))?;
+        let mut canonical = Vec::with_capacity(text.len() + 16);
+        if canonicalize_plain(&text, &mut canonical).is_none() {
+            canonical.clear();
+            canonicalize(raw, &mut canonical).map_err(|e| Invalid::DataJson(e.to_string()))?;
+        }
         Ok(Self {
             text: text.into(),
             digest: digest(&canonical),
@@ -239,6 +258,74 @@ fn canonicalize(json: &RawValue, out: &mut Vec<u8>) -> serde_json::Result<()> {
         _ => out.extend_from_slice(text.as_bytes()),
     }
     Ok(())
+}
+
+/// Writes what [`canonicalize`] does, in one pass, for compact text without escapes; `None` if it has some.
+fn canonicalize_plain(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    if memchr::memchr(b'\\', text).is_some() {
+        return None;
+    }
+    let rest = canonicalize_value(text, out)?;
+    rest.is_empty().then_some(())
+}
+
+/// Answers what follows the value at the front of `text`.
+fn canonicalize_value<'a>(text: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
+    let (&first, mut rest) = text.split_first()?;
+    match first {
+        b'{' => {
+            out.push(b'{');
+            let begin = out.len();
+            let mut fields: SmallVec<[(&[u8], Range<usize>); 8]> = SmallVec::new();
+            while *rest.first()? != b'}' {
+                rest = rest.strip_prefix(b",").unwrap_or(rest);
+                let start = out.len() - begin;
+                let end = string_len(rest)?;
+                let (key, value) = rest.split_at_checked(end)?;
+                out.extend_from_slice(key);
+                out.push(b':');
+                rest = canonicalize_value(value.strip_prefix(b":")?, out)?;
+                out.push(b',');
+                // Without the quotes, which would sort between some characters of longer keys.
+                fields.push((key.get(1..end - 1)?, start..out.len() - begin));
+            }
+            if !fields.is_sorted_by(|(a, _), (b, _)| a < b) {
+                let written = out.split_off(begin);
+                // Stable: of equal keys the last one counts.
+                fields.sort_by_key(|&(key, _)| key);
+                for (index, (key, range)) in fields.iter().enumerate() {
+                    if fields.get(index + 1).is_none_or(|(next, _)| next != key) {
+                        out.extend_from_slice(&written[range.clone()]);
+                    }
+                }
+            }
+            out.push(b'}');
+            Some(&rest[1..])
+        }
+        b'[' => {
+            out.push(b'[');
+            while *rest.first()? != b']' {
+                rest = canonicalize_value(rest.strip_prefix(b",").unwrap_or(rest), out)?;
+                out.push(b',');
+            }
+            out.push(b']');
+            Some(&rest[1..])
+        }
+        _ => {
+            let len = match first {
+                b'"' => string_len(text)?,
+                _ => memchr::memchr3(b',', b']', b'}', text).unwrap_or(text.len()),
+            };
+            let (scalar, rest) = text.split_at_checked(len)?;
+            out.extend_from_slice(scalar);
+            Some(rest)
+        }
+    }
+}
+
+/// Length of the string without escapes at the front of `text`, with its quotes.
+fn string_len(text: &[u8]) -> Option<usize> {
+    memchr::memchr(b'"', text.strip_prefix(b"\"")?).map(|len| len + 2)
 }
 
 fn digest(bytes: &[u8]) -> u128 {
@@ -423,7 +510,42 @@ mod tests {
         assert!(data(&format!("[{}1]", " ".repeat(DATA_BYTES_MAX))).is_ok());
     }
 
+    /// JSON text, with keys in any order and more than once.
+    fn any_json() -> impl Strategy<Value = String> {
+        let string = "[a-c !\"\\\\é,:{}\\[\\]]{0,4}"
+            .prop_map(|text| serde_json::to_string(&text).expect("serializable"));
+        let scalar = prop_oneof![
+            string.clone(),
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            "-?[1-9][0-9]{0,2}(\\.[0-9]{1,2})?(e[0-9])?",
+        ];
+        scalar.prop_recursive(4, 40, 5, move |inner| {
+            let fields = proptest::collection::vec((string.clone(), inner.clone()), 0..5);
+            prop_oneof![
+                proptest::collection::vec(inner, 0..5)
+                    .prop_map(|all| format!("[{}]", all.join(","))),
+                fields.prop_map(|fields| {
+                    let fields = fields.iter().map(|(key, value)| format!("{key}:{value}"));
+                    format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+                }),
+            ]
+        })
+    }
+
     proptest! {
+        #[test]
+        fn both_ways_to_canonicalize_agree(json in any_json()) {
+            let raw = RawValue::from_string(json.clone()).expect("valid");
+            let mut general = Vec::new();
+            canonicalize(&raw, &mut general).expect("valid");
+            let mut plain = Vec::new();
+            match canonicalize_plain(json.as_bytes(), &mut plain) {
+                Some(()) => prop_assert_eq!(String::from_utf8(plain), String::from_utf8(general)),
+                None => prop_assert!(json.contains('\\')),
+            }
+        }
+
         #[test]
         fn compaction_changes_no_value(strings in proptest::collection::vec(".*", 0..4), n in any::<f64>()) {
             let n = if n.is_finite() { n } else { 0.0 };

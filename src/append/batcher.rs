@@ -5,21 +5,28 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
 
 use super::{
-    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCHES_IN_FLIGHT_MAX, CONDITIONAL_IN_FLIGHT_MAX, Context,
-    Unit, transaction::commit_batch,
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CONDITIONAL_IN_FLIGHT_MAX, Context, Unit,
+    transaction::commit_batch,
 };
 use crate::types::EventId;
 
 #[derive(Default)]
 struct Batcher {
     waiting: VecDeque<Unit>,
+    conditional_waiting: usize,
+    events_waiting: usize,
     /// Ids of the batches in flight. A unit with one of them waits: afterwards the claim tells it is a duplicate,
     /// so two batches of one node never write the same id.
     busy: HashSet<EventId>,
     plain_in_flight: usize,
+    plain_in_flight_max: usize,
     conditional_in_flight: usize,
 }
 
@@ -30,17 +37,21 @@ struct Finished {
 }
 
 pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceiver<Unit>) {
-    let mut batcher = Batcher::default();
+    let mut batcher = Batcher {
+        plain_in_flight_max: context.tuning.batches_in_flight,
+        ..Batcher::default()
+    };
     let mut in_flight = JoinSet::new();
     let mut open = true;
+    let mut lingering: Option<Instant> = None;
     while open || !batcher.waiting.is_empty() || !in_flight.is_empty() {
         tokio::select! {
             unit = queue.recv(), if open => match unit {
                 Some(unit) => {
-                    batcher.waiting.push_back(unit);
+                    batcher.add(unit);
                     // Whatever else is there already joins the same batch.
                     while let Ok(unit) = queue.try_recv() {
-                        batcher.waiting.push_back(unit);
+                        batcher.add(unit);
                     }
                 }
                 None => open = false,
@@ -53,18 +64,42 @@ pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceive
                     return;
                 }
             },
+            () = sleep_until(lingering.unwrap_or_else(Instant::now)), if lingering.is_some() => {}
         }
-        while let Some((units, finished)) = batcher.next_batch() {
-            let context = Arc::clone(&context);
-            in_flight.spawn(async move {
-                commit_batch(&context, units).await;
-                finished
-            });
+        lingering = match batcher.waiting.front() {
+            Some(oldest) if open && batcher.events_waiting < BATCH_EVENTS_MAX => {
+                Some(oldest.accepted_at + context.tuning.linger)
+                    .filter(|&until| until > Instant::now())
+            }
+            _ => None,
+        };
+        if lingering.is_none() {
+            while let Some((units, finished)) = batcher.next_batch() {
+                let context = Arc::clone(&context);
+                in_flight.spawn(async move {
+                    commit_batch(&context, units).await;
+                    finished
+                });
+            }
         }
+        let oldest = batcher.waiting.front().map(|unit| unit.accepted_at);
+        context.delay.note_oldest(oldest);
     }
 }
 
 impl Batcher {
+    fn add(&mut self, unit: Unit) {
+        self.conditional_waiting += usize::from(unit.is_conditional());
+        self.events_waiting += unit.events.len();
+        self.waiting.push_back(unit);
+    }
+
+    /// Notes that `unit`, which was waiting, no longer does.
+    fn leaves(&mut self, unit: &Unit) {
+        self.conditional_waiting -= usize::from(unit.is_conditional());
+        self.events_waiting -= unit.events.len();
+    }
+
     fn finish(&mut self, finished: Finished) {
         for id in &finished.ids {
             self.busy.remove(id);
@@ -78,18 +113,21 @@ impl Batcher {
 
     /// The next batch that may start now: the oldest unit that can, and whatever fits beside it.
     fn next_batch(&mut self) -> Option<(Vec<Unit>, Finished)> {
-        let plain_free = self.plain_in_flight < BATCHES_IN_FLIGHT_MAX;
-        let conditional_free = self.conditional_in_flight < CONDITIONAL_IN_FLIGHT_MAX;
+        let plain_free = self.plain_in_flight < self.plain_in_flight_max;
+        let conditional_free =
+            self.conditional_waiting > 0 && self.conditional_in_flight < CONDITIONAL_IN_FLIGHT_MAX;
         if !plain_free && !conditional_free {
             return None;
         }
         let mut batch: Vec<Unit> = Vec::new();
         let (mut events, mut weight) = (0, 0);
         let mut conditional = false;
-        let mut left = VecDeque::new();
+        let mut left = Vec::new();
+        let mut ids: Vec<EventId> = Vec::new();
         let now = Instant::now();
         while let Some(unit) = self.waiting.pop_front() {
             if unit.give_up_at <= now {
+                self.leaves(&unit);
                 unit.give_up();
                 continue;
             }
@@ -110,29 +148,28 @@ impl Batcher {
                     .iter()
                     .any(|accepted| self.busy.contains(&accepted.event.id))
             {
-                left.push_back(unit);
+                left.push(unit);
                 continue;
             }
+            self.leaves(&unit);
             events += unit.events.len();
             weight += unit.weight();
             conditional = unit.is_conditional();
+            let taken = unit.events.iter().map(|accepted| &accepted.event.id);
+            ids.extend(taken.cloned());
             batch.push(unit);
             if conditional || events >= BATCH_EVENTS_MAX || weight >= BATCH_BYTES_MAX {
                 break;
             }
         }
         // What was passed over keeps its place ahead of what was not looked at.
-        left.append(&mut self.waiting);
-        self.waiting = left;
+        while let Some(unit) = left.pop() {
+            self.waiting.push_front(unit);
+        }
         if batch.is_empty() {
             return None;
         }
 
-        let ids: Vec<EventId> = batch
-            .iter()
-            .flat_map(|unit| &unit.events)
-            .map(|accepted| accepted.event.id.clone())
-            .collect();
         self.busy.extend(ids.iter().cloned());
         if conditional {
             self.conditional_in_flight += 1;

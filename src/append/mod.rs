@@ -5,17 +5,19 @@
 //! it: once admitted, an event is committed whether or not its client waits for the answer.
 
 mod batcher;
+mod delay;
 mod transaction;
 mod transient;
 pub mod writes;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
+use self::delay::QueueDelay;
 pub use self::transient::put_transient;
 use crate::{
     clock::AtClock,
@@ -29,12 +31,31 @@ use crate::{
 pub const BATCH_EVENTS_MAX: usize = 1000;
 /// A batch closes at so many bytes of keys and values ([`Event::weight`]); FoundationDB takes 10 MB.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Batches in flight at once: the next one grows while these commit.
-const BATCHES_IN_FLIGHT_MAX: usize = 4;
 /// Conditional appends in flight at once, each in a transaction of its own.
 const CONDITIONAL_IN_FLIGHT_MAX: usize = 16;
 /// The append queue, in KiB of events each counted as at least one.
 pub const QUEUE_KIB_MAX: usize = 64 * 1024;
+
+/// What trades latency for throughput.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// How long a batch waits for more events once it could begin.
+    pub linger: Duration,
+    /// Batches in flight at once: the next one grows while these commit.
+    pub batches_in_flight: usize,
+    /// An append is refused while the oldest one in the queue has waited for longer.
+    pub queue_time_max: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            linger: Duration::ZERO,
+            batches_in_flight: 4,
+            queue_time_max: Duration::from_secs(1),
+        }
+    }
+}
 
 /// What became of one event.
 #[derive(Debug)]
@@ -56,6 +77,7 @@ struct Accepted {
 #[derive(Debug)]
 struct Unit {
     events: Vec<Accepted>,
+    accepted_at: Instant,
     /// Until then it is tried; counted from its acceptance, however long it waits behind others.
     give_up_at: Instant,
     reply: oneshot::Sender<Vec<(EventId, Outcome)>>,
@@ -94,6 +116,8 @@ struct Context {
     store: Arc<dyn Store>,
     keys: Keys,
     clock: Arc<AtClock>,
+    tuning: Tuning,
+    delay: Arc<QueueDelay>,
 }
 
 /// The door to the append path; cheap to clone.
@@ -101,6 +125,7 @@ struct Context {
 pub struct Appender {
     units: mpsc::UnboundedSender<Unit>,
     admission: Arc<Semaphore>,
+    delay: Arc<QueueDelay>,
     clock: Arc<AtClock>,
 }
 
@@ -114,27 +139,35 @@ impl Appender {
         store: Arc<dyn Store>,
         keys: Keys,
         clock: Arc<AtClock>,
+        tuning: Tuning,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         // Unbounded only in type: every unit holds a permit of the bounded `admission`.
         let (units, queue) = mpsc::unbounded_channel();
+        let delay = Arc::new(QueueDelay::new(tuning.queue_time_max));
         let context = Arc::new(Context {
             store,
             keys,
             clock: Arc::clone(&clock),
+            tuning,
+            delay: Arc::clone(&delay),
         });
         let batcher = tokio::spawn(batcher::run(context, queue));
         (
             Self {
                 units,
                 admission: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
+                delay,
                 clock,
             },
             batcher,
         )
     }
 
-    /// Room for `events`, or [`Error::Busy`] at once.
+    /// Room for `events`, or [`Error::Busy`] or [`Error::Late`] at once.
     pub fn admit(&self, events: &[Event]) -> Result<Admission> {
+        if self.delay.is_too_long() {
+            return Err(Error::Late);
+        }
         let permits = queue_kib(events);
         Arc::clone(&self.admission)
             .try_acquire_many_owned(permits)
@@ -194,12 +227,15 @@ impl Appender {
             .map(|event| Accepted { event, at })
             .collect();
         let (reply, answer) = oneshot::channel();
+        let now = Instant::now();
         let unit = Unit {
             events,
-            give_up_at: Instant::now() + store::RETRY_FOR,
+            accepted_at: now,
+            give_up_at: now + store::RETRY_FOR,
             reply,
             _admission: admission,
         };
+        self.delay.note_joined(now);
         self.units.send(unit).map_err(|_| Error::ShuttingDown)?;
         answer.await.map_err(|_| Error::ShuttingDown)
     }

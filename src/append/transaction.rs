@@ -1,6 +1,6 @@
 //! The deduplicating transaction: read claims, write what is new, answer each event.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -21,22 +21,22 @@ use crate::{
 
 /// Commits the events of `units` and answers each unit.
 pub(super) async fn commit_batch(context: &Context, units: Vec<Unit>) {
-    let mut transaction = Append::new(context, units.iter().flat_map(|unit| &unit.events));
+    let (mut transaction, places) = Append::new(context, &units);
     let oldest = units.iter().map(|unit| unit.give_up_at).min();
     let give_up_at = oldest.unwrap_or_else(Instant::now);
     let failed = transact_until(&*context.store, &mut transaction, give_up_at)
         .await
         .err();
     let verdicts = transaction.verdicts;
-    let mut answered = HashSet::new();
+    let mut places = places.into_iter();
     for Unit { events, reply, .. } in units {
         let outcomes = events
             .into_iter()
-            .map(|Accepted { event, .. }| {
-                let repeated = !answered.insert(event.id.clone());
-                let outcome = match (&failed, verdicts.get(&event.id)) {
+            .zip(&mut places)
+            .map(|(Accepted { event, .. }, place)| {
+                let outcome = match (&failed, &verdicts[place.position]) {
                     (Some(error), _) => Outcome::Rejected(error.clone()),
-                    (None, Some(verdict)) => verdict.outcome(&event, repeated),
+                    (None, Some(verdict)) => verdict.outcome(&event, place.repeated),
                     (None, None) => Outcome::Rejected(Error::Store(store::Error::Unknown)),
                 };
                 (event.id, outcome)
@@ -45,6 +45,12 @@ pub(super) async fn commit_batch(context: &Context, units: Vec<Unit>) {
         // The client may have gone; what it sent is committed all the same.
         let _ = reply.send(outcomes);
     }
+}
+
+/// Where an event of a batch stands among the batch's ids, and whether one before it has the same id.
+struct Place {
+    position: usize,
+    repeated: bool,
 }
 
 /// What is known of an id: where it stands and what it stands for.
@@ -77,28 +83,38 @@ struct Append<'a> {
     expect: Option<&'a Expect>,
     /// The snapshot of the first attempt: a claim above it, found when an earlier attempt may have committed, is ours.
     began: Option<Version>,
-    verdicts: HashMap<EventId, Verdict>,
+    /// For each of `events`, once it is known.
+    verdicts: Vec<Option<Verdict>>,
     /// Positions in `events` of what the planned batch writes; their place here is their index.
     planned: Vec<usize>,
 }
 
 impl<'a> Append<'a> {
-    fn new(context: &'a Context, accepted: impl Iterator<Item = &'a Accepted>) -> Self {
-        let mut ids = HashSet::new();
-        let events: Vec<_> = accepted
-            .filter(|accepted| ids.insert(&accepted.event.id))
-            .map(|accepted| (&accepted.event, accepted.at))
-            .collect();
+    fn new(context: &'a Context, units: &'a [Unit]) -> (Self, Vec<Place>) {
+        let count = units.iter().map(|unit| unit.events.len()).sum();
+        let mut positions: HashMap<&EventId, usize> = HashMap::with_capacity(count);
+        let mut events = Vec::with_capacity(count);
+        let mut places = Vec::with_capacity(count);
+        for accepted in units.iter().flat_map(|unit| &unit.events) {
+            let next = events.len();
+            let position = *positions.entry(&accepted.event.id).or_insert(next);
+            let repeated = position != next;
+            if !repeated {
+                events.push((&accepted.event, accepted.at));
+            }
+            places.push(Place { position, repeated });
+        }
         let expect = events.iter().find_map(|(event, ..)| event.expect.as_ref());
-        Self {
+        let append = Self {
             keys: &context.keys,
             clock: &context.clock,
+            verdicts: events.iter().map(|_| None).collect(),
+            planned: Vec::with_capacity(events.len()),
             events,
             expect,
             began: None,
-            verdicts: HashMap::new(),
-            planned: Vec::new(),
-        }
+        };
+        (append, places)
     }
 
     /// The greatest `at` so far.
@@ -183,21 +199,19 @@ impl Transaction for Append<'_> {
         let began = *self.began.get_or_insert(now);
         let at = self.greatest_at(&first)?;
         self.planned.clear();
-        self.verdicts.clear();
         for (position, claims) in first.slices.iter().enumerate() {
             match claims.items.first().map(read_claim).transpose()? {
                 Some((version, digest)) => {
-                    let id = self.events[position].0.id.clone();
-                    self.verdicts.insert(
-                        id,
-                        Verdict {
-                            version,
-                            digest,
-                            fresh: unsure && version > began,
-                        },
-                    );
+                    self.verdicts[position] = Some(Verdict {
+                        version,
+                        digest,
+                        fresh: unsure && version > began,
+                    });
                 }
-                None => self.planned.push(position),
+                None => {
+                    self.verdicts[position] = None;
+                    self.planned.push(position);
+                }
             }
         }
         if self.planned.is_empty() {
@@ -218,12 +232,11 @@ impl Transaction for Append<'_> {
     fn committed(&mut self, version: Version) {
         for (&position, index) in self.planned.iter().zip(0..) {
             let (event, _) = self.events[position];
-            let verdict = Verdict {
+            self.verdicts[position] = Some(Verdict {
                 version: version.at_index(index),
                 digest: event.digest,
                 fresh: true,
-            };
-            self.verdicts.insert(event.id.clone(), verdict);
+            });
         }
     }
 }

@@ -29,7 +29,7 @@ pub fn entry(event: &Event, at: i64, snapshot: Version) -> Entry {
 
 /// The batch that stores events; an event's place is its index.
 pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
-    let mut versioned = Vec::new();
+    let mut versioned = Vec::with_capacity(3 * entries.len());
     let mut partitions: BTreeMap<u16, Vec<RecordParts<'_>>> = BTreeMap::new();
     for (index, (event, entry)) in (0..).zip(entries) {
         let mut put = |prefix, value| {
@@ -40,19 +40,30 @@ pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
             });
         };
         put(keys.claim(&event.id), event.digest.to_be_bytes().to_vec());
-        let value = values::encode_entry(entry);
-        for feed in &event.feeds {
-            put(keys.feed(feed), value.clone());
+        let mut value = values::encode_entry(entry);
+        for (place, feed) in (1..).zip(&event.feeds) {
+            let last = place == event.feeds.len();
+            let value = match last {
+                true => std::mem::take(&mut value),
+                false => value.clone(),
+            };
+            put(keys.feed(feed), value);
             if event.delivery == Delivery::Notify {
                 put(keys.unread(feed), values::encode_unread(entry));
             }
         }
-        for (partition, feeds) in by_partition(keys, &event.feeds) {
+        let mut record = |partition, feeds| {
             partitions.entry(partition).or_default().push(RecordParts {
                 index,
                 feeds,
                 entry,
             });
+        };
+        match &event.feeds[..] {
+            [feed] => record(keys.partition(feed), vec![feed]),
+            feeds => by_partition(keys, feeds)
+                .into_iter()
+                .for_each(|(partition, feeds)| record(partition, feeds)),
         }
     }
     for (partition, records) in partitions {

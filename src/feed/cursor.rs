@@ -14,6 +14,8 @@ use crate::{
 
 /// How often a feed's chunks double in size.
 const CHUNK_DOUBLINGS_MAX: u32 = 4;
+/// Keys read beyond the entries needed: newest first, most windows reach no further than these.
+const KEYS_BEYOND: usize = 4;
 
 pub(super) struct Cursor {
     /// What is still unread: (after, until].
@@ -24,6 +26,8 @@ pub(super) struct Cursor {
     exhausted: bool,
     /// How many chunks have been read.
     chunks: u32,
+    /// Newest first: what is being read ends here, and not with the feed.
+    reading_to: Option<Version>,
     /// Newest first: read, but not judged until all of its window is.
     raw: VecDeque<Entry>,
     /// Judged and visible.
@@ -57,6 +61,7 @@ impl Cursor {
             reverse,
             exhausted: false,
             chunks: 0,
+            reading_to: None,
             raw: VecDeque::new(),
             ready: VecDeque::new(),
             passed: LookBack::new(prefix, after.unwrap_or(Version::ZERO), decode_passed),
@@ -72,16 +77,19 @@ impl Cursor {
         self.ready.pop_front()
     }
 
-    /// What to read so that the next entry becomes ready; `None`: it is, or there is none. Whoever comes back for more
-    /// gets twice as much as before, `limit` keys at first.
-    pub(super) fn wants(&self, limit: usize, bytes_max: usize) -> Option<Range> {
-        let limit = limit << self.chunks.min(CHUNK_DOUBLINGS_MAX);
+    /// What to read so that the next entry becomes ready; `None`: it is, or there is none. `need` says how many entries
+    /// will be asked for; whoever comes back for more gets up to twice as many keys as before.
+    pub(super) fn wants(&mut self, need: usize, bytes_max: usize) -> Option<Range> {
         if self.exhausted || !self.ready.is_empty() {
             return None;
         }
+        // If those that wait to be judged are enough, their windows are all that is left to read.
+        self.reading_to = self.windows().filter(|_| self.raw.len() >= need);
+        let after = self.after.or(self.reading_to);
+        let limit = (need + KEYS_BEYOND) << self.chunks.min(CHUNK_DOUBLINGS_MAX);
         Some(keys::range(
             self.passed.prefix(),
-            self.after,
+            after,
             self.until,
             self.reverse,
             limit,
@@ -89,20 +97,30 @@ impl Cursor {
         ))
     }
 
+    /// Newest first: how far back the windows reach of what waits to be judged.
+    fn windows(&self) -> Option<Version> {
+        self.raw
+            .iter()
+            .map(|entry| window(entry.version, entry.read_at))
+            .min()
+    }
+
     /// Takes what the read of [`Cursor::wants`] found.
     pub(super) async fn take(&mut self, snapshot: &dyn Snapshot, slice: Slice) -> Result<()> {
-        self.exhausted = !slice.more;
         self.chunks += 1;
-        let entries: Vec<Entry> = slice
-            .items
-            .iter()
-            .map(decode_entry)
-            .collect::<Result<_>>()?;
-        if let Some(last) = entries.last() {
-            if self.reverse {
-                self.until = last.version.before();
-            } else {
-                self.after = Some(last.version);
+        let entries = slice.items.iter().map(decode_entry);
+        let entries = entries.collect::<Result<Vec<Entry>>>()?;
+        match (slice.more, self.reading_to.take()) {
+            (false, Some(end)) => self.until = end,
+            (false, None) => self.exhausted = true,
+            (true, _) => {
+                if let Some(last) = entries.last() {
+                    if self.reverse {
+                        self.until = last.version.before();
+                    } else {
+                        self.after = Some(last.version);
+                    }
+                }
             }
         }
         if self.reverse {
@@ -117,14 +135,16 @@ impl Cursor {
     /// An entry is judged once all of its window has been read; everything above `until` has.
     fn judge_newest_first(&mut self) {
         while let Some(entry) = self.raw.front() {
-            if !self.exhausted && self.until > window(entry.version, entry.read_at) {
+            let window = window(entry.version, entry.read_at);
+            if !self.exhausted && self.until > window {
                 break;
             }
             let older = self
                 .raw
                 .iter()
                 .skip(1)
-                .map(|entry| (entry.version, &entry.id));
+                .map(|entry| (entry.version, &entry.id))
+                .take_while(|(version, _)| *version > window);
             let twin = is_twin(&entry.id, entry.version, entry.read_at, older);
             let entry = self.raw.pop_front();
             self.ready.extend(entry.filter(|_| !twin));

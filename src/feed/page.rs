@@ -1,6 +1,7 @@
 //! Pages: of one feed, or of several merged in version order.
 
 use futures_util::future::try_join_all;
+use smallvec::{SmallVec, smallvec};
 
 use super::{Feeds, cursor::Cursor};
 use crate::{
@@ -55,11 +56,14 @@ pub struct Page {
     pub immutable: bool,
 }
 
+/// Indices of the feeds of a query; mostly one.
+pub type FeedIndices = SmallVec<[usize; 2]>;
+
 #[derive(Debug)]
 pub struct PageEntry {
     pub entry: Entry,
     /// Which of the query's feeds hold it, in the query's order.
-    pub feeds: Vec<usize>,
+    pub feeds: FeedIndices,
 }
 
 impl Order {
@@ -153,13 +157,11 @@ impl Feeds {
                 page.next = last;
                 break;
             }
-            let entries: Vec<Entry> = feeds
-                .iter()
-                .filter_map(|&feed| cursors[feed].pop())
-                .collect();
-            let Some(entry) = entries.into_iter().next() else {
+            let mut entries = feeds.iter().map(|&feed| cursors[feed].pop());
+            let Some(entry) = entries.next().flatten() else {
                 break;
             };
+            entries.for_each(drop);
             last = Some(version);
             examined += 1;
             if query.kind.as_ref().is_none_or(|kind| *kind == entry.kind) {
@@ -177,15 +179,15 @@ async fn first_of(
     query: &PageQuery,
     cursors: &mut [Cursor],
     have: usize,
-) -> Result<Option<(Version, Vec<usize>)>> {
+) -> Result<Option<(Version, FeedIndices)>> {
     // One more than the page takes tells whether there is a next one.
-    let chunk = ((query.limit - have.min(query.limit)) / cursors.len() + 2).max(8);
+    let need = (query.limit - have.min(query.limit)) / cursors.len() + 1;
     let bytes_max = (query.bytes / cursors.len()).max(CHUNK_BYTES_MIN);
     loop {
         let (wanting, ranges): (Vec<&mut Cursor>, Vec<_>) = cursors
             .iter_mut()
             .filter_map(|cursor| {
-                let range = cursor.wants(chunk, bytes_max)?;
+                let range = cursor.wants(need, bytes_max)?;
                 Some((cursor, range))
             })
             .unzip();
@@ -202,7 +204,7 @@ async fn first_of(
         )
         .await?;
     }
-    let mut first: Option<(Version, Vec<usize>)> = None;
+    let mut first: Option<(Version, FeedIndices)> = None;
     for (index, cursor) in cursors.iter().enumerate() {
         let Some(version) = cursor.ready().map(|entry| entry.version) else {
             continue;
@@ -210,7 +212,7 @@ async fn first_of(
         match &mut first {
             Some((best, feeds)) if *best == version => feeds.push(index),
             Some((best, _)) if !query.order.comes_first(version, *best) => {}
-            _ => first = Some((version, vec![index])),
+            _ => first = Some((version, smallvec![index])),
         }
     }
     Ok(first)

@@ -42,7 +42,7 @@ pub async fn latest(
         if let Some(entry) = cursor.ready() {
             return Ok((Some(entry.version), last));
         }
-        let Some(range) = cursor.wants(2, usize::MAX) else {
+        let Some(range) = cursor.wants(1, usize::MAX) else {
             return Ok((None, last));
         };
         let slice = snapshot

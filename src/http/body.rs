@@ -147,11 +147,21 @@ pub fn object<'a, T: Deserialize<'a>>(
 }
 
 pub async fn read_all(mut body: Body) -> Result<Bytes> {
-    let deadline = Instant::now() + BODY_TIME_MAX;
+    let mut deadline = None;
     let mut read = BytesMut::new();
     loop {
-        let frame = timeout_at(deadline.min(Instant::now() + BODY_STALL_MAX), body.frame());
-        match frame.await.map_err(|_elapsed| stalled())? {
+        // Most bodies are here with their heads and need no timer.
+        let frame = match body.frame().now_or_never() {
+            Some(frame) => frame,
+            None => {
+                let now = Instant::now();
+                let deadline = *deadline.get_or_insert(now + BODY_TIME_MAX);
+                timeout_at(deadline.min(now + BODY_STALL_MAX), body.frame())
+                    .await
+                    .map_err(|_elapsed| stalled())?
+            }
+        };
+        match frame {
             None => return Ok(read.freeze()),
             Some(frame) => {
                 if let Ok(data) = frame.map_err(|_| broken())?.into_data() {

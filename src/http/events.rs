@@ -1,6 +1,6 @@
 //! `POST /v1/events` and `POST /v1/transient`.
 
-use std::{borrow::Cow, convert::Infallible, str::FromStr};
+use std::{borrow::Cow, convert::Infallible, fmt, marker::PhantomData, sync::Arc};
 
 use axum::{
     Json,
@@ -11,8 +11,11 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::StreamExt;
-use serde::Deserialize;
-use serde_json::{Value, json, value::RawValue};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use serde_json::{json, value::RawValue};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
@@ -20,7 +23,7 @@ use super::{
     App,
     body::{Lines, Media, json, media, object, read_all, read_json},
     problem::{Code, Problem, Result},
-    query,
+    query, render,
 };
 use crate::{
     append::{Appender, Outcome, put_transient},
@@ -61,15 +64,57 @@ struct ExpectIn<'a> {
     version: Option<Cow<'a, str>>,
 }
 
-fn field<T: FromStr<Err = Invalid>>(name: &str, text: &str) -> Result<T> {
-    text.parse()
-        .map_err(|invalid| Problem::invalid_event(name, &invalid))
+/// `EventIn` from an object only: a derived reader would take an array of the fields' values, too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                map: A,
+            ) -> std::result::Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// A name or id, which shares the memory of `body` if it stands there as it is.
+fn text<T: TryFrom<Bytes, Error = Invalid>>(
+    body: &Bytes,
+    text: Cow<'_, str>,
+) -> std::result::Result<T, Invalid> {
+    match text {
+        Cow::Borrowed(text) => body.slice_ref(text.as_bytes()),
+        Cow::Owned(text) => text.into(),
+    }
+    .try_into()
 }
 
 /// Checks one event's JSON. `transient` says which endpoint it came through.
-fn parse_event(app: &App, json: &RawValue, transient: bool) -> Result<Event> {
-    let event: EventIn<'_> = object(json, Code::InvalidEvent, "the event is not as it must be")?;
-    let kind: Kind = field("kind", &event.kind)?;
+fn parse_event(app: &App, body: &Bytes, json: &RawValue, transient: bool) -> Result<Event> {
+    let event = object(json, Code::InvalidEvent, "the event is not as it must be")?;
+    check_event(app, body, event, transient)
+}
+
+/// Checks an event that was read from `body`.
+fn check_event(app: &App, body: &Bytes, event: EventIn<'_>, transient: bool) -> Result<Event> {
+    let invalid = |field: &str| {
+        let field = field.to_owned();
+        move |invalid: Invalid| Problem::invalid_event(field, &invalid)
+    };
+    let kind: Kind = text(body, event.kind).map_err(|e| invalid("kind")(e))?;
     let delivery = app.deliveries.of(&kind);
     match (delivery == Delivery::Transient, transient) {
         (true, false) => {
@@ -91,26 +136,24 @@ fn parse_event(app: &App, json: &RawValue, transient: bool) -> Result<Event> {
         )
         .with("field", "expect"));
     }
-    let feeds = event
-        .feeds
-        .iter()
-        .enumerate()
-        .map(|(index, feed)| field(&format!("feeds[{index}]"), feed));
+    let feeds = event.feeds.into_iter().enumerate().map(|(index, feed)| {
+        text(body, feed).map_err(|error| invalid(&format!("feeds[{index}]"))(error))
+    });
     let draft = Draft {
         id: event
             .id
-            .map_or_else(|| Ok(EventId::generate()), |id| field("id", &id))?,
+            .map_or_else(|| Ok(EventId::generate()), |id| text(body, id))
+            .map_err(|error| invalid("id")(error))?,
         kind,
         delivery,
         feeds: feeds.collect::<Result<Vec<FeedName>>>()?,
         actor: event
             .actor
-            .map(|actor| field::<Actor>("actor", &actor))
-            .transpose()?,
+            .map(|actor| text::<Actor>(body, actor))
+            .transpose()
+            .map_err(|error| invalid("actor")(error))?,
         data: match event.data {
-            Some(raw) => {
-                Data::from_raw(raw).map_err(|invalid| Problem::invalid_event("data", &invalid))?
-            }
+            Some(raw) => Data::from_raw(raw).map_err(|error| invalid("data")(error))?,
             None => Data::null(),
         },
         expect: event.expect.map(parse_expect).transpose()?,
@@ -129,7 +172,10 @@ fn parse_expect(json: &RawValue) -> Result<Expect> {
         .map(|text| query::version("expect.version", &text))
         .transpose();
     Ok(Expect {
-        feed: field("expect.feed", &expect.feed)?,
+        feed: expect
+            .feed
+            .parse()
+            .map_err(|invalid| Problem::invalid_event("expect.feed", &invalid))?,
         version: version.map_err(|_| {
             Problem::new(
                 Code::InvalidEvent,
@@ -140,7 +186,7 @@ fn parse_expect(json: &RawValue) -> Result<Expect> {
     })
 }
 
-pub async fn append(State(app): State<App>, request: Request) -> Result<Response> {
+pub async fn append(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
     match media(&parts.headers)? {
@@ -149,40 +195,31 @@ pub async fn append(State(app): State<App>, request: Request) -> Result<Response
     }
 }
 
-async fn append_json(app: &App, body: &[u8]) -> Result<Response> {
+async fn append_json(app: &App, body: &Bytes) -> Result<Response> {
     match body.trim_ascii_start().first() {
         Some(b'[') => {
-            let items: Vec<&RawValue> = json(body)?;
-            if items.is_empty() {
-                return Err(Problem::new(
-                    Code::InvalidBody,
-                    "the array is empty: send at least one event",
-                ));
-            }
-            if items.len() > ARRAY_EVENTS_MAX {
-                let detail = format!(
-                    "an array may have {ARRAY_EVENTS_MAX} events, this one has {}; send NDJSON or several arrays",
-                    items.len()
-                );
-                return Err(Problem::new(Code::TooManyEvents, detail));
-            }
-            // All are checked before the first is appended.
-            let events = items.iter().enumerate().map(|(index, item)| {
-                parse_event(app, item, false).map_err(|problem| problem.with("index", index))
-            });
-            let events = events.collect::<Result<Vec<Event>>>()?;
+            let events = parse_array(app, body)?;
             let admission = app.appender.admit(&events)?;
             let outcomes = app.appender.append(events, admission).await?;
-            Ok(Json(outcomes.into_iter().map(result).collect::<Vec<Value>>()).into_response())
+            let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
+            for outcome in outcomes {
+                answer.push(if answer.is_empty() { b'[' } else { b',' });
+                result(&mut answer, outcome);
+            }
+            answer.push(b']');
+            Ok(json_response(answer))
         }
         Some(b'{') => {
-            let event =
-                parse_event(app, json(body)?, false).map_err(|problem| problem.with("index", 0))?;
+            let event = parse_one(app, body).map_err(|problem| problem.with("index", 0))?;
             let admission = app.appender.admit(std::slice::from_ref(&event))?;
             let mut outcomes = app.appender.append(vec![event], admission).await?;
             match outcomes.pop() {
                 Some((_, Outcome::Rejected(error))) => Err(error.into()),
-                Some(outcome) => Ok(Json(result(outcome)).into_response()),
+                Some(outcome) => {
+                    let mut answer = Vec::with_capacity(128);
+                    result(&mut answer, outcome);
+                    Ok(json_response(answer))
+                }
                 None => Err(Problem::new(Code::Internal, "the event got no answer")),
             }
         }
@@ -196,23 +233,74 @@ async fn append_json(app: &App, body: &[u8]) -> Result<Response> {
     }
 }
 
-/// The answer for one event among several.
-fn result((id, outcome): (EventId, Outcome)) -> Value {
+fn json_response(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// Most events are as they must be and are read in one pass; of what is not, a second one finds out what is wrong.
+fn parse_one(app: &App, body: &Bytes) -> Result<Event> {
+    match serde_json::from_slice::<Object<EventIn<'_>>>(body) {
+        Ok(Object(event)) => check_event(app, body, event, false),
+        Err(_) => parse_event(app, body, json(body)?, false),
+    }
+}
+
+/// All events are checked before the first is appended. In one pass, as in [`parse_one`].
+fn parse_array(app: &App, body: &Bytes) -> Result<Vec<Event>> {
+    let mut checked = Vec::new();
+    let mut add = |count: usize, event: Result<Event>| -> Result<()> {
+        let index = checked.len();
+        checked.reserve_exact(count - index);
+        checked.push(event.map_err(|problem| problem.with("index", index))?);
+        Ok(())
+    };
+    if let Ok(events) = serde_json::from_slice::<Vec<Object<EventIn<'_>>>>(body) {
+        check_count(events.len())?;
+        let count = events.len();
+        for Object(event) in events {
+            add(count, check_event(app, body, event, false))?;
+        }
+        return Ok(checked);
+    }
+    let items: Vec<&RawValue> = json(body)?;
+    check_count(items.len())?;
+    for item in &items {
+        add(items.len(), parse_event(app, body, item, false))?;
+    }
+    Ok(checked)
+}
+
+fn check_count(events: usize) -> Result<()> {
+    if events == 0 {
+        return Err(Problem::new(
+            Code::InvalidBody,
+            "the array is empty: send at least one event",
+        ));
+    }
+    if events > ARRAY_EVENTS_MAX {
+        let detail = format!(
+            "an array may have {ARRAY_EVENTS_MAX} events, this one has {events}; send NDJSON or several arrays"
+        );
+        return Err(Problem::new(Code::TooManyEvents, detail));
+    }
+    Ok(())
+}
+
+/// Writes the answer for one event among several.
+fn result(out: &mut Vec<u8>, (id, outcome): (EventId, Outcome)) {
     match outcome {
-        Outcome::Appended(version) => {
-            json!({ "id": id.as_str(), "version": version.to_string(), "status": "appended" })
-        }
-        Outcome::Duplicate(version) => {
-            json!({ "id": id.as_str(), "version": version.to_string(), "status": "duplicate" })
-        }
+        Outcome::Appended(version) => render::appended(out, &id, version, "appended"),
+        Outcome::Duplicate(version) => render::appended(out, &id, version, "duplicate"),
         Outcome::Rejected(error) => {
-            json!({ "id": id.as_str(), "status": "rejected", "error": Problem::from(error).to_error() })
+            let error = Problem::from(error).to_error();
+            let answer = json!({ "id": id.as_str(), "status": "rejected", "error": error });
+            out.extend_from_slice(answer.to_string().as_bytes());
         }
     }
 }
 
 /// Commits lines in order, as they arrive, and answers each as it commits.
-fn append_ndjson(app: App, body: Body) -> Response {
+fn append_ndjson(app: Arc<App>, body: Body) -> Response {
     let (answers, receiver) = mpsc::channel(ANSWER_CHUNKS_MAX);
     let tracker: TaskTracker = app.tracker.clone();
     tracker.spawn(async move {
@@ -270,7 +358,7 @@ async fn append_lines(app: &App, appender: &Appender, lines: &[Bytes], first: us
     let parsed: Vec<Result<()>> = lines
         .iter()
         .map(|line| {
-            events.push(parse_event(app, json(line)?, false)?);
+            events.push(parse_one(app, line)?);
             Ok(())
         })
         .collect();
@@ -291,7 +379,7 @@ async fn append_lines(app: &App, appender: &Appender, lines: &[Bytes], first: us
                 let Some(outcome) = outcomes.next() else {
                     continue;
                 };
-                answer.extend_from_slice(result(outcome).to_string().as_bytes());
+                result(&mut answer, outcome);
                 answer.push(b'\n');
             }
         }
@@ -299,11 +387,11 @@ async fn append_lines(app: &App, appender: &Appender, lines: &[Bytes], first: us
     answer
 }
 
-pub async fn transient(State(app): State<App>, request: Request) -> Result<Response> {
+pub async fn transient(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
     let body = read_json(&parts.headers, body).await?;
-    let event = parse_event(&app, json(&body)?, true)?;
+    let event = parse_event(&app, &body, json(&body)?, true)?;
     let id = event.id.clone();
     let permit = app
         .transients

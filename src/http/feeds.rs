@@ -1,5 +1,7 @@
 //! Reading feeds and moving markers.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{Request, State},
@@ -29,7 +31,7 @@ const MERGED_PARAMS: [&str; 7] = ["feed", "until", "before", "after", "limit", "
 const IMMUTABLE_CACHE: &str = "private, max-age=86400, immutable";
 
 pub async fn head(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     FeedPath(feed): FeedPath,
     request: Request,
 ) -> Result<Response> {
@@ -44,7 +46,7 @@ pub async fn head(
 }
 
 pub async fn entries(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     FeedPath(feed): FeedPath,
     request: Request,
 ) -> Result<Response> {
@@ -53,7 +55,7 @@ pub async fn entries(
     page(&app, &parts, &params, vec![feed], false).await
 }
 
-pub async fn merged(State(app): State<App>, request: Request) -> Result<Response> {
+pub async fn merged(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let params = Params::parse(&parts, &MERGED_PARAMS)?;
     page(&app, &parts, &params, params.feeds()?, true).await
@@ -153,7 +155,7 @@ struct MarkerIn {
 }
 
 pub async fn move_marker(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     FeedPath(feed): FeedPath,
     MarkerPath(marker): MarkerPath,
     request: Request,

@@ -15,7 +15,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Request, State},
+    extract::{FromRef, Request, State},
     http::header,
     middleware::map_request,
     response::{IntoResponse, Response},
@@ -65,6 +65,13 @@ impl App {
     }
 }
 
+/// Handlers share one `App`; those that keep it may have their own.
+impl FromRef<Arc<App>> for App {
+    fn from_ref(app: &Arc<App>) -> Self {
+        Self::clone(app)
+    }
+}
+
 /// What each kind does; kinds that are not named are [`Delivery::Feed`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deliveries(HashMap<Kind, Delivery>);
@@ -94,7 +101,7 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/openapi.yaml", &["get"]),
 ];
 
-fn handler(path: &str) -> MethodRouter<App> {
+fn handler(path: &str) -> MethodRouter<Arc<App>> {
     match path {
         "/v1/events" => post(events::append),
         "/v1/transient" => post(events::transient),
@@ -121,7 +128,7 @@ pub fn router(app: App) -> Router {
         .layer(map_request(async |request: Request| {
             request.map(body::lingering)
         }))
-        .with_state(app)
+        .with_state(Arc::new(app))
 }
 
 async fn not_found() -> Problem {
@@ -151,7 +158,7 @@ async fn healthz() -> Response {
 }
 
 /// The process can serve: it is not stopping and its store answers.
-async fn readyz(State(app): State<App>) -> Result<Response, Problem> {
+async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     if app.stopping.is_cancelled() || !app.appender.is_open() {
         return Err(crate::error::Error::ShuttingDown.into());
     }

@@ -131,6 +131,10 @@ impl From<Error> for Problem {
                 Code::Busy,
                 format!("the append queue ({} MiB) is full; send the same events again after Retry-After", QUEUE_KIB_MAX / 1024),
             ),
+            Error::Late => Self::new(
+                Code::Busy,
+                "appends wait too long here; send the same events again after Retry-After, or to another node",
+            ),
             Error::TooManyStreams => Self::new(
                 Code::TooManyStreams,
                 format!("this node serves {STREAMS_MAX} streams and long polls already; try again, or another node"),

@@ -2,46 +2,61 @@
 //! is copied, not parsed.
 
 use bytes::Bytes;
+use jiff::fmt::temporal::DateTimePrinter;
 use serde_json::{Value, json};
 
 use super::chunks::chunk;
 use crate::{
     feed::{FeedState, Page},
     live::{Bye, Located, News},
-    types::{Actor, Delivery, Entry, FeedName},
+    types::{Actor, Delivery, Entry, EventId, FeedName},
     version::Version,
 };
 
-fn text(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("a string serializes and a Vec takes it");
+/// Text that needs no escapes: a name or a version.
+fn plain(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+}
+
+/// An id, all of it printable ASCII.
+fn id(out: &mut Vec<u8>, id: &EventId) {
+    match memchr::memchr2(b'"', b'\\', id.as_str().as_bytes()) {
+        None => plain(out, id.as_str()),
+        Some(_) => {
+            serde_json::to_writer(out, id.as_str()).expect("a string serializes and a Vec takes it")
+        }
+    }
 }
 
 fn fields(out: &mut Vec<u8>, entry: &Entry, with_version: bool) {
     if with_version {
-        out.extend_from_slice(b"\"version\":\"");
-        out.extend_from_slice(entry.version.to_text().as_str().as_bytes());
-        out.extend_from_slice(b"\",");
+        out.extend_from_slice(b"\"version\":");
+        plain(out, entry.version.to_text().as_str());
+        out.push(b',');
     }
     out.extend_from_slice(b"\"id\":");
-    text(out, entry.id.as_str());
+    id(out, &entry.id);
     out.extend_from_slice(b",\"kind\":");
-    text(out, entry.kind.as_str());
+    plain(out, entry.kind.as_str());
     out.extend_from_slice(b",\"actor\":");
     match entry.actor.as_ref().map(Actor::as_str) {
-        Some(actor) => text(out, actor),
+        Some(actor) => plain(out, actor),
         None => out.extend_from_slice(b"null"),
     }
     out.extend_from_slice(b",\"at\":\"");
-    out.extend_from_slice(rfc3339(entry.at).as_bytes());
+    rfc3339(out, entry.at);
     out.extend_from_slice(b"\",\"data\":");
     out.extend_from_slice(&entry.data);
 }
 
-fn rfc3339(micros: i64) -> String {
-    format!(
-        "{:.6}",
-        jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
-    )
+fn rfc3339(out: &mut Vec<u8>, micros: i64) {
+    const MICROS: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+    let at = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    MICROS
+        .print_timestamp(&at, out)
+        .expect("a Vec takes whatever is printed");
 }
 
 fn held_by<'a>(
@@ -50,7 +65,7 @@ fn held_by<'a>(
     feeds: impl ExactSizeIterator<Item = &'a FeedName>,
 ) {
     out.extend_from_slice(b"\"feed\":");
-    text(out, feed.as_str());
+    plain(out, feed.as_str());
     if feeds.len() > 1 {
         out.extend_from_slice(b",\"feeds\":");
         names(out, feeds);
@@ -64,9 +79,20 @@ fn names<'a>(out: &mut Vec<u8>, feeds: impl Iterator<Item = &'a FeedName>) {
         if index > 0 {
             out.push(b',');
         }
-        text(out, feed.as_str());
+        plain(out, feed.as_str());
     }
     out.push(b']');
+}
+
+/// The answer for an event that is stored.
+pub fn appended(out: &mut Vec<u8>, event: &EventId, version: Version, status: &str) {
+    out.extend_from_slice(b"{\"id\":");
+    id(out, event);
+    out.extend_from_slice(b",\"status\":");
+    plain(out, status);
+    out.extend_from_slice(b",\"version\":");
+    plain(out, version.to_text().as_str());
+    out.push(b'}');
 }
 
 /// A page of one feed, or (`merged`) of several.
@@ -81,7 +107,7 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
     match feeds.first() {
         Some(feed) if !merged => {
             out.extend_from_slice(b"\"feed\":");
-            text(&mut out, feed.as_str());
+            plain(&mut out, feed.as_str());
         }
         _ => {
             out.extend_from_slice(b"\"feeds\":");
@@ -103,7 +129,7 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
     }
     out.extend_from_slice(b"],\"next\":");
     match page.next {
-        Some(next) => text(&mut out, next.to_text().as_str()),
+        Some(next) => plain(&mut out, next.to_text().as_str()),
         None => out.extend_from_slice(b"null"),
     }
     out.push(b'}');

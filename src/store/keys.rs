@@ -1,7 +1,7 @@
 //! Every byte of every key, in one place. Keys are FoundationDB tuples behind a prefix; a versioned key ends
 //! with the 16 bytes of its version, so that it needs no escaping and can be stamped at commit.
 
-use foundationdb_tuple::Subspace;
+use foundationdb_tuple::{Subspace, pack_into};
 
 use super::{
     Batch, Condition, Error, Found, Plan, Range, Result, Snapshot, Store, Transaction, transact,
@@ -92,17 +92,27 @@ impl Keys {
 
     /// ‖ version → digest of the event's content; with each event.
     pub fn claim(&self, id: &EventId) -> Vec<u8> {
-        self.root.pack(&(CLAIM, id.as_str()))
+        self.versioned_of(CLAIM, id.as_str())
+    }
+
+    /// What packing `(code, name)` makes, with room for a version.
+    fn versioned_of(&self, code: u16, name: &str) -> Vec<u8> {
+        let root = self.root.bytes();
+        // The code, the type of the text and its end.
+        let mut key = Vec::with_capacity(root.len() + 4 + name.len() + BYTES_LEN);
+        key.extend_from_slice(root);
+        pack_into(&(code, name), &mut key);
+        key
     }
 
     /// ‖ version → entry; with each event, per feed.
     pub fn feed(&self, feed: &FeedName) -> Vec<u8> {
-        self.root.pack(&(FEED, feed.as_str()))
+        self.versioned_of(FEED, feed.as_str())
     }
 
     /// ‖ version → kind and id; per feed, for deliveries that count as unread. Cleared by marking read.
     pub fn unread(&self, feed: &FeedName) -> Vec<u8> {
-        self.root.pack(&(UNREAD, feed.as_str()))
+        self.versioned_of(UNREAD, feed.as_str())
     }
 
     /// ‖ version → the entries of one batch in this partition, with their feeds there; per batch.
@@ -113,6 +123,29 @@ impl Keys {
     /// ‖ version → a transient or the news that a marker moved; trimmed after seconds.
     pub fn transient(&self, partition: u16) -> Vec<u8> {
         self.root.pack(&(TRANSIENT, partition))
+    }
+
+    /// Where all claims lie, as begin and end; for engines that keep kinds of keys apart.
+    pub(super) fn claims(&self) -> (Vec<u8>, Vec<u8>) {
+        self.root.subspace(&(CLAIM,)).range()
+    }
+
+    /// Where all feeds' entries lie.
+    pub(super) fn feeds(&self) -> (Vec<u8>, Vec<u8>) {
+        self.root.subspace(&(FEED,)).range()
+    }
+
+    /// Where the log lies.
+    pub(super) fn logs(&self) -> (Vec<u8>, Vec<u8>) {
+        self.root.subspace(&(LOG,)).range()
+    }
+
+    /// What [`Keys::claim`] made of an id, at the front of a key or bound among the claims; `None` if that is cut short.
+    pub(super) fn claim_prefix<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
+        // Behind the subspace's code (2 bytes) and the type of a text; no id holds the zero that ends it.
+        let id = self.root.bytes().len() + 3;
+        let len = memchr::memchr(0, key.get(id..)?)?;
+        key.get(..=id + len)
     }
 
     /// → version; atomic max.
@@ -277,6 +310,23 @@ mod tests {
             let inside = after.is_none_or(|after| v > after) && v <= until;
             prop_assert_eq!((begin..end).contains(&versioned(&prefix, version(v))), inside);
         }
+    }
+
+    #[test]
+    fn a_claim_is_found_in_its_key_and_in_bounds_of_it() {
+        let keys = Keys::new(b"", 16);
+        for id in ["a", " ~", &"x".repeat(128)] {
+            let claim = keys.claim(&id.parse().expect("id"));
+            let (begin, end) = after_until(&claim, None, Version::new(0, 5, 6));
+            for key in [&claim, &begin, &end] {
+                assert_eq!(keys.claim_prefix(key), Some(&claim[..]));
+            }
+            assert_eq!(keys.claim_prefix(&claim[..claim.len() - 1]), None);
+            let (first, last) = keys.claims();
+            assert!(first <= claim && end < last);
+        }
+        let (begin, end) = keys.claims();
+        assert!(keys.claim_prefix(&begin).is_none() && keys.claim_prefix(&end).is_none());
     }
 
     #[test]

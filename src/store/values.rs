@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 
-use foundationdb_tuple::{Bytes as TupleBytes, pack, unpack};
+use bytes::Bytes;
+use foundationdb_tuple::{Bytes as TupleBytes, pack, pack_into, unpack};
 
 use super::{
     KeyValue, Result,
     keys::{corrupt, version_of},
 };
 use crate::{
-    types::{Delivery, Entry, EventId, FeedName},
+    types::{Actor, Delivery, Entry, EventId, FeedName, Invalid},
     version::Version,
 };
 
@@ -70,36 +71,63 @@ fn entry_tuple(entry: &Entry) -> EntryTuple<'_> {
     )
 }
 
-fn entry_from(version: Version, tuple: EntryTuple<'_>) -> std::result::Result<Entry, String> {
+/// What a tuple borrows from `value`, sharing its memory; a copy if it was escaped there.
+fn shared(value: &Bytes, part: Cow<'_, [u8]>) -> Bytes {
+    match part {
+        Cow::Borrowed(part) => value.slice_ref(part),
+        Cow::Owned(part) => part.into(),
+    }
+}
+
+fn text<T: TryFrom<Bytes, Error = Invalid>>(
+    value: &Bytes,
+    part: Cow<'_, str>,
+) -> std::result::Result<T, String> {
+    let part = match part {
+        Cow::Borrowed(part) => Cow::Borrowed(part.as_bytes()),
+        Cow::Owned(part) => Cow::Owned(part.into_bytes()),
+    };
+    shared(value, part)
+        .try_into()
+        .map_err(|error: Invalid| error.to_string())
+}
+
+/// The entry shares the memory of `value`, which the tuple was unpacked from.
+fn entry_from(
+    version: Version,
+    value: &Bytes,
+    tuple: EntryTuple<'_>,
+) -> std::result::Result<Entry, String> {
     let (read_at, delivery, id, kind, actor, at, data) = tuple;
-    let parse = |error: crate::types::Invalid| error.to_string();
     Ok(Entry {
         version,
-        id: id.parse().map_err(parse)?,
-        kind: kind.parse().map_err(parse)?,
+        id: text(value, id)?,
+        kind: text(value, kind)?,
         delivery: match delivery {
             0 => Delivery::Feed,
             1 => Delivery::Notify,
             2 => Delivery::Transient,
             other => return Err(format!("delivery {other}")),
         },
-        actor: actor
-            .map(|actor| actor.parse())
-            .transpose()
-            .map_err(parse)?,
+        actor: actor.map(|actor| text(value, actor)).transpose()?,
         at,
-        data: data.into_owned().into(),
+        data: shared(value, data.0),
         read_at,
     })
 }
 
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
-    pack(&entry_tuple(entry))
+    // Room for the numbers and the ends of the texts.
+    let actor = entry.actor.as_ref().map_or("", Actor::as_str).len();
+    let texts = entry.id.as_str().len() + entry.kind.as_str().len() + actor;
+    let mut value = Vec::with_capacity(texts + entry.data.len() + 32);
+    pack_into(&entry_tuple(entry), &mut value);
+    value
 }
 
 pub fn decode_entry(item: &KeyValue) -> Result<Entry> {
     let tuple = unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
-    entry_from(version_of(&item.key)?, tuple).map_err(|what| corrupt(&item.key, what))
+    entry_from(version_of(&item.key)?, &item.value, tuple).map_err(|what| corrupt(&item.key, what))
 }
 
 pub fn encode_unread(entry: &Entry) -> Vec<u8> {
@@ -109,9 +137,7 @@ pub fn encode_unread(entry: &Entry) -> Vec<u8> {
 pub fn decode_unread(item: &KeyValue) -> Result<Unread> {
     let (kind, id, read_at): (String, Cow<'_, str>, u64) =
         unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
-    let id = id
-        .parse()
-        .map_err(|error: crate::types::Invalid| corrupt(&item.key, error))?;
+    let id = text(&item.value, id).map_err(|what| corrupt(&item.key, what))?;
     Ok(Unread {
         version: version_of(&item.key)?,
         kind,
@@ -141,13 +167,17 @@ pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
     {
         let feeds: Vec<Cow<'_, str>> = feeds.iter().map(|feed| feed.as_str().into()).collect();
         let record: RecordTuple<'_> = (*index, feeds, entry_tuple(entry));
-        let bytes = pack(&(record,));
         // Tuples one after the other are one longer tuple.
         match values.last_mut() {
-            Some((_, value)) if value.len() + bytes.len() <= RECORD_BYTES_MAX => {
-                value.extend_from_slice(&bytes)
+            Some((_, value)) => {
+                let before = value.len();
+                pack_into(&(record,), value);
+                if value.len() > RECORD_BYTES_MAX {
+                    let bytes = value.split_off(before);
+                    values.push((*index, bytes));
+                }
             }
-            _ => values.push((*index, bytes)),
+            None => values.push((*index, pack(&(record,)))),
         }
     }
     values
@@ -160,19 +190,21 @@ pub fn decode_records(item: &KeyValue) -> Result<Vec<Record>> {
         unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
     tuples
         .into_iter()
-        .map(|tuple| record_from(first, tuple).map_err(|what| corrupt(&item.key, what)))
+        .map(|tuple| {
+            record_from(first, &item.value, tuple).map_err(|what| corrupt(&item.key, what))
+        })
         .collect()
 }
 
 fn record_from(
     first: Version,
+    value: &Bytes,
     (index, feeds, entry): RecordTuple<'_>,
 ) -> std::result::Result<Record, String> {
-    let feeds: std::result::Result<Vec<FeedName>, _> =
-        feeds.iter().map(|feed| feed.parse()).collect();
+    let feeds = feeds.into_iter().map(|feed| text(value, feed));
     Ok(Record {
-        entry: entry_from(first.at_index(index), entry)?,
-        feeds: feeds.map_err(|error| error.to_string())?,
+        feeds: feeds.collect::<std::result::Result<_, _>>()?,
+        entry: entry_from(first.at_index(index), value, entry)?,
     })
 }
 
@@ -192,13 +224,13 @@ pub fn decode_transient(item: &KeyValue) -> Result<TransientRecord> {
     let tuple: (Option<RecordTuple<'_>>, Option<Cow<'_, str>>) =
         unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
     match tuple {
-        (Some(record), None) => record_from(version, record)
+        (Some(record), None) => record_from(version, &item.value, record)
             .map(TransientRecord::Event)
             .map_err(bad),
         (None, Some(feed)) => {
             let feed = feed
                 .parse()
-                .map_err(|error: crate::types::Invalid| bad(error.to_string()))?;
+                .map_err(|error: Invalid| bad(error.to_string()))?;
             Ok(TransientRecord::MarkerMoved { feed, version })
         }
         _ => Err(bad("neither a transient nor a marker".into())),

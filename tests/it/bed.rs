@@ -161,6 +161,7 @@ impl Bed {
     /// A node on the bed's store as `store` shows it.
     pub async fn node_on(&self, store: Arc<dyn Store>) -> Served {
         let settings = Settings {
+            appends: Default::default(),
             deliveries: default_deliveries(),
             wall: self.wall.clone(),
             tail_gap: Duration::from_millis(2),
@@ -173,8 +174,12 @@ impl Bed {
     pub async fn app_on(&self, store: Arc<dyn Store>) -> (App, Served) {
         let keys = self.keys().await;
         let clock = Arc::new(AtClock::new(self.wall.clone()).expect("the clock runs"));
-        let (appender, _batcher) =
-            Appender::start(Arc::clone(&store), keys.clone(), Arc::clone(&clock));
+        let (appender, _batcher) = Appender::start(
+            Arc::clone(&store),
+            keys.clone(),
+            Arc::clone(&clock),
+            Default::default(),
+        );
         let app = App {
             feeds: Feeds::new(Arc::clone(&store), keys.clone()),
             hub: Hub::new(keys.clone()),

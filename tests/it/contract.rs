@@ -646,6 +646,19 @@ mod embedded_only {
         open().expect("the lock is gone");
     }
 
+    #[tokio::test]
+    async fn a_folder_of_an_earlier_layout_is_refused_with_a_reason() {
+        let folder = tempfile::tempdir().expect("folder");
+        let db = fjall::Database::builder(folder.path())
+            .open()
+            .expect("opens");
+        let table = db.keyspace("newsfeed", Default::default).expect("created");
+        drop((table, db));
+        let error = Embedded::open(folder.path(), WallTime::system(0)).err();
+        let error = error.expect("refused").to_string();
+        assert!(error.contains("has another layout"), "{error}");
+    }
+
     async fn all_keys(store: &dyn Store) -> Vec<KeyValue> {
         let range = Range {
             begin: vec![0],

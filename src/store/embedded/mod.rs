@@ -1,4 +1,4 @@
-//! The embedded engine: one fjall keyspace, one writer thread, group commit with one fsync.
+//! The embedded engine: fjall, one writer thread, group commit with one fsync.
 //!
 //! Invariants:
 //! - A reader's view is the one published after the last group's fsync, so nobody sees what a crash could undo.
@@ -6,6 +6,8 @@
 //!   the wall clock set back, since that tick is stored), so no commit lands at or below a version handed out.
 //! - A commit is refused when its tick lies [`SNAPSHOT_AGE_TICKS_MAX`] or more after the snapshot was taken.
 
+mod readers;
+mod tables;
 mod writer;
 
 use std::{
@@ -14,16 +16,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
+use fjall::Database;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::writer::{Request, write_groups};
-use super::{
-    Batch, Error, Found, KeyValue, Range, Reads, Result, Retries, SNAPSHOT_AGE_TICKS_MAX, Slice,
-    Snapshot, Store,
+use self::{
+    readers::Readers,
+    tables::Tables,
+    writer::{Request, write_groups},
 };
+use super::{Batch, Error, Found, Reads, Result, Retries, SNAPSHOT_AGE_TICKS_MAX, Snapshot, Store};
 use crate::{
     clock::{TickClock, WallTime},
     store::keys::Keys,
@@ -38,6 +40,7 @@ const CACHE_BYTES: u64 = 256 * 1024 * 1024;
 pub struct Embedded {
     shared: Arc<Shared>,
     writer: Mutex<Option<Writer>>,
+    readers: Arc<Readers>,
     retries: Retries,
     closed: CancellationToken,
 }
@@ -56,7 +59,7 @@ struct Shared {
 
 struct State {
     db: Database,
-    tree: Keyspace,
+    tables: Arc<Tables>,
     clock: TickClock,
     view: fjall::Snapshot,
     visible: Version,
@@ -78,12 +81,10 @@ impl Embedded {
             .cache_size(CACHE_BYTES)
             .open()
             .map_err(failed)?;
-        let tree = db
-            .keyspace("newsfeed", KeyspaceCreateOptions::default)
-            .map_err(failed)?;
-
         let keys = EngineKeys::new();
-        let visible = match tree.get(&keys.last).map_err(failed)? {
+        let tables = Arc::new(Tables::open(&db, Keys::before_opening(b""))?);
+        let view = db.snapshot();
+        let visible = match tables.get(&view, &keys.last)? {
             None => Version::moment(0, 0),
             Some(last) => match <[u8; 16]>::try_from(&last[..]) {
                 Ok(last) => Version::from_bytes(last),
@@ -93,9 +94,9 @@ impl Embedded {
         let clock = TickClock::new(wall.clone(), visible)
             .map_err(|error| Error::Open(error.to_string()))?;
         let state = State {
-            view: db.snapshot(),
+            view,
             db,
-            tree,
+            tables,
             clock,
             visible,
             committing: None,
@@ -117,6 +118,7 @@ impl Embedded {
         Ok(Self {
             shared,
             writer: Mutex::new(Some(Writer { queue, thread })),
+            readers: Arc::default(),
             retries: Retries::default(),
             closed: CancellationToken::new(),
         })
@@ -177,12 +179,13 @@ impl Embedded {
                 .map_err(|error| Error::Unavailable(error.to_string()))?,
         };
         Ok(View {
-            tree: state.tree.clone(),
+            tables: Arc::clone(&state.tables),
             view: state.view.clone(),
             version: state.visible,
             taken_at,
             wall: self.shared.wall.clone(),
             queue,
+            readers: Arc::clone(&self.readers),
         })
     }
 }
@@ -235,13 +238,14 @@ impl Store for Embedded {
 }
 
 struct View {
-    tree: Keyspace,
+    tables: Arc<Tables>,
     view: fjall::Snapshot,
     version: Version,
     taken_at: u64,
     wall: WallTime,
     /// Weak, so that the writer ends when the store closes although snapshots are held.
     queue: mpsc::WeakSender<Request>,
+    readers: Arc<Readers>,
 }
 
 fn unavailable(error: fjall::Error) -> Error {
@@ -254,16 +258,12 @@ impl Snapshot for View {
         self.version
     }
 
-    /// On the blocking pool: it may wait for the disk.
     async fn read(&self, reads: Reads) -> Result<Found> {
         if self.wall.micros().saturating_sub(self.taken_at) >= SNAPSHOT_AGE_TICKS_MAX {
             return Err(Error::TooOld);
         }
-        let (tree, view) = (self.tree.clone(), self.view.clone());
-        match tokio::task::spawn_blocking(move || read(&tree, &view, &reads)).await {
-            Ok(result) => result.map_err(unavailable),
-            Err(panicked) => Err(Error::Unavailable(panicked.to_string())),
-        }
+        let (tables, view) = (Arc::clone(&self.tables), self.view.clone());
+        self.readers.read(tables, view, reads).await
     }
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
@@ -287,47 +287,4 @@ impl Snapshot for View {
         drop(queue);
         answer.await.unwrap_or(Err(Error::Unknown))
     }
-}
-
-fn read(tree: &Keyspace, view: &fjall::Snapshot, reads: &Reads) -> fjall::Result<Found> {
-    let get = |key: &Vec<u8>| {
-        let value = view.get(tree, key)?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
-    };
-    let ranges = reads.ranges.iter();
-    Ok(Found {
-        values: reads.keys.iter().map(get).collect::<fjall::Result<_>>()?,
-        slices: ranges
-            .map(|range| read_range(tree, view, range))
-            .collect::<fjall::Result<_>>()?,
-    })
-}
-
-fn read_range(tree: &Keyspace, view: &fjall::Snapshot, range: &Range) -> fjall::Result<Slice> {
-    let mut slice = Slice::default();
-    if range.begin >= range.end {
-        return Ok(slice);
-    }
-    let mut iter = view.range(tree, &range.begin[..]..&range.end[..]);
-    let mut bytes = 0;
-    loop {
-        let Some(guard) = (if range.reverse {
-            iter.next_back()
-        } else {
-            iter.next()
-        }) else {
-            break;
-        };
-        if slice.items.len() >= range.limit || bytes >= range.bytes_max {
-            slice.more = true;
-            break;
-        }
-        let (key, value) = guard.into_inner()?;
-        bytes += key.len() + value.len();
-        slice.items.push(KeyValue {
-            key: Bytes::copy_from_slice(&key),
-            value: Bytes::copy_from_slice(&value),
-        });
-    }
-    Ok(slice)
 }

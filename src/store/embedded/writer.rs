@@ -1,11 +1,14 @@
 //! The writer thread: takes the commits that are waiting, writes them with one fsync, answers, again.
 
-use fjall::{Keyspace, OwnedWriteBatch as WriteBatch, PersistMode};
+use std::{collections::HashMap, sync::Arc};
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, OwnedWriteBatch as WriteBatch, PersistMode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{EngineKeys, Shared, unavailable};
+use super::{EngineKeys, Shared, tables::Tables, unavailable};
 use crate::{
-    store::{Batch, Condition, Error, Result, SNAPSHOT_AGE_TICKS_MAX, keys::versioned},
+    store::{Batch, Condition, Error, Range, Result, SNAPSHOT_AGE_TICKS_MAX},
     version::Version,
 };
 
@@ -69,7 +72,7 @@ fn write_group(
     keys: &EngineKeys,
     requests: &mut std::iter::Peekable<impl Iterator<Item = Request>>,
 ) {
-    let (db, tree, tick, epoch) = {
+    let (db, tables, tick, epoch) = {
         let mut state = shared.state();
         let Some(state) = state.as_mut() else { return };
         let tick = match state.clock.tick() {
@@ -86,17 +89,13 @@ fn write_group(
         state.committing = Some(tick);
         (
             state.db.clone(),
-            state.tree.clone(),
+            Arc::clone(&state.tables),
             tick,
             state.visible.epoch(),
         )
     };
 
-    let mut group = Group::new(
-        db.batch().durability(Some(PersistMode::SyncAll)),
-        tree,
-        epoch,
-    );
+    let mut group = Group::new(db.clone(), tables, epoch);
     let mut accepted = Vec::new();
     let mut ring = false;
     for order in 0..=u16::MAX {
@@ -107,16 +106,17 @@ fn write_group(
             break;
         };
         let base = Version::new(epoch, tick, u32::from(order) << 16);
+        let ring_asked = request.batch.ring;
         let checked = if request.epoch != epoch {
             Err(Error::Conflict)
         } else if tick - request.taken_at >= SNAPSHOT_AGE_TICKS_MAX {
             Err(Error::TooOld)
         } else {
-            group.add(&request.batch, base, keys)
+            group.add(request.batch, base, keys)
         };
         match checked {
             Ok(()) => {
-                ring |= request.batch.ring;
+                ring |= ring_asked;
                 accepted.push((request.reply, base));
             }
             Err(error) => {
@@ -162,93 +162,108 @@ fn write_group(
 
 /// The writes of one group under construction.
 struct Group {
-    batch: WriteBatch,
-    tree: Keyspace,
+    db: Database,
+    /// All groups before this one.
+    before: fjall::Snapshot,
+    tables: Arc<Tables>,
     /// The epoch after this group.
     epoch: u32,
     /// Maxima of this group, not yet in the tree.
-    maxima: std::collections::HashMap<Vec<u8>, Vec<u8>>,
+    maxima: HashMap<Vec<u8>, Vec<u8>>,
+    removed: Vec<(Keyspace, Bytes)>,
+    puts: Vec<(Vec<u8>, Vec<u8>)>,
     /// Versioned puts.
     stamped: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Group {
-    fn new(batch: WriteBatch, tree: Keyspace, epoch: u32) -> Self {
+    fn new(db: Database, tables: Arc<Tables>, epoch: u32) -> Self {
         Self {
-            batch,
-            tree,
+            before: db.snapshot(),
+            db,
+            tables,
             epoch,
-            maxima: Default::default(),
+            maxima: HashMap::new(),
+            removed: Vec::new(),
+            puts: Vec::new(),
             stamped: Vec::new(),
         }
     }
 
-    fn add(&mut self, batch: &Batch, base: Version, keys: &EngineKeys) -> Result<()> {
+    fn add(&mut self, batch: Batch, base: Version, keys: &EngineKeys) -> Result<()> {
         for (index, condition) in batch.conditions.iter().enumerate() {
-            let holds = match condition {
-                Condition::KeyEquals { key, value } => {
-                    self.tree.get(key).map_err(unavailable)?.as_deref() == value.as_deref()
-                }
-                Condition::RangeEmpty { begin, end } => {
-                    begin >= end || self.tree.range(&begin[..]..&end[..]).next().is_none()
-                }
-            };
-            if !holds {
+            if !self.holds(condition)? {
                 return Err(Error::ConditionFailed(index));
             }
         }
         // All reads come before the first write: an error here leaves nothing of this commit in the group.
-        let mut cleared = Vec::new();
-        for (begin, end) in batch.clears.iter().filter(|(begin, end)| begin < end) {
-            for guard in self.tree.range(&begin[..]..&end[..]) {
-                cleared.push(guard.key().map_err(unavailable)?);
+        let mut maxima = Vec::new();
+        for (key, value) in batch.maxima {
+            let stored = match self.maxima.get(&key) {
+                Some(value) => Some(value.clone().into()),
+                None => self.tables.get(&self.before, &key)?,
+            };
+            if stored.is_none_or(|stored| stored[..] < value[..]) {
+                maxima.push((key, value));
             }
         }
-        let mut maxima = Vec::new();
-        for (key, value) in &batch.maxima {
-            let stored = match self.maxima.get(key) {
-                Some(value) => Some(value.clone()),
-                None => self
-                    .tree
-                    .get(key)
-                    .map_err(unavailable)?
-                    .map(|value| value.to_vec()),
-            };
-            if stored.is_none_or(|stored| stored < *value) {
-                maxima.push((key.clone(), value.clone()));
-            }
+        let mut cleared = Vec::new();
+        for (begin, end) in batch.clears {
+            let range = all(begin, end);
+            cleared.extend(self.tables.places(&self.before, &range)?);
         }
 
-        for key in cleared {
-            self.batch.remove(&self.tree, key);
-        }
+        self.removed.extend(cleared);
         for (key, value) in &batch.puts {
             if let (true, Ok(epoch)) = (*key == keys.epoch, <[u8; 4]>::try_from(&value[..])) {
                 self.epoch = u32::from_be_bytes(epoch);
             }
-            self.batch.insert(&self.tree, &key[..], &value[..]);
         }
-        for put in &batch.versioned {
-            self.stamped.push((
-                versioned(&put.prefix, base.at_index(put.index)),
-                put.value.clone(),
-            ));
+        self.puts.extend(batch.puts);
+        for put in batch.versioned {
+            let mut key = put.prefix;
+            key.extend_from_slice(&base.at_index(put.index).to_bytes());
+            self.stamped.push((key, put.value));
         }
         self.maxima.extend(maxima);
         Ok(())
     }
 
-    fn write(mut self, visible: Version, keys: &EngineKeys) -> fjall::Result<()> {
-        // In key order one insert finds in the processor's caches what the one before it has touched.
+    fn holds(&self, condition: &Condition) -> Result<bool> {
+        Ok(match condition {
+            Condition::KeyEquals { key, value } => {
+                self.tables.get(&self.before, key)?.as_deref() == value.as_deref()
+            }
+            Condition::RangeEmpty { begin, end } => {
+                let range = all(begin.clone(), end.clone());
+                let one = Range { limit: 1, ..range };
+                self.tables.range(&self.before, &one)?.items.is_empty()
+            }
+        })
+    }
+
+    fn write(mut self, visible: Version, keys: &EngineKeys) -> Result<()> {
+        let size = self.removed.len() + self.puts.len() + self.maxima.len() + self.stamped.len();
+        let mut batch =
+            WriteBatch::with_capacity(self.db, size + 1).durability(Some(PersistMode::SyncAll));
+        for (table, key) in self.removed {
+            batch.remove(&table, key);
+        }
         self.stamped.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-        for (key, value) in self.stamped {
-            self.batch.insert(&self.tree, key, value);
-        }
-        for (key, value) in self.maxima {
-            self.batch.insert(&self.tree, key, value);
-        }
-        self.batch
-            .insert(&self.tree, &keys.last[..], &visible.to_bytes()[..]);
-        self.batch.commit()
+        let last = (keys.last.clone(), visible.to_bytes().to_vec());
+        let rest = self.maxima.into_iter().chain([last]);
+        let all = self.puts.into_iter().chain(self.stamped).chain(rest);
+        self.tables.insert(&self.before, all, &mut batch)?;
+        batch.commit().map_err(unavailable)
+    }
+}
+
+fn all(begin: Vec<u8>, end: Vec<u8>) -> Range {
+    Range {
+        begin,
+        end,
+        reverse: false,
+        limit: usize::MAX,
+        bytes_max: usize::MAX,
     }
 }

@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use newsfeed::{
-    append::Outcome,
+    append::{Outcome, Tuning},
     error::Error,
     store::{self, RETRY_FOR},
 };
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::load::filler;
 use crate::{bed::Bed, gate::Gate, stores::troubled};
 
 crate::on_every_engine!(
-    in one thread: an_append_behind_others_gives_up_no_later_than_it_would_alone
+    in one thread: an_append_behind_others_gives_up_no_later_than_it_would_alone,
+    appends_are_refused_while_the_queue_is_late_and_taken_when_it_moves,
 );
 
 async fn an_append_behind_others_gives_up_no_later_than_it_would_alone(bed: &Bed) {
@@ -27,7 +29,7 @@ async fn an_append_behind_others_gives_up_no_later_than_it_would_alone(bed: &Bed
     let append = |after: u64| async move {
         sleep(Duration::from_secs(after)).await;
         let events = vec![filler(1)];
-        let admission = app.appender.admit(&events).expect("room");
+        let admission = app.appender.admit_waiting(&events).await.expect("room");
         let mut outcomes = app.appender.append(events, admission).await.expect("open");
         outcomes.remove(0).1
     };
@@ -40,4 +42,44 @@ async fn an_append_behind_others_gives_up_no_later_than_it_would_alone(bed: &Bed
     assert!(begun.elapsed() < RETRY_FOR * 3 / 2, "{:?}", begun.elapsed());
     gate.fail(false);
     assert!(matches!(append(0).await, Outcome::Appended(_)));
+}
+
+async fn appends_are_refused_while_the_queue_is_late_and_taken_when_it_moves(bed: &Bed) {
+    tokio::time::pause();
+    let gate = Gate::open();
+    let (app, node) = bed.app_on(troubled(bed.store(), gate.clone())).await;
+    let max = Tuning::default().queue_time_max;
+    let appender = app.appender;
+    let append = || {
+        let (appender, events) = (appender.clone(), vec![filler(1)]);
+        let admission = appender.admit(&events).expect("admitted");
+        tokio::spawn(async move { appender.append(events, admission).await.expect("open") })
+    };
+    gate.hold(true);
+    let first = append();
+    gate.something_is_held().await;
+    // What is on its way to the store does not wait in the queue; the same id once more does.
+    sleep(max * 2).await;
+    let second = append();
+    sleep(max - Duration::from_millis(10)).await;
+    drop(appender.admit(&[filler(1)]).expect("not too late yet"));
+    sleep(Duration::from_millis(20)).await;
+    assert!(matches!(appender.admit(&[filler(1)]), Err(Error::Late)));
+    // From here on sockets and threads have to do with it, and an idle clock would not wait for them.
+    tokio::time::resume();
+    let event = json!({ "kind": "visit", "feeds": ["a"] });
+    let headers = [("content-type", "application/json")];
+    let answer = node.send_body("POST", "/v1/events", &headers, event.to_string());
+    answer.await.problem(503, "busy").expect("too late");
+    let waiting = appender.admit_waiting(&[filler(1)]).await;
+    drop(waiting.expect("lines wait as ever"));
+
+    gate.hold(false);
+    let outcomes =
+        [first.await, second.await].map(|outcomes| outcomes.expect("no panic").remove(0).1);
+    let [Outcome::Appended(appended), Outcome::Duplicate(known)] = outcomes else {
+        panic!("{outcomes:?}");
+    };
+    assert_eq!(appended, known);
+    append().await.expect("admitted again");
 }

@@ -35,7 +35,8 @@ pub struct Writer {
 impl Writer {
     fn on(store: Arc<dyn Store>, keys: Keys) -> Self {
         let clock = AtClock::new(WallTime::system(0)).expect("the clock runs");
-        let (appender, _batcher) = Appender::start(store, keys, Arc::new(clock));
+        let (appender, _batcher) =
+            Appender::start(store, keys, Arc::new(clock), Default::default());
         Self { appender }
     }
 

@@ -1,0 +1,324 @@
+//! Which keys lie in which table, and how they are read there.
+//!
+//! Kinds of keys that are written and read in different ways lie in tables (fjall keyspaces) of their own, so that each
+//! stays small and is compacted on its own; the tables share one journal, which makes a batch atomic across them.
+//!
+//! The first claim of an id lies under the id alone, `prefix → version ‖ value`; only its twins, if there are any, lie
+//! under their whole keys. So the question that every append asks, "is this id taken?", is a point read, which filters
+//! in memory answer for a new id; and no later claim can overwrite a first. Readers see `prefix ‖ version → value`: an
+//! id's first comes before its twins in either form, so the order of keys is the same.
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch as WriteBatch, Readable};
+
+use super::unavailable;
+use crate::{
+    store::{Error, Found, KeyValue, Range, Reads, Result, Slice, keys, keys::Keys},
+    version::BYTES_LEN,
+};
+
+/// Names of the tables; their number says which layout it is.
+const CLAIMS: &str = "claims-2";
+const FEEDS: &str = "feeds-2";
+const LOG: &str = "log-2";
+const REST: &str = "rest-2";
+
+/// What a table collects in memory before it writes a file.
+const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
+
+pub(super) struct Tables {
+    keys: Keys,
+    claims: Keyspace,
+    /// Each reaches from its first key to the next segment's.
+    segments: Vec<(Vec<u8>, Keyspace)>,
+}
+
+impl Tables {
+    pub(super) fn open(db: &Database, keys: Keys) -> Result<Self> {
+        let names = [CLAIMS, FEEDS, LOG, REST];
+        let stored = db.list_keyspace_names();
+        if let Some(other) = stored.iter().find(|name| !names.contains(&&***name)) {
+            return Err(Error::Open(format!(
+                "the data folder has another layout (its table {other:?} is not known): \
+                 use the newsfeed version that wrote it, or another --data"
+            )));
+        }
+        let open = |name| {
+            let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+            db.keyspace(name, options).map_err(unavailable)
+        };
+        let (claims, feeds, log, rest) = (open(CLAIMS)?, open(FEEDS)?, open(LOG)?, open(REST)?);
+        let mut segments = vec![(Vec::new(), rest.clone())];
+        for ((begin, end), table) in [
+            (keys.claims(), &claims),
+            (keys.feeds(), &feeds),
+            (keys.logs(), &log),
+        ] {
+            segments.push((begin, table.clone()));
+            segments.push((end, rest.clone()));
+        }
+        Ok(Self {
+            keys,
+            claims,
+            segments,
+        })
+    }
+
+    fn table(&self, key: &[u8]) -> &Keyspace {
+        let after = self
+            .segments
+            .partition_point(|(begin, _)| &begin[..] <= key);
+        // The first segment begins with the empty key.
+        &self.segments[after.max(1) - 1].1
+    }
+
+    pub(super) fn read(&self, view: &fjall::Snapshot, reads: &Reads) -> Result<Found> {
+        let keys = reads.keys.iter().map(|key| self.get(view, key));
+        let ranges = reads.ranges.iter().map(|range| self.range(view, range));
+        Ok(Found {
+            values: keys.collect::<Result<_>>()?,
+            slices: ranges.collect::<Result<_>>()?,
+        })
+    }
+
+    pub(super) fn get(&self, view: &fjall::Snapshot, key: &[u8]) -> Result<Option<Bytes>> {
+        let table = self.table(key);
+        if *table == self.claims
+            && let Some(prefix) = self.keys.claim_prefix(key)
+            && let Some(first) = view.get(table, prefix).map_err(unavailable)?
+        {
+            let first = self.logical(prefix.to_vec().into(), first.into())?;
+            if first.key == key {
+                return Ok(Some(first.value));
+            }
+        }
+        let value = view.get(table, key).map_err(unavailable)?;
+        Ok(value.map(Bytes::from))
+    }
+
+    pub(super) fn range(&self, view: &fjall::Snapshot, range: &Range) -> Result<Slice> {
+        let mut slice = Slice::default();
+        let mut bytes = 0;
+        self.visit(view, range, |_, _, item| {
+            if slice.items.len() >= range.limit || bytes >= range.bytes_max {
+                slice.more = true;
+                return false;
+            }
+            bytes += item.key.len() + item.value.len();
+            slice.items.push(item);
+            true
+        })?;
+        Ok(slice)
+    }
+
+    /// Shows `take` what lies in `range`, with its table and the key it has there, until that answers `false`.
+    fn visit(
+        &self,
+        view: &fjall::Snapshot,
+        range: &Range,
+        mut take: impl FnMut(&Keyspace, &Bytes, KeyValue) -> bool,
+    ) -> Result<()> {
+        if range.begin >= range.end {
+            return Ok(());
+        }
+        let first = self
+            .segments
+            .partition_point(|(begin, _)| *begin <= range.begin)
+            .max(1)
+            - 1;
+        let end = self
+            .segments
+            .partition_point(|(begin, _)| *begin < range.end);
+        let count = end - first;
+        for step in 0..count {
+            let index = if range.reverse {
+                end - 1 - step
+            } else {
+                first + step
+            };
+            let (segment, table) = &self.segments[index];
+            let is_claims = *table == self.claims;
+            let mut begin = &range.begin[..];
+            if begin < &segment[..] {
+                begin = segment;
+            }
+            let mut stop = &range.end[..];
+            if let Some((next, _)) = self.segments.get(index + 1)
+                && stop > &next[..]
+            {
+                stop = next;
+            }
+            if is_claims && let Some(prefix) = self.keys.claim_prefix(begin) {
+                begin = prefix;
+                // All in one id: if there is no first claim, there is none.
+                if self.keys.claim_prefix(stop) == Some(prefix)
+                    && !view.contains_key(table, prefix).map_err(unavailable)?
+                {
+                    continue;
+                }
+            }
+            let mut items = view.range(table, begin..stop);
+            while let Some(guard) = match range.reverse {
+                true => items.next_back(),
+                false => items.next(),
+            } {
+                let (key, value) = guard.into_inner().map_err(unavailable)?;
+                let key = Bytes::from(key);
+                let item = match is_claims {
+                    true => self.logical(key.clone(), value.into())?,
+                    false => KeyValue {
+                        key: key.clone(),
+                        value: value.into(),
+                    },
+                };
+                if is_claims && !(range.begin <= item.key && item.key < range.end) {
+                    continue;
+                }
+                if !take(table, &key, item) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a key of the claims stands for.
+    fn logical(&self, key: Bytes, value: Bytes) -> Result<KeyValue> {
+        if self.keys.claim_prefix(&key) != Some(&key) {
+            return Ok(KeyValue { key, value });
+        }
+        if value.len() < BYTES_LEN {
+            return Err(keys::corrupt(&key, "a claim without a version"));
+        }
+        Ok(KeyValue {
+            key: [&key[..], &value[..BYTES_LEN]].concat().into(),
+            value: value.slice(BYTES_LEN..),
+        })
+    }
+
+    /// Where what lies in `range` is stored, to remove it. Of an id's claims a range must hold all or none.
+    pub(super) fn places(
+        &self,
+        view: &fjall::Snapshot,
+        range: &Range,
+    ) -> Result<Vec<(Keyspace, Bytes)>> {
+        let mut places = Vec::new();
+        self.visit(view, range, |table, key, _| {
+            places.push((table.clone(), key.clone()));
+            true
+        })?;
+        Ok(places)
+    }
+
+    /// Inserts `items`, which must be in key order: then one insert finds in the processor's caches what the one before
+    /// it has touched, and an id's claims come first one first. `view` must show all that was written before.
+    pub(super) fn insert(
+        &self,
+        view: &fjall::Snapshot,
+        items: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
+        batch: &mut WriteBatch,
+    ) -> Result<()> {
+        let mut claimed = Vec::new();
+        for (mut key, value) in items {
+            let table = self.table(&key);
+            let prefix = match *table == self.claims {
+                true => self.keys.claim_prefix(&key).map(<[u8]>::len),
+                false => None,
+            };
+            match prefix {
+                Some(len)
+                    if claimed != key[..len]
+                        && !view.contains_key(table, &key[..len]).map_err(unavailable)? =>
+                {
+                    let first = [&key[len..], &value[..]].concat();
+                    key.truncate(len);
+                    claimed.clone_from(&key);
+                    batch.insert(table, key, first);
+                }
+                _ => batch.insert(table, key, value),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{store::keys::versioned, version::Version};
+
+    /// A prefix of one kind or another; there are few, so that ids repeat.
+    fn prefix(keys: &Keys, number: u8) -> Vec<u8> {
+        let name = ["a", "b", "bb"][usize::from(number) % 3];
+        match number / 3 {
+            0 => keys.claim(&name.parse().expect("id")),
+            1 => keys.feed(&name.parse().expect("name")),
+            2 => keys.unread(&name.parse().expect("name")),
+            3 => keys.log(number.into()),
+            _ => keys.transient(number.into()),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Readers see whole keys in order, whatever the tables make of them.
+        #[test]
+        fn tables_read_like_one_map(
+            groups in proptest::collection::vec(proptest::collection::vec((0..15u8, 0..3u64), 1..6), 1..6),
+            reads in proptest::collection::vec(((0..15u8, 0..9u64), (0..15u8, 0..9u64), any::<bool>(), 1..9usize), 1..20),
+        ) {
+            let folder = tempfile::tempdir().expect("folder");
+            let keys = Keys::before_opening(b"");
+            let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+            let mut db = Database::builder(folder.path()).open().expect("opens");
+            let mut tables = Tables::open(&db, keys.clone()).expect("opens");
+            for (group, puts) in groups.into_iter().enumerate() {
+                if group == 2 {
+                    drop((tables, db));
+                    db = Database::builder(folder.path()).open().expect("opens again");
+                    tables = Tables::open(&db, keys.clone()).expect("opens again");
+                }
+                let mut items: Vec<_> = puts.iter().map(|&(number, index)| {
+                    let version = Version::new(0, group as u64, index as u32);
+                    (versioned(&prefix(&keys, number), version), format!("{number} {version}").into_bytes())
+                }).collect();
+                items.sort();
+                items.dedup();
+                model.extend(items.iter().cloned());
+                let mut batch = db.batch();
+                tables.insert(&db.snapshot(), items.into_iter(), &mut batch).expect("inserted");
+                batch.commit().expect("committed");
+            }
+            let view = db.snapshot();
+            for ((number, time), (last, until), reverse, limit) in reads {
+                let bound = |number, time| versioned(&prefix(&keys, number), Version::new(0, time, 1));
+                let range = Range { begin: bound(number, time), end: bound(last, until), reverse, limit, bytes_max: usize::MAX };
+                let mut expected: Vec<_> = match range.begin < range.end {
+                    true => model.range(range.begin.clone()..range.end.clone()).collect(),
+                    false => Vec::new(),
+                };
+                if reverse {
+                    expected.reverse();
+                }
+                let found = tables.range(&view, &range).expect("read");
+                prop_assert_eq!(found.more, expected.len() > limit);
+                expected.truncate(limit);
+                let found: Vec<_> = found.items.iter().map(|item| (item.key.to_vec(), item.value.to_vec())).collect();
+                let expected: Vec<_> = expected.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+                prop_assert_eq!(found, expected);
+                let value = tables.get(&view, &range.begin).expect("read");
+                prop_assert_eq!(value.as_deref(), model.get(&range.begin).map(|value| &value[..]));
+            }
+            let everything = Range { begin: vec![0], end: vec![0xff], reverse: false, limit: usize::MAX, bytes_max: usize::MAX };
+            prop_assert_eq!(tables.range(&view, &everything).expect("read").items.len(), model.len());
+            for (_, key) in tables.places(&view, &everything).expect("read") {
+                prop_assert!(tables.table(&key).contains_key(&key).expect("read"));
+            }
+        }
+    }
+}
