@@ -58,7 +58,10 @@ fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Version>> {
 fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Response> {
     let subscription = app.hub.subscribe(feeds)?;
     let follower = Follower::new(app.feeds.clone(), subscription, after);
-    let hello = Bytes::from(format!("retry: {RETRY_MS}\n\n"));
+    // With the position asked for: some clients forget it when they connect, and a stream may break off before it has
+    // told another.
+    let position = after.map_or_else(String::new, |after| format!("id: {after}\n"));
+    let hello = Bytes::from(format!("retry: {RETRY_MS}\n{position}\n"));
     let frames = stream::unfold(follower, |mut follower| async move {
         let update = follower.next().await?;
         Some((update, follower))
