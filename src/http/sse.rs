@@ -61,7 +61,13 @@ fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Version>> {
 
 fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Response> {
     let subscription = app.hub.subscribe(feeds)?;
-    let frames = Frames(Follower::new(app.feeds.clone(), subscription, after));
+    // With the position asked for: some clients forget it when they connect, and a stream may break off before it has
+    // told another.
+    let position = after.map_or_else(String::new, |after| format!("id: {after}\n"));
+    let frames = Frames {
+        hello: chunk(format!("retry: {RETRY_MS}\n{position}\n").as_bytes()),
+        follower: Follower::new(app.feeds.clone(), subscription, after),
+    };
     let live = Live(Arc::new(Mutex::new(Some(frames))));
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
@@ -76,18 +82,21 @@ fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Res
 }
 
 /// The chunks of a live stream, in order.
-pub struct Frames(Follower);
+pub struct Frames {
+    hello: Bytes,
+    follower: Follower,
+}
 
 impl Frames {
-    /// What every stream begins with.
-    pub fn hello() -> Bytes {
-        chunk(format!("retry: {RETRY_MS}\n\n").as_bytes())
+    /// What the stream begins with; empty from the second time on.
+    pub fn hello(&mut self) -> Bytes {
+        std::mem::take(&mut self.hello)
     }
 
     /// Waits for what comes next; `None` at the end.
     pub async fn next(&mut self) -> Option<Chunks> {
         let one = |frame| [frame].into_iter().collect();
-        Some(match self.0.next().await? {
+        Some(match self.follower.next().await? {
             Update::Items(items) => items
                 .iter()
                 .map(|item| item.rendered(render::frame))
@@ -109,14 +118,18 @@ impl Live {
     }
 
     fn body(self) -> Body {
-        let hello = stream::once(async { body(&Frames::hello()) });
         let frames = stream::once(async move { self.take() }).flat_map(|frames| {
             stream::unfold(frames, |frames| async move {
                 let mut frames = frames?;
-                let next = frames.next().await?;
-                Some((next.into_body(), Some(frames)))
+                let hello = frames.hello();
+                let next = if hello.is_empty() {
+                    frames.next().await?.into_body()
+                } else {
+                    body(&hello)
+                };
+                Some((next, Some(frames)))
             })
         });
-        Body::from_stream(hello.chain(frames).map(Ok::<_, Infallible>))
+        Body::from_stream(frames.map(Ok::<_, Infallible>))
     }
 }

@@ -145,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
             head,
             mut frames,
         } = self;
-        let mut chunks = [head, Frames::hello()].into_iter().collect::<Chunks>();
+        let mut chunks = [head, frames.hello()].into_iter().collect::<Chunks>();
         loop {
             if socket.write_all_buf(&mut chunks).await.is_err() {
                 return;

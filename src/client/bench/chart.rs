@@ -37,7 +37,7 @@ impl Scale {
             .into_iter()
             .find(|step| *step >= least)
             .unwrap_or(10.0 * power);
-        let high = (greatest / step).ceil().max(1.0) * step;
+        let high = (greatest.max(1.0) / step).ceil() * step;
         Self::FromZero { step, high, unit }
     }
 

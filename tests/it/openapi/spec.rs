@@ -1,8 +1,9 @@
 //! `openapi.yaml`, read, and what it says of a request's answer.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, str::FromStr};
 
 use jsonschema::Validator;
+use newsfeed::version::Version;
 use serde_json::{Map, Value, json};
 
 pub const TEXT: &str = include_str!("../../../openapi.yaml");
@@ -126,8 +127,16 @@ impl Spec {
     pub fn check_stream(&self, text: &str) -> Result<Vec<String>, String> {
         let mut names = Vec::new();
         let mut blocks = text.split("\n\n").filter(|block| !block.is_empty());
-        if blocks.next() != Some("retry: 2000") {
-            return Err(format!("no retry first in {text}"));
+        let hello = blocks
+            .next()
+            .and_then(|block| block.strip_prefix("retry: 2000"));
+        match hello.map(|rest| rest.strip_prefix("\nid: ").map(Version::from_str)) {
+            Some(None | Some(Ok(_))) => {}
+            _ => {
+                return Err(format!(
+                    "it does not begin with retry, and maybe an id: {text}"
+                ));
+            }
         }
         for block in blocks {
             let event = crate::sse::parse(block).ok_or(format!("no event in {block}"))?;

@@ -4,7 +4,10 @@
 mod bench;
 mod clients;
 mod crash;
+mod http2;
+mod interop;
 mod load;
+mod protocol;
 mod stop;
 
 use std::{
@@ -63,8 +66,12 @@ impl Process {
     }
 
     async fn start_with(folder: &Path, args: &[&str]) -> Self {
+        Self::start_on("127.0.0.1:0", folder, args).await
+    }
+
+    async fn start_on(address: &str, folder: &Path, args: &[&str]) -> Self {
         let folder = folder.to_str().expect("a UTF-8 path");
-        let serve = ["serve", "--listen", "127.0.0.1:0", "--data", folder];
+        let serve = ["serve", "--listen", address, "--data", folder];
         let mut child = newsfeed(&[&serve, args].concat())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,0 +1,181 @@
+//! The clients, whether they are here, and how a test listens to one.
+
+use std::{io::Write, path::PathBuf};
+
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    heard::{Heard, Told},
+    rust, scripts,
+};
+use crate::process::{PATIENCE, protocol::Protocol};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// A page's `EventSource`.
+    Chromium,
+    NpmEventsource,
+    PypiHttpxSse,
+    RustEventsource,
+    Curl,
+}
+
+impl Client {
+    /// If it cannot be tried, says so in one line, or fails if `NEWSFEED_REQUIRE_CLIENTS=1`.
+    pub fn is_here(self) -> bool {
+        let needed = match self {
+            Self::Chromium => vec![
+                on_path("node"),
+                on_path("chromium"),
+                installed("node_modules/playwright-core"),
+            ],
+            Self::NpmEventsource => vec![on_path("node"), installed("node_modules/eventsource")],
+            Self::PypiHttpxSse => vec![installed("venv/bin/python")],
+            Self::RustEventsource => vec![],
+            Self::Curl => vec![on_path("curl")],
+        };
+        let Some(missing) = needed.into_iter().find_map(Result::err) else {
+            return true;
+        };
+        let line = format!("NOT TRIED: the client {self:?}, as {missing}");
+        let required = std::env::var("NEWSFEED_REQUIRE_CLIENTS").is_ok_and(|value| value == "1");
+        assert!(!required, "{line}");
+        // Past the test harness, which would swallow it.
+        let _ = writeln!(
+            std::io::stderr(),
+            "\n!!! {line} (NEWSFEED_REQUIRE_CLIENTS=1 makes this a failure)\n"
+        );
+        false
+    }
+
+    pub fn protocols(self) -> &'static [Protocol] {
+        match self {
+            // Browsers speak HTTP/2 over TLS only; that has to wait until the service has TLS.
+            Self::Chromium => &[Protocol::Http1],
+            _ => &[Protocol::Http1, Protocol::Http2],
+        }
+    }
+
+    /// Begins to read.
+    pub fn read(self, base: &str, protocol: Protocol) -> Reader {
+        let (sender, heard) = watch::channel(Heard::default());
+        let tell = Tell(sender);
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let base = base.to_owned();
+        let mut task = JoinSet::new();
+        match self {
+            Self::Chromium => {
+                task.spawn(scripts::node("chromium.mjs", base, protocol, tell, stopped))
+            }
+            Self::NpmEventsource => task.spawn(scripts::node(
+                "eventsource.mjs",
+                base,
+                protocol,
+                tell,
+                stopped,
+            )),
+            Self::PypiHttpxSse => task.spawn(scripts::python(
+                "httpx_sse_reader.py",
+                base,
+                protocol,
+                tell,
+                stopped,
+            )),
+            Self::RustEventsource => task.spawn(async move {
+                let reading = rust::eventsource_client(base, protocol, tell);
+                stopped.run_until_cancelled_owned(reading).await;
+            }),
+            Self::Curl => task.spawn(async move {
+                let reading = rust::curl(base, protocol, tell);
+                stopped.run_until_cancelled_owned(reading).await;
+            }),
+        };
+        Reader {
+            name: format!("{self:?} over {protocol:?}"),
+            hears_bye: (self, protocol) != (Self::PypiHttpxSse, Protocol::Http2),
+            heard,
+            stop,
+            task,
+        }
+    }
+}
+
+/// Passes on what a reader tells.
+pub struct Tell(watch::Sender<Heard>);
+
+impl Tell {
+    pub fn tell(&self, told: Told) {
+        self.0.send_modify(|heard| heard.hear(told));
+    }
+}
+
+/// A client that reads, over one protocol.
+pub struct Reader {
+    name: String,
+    /// The package `h2` does not hand out what comes together with the end of the connection.
+    pub hears_bye: bool,
+    heard: watch::Receiver<Heard>,
+    stop: CancellationToken,
+    task: JoinSet<()>,
+}
+
+impl Reader {
+    pub fn entries(&self) -> usize {
+        self.heard.borrow().entries.len()
+    }
+
+    pub fn opened(&self) -> usize {
+        self.heard.borrow().opened
+    }
+
+    /// Waits until it has heard enough.
+    pub async fn until(&self, what: &str, enough: impl Fn(&Heard) -> bool) {
+        let mut heard = self.heard.clone();
+        match timeout(PATIENCE, heard.wait_for(|heard| enough(heard))).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => panic!(
+                "{} has ended, without {what}; the cause is above",
+                self.name
+            ),
+            Err(_) => panic!(
+                "{} waits for {what} in vain: {}",
+                self.name,
+                &*self.heard.borrow()
+            ),
+        }
+    }
+
+    /// Ends the client; its name and what it heard.
+    pub async fn end(self) -> (String, watch::Receiver<Heard>) {
+        self.stop.cancel();
+        let ended = timeout(PATIENCE, self.task.join_all()).await;
+        assert!(ended.is_ok(), "{} does not end", self.name);
+        (self.name, self.heard)
+    }
+}
+
+fn on_path(program: &str) -> Result<(), String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    found
+        .then_some(())
+        .ok_or_else(|| format!("there is no {program} on PATH"))
+}
+
+/// Where `tests/clients/install` has put packages.
+pub fn folder() -> Option<PathBuf> {
+    std::env::var_os("NEWSFEED_CLIENTS").map(PathBuf::from)
+}
+
+fn installed(package: &str) -> Result<(), String> {
+    match folder() {
+        Some(folder) if folder.join(package).exists() => Ok(()),
+        Some(folder) => Err(format!(
+            "{} has no {package}: run tests/clients/install {0}",
+            folder.display()
+        )),
+        None => Err("NEWSFEED_CLIENTS is not set: run tests/clients/install FOLDER, and set it to that folder".to_owned()),
+    }
+}

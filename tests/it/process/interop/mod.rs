@@ -1,0 +1,80 @@
+//! Readers that we did not write, each over HTTP/1.1 and, if it can, over HTTP/2 without TLS (prior knowledge). Each
+//! does what a client does: it asks for vN, reads the history up to vN, follows from vN while events are being
+//! appended, and after a broken stream comes back in its own way. It must have had exactly what was appended.
+
+mod clients;
+mod cutter;
+mod heard;
+mod rust;
+mod scene;
+mod scripts;
+mod writer;
+
+use self::{clients::Client, scene::Scene};
+
+const FEED: &str = "user:ben";
+
+/// Entries heard between two changes of the service's fortune.
+const STRETCH: usize = 60;
+/// Reconnections that cuts must have forced on each reader.
+const CUTS: usize = 15;
+
+/// Killed while it serves, then stopped as an operator does, each time started again at the same address.
+async fn misses_nothing_when_the_service_is_restarted(client: Client) {
+    if !client.is_here() {
+        return;
+    }
+    let mut scene = Scene::set().await;
+    scene.read(client).await;
+    scene.heard_further(STRETCH).await;
+
+    scene.kill_and_start().await;
+    scene.heard_further(STRETCH).await;
+
+    scene.stop_and_start().await;
+    scene.heard_further(STRETCH).await;
+    scene.end().await;
+}
+
+/// Its streams break off at any byte, again and again.
+async fn misses_nothing_when_its_streams_are_cut(client: Client) {
+    if !client.is_here() {
+        return;
+    }
+    // Chromium takes half a head for a whole one, and one without the right type for an answer that will not change.
+    let spare_heads = client == Client::Chromium;
+    let mut scene = Scene::set_behind_a_cutter(spare_heads).await;
+    scene.read(client).await;
+    scene.cut(true);
+    while scene.readers.iter().any(|reader| reader.opened() < CUTS) {
+        scene.heard_further(STRETCH).await;
+    }
+    scene.cut(false);
+    scene.end().await;
+}
+
+macro_rules! tested {
+    ($($name:ident $client:ident,)+) => { $(
+        mod $name {
+            use super::Client;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn misses_nothing_when_the_service_is_restarted() {
+                super::misses_nothing_when_the_service_is_restarted(Client::$client).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn misses_nothing_when_its_streams_are_cut() {
+                super::misses_nothing_when_its_streams_are_cut(Client::$client).await;
+            }
+        }
+    )+ };
+}
+
+tested! {
+    chromium Chromium,
+    npm_eventsource NpmEventsource,
+    pypi_httpx_sse PypiHttpxSse,
+    crate_eventsource_client RustEventsource,
+    curl Curl,
+}

@@ -1,0 +1,168 @@
+//! A service at an address that it keeps, a writer, and the readers of one client.
+
+use rand::RngExt;
+use rustix::process::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::{
+    FEED,
+    clients::{Client, Reader},
+    cutter::Cutter,
+    heard::Heard,
+    writer::Writer,
+};
+use crate::process::{Place, Process, assert_same, load::Life, place};
+
+/// Events there before anybody reads: several pages.
+const HISTORY: usize = 40;
+/// Events that the writer may be ahead of the slowest reader: it is in the middle of them whenever something happens.
+const AHEAD: usize = 40;
+
+pub struct Scene {
+    folder: TempDir,
+    address: String,
+    /// `None` while it is away.
+    service: Option<Process>,
+    cutter: Option<Cutter>,
+    lives: watch::Sender<Life>,
+    writer: Writer,
+    pub readers: Vec<Reader>,
+}
+
+impl Scene {
+    pub async fn set() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        // On an address of its own: nobody else takes the port while the service is away.
+        let [a, b, c] = rand::rng().random::<[u8; 3]>();
+        let any_port = format!("127.{}.{b}.{c}:0", a | 1);
+        let service = Process::start_on(&any_port, folder.path(), &[]).await;
+        let address = service.api.url("").replace("http://", "");
+        let (lives, life) = watch::channel(Life {
+            number: 0,
+            api: service.api.clone(),
+        });
+        let writer = Writer::start(life);
+        writer.allow(HISTORY);
+        writer.wrote(HISTORY).await;
+        Self {
+            folder,
+            address,
+            service: Some(service),
+            cutter: None,
+            lives,
+            writer,
+            readers: Vec::new(),
+        }
+    }
+
+    pub async fn set_behind_a_cutter(spare_heads: bool) -> Self {
+        let mut scene = Self::set().await;
+        scene.cutter = Some(Cutter::start(&scene.address, spare_heads).await);
+        scene
+    }
+
+    pub fn cut(&self, cutting: bool) {
+        self.cutter.as_ref().expect("a cutter").cut(cutting);
+    }
+
+    /// Lets `client` begin, over each protocol it speaks.
+    pub async fn read(&mut self, client: Client) {
+        let base = match &self.cutter {
+            Some(cutter) => cutter.url(),
+            None => format!("http://{}", self.address),
+        };
+        let protocols = client.protocols().iter();
+        self.readers = protocols
+            .map(|protocol| client.read(&base, *protocol))
+            .collect();
+        for reader in &self.readers {
+            reader
+                .until("the history", |heard| heard.version.is_some())
+                .await;
+        }
+    }
+
+    /// Until each reader has so many entries more, with the writer always ahead.
+    pub async fn heard_further(&self, entries: usize) {
+        let slowest = self
+            .readers
+            .iter()
+            .map(Reader::entries)
+            .min()
+            .expect("readers");
+        for entries in (slowest..=slowest + entries).step_by(10) {
+            self.writer.allow(entries + AHEAD);
+            for reader in &self.readers {
+                reader
+                    .until("entries", |heard| heard.entries.len() >= entries)
+                    .await;
+            }
+        }
+    }
+
+    pub async fn kill_and_start(&mut self) {
+        let service = self.service.take().expect("a service");
+        service.kill().await;
+        self.start().await;
+    }
+
+    pub async fn stop_and_start(&mut self) {
+        let service = self.service.take().expect("a service");
+        service.signal(Signal::TERM);
+        for reader in self.readers.iter().filter(|reader| reader.hears_bye) {
+            reader.until("bye", |heard| heard.byes == 1).await;
+        }
+        assert_eq!(service.exited().await.code(), Some(0));
+        self.start().await;
+    }
+
+    async fn start(&mut self) {
+        let service = Process::start_on(&self.address, self.folder.path(), &[]).await;
+        self.lives.send_modify(|life| {
+            life.number += 1;
+            life.api = service.api.clone();
+        });
+        self.service = Some(service);
+    }
+
+    /// Ends the writer, and the readers when they have all that it wrote; they must have it in order, once, as it is.
+    pub async fn end(self) {
+        let acknowledged = self.writer.end().await;
+        let wanted: Vec<Place> = acknowledged
+            .iter()
+            .map(|event| (event.version.clone(), event.id.clone()))
+            .collect();
+        let last = &acknowledged.last().expect("events").version;
+        for reader in self.readers {
+            // The writer's last act was to mark all as read, which is told after the last entry.
+            let marked = |heard: &Heard| heard.state["markers"]["read"] == **last;
+            reader.until("the last mark", marked).await;
+            reader
+                .until("a transient", |heard| !heard.transients.is_empty())
+                .await;
+            let (name, heard) = reader.end().await;
+            let heard = heard.borrow();
+            assert_eq!(heard.state["unread"]["total"], 0, "{name}");
+            let got: Vec<Place> = heard.entries.iter().map(place).collect();
+            assert_same(&got, &wanted, &name);
+            for (entry, event) in heard.entries.iter().zip(&acknowledged) {
+                assert_eq!(
+                    (&entry["kind"], &entry["data"]),
+                    (&json!(event.kind), &event.data),
+                    "{name}"
+                );
+            }
+            for transient in &heard.transients {
+                assert_eq!(
+                    (&transient["kind"], &transient["feed"]),
+                    (&json!("typing"), &json!(FEED)),
+                    "{name}"
+                );
+            }
+            println!("{name}: {} entries, {} streams", got.len(), heard.opened);
+        }
+        self.service.expect("a service").stop().await;
+    }
+}
