@@ -366,7 +366,6 @@ mod raw {
         append::writes,
         store::{fdb::stamped_key, keys::Keys},
         types::{Data, Delivery, Draft, Entry, Event},
-        version::Version,
     };
 
     use super::{Client, Failure, Sample};
@@ -422,7 +421,7 @@ mod raw {
                 .collect::<Result<Vec<Event>, _>>()?;
             let entries: Vec<(&Event, Entry)> = events
                 .iter()
-                .map(|event| (event, writes::entry(event, 1, Version::ZERO)))
+                .map(|event| (event, writes::entry(event, 1, 0)))
                 .collect();
             let batch = writes::of_events(&self.keys, &entries);
             let transaction = self.db.create_trx()?;

@@ -20,7 +20,8 @@
 //!   first lies between the twin's own snapshot, whose time the twin carries, and the twin; [`feed::twins`] is the one
 //!   place that decides, and every reader goes through it.
 //! - Appends are blind writes next to snapshot reads: they cannot conflict, but for an epoch change and a condition
-//!   the client asked for. There is one retry loop ([`store::transact`]).
+//!   the client asked for. (The embedded engine, which commits one batch after the other, does look at the claims once
+//!   more, so that its appends are no twins and say so; nothing else depends on the engine.) There is one retry loop ([`store::transact`]).
 //! - A snapshot is taken, read and dropped inside one function call; none is held while a client reads or waits.
 //! - Every queue is bounded, and what happens at the bound is designed: appends are refused before they are admitted,
 //!   a slow subscriber goes back to reading pages.

@@ -454,9 +454,12 @@ pub struct Entry {
     pub at: i64,
     /// Compact JSON.
     pub data: Bytes,
-    /// Time (ticks) of the snapshot whose claims the append read: no twin of this entry is older.
+    /// Time (ticks) of the snapshot whose claims the append read: what this may be a twin of is younger. Or [`NO_TWIN`].
     pub read_at: u64,
 }
+
+/// [`Entry::read_at`] of an entry whose claim was found free when it was committed: it is no twin of anything.
+pub const NO_TWIN: u64 = u64::MAX;
 
 #[cfg(test)]
 mod tests {

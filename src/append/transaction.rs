@@ -15,7 +15,7 @@ use crate::{
         keys::{self, Keys},
         transact_until,
     },
-    types::{Entry, Event, EventId, Expect},
+    types::{Entry, Event, EventId, Expect, NO_TWIN},
     version::Version,
 };
 
@@ -152,16 +152,22 @@ impl<'a> Append<'a> {
     }
 
     /// What the planned events write.
-    fn build(&self, snapshot: Version, at_floor: i64) -> Batch {
+    fn build(&self, snapshot: &dyn Snapshot, at_floor: i64) -> Batch {
+        let unclaimed = snapshot.checks_claims();
+        let read_at = match unclaimed {
+            true => NO_TWIN,
+            false => snapshot.version().time(),
+        };
         let entries: Vec<(&Event, Entry)> = self
             .planned
             .iter()
             .map(|&position| {
                 let (event, at) = self.events[position];
-                (event, writes::entry(event, at.max(at_floor), snapshot))
+                (event, writes::entry(event, at.max(at_floor), read_at))
             })
             .collect();
-        writes::of_events(self.keys, &entries)
+        let batch = writes::of_events(self.keys, &entries);
+        Batch { unclaimed, ..batch }
     }
 }
 
@@ -220,7 +226,7 @@ impl Transaction for Append<'_> {
         self.clock.observe(at);
         // The clock ignores an `at` from a node gone wild; so must the floor.
         let floor = at.min(self.clock.now());
-        let mut batch = self.build(now, floor);
+        let mut batch = self.build(snapshot, floor);
         if let Some(expect) = self.expect {
             batch
                 .conditions

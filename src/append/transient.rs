@@ -46,7 +46,7 @@ impl Transaction for PutTransient<'_> {
         _first: Found,
         _unsure: bool,
     ) -> Result<Plan<()>> {
-        let entry = writes::entry(&self.event, self.at, snapshot.version());
+        let entry = writes::entry(&self.event, self.at, snapshot.version().time());
         Ok(Plan::Commit(writes::of_transient(
             self.keys,
             &self.event.feeds,

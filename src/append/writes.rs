@@ -12,8 +12,8 @@ use crate::{
     version::Version,
 };
 
-/// The entry of `event`, accepted at `at`, for an append planned on `snapshot`.
-pub fn entry(event: &Event, at: i64, snapshot: Version) -> Entry {
+/// The entry of `event`, accepted at `at`; see [`Entry::read_at`].
+pub fn entry(event: &Event, at: i64, read_at: u64) -> Entry {
     Entry {
         // Minted at commit.
         version: Version::ZERO,
@@ -23,7 +23,7 @@ pub fn entry(event: &Event, at: i64, snapshot: Version) -> Entry {
         actor: event.actor.clone(),
         at,
         data: event.data.clone(),
-        read_at: snapshot.time(),
+        read_at,
     }
 }
 

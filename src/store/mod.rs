@@ -32,7 +32,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     #[error("the snapshot is older than 5 s")]
     TooOld,
-    #[error("the epoch or a condition's range changed since the snapshot")]
+    #[error("the epoch, a condition's range or a claim changed since the snapshot")]
     Conflict,
     #[error("condition {0} does not hold")]
     ConditionFailed(usize),
@@ -83,6 +83,12 @@ pub trait Snapshot: Send + Sync {
     async fn ranges(&self, ranges: Vec<Range>) -> Result<Vec<Slice>> {
         let keys = Vec::new();
         Ok(self.read(Reads { keys, ranges }).await?.slices)
+    }
+
+    /// Whether [`Batch::unclaimed`] is heeded: on an engine that commits one batch after the other. Elsewhere a check at
+    /// commit would make appends conflict, and twins are left to readers.
+    fn checks_claims(&self) -> bool {
+        false
     }
 
     /// Commits `batch` if its conditions still hold and the epoch is still the snapshot's.
@@ -164,6 +170,9 @@ pub struct Batch {
     /// The key keeps the greater of its value and this one, as byte strings of one length.
     pub maxima: Vec<(Vec<u8>, Vec<u8>)>,
     pub versioned: Vec<Versioned>,
+    /// Refuse the batch, as [`Error::Conflict`], if one of the ids it claims has been claimed by then. Only for snapshots
+    /// that say [`Snapshot::checks_claims`]; there each id must be claimed once in a batch.
+    pub unclaimed: bool,
     /// Wake whoever waits in [`Store::changed`].
     pub ring: bool,
 }

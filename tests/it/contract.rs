@@ -647,6 +647,44 @@ mod embedded_only {
     }
 
     #[tokio::test]
+    async fn of_appends_of_one_id_planned_side_by_side_only_the_first_commits() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Embedded::open(folder.path(), WallTime::system(0)).expect("opens");
+        let keys = keys::Keys::open(&store, b"", 16).await.expect("created");
+        let claim = |id: &str, unclaimed| Batch {
+            versioned: vec![Versioned {
+                prefix: keys.claim(&id.parse().expect("an id")),
+                index: 0,
+                value: vec![0; 16],
+            }],
+            unclaimed,
+            ..Batch::default()
+        };
+        let [a, b, c, d, e] = {
+            let snapshots = (0..5).map(|_| store.snapshot());
+            let snapshots = futures_util::future::join_all(snapshots).await;
+            let snapshots: Vec<_> = snapshots.into_iter().map(|s| s.expect("taken")).collect();
+            snapshots.try_into().ok().expect("five")
+        };
+        assert!(a.checks_claims());
+        let at_once = tokio::join!(a.commit(claim("x", true)), b.commit(claim("x", true)));
+        let (first, second) = (at_once.0.expect("the first"), at_once.1);
+        assert!(matches!(second, Err(Error::Conflict)), "{second:?}");
+        let later = c.commit(claim("x", true)).await;
+        assert!(matches!(later, Err(Error::Conflict)), "{later:?}");
+        d.commit(claim("y", true)).await.expect("another id");
+        // A batch that does not ask may commit a twin; the first stays the first.
+        let twin = e.commit(claim("x", false)).await.expect("unasked");
+        let prefix = keys.claim(&"x".parse().expect("an id"));
+        let range = keys::range(&prefix, None, Version::MAX, false, 9, usize::MAX);
+        let versions: Vec<_> = super::range(&store, range).await;
+        let versions = versions
+            .iter()
+            .map(|item| keys::version_of(&item.key).expect("a version"));
+        assert_eq!(versions.collect::<Vec<_>>(), [first, twin]);
+    }
+
+    #[tokio::test]
     async fn a_folder_of_an_earlier_layout_is_refused_with_a_reason() {
         let folder = tempfile::tempdir().expect("folder");
         let db = fjall::Database::builder(folder.path())

@@ -2,7 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use newsfeed::{clock::WallTime, store::keys, types::FeedName, version::Version};
+use newsfeed::{
+    clock::WallTime,
+    store::{Store, keys},
+    types::FeedName,
+    version::Version,
+};
 use rand::seq::SliceRandom;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -16,15 +21,31 @@ use crate::{
 };
 
 crate::on_every_engine!(
+    events_raced_through_an_engine_that_checks_claims_have_no_twins,
     events_raced_through_two_nodes_show_once_in_one_order_to_every_reader,
     a_batch_committed_twice_shows_once_to_every_reader,
     of_an_id_reused_at_the_same_moment_the_first_commit_is_the_entry,
     an_id_reused_at_the_same_moment_in_other_feeds_stands_in_each,
 );
 
-/// Most of this is luck, so it goes through many rounds.
 async fn events_raced_through_two_nodes_show_once_in_one_order_to_every_reader(bed: &Bed) {
-    let nodes = Arc::new([bed.node().await, bed.node().await]);
+    // Through the gate no engine checks claims.
+    let store = troubled(bed.store(), crate::gate::Gate::open());
+    let twins = race(bed, store).await;
+    assert!(twins >= 30, "only {twins} twins: the rule was hardly tried");
+}
+
+async fn events_raced_through_an_engine_that_checks_claims_have_no_twins(bed: &Bed) {
+    let store = bed.store();
+    let checks_claims = store.snapshot().await.expect("taken").checks_claims();
+    let twins = race(bed, store).await;
+    assert!(!checks_claims || twins == 0, "{twins} twins");
+}
+
+/// Races events through two nodes on `store`; answers how many have twins. Most of this is luck, so it goes through
+/// many rounds.
+async fn race(bed: &Bed, store: Arc<dyn Store>) -> usize {
+    let nodes = Arc::new([bed.node_on(store.clone()).await, bed.node_on(store).await]);
     let feeds = fresh_feeds(&bed.keys().await, "race");
     let readers = Readers::start(&nodes, &feeds);
     let mut race = Race::default();
@@ -50,8 +71,8 @@ async fn events_raced_through_two_nodes_show_once_in_one_order_to_every_reader(b
         }
     }
     let twins = race.twins(bed).await;
-    assert!(twins >= 30, "only {twins} twins: the rule was hardly tried");
     check_readers(readers, race, &nodes, &feeds).await;
+    twins
 }
 
 async fn a_batch_committed_twice_shows_once_to_every_reader(bed: &Bed) {

@@ -4,6 +4,7 @@
 //! - A reader's view is the one published after the last group's fsync, so nobody sees what a crash could undo.
 //! - A snapshot's version is the last published tick. The next group's tick is later (also after a restart with
 //!   the wall clock set back, since that tick is stored), so no commit lands at or below a version handed out.
+//! - Claims are checked as they are committed if the batch asks for it: what is appended has no twins here.
 //! - A commit is refused when its tick lies [`SNAPSHOT_AGE_TICKS_MAX`] or more after the snapshot was taken.
 
 mod readers;
@@ -264,6 +265,10 @@ impl Snapshot for View {
         }
         let (tables, view) = (Arc::clone(&self.tables), self.view.clone());
         self.readers.read(tables, view, reads).await
+    }
+
+    fn checks_claims(&self) -> bool {
+        true
     }
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {

@@ -26,6 +26,24 @@ const REST: &str = "rest-2";
 /// What a table collects in memory before it writes a file.
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 
+/// A key and its value.
+pub(super) struct Put {
+    pub(super) key: Vec<u8>,
+    pub(super) value: Vec<u8>,
+    /// It is known to be the first claim of its id.
+    pub(super) is_first: bool,
+}
+
+impl From<(Vec<u8>, Vec<u8>)> for Put {
+    fn from((key, value): (Vec<u8>, Vec<u8>)) -> Self {
+        Self {
+            key,
+            value,
+            is_first: false,
+        }
+    }
+}
+
 pub(super) struct Tables {
     keys: Keys,
     claims: Keyspace,
@@ -210,25 +228,38 @@ impl Tables {
         Ok(places)
     }
 
+    /// The claim's prefix, if `key` is a claim's.
+    pub(super) fn claim<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
+        match *self.table(key) == self.claims {
+            true => self.keys.claim_prefix(key),
+            false => None,
+        }
+    }
+
+    pub(super) fn is_claimed(&self, view: &fjall::Snapshot, claim: &[u8]) -> Result<bool> {
+        view.contains_key(&self.claims, claim).map_err(unavailable)
+    }
+
     /// Inserts `items`, which must be in key order: then one insert finds in the processor's caches what the one before
     /// it has touched, and an id's claims come first one first. `view` must show all that was written before.
     pub(super) fn insert(
         &self,
         view: &fjall::Snapshot,
-        items: impl Iterator<Item = (Vec<u8>, Vec<u8>)>,
+        items: impl Iterator<Item = Put>,
         batch: &mut WriteBatch,
     ) -> Result<()> {
         let mut claimed = Vec::new();
-        for (mut key, value) in items {
+        for item in items {
+            let Put {
+                mut key,
+                value,
+                is_first,
+            } = item;
             let table = self.table(&key);
-            let prefix = match *table == self.claims {
-                true => self.keys.claim_prefix(&key).map(<[u8]>::len),
-                false => None,
-            };
-            match prefix {
+            match self.claim(&key).map(<[u8]>::len) {
                 Some(len)
                     if claimed != key[..len]
-                        && !view.contains_key(table, &key[..len]).map_err(unavailable)? =>
+                        && (is_first || !self.is_claimed(view, &key[..len])?) =>
                 {
                     let first = [&key[len..], &value[..]].concat();
                     key.truncate(len);
@@ -291,7 +322,7 @@ mod tests {
                 items.dedup();
                 model.extend(items.iter().cloned());
                 let mut batch = db.batch();
-                tables.insert(&db.snapshot(), items.into_iter(), &mut batch).expect("inserted");
+                tables.insert(&db.snapshot(), items.into_iter().map(Put::from), &mut batch).expect("inserted");
                 batch.commit().expect("committed");
             }
             let view = db.snapshot();

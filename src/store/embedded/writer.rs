@@ -1,12 +1,19 @@
 //! The writer thread: takes the commits that are waiting, writes them with one fsync, answers, again.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use fjall::{Database, Keyspace, OwnedWriteBatch as WriteBatch, PersistMode};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{EngineKeys, Shared, tables::Tables, unavailable};
+use super::{
+    EngineKeys, Shared,
+    tables::{Put, Tables},
+    unavailable,
+};
 use crate::{
     store::{Batch, Condition, Error, Range, Result, SNAPSHOT_AGE_TICKS_MAX},
     version::Version,
@@ -173,7 +180,9 @@ struct Group {
     removed: Vec<(Keyspace, Bytes)>,
     puts: Vec<(Vec<u8>, Vec<u8>)>,
     /// Versioned puts.
-    stamped: Vec<(Vec<u8>, Vec<u8>)>,
+    stamped: Vec<Put>,
+    /// Hashes of the ids that this group claims.
+    claims: HashSet<u64>,
 }
 
 impl Group {
@@ -187,6 +196,7 @@ impl Group {
             removed: Vec::new(),
             puts: Vec::new(),
             stamped: Vec::new(),
+            claims: HashSet::new(),
         }
     }
 
@@ -207,12 +217,27 @@ impl Group {
                 maxima.push((key, value));
             }
         }
+        let mut claims = Vec::new();
+        for put in &batch.versioned {
+            if let Some(claim) = self.tables.claim(&put.prefix) {
+                let hash = twox_hash::XxHash3_64::oneshot(claim);
+                // Two ids of one hash in a group cost one of them another attempt, no more.
+                if batch.unclaimed
+                    && (self.claims.contains(&hash)
+                        || self.tables.is_claimed(&self.before, claim)?)
+                {
+                    return Err(Error::Conflict);
+                }
+                claims.push(hash);
+            }
+        }
         let mut cleared = Vec::new();
         for (begin, end) in batch.clears {
             let range = all(begin, end);
             cleared.extend(self.tables.places(&self.before, &range)?);
         }
 
+        self.claims.extend(claims);
         self.removed.extend(cleared);
         for (key, value) in &batch.puts {
             if let (true, Ok(epoch)) = (*key == keys.epoch, <[u8; 4]>::try_from(&value[..])) {
@@ -223,7 +248,11 @@ impl Group {
         for put in batch.versioned {
             let mut key = put.prefix;
             key.extend_from_slice(&base.at_index(put.index).to_bytes());
-            self.stamped.push((key, put.value));
+            self.stamped.push(Put {
+                key,
+                value: put.value,
+                is_first: batch.unclaimed,
+            });
         }
         self.maxima.extend(maxima);
         Ok(())
@@ -249,10 +278,11 @@ impl Group {
         for (table, key) in self.removed {
             batch.remove(&table, key);
         }
-        self.stamped.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        self.stamped.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let last = (keys.last.clone(), visible.to_bytes().to_vec());
         let rest = self.maxima.into_iter().chain([last]);
-        let all = self.puts.into_iter().chain(self.stamped).chain(rest);
+        let puts = self.puts.into_iter().map(Put::from);
+        let all = puts.chain(self.stamped).chain(rest.map(Put::from));
         self.tables.insert(&self.before, all, &mut batch)?;
         batch.commit().map_err(unavailable)
     }
