@@ -140,6 +140,11 @@ impl Keys {
         self.root.subspace(&(LOG,)).range()
     }
 
+    /// Where transients lie.
+    pub(super) fn transients(&self) -> (Vec<u8>, Vec<u8>) {
+        self.root.subspace(&(TRANSIENT,)).range()
+    }
+
     /// What [`Keys::claim`] made of an id, at the front of a key or bound among the claims; `None` if that is cut short.
     pub(super) fn claim_prefix<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
         // Behind the subspace's code (2 bytes) and the type of a text; no id holds the zero that ends it.

@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch as WriteBatch, Readable};
 
-use super::unavailable;
+use super::{recent::Recent, unavailable};
 use crate::{
     store::{Error, Found, KeyValue, Range, Reads, Result, Slice, keys, keys::Keys},
     version::BYTES_LEN,
@@ -49,6 +49,7 @@ pub(super) struct Tables {
     claims: Keyspace,
     /// Each reaches from its first key to the next segment's.
     segments: Vec<(Vec<u8>, Keyspace)>,
+    pub(super) recent: Recent,
 }
 
 impl Tables {
@@ -76,6 +77,7 @@ impl Tables {
             segments.push((end, rest.clone()));
         }
         Ok(Self {
+            recent: Recent::new(&keys),
             keys,
             claims,
             segments,
@@ -116,6 +118,9 @@ impl Tables {
 
     pub(super) fn range(&self, view: &fjall::Snapshot, range: &Range) -> Result<Slice> {
         let mut slice = Slice::default();
+        if self.recent.is_silent(range) {
+            return Ok(slice);
+        }
         let mut bytes = 0;
         self.visit(view, range, |_, _, item| {
             if slice.items.len() >= range.limit || bytes >= range.bytes_max {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     store::{Batch, Condition, Error, Range, Result, SNAPSHOT_AGE_TICKS_MAX},
-    version::Version,
+    version::{BYTES_LEN, Version},
 };
 
 /// A group stops taking commits at so many bytes.
@@ -273,6 +273,12 @@ impl Group {
 
     fn write(mut self, visible: Version, keys: &EngineKeys) -> Result<()> {
         let size = self.removed.len() + self.puts.len() + self.maxima.len() + self.stamped.len();
+        let prefix = |put: &Put| put.key.len() - BYTES_LEN;
+        self.tables.recent.note(
+            self.stamped.iter().map(|put| &put.key[..prefix(put)]),
+            self.puts.iter().map(|(key, _)| &key[..]),
+            visible,
+        );
         let mut batch =
             WriteBatch::with_capacity(self.db, size + 1).durability(Some(PersistMode::SyncAll));
         for (table, key) in self.removed {
