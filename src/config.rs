@@ -8,6 +8,7 @@ use crate::{
     append,
     clock::WallTime,
     http::Deliveries,
+    server::Settings,
     store::{self, Store, embedded::Embedded, keys::Keys},
     types::{Delivery, Kind},
 };
@@ -184,16 +185,18 @@ impl Config {
         WallTime::system(self.wall_offset_s.saturating_mul(1_000_000))
     }
 
-    pub fn appends(&self) -> append::Tuning {
-        append::Tuning {
-            linger: Duration::from_micros(self.append_linger_us),
-            batches_in_flight: self.append_batches.into(),
-            queue_time_max: Duration::from_millis(self.append_queue_ms),
+    /// What the node is told to be.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            appends: append::Tuning {
+                linger: Duration::from_micros(self.append_linger_us),
+                batches_in_flight: self.append_batches.into(),
+                queue_time_max: Duration::from_millis(self.append_queue_ms),
+            },
+            deliveries: Deliveries::new(self.kinds.iter().cloned()),
+            wall: self.wall(),
+            tail_gap: Duration::from_millis(self.tail_gap_ms),
         }
-    }
-
-    pub fn deliveries(&self) -> Deliveries {
-        Deliveries::new(self.kinds.iter().cloned())
     }
 }
 

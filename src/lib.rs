@@ -21,7 +21,8 @@
 //!   place that decides, and every reader goes through it.
 //! - Appends are blind writes next to snapshot reads: they cannot conflict, but for an epoch change and a condition
 //!   the client asked for. (The embedded engine, which commits one batch after the other, does look at the claims once
-//!   more, so that its appends are no twins and say so; nothing else depends on the engine.) There is one retry loop ([`store::transact`]).
+//!   more, so that its appends are no twins and say so; nothing else depends on the engine.) There is one retry loop
+//!   ([`store::transact`]).
 //! - A snapshot is taken, read and dropped inside one function call; none is held while a client reads or waits.
 //! - A live stream over HTTP/1.1 takes its connection over from hyper, so that it costs a few KiB and no buffer; what
 //!   is rendered for one subscriber is shared by all.

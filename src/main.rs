@@ -4,7 +4,6 @@ use std::{
     error::Error,
     io::{IsTerminal, Write},
     process::ExitCode,
-    time::Duration,
 };
 
 use clap::{Parser, Subcommand};
@@ -12,7 +11,7 @@ use newsfeed::{
     client::{self, bench, demo, replay},
     clock::WallTime,
     config::{Config, Opened, StoreConfig},
-    server::{self, Node, Settings},
+    server::{self, Node},
     store::epoch,
 };
 use tokio_util::sync::CancellationToken;
@@ -22,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Reads of the embedded store at once; each thread keeps memory of its own.
+/// Far more than the embedded store's few readers need; each thread keeps memory of its own.
 const BLOCKING_THREADS_MAX: usize = 16;
 
 /// A newsfeed service: history up to a version, then live from it; nothing lost, nothing twice, no gap.
@@ -107,13 +106,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 
     // Kept to the end: with FoundationDB it holds the client library's thread.
     let opened = config.store.open(config.wall()).await?;
-    let settings = Settings {
-        appends: config.appends(),
-        deliveries: config.deliveries(),
-        wall: config.wall(),
-        tail_gap: Duration::from_millis(config.tail_gap_ms),
-    };
-    let node = Node::start(opened.store.clone(), opened.keys.clone(), settings)?;
+    let node = Node::start(opened.store.clone(), opened.keys.clone(), config.settings())?;
     let listener = server::listen(config.listen).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --listen",

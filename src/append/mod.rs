@@ -47,16 +47,6 @@ pub struct Tuning {
     pub queue_time_max: Duration,
 }
 
-impl Default for Tuning {
-    fn default() -> Self {
-        Self {
-            linger: Duration::ZERO,
-            batches_in_flight: 4,
-            queue_time_max: Duration::from_secs(1),
-        }
-    }
-}
-
 /// What became of one event.
 #[derive(Debug)]
 pub enum Outcome {

@@ -147,6 +147,19 @@ pub struct Range {
     pub bytes_max: usize,
 }
 
+impl Range {
+    /// All that lies there, in order.
+    pub fn all(begin: Vec<u8>, end: Vec<u8>) -> Self {
+        Self {
+            begin,
+            end,
+            reverse: false,
+            limit: usize::MAX,
+            bytes_max: usize::MAX,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyValue {
     pub key: Bytes,

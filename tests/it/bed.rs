@@ -161,10 +161,8 @@ impl Bed {
     /// A node on the bed's store as `store` shows it.
     pub async fn node_on(&self, store: Arc<dyn Store>) -> Served {
         let settings = Settings {
-            appends: Default::default(),
-            deliveries: default_deliveries(),
             wall: self.wall.clone(),
-            tail_gap: Duration::from_millis(2),
+            ..default_settings()
         };
         let node = Node::start(store, self.keys().await, settings).expect("the node starts");
         serve(|listener, shutdown| node.serve(listener, shutdown)).await
@@ -174,11 +172,12 @@ impl Bed {
     pub async fn app_on(&self, store: Arc<dyn Store>) -> (App, Served) {
         let keys = self.keys().await;
         let clock = Arc::new(AtClock::new(self.wall.clone()).expect("the clock runs"));
+        let settings = default_settings();
         let (appender, _batcher) = Appender::start(
             Arc::clone(&store),
             keys.clone(),
             Arc::clone(&clock),
-            Default::default(),
+            settings.appends,
         );
         let app = App {
             feeds: Feeds::new(Arc::clone(&store), keys.clone()),
@@ -187,7 +186,7 @@ impl Bed {
             keys,
             clock,
             appender,
-            deliveries: Arc::new(default_deliveries()),
+            deliveries: Arc::new(settings.deliveries),
             transients: App::transient_permits(),
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
@@ -219,13 +218,14 @@ where
     }
 }
 
-fn default_deliveries() -> newsfeed::http::Deliveries {
+/// Those of `newsfeed serve` without a flag.
+pub fn default_settings() -> Settings {
     use clap::{Args, FromArgMatches};
     let command = Config::augment_args(clap::Command::new("serve"));
     let matches = command.get_matches_from(["serve"]);
     Config::from_arg_matches(&matches)
         .expect("the defaults are valid")
-        .deliveries()
+        .settings()
 }
 
 pub fn http_client() -> reqwest::Client {

@@ -67,13 +67,7 @@ impl Place {
 
     fn all_under(self, name: &str) -> Range {
         let (begin, end) = keys::after_until(&self.key(name), None, Version::MAX);
-        Range {
-            begin,
-            end,
-            reverse: false,
-            limit: usize::MAX,
-            bytes_max: usize::MAX,
-        }
+        Range::all(begin, end)
     }
 }
 
@@ -698,13 +692,7 @@ mod embedded_only {
     }
 
     async fn all_keys(store: &dyn Store) -> Vec<KeyValue> {
-        let range = Range {
-            begin: vec![0],
-            end: vec![0xff],
-            reverse: false,
-            limit: usize::MAX,
-            bytes_max: usize::MAX,
-        };
+        let range = Range::all(vec![0], vec![0xff]);
         super::range(store, range).await
     }
 }

@@ -350,7 +350,7 @@ mod tests {
                 let value = tables.get(&view, &range.begin).expect("read");
                 prop_assert_eq!(value.as_deref(), model.get(&range.begin).map(|value| &value[..]));
             }
-            let everything = Range { begin: vec![0], end: vec![0xff], reverse: false, limit: usize::MAX, bytes_max: usize::MAX };
+            let everything = Range::all(vec![0], vec![0xff]);
             prop_assert_eq!(tables.range(&view, &everything).expect("read").items.len(), model.len());
             for (_, key) in tables.places(&view, &everything).expect("read") {
                 prop_assert!(tables.table(&key).contains_key(&key).expect("read"));

@@ -233,7 +233,7 @@ impl Group {
         }
         let mut cleared = Vec::new();
         for (begin, end) in batch.clears {
-            let range = all(begin, end);
+            let range = Range::all(begin, end);
             cleared.extend(self.tables.places(&self.before, &range)?);
         }
 
@@ -264,7 +264,7 @@ impl Group {
                 self.tables.get(&self.before, key)?.as_deref() == value.as_deref()
             }
             Condition::RangeEmpty { begin, end } => {
-                let range = all(begin.clone(), end.clone());
+                let range = Range::all(begin.clone(), end.clone());
                 let one = Range { limit: 1, ..range };
                 self.tables.range(&self.before, &one)?.items.is_empty()
             }
@@ -291,15 +291,5 @@ impl Group {
         let all = puts.chain(self.stamped).chain(rest.map(Put::from));
         self.tables.insert(&self.before, all, &mut batch)?;
         batch.commit().map_err(unavailable)
-    }
-}
-
-fn all(begin: Vec<u8>, end: Vec<u8>) -> Range {
-    Range {
-        begin,
-        end,
-        reverse: false,
-        limit: usize::MAX,
-        bytes_max: usize::MAX,
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use newsfeed::{
-    append::{Outcome, Tuning},
+    append::Outcome,
     error::Error,
     store::{self, RETRY_FOR},
 };
@@ -11,7 +11,11 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::load::filler;
-use crate::{bed::Bed, gate::Gate, stores::troubled};
+use crate::{
+    bed::{Bed, default_settings},
+    gate::Gate,
+    stores::troubled,
+};
 
 crate::on_every_engine!(
     in one thread: an_append_behind_others_gives_up_no_later_than_it_would_alone,
@@ -48,7 +52,7 @@ async fn appends_are_refused_while_the_queue_is_late_and_taken_when_it_moves(bed
     tokio::time::pause();
     let gate = Gate::open();
     let (app, node) = bed.app_on(troubled(bed.store(), gate.clone())).await;
-    let max = Tuning::default().queue_time_max;
+    let max = default_settings().appends.queue_time_max;
     let appender = app.appender;
     let append = || {
         let (appender, events) = (appender.clone(), vec![filler(1)]);

@@ -171,11 +171,7 @@ async fn each_sub_command_measures_a_real_service_and_finds_it_exact() {
 #[tokio::test]
 async fn a_lost_doubled_or_disordered_entry_fails_the_run() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (fault, wrong) in [
-        (Fault::Loses, "lost"),
-        (Fault::Doubles, "doubled"),
-        (Fault::Disorders, "disordered"),
-    ] {
+    for (fault, wrong) in fake::INEXACT {
         let url = fake::start(fault).await;
         for args in [
             "append --rate 50 --seconds 1 --feeds 2 --connections 1",

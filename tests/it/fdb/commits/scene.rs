@@ -35,8 +35,12 @@ pub struct Writer {
 impl Writer {
     fn on(store: Arc<dyn Store>, keys: Keys) -> Self {
         let clock = AtClock::new(WallTime::system(0)).expect("the clock runs");
-        let (appender, _batcher) =
-            Appender::start(store, keys, Arc::new(clock), Default::default());
+        let (appender, _batcher) = Appender::start(
+            store,
+            keys,
+            Arc::new(clock),
+            crate::bed::default_settings().appends,
+        );
         Self { appender }
     }
 

@@ -22,6 +22,13 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 
+/// Faults that make readers wrong, and the word for it.
+pub const INEXACT: [(Fault, &str); 3] = [
+    (Fault::Loses, "lost"),
+    (Fault::Doubles, "doubled"),
+    (Fault::Disorders, "disordered"),
+];
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
     None,

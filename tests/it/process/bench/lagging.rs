@@ -40,11 +40,7 @@ async fn readers_that_do_not_read_get_what_they_missed_when_they_read_again() {
 #[tokio::test]
 async fn what_a_service_keeps_from_a_reader_that_was_stuck_fails_the_run() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (fault, wrong) in [
-        (Fault::Loses, "lost"),
-        (Fault::Doubles, "doubled"),
-        (Fault::Disorders, "disordered"),
-    ] {
+    for (fault, wrong) in fake::INEXACT {
         let url = fake::start(fault).await;
         let args = "live --rate 50 --seconds 1 --feeds 1 --connections 1 --subscribers 0 --stuck 2 --slow 2";
         let (code, _, json) = bench(&url, folder.path(), args).await;
