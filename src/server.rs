@@ -13,7 +13,7 @@ use crate::{
     append::{self, Appender},
     clock::{AtClock, WallTime},
     feed::Feeds,
-    http::{self, App, Deliveries, Protocols},
+    http::{self, App, Deliveries, Protocols, caller::Peer},
     live::{Hub, run_tailer, trim_transients},
     store::{self, Store, keys::Keys},
 };
@@ -177,8 +177,8 @@ async fn accept(
             accepted = accepted => accepted,
             () = shutdown.cancelled() => return,
         };
-        let socket = match accepted {
-            Ok((socket, _)) => socket,
+        let (socket, peer) = match accepted {
+            Ok((socket, address)) => (socket, Peer(address.ip().to_canonical())),
             Err(error) => {
                 // Out of file descriptors, most likely: they come back as clients leave.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -191,7 +191,7 @@ async fn accept(
             continue;
         }
         let (tracker, cut) = (connections.clone(), cut.clone());
-        let connection = protocols.clone().serve(socket);
+        let connection = protocols.clone().serve(socket, peer);
         connections.spawn(async move {
             let Some(live) = cut.run_until_cancelled(connection).await.flatten() else {
                 return;

@@ -14,14 +14,34 @@ mod progress;
 pub mod replay;
 mod wire;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
 pub use self::error::Error;
 
 /// Where `newsfeed serve` listens unless told otherwise.
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
-/// Ends at Ctrl-C; never, where that signal cannot be caught.
+/// Ends at the next Ctrl-C.
 async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+    Interrupts::new().next().await;
+}
+
+/// Ctrl-C, each time; never, where that signal cannot be caught.
+struct Interrupts(Option<Signal>);
+
+impl Interrupts {
+    /// Hears those that come from now on.
+    fn new() -> Self {
+        Self(signal(SignalKind::interrupt()).ok())
+    }
+
+    async fn next(&mut self) {
+        let heard = match &mut self.0 {
+            Some(signal) => signal.recv().await,
+            None => None,
+        };
+        if heard.is_none() {
+            std::future::pending::<()>().await;
+        }
     }
 }

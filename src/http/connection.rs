@@ -16,6 +16,8 @@ use std::{
 use axum::Router;
 use bytes::{BufMut, BytesMut};
 use hyper::{
+    Request,
+    body::Incoming,
     server::conn::{http1, http2},
     service::{Service, service_fn},
 };
@@ -30,7 +32,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::takeover::{LiveConnection, Seat, Socket};
+use super::{
+    caller::Peer,
+    takeover::{LiveConnection, Seat, Socket},
+};
 
 /// Longest time for the head of a request, and for a kept-alive connection to send its next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -79,7 +84,7 @@ impl Protocols {
     }
 
     /// Serves one connection until it ends, stays silent, or a live stream takes it over: that is the answer.
-    pub async fn serve<S>(self, mut socket: S) -> Option<LiveConnection<S>>
+    pub async fn serve<S>(self, mut socket: S, peer: Peer) -> Option<LiveConnection<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -96,10 +101,10 @@ impl Protocols {
         let socket = Socket::new(socket, first);
         if http2 {
             drop(turn);
-            self.serve_http2(socket).await;
+            self.serve_http2(socket, peer).await;
             None
         } else {
-            self.serve_http1(socket, turn).await
+            self.serve_http1(socket, peer, turn).await
         }
     }
 
@@ -107,6 +112,7 @@ impl Protocols {
     async fn serve_http1<S>(
         self,
         socket: Socket<S>,
+        peer: Peer,
         mut turn: Option<OwnedSemaphorePermit>,
     ) -> Option<LiveConnection<S>>
     where
@@ -116,7 +122,8 @@ impl Protocols {
         let router = TowerToHyperService::new(self.router);
         let service = service_fn({
             let seat = seat.clone();
-            move |request| {
+            move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(peer);
                 let offer = seat.offer(&request);
                 let answer = router.call(request);
                 async move {
@@ -151,7 +158,7 @@ impl Protocols {
         Some(LiveConnection::new(socket, live))
     }
 
-    async fn serve_http2<S>(self, socket: Socket<S>)
+    async fn serve_http2<S>(self, socket: Socket<S>, peer: Peer)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -159,7 +166,8 @@ impl Protocols {
         let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn({
             let asked = Arc::clone(&asked);
-            move |request| {
+            move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(peer);
                 asked.store(true, Ordering::Relaxed);
                 router.call(request)
             }

@@ -1,6 +1,7 @@
 //! HTTP and JSON, and nobody else knows of them: routes, wire forms, status codes, SSE frames.
 
 mod body;
+pub mod caller;
 mod chunks;
 mod connection;
 mod events;

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::client::interrupted;
+use crate::client::Interrupts;
 
 #[derive(Clone, Default)]
 pub struct Stop {
@@ -32,11 +32,13 @@ impl Stop {
 
     /// The command must end at once: at the second Ctrl-C, or at the first if nothing is measured yet.
     pub async fn at_once(&self) {
-        interrupted().await;
+        // Heard from here on: the second may come before the first is dealt with.
+        let mut interrupts = Interrupts::new();
+        interrupts.next().await;
         if self.measuring.load(Ordering::Relaxed) {
             eprintln!("ending the load; Ctrl-C again ends without results");
             self.requested.cancel();
-            interrupted().await;
+            interrupts.next().await;
         }
     }
 }
