@@ -1,4 +1,7 @@
-//! The configuration of `newsfeed serve`: flags, or the environment.
+//! The configuration of `newsfeed serve`: a file, over which goes the environment, over which go flags.
+
+pub mod check;
+pub mod file;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -25,6 +28,11 @@ pub enum Engine {
 /// Where the entries are.
 #[derive(Debug, Clone, Args)]
 pub struct StoreConfig {
+    /// File (TOML) with the settings of `newsfeed serve` that neither flags nor the environment give; its keys are the
+    /// long flags, written with `_`.
+    #[arg(long, env = "NEWSFEED_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Where to store.
     #[arg(long, env = "NEWSFEED_STORE", value_enum, default_value_t = Engine::Embedded)]
     pub store: Engine,
@@ -96,6 +104,20 @@ impl StoreConfig {
         }
     }
 
+    fn check(&self) -> store::Result<()> {
+        match self.store {
+            Engine::Embedded => Ok(()),
+            Engine::Fdb if cfg!(feature = "fdb") => match std::fs::read(&self.cluster_file) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(store::Error::Open(format!(
+                    "cannot read the cluster file {}: {error}",
+                    self.cluster_file.display()
+                ))),
+            },
+            Engine::Fdb => Err(without_fdb()),
+        }
+    }
+
     #[cfg(feature = "fdb")]
     async fn open_fdb(&self) -> store::Result<Opened> {
         let tuning = store::fdb::Tuning {
@@ -124,12 +146,16 @@ impl StoreConfig {
 
     #[cfg(not(feature = "fdb"))]
     async fn open_fdb(&self) -> store::Result<Opened> {
-        Err(store::Error::Open(
-            "this program was built without FoundationDB: build it with `cargo build --release --features fdb`, \
-             on a machine that has the FoundationDB client package"
-                .into(),
-        ))
+        Err(without_fdb())
     }
+}
+
+fn without_fdb() -> store::Error {
+    store::Error::Open(
+        "this program was built without FoundationDB: build it with `cargo build --release --features fdb`, \
+         on a machine that has the FoundationDB client package"
+            .into(),
+    )
 }
 
 #[derive(Debug, Clone, Args)]
@@ -181,6 +207,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Looks, without starting anything, for what would keep the service from starting.
+    pub fn check(&self) -> store::Result<()> {
+        self.store.check()
+    }
+
     pub fn wall(&self) -> WallTime {
         WallTime::system(self.wall_offset_s.saturating_mul(1_000_000))
     }

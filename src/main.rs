@@ -6,11 +6,14 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
     client::{self, bench, demo, replay},
     clock::WallTime,
-    config::{Config, Opened, StoreConfig},
+    config::{
+        Config, Opened, StoreConfig, check,
+        file::{self, Origins},
+    },
     server::{self, Node},
     store::epoch,
 };
@@ -36,6 +39,9 @@ struct Cli {
 enum Command {
     /// Run the service.
     Serve(Config),
+    /// Look at the configuration of the service.
+    #[command(subcommand, name = "config")]
+    Configuration(Configuration),
     /// Look after a store.
     #[command(subcommand)]
     Admin(Admin),
@@ -44,6 +50,13 @@ enum Command {
     /// Fill a running service with a lively made-up site.
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
+}
+
+#[derive(Subcommand)]
+enum Configuration {
+    /// Check what `newsfeed serve` would be told by the same flags, environment and --config file, and print it, as a
+    /// configuration file.
+    Check(Box<Config>),
 }
 
 #[derive(Subcommand)]
@@ -60,13 +73,27 @@ enum Admin {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let command = Cli::command();
+    let (matches, origins) = match file::parse(&command, std::env::args_os().collect()) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            eprintln!("newsfeed: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let (command, matches) = file::innermost(&command, &matches);
+    let given = Given {
+        command,
+        matches,
+        origins: &origins,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run(cli)),
+        Ok(runtime) => runtime.block_on(run(cli, &given)),
         Err(error) => {
             eprintln!("newsfeed: cannot start: {error}");
             ExitCode::FAILURE
@@ -74,7 +101,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> ExitCode {
+async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
     let filter = EnvFilter::try_from_env("NEWSFEED_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
     tracing_subscriber::fmt()
@@ -84,6 +111,7 @@ async fn run(cli: Cli) -> ExitCode {
         .init();
     let done: Result<(), Box<dyn Error>> = match cli.command {
         Command::Serve(config) => serve(config).await,
+        Command::Configuration(Configuration::Check(config)) => check(&config, given),
         Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
         Command::Demo(args) => demo::run(args).await.map_err(Into::into),
@@ -97,6 +125,25 @@ async fn run(cli: Cli) -> ExitCode {
             client.map_or(ExitCode::FAILURE, |error| error.exit_code().into())
         }
     }
+}
+
+/// The subcommand's arguments, and from where they are.
+struct Given<'a> {
+    command: &'a clap::Command,
+    matches: &'a clap::ArgMatches,
+    origins: &'a Origins,
+}
+
+fn check(config: &Config, given: &Given<'_>) -> Result<(), Box<dyn Error>> {
+    for name in check::strange_variables(given.command) {
+        eprintln!("newsfeed: the environment variable {name} is no setting; it is ignored");
+    }
+    config.check()?;
+    print!(
+        "{}",
+        check::effective(given.command, given.matches, given.origins)
+    );
+    Ok(())
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {

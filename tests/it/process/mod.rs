@@ -3,6 +3,7 @@
 
 mod bench;
 mod clients;
+mod config;
 mod crash;
 mod http2;
 mod interop;

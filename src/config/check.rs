@@ -1,0 +1,70 @@
+//! `newsfeed config check`: what the configuration comes to, and from where each setting is.
+
+use std::fmt::Write;
+
+use clap::{Arg, ArgMatches, Command};
+
+use super::file::{CONFIG, Origins};
+
+/// The settings in effect, as a configuration file that says the same. Secrets are in none of them: those are only
+/// named by a file or come by an environment variable that is not an argument.
+pub fn effective(command: &Command, matches: &ArgMatches, origins: &Origins) -> String {
+    let mut text = match &origins.path {
+        Some(path) => format!("# with the file {}\n", path.display()),
+        None => "# with no file\n".to_owned(),
+    };
+    let settings = command.get_arguments().filter(|argument| {
+        let hidden = argument.is_hide_set() || argument.get_id() == CONFIG;
+        !hidden && argument.get_env().is_some()
+    });
+    for argument in settings {
+        let id = argument.get_id().as_str();
+        let origin = origins.of(matches, id);
+        let line = match matches.try_get_raw(id) {
+            Ok(Some(values)) => {
+                let values = values.map(|value| literal(&value.to_string_lossy()));
+                let values: Vec<_> = values.collect();
+                match &*values {
+                    [value] if !is_list(argument) => format!("{id} = {value}"),
+                    values => format!("{id} = [{}]", values.join(", ")),
+                }
+            }
+            _ => format!("# {id} is not set"),
+        };
+        let _ = if origin == "default" {
+            writeln!(text, "{line}")
+        } else {
+            writeln!(text, "{line}  # {origin}")
+        };
+    }
+    text
+}
+
+fn is_list(argument: &Arg) -> bool {
+    matches!(argument.get_action(), clap::ArgAction::Append)
+}
+
+fn literal(text: &str) -> String {
+    match text.parse::<i64>() {
+        Ok(number) => number.to_string(),
+        Err(_) if matches!(text, "true" | "false") => text.to_owned(),
+        Err(_) => toml::Value::String(text.to_owned()).to_string(),
+    }
+}
+
+/// Environment variables that look like settings and are none. No errors: Kubernetes makes some of its own for a service
+/// that is called newsfeed.
+pub fn strange_variables(command: &Command) -> Vec<String> {
+    const OTHERS: [&str; 3] = ["NEWSFEED_LOG", "NEWSFEED_CONFIG", "NEWSFEED_TOKEN"];
+    let known: Vec<_> = command
+        .get_arguments()
+        .filter_map(|argument| argument.get_env()?.to_str())
+        .chain(OTHERS)
+        .collect();
+    let mut strange: Vec<_> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("NEWSFEED_") && !known.contains(&&**name))
+        .collect();
+    strange.sort_unstable();
+    strange
+}

@@ -1,0 +1,182 @@
+//! The configuration: a file, the environment, flags, each over the one before.
+
+use std::{fs, path::PathBuf};
+
+use proptest::prelude::*;
+
+use super::{Process, failure, newsfeed, run};
+use crate::bed::text;
+
+struct File {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl File {
+    fn new(content: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("newsfeed.toml");
+        fs::write(&path, content).expect("written");
+        Self {
+            _folder: folder,
+            path,
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.path.to_str().expect("UTF-8")
+    }
+}
+
+/// What `config check` prints, which must be content.
+async fn checked(args: &[&str], env: &[(&str, &str)]) -> String {
+    let output = newsfeed(&[&["config", "check"], args].concat())
+        .envs(env.iter().copied())
+        .output()
+        .await
+        .expect("it runs");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn has(config: &str, line: &str) {
+    assert!(
+        config.lines().any(|have| have == line),
+        "{line} in\n{config}"
+    );
+}
+
+#[tokio::test]
+async fn flags_go_over_the_environment_and_that_over_the_file() {
+    let file =
+        File::new("tail_gap_ms = 5\n[append]\nlinger_us = 50\nqueue_ms = 500\nbatches = 2\n");
+    let config = checked(
+        &["--config", file.path(), "--append-batches", "3"],
+        &[
+            ("NEWSFEED_APPEND_BATCHES", "9"),
+            ("NEWSFEED_APPEND_QUEUE_MS", "700"),
+        ],
+    )
+    .await;
+    has(&config, "tail_gap_ms = 5  # file");
+    has(&config, "append_linger_us = 50  # file");
+    has(&config, "append_queue_ms = 700  # environment");
+    has(&config, "append_batches = 3  # flag");
+    has(&config, "listen = \"127.0.0.1:8080\"");
+}
+
+#[tokio::test]
+async fn what_is_printed_is_a_file_that_says_the_same() {
+    let args = ["--tail-gap-ms", "9", "--kind", "a=notify,b=transient"];
+    let first = checked(&args, &[]).await;
+    has(&first, "kinds = [\"a=notify\", \"b=transient\"]  # flag");
+    let file = File::new(&first);
+    let second = checked(&["--config", file.path()], &[]).await;
+    let plain = |config: &str| {
+        let lines = config.lines().filter(|line| !line.starts_with('#'));
+        let lines = lines.map(|line| line.split("  # ").next().unwrap_or(line).to_owned());
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(plain(&first), plain(&second));
+}
+
+#[tokio::test]
+async fn the_service_does_as_its_file_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = File::new("[kinds]\nblip = \"transient\"\n");
+    let service =
+        Process::start_with(&folder.path().join("store"), &["--config", file.path()]).await;
+    let blip = serde_json::json!({"kind": "blip", "feeds": ["f"]});
+    let (status, problem) = service.api.post("/v1/events", &blip).await;
+    assert_eq!(
+        (status, text(&problem["code"])),
+        (400, "kind_transient".into())
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn mistakes_in_the_file_are_told_with_their_place() {
+    for (content, wanted) in [
+        (
+            "lisen = \"127.0.0.1:1\"",
+            "\"lisen\" is unknown; there are ",
+        ),
+        ("[append]\nlingers = 1", "\"append_lingers\" is unknown"),
+        (
+            "tail-gap-ms = 1",
+            "\"tail-gap-ms\" is unknown; write it tail_gap_ms",
+        ),
+        ("config = \"other.toml\"", "\"config\" is unknown"),
+        ("tail_gap_ms = 1\ntail_gap_ms = 2", "line 2: "),
+        (
+            "append_linger_us = 1\n[append]\nlinger_us = 2",
+            "\"append_linger_us\" is given twice",
+        ),
+        ("\n\nlisten = ", "line 3: "),
+        ("listen = \"here\"", "'here' for '--listen"),
+        ("tail_gap_ms = 100000", "'100000' for '--tail-gap-ms"),
+        (
+            "tail_gap_ms = [[1]]",
+            "\"tail_gap_ms\" must be a text, a number",
+        ),
+        ("tail_gap_ms = [1, 2]", "'--tail-gap-ms"),
+        ("[kinds]\nmessage = \"loud\"", "message=loud"),
+    ] {
+        let file = File::new(content);
+        for command in [&["config", "check"][..], &["serve"]] {
+            let said = failure(&[command, &["--config", file.path()]].concat()).await;
+            assert!(
+                said.contains(file.path()) && said.contains(wanted),
+                "{content}: {said}"
+            );
+        }
+    }
+    let missing = failure(&["serve", "--config", "/nonexistent.toml"]).await;
+    assert!(
+        missing.contains("cannot read the configuration file /nonexistent.toml"),
+        "{missing}"
+    );
+    let long = File::new(&"#".repeat(1024 * 1024 + 1));
+    let said = failure(&["serve", "--config", long.path()]).await;
+    assert!(said.contains("longer than 1048576 bytes"), "{said}");
+}
+
+#[tokio::test]
+async fn a_variable_that_is_no_setting_is_told() {
+    let output = newsfeed(&["config", "check"])
+        .env("NEWSFEED_LISTN", "127.0.0.1:1")
+        .env("NEWSFEED_LISTEN", "127.0.0.1:1")
+        .output()
+        .await
+        .expect("it runs");
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert!(said.contains("NEWSFEED_LISTN is no setting"), "{said}");
+    assert!(!said.contains("NEWSFEED_LISTEN"), "{said}");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_store_of_the_file_is_the_one_that_admin_looks_after() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = folder.path().join("store");
+    let file = File::new(&format!("data = {store:?}\nlisten = \"127.0.0.1:0\"\n"));
+    let output = run(&["admin", "epoch", "--config", file.path()]).await;
+    assert_eq!(output.status.code(), Some(0));
+    assert!(store.exists());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever stands in the file: an answer or an error, never a panic.
+    #[test]
+    fn any_text_is_a_configuration_or_an_error(text in "([a-z_]{1,12}( = |\\.)|\\[[a-z]{1,8}\\]\n|[0-9]{1,4}|\"[^\"]{0,5}\"|\n|\\PC){0,12}") {
+        use clap::{Args, Command};
+        let file = File::new(&text);
+        let command = newsfeed::config::Config::augment_args(Command::new("serve"));
+        let args = ["serve", "--config", file.path()].map(Into::into).to_vec();
+        let _ = newsfeed::config::file::parse(&command, args);
+    }
+}
