@@ -180,6 +180,7 @@ impl Bed {
             settings.appends,
         );
         let app = App {
+            auth: settings.auth,
             feeds: Feeds::new(Arc::clone(&store), keys.clone()),
             hub: Hub::new(keys.clone()),
             store,
@@ -225,7 +226,7 @@ pub fn default_settings() -> Settings {
     let matches = command.get_matches_from(["serve"]);
     Config::from_arg_matches(&matches)
         .expect("the defaults are valid")
-        .settings()
+        .settings(None)
 }
 
 pub fn http_client() -> reqwest::Client {

@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::client::{Error, api::Client};
+use crate::client::{Error, api::Client, token::Token};
 
 /// A handshake that the kernel's backlog dropped is tried again by the kernel after 1, 3, 7 and 15 s.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
@@ -39,6 +39,7 @@ pub struct Node {
 #[derive(Debug)]
 pub struct Dialer {
     nodes: Vec<Node>,
+    pub token: Token,
     sources: Vec<IpAddr>,
     /// Where in 127.0.0.x this run begins: the run before may have left its ports in waiting.
     first_source: usize,
@@ -51,19 +52,21 @@ impl Dialer {
     /// `clients`.
     pub async fn new(
         urls: &[String],
+        token: Token,
         sources: &[IpAddr],
         clients: usize,
         streams_per_connection: Option<u32>,
     ) -> Result<Self, Error> {
         let mut nodes = Vec::new();
         for url in urls {
-            Client::new(url)?.probe().await?;
+            Client::new(url, token.clone())?.probe().await?;
             nodes.push(Node::resolve(url).await?);
         }
         let connections = clients.div_ceil(streams_per_connection.unwrap_or(1) as usize);
         raise_file_limit(connections as u64 + OTHER_FILES)?;
         Ok(Self {
             nodes,
+            token,
             sources: sources.to_vec(),
             first_source: rand::random_range(0..SOURCES),
             streams_per_connection,
@@ -186,6 +189,7 @@ mod tests {
         };
         Dialer {
             nodes: (0..nodes as u16).map(node).collect(),
+            token: Token::default(),
             sources: sources
                 .iter()
                 .map(|ip| ip.parse().expect("an address"))
