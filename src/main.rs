@@ -114,7 +114,11 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let auth = Auth::open(&config.auth, config.wall()).await?;
     // Kept to the end: with FoundationDB it holds the client library's thread.
     let opened = config.store.open(config.wall()).await?;
-    let node = Node::start(opened.store.clone(), opened.keys.clone(), config.settings(auth))?;
+    let node = Node::start(
+        opened.store.clone(),
+        opened.keys.clone(),
+        config.settings(auth),
+    )?;
     let listener = server::listen(config.listen).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --listen",

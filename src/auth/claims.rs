@@ -79,8 +79,14 @@ impl Claims {
         {
             return Err(Denied::Issuer(issuer.clone()));
         }
-        if self.sub.as_ref().is_some_and(|sub| sub.is_empty() || sub.len() > SUBJECT_BYTES_MAX) {
-            return Err(Denied::Claims(format!("`sub` must have 1 to {SUBJECT_BYTES_MAX} bytes")));
+        if self
+            .sub
+            .as_ref()
+            .is_some_and(|sub| sub.is_empty() || sub.len() > SUBJECT_BYTES_MAX)
+        {
+            return Err(Denied::Claims(format!(
+                "`sub` must have 1 to {SUBJECT_BYTES_MAX} bytes"
+            )));
         }
         Ok(Grant {
             subject: self.sub.map(Into::into),

@@ -54,7 +54,9 @@ pub struct Scopes(u8);
 impl Scopes {
     /// Those of a `scope` claim that are ours; an issuer may know others.
     pub fn parse(text: &str) -> Self {
-        text.split(' ').filter_map(|name| name.parse().ok()).collect()
+        text.split(' ')
+            .filter_map(|name| name.parse().ok())
+            .collect()
     }
 
     pub fn holds(self, scope: Scope) -> bool {
@@ -119,7 +121,10 @@ impl Patterns {
         let after = self.prefixes.partition_point(|prefix| &**prefix <= name);
         let begins = |prefix: &Box<str>| name.starts_with(&**prefix);
         self.prefixes[..after].last().is_some_and(begins)
-            || self.exact.binary_search_by(|exact| (**exact).cmp(name)).is_ok()
+            || self
+                .exact
+                .binary_search_by(|exact| (**exact).cmp(name))
+                .is_ok()
     }
 }
 

@@ -11,11 +11,7 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    keys::Key,
-    pem::RSA_BYTES_MIN,
-    secret::Secret,
-};
+use super::{keys::Key, pem::RSA_BYTES_MIN, secret::Secret};
 
 /// Where a set comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +39,10 @@ pub fn parse(bytes: &[u8], from: From) -> Result<Vec<Key>, String> {
         }
     }
     if keys.is_empty() {
-        return Err(format!("it has no key for HS256, RS256, ES256 or EdDSA: {}", unfit.join("; ")));
+        return Err(format!(
+            "it has no key for HS256, RS256, ES256 or EdDSA: {}",
+            unfit.join("; ")
+        ));
     }
     for reason in unfit {
         tracing::warn!("a key of the JWKS is not used: {reason}");
@@ -70,7 +69,8 @@ fn usable(key: Value, from: From) -> Result<Key, String> {
         }
         AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
         AlgorithmParameters::EllipticCurve(key)
-            if key.curve == EllipticCurve::P256 && (decoded(&key.x), decoded(&key.y)) == (32, 32) =>
+            if key.curve == EllipticCurve::P256
+                && (decoded(&key.x), decoded(&key.y)) == (32, 32) =>
         {
             (Algorithm::ES256, KeyAlgorithm::ES256)
         }
@@ -88,7 +88,9 @@ fn usable(key: Value, from: From) -> Result<Key, String> {
 
 /// Bytes of a base64url text; 0 if it is none.
 fn decoded(text: &str) -> usize {
-    BASE64URL_NOPAD.decode(text.as_bytes()).map_or(0, |bytes| bytes.len())
+    BASE64URL_NOPAD
+        .decode(text.as_bytes())
+        .map_or(0, |bytes| bytes.len())
 }
 
 fn check_algorithm(common: &CommonParameters, own: KeyAlgorithm) -> Result<(), String> {

@@ -44,20 +44,29 @@ impl<'a> Jws<'a> {
         let header: Header = serde_json::from_slice(&header)
             .map_err(|_| Denied::Malformed("its header must be a JSON object with `alg`"))?;
         if header.crit.is_some() {
-            return Err(Denied::Malformed("its header has `crit`, of which nothing is understood here"));
+            return Err(Denied::Malformed(
+                "its header has `crit`, of which nothing is understood here",
+            ));
         }
         let message = message.as_bytes();
-        Ok(Self { header, message, payload, signature })
+        Ok(Self {
+            header,
+            message,
+            payload,
+            signature,
+        })
     }
 
     pub fn algorithm(&self) -> Result<Algorithm, Denied> {
         let name = self.header.alg.as_str();
         match ALGORITHMS.iter().find(|(known, _)| *known == name) {
             Some((_, algorithm)) => Ok(*algorithm),
-            None if name.eq_ignore_ascii_case("none") => {
-                Err(Denied::Algorithm("a token without a signature (`alg: none`) opens nothing"))
-            }
-            None => Err(Denied::Algorithm("the token's `alg` must be HS256, RS256, ES256 or EdDSA")),
+            None if name.eq_ignore_ascii_case("none") => Err(Denied::Algorithm(
+                "a token without a signature (`alg: none`) opens nothing",
+            )),
+            None => Err(Denied::Algorithm(
+                "the token's `alg` must be HS256, RS256, ES256 or EdDSA",
+            )),
         }
     }
 

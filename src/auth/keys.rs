@@ -34,7 +34,12 @@ impl Key {
     }
 
     pub fn public(kid: Option<String>, algorithm: Algorithm, verifier: DecodingKey) -> Self {
-        Self { kid, algorithm, verifier, ticket: None }
+        Self {
+            kid,
+            algorithm,
+            verifier,
+            ticket: None,
+        }
     }
 }
 
@@ -68,7 +73,11 @@ pub fn check_count(keys: &[Key]) -> Result<(), String> {
 pub fn secret(bytes: &[u8]) -> Result<Secret, String> {
     let text = bytes.trim_ascii();
     let public = [&b"ssh-"[..], b"ecdsa-sha2-", b"-----BEGIN", b"{"];
-    let base64: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let base64: Vec<u8> = text
+        .iter()
+        .copied()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
     let decoded = data_encoding::BASE64.decode(&base64).unwrap_or_default();
     if public.iter().any(|start| text.starts_with(start)) || is_der(bytes) || is_der(&decoded) {
         return Err(
@@ -118,6 +127,9 @@ mod tests {
         let secret = Secret::new(&[b'x'; 32]).expect("long enough");
         let key = Key::of_secret(None, &secret);
         assert_ne!(key.ticket.as_ref().map(Secret::bytes), Some(secret.bytes()));
-        assert!(!format!("{key:?} {secret:?}").contains("120"), "bytes are not printed");
+        assert!(
+            !format!("{key:?} {secret:?}").contains("120"),
+            "bytes are not printed"
+        );
     }
 }

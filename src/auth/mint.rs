@@ -22,7 +22,12 @@ pub struct MintArgs {
     #[arg(long, value_name = "TEXT")]
     pub sub: Option<String>,
     /// What it is for: read, append, mark, admin; repeat it, or separate by commas
-    #[arg(long, value_name = "SCOPE", value_delimiter = ',', default_value = "read")]
+    #[arg(
+        long,
+        value_name = "SCOPE",
+        value_delimiter = ',',
+        default_value = "read"
+    )]
     pub scope: Vec<Scope>,
     /// A feed, or a beginning of feeds' names followed by *; repeat it for several
     #[arg(long, value_name = "PATTERN")]
@@ -75,7 +80,10 @@ pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
         iat: now,
         exp: now + u64::from(args.minutes) * 60,
     };
-    let header = Header { kid: args.kid.clone(), ..Header::new(algorithm) };
+    let header = Header {
+        kid: args.kid.clone(),
+        ..Header::new(algorithm)
+    };
     jsonwebtoken::encode(&header, &claims, &key)
         .map_err(|_| in_file("it does not sign: is the key whole?".to_owned()))
 }

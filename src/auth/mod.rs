@@ -83,7 +83,10 @@ impl Auth {
     }
 
     pub async fn token(&self, token: &str) -> Result<Arc<Grant>, Denied> {
-        let verified = self.ring.load().verify(token, &self.rules, self.wall.micros());
+        let verified = self
+            .ring
+            .load()
+            .verify(token, &self.rules, self.wall.micros());
         match verified {
             Err(Denied::KeyUnknown) if self.has_jwks => {
                 // Who waits here behind another finds what that one was told.
@@ -92,7 +95,9 @@ impl Auth {
                     self.ring.store(Arc::new(sources.ring()));
                 }
                 drop(sources);
-                self.ring.load().verify(token, &self.rules, self.wall.micros())
+                self.ring
+                    .load()
+                    .verify(token, &self.rules, self.wall.micros())
             }
             verified => verified,
         }

@@ -29,9 +29,15 @@ fn label(block: &str) -> &str {
 
 fn der(block: &str) -> Result<Vec<u8>, String> {
     let broken = || "its PEM is broken".to_owned();
-    let body = block.splitn(3, "-----").nth(2).and_then(|rest| rest.split("-----").next());
-    let base64: Vec<u8> =
-        body.ok_or_else(broken)?.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let body = block
+        .splitn(3, "-----")
+        .nth(2)
+        .and_then(|rest| rest.split("-----").next());
+    let base64: Vec<u8> = body
+        .ok_or_else(broken)?
+        .bytes()
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
     data_encoding::BASE64.decode(&base64).map_err(|_| broken())
 }
 
@@ -43,7 +49,9 @@ fn public_key(block: &str) -> Result<Key, String> {
     match label(block) {
         "PUBLIC KEY" | "RSA PUBLIC KEY" => {}
         private if private.ends_with("PRIVATE KEY") => {
-            return Err("it has a private key: give only the public one (openssl pkey -pubout)".into());
+            return Err(
+                "it has a private key: give only the public one (openssl pkey -pubout)".into(),
+            );
         }
         other => return Err(format!("it has a {other}: give a PUBLIC KEY")),
     }
@@ -72,7 +80,9 @@ pub fn private_key(text: &str) -> Result<(Algorithm, EncodingKey), String> {
     match label(block) {
         "PRIVATE KEY" | "RSA PRIVATE KEY" => {}
         "EC PRIVATE KEY" => {
-            return Err("it is in an old form: convert it with `openssl pkcs8 -topk8 -nocrypt`".into());
+            return Err(
+                "it is in an old form: convert it with `openssl pkcs8 -topk8 -nocrypt`".into(),
+            );
         }
         other => return Err(format!("it has a {other}: a PRIVATE KEY signs")),
     }

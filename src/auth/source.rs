@@ -49,7 +49,13 @@ impl Sources {
             Some(url) => Some(Jwks::open(url).await?),
             None => None,
         };
-        let sources = Self { secret, keys, jwks, ticket, random: Secret::random() };
+        let sources = Self {
+            secret,
+            keys,
+            jwks,
+            ticket,
+            random: Secret::random(),
+        };
         if sources.shared_ticket_keys().is_empty() {
             tracing::warn!(
                 "tickets are good on this node only, as there is no key that nodes share: give --auth-ticket-key \
@@ -60,8 +66,14 @@ impl Sources {
     }
 
     fn all_keys(&self) -> Vec<Key> {
-        let of_secret = self.secret.iter().map(|secret| Key::of_secret(None, secret));
-        let of_file = self.keys.iter().flat_map(|file| file.content.iter().cloned());
+        let of_secret = self
+            .secret
+            .iter()
+            .map(|secret| Key::of_secret(None, secret));
+        let of_file = self
+            .keys
+            .iter()
+            .flat_map(|file| file.content.iter().cloned());
         let of_url = self.jwks.iter().flat_map(|jwks| jwks.keys.iter().cloned());
         of_secret.chain(of_file).chain(of_url).collect()
     }
@@ -69,7 +81,11 @@ impl Sources {
     fn shared_ticket_keys(&self) -> Vec<Secret> {
         match &self.ticket {
             Some(file) => vec![keys::ticket_key(&file.content)],
-            None => self.all_keys().into_iter().filter_map(|key| key.ticket).collect(),
+            None => self
+                .all_keys()
+                .into_iter()
+                .filter_map(|key| key.ticket)
+                .collect(),
         }
     }
 
@@ -126,9 +142,16 @@ struct File<T> {
 impl<T> File<T> {
     async fn open(path: PathBuf, parse: fn(&[u8]) -> Result<T, String>) -> Result<Self, String> {
         let bytes = read(path.clone()).await;
-        let content = bytes.as_ref().map_err(ToString::to_string).and_then(|bytes| parse(bytes));
+        let content = bytes
+            .as_ref()
+            .map_err(ToString::to_string)
+            .and_then(|bytes| parse(bytes));
         let content = content.map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Self { path, content, seen: bytes.map_err(|error| error.kind()) })
+        Ok(Self {
+            path,
+            content,
+            seen: bytes.map_err(|error| error.kind()),
+        })
     }
 
     /// True if it has another content than before, and a good one.
@@ -140,7 +163,10 @@ impl<T> File<T> {
         }
         self.seen = found;
         let path = self.path.display();
-        match bytes.map_err(|error| error.to_string()).and_then(|bytes| parse(&bytes)) {
+        match bytes
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| parse(&bytes))
+        {
             Ok(content) => {
                 tracing::info!(%path, "read again, as it has changed");
                 self.content = content;
@@ -157,7 +183,9 @@ impl<T> File<T> {
 async fn read(path: PathBuf) -> io::Result<Vec<u8>> {
     let read = tokio::task::spawn_blocking(move || {
         let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(KEYS_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+        std::fs::File::open(path)?
+            .take(KEYS_BYTES_MAX as u64 + 1)
+            .read_to_end(&mut bytes)?;
         match bytes.len() {
             0..=KEYS_BYTES_MAX => Ok(bytes),
             _ => Err(io::Error::new(
@@ -185,8 +213,16 @@ impl Jwks {
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|error| cause(&error))?;
-        let mut jwks = Self { http, url, keys: Vec::new(), asked: Instant::now() };
-        jwks.keys = jwks.fetch().await.map_err(|error| format!("the JWKS at {}: {error}", jwks.url))?;
+        let mut jwks = Self {
+            http,
+            url,
+            keys: Vec::new(),
+            asked: Instant::now(),
+        };
+        jwks.keys = jwks
+            .fetch()
+            .await
+            .map_err(|error| format!("the JWKS at {}: {error}", jwks.url))?;
         Ok(jwks)
     }
 
@@ -211,7 +247,11 @@ impl Jwks {
             return Err(format!("the answer is {}", answer.status()));
         }
         let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| cause(&error.without_url()))? {
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|error| cause(&error.without_url()))?
+        {
             body.extend_from_slice(&chunk);
             if body.len() > KEYS_BYTES_MAX {
                 return Err(format!("it has more than {KEYS_BYTES_MAX} bytes"));

@@ -39,12 +39,7 @@ pub struct Ticket {
 
 impl Ring {
     /// For reading `feeds`, which `grant` must cover; good until `begin_us`.
-    pub fn issue_ticket(
-        &self,
-        grant: &Grant,
-        feeds: &[FeedName],
-        begin_us: u64,
-    ) -> Ticket {
+    pub fn issue_ticket(&self, grant: &Grant, feeds: &[FeedName], begin_us: u64) -> Ticket {
         let key = &self.tickets[0];
         let claims = Claims {
             sub: grant.subject.as_deref().map(str::to_owned),
@@ -55,7 +50,10 @@ impl Ring {
         let mut header = Header::new(Algorithm::HS256);
         header.typ = Some(TYPE.to_owned());
         let text = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(key.bytes()));
-        Ticket { text: text.expect("HMAC takes any key"), expires_us: begin_us }
+        Ticket {
+            text: text.expect("HMAC takes any key"),
+            expires_us: begin_us,
+        }
     }
 
     pub fn verify_ticket(&self, ticket: &str, now_us: u64) -> Result<Grant, Denied> {
@@ -64,7 +62,9 @@ impl Ring {
         }
         let jws = Jws::parse(ticket).map_err(|_| Denied::TicketInvalid("it cannot be read"))?;
         if jws.header.typ.as_deref() != Some(TYPE) {
-            return Err(Denied::TicketInvalid("it is something else, a token perhaps"));
+            return Err(Denied::TicketInvalid(
+                "it is something else, a token perhaps",
+            ));
         }
         let signed = |key: &Secret| {
             jws.is_signed_by(&DecodingKey::from_secret(key.bytes()), Algorithm::HS256)
@@ -72,12 +72,17 @@ impl Ring {
         if jws.algorithm() != Ok(Algorithm::HS256) || !self.tickets.iter().any(signed) {
             return Err(Denied::TicketInvalid("its signature is not ours"));
         }
-        let claims: Claims =
-            jws.claims().map_err(|_| Denied::TicketInvalid("it says what no ticket says"))?;
+        let claims: Claims = jws
+            .claims()
+            .map_err(|_| Denied::TicketInvalid("it says what no ticket says"))?;
         if now_us >= claims.begin_us {
             return Err(Denied::TicketExpired);
         }
-        let exact = claims.feeds.iter().map(|feed| feed.parse()).collect::<Result<Vec<_>, _>>();
+        let exact = claims
+            .feeds
+            .iter()
+            .map(|feed| feed.parse())
+            .collect::<Result<Vec<_>, _>>();
         let feeds = exact.map_err(|_| Denied::TicketInvalid("it says what no ticket says"))?;
         Ok(Grant {
             subject: claims.sub.map(Into::into),

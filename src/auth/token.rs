@@ -28,7 +28,11 @@ pub struct Ring {
 
 impl Ring {
     pub fn new(keys: Vec<Key>, tickets: Vec<Secret>) -> Self {
-        Self { keys, tickets, cache: Cache::default() }
+        Self {
+            keys,
+            tickets,
+            cache: Cache::default(),
+        }
     }
 
     pub fn verify(&self, token: &str, rules: &Rules, now_us: u64) -> Result<Arc<Grant>, Denied> {
@@ -57,7 +61,9 @@ impl Ring {
         let algorithm = jws.algorithm()?;
         let typ = jws.header.typ.as_ref().map(|typ| typ.to_ascii_lowercase());
         if typ.is_some_and(|typ| !TYPES.contains(&&*typ)) {
-            return Err(Denied::Malformed("its `typ` says that it is something else"));
+            return Err(Denied::Malformed(
+                "its `typ` says that it is something else",
+            ));
         }
         // A key without a name may be the one that is meant.
         let named = |key: &&Key| match (&jws.header.kid, &key.kid) {
@@ -68,7 +74,10 @@ impl Ring {
         if named.is_empty() {
             return Err(Denied::KeyUnknown);
         }
-        let mut fit = named.into_iter().filter(|key| key.algorithm == algorithm).peekable();
+        let mut fit = named
+            .into_iter()
+            .filter(|key| key.algorithm == algorithm)
+            .peekable();
         if fit.peek().is_none() {
             return Err(Denied::Algorithm(
                 "the token's `alg` is not that of the key it is to be verified with: get one from its issuer",

@@ -133,7 +133,9 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base_url));
+        let request = self
+            .http
+            .request(method, format!("{}{path}", self.base_url));
         match self.token.header() {
             Some(token) => request.header(header::AUTHORIZATION, token),
             None => request,
@@ -230,7 +232,8 @@ mod tests {
             .await
             .expect("a port");
         let address = listener.local_addr().expect("bound");
-        let client = Client::new(&format!("http://{address}/"), Token::default()).expect("a client");
+        let client =
+            Client::new(&format!("http://{address}/"), Token::default()).expect("a client");
         let bodies = Arc::new(Mutex::new(Vec::new()));
         let kept = bodies.clone();
         tokio::spawn(async move {
@@ -340,7 +343,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         drop(listener);
-        let client = Client::new(&format!("http://{address}"), Token::default()).expect("an address");
+        let client =
+            Client::new(&format!("http://{address}"), Token::default()).expect("an address");
         let error = client.probe().await.expect_err("nobody").to_string();
         assert!(error.contains("`newsfeed serve` running there?"), "{error}");
         for url in [
@@ -350,7 +354,10 @@ mod tests {
             "ftp://localhost",
             "http://localhost/?a=b",
         ] {
-            assert!(matches!(Client::new(url), Err(Error::BadUrl(_))), "{url}");
+            assert!(
+                matches!(Client::new(url, Token::default()), Err(Error::BadUrl(_))),
+                "{url}"
+            );
         }
     }
 }

@@ -41,7 +41,11 @@ pub const RIGHTS: &[(&str, &str, Right)] = &[
     ("get", "/v1/feeds/{feed}", Right::Scope(Scope::Read)),
     ("get", "/v1/feeds/{feed}/entries", Right::Scope(Scope::Read)),
     ("get", "/v1/feeds/{feed}/live", Right::Scope(Scope::Read)),
-    ("put", "/v1/feeds/{feed}/markers/{marker}", Right::Scope(Scope::Mark)),
+    (
+        "put",
+        "/v1/feeds/{feed}/markers/{marker}",
+        Right::Scope(Scope::Mark),
+    ),
     ("post", "/v1/tickets", Right::Scope(Scope::Read)),
     ("post", "/v1/session", Right::Token),
     // Logging out must work with a token that has expired.
@@ -61,7 +65,10 @@ fn right(path: &str, method: &Method) -> Option<Right> {
         Method::HEAD => "GET",
         _ => method.as_str(),
     };
-    let mut of_path = RIGHTS.iter().filter(|(_, other, _)| *other == path).peekable();
+    let mut of_path = RIGHTS
+        .iter()
+        .filter(|(_, other, _)| *other == path)
+        .peekable();
     if of_path.peek().is_none() {
         return Some(Right::Scope(Scope::Admin));
     }
@@ -128,7 +135,10 @@ impl FromRequestParts<Arc<App>> for Granted {
             return Ok(Self(None));
         };
         match parts.extensions.get::<Arc<Grant>>() {
-            Some(grant) => Ok(Self(Some((Arc::clone(grant), Instant::now() + auth.rest(grant))))),
+            Some(grant) => Ok(Self(Some((
+                Arc::clone(grant),
+                Instant::now() + auth.rest(grant),
+            )))),
             // Whatever way it came, it did not come through the guard.
             None => Err(Denied::Missing.into()),
         }
@@ -145,7 +155,12 @@ impl Granted {
 
     /// To append an event, and to ask what it expects.
     pub fn event(&self, event: &Event) -> Result<()> {
-        self.feeds(event.feeds.iter().chain(event.expect.iter().map(|expect| &expect.feed)))
+        self.feeds(
+            event
+                .feeds
+                .iter()
+                .chain(event.expect.iter().map(|expect| &expect.feed)),
+        )
     }
 
     /// When it is over.

@@ -47,7 +47,9 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
     let text = value.to_str().unwrap_or_default();
     match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
-        _ => Err(Denied::Malformed("the Authorization header must be `Bearer` and the token")),
+        _ => Err(Denied::Malformed(
+            "the Authorization header must be `Bearer` and the token",
+        )),
     }
 }
 
@@ -62,7 +64,9 @@ fn ticket(query: &str) -> Result<Option<Cow<'_, str>>, Denied> {
 
 fn cookie(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
     let pairs = headers.get_all(header::COOKIE).iter();
-    let pairs = pairs.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';'));
+    let pairs = pairs
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'));
     let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='));
     match (values.next(), values.next()) {
         (value, None) => Ok(value),

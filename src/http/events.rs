@@ -230,7 +230,8 @@ async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Respo
             Ok(json_response(answer))
         }
         Some(b'{') => {
-            let event = parse_one(app, granted, body).map_err(|problem| problem.with("index", 0))?;
+            let event =
+                parse_one(app, granted, body).map_err(|problem| problem.with("index", 0))?;
             let admission = app.appender.admit(std::slice::from_ref(&event))?;
             let mut outcomes = app.appender.append(vec![event], admission).await?;
             match outcomes.pop() {

@@ -7,7 +7,8 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    append::QUEUE_KIB_MAX, auth::Denied, error::Error, live::STREAMS_MAX, store, types::Invalid, version::Version,
+    append::QUEUE_KIB_MAX, auth::Denied, error::Error, live::STREAMS_MAX, store, types::Invalid,
+    version::Version,
 };
 
 macro_rules! codes {

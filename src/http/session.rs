@@ -52,7 +52,9 @@ pub async fn log_in(
     if token.len() > COOKIE_TOKEN_BYTES_MAX {
         return Err(Problem::new(
             Code::TokenTooLong,
-            format!("a cookie takes a token of {COOKIE_TOKEN_BYTES_MAX} bytes: get one with fewer claims"),
+            format!(
+                "a cookie takes a token of {COOKIE_TOKEN_BYTES_MAX} bytes: get one with fewer claims"
+            ),
         ));
     }
     let seconds = auth.life(grant).as_secs();
@@ -72,7 +74,11 @@ pub async fn log_out(State(app): State<Arc<App>>, request: Request) -> Result<Re
     let Some(auth) = &app.auth else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, cookie("", 0, auth))]).into_response())
+    Ok((
+        StatusCode::NO_CONTENT,
+        [(header::SET_COOKIE, cookie("", 0, auth))],
+    )
+        .into_response())
 }
 
 /// No script reads it, and no other site's page sends it.
@@ -83,7 +89,9 @@ fn cookie(token: &str, seconds: u64, auth: &Auth) -> String {
 
 fn time(micros: u64) -> String {
     let seconds = i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX);
-    Timestamp::from_second(seconds).unwrap_or(Timestamp::MAX).to_string()
+    Timestamp::from_second(seconds)
+        .unwrap_or(Timestamp::MAX)
+        .to_string()
 }
 
 #[derive(Deserialize)]
@@ -104,10 +112,16 @@ pub async fn ticket(
     let expected = "send {\"feeds\": [\"…\"]} and nothing else";
     let TicketIn { feeds } = object(json(&body)?, Code::InvalidBody, expected)?;
     if !(1..=MERGED_FEEDS_MAX).contains(&feeds.len()) {
-        let detail = format!("name 1 to {MERGED_FEEDS_MAX} feeds; there are {}", feeds.len());
+        let detail = format!(
+            "name 1 to {MERGED_FEEDS_MAX} feeds; there are {}",
+            feeds.len()
+        );
         return Err(Problem::new(Code::InvalidBody, detail));
     }
-    let feeds = feeds.iter().map(|feed| feed.parse()).collect::<std::result::Result<_, _>>();
+    let feeds = feeds
+        .iter()
+        .map(|feed| feed.parse())
+        .collect::<std::result::Result<_, _>>();
     let feeds: Vec<FeedName> = feeds.map_err(|_| Problem::invalid_feed())?;
     let ticket = auth.issue_ticket(grant, &feeds)?;
     Ok((

@@ -52,7 +52,7 @@ impl Http1 {
                 node.prefix, node.host
             ),
         )?;
-        write_token(&mut self.request, &self.dialer.token);
+        write_token(&mut self.request, &node.token);
         if !body.is_empty() {
             io::Write::write_fmt(
                 &mut self.request,

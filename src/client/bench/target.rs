@@ -33,13 +33,13 @@ pub struct Node {
     /// The path in front of `/v1`.
     pub prefix: String,
     pub base_url: String,
+    pub token: Token,
 }
 
 /// Connection `n` goes to node `n` modulo their number.
 #[derive(Debug)]
 pub struct Dialer {
     nodes: Vec<Node>,
-    pub token: Token,
     sources: Vec<IpAddr>,
     /// Where in 127.0.0.x this run begins: the run before may have left its ports in waiting.
     first_source: usize,
@@ -60,13 +60,12 @@ impl Dialer {
         let mut nodes = Vec::new();
         for url in urls {
             Client::new(url, token.clone())?.probe().await?;
-            nodes.push(Node::resolve(url).await?);
+            nodes.push(Node::resolve(url, token.clone()).await?);
         }
         let connections = clients.div_ceil(streams_per_connection.unwrap_or(1) as usize);
         raise_file_limit(connections as u64 + OTHER_FILES)?;
         Ok(Self {
             nodes,
-            token,
             sources: sources.to_vec(),
             first_source: rand::random_range(0..SOURCES),
             streams_per_connection,
@@ -122,7 +121,7 @@ impl Dialer {
 
 impl Node {
     /// `url` is one that [`Client`] takes.
-    async fn resolve(url: &str) -> Result<Self, Error> {
+    async fn resolve(url: &str, token: Token) -> Result<Self, Error> {
         let bad = || Error::BadUrl(url.to_owned());
         let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;
         let host = parsed.host_str().ok_or_else(bad)?;
@@ -143,6 +142,7 @@ impl Node {
             host: name,
             prefix: parsed.path().trim_end_matches('/').to_owned(),
             base_url: url.to_owned(),
+            token,
         })
     }
 }
@@ -186,10 +186,10 @@ mod tests {
             authority: Authority::from_static("here"),
             prefix: String::new(),
             base_url: String::new(),
+            token: Token::default(),
         };
         Dialer {
             nodes: (0..nodes as u16).map(node).collect(),
-            token: Token::default(),
             sources: sources
                 .iter()
                 .map(|ip| ip.parse().expect("an address"))
