@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     append,
+    auth::{Auth, AuthArgs},
     clock::WallTime,
     http::Deliveries,
     server::Settings,
@@ -172,6 +173,9 @@ pub struct Config {
     #[command(flatten)]
     pub store: StoreConfig,
 
+    #[command(flatten)]
+    pub auth: AuthArgs,
+
     /// What events of a kind do: `feed` (an entry), `notify` (an entry that counts as unread), `transient` (live
     /// only). Repeat it, or separate by commas. Kinds that are not named are `feed`.
     #[arg(
@@ -216,9 +220,10 @@ impl Config {
         WallTime::system(self.wall_offset_s.saturating_mul(1_000_000))
     }
 
-    /// What the node is told to be.
-    pub fn settings(&self) -> Settings {
+    /// What the node is told to be; `auth` is of [`Self::auth`], opened.
+    pub fn settings(&self, auth: Option<Arc<Auth>>) -> Settings {
         Settings {
+            auth,
             appends: append::Tuning {
                 linger: Duration::from_micros(self.append_linger_us),
                 batches_in_flight: self.append_batches.into(),

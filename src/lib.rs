@@ -5,6 +5,7 @@
 //! Arrows point one way: [`http`] → [`feed`], [`live`], [`append`] → [`store`] → engines.
 //!
 //! - [`http`]: JSON, status codes, SSE frames. Nothing else knows HTTP.
+//! - [`auth`]: tokens, keys, tickets, and what they grant; [`http::access`] says which route needs what.
 //! - [`append`]: admission, batching, the deduplicating transaction.
 //! - [`feed`]: pages, heads, unread counts, markers, and the rule that hides twins.
 //! - [`live`]: one tailer a node, the hub, followers that join history to live.
@@ -33,6 +34,7 @@
 //! No leader, lease, lock or session; no clock of a node in a stored version; no offset a reader must commit.
 
 pub mod append;
+pub mod auth;
 pub mod client;
 pub mod clock;
 pub mod config;

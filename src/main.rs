@@ -8,6 +8,7 @@ use std::{
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
+    auth::{Auth, mint},
     client::{self, bench, demo, replay},
     clock::WallTime,
     config::{
@@ -70,6 +71,10 @@ enum Admin {
         #[arg(long)]
         raise: bool,
     },
+    /// Sign a token and print it, to try out a service with keys. (Real ones come from whoever logs users in.)
+    #[command(after_help = "Example:\n  \
+        newsfeed admin token --key secret --sub user:42 --scope read,mark --feed 'user:42' --feed 'chat:*'")]
+    Token(mint::MintArgs),
 }
 
 fn main() -> ExitCode {
@@ -113,6 +118,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Serve(config) => serve(config).await,
         Command::Configuration(Configuration::Check(config)) => check(&config, given),
         Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
+        Command::Admin(Admin::Token(args)) => mint_token(&args).map_err(Into::into),
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
         Command::Demo(args) => demo::run(args).await.map_err(Into::into),
         Command::Bench(args) => bench::run(args).await.map_err(Into::into),
@@ -151,9 +157,15 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone())?);
 
+    config.auth.may_listen(config.listen)?;
+    let auth = Auth::open(&config.auth, config.wall()).await?;
     // Kept to the end: with FoundationDB it holds the client library's thread.
     let opened = config.store.open(config.wall()).await?;
-    let node = Node::start(opened.store.clone(), opened.keys.clone(), config.settings())?;
+    let node = Node::start(
+        opened.store.clone(),
+        opened.keys.clone(),
+        config.settings(auth),
+    )?;
     let listener = server::listen(config.listen).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --listen",
@@ -182,6 +194,11 @@ async fn epoch(config: &StoreConfig, raise: bool) -> Result<(), Box<dyn Error>> 
     };
     println!("epoch {epoch}");
     store.close().await;
+    Ok(())
+}
+
+fn mint_token(args: &mint::MintArgs) -> Result<(), String> {
+    println!("{}", mint::token(args, &WallTime::system(0))?);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     append::{self, Appender},
+    auth::Auth,
     clock::{AtClock, WallTime},
     feed::Feeds,
     http::{self, App, Deliveries, Protocols, caller::Peer},
@@ -30,6 +31,8 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 /// What a node is told to be.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// `None`: nobody is asked for a token.
+    pub auth: Option<Arc<Auth>>,
     pub deliveries: Deliveries,
     /// Wall time for `at`.
     pub wall: WallTime,
@@ -73,7 +76,12 @@ impl Node {
             let (store, keys, stop) = (Arc::clone(&store), keys.clone(), stop_background.clone());
             async move { trim_transients(&*store, &keys, stop).await }
         });
+        if let Some(auth) = settings.auth.clone() {
+            let stop = stop_background.clone();
+            background.spawn(async move { auth.watch(stop).await });
+        }
         let app = App {
+            auth: settings.auth,
             store,
             keys,
             clock,

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{
     Error,
     patience::Patience,
+    token::Token,
     wire::{NewEvent, Outcome, problem},
 };
 
@@ -34,12 +35,13 @@ enum Failure {
 pub struct Client {
     http: reqwest::Client,
     base_url: String,
+    token: Token,
     no_progress_max: Duration,
 }
 
 impl Client {
     /// `base_url` like `http://127.0.0.1:8080`, with or without a path in front of `/v1`.
-    pub fn new(base_url: &str) -> Result<Self, Error> {
+    pub fn new(base_url: &str, token: Token) -> Result<Self, Error> {
         let bad = || Error::BadUrl(base_url.to_owned());
         let url = reqwest::Url::parse(base_url).map_err(|_| bad())?;
         if url.scheme() != "http" || url.query().is_some() || url.fragment().is_some() {
@@ -54,6 +56,7 @@ impl Client {
         Ok(Self {
             http,
             base_url: url.as_str().trim_end_matches('/').to_owned(),
+            token,
             no_progress_max: NO_PROGRESS_MAX,
         })
     }
@@ -130,8 +133,13 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http
-            .request(method, format!("{}{path}", self.base_url))
+        let request = self
+            .http
+            .request(method, format!("{}{path}", self.base_url));
+        match self.token.header() {
+            Some(token) => request.header(header::AUTHORIZATION, token),
+            None => request,
+        }
     }
 
     fn built(&self, request: RequestBuilder) -> Result<Request, Error> {
@@ -224,7 +232,8 @@ mod tests {
             .await
             .expect("a port");
         let address = listener.local_addr().expect("bound");
-        let client = Client::new(&format!("http://{address}/")).expect("a client");
+        let client =
+            Client::new(&format!("http://{address}/"), Token::default()).expect("a client");
         let bodies = Arc::new(Mutex::new(Vec::new()));
         let kept = bodies.clone();
         tokio::spawn(async move {
@@ -334,7 +343,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         drop(listener);
-        let client = Client::new(&format!("http://{address}")).expect("an address");
+        let client =
+            Client::new(&format!("http://{address}"), Token::default()).expect("an address");
         let error = client.probe().await.expect_err("nobody").to_string();
         assert!(error.contains("`newsfeed serve` running there?"), "{error}");
         for url in [
@@ -344,7 +354,10 @@ mod tests {
             "ftp://localhost",
             "http://localhost/?a=b",
         ] {
-            assert!(matches!(Client::new(url), Err(Error::BadUrl(_))), "{url}");
+            assert!(
+                matches!(Client::new(url, Token::default()), Err(Error::BadUrl(_))),
+                "{url}"
+            );
         }
     }
 }

@@ -8,6 +8,8 @@ use super::DEFAULT_URL;
 pub enum Error {
     #[error("{0:?} is not the address of a service; write it like {DEFAULT_URL} (http only)")]
     BadUrl(String),
+    #[error("the token is no text of one line: it must be the token alone, as its issuer gave it")]
+    BadToken,
     #[error("cannot reach {url} ({cause}): is `newsfeed serve` running there?")]
     Unreachable { url: String, cause: String },
     /// A problem document from the service.

@@ -12,6 +12,7 @@ mod error;
 mod patience;
 mod progress;
 pub mod replay;
+mod token;
 mod wire;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};

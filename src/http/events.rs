@@ -1,6 +1,6 @@
 //! `POST /v1/events` and `POST /v1/transient`.
 
-use std::{borrow::Cow, convert::Infallible, fmt, marker::PhantomData, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, fmt, marker::PhantomData, pin::pin, sync::Arc};
 
 use axum::{
     Json,
@@ -21,12 +21,14 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     App,
+    access::Granted,
     body::{Lines, Media, json, media, object, read_all, read_json},
     problem::{Code, Problem, Result},
     query, render,
 };
 use crate::{
-    append::{Appender, Outcome, put_transient},
+    append::{Outcome, put_transient},
+    auth::Denied,
     types::{Actor, Data, Delivery, Draft, Event, EventId, Expect, FeedName, Invalid, Kind},
 };
 
@@ -102,14 +104,26 @@ fn text<T: TryFrom<Bytes, Error = Invalid>>(
     .try_into()
 }
 
-/// Checks one event's JSON. `transient` says which endpoint it came through.
-fn parse_event(app: &App, body: &Bytes, json: &RawValue, transient: bool) -> Result<Event> {
+/// Checks one event's JSON, and that it may be appended. `transient` says which endpoint it came through.
+fn parse_event(
+    app: &App,
+    granted: &Granted,
+    body: &Bytes,
+    json: &RawValue,
+    transient: bool,
+) -> Result<Event> {
     let event = object(json, Code::InvalidEvent, "the event is not as it must be")?;
-    check_event(app, body, event, transient)
+    check_event(app, granted, body, event, transient)
 }
 
 /// Checks an event that was read from `body`.
-fn check_event(app: &App, body: &Bytes, event: EventIn<'_>, transient: bool) -> Result<Event> {
+fn check_event(
+    app: &App,
+    granted: &Granted,
+    body: &Bytes,
+    event: EventIn<'_>,
+    transient: bool,
+) -> Result<Event> {
     let invalid = |field: &str| {
         let field = field.to_owned();
         move |invalid: Invalid| Problem::invalid_event(field, &invalid)
@@ -158,9 +172,11 @@ fn check_event(app: &App, body: &Bytes, event: EventIn<'_>, transient: bool) -> 
         },
         expect: event.expect.map(parse_expect).transpose()?,
     };
-    draft
+    let event = draft
         .check()
-        .map_err(|(name, invalid)| Problem::invalid_event(name, &invalid))
+        .map_err(|(name, invalid)| Problem::invalid_event(name, &invalid))?;
+    granted.event(&event)?;
+    Ok(event)
 }
 
 fn parse_expect(json: &RawValue) -> Result<Expect> {
@@ -186,19 +202,23 @@ fn parse_expect(json: &RawValue) -> Result<Expect> {
     })
 }
 
-pub async fn append(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
+pub async fn append(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
     match media(&parts.headers)? {
-        Media::Json => append_json(&app, &read_all(body).await?).await,
-        Media::Ndjson => Ok(append_ndjson(app, body)),
+        Media::Json => append_json(&app, &granted, &read_all(body).await?).await,
+        Media::Ndjson => Ok(append_ndjson(app, granted, body)),
     }
 }
 
-async fn append_json(app: &App, body: &Bytes) -> Result<Response> {
+async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Response> {
     match body.trim_ascii_start().first() {
         Some(b'[') => {
-            let events = parse_array(app, body)?;
+            let events = parse_array(app, granted, body)?;
             let admission = app.appender.admit(&events)?;
             let outcomes = app.appender.append(events, admission).await?;
             let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
@@ -210,7 +230,8 @@ async fn append_json(app: &App, body: &Bytes) -> Result<Response> {
             Ok(json_response(answer))
         }
         Some(b'{') => {
-            let event = parse_one(app, body).map_err(|problem| problem.with("index", 0))?;
+            let event =
+                parse_one(app, granted, body).map_err(|problem| problem.with("index", 0))?;
             let admission = app.appender.admit(std::slice::from_ref(&event))?;
             let mut outcomes = app.appender.append(vec![event], admission).await?;
             match outcomes.pop() {
@@ -238,15 +259,15 @@ fn json_response(body: Vec<u8>) -> Response {
 }
 
 /// Most events are as they must be and are read in one pass; of what is not, a second one finds out what is wrong.
-fn parse_one(app: &App, body: &Bytes) -> Result<Event> {
+fn parse_one(app: &App, granted: &Granted, body: &Bytes) -> Result<Event> {
     match serde_json::from_slice::<Object<EventIn<'_>>>(body) {
-        Ok(Object(event)) => check_event(app, body, event, false),
-        Err(_) => parse_event(app, body, json(body)?, false),
+        Ok(Object(event)) => check_event(app, granted, body, event, false),
+        Err(_) => parse_event(app, granted, body, json(body)?, false),
     }
 }
 
 /// All events are checked before the first is appended. In one pass, as in [`parse_one`].
-fn parse_array(app: &App, body: &Bytes) -> Result<Vec<Event>> {
+fn parse_array(app: &App, granted: &Granted, body: &Bytes) -> Result<Vec<Event>> {
     let mut checked = Vec::new();
     let mut add = |count: usize, event: Result<Event>| -> Result<()> {
         let index = checked.len();
@@ -258,14 +279,14 @@ fn parse_array(app: &App, body: &Bytes) -> Result<Vec<Event>> {
         check_count(events.len())?;
         let count = events.len();
         for Object(event) in events {
-            add(count, check_event(app, body, event, false))?;
+            add(count, check_event(app, granted, body, event, false))?;
         }
         return Ok(checked);
     }
     let items: Vec<&RawValue> = json(body)?;
     check_count(items.len())?;
     for item in &items {
-        add(items.len(), parse_event(app, body, item, false))?;
+        add(items.len(), parse_event(app, granted, body, item, false))?;
     }
     Ok(checked)
 }
@@ -300,16 +321,18 @@ fn result(out: &mut Vec<u8>, (id, outcome): (EventId, Outcome)) {
 }
 
 /// Commits lines in order, as they arrive, and answers each as it commits.
-fn append_ndjson(app: Arc<App>, body: Body) -> Response {
+fn append_ndjson(app: Arc<App>, granted: Granted, body: Body) -> Response {
     let (answers, receiver) = mpsc::channel(ANSWER_CHUNKS_MAX);
     let tracker: TaskTracker = app.tracker.clone();
     tracker.spawn(async move {
         let mut lines = Lines::new(body);
         let mut index = 0;
+        let mut over = pin!(granted.over());
         loop {
             let chunk = tokio::select! {
-                // What is here is still answered.
+                // What is here is still answered, while the token is good.
                 biased;
+                () = &mut over => Err(Denied::Expired.into()),
                 chunk = lines.next_chunk(CHUNK_LINES) => chunk,
                 // The answer ends here; lines without an answer are to be sent again.
                 () = app.stopping.cancelled() => return,
@@ -320,7 +343,7 @@ fn append_ndjson(app: Arc<App>, body: Body) -> Response {
                 Err(problem) => (Vec::new(), Some(problem)),
             };
             let answer = match failed {
-                None => append_lines(&app, &app.appender, &chunk, index).await,
+                None => append_lines(&app, &granted, &chunk, index).await,
                 Some(ref problem) => bad_line(index, problem),
             };
             index += chunk.len();
@@ -353,17 +376,17 @@ fn bad_line(index: usize, problem: &Problem) -> Vec<u8> {
 }
 
 /// Answers `lines`, of which the first is number `first`.
-async fn append_lines(app: &App, appender: &Appender, lines: &[Bytes], first: usize) -> Vec<u8> {
+async fn append_lines(app: &App, granted: &Granted, lines: &[Bytes], first: usize) -> Vec<u8> {
     let mut events = Vec::with_capacity(lines.len());
     let parsed: Vec<Result<()>> = lines
         .iter()
         .map(|line| {
-            events.push(parse_one(app, line)?);
+            events.push(parse_one(app, granted, line)?);
             Ok(())
         })
         .collect();
-    let appended = match appender.admit_waiting(&events).await {
-        Ok(admission) => appender.append(events, admission).await,
+    let appended = match app.appender.admit_waiting(&events).await {
+        Ok(admission) => app.appender.append(events, admission).await,
         Err(error) => Err(error),
     };
     let (mut outcomes, failure) = match appended {
@@ -387,11 +410,15 @@ async fn append_lines(app: &App, appender: &Appender, lines: &[Bytes], first: us
     answer
 }
 
-pub async fn transient(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
+pub async fn transient(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
     let body = read_json(&parts.headers, body).await?;
-    let event = parse_event(&app, &body, json(&body)?, true)?;
+    let event = parse_event(&app, &granted, &body, json(&body)?, true)?;
     let id = event.id.clone();
     let permit = app
         .transients

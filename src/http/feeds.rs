@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     App,
+    access::Granted,
     body::{json, object, read_json},
     problem::{Code, Result},
     query::{FeedPath, MarkerPath, Params, version},
@@ -32,11 +33,13 @@ const IMMUTABLE_CACHE: &str = "private, max-age=86400, immutable";
 
 pub async fn head(
     State(app): State<Arc<App>>,
+    granted: Granted,
     FeedPath(feed): FeedPath,
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     Params::parse(&parts, &[])?;
+    granted.feeds([&feed])?;
     let state = app.feeds.state(&feed).await?;
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
@@ -47,32 +50,41 @@ pub async fn head(
 
 pub async fn entries(
     State(app): State<Arc<App>>,
+    granted: Granted,
     FeedPath(feed): FeedPath,
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let params = Params::parse(&parts, &PAGE_PARAMS)?;
-    page(&app, &parts, &params, vec![feed], false).await
+    page(&app, &granted, &parts, &params, vec![feed], false).await
 }
 
-pub async fn merged(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
+pub async fn merged(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let params = Params::parse(&parts, &MERGED_PARAMS)?;
-    page(&app, &parts, &params, params.feeds()?, true).await
+    page(&app, &granted, &parts, &params, params.feeds()?, true).await
 }
 
 async fn page(
     app: &App,
+    granted: &Granted,
     parts: &Parts,
     params: &Params<'_>,
     feeds: Vec<FeedName>,
     merged: bool,
 ) -> Result<Response> {
     let (query, wait) = params.page(feeds)?;
+    granted.feeds(&query.feeds)?;
     let page = match wait {
         None => app.feeds.page(&query).await?,
         Some(wait) => {
             let deadline = Instant::now() + wait;
+            // Not for longer than its token is good.
+            let deadline = granted.ends().map_or(deadline, |ends| ends.min(deadline));
             // Most of the time there is something, and no place in the hub is needed.
             match app.feeds.page(&query).await? {
                 page if !page.entries.is_empty() || page.next.is_some() || wait.is_zero() => page,
@@ -156,12 +168,14 @@ struct MarkerIn {
 
 pub async fn move_marker(
     State(app): State<Arc<App>>,
+    granted: Granted,
     FeedPath(feed): FeedPath,
     MarkerPath(marker): MarkerPath,
     request: Request,
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
+    granted.feeds([&feed])?;
     let body = read_json(&parts.headers, body).await?;
     let MarkerIn { version: text } = object(
         json(&body)?,

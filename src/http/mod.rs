@@ -1,14 +1,17 @@
 //! HTTP and JSON, and nobody else knows of them: routes, wire forms, status codes, SSE frames.
 
+pub mod access;
 mod body;
 pub mod caller;
 mod chunks;
 mod connection;
+mod credentials;
 mod events;
 mod feeds;
 pub mod problem;
 mod query;
 mod render;
+mod session;
 mod sse;
 mod takeover;
 
@@ -18,7 +21,7 @@ use axum::{
     Json, Router,
     extract::{FromRef, Request, State},
     http::header,
-    middleware::map_request,
+    middleware::{from_fn_with_state, map_request},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post, put},
 };
@@ -30,6 +33,7 @@ pub use self::connection::Protocols;
 use self::problem::{Code, Problem};
 use crate::{
     append::Appender,
+    auth::Auth,
     clock::AtClock,
     feed::Feeds,
     live::Hub,
@@ -46,6 +50,8 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// What the handlers work with.
 #[derive(Clone)]
 pub struct App {
+    /// `None`: there are no keys, and everybody may do everything.
+    pub auth: Option<Arc<Auth>>,
     pub store: Arc<dyn Store>,
     pub keys: Keys,
     pub clock: Arc<AtClock>,
@@ -97,6 +103,8 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/feeds/{feed}/entries", &["get"]),
     ("/v1/feeds/{feed}/live", &["get"]),
     ("/v1/feeds/{feed}/markers/{marker}", &["put"]),
+    ("/v1/tickets", &["post"]),
+    ("/v1/session", &["post", "delete"]),
     ("/healthz", &["get"]),
     ("/readyz", &["get"]),
     ("/openapi.yaml", &["get"]),
@@ -112,6 +120,8 @@ fn handler(path: &str) -> MethodRouter<Arc<App>> {
         "/v1/feeds/{feed}/entries" => get(feeds::entries),
         "/v1/feeds/{feed}/live" => get(sse::live),
         "/v1/feeds/{feed}/markers/{marker}" => put(feeds::move_marker),
+        "/v1/tickets" => post(session::ticket),
+        "/v1/session" => post(session::log_in).delete(session::log_out),
         "/healthz" => get(healthz),
         "/readyz" => get(readyz),
         "/openapi.yaml" => get(openapi),
@@ -123,9 +133,14 @@ pub fn router(app: App) -> Router {
     let router = ROUTES.iter().fold(Router::new(), |router, (path, _)| {
         router.route(path, handler(path))
     });
-    router
+    let mut router = router
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
+        .method_not_allowed_fallback(method_not_allowed);
+    // From here on each layer is outside those before it.
+    if let Some(auth) = &app.auth {
+        router = router.layer(from_fn_with_state(Arc::clone(auth), access::guard));
+    }
+    router
         .layer(map_request(async |request: Request| {
             request.map(body::lingering)
         }))

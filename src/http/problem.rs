@@ -7,7 +7,8 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    append::QUEUE_KIB_MAX, error::Error, live::STREAMS_MAX, store, types::Invalid, version::Version,
+    append::QUEUE_KIB_MAX, auth::Denied, error::Error, live::STREAMS_MAX, store, types::Invalid,
+    version::Version,
 };
 
 macro_rules! codes {
@@ -40,6 +41,22 @@ codes! {
     InvalidVersion "invalid_version" BAD_REQUEST,
     InvalidQuery "invalid_query" BAD_REQUEST,
     VersionAhead "version_ahead" BAD_REQUEST,
+    TokenTooLong "token_too_long" BAD_REQUEST,
+    CredentialsMissing "credentials_missing" UNAUTHORIZED,
+    TokenMalformed "token_malformed" UNAUTHORIZED,
+    TokenAlgorithm "token_algorithm" UNAUTHORIZED,
+    TokenKeyUnknown "token_key_unknown" UNAUTHORIZED,
+    TokenSignature "token_signature" UNAUTHORIZED,
+    TokenExpired "token_expired" UNAUTHORIZED,
+    TokenNotYetValid "token_not_yet_valid" UNAUTHORIZED,
+    TokenAudience "token_audience" UNAUTHORIZED,
+    TokenIssuer "token_issuer" UNAUTHORIZED,
+    TokenClaims "token_claims" UNAUTHORIZED,
+    TicketExpired "ticket_expired" UNAUTHORIZED,
+    TicketInvalid "ticket_invalid" UNAUTHORIZED,
+    ScopeMissing "scope_missing" FORBIDDEN,
+    FeedForbidden "feed_forbidden" FORBIDDEN,
+    CrossSite "cross_site" FORBIDDEN,
     NotFound "not_found" NOT_FOUND,
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED,
     BodyTimeout "body_timeout" REQUEST_TIMEOUT,
@@ -158,9 +175,55 @@ impl From<Error> for Problem {
     }
 }
 
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let code = match denied {
+            Denied::Missing => Code::CredentialsMissing,
+            Denied::Malformed(_) => Code::TokenMalformed,
+            Denied::Algorithm(_) => Code::TokenAlgorithm,
+            Denied::KeyUnknown => Code::TokenKeyUnknown,
+            Denied::Signature => Code::TokenSignature,
+            Denied::Expired => Code::TokenExpired,
+            Denied::NotYetValid => Code::TokenNotYetValid,
+            Denied::Audience(_) => Code::TokenAudience,
+            Denied::Issuer(_) => Code::TokenIssuer,
+            Denied::Claims(_) => Code::TokenClaims,
+            Denied::TicketExpired => Code::TicketExpired,
+            Denied::TicketInvalid(_) => Code::TicketInvalid,
+            Denied::Scope(_) => Code::ScopeMissing,
+            Denied::Feed(_) => Code::FeedForbidden,
+        };
+        let problem = Self::new(code, denied.to_string());
+        match denied {
+            Denied::Scope(scope) => problem.with("scope", scope.name()),
+            Denied::Feed(feed) => problem.with("feed", feed.as_str()),
+            _ => problem,
+        }
+    }
+}
+
+impl Problem {
+    /// What RFC 6750 has a refusal say: nothing of an error where no credentials came.
+    fn challenge(&self) -> Option<String> {
+        let error = match self.code {
+            Code::CredentialsMissing => return Some("Bearer realm=\"newsfeed\"".to_owned()),
+            Code::ScopeMissing => "insufficient_scope",
+            code if code.status() == StatusCode::UNAUTHORIZED => "invalid_token",
+            _ => return None,
+        };
+        let scope = self.extensions.get("scope").and_then(Value::as_str);
+        let scope = scope.map_or_else(String::new, |scope| format!(", scope=\"{scope}\""));
+        let code = self.code.name();
+        Some(format!(
+            "Bearer realm=\"newsfeed\", error=\"{error}\", error_description=\"{code}\"{scope}"
+        ))
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.code.status();
+        let challenge = self.challenge();
         let mut body = json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or_default(),
@@ -178,6 +241,9 @@ impl IntoResponse for Problem {
             HeaderValue::from_static("application/problem+json"),
         );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(challenge) = challenge.and_then(|text| text.try_into().ok()) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -199,6 +199,7 @@ pub fn bye_frame(bye: Bye) -> Bytes {
     let reason = match bye {
         Bye::Shutdown => "shutdown",
         Bye::Unavailable => "unavailable",
+        Bye::TokenExpired => "token_expired",
     };
     event_frame(
         "bye",

@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -13,16 +14,19 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use tokio::time::{Sleep, sleep_until};
 
 use super::{
     App,
+    access::Granted,
     chunks::{Chunks, body, chunk},
+    credentials::TICKET,
     problem::Result,
     query::{FeedPath, Params, version},
     render,
 };
 use crate::{
-    live::{Follower, Update},
+    live::{Bye, Follower, Update},
     types::FeedName,
     version::Version,
 };
@@ -31,19 +35,24 @@ use crate::{
 const RETRY_MS: u32 = 2_000;
 
 pub async fn live(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
+    granted: Granted,
     FeedPath(feed): FeedPath,
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let params = Params::parse(&parts, &["after"])?;
-    follow(&app, vec![feed], position(&parts, &params)?)
+    let params = Params::parse(&parts, &["after", TICKET])?;
+    follow(&app, &granted, vec![feed], position(&parts, &params)?)
 }
 
-pub async fn merged(State(app): State<App>, request: Request) -> Result<Response> {
+pub async fn merged(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let params = Params::parse(&parts, &["feed", "after"])?;
-    follow(&app, params.feeds()?, position(&parts, &params)?)
+    let params = Params::parse(&parts, &["feed", "after", TICKET])?;
+    follow(&app, &granted, params.feeds()?, position(&parts, &params)?)
 }
 
 /// `Last-Event-ID` wins over `after`: a browser that reconnects repeats its first URL.
@@ -59,7 +68,13 @@ fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Version>> {
     }
 }
 
-fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Response> {
+fn follow(
+    app: &App,
+    granted: &Granted,
+    feeds: Vec<FeedName>,
+    after: Option<Version>,
+) -> Result<Response> {
+    granted.feeds(&feeds)?;
     let subscription = app.hub.subscribe(feeds)?;
     // With the position asked for: some clients forget it when they connect, and a stream may break off before it has
     // told another.
@@ -67,6 +82,7 @@ fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Res
     let frames = Frames {
         hello: chunk(format!("retry: {RETRY_MS}\n{position}\n").as_bytes()),
         follower: Follower::new(app.feeds.clone(), subscription, after),
+        token_ends: granted.ends().map(|ends| Box::pin(sleep_until(ends))),
     };
     let live = Live(Arc::new(Mutex::new(Some(frames))));
     let headers = [
@@ -85,6 +101,8 @@ fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Res
 pub struct Frames {
     hello: Bytes,
     follower: Follower,
+    /// When the token of who listens is over. Boxed, for most streams of a service without keys have none.
+    token_ends: Option<Pin<Box<Sleep>>>,
 }
 
 impl Frames {
@@ -96,7 +114,19 @@ impl Frames {
     /// Waits for what comes next; `None` at the end.
     pub async fn next(&mut self) -> Option<Chunks> {
         let one = |frame| [frame].into_iter().collect();
-        Some(match self.follower.next().await? {
+        let update = match &mut self.token_ends {
+            None => self.follower.next().await,
+            Some(ends) => tokio::select! {
+                // Also while there is always something to send.
+                biased;
+                () = ends => {
+                    self.token_ends = None;
+                    Some(self.follower.end(Bye::TokenExpired))
+                }
+                update = self.follower.next() => update,
+            },
+        };
+        Some(match update? {
             Update::Items(items) => items
                 .iter()
                 .map(|item| item.rendered(render::frame))

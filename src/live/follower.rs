@@ -22,6 +22,8 @@ pub enum Bye {
     Shutdown,
     /// The store did not answer; coming back with the position loses nothing.
     Unavailable,
+    /// The token of who listens is not good any more.
+    TokenExpired,
 }
 
 /// The next part of the sequence.
@@ -81,7 +83,8 @@ impl Follower {
         }
     }
 
-    fn end(&mut self, bye: Bye) -> Update {
+    /// The last update, for this reason.
+    pub fn end(&mut self, bye: Bye) -> Update {
         self.phase = Phase::Ended;
         Update::Bye(bye)
     }

@@ -164,6 +164,11 @@ impl Bed {
             wall: self.wall.clone(),
             ..default_settings()
         };
+        self.node_as(store, settings).await
+    }
+
+    /// A node that is told to be something else than most.
+    pub async fn node_as(&self, store: Arc<dyn Store>, settings: Settings) -> Served {
         let node = Node::start(store, self.keys().await, settings).expect("the node starts");
         serve(|listener, shutdown| node.serve(listener, shutdown)).await
     }
@@ -180,6 +185,7 @@ impl Bed {
             settings.appends,
         );
         let app = App {
+            auth: settings.auth,
             feeds: Feeds::new(Arc::clone(&store), keys.clone()),
             hub: Hub::new(keys.clone()),
             store,
@@ -225,7 +231,7 @@ pub fn default_settings() -> Settings {
     let matches = command.get_matches_from(["serve"]);
     Config::from_arg_matches(&matches)
         .expect("the defaults are valid")
-        .settings()
+        .settings(None)
 }
 
 pub fn http_client() -> reqwest::Client {
@@ -401,6 +407,11 @@ impl Answer {
                 self.header("retry-after")
                     .map(|seconds| seconds.parse::<u32>().is_ok_and(|s| s > 0))
                     == (status == 503).then_some(true),
+            ),
+            (
+                "WWW-Authenticate, with 401 and for a scope",
+                self.header("www-authenticate").is_some()
+                    == (status == 401 || code == "scope_missing"),
             ),
             (
                 "Allow, with 405 only",

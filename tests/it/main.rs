@@ -1,6 +1,7 @@
 //! One test binary. What must hold on every engine is written once, against a [`bed::Bed`], and named in
 //! [`on_every_engine!`].
 
+mod auth;
 mod bed;
 mod commits;
 mod contract;

@@ -13,6 +13,7 @@ use super::{
     http::{Head, head},
     target::Dialer,
 };
+use crate::client::token::Token;
 
 const READ_BYTES: usize = 8 * 1024;
 
@@ -51,6 +52,7 @@ impl Http1 {
                 node.prefix, node.host
             ),
         )?;
+        write_token(&mut self.request, &node.token);
         if !body.is_empty() {
             io::Write::write_fmt(
                 &mut self.request,
@@ -121,6 +123,15 @@ impl Http1 {
             }
         }
         Ok(head)
+    }
+}
+
+/// The line of a request's head that shows the token, if there is one.
+pub fn write_token(head: &mut Vec<u8>, token: &Token) {
+    if let Some(value) = token.header() {
+        head.extend_from_slice(b"authorization: ");
+        head.extend_from_slice(value.as_bytes());
+        head.extend_from_slice(b"\r\n");
     }
 }
 

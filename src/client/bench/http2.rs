@@ -6,7 +6,8 @@ use bytes::Bytes;
 use h2::{RecvStream, client::SendRequest};
 use hyper::http::{
     Request, Response, Uri,
-    header::CONTENT_TYPE,
+    header::{AUTHORIZATION, CONTENT_TYPE},
+    request::Builder,
     uri::{Parts, PathAndQuery, Scheme},
 };
 
@@ -39,9 +40,7 @@ impl Http2 {
             Some(sender) => sender,
             None => self.slot.sender().await?,
         };
-        let mut request = Request::builder()
-            .method(method)
-            .uri(uri(self.slot.node(), path)?);
+        let mut request = request(self.slot.node(), path)?.method(method);
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -68,7 +67,7 @@ impl Http2 {
 }
 
 /// `path` at `node`.
-pub fn uri(node: &Node, path: &str) -> io::Result<Uri> {
+fn uri(node: &Node, path: &str) -> io::Result<Uri> {
     let path = if node.prefix.is_empty() {
         PathAndQuery::try_from(path)
     } else {
@@ -79,6 +78,15 @@ pub fn uri(node: &Node, path: &str) -> io::Result<Uri> {
     parts.authority = Some(node.authority.clone());
     parts.path_and_query = Some(path.map_err(io::Error::other)?);
     Uri::from_parts(parts).map_err(io::Error::other)
+}
+
+/// A request for `path` at `node`, with the token if there is one.
+pub fn request(node: &Node, path: &str) -> io::Result<Builder> {
+    let request = Request::builder().uri(uri(node, path)?);
+    Ok(match node.token.header() {
+        Some(token) => request.header(AUTHORIZATION, token),
+        None => request,
+    })
 }
 
 /// Sends a request and waits for the head of its answer.

@@ -34,7 +34,8 @@ impl Run {
     pub async fn dialer(&self, clients: usize) -> Result<Arc<Dialer>, Error> {
         let Common { url, source, .. } = &self.common;
         let streams = self.common.streams_per_connection();
-        let dialer = Dialer::new(url, source, clients, streams).await?;
+        let token = self.common.token.read()?;
+        let dialer = Dialer::new(url, token, source, clients, streams).await?;
         Ok(Arc::new(dialer))
     }
 

@@ -4,14 +4,14 @@ use std::io;
 
 use bytes::Bytes;
 use h2::RecvStream;
-use hyper::http::Request;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
     chunked::Chunked,
     http,
-    http2::{exchange, uri},
+    http1::write_token,
+    http2::{exchange, request},
     pool::Slot,
     stream::Stream,
     target::Node,
@@ -48,14 +48,16 @@ impl Stream {
         let mut request = format!(
             "GET {}{path} HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n",
             node.prefix, node.host
-        );
+        )
+        .into_bytes();
         if let Some(id) = last_event_id {
-            request.push_str(&format!("last-event-id: {id}\r\n"));
+            request.extend_from_slice(format!("last-event-id: {id}\r\n").as_bytes());
         }
-        request.push_str("\r\n");
+        write_token(&mut request, &node.token);
+        request.extend_from_slice(b"\r\n");
 
         let mut socket = socket.await.map_err(unreachable)?;
-        let sent = socket.write_all(request.as_bytes()).await;
+        let sent = socket.write_all(&request).await;
         sent.map_err(unreachable)?;
         let mut received = Vec::new();
         let head = loop {
@@ -91,7 +93,7 @@ impl Stream {
     ) -> Result<Self, Error> {
         let node = slot.node();
         let asked = async {
-            let mut request = Request::get(uri(node, path)?).header("accept", "text/event-stream");
+            let mut request = request(node, path)?.header("accept", "text/event-stream");
             if let Some(id) = last_event_id {
                 request = request.header("last-event-id", id);
             }

@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::client::{Error, api::Client};
+use crate::client::{Error, api::Client, token::Token};
 
 /// A handshake that the kernel's backlog dropped is tried again by the kernel after 1, 3, 7 and 15 s.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
@@ -33,6 +33,7 @@ pub struct Node {
     /// The path in front of `/v1`.
     pub prefix: String,
     pub base_url: String,
+    pub token: Token,
 }
 
 /// Connection `n` goes to node `n` modulo their number.
@@ -51,14 +52,15 @@ impl Dialer {
     /// `clients`.
     pub async fn new(
         urls: &[String],
+        token: Token,
         sources: &[IpAddr],
         clients: usize,
         streams_per_connection: Option<u32>,
     ) -> Result<Self, Error> {
         let mut nodes = Vec::new();
         for url in urls {
-            Client::new(url)?.probe().await?;
-            nodes.push(Node::resolve(url).await?);
+            Client::new(url, token.clone())?.probe().await?;
+            nodes.push(Node::resolve(url, token.clone()).await?);
         }
         let connections = clients.div_ceil(streams_per_connection.unwrap_or(1) as usize);
         raise_file_limit(connections as u64 + OTHER_FILES)?;
@@ -119,7 +121,7 @@ impl Dialer {
 
 impl Node {
     /// `url` is one that [`Client`] takes.
-    async fn resolve(url: &str) -> Result<Self, Error> {
+    async fn resolve(url: &str, token: Token) -> Result<Self, Error> {
         let bad = || Error::BadUrl(url.to_owned());
         let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;
         let host = parsed.host_str().ok_or_else(bad)?;
@@ -140,6 +142,7 @@ impl Node {
             host: name,
             prefix: parsed.path().trim_end_matches('/').to_owned(),
             base_url: url.to_owned(),
+            token,
         })
     }
 }
@@ -183,6 +186,7 @@ mod tests {
             authority: Authority::from_static("here"),
             prefix: String::new(),
             base_url: String::new(),
+            token: Token::default(),
         };
         Dialer {
             nodes: (0..nodes as u16).map(node).collect(),

@@ -18,15 +18,15 @@ const UNSEEN: [&str; 2] = ["408", "500"];
 const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Holds answers against the file and remembers which it has seen.
-struct Witness<'a> {
-    spec: &'a Spec,
-    node: &'a Served,
-    seen: BTreeSet<(String, String, String)>,
+pub(super) struct Witness<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) node: &'a Served,
+    pub(super) seen: BTreeSet<(String, String, String)>,
 }
 
 impl Witness<'_> {
     /// Sends a request to the operation at `template`; the answer, which is as documented.
-    async fn ask(
+    pub(super) async fn ask(
         &mut self,
         method: &str,
         template: &str,
@@ -157,6 +157,7 @@ async fn every_answer_is_as_the_file_documents_it(bed: &Bed) {
     refuse(&mut witness).await;
     let mut seen = witness.seen;
     stop(bed, &spec, node, &mut seen).await;
+    super::access::access(&spec, &mut seen).await;
 
     for (path, method, operation) in spec.operations() {
         for status in operation["responses"]
@@ -402,7 +403,7 @@ async fn refuse(witness: &mut Witness<'_>) {
     let spec = witness.spec;
     for (template, method, _) in spec.operations() {
         let path = template.replace("{feed}", "a").replace("{marker}", "read");
-        let answer = witness.node.send("DELETE", &path, &[]).await;
+        let answer = witness.node.send("PATCH", &path, &[]).await;
         assert_eq!(answer.status, 405);
         witness.hold(&method.to_uppercase(), template, &path, &answer);
     }

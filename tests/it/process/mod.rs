@@ -8,7 +8,7 @@ mod crash;
 mod http2;
 mod interop;
 mod load;
-mod protocol;
+pub(crate) mod protocol;
 mod stop;
 
 use std::{
@@ -28,7 +28,7 @@ use tokio::{
 use crate::bed::{Api, text};
 
 /// Far more than a process needs to start, stop or do its work.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// `newsfeed` with `args`; killed when its handle is dropped.
 fn newsfeed(args: &[&str]) -> Command {

@@ -1,0 +1,135 @@
+//! The settings of `newsfeed serve` that are about tokens.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
+
+use clap::{Args, builder::BoolishValueParser};
+
+use super::secret::Secret;
+
+/// The environment variable with the secret of HS256; there is no flag, for others see what a process is started with.
+const SECRET_VARIABLE: &str = "NEWSFEED_AUTH_SECRET";
+
+#[derive(Debug, Clone, Args)]
+pub struct AuthArgs {
+    /// File with the keys that tokens are verified with: a JWKS, PEM public keys (RSA, EC P-256, Ed25519), or a secret
+    /// for HS256 (at least 32 bytes). Read again when it changes.
+    #[arg(long, env = "NEWSFEED_AUTH_KEYS", value_name = "FILE")]
+    pub auth_keys: Option<PathBuf>,
+
+    /// URL of a JWKS; https, or http on this machine. Fetched again every 5 minutes, and when a token names an unknown
+    /// key.
+    #[arg(long, env = "NEWSFEED_AUTH_JWKS_URL", value_name = "URL")]
+    pub auth_jwks_url: Option<JwksUrl>,
+
+    /// From the environment alone.
+    #[arg(skip = Secret::from_environment(SECRET_VARIABLE))]
+    pub secret: Option<Result<Secret, String>>,
+
+    /// What a token's `aud` must hold.
+    #[arg(long, env = "NEWSFEED_AUTH_AUDIENCE", value_name = "TEXT")]
+    pub auth_audience: Option<String>,
+
+    /// What a token's `iss` must be.
+    #[arg(long, env = "NEWSFEED_AUTH_ISSUER", value_name = "TEXT")]
+    pub auth_issuer: Option<String>,
+
+    /// How far the clocks of issuers may be off, in s.
+    #[arg(long, env = "NEWSFEED_AUTH_LEEWAY_S", default_value_t = 30, value_parser = clap::value_parser!(u16).range(0..=300))]
+    pub auth_leeway_s: u16,
+
+    /// File with the secret that tickets are signed with, the same on all nodes [default: derived from the secret of
+    /// HS256; without one, random, so that tickets are good on the node that gave them out]
+    #[arg(long, env = "NEWSFEED_AUTH_TICKET_KEY", value_name = "FILE")]
+    pub auth_ticket_key: Option<PathBuf>,
+
+    /// How long a ticket may wait to be used, in s.
+    #[arg(long, env = "NEWSFEED_AUTH_TICKET_S", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=300))]
+    pub auth_ticket_s: u16,
+
+    /// The cookie of POST /v1/session is for https only; for a service behind something that speaks TLS for it.
+    #[arg(long, env = "NEWSFEED_AUTH_COOKIE_SECURE", value_parser = BoolishValueParser::new())]
+    pub auth_cookie_secure: bool,
+
+    /// Serve other machines though there are no keys: whoever reaches the address may do everything.
+    #[arg(long, env = "NEWSFEED_INSECURE", value_parser = BoolishValueParser::new())]
+    pub insecure: bool,
+}
+
+impl AuthArgs {
+    pub fn has_keys(&self) -> bool {
+        self.auth_keys.is_some() || self.auth_jwks_url.is_some() || self.secret.is_some()
+    }
+
+    /// Without keys only this machine is served, unless that is wanted otherwise.
+    pub fn may_listen(&self, address: SocketAddr) -> Result<(), String> {
+        if self.has_keys() {
+            return Ok(());
+        }
+        let loopback = address.ip().to_canonical().is_loopback();
+        if !loopback && !self.insecure {
+            return Err(format!(
+                "there are no keys, so everybody who reaches {address} could read and write everything: give keys \
+                 (--auth-keys, --auth-jwks-url or {SECRET_VARIABLE}), listen on 127.0.0.1, or say --insecure"
+            ));
+        }
+        tracing::warn!(
+            %address,
+            "NO AUTHENTICATION: there are no keys, so whoever reaches this address may read and write everything; give \
+             --auth-keys, --auth-jwks-url or {SECRET_VARIABLE}"
+        );
+        Ok(())
+    }
+}
+
+/// Where a JWKS is. Printed without user, password and query.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JwksUrl(reqwest::Url);
+
+impl JwksUrl {
+    pub fn url(&self) -> reqwest::Url {
+        self.0.clone()
+    }
+}
+
+impl FromStr for JwksUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let url = reqwest::Url::parse(text).map_err(|error| error.to_string())?;
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        match url.scheme() {
+            "https" => Ok(Self(url)),
+            "http" if here => Ok(Self(url)),
+            "http" => Err("keys fetched by http can be anybody's: use https".into()),
+            _ => Err("write it like https://login.example.com/.well-known/jwks.json".into()),
+        }
+    }
+}
+
+impl fmt::Display for JwksUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(url) = self;
+        write!(
+            f,
+            "{}://{}",
+            url.scheme(),
+            url.host_str().unwrap_or_default()
+        )?;
+        if let Some(port) = url.port() {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(url.path())
+    }
+}
+
+impl fmt::Debug for JwksUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}

@@ -1,0 +1,106 @@
+//! The claims of a token (RFC 7519, RFC 9068), checked.
+
+use serde::Deserialize;
+
+use super::{
+    Denied,
+    grant::{Grant, Patterns, SUBJECT_BYTES_MAX, Scopes},
+};
+
+/// Times later than this, in the year 5138, are taken as this.
+const SECONDS_MAX: f64 = 1e11;
+
+/// What a token must say, besides a signature.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    pub audience: Option<String>,
+    pub issuer: Option<String>,
+    /// How far clocks may be apart, in µs.
+    pub leeway_us: u64,
+}
+
+impl Rules {
+    /// Whether it is time for a grant.
+    pub fn in_time(&self, grant: &Grant, now_us: u64) -> Result<(), Denied> {
+        if now_us >= grant.expires_us.saturating_add(self.leeway_us) {
+            return Err(Denied::Expired);
+        }
+        if now_us.saturating_add(self.leeway_us) < grant.begins_us {
+            return Err(Denied::NotYetValid);
+        }
+        Ok(())
+    }
+}
+
+#[derive(Deserialize)]
+pub struct Claims {
+    exp: Option<f64>,
+    nbf: Option<f64>,
+    iat: Option<f64>,
+    aud: Option<Audience>,
+    iss: Option<String>,
+    sub: Option<String>,
+    scope: Option<String>,
+    feeds: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Audience {
+    fn holds(&self, name: &str) -> bool {
+        match self {
+            Self::One(one) => one == name,
+            Self::Several(several) => several.iter().any(|one| one == name),
+        }
+    }
+}
+
+impl Claims {
+    /// What they grant to who follows `rules`; whether it is time for it is another question.
+    pub fn grant(self, rules: &Rules) -> Result<Grant, Denied> {
+        let wrong = |what: &str| Denied::Claims(what.to_owned());
+        let exp = self.exp.ok_or_else(|| wrong("`exp` is missing"))?;
+        let begins_us = [("`nbf`", self.nbf), ("`iat`", self.iat)]
+            .into_iter()
+            .filter_map(|(name, seconds)| Some(micros(name, seconds?)))
+            .try_fold(0, |latest, next| next.map(|next| latest.max(next)))?;
+        if let Some(audience) = &rules.audience
+            && !self.aud.is_some_and(|aud| aud.holds(audience))
+        {
+            return Err(Denied::Audience(audience.clone()));
+        }
+        if let Some(issuer) = &rules.issuer
+            && self.iss.as_ref() != Some(issuer)
+        {
+            return Err(Denied::Issuer(issuer.clone()));
+        }
+        if self
+            .sub
+            .as_ref()
+            .is_some_and(|sub| sub.is_empty() || sub.len() > SUBJECT_BYTES_MAX)
+        {
+            return Err(Denied::Claims(format!(
+                "`sub` must have 1 to {SUBJECT_BYTES_MAX} bytes"
+            )));
+        }
+        Ok(Grant {
+            subject: self.sub.map(Into::into),
+            scopes: Scopes::parse(&self.scope.unwrap_or_default()),
+            feeds: Patterns::parse(&self.feeds.unwrap_or_default()).map_err(Denied::Claims)?,
+            begins_us,
+            expires_us: micros("`exp`", exp)?,
+        })
+    }
+}
+
+fn micros(name: &str, seconds: f64) -> Result<u64, Denied> {
+    if !(0.0..).contains(&seconds) {
+        return Err(Denied::Claims(format!("{name} must be seconds since 1970")));
+    }
+    Ok((seconds.min(SECONDS_MAX) * 1e6) as u64)
+}

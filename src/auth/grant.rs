@@ -1,0 +1,162 @@
+//! What a token grants: scopes, feeds, and until when.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use super::Denied;
+use crate::types::FeedName;
+
+/// Most feed patterns of a token.
+pub const PATTERNS_MAX: usize = 256;
+/// Longest `sub`, in bytes.
+pub const SUBJECT_BYTES_MAX: usize = 256;
+
+/// A kind of doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Read,
+    Append,
+    Mark,
+    Admin,
+}
+
+impl Scope {
+    pub const ALL: [Self; 4] = [Self::Read, Self::Append, Self::Mark, Self::Admin];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Append => "append",
+            Self::Mark => "mark",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|scope| scope.name() == text);
+        found.ok_or_else(|| format!("{text:?} is no scope: use read, append, mark or admin"))
+    }
+}
+
+/// A set of scopes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// Those of a `scope` claim that are ours; an issuer may know others.
+    pub fn parse(text: &str) -> Self {
+        text.split(' ')
+            .filter_map(|name| name.parse().ok())
+            .collect()
+    }
+
+    pub fn holds(self, scope: Scope) -> bool {
+        self.0 & 1 << scope as u8 != 0
+    }
+}
+
+impl FromIterator<Scope> for Scopes {
+    fn from_iter<T: IntoIterator<Item = Scope>>(scopes: T) -> Self {
+        let bits = scopes.into_iter().map(|scope| 1 << scope as u8);
+        Self(bits.fold(0, |all, bit| all | bit))
+    }
+}
+
+/// A set of feeds, as exact names and beginnings of names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Patterns {
+    /// Sorted.
+    exact: Vec<Box<str>>,
+    /// Sorted, and none begins with another: of those at or below a name only the greatest can be its beginning.
+    prefixes: Vec<Box<str>>,
+}
+
+impl Patterns {
+    /// Each is a feed's name, or a beginning of names followed by `*`.
+    pub fn parse<T: AsRef<str>>(patterns: &[T]) -> Result<Self, String> {
+        if patterns.len() > PATTERNS_MAX {
+            return Err(format!("feeds may have {PATTERNS_MAX} patterns"));
+        }
+        let (mut exact, mut prefixes) = (Vec::new(), Vec::new());
+        for (index, pattern) in patterns.iter().map(AsRef::as_ref).enumerate() {
+            let (list, valid) = match pattern.strip_suffix('*') {
+                Some(prefix) => (&mut prefixes, prefix.is_empty() || is_beginning(prefix)),
+                None => (&mut exact, pattern.parse::<FeedName>().is_ok()),
+            };
+            if !valid {
+                return Err(format!(
+                    "feeds[{index}] is neither a feed's name nor the beginning of one followed by *"
+                ));
+            }
+            list.push(pattern.strip_suffix('*').unwrap_or(pattern).into());
+        }
+        Ok(Self::new(exact, prefixes))
+    }
+
+    /// These feeds and no other.
+    pub fn exactly(feeds: &[FeedName]) -> Self {
+        let exact = feeds.iter().map(|feed| feed.as_str().into()).collect();
+        Self::new(exact, Vec::new())
+    }
+
+    fn new(mut exact: Vec<Box<str>>, mut prefixes: Vec<Box<str>>) -> Self {
+        exact.sort_unstable();
+        prefixes.sort_unstable();
+        // A beginning stands right before what begins with it.
+        prefixes.dedup_by(|next, kept| next.starts_with(&**kept));
+        Self { exact, prefixes }
+    }
+
+    pub fn holds(&self, feed: &FeedName) -> bool {
+        let name = feed.as_str();
+        let after = self.prefixes.partition_point(|prefix| &**prefix <= name);
+        let begins = |prefix: &Box<str>| name.starts_with(&**prefix);
+        self.prefixes[..after].last().is_some_and(begins)
+            || self
+                .exact
+                .binary_search_by(|exact| (**exact).cmp(name))
+                .is_ok()
+    }
+}
+
+/// `.` and `..` are no names, but names begin with them.
+fn is_beginning(prefix: &str) -> bool {
+    prefix.parse::<FeedName>().is_ok() || matches!(prefix, "." | "..")
+}
+
+/// What its holder may do, from a moment to a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    pub subject: Option<Arc<str>>,
+    pub scopes: Scopes,
+    pub feeds: Patterns,
+    /// µs since 1970, without leeway.
+    pub begins_us: u64,
+    /// µs since 1970, without leeway.
+    pub expires_us: u64,
+}
+
+impl Grant {
+    pub fn allows(&self, scope: Scope) -> Result<(), Denied> {
+        match self.scopes.holds(scope) {
+            true => Ok(()),
+            false => Err(Denied::Scope(scope)),
+        }
+    }
+
+    pub fn covers<'a>(&self, feeds: impl IntoIterator<Item = &'a FeedName>) -> Result<(), Denied> {
+        match feeds.into_iter().find(|feed| !self.feeds.holds(feed)) {
+            None => Ok(()),
+            Some(feed) => Err(Denied::Feed(feed.clone())),
+        }
+    }
+}

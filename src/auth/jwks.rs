@@ -1,0 +1,111 @@
+//! Sets of keys as JSON (RFC 7517).
+
+use data_encoding::BASE64URL_NOPAD;
+use jsonwebtoken::{
+    Algorithm, DecodingKey,
+    jwk::{
+        AlgorithmParameters, CommonParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations,
+        PublicKeyUse,
+    },
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{keys::Key, pem::RSA_BYTES_MIN, secret::Secret};
+
+/// Where a set comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    File,
+    /// Others can read it there: it has no secret that we would believe in.
+    Url,
+}
+
+#[derive(Deserialize)]
+struct Set {
+    keys: Vec<Value>,
+}
+
+/// The keys of a set that are for us; others are passed over, as the RFC has it, but one there must be.
+pub fn parse(bytes: &[u8], from: From) -> Result<Vec<Key>, String> {
+    let set: Set = serde_json::from_slice(bytes)
+        .map_err(|error| format!("it is no JWKS ({{\"keys\": [...]}}): {error}"))?;
+    let mut keys = Vec::new();
+    let mut unfit = Vec::new();
+    for (index, key) in set.keys.into_iter().enumerate() {
+        match usable(key, from) {
+            Ok(key) => keys.push(key),
+            Err(reason) => unfit.push(format!("keys[{index}] {reason}")),
+        }
+    }
+    if keys.is_empty() {
+        return Err(format!(
+            "it has no key for HS256, RS256, ES256 or EdDSA: {}",
+            unfit.join("; ")
+        ));
+    }
+    for reason in unfit {
+        tracing::warn!("a key of the JWKS is not used: {reason}");
+    }
+    Ok(keys)
+}
+
+fn usable(key: Value, from: From) -> Result<Key, String> {
+    let jwk: Jwk = serde_json::from_value(key).map_err(|_| "is no JWK".to_owned())?;
+    check_use(&jwk.common)?;
+    let kid = jwk.common.key_id.clone();
+    let (algorithm, name) = match &jwk.algorithm {
+        AlgorithmParameters::OctetKey(_) if from == From::Url => {
+            return Err("is a shared secret at a URL".into());
+        }
+        AlgorithmParameters::OctetKey(key) => {
+            check_algorithm(&jwk.common, KeyAlgorithm::HS256)?;
+            let bytes = BASE64URL_NOPAD.decode(key.value.as_bytes());
+            let secret = Secret::new(&bytes.map_err(|_| "has a `k` that is not base64url")?)?;
+            return Ok(Key::of_secret(kid, &secret));
+        }
+        AlgorithmParameters::RSA(key) if decoded(&key.n) < RSA_BYTES_MIN => {
+            return Err("is RSA of less than 2048 bits".into());
+        }
+        AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
+        AlgorithmParameters::EllipticCurve(key)
+            if key.curve == EllipticCurve::P256
+                && (decoded(&key.x), decoded(&key.y)) == (32, 32) =>
+        {
+            (Algorithm::ES256, KeyAlgorithm::ES256)
+        }
+        AlgorithmParameters::OctetKeyPair(key)
+            if key.curve == EllipticCurve::Ed25519 && decoded(&key.x) == 32 =>
+        {
+            (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
+        }
+        _ => return Err("is of a kind or a curve that is not used here".into()),
+    };
+    check_algorithm(&jwk.common, name)?;
+    let verifier = DecodingKey::from_jwk(&jwk).map_err(|_| "is malformed".to_owned())?;
+    Ok(Key::public(kid, algorithm, verifier))
+}
+
+/// Bytes of a base64url text; 0 if it is none.
+fn decoded(text: &str) -> usize {
+    BASE64URL_NOPAD
+        .decode(text.as_bytes())
+        .map_or(0, |bytes| bytes.len())
+}
+
+fn check_algorithm(common: &CommonParameters, own: KeyAlgorithm) -> Result<(), String> {
+    match common.key_algorithm {
+        Some(other) if other != own => Err(format!("is for another algorithm than {own}")),
+        _ => Ok(()),
+    }
+}
+
+fn check_use(common: &CommonParameters) -> Result<(), String> {
+    let signs = !matches!(&common.public_key_use, Some(other) if *other != PublicKeyUse::Signature);
+    let operations = common.key_operations.as_ref();
+    let verifies = operations.is_none_or(|all| all.contains(&KeyOperations::Verify));
+    match signs && verifies {
+        true => Ok(()),
+        false => Err("is not for signatures".into()),
+    }
+}

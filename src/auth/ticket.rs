@@ -1,0 +1,95 @@
+//! Tickets: to begin a live stream of certain feeds, within seconds, where no header can be sent. Signed by a key that
+//! all nodes have, so that any of them takes what another gave out.
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Denied, Grant,
+    grant::{Patterns, Scope, Scopes},
+    jws::Jws,
+    secret::Secret,
+    token::Ring,
+};
+use crate::types::FeedName;
+
+/// Longest ticket, in bytes: of 100 feeds with the longest names.
+pub const TICKET_BYTES_MAX: usize = 24 * 1024;
+
+/// A ticket is nothing but a ticket: neither it nor its key does for a token, nor the other way round.
+const TYPE: &str = "newsfeed-ticket+jwt";
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub: Option<String>,
+    feeds: Vec<String>,
+    /// Until when a stream can be begun, µs since 1970.
+    begin_us: u64,
+    /// When the token behind it expires, and so the stream: µs since 1970.
+    end_us: u64,
+}
+
+/// A ticket that was given out.
+pub struct Ticket {
+    pub text: String,
+    /// µs since 1970.
+    pub expires_us: u64,
+}
+
+impl Ring {
+    /// For reading `feeds`, which `grant` must cover; good until `begin_us`.
+    pub fn issue_ticket(&self, grant: &Grant, feeds: &[FeedName], begin_us: u64) -> Ticket {
+        let key = &self.tickets[0];
+        let claims = Claims {
+            sub: grant.subject.as_deref().map(str::to_owned),
+            feeds: feeds.iter().map(|feed| feed.as_str().to_owned()).collect(),
+            begin_us,
+            end_us: grant.expires_us,
+        };
+        let mut header = Header::new(Algorithm::HS256);
+        header.typ = Some(TYPE.to_owned());
+        let text = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(key.bytes()));
+        Ticket {
+            text: text.expect("HMAC takes any key"),
+            expires_us: begin_us,
+        }
+    }
+
+    pub fn verify_ticket(&self, ticket: &str, now_us: u64) -> Result<Grant, Denied> {
+        if ticket.len() > TICKET_BYTES_MAX {
+            return Err(Denied::TicketInvalid("too long"));
+        }
+        let jws = Jws::parse(ticket).map_err(|_| Denied::TicketInvalid("it cannot be read"))?;
+        if jws.header.typ.as_deref() != Some(TYPE) {
+            return Err(Denied::TicketInvalid(
+                "it is something else, a token perhaps",
+            ));
+        }
+        let signed = |key: &Secret| {
+            jws.is_signed_by(&DecodingKey::from_secret(key.bytes()), Algorithm::HS256)
+        };
+        if jws.algorithm() != Ok(Algorithm::HS256) || !self.tickets.iter().any(signed) {
+            return Err(Denied::TicketInvalid("its signature is not ours"));
+        }
+        let claims: Claims = jws
+            .claims()
+            .map_err(|_| Denied::TicketInvalid("it says what no ticket says"))?;
+        if now_us >= claims.begin_us {
+            return Err(Denied::TicketExpired);
+        }
+        let exact = claims
+            .feeds
+            .iter()
+            .map(|feed| feed.parse())
+            .collect::<Result<Vec<_>, _>>();
+        let feeds = exact.map_err(|_| Denied::TicketInvalid("it says what no ticket says"))?;
+        Ok(Grant {
+            subject: claims.sub.map(Into::into),
+            scopes: Scopes::from_iter([Scope::Read]),
+            feeds: Patterns::exactly(&feeds),
+            begins_us: 0,
+            expires_us: claims.end_us,
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! A set of keys, and what they make of a token.
+
+use std::sync::Arc;
+
+use super::{
+    Denied, Grant,
+    cache::{Cache, Digest},
+    claims::{Claims, Rules},
+    jws::Jws,
+    keys::Key,
+    secret::Secret,
+};
+
+/// Longest token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// What the `typ` of a token may be, if it has one (RFC 9068): other signed texts, tickets among them, are no tokens.
+const TYPES: [&str; 3] = ["jwt", "at+jwt", "application/at+jwt"];
+
+/// All keys there are at a time. Another set is another ring, with a cache of its own: what a removed key vouched for is
+/// forgotten with it.
+pub struct Ring {
+    keys: Vec<Key>,
+    /// At least one. The first signs tickets; all verify them.
+    pub(super) tickets: Vec<Secret>,
+    cache: Cache,
+}
+
+impl Ring {
+    pub fn new(keys: Vec<Key>, tickets: Vec<Secret>) -> Self {
+        Self {
+            keys,
+            tickets,
+            cache: Cache::default(),
+        }
+    }
+
+    pub fn verify(&self, token: &str, rules: &Rules, now_us: u64) -> Result<Arc<Grant>, Denied> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Denied::TOO_LONG);
+        }
+        let digest = Digest::of(token);
+        if let Some(grant) = self.cache.get(&digest) {
+            return match rules.in_time(&grant, now_us) {
+                Ok(()) => Ok(grant),
+                Err(denied) => {
+                    self.cache.remove(&digest);
+                    Err(denied)
+                }
+            };
+        }
+        let jws = Jws::parse(token)?;
+        self.check_signature(&jws)?;
+        let grant = Arc::new(jws.claims::<Claims>()?.grant(rules)?);
+        rules.in_time(&grant, now_us)?;
+        self.cache.insert(digest, Arc::clone(&grant));
+        Ok(grant)
+    }
+
+    fn check_signature(&self, jws: &Jws<'_>) -> Result<(), Denied> {
+        let algorithm = jws.algorithm()?;
+        let typ = jws.header.typ.as_ref().map(|typ| typ.to_ascii_lowercase());
+        if typ.is_some_and(|typ| !TYPES.contains(&&*typ)) {
+            return Err(Denied::Malformed(
+                "its `typ` says that it is something else",
+            ));
+        }
+        // A key without a name may be the one that is meant.
+        let named = |key: &&Key| match (&jws.header.kid, &key.kid) {
+            (Some(wanted), Some(has)) => wanted == has,
+            _ => true,
+        };
+        let named: Vec<&Key> = self.keys.iter().filter(named).collect();
+        if named.is_empty() {
+            return Err(Denied::KeyUnknown);
+        }
+        let mut fit = named
+            .into_iter()
+            .filter(|key| key.algorithm == algorithm)
+            .peekable();
+        if fit.peek().is_none() {
+            return Err(Denied::Algorithm(
+                "the token's `alg` is not that of the key it is to be verified with: get one from its issuer",
+            ));
+        }
+        match fit.any(|key| jws.is_signed_by(&key.verifier, algorithm)) {
+            true => Ok(()),
+            false => Err(Denied::Signature),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `POST` and `DELETE /v1/session`, which keep a token in a cookie, and `POST /v1/tickets`: for browsers, whose
+//! `EventSource` sends no header.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    App,
+    access::Granted,
+    body::{json, object, read_json},
+    credentials::{COOKIE, bearer},
+    problem::{Code, Problem, Result},
+    query::{MERGED_FEEDS_MAX, Params},
+};
+use crate::{
+    auth::{Auth, Denied, Grant},
+    types::FeedName,
+};
+
+/// Longest token that a cookie takes: browsers drop cookies of more than 4 KiB, name and attributes included.
+pub const COOKIE_TOKEN_BYTES_MAX: usize = 3800;
+
+/// What there is to log in to.
+fn guarded<'a>(app: &'a App, granted: &'a Granted) -> Result<(&'a Auth, &'a Grant)> {
+    match (&app.auth, granted.grant()) {
+        (Some(auth), Some(grant)) => Ok((auth, grant)),
+        _ => Err(Problem::new(
+            Code::NotFound,
+            "this service has no keys, so it takes no tokens: everything is open without",
+        )),
+    }
+}
+
+pub async fn log_in(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
+    let (parts, _) = request.into_parts();
+    Params::parse(&parts, &[])?;
+    let (auth, grant) = guarded(&app, &granted)?;
+    let token = bearer(&parts.headers)?.ok_or(Denied::Missing)?;
+    if token.len() > COOKIE_TOKEN_BYTES_MAX {
+        return Err(Problem::new(
+            Code::TokenTooLong,
+            format!(
+                "a cookie takes a token of {COOKIE_TOKEN_BYTES_MAX} bytes: get one with fewer claims"
+            ),
+        ));
+    }
+    let seconds = auth.life(grant).as_secs();
+    Ok((
+        [
+            (header::SET_COOKIE, cookie(token, seconds, auth)),
+            (header::CACHE_CONTROL, "no-store".to_owned()),
+        ],
+        Json(json!({ "expires_at": time(grant.expires_us) })),
+    )
+        .into_response())
+}
+
+pub async fn log_out(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
+    let (parts, _) = request.into_parts();
+    Params::parse(&parts, &[])?;
+    let Some(auth) = &app.auth else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    Ok((
+        StatusCode::NO_CONTENT,
+        [(header::SET_COOKIE, cookie("", 0, auth))],
+    )
+        .into_response())
+}
+
+/// No script reads it, and no other site's page sends it.
+fn cookie(token: &str, seconds: u64, auth: &Auth) -> String {
+    let secure = if auth.secure_cookies { "; Secure" } else { "" };
+    format!("{COOKIE}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
+}
+
+fn time(micros: u64) -> String {
+    let seconds = i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX);
+    Timestamp::from_second(seconds)
+        .unwrap_or(Timestamp::MAX)
+        .to_string()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TicketIn {
+    feeds: Vec<String>,
+}
+
+pub async fn ticket(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    Params::parse(&parts, &[])?;
+    let (auth, grant) = guarded(&app, &granted)?;
+    let body = read_json(&parts.headers, body).await?;
+    let expected = "send {\"feeds\": [\"…\"]} and nothing else";
+    let TicketIn { feeds } = object(json(&body)?, Code::InvalidBody, expected)?;
+    if !(1..=MERGED_FEEDS_MAX).contains(&feeds.len()) {
+        let detail = format!(
+            "name 1 to {MERGED_FEEDS_MAX} feeds; there are {}",
+            feeds.len()
+        );
+        return Err(Problem::new(Code::InvalidBody, detail));
+    }
+    let feeds = feeds
+        .iter()
+        .map(|feed| feed.parse())
+        .collect::<std::result::Result<_, _>>();
+    let feeds: Vec<FeedName> = feeds.map_err(|_| Problem::invalid_feed())?;
+    let ticket = auth.issue_ticket(grant, &feeds)?;
+    Ok((
+        [(header::CACHE_CONTROL, "no-store")],
+        Json(json!({ "ticket": ticket.text, "expires_at": time(ticket.expires_us) })),
+    )
+        .into_response())
+}

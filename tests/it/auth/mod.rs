@@ -1,0 +1,278 @@
+//! Tokens: what opens what, and what each refusal says. On the embedded engine; nothing here concerns the store.
+
+mod algorithms;
+mod cookie;
+mod events;
+mod keys;
+mod patterns;
+mod process;
+mod refusals;
+mod rights;
+mod rotation;
+mod streams;
+mod tickets;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    body::Body,
+    http::{Request, Response},
+};
+use clap::{Args, FromArgMatches};
+use data_encoding::BASE64URL_NOPAD;
+use hyper::body::Incoming;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, jwk::Jwk};
+use newsfeed::{
+    auth::{Auth, AuthArgs},
+    clock::WallTime,
+    server::Settings,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    bed::{Answer, Bed, Served, default_settings},
+    process::protocol::Protocol,
+};
+
+/// What all services of these tests that take HS256 have.
+pub const SECRET: &str = "a secret of more than thirty-two bytes";
+
+/// Who signs tokens.
+pub struct Signer {
+    pub name: &'static str,
+    algorithm: Algorithm,
+    key: EncodingKey,
+    /// What a key file for it holds.
+    pub public: String,
+    private: String,
+}
+
+impl Signer {
+    pub fn hs256() -> Self {
+        Self {
+            name: "HS256",
+            algorithm: Algorithm::HS256,
+            key: EncodingKey::from_secret(SECRET.as_bytes()),
+            public: SECRET.to_owned(),
+            private: SECRET.to_owned(),
+        }
+    }
+
+    pub fn ed25519() -> Self {
+        Self::pair(
+            "EdDSA",
+            Algorithm::EdDSA,
+            &rcgen::PKCS_ED25519,
+            EncodingKey::from_ed_pem,
+        )
+    }
+
+    pub fn p256() -> Self {
+        let kind = &rcgen::PKCS_ECDSA_P256_SHA256;
+        Self::pair("ES256", Algorithm::ES256, kind, EncodingKey::from_ec_pem)
+    }
+
+    pub fn rsa() -> Self {
+        Self::pair(
+            "RS256",
+            Algorithm::RS256,
+            &rcgen::PKCS_RSA_SHA256,
+            EncodingKey::from_rsa_pem,
+        )
+    }
+
+    pub fn all() -> [Self; 4] {
+        [Self::hs256(), Self::ed25519(), Self::p256(), Self::rsa()]
+    }
+
+    fn pair(
+        name: &'static str,
+        algorithm: Algorithm,
+        kind: &'static rcgen::SignatureAlgorithm,
+        read: fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>,
+    ) -> Self {
+        let pair = rcgen::KeyPair::generate_for(kind).expect("a key");
+        let private = pair.serialize_pem();
+        let key = read(private.as_bytes()).expect("a key that signs");
+        Self {
+            name,
+            algorithm,
+            key,
+            public: pair.public_key_pem(),
+            private,
+        }
+    }
+
+    /// The key as one of a JWKS.
+    pub fn jwk(&self, kid: &str) -> Value {
+        let public = self.public.as_bytes();
+        let key = match self.algorithm {
+            Algorithm::EdDSA => DecodingKey::from_ed_pem(public),
+            Algorithm::ES256 => DecodingKey::from_ec_pem(public),
+            Algorithm::RS256 => DecodingKey::from_rsa_pem(public),
+            _ => Ok(DecodingKey::from_secret(public)),
+        };
+        let key = key.expect("a public key");
+        let jwk = Jwk::from_decoding_key(&key, Some(self.algorithm)).expect("a JWK");
+        let mut jwk = serde_json::to_value(&jwk).expect("JSON");
+        jwk["kid"] = json!(kid);
+        jwk
+    }
+
+    pub fn sign(&self, claims: &Value) -> String {
+        self.sign_as(&json!({ "typ": "JWT" }), claims)
+    }
+
+    /// With more in the header; `alg` is the signer's, if `header` has none.
+    pub fn sign_as(&self, header: &Value, claims: &Value) -> String {
+        let mut header = header.clone();
+        if header.get("alg").is_none() {
+            header["alg"] = json!(self.name);
+        }
+        let message = format!("{}.{}", encode(&header), encode(claims));
+        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &self.key, self.algorithm);
+        format!("{message}.{}", signature.expect("a signature"))
+    }
+}
+
+fn encode(json: &Value) -> String {
+    BASE64URL_NOPAD.encode(json.to_string().as_bytes())
+}
+
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.expect("after 1970").as_secs()
+}
+
+/// Good for an hour.
+pub fn claims(scope: &str, feeds: &[&str]) -> Value {
+    json!({ "sub": "user:42", "scope": scope, "feeds": feeds, "exp": now() + 3600 })
+}
+
+/// A token that opens everything on services with [`SECRET`].
+pub fn master() -> String {
+    Signer::hs256().sign(&claims("read append mark admin", &["*"]))
+}
+
+/// Bearer credentials.
+pub fn bearer(token: &str) -> (&'static str, String) {
+    ("authorization", format!("Bearer {token}"))
+}
+
+/// A store, and nodes on it that want tokens.
+pub struct Site {
+    pub bed: Bed,
+    folder: tempfile::TempDir,
+    /// The clock that tokens are held against.
+    pub wall: WallTime,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        Self::at(WallTime::system(0))
+    }
+
+    pub fn at(wall: WallTime) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self {
+            bed: Bed::embedded(),
+            folder,
+            wall,
+        }
+    }
+
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        // At once, so that nobody reads half of it.
+        let fresh = self.folder.path().join(format!("{name}.new"));
+        std::fs::write(&fresh, content).expect("written");
+        std::fs::rename(&fresh, &path).expect("moved");
+        path
+    }
+
+    /// The settings of `newsfeed serve` with these flags.
+    pub async fn auth(&self, flags: &[&str]) -> Result<Option<Arc<Auth>>, String> {
+        let command = AuthArgs::augment_args(clap::Command::new("serve"));
+        let matches = command.try_get_matches_from([&["serve"], flags].concat());
+        let matches = matches.map_err(|error| error.to_string())?;
+        let args = AuthArgs::from_arg_matches(&matches).expect("arguments");
+        Auth::open(&args, self.wall.clone()).await
+    }
+
+    pub async fn node(&self, flags: &[&str]) -> Served {
+        let auth = self.auth(flags).await.expect("keys");
+        assert!(auth.is_some());
+        let settings = Settings {
+            auth,
+            ..default_settings()
+        };
+        self.bed.node_as(self.bed.store(), settings).await
+    }
+
+    /// With the keys of this file.
+    pub async fn node_with_keys(&self, keys: &str, flags: &[&str]) -> Served {
+        let file = self.file("keys", keys);
+        let file = file.to_str().expect("a UTF-8 path");
+        self.node(&[&["--auth-keys", file], flags].concat()).await
+    }
+
+    /// With [`SECRET`].
+    pub async fn node_with_secret(&self) -> Served {
+        self.node_with_keys(SECRET, &[]).await
+    }
+}
+
+/// A request with JSON, or without a body.
+pub async fn ask(
+    node: &Served,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&Value>,
+) -> Answer {
+    let mut headers = headers.to_vec();
+    if body.is_some() {
+        headers.push(("content-type", "application/json"));
+    }
+    let body = body.map_or_else(String::new, Value::to_string);
+    node.send_body(method, path, &headers, body).await
+}
+
+/// A request by one protocol or the other, and the head of its answer.
+pub async fn speak(
+    protocol: Protocol,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: String,
+) -> Response<Incoming> {
+    let mut request = Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Body::from(body)).expect("a request");
+    let answer = protocol.client().request(request).await.expect("an answer");
+    assert_eq!(answer.version(), protocol.version());
+    answer
+}
+
+/// Reads the head of feed `a` with a token.
+pub async fn read(node: &Served, token: &str) -> Answer {
+    let (name, value) = bearer(token);
+    ask(node, "GET", "/v1/feeds/a", &[(name, &value)], None).await
+}
+
+/// Until `done`; what nobody can hurry is looked at again and again.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
+    for _ in 0..1200 {
+        if done().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{what} did not come about within 2 minutes");
+}

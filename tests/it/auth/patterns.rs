@@ -1,0 +1,63 @@
+//! Feed patterns, against the simplest model of them.
+
+use newsfeed::{
+    auth::{PATTERNS_MAX, Patterns},
+    types::FeedName,
+};
+use proptest::prelude::*;
+
+/// Of few letters, so that they have beginnings in common.
+fn name() -> impl Strategy<Value = String> {
+    "[ab:.]{1,5}".prop_filter("a name", |name| name.parse::<FeedName>().is_ok())
+}
+
+fn pattern() -> impl Strategy<Value = String> {
+    prop_oneof![name(), "[ab:.]{0,4}".prop_map(|start| format!("{start}*"))]
+}
+
+fn model(patterns: &[String], name: &str) -> bool {
+    patterns
+        .iter()
+        .any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == pattern,
+        })
+}
+
+proptest! {
+    #[test]
+    fn a_set_of_patterns_holds_what_one_of_them_does(
+        patterns in proptest::collection::vec(pattern(), 0..12),
+        names in proptest::collection::vec(name(), 1..20),
+    ) {
+        let parsed = Patterns::parse(&patterns).expect("patterns");
+        for name in names {
+            let feed: FeedName = name.parse().expect("a name");
+            prop_assert_eq!(parsed.holds(&feed), model(&patterns, &name), "{:?} {}", patterns, name);
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_refused(text in ".{0,6}") {
+        let start = text.strip_suffix('*').unwrap_or(&text);
+        let beginning = start.len() < text.len() && (start.is_empty() || start == "." || start == "..");
+        let valid = beginning || start.parse::<FeedName>().is_ok();
+        prop_assert_eq!(Patterns::parse(&[text]).is_ok(), valid);
+    }
+}
+
+#[test]
+fn patterns_have_limits() {
+    let feed: FeedName = "x".repeat(128).parse().expect("a name");
+    for pattern in [
+        "*".to_owned(),
+        "x".repeat(128),
+        format!("{}*", "x".repeat(128)),
+        "x*".to_owned(),
+    ] {
+        assert!(Patterns::parse(&[pattern]).expect("a pattern").holds(&feed));
+    }
+    assert!(Patterns::parse(&[format!("{}*", "x".repeat(129))]).is_err());
+    assert!(Patterns::parse(&vec!["a"; PATTERNS_MAX]).is_ok());
+    assert!(Patterns::parse(&vec!["a"; PATTERNS_MAX + 1]).is_err());
+}

@@ -1,0 +1,178 @@
+//! What each route needs.
+
+use std::collections::BTreeSet;
+
+use newsfeed::{
+    auth::Scope,
+    http::{
+        ROUTES,
+        access::{RIGHTS, Right},
+    },
+};
+use serde_json::{Value, json};
+
+use super::{Signer, Site, ask, bearer, claims};
+use crate::bed::{Answer, Served};
+
+#[test]
+fn every_route_has_a_decision() {
+    let routed: BTreeSet<_> = ROUTES
+        .iter()
+        .flat_map(|(path, methods)| methods.iter().map(move |method| (*method, *path)))
+        .collect();
+    let decided: BTreeSet<_> = RIGHTS
+        .iter()
+        .map(|(method, path, _)| (*method, *path))
+        .collect();
+    assert_eq!(
+        routed, decided,
+        "each route of ROUTES must stand in RIGHTS of src/http/access.rs"
+    );
+    assert_eq!(decided.len(), RIGHTS.len(), "one decision each");
+}
+
+/// A request that is as it must be, but for whose it is.
+async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> Answer {
+    let body = match (method, path) {
+        ("post", "/v1/events") => json!({ "kind": "visit", "feeds": ["a"] }),
+        ("post", "/v1/transient") => json!({ "kind": "typing", "feeds": ["a"] }),
+        ("put", _) => json!({ "version": "0" }),
+        ("post", "/v1/tickets") => json!({ "feeds": ["a"] }),
+        _ => Value::Null,
+    };
+    let query = match path {
+        "/v1/entries" | "/v1/live" => "?feed=a",
+        _ => "",
+    };
+    let url = path.replace("{feed}", "a").replace("{marker}", "read") + query;
+    let token = token.map(bearer);
+    let headers: Vec<_> = token
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    // The head is enough of a stream, which does not end.
+    if path.ends_with("/live") {
+        let mut request = node.http.get(node.url(&url));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let response = request.send().await.expect("an answer");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = match status {
+            200 => Default::default(),
+            _ => response.bytes().await.expect("a body"),
+        };
+        return Answer {
+            status,
+            headers,
+            body,
+        };
+    }
+    let body = (!body.is_null()).then_some(&body);
+    ask(node, &method.to_uppercase(), &url, &headers, body).await
+}
+
+#[tokio::test]
+async fn every_route_opens_with_its_scope_and_feed_and_with_nothing_less() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let token = |scope: &str, feeds: &[&str]| Signer::hs256().sign(&claims(scope, feeds));
+    for (method, path, right) in RIGHTS {
+        let what = format!("{method} {path}");
+        let anonymous = call(&node, method, path, None).await;
+        if *right == Right::Open {
+            assert!(
+                (200..300).contains(&anonymous.status),
+                "{what}: {}",
+                anonymous.status
+            );
+            continue;
+        }
+        anonymous.problem(401, "credentials_missing").expect(&what);
+        for scope in Scope::ALL {
+            let answer = call(&node, method, path, Some(&token(scope.name(), &["a"]))).await;
+            match *right {
+                Right::Scope(needed) if needed != scope => {
+                    let problem = answer.problem(403, "scope_missing").expect(&what);
+                    assert_eq!(problem["scope"], needed.name(), "{what}");
+                }
+                _ => assert!(
+                    (200..300).contains(&answer.status),
+                    "{what}: {}",
+                    answer.status
+                ),
+            }
+        }
+        let Right::Scope(scope) = right else { continue };
+        if *scope == Scope::Admin {
+            continue;
+        }
+        let elsewhere = call(
+            &node,
+            method,
+            path,
+            Some(&token(scope.name(), &["aa", "b*"])),
+        )
+        .await;
+        let problem = elsewhere.problem(403, "feed_forbidden").expect(&what);
+        assert_eq!(problem["feed"], "a", "{what}");
+    }
+}
+
+/// Whatever axum makes of it: HEAD comes with GET, and what is not in the table must not reach a handler.
+#[tokio::test]
+async fn no_method_gets_around_the_table() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    for (path, _) in ROUTES {
+        for method in [
+            "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY",
+        ] {
+            let name = if method == "HEAD" { "GET" } else { method };
+            let decided = RIGHTS
+                .iter()
+                .find(|(other, at, _)| at == path && other.eq_ignore_ascii_case(name));
+            let url = path.replace("{feed}", "a").replace("{marker}", "read");
+            let status = ask(&node, method, &url, &[], None).await.status;
+            match decided {
+                None => assert_eq!(status, 405, "{method} {path}"),
+                Some((.., Right::Open)) => assert!(status < 300, "{method} {path}"),
+                Some(_) => assert_eq!(status, 401, "{method} {path}"),
+            }
+        }
+    }
+    assert_eq!(
+        ask(&node, "GET", "/v1/nothing", &[], None).await.status,
+        404
+    );
+}
+
+#[tokio::test]
+async fn all_feeds_of_a_merged_request_must_be_granted() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let token = Signer::hs256().sign(&claims("read", &["chat:*", "user:42"]));
+    let (name, value) = bearer(&token);
+    for (path, forbidden) in [
+        ("/v1/entries?feed=chat:1&feed=user:42", None),
+        (
+            "/v1/entries?feed=chat:1&feed=user:43&feed=user:44",
+            Some("user:43"),
+        ),
+        ("/v1/entries?feed=user:421", Some("user:421")),
+        ("/v1/entries?feed=chat", Some("chat")),
+        ("/v1/live?feed=user:42&feed=x", Some("x")),
+        ("/v1/feeds/user:4%32", None),
+        ("/v1/feeds/user:4%33", Some("user:43")),
+        ("/v1/entries?feed=chat:1&feed=user:4%33", Some("user:43")),
+    ] {
+        let answer = ask(&node, "GET", path, &[(name, &value)], None).await;
+        match forbidden {
+            None => assert_eq!(answer.status, 200, "{path}"),
+            Some(feed) => {
+                let problem = answer.problem(403, "feed_forbidden").expect(path);
+                assert_eq!(problem["feed"], feed, "{path}");
+            }
+        }
+    }
+}

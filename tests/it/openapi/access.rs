@@ -1,0 +1,137 @@
+//! The answers of a service with keys, against the file.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{answers::Witness, spec::Spec};
+use crate::{
+    auth::{Signer, Site, bearer, claims, master},
+    bed::text,
+    sse::Stream,
+};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+pub async fn access(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let mut witness = Witness {
+        spec,
+        node: &node,
+        seen: std::mem::take(seen),
+    };
+    let master = master();
+    let weak = Signer::hs256().sign(&claims("", &[]));
+    let blind = Signer::hs256().sign(&claims("read append mark", &["elsewhere"]));
+    for (template, method, operation) in spec.operations() {
+        let query = match template {
+            "/v1/entries" | "/v1/live" => "?feed=a",
+            _ => "",
+        };
+        let path = template.replace("{feed}", "a").replace("{marker}", "read") + query;
+        let body = match template {
+            "/v1/events" => r#"{"kind":"visit","feeds":["a"]}"#,
+            "/v1/transient" => r#"{"kind":"typing","feeds":["a"]}"#,
+            "/v1/tickets" => r#"{"feeds":["a"]}"#,
+            _ => r#"{"version":"0"}"#,
+        };
+        let method = method.to_uppercase();
+        // Who needs none, says so; the others say what else opens them.
+        let open = operation["security"]
+            .as_array()
+            .is_none_or(|ways| ways.is_empty());
+        let documented = operation["responses"].get("401").is_some();
+        assert_eq!(open, !documented, "{method} {template}");
+        if open {
+            let answer = witness.ask(&method, template, &path, &[], "").await;
+            assert!(answer.status < 300, "{method} {template}");
+            continue;
+        }
+        let answer = witness.ask(&method, template, &path, &[JSON], body).await;
+        assert_eq!(answer.status, 401);
+        if operation["responses"].get("403").is_none() {
+            continue;
+        }
+        let cookie = format!("newsfeed_token={master}");
+        for token in [&weak, &blind] {
+            let (name, value) = bearer(token);
+            let headers = [JSON, (name, value.as_str())];
+            let answer = witness.ask(&method, template, &path, &headers, body).await;
+            assert_eq!(answer.status, 403, "{method} {template}");
+        }
+        if method != "GET" {
+            let headers = [JSON, ("cookie", cookie.as_str())];
+            let answer = witness.ask(&method, template, &path, &headers, body).await;
+            assert_eq!(answer.status, 403, "{method} {template}");
+        }
+    }
+    sessions_and_tickets(&mut witness, &master).await;
+    lines(&mut witness, &blind).await;
+    *seen = witness.seen;
+    expires(spec).await;
+}
+
+async fn sessions_and_tickets(witness: &mut Witness<'_>, master: &str) {
+    let (name, value) = bearer(master);
+    let own = (name, value.as_str());
+    let long: Vec<String> = (0..200).map(|index| format!("{index:0>25}")).collect();
+    let long: Vec<&str> = long.iter().map(String::as_str).collect();
+    let (_, long) = bearer(&Signer::hs256().sign(&claims("read", &long)));
+    for (path, status, headers, body) in [
+        ("/v1/session", 200, &[own][..], ""),
+        ("/v1/session?x=1", 400, &[own], ""),
+        ("/v1/session", 400, &[(name, long.as_str())], ""),
+        ("/v1/tickets", 200, &[own, JSON], r#"{"feeds":["a","b"]}"#),
+        ("/v1/tickets?x=1", 400, &[own, JSON], r#"{"feeds":["a"]}"#),
+        ("/v1/tickets", 400, &[own, JSON], "{"),
+        ("/v1/tickets", 400, &[own, JSON], "{}"),
+        ("/v1/tickets", 400, &[own, JSON], r#"{"feeds":["a b"]}"#),
+        ("/v1/tickets", 415, &[own], "{}"),
+        (
+            "/v1/tickets",
+            413,
+            &[own, JSON],
+            &" ".repeat(8 * 1024 * 1024 + 1),
+        ),
+    ] {
+        let template = path.split('?').next().expect("a path");
+        let answer = witness.ask("POST", template, path, headers, body).await;
+        assert_eq!(answer.status, status, "{path}");
+    }
+    let answer = witness.ask("DELETE", "/v1/session", "/v1/session?x=1", &[], "");
+    assert_eq!(answer.await.status, 400);
+    let path = "/v1/feeds/a/live?ticket=x";
+    let answer = witness.ask("GET", "/v1/feeds/{feed}/live", path, &[], "");
+    assert_eq!(text(&answer.await.json()["code"]), "ticket_invalid");
+}
+
+async fn lines(witness: &mut Witness<'_>, blind: &str) {
+    let (name, value) = bearer(blind);
+    let headers = [
+        (name, value.as_str()),
+        ("content-type", "application/x-ndjson"),
+    ];
+    let line = r#"{"kind":"visit","feeds":["a"]}"#;
+    let answer = witness.ask("POST", "/v1/events", "/v1/events", &headers, line);
+    let line: Value = serde_json::from_slice(&answer.await.body).expect("JSON");
+    assert_eq!(line["error"]["code"], "feed_forbidden");
+}
+
+/// A stream that ends with its token.
+async fn expires(spec: &Spec) {
+    let site = Site::at(newsfeed::clock::WallTime::manual(1_800_000_000_000_000));
+    let node = site.node_with_secret().await;
+    let claims = json!({ "scope": "read", "feeds": ["a"], "exp": 1_800_000_000 - 28 });
+    let request = node.http.get(node.url("/v1/feeds/a/live"));
+    let request = request.bearer_auth(Signer::hs256().sign(&claims));
+    let answer = request.send().await.expect("an answer");
+    let mut stream = Stream::over(answer.bytes_stream());
+    let mut heard = String::new();
+    while let Some(block) = stream.block().await {
+        heard.push_str(&block);
+        heard.push_str("\n\n");
+    }
+    let names = spec.check_stream(&heard).expect("a stream as documented");
+    assert_eq!(names.last().map(String::as_str), Some("bye"));
+}
