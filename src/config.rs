@@ -1,9 +1,12 @@
 //! The configuration of `newsfeed serve`: flags, or the environment.
 
+mod transport;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 
+pub use self::transport::TransportConfig;
 use crate::{
     append,
     clock::WallTime,
@@ -146,6 +149,9 @@ pub struct Config {
     #[command(flatten)]
     pub store: StoreConfig,
 
+    #[command(flatten)]
+    pub transport: TransportConfig,
+
     /// What events of a kind do: `feed` (an entry), `notify` (an entry that counts as unread), `transient` (live
     /// only). Repeat it, or separate by commas. Kinds that are not named are `feed`.
     #[arg(
@@ -196,6 +202,9 @@ impl Config {
             deliveries: Deliveries::new(self.kinds.iter().cloned()),
             wall: self.wall(),
             tail_gap: Duration::from_millis(self.tail_gap_ms),
+            cors: self.transport.cors(),
+            proxies: self.transport.proxies(),
+            limits: self.transport.limits(),
         }
     }
 }

@@ -104,9 +104,12 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone())?);
 
+    let tls = config.transport.tls()?;
     // Kept to the end: with FoundationDB it holds the client library's thread.
     let opened = config.store.open(config.wall()).await?;
     let node = Node::start(opened.store.clone(), opened.keys.clone(), config.settings())?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let node = node.over(tls);
     let listener = server::listen(config.listen).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --listen",
@@ -118,7 +121,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut stdout = std::io::stdout();
     writeln!(
         stdout,
-        "newsfeed is listening on http://{}",
+        "newsfeed is listening on {scheme}://{}",
         listener.local_addr()?
     )?;
     stdout.flush()?;

@@ -4,9 +4,12 @@ mod body;
 pub mod caller;
 mod chunks;
 mod connection;
+pub mod cors;
 mod events;
 mod feeds;
+pub mod limits;
 pub mod problem;
+pub mod proxies;
 mod query;
 mod render;
 mod sse;
@@ -18,7 +21,7 @@ use axum::{
     Json, Router,
     extract::{FromRef, Request, State},
     http::header,
-    middleware::map_request,
+    middleware::{from_fn_with_state, map_request},
     response::{IntoResponse, Response},
     routing::{MethodRouter, get, post, put},
 };
@@ -27,7 +30,11 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::connection::Protocols;
-use self::problem::{Code, Problem};
+use self::{
+    cors::Cors,
+    limits::Callers,
+    problem::{Code, Problem},
+};
 use crate::{
     append::Appender,
     clock::AtClock,
@@ -54,6 +61,8 @@ pub struct App {
     pub hub: Arc<Hub>,
     pub deliveries: Arc<Deliveries>,
     pub transients: Arc<Semaphore>,
+    pub callers: Arc<Callers>,
+    pub cors: Cors,
     /// Work that outlives its request; the shutdown waits for it.
     pub tracker: TaskTracker,
     pub stopping: CancellationToken,
@@ -119,17 +128,24 @@ fn handler(path: &str) -> MethodRouter<Arc<App>> {
     }
 }
 
+/// What a request passes, from without: CORS, the care for its body, limits, its handler.
 pub fn router(app: App) -> Router {
+    let (callers, cors) = (Arc::clone(&app.callers), app.cors.layer());
     let router = ROUTES.iter().fold(Router::new(), |router, (path, _)| {
         router.route(path, handler(path))
     });
-    router
+    let router = router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(callers, limits::admit))
         .layer(map_request(async |request: Request| {
             request.map(body::lingering)
-        }))
-        .with_state(Arc::new(app))
+        }));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.with_state(Arc::new(app))
 }
 
 async fn not_found() -> Problem {

@@ -16,7 +16,9 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     App,
+    caller::Caller,
     chunks::{Chunks, body, chunk},
+    limits::{self, Place},
     problem::Result,
     query::{FeedPath, Params, version},
     render,
@@ -37,13 +39,13 @@ pub async fn live(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let params = Params::parse(&parts, &["after"])?;
-    follow(&app, vec![feed], position(&parts, &params)?)
+    follow(&app, &parts, vec![feed], position(&parts, &params)?)
 }
 
 pub async fn merged(State(app): State<App>, request: Request) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let params = Params::parse(&parts, &["feed", "after"])?;
-    follow(&app, params.feeds()?, position(&parts, &params)?)
+    follow(&app, &parts, params.feeds()?, position(&parts, &params)?)
 }
 
 /// `Last-Event-ID` wins over `after`: a browser that reconnects repeats its first URL.
@@ -59,7 +61,13 @@ fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Version>> {
     }
 }
 
-fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Response> {
+fn follow(
+    app: &App,
+    request: &Parts,
+    feeds: Vec<FeedName>,
+    after: Option<Version>,
+) -> Result<Response> {
+    let place = limits::stream(request)?;
     let subscription = app.hub.subscribe(feeds)?;
     // With the position asked for: some clients forget it when they connect, and a stream may break off before it has
     // told another.
@@ -67,6 +75,7 @@ fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Res
     let frames = Frames {
         hello: chunk(format!("retry: {RETRY_MS}\n{position}\n").as_bytes()),
         follower: Follower::new(app.feeds.clone(), subscription, after),
+        _place: place,
     };
     let live = Live(Arc::new(Mutex::new(Some(frames))));
     let headers = [
@@ -85,6 +94,8 @@ fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Res
 pub struct Frames {
     hello: Bytes,
     follower: Follower,
+    /// Its caller's.
+    _place: Place<Caller>,
 }
 
 impl Frames {

@@ -17,6 +17,7 @@ use super::{
     api::Client,
     interrupted,
     progress::Progress,
+    trust::Trust,
     wire::{NewEvent, Outcome},
 };
 
@@ -37,6 +38,8 @@ pub struct DemoArgs {
     /// Base URL of the service
     #[arg(long, default_value = DEFAULT_URL)]
     url: String,
+    #[command(flatten)]
+    trust: Trust,
     /// People on the site (2 to 1000)
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(2..=1_000))]
     users: u16,
@@ -71,7 +74,7 @@ fn parse_live_for(text: &str) -> Result<Duration, String> {
 
 /// The command: backlog, where to look, then live until the time is over or Ctrl-C.
 pub async fn run(args: DemoArgs) -> Result<(), Error> {
-    let client = Client::new(&args.url)?;
+    let client = Client::new(&args.url, &args.trust)?;
     client.probe().await?;
     let seed = args.seed.unwrap_or_else(rand::random);
     let mut site = Site::new(usize::from(args.users), seed, rand::random(), args.rate);

@@ -17,6 +17,7 @@ use super::{
     api::Client,
     interrupted,
     progress::Progress,
+    trust::Trust,
     wire::{NewEvent, Outcome},
 };
 
@@ -36,6 +37,8 @@ pub struct ReplayArgs {
     /// Base URL of the service
     #[arg(long, default_value = DEFAULT_URL)]
     url: String,
+    #[command(flatten)]
+    trust: Trust,
     /// Times the original pace: 1 is as it happened, 60 a minute every second [default: as fast as possible]
     #[arg(long, value_name = "TIMES", value_parser = pace::parse)]
     pace: Option<f64>,
@@ -49,7 +52,7 @@ pub struct ReplayArgs {
 
 /// The command: replays, and prints the summary whatever the end, Ctrl-C included.
 pub async fn run(args: ReplayArgs) -> Result<(), Error> {
-    let client = Client::new(&args.url)?;
+    let client = Client::new(&args.url, &args.trust)?;
     let stem = list::event_stem(&args.file)?;
     let messages = list::read(&args.file, args.limit)?;
     client.probe().await?;
