@@ -9,6 +9,7 @@ mod interop;
 mod load;
 mod protocol;
 mod stop;
+mod tls;
 
 use std::{
     path::Path,
