@@ -3,10 +3,13 @@
 pub mod check;
 pub mod file;
 
+mod transport;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 
+pub use self::transport::TransportConfig;
 use crate::{
     append,
     auth::{Auth, AuthArgs},
@@ -176,6 +179,9 @@ pub struct Config {
     #[command(flatten)]
     pub auth: AuthArgs,
 
+    #[command(flatten)]
+    pub transport: TransportConfig,
+
     /// What events of a kind do: `feed` (an entry), `notify` (an entry that counts as unread), `transient` (live
     /// only). Repeat it, or separate by commas. Kinds that are not named are `feed`.
     #[arg(
@@ -232,6 +238,9 @@ impl Config {
             deliveries: Deliveries::new(self.kinds.iter().cloned()),
             wall: self.wall(),
             tail_gap: Duration::from_millis(self.tail_gap_ms),
+            cors: self.transport.cors(),
+            proxies: self.transport.proxies(),
+            limits: self.transport.limits(),
         }
     }
 }

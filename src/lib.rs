@@ -12,6 +12,7 @@
 //! - [`store`]: the engine contract, the retry loop, the key and value layout ([`store::keys`] alone knows key bytes),
 //!   and the engines.
 //! - [`version`], [`clock`], [`types`]: hybrid timestamps, the clocks that make them, names and events.
+//! - [`tls`]: certificates and handshakes; what is served over them is no different.
 //! - [`server`]: what a node is made of and the order in which it stops. [`config`], [`client`]: the command line.
 //!
 //! # Invariants
@@ -44,5 +45,6 @@ pub mod http;
 pub mod live;
 pub mod server;
 pub mod store;
+pub mod tls;
 pub mod types;
 pub mod version;

@@ -158,6 +158,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     tokio::spawn(stop_on_signal(shutdown.clone())?);
 
     config.auth.may_listen(config.listen)?;
+    let tls = config.transport.tls()?;
     let auth = Auth::open(&config.auth, config.wall()).await?;
     // Kept to the end: with FoundationDB it holds the client library's thread.
     let opened = config.store.open(config.wall()).await?;
@@ -166,6 +167,8 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
         opened.keys.clone(),
         config.settings(auth),
     )?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let node = node.over(tls);
     let listener = server::listen(config.listen).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --listen",
@@ -177,7 +180,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let mut stdout = std::io::stdout();
     writeln!(
         stdout,
-        "newsfeed is listening on http://{}",
+        "newsfeed is listening on {scheme}://{}",
         listener.local_addr()?
     )?;
     stdout.flush()?;

@@ -1,10 +1,16 @@
 //! A node: what it is made of, how it serves, and the order in which it stops.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -14,9 +20,16 @@ use crate::{
     auth::Auth,
     clock::{AtClock, WallTime},
     feed::Feeds,
-    http::{self, App, Deliveries, Protocols, caller::Peer},
+    http::{
+        self, App, Deliveries, Protocols,
+        caller::Peer,
+        cors::Cors,
+        limits::{Callers, Limits, Place},
+        proxies::Proxies,
+    },
     live::{Hub, run_tailer, trim_transients},
     store::{self, Store, keys::Keys},
+    tls::Tls,
 };
 
 /// Connections served at once; further ones wait in the kernel's backlog.
@@ -39,11 +52,16 @@ pub struct Settings {
     /// Rounds of live delivery begin no closer than this.
     pub tail_gap: Duration,
     pub appends: append::Tuning,
+    pub cors: Cors,
+    pub proxies: Proxies,
+    pub limits: Limits,
 }
 
 /// A running node, apart from its listener.
 pub struct Node {
     app: App,
+    proxies: Arc<Proxies>,
+    tls: Option<Arc<Tls>>,
     batcher: JoinHandle<()>,
     background: TaskTracker,
     stop_background: CancellationToken,
@@ -80,6 +98,11 @@ impl Node {
             let stop = stop_background.clone();
             background.spawn(async move { auth.watch(stop).await });
         }
+        let callers = Callers::new(settings.limits);
+        background.spawn({
+            let (callers, stop) = (Arc::clone(&callers), stop_background.clone());
+            async move { callers.sweep(stop).await }
+        });
         let app = App {
             auth: settings.auth,
             store,
@@ -90,31 +113,47 @@ impl Node {
             hub,
             deliveries: Arc::new(settings.deliveries),
             transients: App::transient_permits(),
+            callers,
+            cors: settings.cors,
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
         };
         Ok(Self {
             app,
+            proxies: Arc::new(settings.proxies),
+            tls: None,
             batcher,
             background,
             stop_background,
         })
     }
 
+    /// Serves over TLS, if there is some, and nothing else.
+    pub fn over(mut self, tls: Option<Arc<Tls>>) -> Self {
+        if let Some(tls) = &tls {
+            let watch = Arc::clone(tls).watch(self.stop_background.clone());
+            self.background.spawn(watch);
+        }
+        self.tls = tls;
+        self
+    }
+
     /// Serves `listener` until `shutdown`, then stops in order: no new connections, streams end with `bye`, requests
     /// under way are answered, appends commit, tasks end, the store closes.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
-        let connections = TaskTracker::new();
-        let cut = CancellationToken::new();
         let end = CancellationToken::new();
-        accept(
-            &listener,
-            Protocols::new(http::router(self.app.clone()), end.clone()),
-            &connections,
-            &shutdown,
-            &cut,
-        )
-        .await;
+        let router = http::router(self.app.clone());
+        let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
+        let entry = Entry {
+            protocols: Protocols::new(router, Arc::clone(&self.proxies), end.clone()),
+            tls: self.tls,
+            callers: Arc::clone(&self.app.callers),
+            proxies: self.proxies,
+            end: end.clone(),
+            connections: connections.clone(),
+            cut: cut.clone(),
+        };
+        entry.accept(&listener, &shutdown).await;
         drop(listener);
         tracing::info!(streams = self.app.hub.subscribers(), "stopping");
 
@@ -167,50 +206,96 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Accepts connections until `shutdown`; each is a task of `connections`, that ends at once when `cut`.
-async fn accept(
-    listener: &TcpListener,
+/// What a connection meets.
+struct Entry {
     protocols: Protocols,
-    connections: &TaskTracker,
-    shutdown: &CancellationToken,
-    cut: &CancellationToken,
-) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, listener.accept().await)
-        };
-        let (place, accepted) = tokio::select! {
-            accepted = accepted => accepted,
-            () = shutdown.cancelled() => return,
-        };
-        let (socket, peer) = match accepted {
-            Ok((socket, address)) => (socket, Peer(address.ip().to_canonical())),
-            Err(error) => {
-                // Out of file descriptors, most likely: they come back as clients leave.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+    tls: Option<Arc<Tls>>,
+    callers: Arc<Callers>,
+    proxies: Arc<Proxies>,
+    /// Tells connections to end once what is under way is answered.
+    end: CancellationToken,
+    connections: TaskTracker,
+    /// Ends connections at once.
+    cut: CancellationToken,
+}
+
+/// What a connection takes of the node's, and of its peer's.
+type Places = (Option<OwnedSemaphorePermit>, Place<IpAddr>);
+
+impl Entry {
+    /// Accepts connections until `shutdown`; each is a task of `connections`.
+    async fn accept(self, listener: &TcpListener, shutdown: &CancellationToken) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let accepted = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place.ok(), listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                accepted = accepted => accepted,
+                () = shutdown.cancelled() => return,
+            };
+            let (socket, peer) = match accepted {
+                Ok((socket, address)) => (socket, Peer(address.ip().to_canonical())),
+                Err(error) => {
+                    // Out of file descriptors, most likely: they come back as clients leave.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let Some(peers) = self.callers.connection(peer, &self.proxies) else {
+                tracing::debug!(peer = %peer.0, "it has too many connections; this one is closed");
+                continue;
+            };
+            if let Err(error) = prepare(&socket) {
+                tracing::debug!(%error, "a connection was gone before it began");
                 continue;
             }
-        };
-        if let Err(error) = prepare(&socket) {
-            tracing::debug!(%error, "a connection was gone before it began");
-            continue;
+            self.admit(socket, peer, (place, peers));
         }
-        let (tracker, cut) = (connections.clone(), cut.clone());
-        let connection = protocols.clone().serve(socket, peer);
-        connections.spawn(async move {
-            let Some(live) = cut.run_until_cancelled(connection).await.flatten() else {
-                return;
-            };
-            // A task of its own, because this one is as large as hyper needs it.
-            tracker.spawn(async move {
-                cut.run_until_cancelled_owned(live.run()).await;
-                drop(place);
-            });
+    }
+
+    fn admit(&self, socket: TcpStream, peer: Peer, places: Places) {
+        let (tracker, cut) = (self.connections.clone(), self.cut.clone());
+        let protocols = self.protocols.clone();
+        let Some(tls) = &self.tls else {
+            let talk = talk(protocols, socket, peer, tracker, cut, places);
+            self.connections.spawn(talk);
+            return;
+        };
+        let (tls, end) = (Arc::clone(tls), self.end.clone());
+        self.connections.spawn(async move {
+            let secured = end.run_until_cancelled(tls.accept(socket)).await;
+            if let Some(socket) = secured.flatten() {
+                // Apart, so that the handshake's room is none of the connection's.
+                let talk = talk(protocols, socket, peer, tracker.clone(), cut, places);
+                tracker.spawn(talk);
+            }
         });
     }
+}
+
+/// Serves a connection to its end, or at once to `cut`.
+async fn talk<S>(
+    protocols: Protocols,
+    socket: S,
+    peer: Peer,
+    tracker: TaskTracker,
+    cut: CancellationToken,
+    places: Places,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = protocols.serve(socket, peer);
+    let Some(live) = cut.run_until_cancelled(connection).await.flatten() else {
+        return;
+    };
+    // A task of its own, because this one is as large as hyper needs it.
+    tracker.spawn(async move {
+        cut.run_until_cancelled_owned(live.run()).await;
+        drop(places);
+    });
 }
 
 fn prepare(socket: &TcpStream) -> io::Result<()> {

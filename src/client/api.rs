@@ -12,6 +12,7 @@ use super::{
     Error,
     patience::Patience,
     token::Token,
+    trust::Trust,
     wire::{NewEvent, Outcome, problem},
 };
 
@@ -41,18 +42,22 @@ pub struct Client {
 
 impl Client {
     /// `base_url` like `http://127.0.0.1:8080`, with or without a path in front of `/v1`.
-    pub fn new(base_url: &str, token: Token) -> Result<Self, Error> {
+    pub fn new(base_url: &str, token: Token, trust: &Trust) -> Result<Self, Error> {
         let bad = || Error::BadUrl(base_url.to_owned());
         let url = reqwest::Url::parse(base_url).map_err(|_| bad())?;
-        if url.scheme() != "http" || url.query().is_some() || url.fragment().is_some() {
+        if !["http", "https"].contains(&url.scheme())
+            || url.query().is_some()
+            || url.fragment().is_some()
+        {
             return Err(bad());
         }
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_MAX)
             .timeout(ANSWER_MAX)
-            .redirect(redirect::Policy::none())
-            .build()
-            .map_err(|_| bad())?;
+            .redirect(redirect::Policy::none());
+        let http = trust.apply(http)?.build().map_err(|error| {
+            Error::Arguments(format!("cannot make connections: {}", root_cause(&error)))
+        })?;
         Ok(Self {
             http,
             base_url: url.as_str().trim_end_matches('/').to_owned(),
@@ -189,7 +194,8 @@ impl Client {
         let refused = problem(status.as_u16(), &body, call, &self.base_url);
         // Gateways in front of the service say 502 and 504 when they miss it.
         match status {
-            StatusCode::SERVICE_UNAVAILABLE
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::BAD_GATEWAY
             | StatusCode::GATEWAY_TIMEOUT => Err(Failure::NotNow {
                 after: after.map(Duration::from_secs),
@@ -232,8 +238,12 @@ mod tests {
             .await
             .expect("a port");
         let address = listener.local_addr().expect("bound");
-        let client =
-            Client::new(&format!("http://{address}/"), Token::default()).expect("a client");
+        let client = Client::new(
+            &format!("http://{address}/"),
+            Token::default(),
+            &Trust::default(),
+        )
+        .expect("a client");
         let bodies = Arc::new(Mutex::new(Vec::new()));
         let kept = bodies.clone();
         tokio::spawn(async move {
@@ -286,14 +296,15 @@ mod tests {
     async fn busy_and_lost_answers_are_tried_again_with_the_same_ids() {
         let appended = json!([{"id": "a", "version": "v", "status": "appended"}]);
         let ok = response("200 OK", "", appended);
-        let (client, bodies) = service(vec![busy(), String::new(), ok]).await;
+        let too_many = busy().replace("503 Service Unavailable", "429 Too Many Requests");
+        let (client, bodies) = service(vec![busy(), String::new(), too_many, ok]).await;
         let outcomes = client.append(&[event("a")]).await.expect("appended");
         assert_eq!(outcomes, [Outcome::Appended]);
         let sent = json!([
             {"id": "a", "kind": "message", "feeds": ["user:1"], "actor": "user:2", "data": {}}
         ]);
         let bodies = bodies.lock().expect("no panic");
-        assert_eq!(*bodies, [sent.clone(), sent.clone(), sent]);
+        assert_eq!(*bodies, vec![sent; 4]);
     }
 
     #[tokio::test]
@@ -343,21 +354,22 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         drop(listener);
-        let client =
-            Client::new(&format!("http://{address}"), Token::default()).expect("an address");
+        let client = Client::new(
+            &format!("http://{address}"),
+            Token::default(),
+            &Trust::default(),
+        )
+        .expect("an address");
         let error = client.probe().await.expect_err("nobody").to_string();
         assert!(error.contains("`newsfeed serve` running there?"), "{error}");
         for url in [
             "",
             "127.0.0.1:8080",
-            "https://localhost",
             "ftp://localhost",
             "http://localhost/?a=b",
         ] {
-            assert!(
-                matches!(Client::new(url, Token::default()), Err(Error::BadUrl(_))),
-                "{url}"
-            );
+            let client = Client::new(url, Token::default(), &Trust::default());
+            assert!(matches!(client, Err(Error::BadUrl(_))), "{url}");
         }
     }
 }

@@ -6,7 +6,7 @@ use super::DEFAULT_URL;
 /// Why a client command ended early; each message says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{0:?} is not the address of a service; write it like {DEFAULT_URL} (http only)")]
+    #[error("{0:?} is not the address of a service; write it like {DEFAULT_URL}, or with https")]
     BadUrl(String),
     #[error("the token is no text of one line: it must be the token alone, as its issuer gave it")]
     BadToken,

@@ -3,7 +3,7 @@
 //! It speaks HTTP only and knows nothing of the server's modules, so that it proves the API from outside.
 //! Every call here may be sent again: events carry their id, markers only move forward, a transient heard
 //! twice does no harm. So there is one rule for failures, kept by `Patience`: no connection and "not now"
-//! (503) are waited out, everything else is told at once.
+//! (503, and 429) are waited out, everything else is told at once.
 
 mod api;
 pub mod bench;
@@ -13,6 +13,7 @@ mod patience;
 mod progress;
 pub mod replay;
 mod token;
+mod trust;
 mod wire;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -18,7 +18,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::problem::{Code, Problem, Result};
+use super::{
+    limits::OverBytes,
+    problem::{Code, Problem, Result},
+};
 
 /// Longest JSON body, in bytes.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -93,6 +96,14 @@ pub enum Media {
 }
 
 pub fn media(headers: &HeaderMap) -> Result<Media> {
+    // Nothing is inflated here: a few bytes could become any number.
+    let codings = headers.get_all(header::CONTENT_ENCODING);
+    if codings.iter().any(|coding| coding != "identity") {
+        return Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "send the body uncompressed, without Content-Encoding",
+        ));
+    }
     let value = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -164,7 +175,7 @@ pub async fn read_all(mut body: Body) -> Result<Bytes> {
         match frame {
             None => return Ok(read.freeze()),
             Some(frame) => {
-                if let Ok(data) = frame.map_err(|_| broken())?.into_data() {
+                if let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() {
                     if read.len() + data.len() > BODY_BYTES_MAX {
                         return Err(Problem::new(
                             Code::BodyTooLarge,
@@ -188,8 +199,20 @@ fn stalled() -> Problem {
     )
 }
 
-fn broken() -> Problem {
-    Problem::new(Code::InvalidBody, "the body broke off")
+fn broken(error: &axum::Error) -> Problem {
+    over_bytes(error).unwrap_or_else(|| Problem::new(Code::InvalidBody, "the body broke off"))
+}
+
+/// The problem, if `error` is that the caller has sent too much.
+fn over_bytes(error: &axum::Error) -> Option<Problem> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(OverBytes(problem)) = error.downcast_ref() {
+            return Some(problem.clone());
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The lines of a body, as they arrive.
@@ -249,7 +272,8 @@ impl Lines {
                     Ok(Ok(data)) => self.buffer.extend_from_slice(&data),
                     Ok(Err(_trailers)) => {}
                     // What came before the break stands; its last line may be cut short.
-                    Err(_) => {
+                    Err(error) => {
+                        self.failed = over_bytes(&error);
                         self.ended = true;
                         self.buffer.clear();
                     }

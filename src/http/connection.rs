@@ -34,17 +34,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     caller::Peer,
+    proxies::Proxies,
     takeover::{LiveConnection, Seat, Socket},
 };
 
 /// Longest time for the head of a request, and for a kept-alive connection to send its next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest head of a request, in bytes.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+const HEAD_BYTES_MAX: u32 = 64 * 1024;
 /// Requests under way on one HTTP/2 connection.
 const HTTP2_STREAMS_MAX: u32 = 256;
 /// Bytes of one HTTP/2 stream that wait for its client to take them.
 const HTTP2_SEND_BYTES_MAX: usize = 64 * 1024;
+/// Streams that a client has reset before they were begun with; one more ends its connection (CVE-2023-44487).
+const HTTP2_RESETS_MAX: usize = 20;
+/// Streams that were reset for what their client did wrong; one more ends its connection.
+const HTTP2_ERRORS_MAX: usize = 1024;
+/// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
+const HTTP2_PING_EVERY: Duration = Duration::from_secs(60);
+const HTTP2_PONG_MAX: Duration = Duration::from_secs(60);
 /// Connections that begin at once. When thousands come together they take turns, and between them those that are in
 /// get theirs.
 const ENTRANCES: usize = 8;
@@ -57,27 +65,36 @@ pub struct Protocols {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     router: Router,
+    proxies: Arc<Proxies>,
     entrance: Arc<Semaphore>,
     /// Tells connections to end once what is under way is answered.
     stop: CancellationToken,
 }
 
 impl Protocols {
-    pub fn new(router: Router, stop: CancellationToken) -> Self {
+    pub fn new(router: Router, proxies: Arc<Proxies>, stop: CancellationToken) -> Self {
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(HEAD_BYTES_MAX);
+            // Who has nothing more to say still gets the answer.
+            .half_close(true)
+            .max_buf_size(HEAD_BYTES_MAX as usize);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .max_header_list_size(HEAD_BYTES_MAX)
+            .max_pending_accept_reset_streams(HTTP2_RESETS_MAX)
+            .max_local_error_reset_streams(HTTP2_ERRORS_MAX)
+            .keep_alive_interval(HTTP2_PING_EVERY)
+            .keep_alive_timeout(HTTP2_PONG_MAX)
             .max_send_buf_size(HTTP2_SEND_BYTES_MAX);
         Self {
             http1,
             http2,
             router,
+            proxies,
             entrance: Arc::new(Semaphore::new(ENTRANCES)),
             stop,
         }
@@ -120,9 +137,11 @@ impl Protocols {
     {
         let seat = Seat::default();
         let router = TowerToHyperService::new(self.router);
+        let proxies = self.proxies;
         let service = service_fn({
             let seat = seat.clone();
             move |mut request: Request<Incoming>| {
+                let peer = proxies.peer(peer, request.headers());
                 request.extensions_mut().insert(peer);
                 let offer = seat.offer(&request);
                 let answer = router.call(request);
@@ -163,10 +182,12 @@ impl Protocols {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = TowerToHyperService::new(self.router);
+        let proxies = self.proxies;
         let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn({
             let asked = Arc::clone(&asked);
             move |mut request: Request<Incoming>| {
+                let peer = proxies.peer(peer, request.headers());
                 request.extensions_mut().insert(peer);
                 asked.store(true, Ordering::Relaxed);
                 router.call(request)

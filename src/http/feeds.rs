@@ -15,6 +15,7 @@ use super::{
     App,
     access::Granted,
     body::{json, object, read_json},
+    limits,
     problem::{Code, Result},
     query::{FeedPath, MarkerPath, Params, version},
     render,
@@ -89,6 +90,7 @@ async fn page(
             match app.feeds.page(&query).await? {
                 page if !page.entries.is_empty() || page.next.is_some() || wait.is_zero() => page,
                 _ => {
+                    let _place = limits::stream(parts)?;
                     let subscription = app.hub.subscribe(query.feeds.clone())?;
                     wait_for_entries(&app.feeds, subscription, &query, deadline).await?
                 }

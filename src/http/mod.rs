@@ -5,10 +5,13 @@ mod body;
 pub mod caller;
 mod chunks;
 mod connection;
+pub mod cors;
 mod credentials;
 mod events;
 mod feeds;
+pub mod limits;
 pub mod problem;
+pub mod proxies;
 mod query;
 mod render;
 mod session;
@@ -30,7 +33,11 @@ use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::connection::Protocols;
-use self::problem::{Code, Problem};
+use self::{
+    cors::Cors,
+    limits::Callers,
+    problem::{Code, Problem},
+};
 use crate::{
     append::Appender,
     auth::Auth,
@@ -60,6 +67,8 @@ pub struct App {
     pub hub: Arc<Hub>,
     pub deliveries: Arc<Deliveries>,
     pub transients: Arc<Semaphore>,
+    pub callers: Arc<Callers>,
+    pub cors: Cors,
     /// Work that outlives its request; the shutdown waits for it.
     pub tracker: TaskTracker,
     pub stopping: CancellationToken,
@@ -129,22 +138,28 @@ fn handler(path: &str) -> MethodRouter<Arc<App>> {
     }
 }
 
+/// What a request passes, from without: CORS, the care for its body, limits, its handler.
 pub fn router(app: App) -> Router {
+    let (callers, cors) = (Arc::clone(&app.callers), app.cors.layer());
     let router = ROUTES.iter().fold(Router::new(), |router, (path, _)| {
         router.route(path, handler(path))
     });
+    // From here on each layer is outside those before it.
     let mut router = router
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed);
-    // From here on each layer is outside those before it.
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(callers, limits::admit));
     if let Some(auth) = &app.auth {
         router = router.layer(from_fn_with_state(Arc::clone(auth), access::guard));
     }
-    router
-        .layer(map_request(async |request: Request| {
-            request.map(body::lingering)
-        }))
-        .with_state(Arc::new(app))
+    let router = router.layer(map_request(async |request: Request| {
+        request.map(body::lingering)
+    }));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.with_state(Arc::new(app))
 }
 
 async fn not_found() -> Problem {

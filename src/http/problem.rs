@@ -1,5 +1,7 @@
 //! Errors as `application/problem+json`: the one place that maps them to a status and a code.
 
+use std::time::Duration;
+
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -65,6 +67,9 @@ codes! {
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE,
     TooManyEvents "too_many_events" PAYLOAD_TOO_LARGE,
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE,
+    TooManyRequests "too_many_requests" TOO_MANY_REQUESTS,
+    TooManyBytes "too_many_bytes" TOO_MANY_REQUESTS,
+    TooManyCallerStreams "too_many_caller_streams" TOO_MANY_REQUESTS,
     Internal "internal" INTERNAL_SERVER_ERROR,
     Busy "busy" SERVICE_UNAVAILABLE,
     TooManyStreams "too_many_streams" SERVICE_UNAVAILABLE,
@@ -78,7 +83,12 @@ pub struct Problem {
     pub code: Code,
     detail: String,
     extensions: Map<String, Value>,
+    /// When to try again.
+    wait: Duration,
 }
+
+/// When to try again, unless a problem says otherwise.
+const WAIT: Duration = Duration::from_secs(1);
 
 pub type Result<T> = std::result::Result<T, Problem>;
 
@@ -88,7 +98,18 @@ impl Problem {
             code,
             detail: detail.into(),
             extensions: Map::new(),
+            wait: WAIT,
         }
+    }
+
+    /// Says when to try again, with a status that has something to say about it.
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    pub fn wait(&self) -> Duration {
+        self.wait
     }
 
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -244,8 +265,12 @@ impl IntoResponse for Problem {
         if let Some(challenge) = challenge.and_then(|text| text.try_into().ok()) {
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        if matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
+            let seconds = self.wait.as_millis().div_ceil(1000).max(1);
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds as u64));
         }
         response
     }

@@ -19,8 +19,10 @@ use tokio::time::{Sleep, sleep_until};
 use super::{
     App,
     access::Granted,
+    caller::Caller,
     chunks::{Chunks, body, chunk},
     credentials::TICKET,
+    limits::{self, Place},
     problem::Result,
     query::{FeedPath, Params, version},
     render,
@@ -42,7 +44,8 @@ pub async fn live(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let params = Params::parse(&parts, &["after", TICKET])?;
-    follow(&app, &granted, vec![feed], position(&parts, &params)?)
+    let after = position(&parts, &params)?;
+    follow(&app, &granted, &parts, vec![feed], after)
 }
 
 pub async fn merged(
@@ -52,7 +55,8 @@ pub async fn merged(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let params = Params::parse(&parts, &["feed", "after", TICKET])?;
-    follow(&app, &granted, params.feeds()?, position(&parts, &params)?)
+    let after = position(&parts, &params)?;
+    follow(&app, &granted, &parts, params.feeds()?, after)
 }
 
 /// `Last-Event-ID` wins over `after`: a browser that reconnects repeats its first URL.
@@ -71,10 +75,12 @@ fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Version>> {
 fn follow(
     app: &App,
     granted: &Granted,
+    request: &Parts,
     feeds: Vec<FeedName>,
     after: Option<Version>,
 ) -> Result<Response> {
     granted.feeds(&feeds)?;
+    let place = limits::stream(request)?;
     let subscription = app.hub.subscribe(feeds)?;
     // With the position asked for: some clients forget it when they connect, and a stream may break off before it has
     // told another.
@@ -83,6 +89,7 @@ fn follow(
         hello: chunk(format!("retry: {RETRY_MS}\n{position}\n").as_bytes()),
         follower: Follower::new(app.feeds.clone(), subscription, after),
         token_ends: granted.ends().map(|ends| Box::pin(sleep_until(ends))),
+        _place: place,
     };
     let live = Live(Arc::new(Mutex::new(Some(frames))));
     let headers = [
@@ -103,6 +110,8 @@ pub struct Frames {
     follower: Follower,
     /// When the token of who listens is over. Boxed, for most streams of a service without keys have none.
     token_ends: Option<Pin<Box<Sleep>>>,
+    /// Its caller's.
+    _place: Place<Caller>,
 }
 
 impl Frames {

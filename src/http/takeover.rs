@@ -147,7 +147,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
         } = self;
         let mut chunks = [head, frames.hello()].into_iter().collect::<Chunks>();
         loop {
-            if socket.write_all_buf(&mut chunks).await.is_err() {
+            // Over TLS, what is written is on its way only once it is flushed.
+            if socket.write_all_buf(&mut chunks).await.is_err() || socket.flush().await.is_err() {
                 return;
             }
             let next = tokio::select! {
@@ -165,7 +166,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
     }
 }
 
-/// Resolves when the client closes its side; what it sends is of no interest.
+/// Resolves when the client closes its side; what it sends is of no interest. A client that only half closes its
+/// connection looks the same as one that is gone, and of those there are many more: it gets no stream.
 async fn left(socket: &mut (impl AsyncRead + Unpin)) {
     std::future::poll_fn(|context| {
         loop {

@@ -1,16 +1,18 @@
-// A page in Chromium as a reader: chromium.mjs BASE FEED. Ends with its standard input.
-// Over HTTP/1.1 only: browsers speak HTTP/2 over TLS alone, which the service does not have yet.
+// A page in Chromium as a reader: chromium.mjs BASE FEED PROTOCOL. Ends with its standard input.
+// The protocol is what it must find by itself: browsers speak HTTP/2 over TLS, and over TLS alone.
 import { createRequire } from "node:module";
 import { flow } from "./flow.mjs";
 
 const { chromium } = createRequire(`${process.env.NEWSFEED_CLIENTS}/`)("playwright-core");
-const [base, feed] = process.argv.slice(2);
+const [base, feed, protocol] = process.argv.slice(2);
 
 // In a fresh profile, which Playwright removes; nothing asks for the world outside.
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
   args: [
     "--no-sandbox",
+    // Of the test's own authority.
+    "--ignore-certificate-errors",
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -27,6 +29,8 @@ const page = await browser.newPage();
 await page.exposeFunction("tell", (told) => console.log(JSON.stringify(told)));
 // Any page of the service's own origin will do.
 await page.goto(`${base}/healthz`);
+const spoken = await page.evaluate(() => performance.getEntriesByType("navigation")[0].nextHopProtocol);
+if (spoken !== { http1: "http/1.1", http2: "h2" }[protocol]) throw new Error(`it speaks ${spoken}, not ${protocol}`);
 await page.evaluate(
   `(${flow})({ base: ${JSON.stringify(base)}, feed: ${JSON.stringify(feed)}, fetch: fetch.bind(window), EventSource, tell })`,
 );

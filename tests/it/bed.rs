@@ -12,10 +12,11 @@ use newsfeed::{
     clock::{AtClock, WallTime},
     config::Config,
     feed::Feeds,
-    http::{App, router},
+    http::{App, limits::Callers, router},
     live::Hub,
     server::{Node, Settings},
     store::{Store, embedded::Embedded, keys::Keys},
+    tls::Tls,
 };
 use reqwest::header::HeaderMap;
 use serde_json::Value;
@@ -173,6 +174,22 @@ impl Bed {
         serve(|listener, shutdown| node.serve(listener, shutdown)).await
     }
 
+    /// A node that is told otherwise than by default, over TLS if there is some.
+    pub async fn node_with(
+        &self,
+        tls: Option<Arc<Tls>>,
+        tell: impl FnOnce(&mut Settings),
+    ) -> Served {
+        let mut settings = Settings {
+            wall: self.wall.clone(),
+            ..default_settings()
+        };
+        tell(&mut settings);
+        let node = Node::start(self.store(), self.keys().await, settings).expect("the node starts");
+        let node = node.over(tls);
+        serve(|listener, shutdown| node.serve(listener, shutdown)).await
+    }
+
     /// The HTTP side alone, without a tailer, on an [`App`] that the test can bring to its limits.
     pub async fn app_on(&self, store: Arc<dyn Store>) -> (App, Served) {
         let keys = self.keys().await;
@@ -194,6 +211,8 @@ impl Bed {
             appender,
             deliveries: Arc::new(settings.deliveries),
             transients: App::transient_permits(),
+            callers: Callers::new(settings.limits),
+            cors: settings.cors,
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
         };
@@ -234,9 +253,11 @@ pub fn default_settings() -> Settings {
         .settings(None)
 }
 
+const CLIENT_TIME_MAX: Duration = Duration::from_secs(100);
+
 pub fn http_client() -> reqwest::Client {
     reqwest::Client::builder()
-        .timeout(Duration::from_secs(100))
+        .timeout(CLIENT_TIME_MAX)
         .build()
         .expect("a client")
 }
@@ -273,8 +294,13 @@ pub struct Api {
 }
 
 impl Api {
+    /// Over TLS any certificate will do.
     pub fn at(base: String) -> Self {
-        let http = http_client();
+        let http = match base.starts_with("https:") {
+            true => reqwest::Client::builder().tls_danger_accept_invalid_certs(true),
+            false => reqwest::Client::builder(),
+        };
+        let http = http.timeout(CLIENT_TIME_MAX).build().expect("a client");
         Self { base, http }
     }
 
@@ -299,12 +325,7 @@ impl Api {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let response = request.send().await.expect("an answer");
-        Answer {
-            status: response.status().as_u16(),
-            headers: response.headers().clone(),
-            body: response.bytes().await.expect("a whole body"),
-        }
+        Answer::of(request.send().await.expect("an answer")).await
     }
 
     /// GET, expecting 200 and JSON.
@@ -372,6 +393,14 @@ pub struct Answer {
 }
 
 impl Answer {
+    pub async fn of(response: reqwest::Response) -> Self {
+        Self {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.bytes().await.expect("a whole body"),
+        }
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .get(name)
@@ -403,10 +432,10 @@ impl Answer {
             ("detail", text("detail")),
             ("no-store", self.header("cache-control") == Some("no-store")),
             (
-                "Retry-After, with 503 only",
+                "Retry-After, with 429 and 503 only",
                 self.header("retry-after")
                     .map(|seconds| seconds.parse::<u32>().is_ok_and(|s| s > 0))
-                    == (status == 503).then_some(true),
+                    == [429, 503].contains(&status).then_some(true),
             ),
             (
                 "WWW-Authenticate, with 401 and for a scope",

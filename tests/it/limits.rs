@@ -1,6 +1,7 @@
 //! Bad input and limits: each has its documented answer, changes nothing, and the service goes on.
 
 mod events;
+mod hostile;
 mod load;
 mod outage;
 mod requests;

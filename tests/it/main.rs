@@ -22,4 +22,5 @@ mod raw;
 mod resume;
 mod sse;
 mod stores;
+mod transport;
 mod twins;

@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::client::{Error, api::Client, token::Token};
+use crate::client::{Error, api::Client, token::Token, trust::Trust};
 
 /// A handshake that the kernel's backlog dropped is tried again by the kernel after 1, 3, 7 and 15 s.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
@@ -59,8 +59,11 @@ impl Dialer {
     ) -> Result<Self, Error> {
         let mut nodes = Vec::new();
         for url in urls {
-            Client::new(url, token.clone())?.probe().await?;
-            nodes.push(Node::resolve(url, token.clone()).await?);
+            let node = Node::resolve(url, token.clone()).await?;
+            Client::new(url, token.clone(), &Trust::default())?
+                .probe()
+                .await?;
+            nodes.push(node);
         }
         let connections = clients.div_ceil(streams_per_connection.unwrap_or(1) as usize);
         raise_file_limit(connections as u64 + OTHER_FILES)?;
@@ -124,6 +127,10 @@ impl Node {
     async fn resolve(url: &str, token: Token) -> Result<Self, Error> {
         let bad = || Error::BadUrl(url.to_owned());
         let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;
+        if parsed.scheme() == "https" {
+            let advice = "bench measures without TLS: name an address of the service that has http";
+            return Err(Error::Arguments(advice.to_owned()));
+        }
         let host = parsed.host_str().ok_or_else(bad)?;
         let port = parsed.port_or_known_default().ok_or_else(bad)?;
         let unreachable = |cause: String| Error::Unreachable {

@@ -18,6 +18,7 @@ use super::{
     interrupted,
     progress::Progress,
     token::TokenArgs,
+    trust::Trust,
     wire::{NewEvent, Outcome},
 };
 
@@ -40,6 +41,8 @@ pub struct DemoArgs {
     url: String,
     #[command(flatten)]
     token: TokenArgs,
+    #[command(flatten)]
+    trust: Trust,
     /// People on the site (2 to 1000)
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(2..=1_000))]
     users: u16,
@@ -74,7 +77,7 @@ fn parse_live_for(text: &str) -> Result<Duration, String> {
 
 /// The command: backlog, where to look, then live until the time is over or Ctrl-C.
 pub async fn run(args: DemoArgs) -> Result<(), Error> {
-    let client = Client::new(&args.url, args.token.read()?)?;
+    let client = Client::new(&args.url, args.token.read()?, &args.trust)?;
     client.probe().await?;
     let seed = args.seed.unwrap_or_else(rand::random);
     let mut site = Site::new(usize::from(args.users), seed, rand::random(), args.rate);

@@ -18,6 +18,7 @@ use super::{
     interrupted,
     progress::Progress,
     token::TokenArgs,
+    trust::Trust,
     wire::{NewEvent, Outcome},
 };
 
@@ -39,6 +40,8 @@ pub struct ReplayArgs {
     url: String,
     #[command(flatten)]
     token: TokenArgs,
+    #[command(flatten)]
+    trust: Trust,
     /// Times the original pace: 1 is as it happened, 60 a minute every second [default: as fast as possible]
     #[arg(long, value_name = "TIMES", value_parser = pace::parse)]
     pace: Option<f64>,
@@ -52,7 +55,7 @@ pub struct ReplayArgs {
 
 /// The command: replays, and prints the summary whatever the end, Ctrl-C included.
 pub async fn run(args: ReplayArgs) -> Result<(), Error> {
-    let client = Client::new(&args.url, args.token.read()?)?;
+    let client = Client::new(&args.url, args.token.read()?, &args.trust)?;
     let stem = list::event_stem(&args.file)?;
     let messages = list::read(&args.file, args.limit)?;
     client.probe().await?;

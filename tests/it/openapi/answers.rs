@@ -156,6 +156,7 @@ async fn every_answer_is_as_the_file_documents_it(bed: &Bed) {
     follow(&mut witness).await;
     refuse(&mut witness).await;
     let mut seen = witness.seen;
+    limit(bed, &spec, &mut seen).await;
     stop(bed, &spec, node, &mut seen).await;
     super::access::access(&spec, &mut seen).await;
 
@@ -407,6 +408,34 @@ async fn refuse(witness: &mut Witness<'_>) {
         assert_eq!(answer.status, 405);
         witness.hold(&method.to_uppercase(), template, &path, &answer);
     }
+}
+
+/// What the operations answer to a caller that sends more than it may.
+async fn limit(bed: &Bed, spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
+    let one = std::num::NonZeroU32::new(1);
+    let node = bed.node_with(None, |settings| {
+        settings.limits.requests_per_s = one;
+        settings.limits.loopback = true;
+    });
+    let node = node.await;
+    let mut witness = Witness {
+        spec,
+        node: &node,
+        seen: std::mem::take(seen),
+    };
+    for (template, method, _) in spec.operations() {
+        let path = template.replace("{feed}", "a").replace("{marker}", "read");
+        // To a stream that begins nobody listens: what is asked for is refused, in one way or another.
+        let path = format!("{path}?x=1");
+        let method = method.to_uppercase();
+        while witness
+            .ask(&method, template, &path, &[JSON], "5")
+            .await
+            .status
+            != 429
+        {}
+    }
+    *seen = witness.seen;
 }
 
 /// What the operations answer whose store is gone.

@@ -10,6 +10,7 @@ mod interop;
 mod load;
 pub(crate) mod protocol;
 mod stop;
+mod tls;
 
 use std::{
     path::Path,

@@ -15,6 +15,8 @@ use crate::process::{PATIENCE, protocol::Protocol};
 pub enum Client {
     /// A page's `EventSource`.
     Chromium,
+    /// The same over TLS, for browsers speak HTTP/2 with it only.
+    ChromiumTls,
     NpmEventsource,
     PypiHttpxSse,
     RustEventsource,
@@ -25,7 +27,7 @@ impl Client {
     /// If it cannot be tried, says so in one line, or fails if `NEWSFEED_REQUIRE_CLIENTS=1`.
     pub fn is_here(self) -> bool {
         let needed = match self {
-            Self::Chromium => vec![
+            Self::Chromium | Self::ChromiumTls => vec![
                 on_path("node"),
                 on_path("chromium"),
                 installed("node_modules/playwright-core"),
@@ -51,10 +53,14 @@ impl Client {
 
     pub fn protocols(self) -> &'static [Protocol] {
         match self {
-            // Browsers speak HTTP/2 over TLS only; that has to wait until the service has TLS.
             Self::Chromium => &[Protocol::Http1],
+            Self::ChromiumTls => &[Protocol::Http2],
             _ => &[Protocol::Http1, Protocol::Http2],
         }
+    }
+
+    pub fn over_tls(self) -> bool {
+        self == Self::ChromiumTls
     }
 
     /// Begins to read.
@@ -66,7 +72,7 @@ impl Client {
         let base = base.to_owned();
         let mut task = JoinSet::new();
         match self {
-            Self::Chromium => {
+            Self::Chromium | Self::ChromiumTls => {
                 task.spawn(scripts::node("chromium.mjs", base, protocol, tell, stopped))
             }
             Self::NpmEventsource => task.spawn(scripts::node(

@@ -21,7 +21,7 @@ use tokio::{
 const BYTES_LOG2: RangeInclusive<u32> = 4..=16;
 
 pub struct Cutter {
-    url: String,
+    address: String,
     rule: Arc<Rule>,
     /// Ended with it.
     _serving: JoinSet<()>,
@@ -37,7 +37,7 @@ struct Rule {
 impl Cutter {
     pub async fn start(target: &str, spare_heads: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let address = listener.local_addr().expect("bound").to_string();
         let rule = Arc::new(Rule {
             target: target.to_owned(),
             cutting: AtomicBool::new(false),
@@ -52,14 +52,14 @@ impl Cutter {
             StdRng::seed_from_u64(seed),
         ));
         Self {
-            url,
+            address,
             rule,
             _serving: serving,
         }
     }
 
-    pub fn url(&self) -> String {
-        self.url.clone()
+    pub fn address(&self) -> String {
+        self.address.clone()
     }
 
     /// Begins to cut each connection sooner or later, or ceases to.

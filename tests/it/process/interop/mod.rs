@@ -1,4 +1,5 @@
-//! Readers that we did not write, each over HTTP/1.1 and, if it can, over HTTP/2 without TLS (prior knowledge). Each
+//! Readers that we did not write, each over HTTP/1.1 and, if it can, over HTTP/2 (browsers with TLS, all others without,
+//! by prior knowledge). Each
 //! does what a client does: it asks for vN, reads the history up to vN, follows from vN while events are being
 //! appended, and after a broken stream comes back in its own way. It must have had exactly what was appended.
 
@@ -18,13 +19,15 @@ const FEED: &str = "user:ben";
 const STRETCH: usize = 60;
 /// Reconnections that cuts must have forced on each reader.
 const CUTS: usize = 15;
+/// The same over TLS, where nobody can shorten the 2 s that clients are asked to wait.
+const CUTS_OVER_TLS: usize = 5;
 
 /// Killed while it serves, then stopped as an operator does, each time started again at the same address.
 async fn misses_nothing_when_the_service_is_restarted(client: Client) {
     if !client.is_here() {
         return;
     }
-    let mut scene = Scene::set().await;
+    let mut scene = Scene::set(client.over_tls()).await;
     scene.read(client).await;
     scene.heard_further(STRETCH).await;
 
@@ -43,10 +46,15 @@ async fn misses_nothing_when_its_streams_are_cut(client: Client) {
     }
     // Chromium takes half a head for a whole one, and one without the right type for an answer that will not change.
     let spare_heads = client == Client::Chromium;
-    let mut scene = Scene::set_behind_a_cutter(spare_heads).await;
+    let mut scene = Scene::set_behind_a_cutter(client.over_tls(), spare_heads).await;
     scene.read(client).await;
     scene.cut(true);
-    while scene.readers.iter().any(|reader| reader.opened() < CUTS) {
+    let cuts = if client.over_tls() {
+        CUTS_OVER_TLS
+    } else {
+        CUTS
+    };
+    while scene.readers.iter().any(|reader| reader.opened() < cuts) {
         scene.heard_further(STRETCH).await;
     }
     scene.cut(false);
@@ -73,6 +81,7 @@ macro_rules! tested {
 
 tested! {
     chromium Chromium,
+    chromium_over_tls ChromiumTls,
     npm_eventsource NpmEventsource,
     pypi_httpx_sse PypiHttpxSse,
     crate_eventsource_client RustEventsource,

@@ -13,7 +13,10 @@ use super::{
     heard::Heard,
     writer::Writer,
 };
-use crate::process::{Place, Process, assert_same, load::Life, place};
+use crate::{
+    process::{Place, Process, assert_same, load::Life, place},
+    transport::certs::{Authority, Folder},
+};
 
 /// Events there before anybody reads: several pages.
 const HISTORY: usize = 40;
@@ -22,6 +25,8 @@ const AHEAD: usize = 40;
 
 pub struct Scene {
     folder: TempDir,
+    /// For TLS.
+    certificate: Option<Folder>,
     address: String,
     /// `None` while it is away.
     service: Option<Process>,
@@ -32,13 +37,16 @@ pub struct Scene {
 }
 
 impl Scene {
-    pub async fn set() -> Self {
+    pub async fn set(over_tls: bool) -> Self {
+        let certificate = over_tls.then(|| Folder::with(&Authority::new().issue()));
         let folder = tempfile::tempdir().expect("a temporary folder");
         // On an address of its own: nobody else takes the port while the service is away.
         let [a, b, c] = rand::rng().random::<[u8; 3]>();
         let any_port = format!("127.{}.{b}.{c}:0", a | 1);
-        let service = Process::start_on(&any_port, folder.path(), &[]).await;
-        let address = service.api.url("").replace("http://", "");
+        let service = start(&any_port, &folder, certificate.as_ref()).await;
+        let url = service.api.url("");
+        let (_, address) = url.split_once("://").expect("a URL");
+        let address = address.to_owned();
         let (lives, life) = watch::channel(Life {
             number: 0,
             api: service.api.clone(),
@@ -48,6 +56,7 @@ impl Scene {
         writer.wrote(HISTORY).await;
         Self {
             folder,
+            certificate,
             address,
             service: Some(service),
             cutter: None,
@@ -57,8 +66,8 @@ impl Scene {
         }
     }
 
-    pub async fn set_behind_a_cutter(spare_heads: bool) -> Self {
-        let mut scene = Self::set().await;
+    pub async fn set_behind_a_cutter(over_tls: bool, spare_heads: bool) -> Self {
+        let mut scene = Self::set(over_tls).await;
         scene.cutter = Some(Cutter::start(&scene.address, spare_heads).await);
         scene
     }
@@ -69,10 +78,12 @@ impl Scene {
 
     /// Lets `client` begin, over each protocol it speaks.
     pub async fn read(&mut self, client: Client) {
-        let base = match &self.cutter {
-            Some(cutter) => cutter.url(),
-            None => format!("http://{}", self.address),
+        let address = match &self.cutter {
+            Some(cutter) => cutter.address(),
+            None => self.address.clone(),
         };
+        let scheme = self.certificate.as_ref().map_or("http", |_| "https");
+        let base = format!("{scheme}://{address}");
         let protocols = client.protocols().iter();
         self.readers = protocols
             .map(|protocol| client.read(&base, *protocol))
@@ -119,7 +130,7 @@ impl Scene {
     }
 
     async fn start(&mut self) {
-        let service = Process::start_on(&self.address, self.folder.path(), &[]).await;
+        let service = start(&self.address, &self.folder, self.certificate.as_ref()).await;
         self.lives.send_modify(|life| {
             life.number += 1;
             life.api = service.api.clone();
@@ -165,4 +176,18 @@ impl Scene {
         }
         self.service.expect("a service").stop().await;
     }
+}
+
+async fn start(address: &str, data: &TempDir, certificate: Option<&Folder>) -> Process {
+    let files = certificate.map(|folder| [folder.cert(), folder.key()]);
+    let files = files
+        .iter()
+        .flatten()
+        .map(|file| file.to_str().expect("a UTF-8 path"));
+    let args: Vec<&str> = ["--tls-cert", "--tls-key"]
+        .into_iter()
+        .zip(files)
+        .flat_map(|(flag, file)| [flag, file])
+        .collect();
+    Process::start_on(address, data.path(), &args).await
 }

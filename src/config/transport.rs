@@ -1,0 +1,121 @@
+//! How clients reach the service, and how much each may take of it.
+
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc};
+
+use clap::{Args, builder::BoolishValueParser};
+use ipnet::IpNet;
+
+use crate::{
+    http::{
+        cors::{Cors, Origin},
+        limits::Limits,
+        proxies::{self, Proxies},
+    },
+    tls::{self, Files, Tls},
+};
+
+/// Least of `--caller-bytes-per-s`: less would let bodies stall that are being sent.
+const BYTES_PER_S_MIN: u32 = 64 * 1024;
+
+#[derive(Debug, Clone, Args)]
+pub struct TransportConfig {
+    /// Certificate chain in PEM, the service's own first: serves HTTPS (TLS 1.2 and 1.3; HTTP/1.1 and HTTP/2) and
+    /// nothing else. Read again when it changes.
+    #[arg(
+        long,
+        env = "NEWSFEED_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of the certificate in PEM. Read again when it changes.
+    #[arg(
+        long,
+        env = "NEWSFEED_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    pub tls_key: Option<PathBuf>,
+
+    /// Origin whose pages may use the API, with cookies and tokens, such as https://app.example.com; `*` lets all
+    /// others in without cookies. Repeat it, or separate by commas. Without it pages of other origins may not.
+    #[arg(
+        long = "cors-origin",
+        env = "NEWSFEED_CORS_ORIGINS",
+        value_name = "ORIGIN",
+        value_delimiter = ','
+    )]
+    pub cors_origins: Vec<Origin>,
+
+    /// Address or network of a proxy in front of the service, whose X-Forwarded-For names the client. Repeat it, or
+    /// separate by commas.
+    #[arg(
+        long = "trusted-proxy",
+        env = "NEWSFEED_TRUSTED_PROXIES",
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        value_parser = proxies::parse
+    )]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Requests a second of one caller (whom its token names, else its address), and twice as many at once; more are
+    /// answered 429. 0 is no limit, here and with the others.
+    #[arg(long, env = "NEWSFEED_CALLER_REQUESTS_PER_S", default_value_t = 1_000)]
+    pub caller_requests_per_s: u32,
+
+    /// Bytes a second in request bodies of one caller, and four times as many at once; more are answered 429, or
+    /// wait if their length was not told.
+    #[arg(long, env = "NEWSFEED_CALLER_BYTES_PER_S", default_value_t = 16 * 1024 * 1024, value_parser = parse_bytes)]
+    pub caller_bytes_per_s: u32,
+
+    /// Live streams and long polls of one caller at once; more are answered 429.
+    #[arg(long, env = "NEWSFEED_CALLER_STREAMS", default_value_t = 1_000)]
+    pub caller_streams: u32,
+
+    /// Connections of one address at once; more are closed.
+    #[arg(long, env = "NEWSFEED_PEER_CONNECTIONS", default_value_t = 10_000)]
+    pub peer_connections: u32,
+
+    /// Limits callers on this machine that show no token, too.
+    #[arg(long, env = "NEWSFEED_LIMIT_LOOPBACK", value_parser = BoolishValueParser::new())]
+    pub limit_loopback: bool,
+}
+
+fn parse_bytes(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(bytes) if bytes == 0 || bytes >= BYTES_PER_S_MIN => Ok(bytes),
+        _ => Err(format!(
+            "0, or a whole number from {BYTES_PER_S_MIN} to {}",
+            u32::MAX
+        )),
+    }
+}
+
+impl TransportConfig {
+    /// Reads certificate and key, if the service is to have TLS; blocks.
+    pub fn tls(&self) -> Result<Option<Arc<Tls>>, tls::Error> {
+        let files = self.tls_cert.clone().zip(self.tls_key.clone());
+        files
+            .map(|(cert, key)| Tls::open(Files { cert, key }))
+            .transpose()
+    }
+
+    pub fn cors(&self) -> Cors {
+        Cors(self.cors_origins.clone())
+    }
+
+    pub fn proxies(&self) -> Proxies {
+        Proxies(self.trusted_proxies.clone())
+    }
+
+    pub fn limits(&self) -> Limits {
+        Limits {
+            requests_per_s: NonZeroU32::new(self.caller_requests_per_s),
+            bytes_per_s: NonZeroU32::new(self.caller_bytes_per_s),
+            streams: NonZeroU32::new(self.caller_streams),
+            connections: NonZeroU32::new(self.peer_connections),
+            loopback: self.limit_loopback,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Which pages of other origins may use the API (CORS).
+
+use std::{str::FromStr, time::Duration};
+
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
+
+use super::ROUTES;
+
+/// How long a browser may keep the answer to a preflight; Chromium keeps none for longer.
+const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(2 * 3600);
+
+/// One origin, as browsers name it, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Any,
+    One(HeaderValue),
+}
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let form = "write it like https://app.example.com or http://localhost:3000";
+        let url = reqwest::Url::parse(text).map_err(|error| format!("{error}: {form}"))?;
+        if !["http", "https"].contains(&url.scheme()) {
+            return Err(format!("only http and https have origins here: {form}"));
+        }
+        // What a browser sends, which is compared byte by byte.
+        let sent = url.origin().ascii_serialization();
+        if sent != text {
+            return Err(format!(
+                "browsers would never send it: did you mean {sent}?"
+            ));
+        }
+        let value = sent.parse().map_err(|_| form.to_owned())?;
+        Ok(Self::One(value))
+    }
+}
+
+/// The origins whose pages may use the API: those that are named with credentials, and with [`Origin::Any`] all others
+/// without.
+#[derive(Debug, Clone, Default)]
+pub struct Cors(pub Vec<Origin>);
+
+impl Cors {
+    /// `None`: nobody is told anything.
+    pub fn layer(&self) -> Option<CorsLayer> {
+        let named: Vec<HeaderValue> = self.0.iter().filter_map(Origin::named).collect();
+        let origins = match self.0.contains(&Origin::Any) {
+            true => AllowOrigin::mirror_request(),
+            false if named.is_empty() => return None,
+            false => AllowOrigin::list(named.clone()),
+        };
+        let methods = ROUTES.iter().flat_map(|(_, methods)| *methods);
+        let mut methods: Vec<Method> = methods
+            .filter_map(|method| method.to_uppercase().parse().ok())
+            .collect();
+        methods.push(Method::HEAD);
+        methods.sort_by_key(ToString::to_string);
+        methods.dedup();
+        let layer = CorsLayer::new()
+            .allow_origin(origins)
+            .allow_credentials(AllowCredentials::predicate(move |origin, _| {
+                named.contains(origin)
+            }))
+            .allow_methods(methods)
+            .allow_headers([
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                header::IF_NONE_MATCH,
+                HeaderName::from_static("last-event-id"),
+                HeaderName::from_static("traceparent"),
+                HeaderName::from_static("tracestate"),
+                HeaderName::from_static("x-request-id"),
+            ])
+            .expose_headers([
+                header::ETAG,
+                header::LINK,
+                header::RETRY_AFTER,
+                HeaderName::from_static("x-request-id"),
+            ])
+            .max_age(PREFLIGHT_AGE_MAX);
+        Some(layer)
+    }
+}
+
+impl Origin {
+    fn named(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Any => None,
+            Self::One(origin) => Some(origin.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_taken_as_browsers_send_it_and_not_otherwise() {
+        for origin in [
+            "https://app.example.com",
+            "http://localhost:3000",
+            "http://[::1]",
+            "*",
+        ] {
+            assert!(origin.parse::<Origin>().is_ok(), "{origin}");
+        }
+        for (origin, meant) in [
+            ("https://a.example/", "https://a.example"),
+            ("https://a.example:443", "https://a.example"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("https://A.example", "https://a.example"),
+            ("https://a.example/path?x", "https://a.example"),
+            ("https://u:p@a.example", "https://a.example"),
+        ] {
+            let error = origin.parse::<Origin>().expect_err(origin);
+            assert!(
+                error.ends_with(&format!("did you mean {meant}?")),
+                "{error}"
+            );
+        }
+        for origin in [
+            "",
+            "a.example",
+            "null",
+            "ftp://a.example",
+            "https://*.a.example",
+        ] {
+            let taken = origin.parse::<Origin>();
+            assert!(taken.is_err(), "{origin}: {taken:?}");
+        }
+    }
+}

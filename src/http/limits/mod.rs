@@ -1,0 +1,189 @@
+//! What one caller may take of a node: requests and bytes in a time, streams and connections at once. Whoever has had
+//! enough is told to wait (429), so that there is something left for all others.
+
+mod metered;
+mod places;
+mod rate;
+
+use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, HttpBody},
+    extract::{Request, State},
+    http::{Extensions, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{metered::Metered, places::Places, rate::Rate};
+pub use self::{metered::OverBytes, places::Place};
+use super::{
+    body::BODY_BYTES_MAX,
+    caller::{Caller, Peer},
+    problem::{Code, Problem, Result},
+    proxies::Proxies,
+};
+
+/// Requests that may come at once, in seconds of what may come steadily.
+const REQUESTS_BURST_S: u32 = 2;
+/// The same of bytes; a whole JSON body always may.
+const BYTES_BURST_S: u32 = 4;
+/// When to come back for a stream: nobody knows when one of the caller's own ends.
+const STREAM_RETRY_S: u32 = 5;
+/// How often what is known of idle callers is dropped.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// What one caller may have; `None` is no limit.
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    pub requests_per_s: Option<NonZeroU32>,
+    /// Of request bodies.
+    pub bytes_per_s: Option<NonZeroU32>,
+    /// Live streams and long polls at once.
+    pub streams: Option<NonZeroU32>,
+    /// Of one address at once.
+    pub connections: Option<NonZeroU32>,
+    /// Whether they hold for callers on this machine that show no credentials, too.
+    pub loopback: bool,
+}
+
+/// Who has taken what.
+pub struct Callers {
+    limits: Limits,
+    requests: Option<Rate>,
+    bytes: Option<Rate>,
+    streams: Option<Arc<Places<Caller>>>,
+    connections: Option<Arc<Places<IpAddr>>>,
+}
+
+impl Callers {
+    pub fn new(limits: Limits) -> Arc<Self> {
+        let rate = |per_s: Option<NonZeroU32>, burst_s, burst_min| {
+            per_s.map(|per_s| Rate::new(per_s, per_s.get().saturating_mul(burst_s).max(burst_min)))
+        };
+        Arc::new(Self {
+            requests: rate(limits.requests_per_s, REQUESTS_BURST_S, 1),
+            bytes: rate(limits.bytes_per_s, BYTES_BURST_S, BODY_BYTES_MAX as u32),
+            streams: limits.streams.map(Places::new),
+            connections: limits.connections.map(Places::new),
+            limits,
+        })
+    }
+
+    /// A place for a connection; `None` if its peer has had all of its own. A proxy's are those of many.
+    pub fn connection(&self, peer: Peer, proxies: &Proxies) -> Option<Place<IpAddr>> {
+        match &self.connections {
+            Some(places) if self.holds_for(peer) && !proxies.trust(peer.0) => {
+                places.take(peer.party())
+            }
+            _ => Some(Place::unlimited()),
+        }
+    }
+
+    /// Drops what is known of idle callers, again and again until `stop`.
+    pub async fn sweep(&self, stop: CancellationToken) {
+        let pause = || stop.run_until_cancelled(tokio::time::sleep(SWEEP_EVERY));
+        while pause().await.is_some() {
+            let rates = [&self.requests, &self.bytes];
+            rates.into_iter().flatten().for_each(Rate::sweep);
+        }
+    }
+
+    fn holds_for(&self, peer: Peer) -> bool {
+        self.limits.loopback || !peer.is_loopback()
+    }
+
+    /// Whom the limits of a request are for; `None` if there are none.
+    fn caller(&self, request: &Extensions) -> Option<Caller> {
+        let local = |peer: &Peer| !self.holds_for(*peer);
+        Caller::of(request).filter(|caller| {
+            matches!(caller, Caller::Subject(_)) || !request.get().is_some_and(local)
+        })
+    }
+
+    fn take_request(&self, caller: &Caller) -> Result<()> {
+        let Some(rate) = &self.requests else {
+            return Ok(());
+        };
+        rate.take(caller, 1).map_err(|wait| {
+            let (per_s, burst) = (rate.per_s(), rate.burst());
+            let detail = format!(
+                "this caller may send {per_s} requests/s, {burst} at once (--caller-requests-per-s); go on after Retry-After"
+            );
+            Problem::new(Code::TooManyRequests, detail).retry_after(wait)
+        })
+    }
+
+    fn take_bytes(&self, caller: &Caller, bytes: usize) -> Result<()> {
+        let Some(rate) = &self.bytes else {
+            return Ok(());
+        };
+        rate.take(caller, bytes).map_err(|wait| {
+            let (per_s, burst) = (rate.per_s(), rate.burst());
+            let detail = format!(
+                "this caller may send {per_s} bytes/s in bodies, {burst} at once (--caller-bytes-per-s); send the rest after Retry-After"
+            );
+            Problem::new(Code::TooManyBytes, detail).retry_after(wait)
+        })
+    }
+}
+
+/// A request whose caller has limits.
+#[derive(Clone)]
+struct Admitted {
+    callers: Arc<Callers>,
+    caller: Caller,
+}
+
+/// Lets a request through that its caller still may send, and no more of its body than that.
+pub async fn admit(
+    State(callers): State<Arc<Callers>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if let Some(caller) = callers.caller(request.extensions()) {
+        let admitted = Admitted { callers, caller };
+        request = match admitted.admit(request) {
+            Ok(request) => request,
+            Err(problem) => return problem.into_response(),
+        };
+        request.extensions_mut().insert(admitted);
+    }
+    next.run(request).await
+}
+
+impl Admitted {
+    fn admit(&self, request: Request) -> Result<Request> {
+        self.callers.take_request(&self.caller)?;
+        // A body of a known length is taken or refused whole; of others, and of those that may have any length, what
+        // comes is counted as it comes.
+        match request.body().size_hint().exact() {
+            Some(0) => Ok(request),
+            Some(bytes) if bytes <= BODY_BYTES_MAX as u64 => {
+                self.callers.take_bytes(&self.caller, bytes as usize)?;
+                Ok(request)
+            }
+            _ if self.callers.bytes.is_none() => Ok(request),
+            _ => Ok(request.map(|body| Body::new(Metered::new(body, self.clone())))),
+        }
+    }
+}
+
+/// A place for a stream or long poll of the request's caller.
+pub fn stream(request: &Parts) -> Result<Place<Caller>> {
+    let Some(Admitted { callers, caller }) = request.extensions.get() else {
+        return Ok(Place::unlimited());
+    };
+    let Some(places) = &callers.streams else {
+        return Ok(Place::unlimited());
+    };
+    places.take(caller.clone()).ok_or_else(|| {
+        let detail = format!(
+            "this caller has {} streams and long polls already, as many as it may (--caller-streams); end one, or try again after Retry-After",
+            places.max()
+        );
+        Problem::new(Code::TooManyCallerStreams, detail)
+            .retry_after(Duration::from_secs(STREAM_RETRY_S.into()))
+    })
+}

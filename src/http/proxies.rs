@@ -1,0 +1,104 @@
+//! Proxies that may say whom they speak for.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+use super::caller::Peer;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The addresses of the proxies in front of this node.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies(pub Vec<IpNet>);
+
+/// An address, or a network like `10.0.0.0/8`.
+pub fn parse(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "write an address, or a network like 10.0.0.0/8".to_owned())
+}
+
+impl Proxies {
+    pub fn trust(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Who sent a request that came from `peer`. Each proxy appends whom it heard, so the last address that is not a
+    /// proxy's is as far as they can be trusted; what stands before it, anybody may have written.
+    pub fn peer(&self, Peer(mut peer): Peer, headers: &HeaderMap) -> Peer {
+        if self.trust(peer) {
+            let named = headers.get_all(&FORWARDED_FOR).iter().rev();
+            let named = named.flat_map(|value| value.to_str().unwrap_or("?").rsplit(','));
+            for address in named.map(|text| address(text.trim())) {
+                // Beyond what is no address nothing can be told.
+                let Some(address) = address else { break };
+                peer = address;
+                if !self.trust(peer) {
+                    break;
+                }
+            }
+        }
+        Peer(peer)
+    }
+}
+
+/// Some proxies name the port, too.
+fn address(text: &str) -> Option<IpAddr> {
+    let address = text.parse().ok();
+    let address = address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_address_that_is_no_proxys_is_the_peer() {
+        let proxies = Proxies(
+            ["10.0.0.0/8", "127.0.0.1", "fd00::/8"]
+                .map(|text| parse(text).expect(text))
+                .into(),
+        );
+        for (peer, said, expected) in [
+            ("10.1.2.3", &["203.0.113.9"][..], "203.0.113.9"),
+            ("10.1.2.3", &["1.1.1.1, 203.0.113.9"], "203.0.113.9"),
+            (
+                "127.0.0.1",
+                &["1.1.1.1, 203.0.113.9,10.0.0.7"],
+                "203.0.113.9",
+            ),
+            (
+                "127.0.0.1",
+                &["1.1.1.1", "203.0.113.9", "10.0.0.7"],
+                "203.0.113.9",
+            ),
+            ("fd00::1", &["203.0.113.9:4711"], "203.0.113.9"),
+            ("fd00::1", &["[2001:db8::1]:4711"], "2001:db8::1"),
+            ("fd00::1", &["2001:db8::1"], "2001:db8::1"),
+            ("10.1.2.3", &["::ffff:203.0.113.9"], "203.0.113.9"),
+            // Nobody that can be told.
+            ("10.1.2.3", &[], "10.1.2.3"),
+            ("10.1.2.3", &["1.1.1.1, unknown"], "10.1.2.3"),
+            ("10.1.2.3", &["1.1.1.1, unknown, 10.0.0.7"], "10.0.0.7"),
+            ("10.1.2.3", &["10.0.0.8, 10.0.0.7"], "10.0.0.8"),
+            // Whoever is no proxy may say what they like.
+            ("203.0.113.9", &["1.1.1.1"], "203.0.113.9"),
+            ("203.0.113.9", &["10.0.0.7"], "203.0.113.9"),
+            ("127.0.0.2", &["1.1.1.1"], "127.0.0.2"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for said in said {
+                headers.append(FORWARDED_FOR, said.parse().expect("a value"));
+            }
+            let peer = Peer(peer.parse().expect("an address"));
+            let found = proxies.peer(peer, &headers);
+            assert_eq!(found.0.to_string(), expected, "{peer:?} {said:?}");
+        }
+        for text in ["", "10", "10.0.0.0/33", "example.com"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}

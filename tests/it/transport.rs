@@ -1,0 +1,7 @@
+//! What lies between a client and the API: TLS, CORS, limits of each caller, proxies. On the embedded engine: none of it
+//! knows the store.
+
+pub mod certs;
+mod cors;
+mod limits;
+mod tls;
