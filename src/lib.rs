@@ -10,6 +10,7 @@
 //! - [`live`]: one tailer a node, the hub, followers that join history to live.
 //! - [`store`]: the engine contract, the retry loop, the key and value layout ([`store::keys`] alone knows key bytes),
 //!   and the engines.
+//! - [`metrics`], [`logging`]: what an operator sees of a node.
 //! - [`version`], [`clock`], [`types`]: hybrid timestamps, the clocks that make them, names and events.
 //! - [`server`]: what a node is made of and the order in which it stops. [`config`], [`client`]: the command line.
 //!
@@ -40,7 +41,10 @@ pub mod error;
 pub mod feed;
 pub mod http;
 pub mod live;
+pub mod logging;
+pub mod metrics;
 pub mod server;
 pub mod store;
 pub mod types;
+mod usage;
 pub mod version;

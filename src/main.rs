@@ -1,21 +1,17 @@
 //! The `newsfeed` command: parse, set up logging, run, exit code.
 
-use std::{
-    error::Error,
-    io::{IsTerminal, Write},
-    process::ExitCode,
-};
+use std::{error::Error, io::Write, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use newsfeed::{
     client::{self, bench, demo, replay},
     clock::WallTime,
     config::{Config, Opened, StoreConfig},
-    server::{self, Node},
+    logging,
+    server::{self, Node, Settings},
     store::epoch,
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// Appends allocate in one thread and free in others; the system's allocator takes a fifth longer for them.
 #[global_allocator]
@@ -75,13 +71,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> ExitCode {
-    let filter = EnvFilter::try_from_env("NEWSFEED_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    if !matches!(cli.command, Command::Serve(_)) {
+        logging::init_for_commands();
+    }
     let done: Result<(), Box<dyn Error>> = match cli.command {
         Command::Serve(config) => serve(config).await,
         Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
@@ -100,13 +92,18 @@ async fn run(cli: Cli) -> ExitCode {
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    let (log, traces) = config.logging.init()?;
     raise_file_limit();
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone())?);
 
     // Kept to the end: with FoundationDB it holds the client library's thread.
     let opened = config.store.open(config.wall()).await?;
-    let node = Node::start(opened.store.clone(), opened.keys.clone(), config.settings())?;
+    let settings = Settings {
+        log: Some(log),
+        ..config.settings()
+    };
+    let node = Node::start(opened.store.clone(), opened.keys.clone(), settings)?;
     let listener = server::listen(config.listen).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --listen",
@@ -123,6 +120,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     )?;
     stdout.flush()?;
     node.serve(listener, shutdown).await;
+    traces.finish().await;
     Ok(())
 }
 

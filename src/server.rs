@@ -13,8 +13,10 @@ use crate::{
     append::{self, Appender},
     clock::{AtClock, WallTime},
     feed::Feeds,
-    http::{self, App, Deliveries, Protocols, caller::Peer},
+    http::{self, App, Deliveries, Protocols, Tasks, caller::Peer},
     live::{Hub, run_tailer, trim_transients},
+    logging::LogControl,
+    metrics::Metrics,
     store::{self, Store, keys::Keys},
 };
 
@@ -36,6 +38,10 @@ pub struct Settings {
     /// Rounds of live delivery begin no closer than this.
     pub tail_gap: Duration,
     pub appends: append::Tuning,
+    /// A node whose live delivery is further behind is not ready.
+    pub ready_lag_max: Duration,
+    /// The filter of the process's log, if it can be changed.
+    pub log: Option<LogControl>,
 }
 
 /// A running node, apart from its listener.
@@ -51,17 +57,20 @@ impl Node {
         let clock = AtClock::new(settings.wall)
             .map_err(|error| store::Error::Open(format!("the clock fails: {error}")))?;
         let clock = Arc::new(clock);
+        let metrics = Arc::new(Metrics::default());
         let (appender, batcher) = Appender::start(
             Arc::clone(&store),
             keys.clone(),
             Arc::clone(&clock),
             settings.appends,
+            Arc::clone(&metrics),
         );
-        let feeds = Feeds::new(Arc::clone(&store), keys.clone());
-        let hub = Hub::new(keys.clone());
+        let twins = metrics.twins.clone();
+        let feeds = Feeds::counting(Arc::clone(&store), keys.clone(), twins);
+        let hub = Hub::new(keys.clone(), Arc::clone(&metrics));
         let stop_background = CancellationToken::new();
         let background = TaskTracker::new();
-        background.spawn(run_tailer(
+        let tailer = background.spawn(run_tailer(
             Arc::clone(&store),
             keys.clone(),
             feeds.clone(),
@@ -69,10 +78,13 @@ impl Node {
             settings.tail_gap,
             stop_background.clone(),
         ));
-        background.spawn({
+        let janitor = background.spawn({
             let (store, keys, stop) = (Arc::clone(&store), keys.clone(), stop_background.clone());
             async move { trim_transients(&*store, &keys, stop).await }
         });
+        let tasks = Tasks::default();
+        tasks.watch("tailer", tailer.abort_handle());
+        tasks.watch("janitor", janitor.abort_handle());
         let app = App {
             store,
             keys,
@@ -84,6 +96,10 @@ impl Node {
             transients: App::transient_permits(),
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            metrics,
+            tasks,
+            ready_lag_max: settings.ready_lag_max,
+            log: settings.log,
         };
         Ok(Self {
             app,
@@ -101,7 +117,11 @@ impl Node {
         let end = CancellationToken::new();
         accept(
             &listener,
-            Protocols::new(http::router(self.app.clone()), end.clone()),
+            Protocols::new(
+                http::router(self.app.clone()),
+                end.clone(),
+                Arc::clone(&self.app.metrics),
+            ),
             &connections,
             &shutdown,
             &cut,

@@ -36,6 +36,7 @@ use super::{
     caller::Peer,
     takeover::{LiveConnection, Seat, Socket},
 };
+use crate::metrics::{Held, Metrics};
 
 /// Longest time for the head of a request, and for a kept-alive connection to send its next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -60,10 +61,11 @@ pub struct Protocols {
     entrance: Arc<Semaphore>,
     /// Tells connections to end once what is under way is answered.
     stop: CancellationToken,
+    metrics: Arc<Metrics>,
 }
 
 impl Protocols {
-    pub fn new(router: Router, stop: CancellationToken) -> Self {
+    pub fn new(router: Router, stop: CancellationToken, metrics: Arc<Metrics>) -> Self {
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
@@ -80,6 +82,7 @@ impl Protocols {
             router,
             entrance: Arc::new(Semaphore::new(ENTRANCES)),
             stop,
+            metrics,
         }
     }
 
@@ -101,10 +104,12 @@ impl Protocols {
         let socket = Socket::new(socket, first);
         if http2 {
             drop(turn);
+            let _held = Held::by(&self.metrics.live.http2);
             self.serve_http2(socket, peer).await;
             None
         } else {
-            self.serve_http1(socket, peer, turn).await
+            let held = Held::by(&self.metrics.live.http1);
+            self.serve_http1(socket, peer, turn, held).await
         }
     }
 
@@ -114,6 +119,7 @@ impl Protocols {
         socket: Socket<S>,
         peer: Peer,
         mut turn: Option<OwnedSemaphorePermit>,
+        held: Held,
     ) -> Option<LiveConnection<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -155,7 +161,7 @@ impl Protocols {
         });
         let live = taken.await?;
         let socket = connection.into_parts().io.into_inner().into_inner();
-        Some(LiveConnection::new(socket, live))
+        Some(LiveConnection::new(socket, live, held))
     }
 
     async fn serve_http2<S>(self, socket: Socket<S>, peer: Peer)

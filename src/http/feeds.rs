@@ -21,6 +21,7 @@ use super::{
 use crate::{
     feed::{Order, Page, PageQuery},
     live::wait_for_entries,
+    metrics::Held,
     types::FeedName,
 };
 
@@ -78,6 +79,7 @@ async fn page(
                 page if !page.entries.is_empty() || page.next.is_some() || wait.is_zero() => page,
                 _ => {
                     let subscription = app.hub.subscribe(query.feeds.clone())?;
+                    let _waiting = Held::by(&app.metrics.live.long_polls);
                     wait_for_entries(&app.feeds, subscription, &query, deadline).await?
                 }
             }

@@ -1,47 +1,54 @@
 //! HTTP and JSON, and nobody else knows of them: routes, wire forms, status codes, SSE frames.
 
+mod admin;
 mod body;
 pub mod caller;
 mod chunks;
 mod connection;
 mod events;
+mod exposition;
 mod feeds;
+mod health;
+mod observe;
 pub mod problem;
 mod query;
 mod render;
 mod sse;
 mod takeover;
+mod trace_context;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::{FromRef, Request, State},
+    Router,
+    extract::{FromRef, Request},
     http::header,
-    middleware::map_request,
-    response::{IntoResponse, Response},
+    middleware::{from_fn_with_state, map_request},
+    response::IntoResponse,
     routing::{MethodRouter, get, post, put},
 };
-use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::connection::Protocols;
 use self::problem::{Code, Problem};
+pub use self::{
+    connection::Protocols,
+    health::Tasks,
+    trace_context::{REQUEST_ID_BYTES_MAX, TraceParent},
+};
 use crate::{
     append::Appender,
     clock::AtClock,
     feed::Feeds,
     live::Hub,
+    logging::LogControl,
+    metrics::Metrics,
     store::{Store, keys::Keys},
     types::{Delivery, Kind},
 };
 
 /// Transients on their way to the store; one more is answered 503.
 const TRANSIENTS_IN_FLIGHT_MAX: usize = 1024;
-
-/// The store must answer `/readyz` within this.
-const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -57,6 +64,13 @@ pub struct App {
     /// Work that outlives its request; the shutdown waits for it.
     pub tracker: TaskTracker,
     pub stopping: CancellationToken,
+    pub metrics: Arc<Metrics>,
+    /// What must run for the node to be healthy.
+    pub tasks: Tasks,
+    /// A node whose live delivery is further behind is not ready.
+    pub ready_lag_max: Duration,
+    /// The filter of the process's log, if it can be changed.
+    pub log: Option<LogControl>,
 }
 
 impl App {
@@ -97,6 +111,8 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/feeds/{feed}/entries", &["get"]),
     ("/v1/feeds/{feed}/live", &["get"]),
     ("/v1/feeds/{feed}/markers/{marker}", &["put"]),
+    ("/v1/admin/log", &["get", "put"]),
+    ("/metrics", &["get"]),
     ("/healthz", &["get"]),
     ("/readyz", &["get"]),
     ("/openapi.yaml", &["get"]),
@@ -112,14 +128,18 @@ fn handler(path: &str) -> MethodRouter<Arc<App>> {
         "/v1/feeds/{feed}/entries" => get(feeds::entries),
         "/v1/feeds/{feed}/live" => get(sse::live),
         "/v1/feeds/{feed}/markers/{marker}" => put(feeds::move_marker),
-        "/healthz" => get(healthz),
-        "/readyz" => get(readyz),
+        "/v1/admin/log" => get(admin::log).put(admin::set_log),
+        "/metrics" => get(exposition::metrics),
+        "/healthz" => get(health::healthz),
+        "/readyz" => get(health::readyz),
         "/openapi.yaml" => get(openapi),
         other => unreachable!("{other} is in ROUTES without a handler"),
     }
 }
 
+/// The layers, from the outermost: observation, then the body.
 pub fn router(app: App) -> Router {
+    let observed = from_fn_with_state(Arc::clone(&app.metrics), observe::observe);
     let router = ROUTES.iter().fold(Router::new(), |router, (path, _)| {
         router.route(path, handler(path))
     });
@@ -129,6 +149,7 @@ pub fn router(app: App) -> Router {
         .layer(map_request(async |request: Request| {
             request.map(body::lingering)
         }))
+        .layer(observed)
         .with_state(Arc::new(app))
 }
 
@@ -147,38 +168,6 @@ async fn method_not_allowed(request: Request) -> Problem {
             request.method()
         ),
     )
-}
-
-/// The process runs.
-async fn healthz() -> Response {
-    (
-        [(header::CACHE_CONTROL, "no-store")],
-        Json(json!({ "status": "ok" })),
-    )
-        .into_response()
-}
-
-/// The process can serve: it is not stopping and its store answers.
-async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    if app.stopping.is_cancelled() || !app.appender.is_open() {
-        return Err(crate::error::Error::ShuttingDown.into());
-    }
-    let answers = async {
-        let snapshot = app.store.snapshot().await?;
-        snapshot.get(vec![app.keys.epoch()]).await
-    };
-    match tokio::time::timeout(READY_TIMEOUT, answers).await {
-        Ok(Ok(_)) => Ok((
-            [(header::CACHE_CONTROL, "no-store")],
-            Json(json!({ "status": "ready" })),
-        )
-            .into_response()),
-        Ok(Err(error)) => Err(crate::error::Error::Store(error).into()),
-        Err(_elapsed) => Err(Problem::new(
-            Code::StoreUnavailable,
-            "the store did not answer in time",
-        )),
-    }
 }
 
 async fn openapi() -> impl IntoResponse {

@@ -39,6 +39,7 @@ codes! {
     InvalidFeed "invalid_feed" BAD_REQUEST,
     InvalidVersion "invalid_version" BAD_REQUEST,
     InvalidQuery "invalid_query" BAD_REQUEST,
+    InvalidFilter "invalid_filter" BAD_REQUEST,
     VersionAhead "version_ahead" BAD_REQUEST,
     NotFound "not_found" NOT_FOUND,
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED,
@@ -49,10 +50,13 @@ codes! {
     TooManyEvents "too_many_events" PAYLOAD_TOO_LARGE,
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE,
     Internal "internal" INTERNAL_SERVER_ERROR,
+    NotSupported "not_supported" NOT_IMPLEMENTED,
     Busy "busy" SERVICE_UNAVAILABLE,
     TooManyStreams "too_many_streams" SERVICE_UNAVAILABLE,
     ShuttingDown "shutting_down" SERVICE_UNAVAILABLE,
     StoreUnavailable "store_unavailable" SERVICE_UNAVAILABLE,
+    Unhealthy "unhealthy" SERVICE_UNAVAILABLE,
+    TailBehind "tail_behind" SERVICE_UNAVAILABLE,
 }
 
 /// What the client is told. Internal causes stay in the log.
@@ -172,6 +176,8 @@ impl IntoResponse for Problem {
             fields.extend(self.extensions);
         }
         let mut response = (status, body.to_string()).into_response();
+        // For those who count.
+        response.extensions_mut().insert(self.code);
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

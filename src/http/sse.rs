@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     live::{Follower, Update},
+    metrics::StreamEnd,
     types::FeedName,
     version::Version,
 };
@@ -64,9 +65,12 @@ fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Res
     // With the position asked for: some clients forget it when they connect, and a stream may break off before it has
     // told another.
     let position = after.map_or_else(String::new, |after| format!("id: {after}\n"));
+    let follower = Follower::new(app.feeds.clone(), subscription, after);
+    tracing::debug!(stream = follower.id(), "a stream begins");
     let frames = Frames {
+        end: StreamEnd::of(&app.metrics, follower.id()),
         hello: chunk(format!("retry: {RETRY_MS}\n{position}\n").as_bytes()),
-        follower: Follower::new(app.feeds.clone(), subscription, after),
+        follower,
     };
     let live = Live(Arc::new(Mutex::new(Some(frames))));
     let headers = [
@@ -85,6 +89,7 @@ fn follow(app: &App, feeds: Vec<FeedName>, after: Option<Version>) -> Result<Res
 pub struct Frames {
     hello: Bytes,
     follower: Follower,
+    end: StreamEnd,
 }
 
 impl Frames {
@@ -102,7 +107,10 @@ impl Frames {
                 .map(|item| item.rendered(render::frame))
                 .collect(),
             Update::Reset { current, .. } => one(render::reset_frame(current)),
-            Update::Bye(bye) => one(render::bye_frame(bye)),
+            Update::Bye(bye) => {
+                self.end.because(bye.reason());
+                one(render::bye_frame(bye))
+            }
         })
     }
 }

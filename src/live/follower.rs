@@ -24,6 +24,16 @@ pub enum Bye {
     Unavailable,
 }
 
+impl Bye {
+    /// As clients and operators know it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutdown",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// The next part of the sequence.
 #[derive(Debug)]
 pub enum Update {
@@ -68,6 +78,11 @@ impl Follower {
             position: Version::ZERO,
             state_at: Version::ZERO,
         }
+    }
+
+    /// Names the stream in the log.
+    pub fn id(&self) -> u64 {
+        self.subscription.id()
     }
 
     /// The next update; `None` after [`Update::Bye`]. Nothing of the store is held while the caller deals with it.
@@ -160,6 +175,7 @@ impl Follower {
             .map(|state| Item::new(News::State(state)))
             .collect();
         items.push(Item::new(News::Moment(self.position)));
+        self.subscription.caught_up();
         self.phase = Phase::Live;
         Ok(Update::Items(items))
     }
@@ -229,6 +245,7 @@ pub async fn wait_for_entries(
     let mut open = joined.is_some();
     loop {
         let page = feeds.page(query).await?;
+        subscription.caught_up();
         if !page.entries.is_empty() || page.next.is_some() || !open {
             return Ok(page);
         }
