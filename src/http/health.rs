@@ -75,30 +75,38 @@ impl Checks {
     }
 }
 
-/// The process runs, and so does all that it runs by itself.
-pub async fn healthz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    let mut checks = Checks::default();
+/// What the node runs by itself, and whether it runs.
+fn parts(app: &App) -> Vec<(&'static str, bool)> {
     let mut parts = app.tasks.running();
     parts.push(("batcher", app.appender.is_open()));
     parts.push(("store", app.store.is_alive()));
-    for (name, runs) in parts {
-        let dead = || {
-            let detail = format!(
-                "the {name} of this node has ended, which its log explains: restart the node"
-            );
-            ("ended".to_owned(), Problem::new(Code::Unhealthy, detail))
-        };
-        checks.add(name, (!runs).then(dead));
+    parts
+}
+
+/// The process runs, and so does all that it runs by itself.
+pub async fn healthz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let mut checks = Checks::default();
+    for (name, runs) in parts(&app) {
+        checks.add(name, (!runs).then(|| ended(name)));
     }
     checks.answer("ok")
+}
+
+fn ended(name: &str) -> (String, Problem) {
+    let detail =
+        format!("the {name} of this node has ended, which its log explains: restart the node");
+    ("ended".to_owned(), Problem::new(Code::Unhealthy, detail))
 }
 
 /// The node is to be sent requests: it is not stopping, its store answers, and live delivery keeps up.
 pub async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let mut checks = Checks::default();
-    let stopping = app.stopping.is_cancelled() || !app.appender.is_open();
-    let stops = || ("stopping".to_owned(), Error::ShuttingDown.into());
-    checks.add("serving", stopping.then(stops));
+    let dead = parts(&app).into_iter().find(|(_, runs)| !runs);
+    let serving = match app.stopping.is_cancelled() {
+        true => Some(("stopping".to_owned(), Error::ShuttingDown.into())),
+        false => dead.map(|(name, _)| ended(name)),
+    };
+    checks.add("serving", serving);
     checks.add("store", store_answers(&app).await.err());
     checks.add("tail", tail_keeps_up(&app).err());
     checks.answer("ready")

@@ -511,6 +511,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_subscriber_lags_from_its_overflow_until_it_has_read_the_pages() {
+        let metrics = Arc::new(Metrics::default());
+        let hub = Hub::new(Keys::before_opening(b""), Arc::clone(&metrics));
+        let counts = || (metrics.live.lagging.get(), metrics.live.overflows.get());
+        let overflow = || (0..=QUEUE_ITEMS_MAX as u64).for_each(|time| dispatch(&hub, time, 1));
+        let mut subscription = live(&hub);
+        let bystander = live(&hub);
+        drop(bystander);
+        overflow();
+        assert_eq!(counts(), (1, 1));
+        assert_eq!(waiting(&mut subscription).await, None);
+        // It reads pages, and falls behind again meanwhile.
+        overflow();
+        assert_eq!(counts(), (1, 2));
+        subscription.caught_up();
+        assert_eq!(counts(), (1, 2));
+        assert_eq!(waiting(&mut subscription).await, None);
+        subscription.caught_up();
+        assert_eq!(counts(), (0, 2));
+        hub.lag_all();
+        assert_eq!(counts(), (1, 3));
+        drop(subscription);
+        assert_eq!(counts(), (0, 3));
+    }
+
+    #[tokio::test]
     async fn what_waits_for_a_subscriber_is_bounded_in_items_and_in_bytes() {
         let hub = Hub::new(Keys::before_opening(b""), Arc::default());
         let mut subscription = live(&hub);
