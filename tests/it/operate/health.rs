@@ -33,18 +33,18 @@ impl Trouble for Panics {
 
 /// Asks until the node is not well; the names of what has ended.
 async fn ended(node: &Served) -> Vec<String> {
-    loop {
+    super::until(async || {
         let answer = node.send("GET", "/healthz", &[]).await;
         if answer.status == 200 {
-            tokio::task::yield_now().await;
-            continue;
+            return None;
         }
         let problem = answer.problem(503, "unhealthy").expect("unhealthy");
         let checks = problem["checks"].as_object().expect("checks");
         assert_eq!(checks.len(), 4, "{problem}");
         let dead = checks.iter().filter(|(_, said)| *said != "ok");
-        return dead.map(|(name, _)| name.clone()).collect();
-    }
+        Some(dead.map(|(name, _)| name.clone()).collect())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,18 +138,12 @@ async fn a_tailer_that_waits_does_not_lag_however_old_its_last_round() {
             scrape.get("newsfeed_tail_lag_ticks"),
         )
     };
-    while lag().await != (0.0, 0.0) {
-        tokio::task::yield_now().await;
-    }
+    let caught_up = async || (lag().await == (0.0, 0.0)).then_some(());
+    super::until(caught_up).await;
     // One that cannot read falls behind more and more.
     gate.fail(true);
-    while lag().await.0 < 0.5 {
-        tokio::task::yield_now().await;
-    }
-    let (seconds, ticks) = lag().await;
-    assert!(seconds >= 0.5 && ticks >= 500_000.0, "{seconds} {ticks}");
+    let behind = super::until(async || Some(lag().await).filter(|lag| lag.0 >= 0.5)).await;
+    assert!(behind.1 >= 500_000.0, "{behind:?}");
     gate.fail(false);
-    while lag().await != (0.0, 0.0) {
-        tokio::task::yield_now().await;
-    }
+    super::until(caught_up).await;
 }

@@ -20,13 +20,11 @@ use crate::{
 
 /// Scrapes until `series` has `value`.
 async fn until(api: &Api, series: &str, value: f64) -> Scrape {
-    loop {
+    super::until(async || {
         let scrape = Scrape::of(api).await;
-        if scrape.get(series) == value {
-            return scrape;
-        }
-        tokio::task::yield_now().await;
-    }
+        (scrape.get(series) == value).then_some(scrape)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,12 +177,12 @@ async fn what_waits_in_the_queue_is_seen_while_it_waits() {
     assert_eq!(scrape.get("newsfeed_append_batches_in_flight"), 1.0);
     assert_eq!(scrape.get("newsfeed_append_queue_kibibytes"), 6.0);
     assert_eq!(scrape.get(r#"newsfeed_http_requests_in_flight"#), 3.0);
-    loop {
+    super::until(async || {
         let scrape = Scrape::of(&node).await;
-        if scrape.get("newsfeed_append_queue_oldest_seconds") > 0.0 {
-            break;
-        }
-    }
+        let age = scrape.get("newsfeed_append_queue_oldest_seconds");
+        (age > 0.0).then_some(())
+    })
+    .await;
     gate.hold(false);
     for append in [first, second] {
         let answer = append.await.expect("no panic").expect("an answer");

@@ -112,9 +112,12 @@ async fn the_filter_is_told_changed_and_kept_when_the_new_one_is_none() {
 
     // It falls back by itself.
     put(json!({ "filter": "trace", "seconds": 1 })).await;
-    while node.get("/v1/admin/log").await["filter"] == "trace" {
+    super::until(async || {
         tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        let now = node.get("/v1/admin/log").await;
+        (now["filter"] != "trace").then_some(())
+    })
+    .await;
     assert_eq!(
         node.get("/v1/admin/log").await,
         json!({ "filter": "info,newsfeed=debug" })
