@@ -15,6 +15,7 @@ use crate::{
     auth::{Auth, AuthArgs},
     clock::WallTime,
     http::Deliveries,
+    logging::LogArgs,
     server::Settings,
     store::{self, Store, embedded::Embedded, keys::Keys},
     types::{Delivery, Kind},
@@ -211,6 +212,13 @@ pub struct Config {
     #[arg(long, env = "NEWSFEED_APPEND_QUEUE_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=20_000))]
     pub append_queue_ms: u64,
 
+    /// The node is not ready (`/readyz`) while its live delivery is so many ms behind.
+    #[arg(long, env = "NEWSFEED_READY_LAG_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=600_000))]
+    pub ready_lag_ms: u64,
+
+    #[command(flatten)]
+    pub logging: LogArgs,
+
     /// Sets this node's wall clock off by so many seconds, to try out clocks that are wrong.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, hide = true)]
     pub wall_offset_s: i64,
@@ -241,6 +249,8 @@ impl Config {
             cors: self.transport.cors(),
             proxies: self.transport.proxies(),
             limits: self.transport.limits(),
+            ready_lag_max: Duration::from_millis(self.ready_lag_ms),
+            log: None,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! - [`live`]: one tailer a node, the hub, followers that join history to live.
 //! - [`store`]: the engine contract, the retry loop, the key and value layout ([`store::keys`] alone knows key bytes),
 //!   and the engines.
+//! - [`metrics`], [`logging`]: what an operator sees of a node.
 //! - [`version`], [`clock`], [`types`]: hybrid timestamps, the clocks that make them, names and events.
 //! - [`tls`]: certificates and handshakes; what is served over them is no different.
 //! - [`server`]: what a node is made of and the order in which it stops. [`config`], [`client`]: the command line.
@@ -43,8 +44,11 @@ pub mod error;
 pub mod feed;
 pub mod http;
 pub mod live;
+pub mod logging;
+pub mod metrics;
 pub mod server;
 pub mod store;
 pub mod tls;
 pub mod types;
+mod usage;
 pub mod version;

@@ -1,10 +1,6 @@
 //! The `newsfeed` command: parse, set up logging, run, exit code.
 
-use std::{
-    error::Error,
-    io::{IsTerminal, Write},
-    process::ExitCode,
-};
+use std::{error::Error, io::Write, process::ExitCode};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
@@ -15,11 +11,11 @@ use newsfeed::{
         Config, Opened, StoreConfig, check,
         file::{self, Origins},
     },
-    server::{self, Node},
+    logging,
+    server::{self, Node, Settings},
     store::epoch,
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// Appends allocate in one thread and free in others; the system's allocator takes a fifth longer for them.
 #[global_allocator]
@@ -107,13 +103,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
-    let filter = EnvFilter::try_from_env("NEWSFEED_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    if !matches!(cli.command, Command::Serve(_)) {
+        logging::init_for_commands();
+    }
     let done: Result<(), Box<dyn Error>> = match cli.command {
         Command::Serve(config) => serve(config).await,
         Command::Configuration(Configuration::Check(config)) => check(&config, given),
@@ -153,6 +145,7 @@ fn check(config: &Config, given: &Given<'_>) -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+    let (log, traces) = config.logging.init()?;
     raise_file_limit();
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone())?);
@@ -162,11 +155,11 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let auth = Auth::open(&config.auth, config.wall()).await?;
     // Kept to the end: with FoundationDB it holds the client library's thread.
     let opened = config.store.open(config.wall()).await?;
-    let node = Node::start(
-        opened.store.clone(),
-        opened.keys.clone(),
-        config.settings(auth),
-    )?;
+    let settings = Settings {
+        log: Some(log),
+        ..config.settings(auth)
+    };
+    let node = Node::start(opened.store.clone(), opened.keys.clone(), settings)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let node = node.over(tls);
     let listener = server::listen(config.listen).map_err(|error| {
@@ -185,6 +178,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     )?;
     stdout.flush()?;
     node.serve(listener, shutdown).await;
+    traces.finish().await;
     Ok(())
 }
 

@@ -21,13 +21,15 @@ use crate::{
     clock::{AtClock, WallTime},
     feed::Feeds,
     http::{
-        self, App, Deliveries, Protocols,
+        self, App, Deliveries, Protocols, Tasks,
         caller::Peer,
         cors::Cors,
         limits::{Callers, Limits, Place},
         proxies::Proxies,
     },
     live::{Hub, run_tailer, trim_transients},
+    logging::LogControl,
+    metrics::Metrics,
     store::{self, Store, keys::Keys},
     tls::Tls,
 };
@@ -55,6 +57,10 @@ pub struct Settings {
     pub cors: Cors,
     pub proxies: Proxies,
     pub limits: Limits,
+    /// A node whose live delivery is further behind is not ready.
+    pub ready_lag_max: Duration,
+    /// The filter of the process's log, if it can be changed.
+    pub log: Option<LogControl>,
 }
 
 /// A running node, apart from its listener.
@@ -72,17 +78,20 @@ impl Node {
         let clock = AtClock::new(settings.wall)
             .map_err(|error| store::Error::Open(format!("the clock fails: {error}")))?;
         let clock = Arc::new(clock);
+        let metrics = Arc::new(Metrics::default());
         let (appender, batcher) = Appender::start(
             Arc::clone(&store),
             keys.clone(),
             Arc::clone(&clock),
             settings.appends,
+            Arc::clone(&metrics),
         );
-        let feeds = Feeds::new(Arc::clone(&store), keys.clone());
-        let hub = Hub::new(keys.clone());
+        let twins = metrics.twins.clone();
+        let feeds = Feeds::counting(Arc::clone(&store), keys.clone(), twins);
+        let hub = Hub::new(keys.clone(), Arc::clone(&metrics));
         let stop_background = CancellationToken::new();
         let background = TaskTracker::new();
-        background.spawn(run_tailer(
+        let tailer = background.spawn(run_tailer(
             Arc::clone(&store),
             keys.clone(),
             feeds.clone(),
@@ -90,7 +99,7 @@ impl Node {
             settings.tail_gap,
             stop_background.clone(),
         ));
-        background.spawn({
+        let janitor = background.spawn({
             let (store, keys, stop) = (Arc::clone(&store), keys.clone(), stop_background.clone());
             async move { trim_transients(&*store, &keys, stop).await }
         });
@@ -103,6 +112,9 @@ impl Node {
             let (callers, stop) = (Arc::clone(&callers), stop_background.clone());
             async move { callers.sweep(stop).await }
         });
+        let tasks = Tasks::default();
+        tasks.watch("tailer", tailer.abort_handle());
+        tasks.watch("janitor", janitor.abort_handle());
         let app = App {
             auth: settings.auth,
             store,
@@ -117,6 +129,10 @@ impl Node {
             cors: settings.cors,
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            metrics,
+            tasks,
+            ready_lag_max: settings.ready_lag_max,
+            log: settings.log,
         };
         Ok(Self {
             app,
@@ -145,7 +161,12 @@ impl Node {
         let router = http::router(self.app.clone());
         let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
         let entry = Entry {
-            protocols: Protocols::new(router, Arc::clone(&self.proxies), end.clone()),
+            protocols: Protocols::new(
+                router,
+                Arc::clone(&self.proxies),
+                end.clone(),
+                Arc::clone(&self.app.metrics),
+            ),
             tls: self.tls,
             callers: Arc::clone(&self.app.callers),
             proxies: self.proxies,

@@ -15,10 +15,10 @@ use super::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CONDITIONAL_IN_FLIGHT_MAX, Context, Unit,
     transaction::commit_batch,
 };
-use crate::types::EventId;
+use crate::{metrics::Metrics, types::EventId};
 
-#[derive(Default)]
 struct Batcher {
+    metrics: Arc<Metrics>,
     waiting: VecDeque<Unit>,
     conditional_waiting: usize,
     events_waiting: usize,
@@ -37,10 +37,7 @@ struct Finished {
 }
 
 pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceiver<Unit>) {
-    let mut batcher = Batcher {
-        plain_in_flight_max: context.tuning.batches_in_flight,
-        ..Batcher::default()
-    };
+    let mut batcher = Batcher::new(&context);
     let mut in_flight = JoinSet::new();
     let mut open = true;
     let mut lingering: Option<Instant> = None;
@@ -88,6 +85,19 @@ pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceive
 }
 
 impl Batcher {
+    fn new(context: &Context) -> Self {
+        Self {
+            metrics: Arc::clone(&context.metrics),
+            waiting: VecDeque::new(),
+            conditional_waiting: 0,
+            events_waiting: 0,
+            busy: HashSet::new(),
+            plain_in_flight: 0,
+            plain_in_flight_max: context.tuning.batches_in_flight,
+            conditional_in_flight: 0,
+        }
+    }
+
     fn add(&mut self, unit: Unit) {
         self.conditional_waiting += usize::from(unit.is_conditional());
         self.events_waiting += unit.events.len();
@@ -98,6 +108,8 @@ impl Batcher {
     fn leaves(&mut self, unit: &Unit) {
         self.conditional_waiting -= usize::from(unit.is_conditional());
         self.events_waiting -= unit.events.len();
+        let count = unit.events.len() as i64;
+        self.metrics.appends.waiting.dec_by(count);
     }
 
     fn finish(&mut self, finished: Finished) {
@@ -128,7 +140,7 @@ impl Batcher {
         while let Some(unit) = self.waiting.pop_front() {
             if unit.give_up_at <= now {
                 self.leaves(&unit);
-                unit.give_up();
+                unit.give_up(&self.metrics.appends);
                 continue;
             }
             let fits = if batch.is_empty() {

@@ -33,7 +33,12 @@ impl QueueDelay {
     }
 
     pub(super) fn is_too_long(&self) -> bool {
-        self.lock().is_some_and(|since| since.elapsed() > self.max)
+        self.age() > self.max
+    }
+
+    /// How long the oldest has waited; 0 if nobody does.
+    pub(super) fn age(&self) -> Duration {
+        self.lock().map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {

@@ -22,6 +22,7 @@ pub use self::transient::put_transient;
 use crate::{
     clock::AtClock,
     error::{Error, Result},
+    metrics::{Appends, Metrics},
     store::{self, Store, keys::Keys},
     types::{Event, EventId},
     version::Version,
@@ -83,13 +84,14 @@ impl Unit {
     }
 
     /// Answers that it has waited too long.
-    fn give_up(self) {
+    fn give_up(self, metrics: &Appends) {
         let late = store::Error::Unavailable("it did not answer those before".into());
         let rejected = |accepted: Accepted| {
             let error = Error::Store(late.clone());
             (accepted.event.id, Outcome::Rejected(error))
         };
-        let outcomes = self.events.into_iter().map(rejected).collect();
+        let outcomes: Vec<_> = self.events.into_iter().map(rejected).collect();
+        metrics.note(outcomes.iter().map(|(_, outcome)| outcome));
         let _ = self.reply.send(outcomes);
     }
 
@@ -108,6 +110,7 @@ struct Context {
     clock: Arc<AtClock>,
     tuning: Tuning,
     delay: Arc<QueueDelay>,
+    metrics: Arc<Metrics>,
 }
 
 /// The door to the append path; cheap to clone.
@@ -117,6 +120,7 @@ pub struct Appender {
     admission: Arc<Semaphore>,
     delay: Arc<QueueDelay>,
     clock: Arc<AtClock>,
+    metrics: Arc<Metrics>,
 }
 
 /// Room in the append queue for the events of a request.
@@ -130,6 +134,7 @@ impl Appender {
         keys: Keys,
         clock: Arc<AtClock>,
         tuning: Tuning,
+        metrics: Arc<Metrics>,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         // Unbounded only in type: every unit holds a permit of the bounded `admission`.
         let (units, queue) = mpsc::unbounded_channel();
@@ -140,6 +145,7 @@ impl Appender {
             clock: Arc::clone(&clock),
             tuning,
             delay: Arc::clone(&delay),
+            metrics: Arc::clone(&metrics),
         });
         let batcher = tokio::spawn(batcher::run(context, queue));
         (
@@ -148,6 +154,7 @@ impl Appender {
                 admission: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
                 delay,
                 clock,
+                metrics,
             },
             batcher,
         )
@@ -155,14 +162,19 @@ impl Appender {
 
     /// Room for `events`, or [`Error::Busy`] or [`Error::Late`] at once.
     pub fn admit(&self, events: &[Event]) -> Result<Admission> {
+        let refused = |error| {
+            let count = events.len() as u64;
+            self.metrics.appends.note_rejected(&error, count);
+            Err(error)
+        };
         if self.delay.is_too_long() {
-            return Err(Error::Late);
+            return refused(Error::Late);
         }
         let permits = queue_kib(events);
-        Arc::clone(&self.admission)
-            .try_acquire_many_owned(permits)
-            .map(Admission)
-            .map_err(|_| Error::Busy)
+        match Arc::clone(&self.admission).try_acquire_many_owned(permits) {
+            Ok(permit) => Ok(Admission(permit)),
+            Err(_) => refused(Error::Busy),
+        }
     }
 
     /// Room for `events`, waiting for it.
@@ -212,12 +224,13 @@ impl Appender {
         at: i64,
         admission: OwnedSemaphorePermit,
     ) -> Result<Vec<(EventId, Outcome)>> {
-        let events = events
+        let events: Vec<_> = events
             .into_iter()
             .map(|event| Accepted { event, at })
             .collect();
         let (reply, answer) = oneshot::channel();
         let now = Instant::now();
+        let count = events.len() as i64;
         let unit = Unit {
             events,
             accepted_at: now,
@@ -226,8 +239,23 @@ impl Appender {
             _admission: admission,
         };
         self.delay.note_joined(now);
-        self.units.send(unit).map_err(|_| Error::ShuttingDown)?;
+        // Before it can be taken out again.
+        self.metrics.appends.waiting.inc_by(count);
+        if self.units.send(unit).is_err() {
+            self.metrics.appends.waiting.dec_by(count);
+            return Err(Error::ShuttingDown);
+        }
         answer.await.map_err(|_| Error::ShuttingDown)
+    }
+
+    /// KiB of events that hold a place: they wait, or are on their way to the store.
+    pub fn queue_kib(&self) -> usize {
+        QUEUE_KIB_MAX - self.admission.available_permits()
+    }
+
+    /// How long the oldest has waited for a batch to begin.
+    pub fn queue_age(&self) -> Duration {
+        self.delay.age()
     }
 
     /// Whether the batcher runs.

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{Accepted, Context, Outcome, Unit, writes};
 use crate::{
     clock::AtClock,
     error::{Error, Result},
     feed::twins,
+    metrics::Held,
     store::{
         self, Batch, Condition, Found, Plan, Reads, Snapshot, Transaction,
         keys::{self, Keys},
@@ -21,16 +23,23 @@ use crate::{
 
 /// Commits the events of `units` and answers each unit.
 pub(super) async fn commit_batch(context: &Context, units: Vec<Unit>) {
+    let metrics = &context.metrics.appends;
+    let _in_flight = Held::by(&metrics.batches_in_flight);
+    let begun = Instant::now();
+    let bytes = units.iter().map(Unit::weight).sum();
     let (mut transaction, places) = Append::new(context, &units);
+    let span = tracing::debug_span!("append_batch", events = places.len(), bytes);
     let oldest = units.iter().map(|unit| unit.give_up_at).min();
     let give_up_at = oldest.unwrap_or_else(Instant::now);
     let failed = transact_until(&*context.store, &mut transaction, give_up_at)
+        .instrument(span)
         .await
         .err();
+    metrics.note_batch(places.len(), bytes, begun.elapsed());
     let verdicts = transaction.verdicts;
     let mut places = places.into_iter();
     for Unit { events, reply, .. } in units {
-        let outcomes = events
+        let outcomes: Vec<_> = events
             .into_iter()
             .zip(&mut places)
             .map(|(Accepted { event, .. }, place)| {
@@ -42,6 +51,7 @@ pub(super) async fn commit_batch(context: &Context, units: Vec<Unit>) {
                 (event.id, outcome)
             })
             .collect();
+        metrics.note(outcomes.iter().map(|(_, outcome)| outcome));
         // The client may have gone; what it sent is committed all the same.
         let _ = reply.send(outcomes);
     }

@@ -34,6 +34,7 @@ pub(super) struct Cursor {
     ready: VecDeque<Entry>,
     /// Oldest first: what was passed.
     passed: LookBack,
+    hidden: u64,
 }
 
 fn decode_passed(item: &KeyValue) -> Result<Vec<Passed>> {
@@ -65,7 +66,13 @@ impl Cursor {
             raw: VecDeque::new(),
             ready: VecDeque::new(),
             passed: LookBack::new(prefix, after.unwrap_or(Version::ZERO), decode_passed),
+            hidden: 0,
         }
+    }
+
+    /// How many twins were left out.
+    pub(super) fn hidden(&self) -> u64 {
+        self.hidden
     }
 
     /// The next visible entry, if it has been read.
@@ -146,6 +153,7 @@ impl Cursor {
                 .map(|entry| (entry.version, &entry.id))
                 .take_while(|(version, _)| *version > window);
             let twin = is_twin(&entry.id, entry.version, entry.read_at, older);
+            self.hidden += u64::from(twin);
             let entry = self.raw.pop_front();
             self.ready.extend(entry.filter(|_| !twin));
         }
@@ -174,8 +182,9 @@ impl Cursor {
                 id: entry.id.clone(),
                 feeds: Vec::new(),
             });
-            if !twin {
-                self.ready.push_back(entry);
+            match twin {
+                true => self.hidden += 1,
+                false => self.ready.push_back(entry),
             }
         }
         self.passed.forget();

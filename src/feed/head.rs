@@ -41,19 +41,25 @@ pub struct Markers {
 
 impl Feeds {
     pub async fn state(&self, feed: &FeedName) -> Result<FeedState> {
-        let snapshot = self.store.snapshot().await?;
-        Ok(self.state_at(&*snapshot, feed).await?)
+        let state = async {
+            let snapshot = self.store.snapshot().await?;
+            Ok(self.state_at(&*snapshot, feed).await?)
+        };
+        self.note(state.await)
     }
 
     /// The states of several feeds, each as of a moment of its own.
     pub async fn states(&self, feeds: &[FeedName]) -> Result<Vec<FeedState>> {
-        let mut states = Vec::with_capacity(feeds.len());
-        for feeds in feeds.chunks(STATES_AT_ONCE) {
-            let snapshot = self.store.snapshot().await?;
-            let read = feeds.iter().map(|feed| self.state_at(&*snapshot, feed));
-            states.extend(futures_util::future::try_join_all(read).await?);
-        }
-        Ok(states)
+        let read = async {
+            let mut states = Vec::with_capacity(feeds.len());
+            for feeds in feeds.chunks(STATES_AT_ONCE) {
+                let snapshot = self.store.snapshot().await?;
+                let read = feeds.iter().map(|feed| self.state_at(&*snapshot, feed));
+                states.extend(futures_util::future::try_join_all(read).await?);
+            }
+            Ok(states)
+        };
+        self.note(read.await)
     }
 
     pub(crate) async fn state_at(
@@ -77,7 +83,8 @@ impl Feeds {
             snapshot.ranges(vec![unread]),
         )?;
         let slice = unread.into_iter().next().unwrap_or_default();
-        let unread = count(snapshot, &prefix, markers.read, slice).await?;
+        let (unread, hidden) = count(snapshot, &prefix, markers.read, slice).await?;
+        self.twins.unread.inc_by(hidden);
         Ok(FeedState {
             feed: feed.clone(),
             version: now,
@@ -108,14 +115,15 @@ impl Feeds {
     }
 }
 
-/// Counts unread entries above the `read` marker, twins left out. An entry's first may have been read (and its
+/// Counts unread entries, and twins left out, above the `read` marker. An entry's first may have been read (and its
 /// unread key be gone) while its twin lies above the marker: for those the feed itself is asked.
 async fn count(
     snapshot: &dyn Snapshot,
     feed_prefix: &[u8],
     read: Option<Version>,
     slice: store::Slice,
-) -> store::Result<Unread> {
+) -> store::Result<(Unread, u64)> {
+    let mut hidden = 0;
     let read = read.unwrap_or(Version::ZERO);
     let mut keys_above: Vec<values::Unread> = Vec::with_capacity(slice.items.len());
     for item in &slice.items {
@@ -166,8 +174,10 @@ async fn count(
             }
             unread.total += 1;
             *unread.kinds.entry(key.kind).or_default() += 1;
+        } else {
+            hidden += 1;
         }
         sequence.push((key.version, key.id));
     }
-    Ok(unread)
+    Ok((unread, hidden))
 }

@@ -18,17 +18,35 @@ pub use self::{
         Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
     },
 };
-use crate::store::{Store, keys::Keys};
+use crate::{
+    error::{Error, Result},
+    metrics::TwinsHidden,
+    store::{Store, keys::Keys},
+};
 
 /// The reading side of the service; cheap to clone.
 #[derive(Clone)]
 pub struct Feeds {
     store: Arc<dyn Store>,
     keys: Keys,
+    twins: TwinsHidden,
 }
 
 impl Feeds {
     pub fn new(store: Arc<dyn Store>, keys: Keys) -> Self {
-        Self { store, keys }
+        Self::counting(store, keys, TwinsHidden::default())
+    }
+
+    /// Counts the twins it hides.
+    pub fn counting(store: Arc<dyn Store>, keys: Keys, twins: TwinsHidden) -> Self {
+        Self { store, keys, twins }
+    }
+
+    /// Counts an error of the store, if it is one.
+    fn note<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(Error::Store(error)) = &result {
+            self.store.retries().note_read(error);
+        }
+        result
     }
 }

@@ -108,6 +108,10 @@ impl Order {
 impl Feeds {
     /// One page, from a snapshot of its own. [`Error::VersionAhead`] if a bound lies above that.
     pub async fn page(&self, query: &PageQuery) -> Result<Page> {
+        self.note(self.read_page(query).await)
+    }
+
+    async fn read_page(&self, query: &PageQuery) -> Result<Page> {
         let snapshot = self.store.snapshot().await?;
         let now = snapshot.version();
         if let Some(asked) = query
@@ -169,6 +173,8 @@ impl Feeds {
                 page.entries.push(PageEntry { entry, feeds });
             }
         }
+        let hidden = cursors.iter().map(Cursor::hidden).sum();
+        self.twins.page.inc_by(hidden);
         Ok(page)
     }
 }

@@ -50,6 +50,9 @@ pub const RIGHTS: &[(&str, &str, Right)] = &[
     ("post", "/v1/session", Right::Token),
     // Logging out must work with a token that has expired.
     ("delete", "/v1/session", Right::Open),
+    ("get", "/v1/admin/log", Right::Scope(Scope::Admin)),
+    ("put", "/v1/admin/log", Right::Scope(Scope::Admin)),
+    ("get", "/metrics", Right::Scope(Scope::Admin)),
     ("get", "/healthz", Right::Open),
     ("get", "/readyz", Right::Open),
     ("get", "/openapi.yaml", Right::Open),

@@ -37,6 +37,7 @@ use super::{
     proxies::Proxies,
     takeover::{LiveConnection, Seat, Socket},
 };
+use crate::metrics::{Held, Metrics};
 
 /// Longest time for the head of a request, and for a kept-alive connection to send its next one.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -69,10 +70,16 @@ pub struct Protocols {
     entrance: Arc<Semaphore>,
     /// Tells connections to end once what is under way is answered.
     stop: CancellationToken,
+    metrics: Arc<Metrics>,
 }
 
 impl Protocols {
-    pub fn new(router: Router, proxies: Arc<Proxies>, stop: CancellationToken) -> Self {
+    pub fn new(
+        router: Router,
+        proxies: Arc<Proxies>,
+        stop: CancellationToken,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let mut http1 = http1::Builder::new();
         http1
             .timer(TokioTimer::new())
@@ -97,6 +104,7 @@ impl Protocols {
             proxies,
             entrance: Arc::new(Semaphore::new(ENTRANCES)),
             stop,
+            metrics,
         }
     }
 
@@ -118,10 +126,12 @@ impl Protocols {
         let socket = Socket::new(socket, first);
         if http2 {
             drop(turn);
+            let _held = Held::by(&self.metrics.live.http2);
             self.serve_http2(socket, peer).await;
             None
         } else {
-            self.serve_http1(socket, peer, turn).await
+            let held = Held::by(&self.metrics.live.http1);
+            self.serve_http1(socket, peer, turn, held).await
         }
     }
 
@@ -131,6 +141,7 @@ impl Protocols {
         socket: Socket<S>,
         peer: Peer,
         mut turn: Option<OwnedSemaphorePermit>,
+        held: Held,
     ) -> Option<LiveConnection<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -174,7 +185,7 @@ impl Protocols {
         });
         let live = taken.await?;
         let socket = connection.into_parts().io.into_inner().into_inner();
-        Some(LiveConnection::new(socket, live))
+        Some(LiveConnection::new(socket, live, held))
     }
 
     async fn serve_http2<S>(self, socket: Socket<S>, peer: Peer)

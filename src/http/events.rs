@@ -29,6 +29,7 @@ use super::{
 use crate::{
     append::{Outcome, put_transient},
     auth::Denied,
+    metrics::TransientLoss,
     types::{Actor, Data, Delivery, Draft, Event, EventId, Expect, FeedName, Invalid, Kind},
 };
 
@@ -420,15 +421,20 @@ pub async fn transient(
     let body = read_json(&parts.headers, body).await?;
     let event = parse_event(&app, &granted, &body, json(&body)?, true)?;
     let id = event.id.clone();
-    let permit = app
-        .transients
-        .clone()
-        .try_acquire_owned()
-        .map_err(|_| crate::error::Error::Busy)?;
+    let permit = app.transients.clone().try_acquire_owned().map_err(|_| {
+        let appends = &app.metrics.appends;
+        appends.note_transients_lost(TransientLoss::Busy, 1);
+        crate::error::Error::Busy
+    })?;
     let tracker = app.tracker.clone();
     tracker.spawn(async move {
-        if let Err(error) = put_transient(&*app.store, &app.keys, &app.clock, event).await {
-            tracing::warn!(%error, "a transient was lost");
+        let appends = &app.metrics.appends;
+        match put_transient(&*app.store, &app.keys, &app.clock, event).await {
+            Ok(()) => appends.note_transient(),
+            Err(error) => {
+                appends.note_transients_lost(TransientLoss::Store, 1);
+                tracing::warn!(%error, "a transient was lost");
+            }
         }
         drop(permit);
     });

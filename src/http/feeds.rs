@@ -23,6 +23,7 @@ use super::{
 use crate::{
     feed::{Order, Page, PageQuery},
     live::wait_for_entries,
+    metrics::Held,
     types::FeedName,
 };
 
@@ -92,6 +93,7 @@ async fn page(
                 _ => {
                     let _place = limits::stream(parts)?;
                     let subscription = app.hub.subscribe(query.feeds.clone())?;
+                    let _waiting = Held::by(&app.metrics.live.long_polls);
                     wait_for_entries(&app.feeds, subscription, &query, deadline).await?
                 }
             }

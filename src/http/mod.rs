@@ -1,6 +1,7 @@
 //! HTTP and JSON, and nobody else knows of them: routes, wire forms, status codes, SSE frames.
 
 pub mod access;
+mod admin;
 mod body;
 pub mod caller;
 mod chunks;
@@ -8,8 +9,11 @@ mod connection;
 pub mod cors;
 mod credentials;
 mod events;
+mod exposition;
 mod feeds;
+mod health;
 pub mod limits;
+mod observe;
 pub mod problem;
 pub mod proxies;
 mod query;
@@ -17,22 +21,26 @@ mod render;
 mod session;
 mod sse;
 mod takeover;
+mod trace_context;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::{FromRef, Request, State},
+    Router,
+    extract::{FromRef, Request},
     http::header,
     middleware::{from_fn_with_state, map_request},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
     routing::{MethodRouter, get, post, put},
 };
-use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::connection::Protocols;
+pub use self::{
+    connection::Protocols,
+    health::Tasks,
+    trace_context::{REQUEST_ID_BYTES_MAX, TraceParent},
+};
 use self::{
     cors::Cors,
     limits::Callers,
@@ -44,15 +52,14 @@ use crate::{
     clock::AtClock,
     feed::Feeds,
     live::Hub,
+    logging::LogControl,
+    metrics::Metrics,
     store::{Store, keys::Keys},
     types::{Delivery, Kind},
 };
 
 /// Transients on their way to the store; one more is answered 503.
 const TRANSIENTS_IN_FLIGHT_MAX: usize = 1024;
-
-/// The store must answer `/readyz` within this.
-const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -72,6 +79,13 @@ pub struct App {
     /// Work that outlives its request; the shutdown waits for it.
     pub tracker: TaskTracker,
     pub stopping: CancellationToken,
+    pub metrics: Arc<Metrics>,
+    /// What must run for the node to be healthy.
+    pub tasks: Tasks,
+    /// A node whose live delivery is further behind is not ready.
+    pub ready_lag_max: Duration,
+    /// The filter of the process's log, if it can be changed.
+    pub log: Option<LogControl>,
 }
 
 impl App {
@@ -114,6 +128,8 @@ pub const ROUTES: &[(&str, &[&str])] = &[
     ("/v1/feeds/{feed}/markers/{marker}", &["put"]),
     ("/v1/tickets", &["post"]),
     ("/v1/session", &["post", "delete"]),
+    ("/v1/admin/log", &["get", "put"]),
+    ("/metrics", &["get"]),
     ("/healthz", &["get"]),
     ("/readyz", &["get"]),
     ("/openapi.yaml", &["get"]),
@@ -131,15 +147,18 @@ fn handler(path: &str) -> MethodRouter<Arc<App>> {
         "/v1/feeds/{feed}/markers/{marker}" => put(feeds::move_marker),
         "/v1/tickets" => post(session::ticket),
         "/v1/session" => post(session::log_in).delete(session::log_out),
-        "/healthz" => get(healthz),
-        "/readyz" => get(readyz),
+        "/v1/admin/log" => get(admin::log).put(admin::set_log),
+        "/metrics" => get(exposition::metrics),
+        "/healthz" => get(health::healthz),
+        "/readyz" => get(health::readyz),
         "/openapi.yaml" => get(openapi),
         other => unreachable!("{other} is in ROUTES without a handler"),
     }
 }
 
-/// What a request passes, from without: CORS, the care for its body, limits, its handler.
+/// What a request passes, from without: observation, CORS, the care for its body, credentials, limits, its handler.
 pub fn router(app: App) -> Router {
+    let observed = from_fn_with_state(Arc::clone(&app.metrics), observe::observe);
     let (callers, cors) = (Arc::clone(&app.callers), app.cors.layer());
     let router = ROUTES.iter().fold(Router::new(), |router, (path, _)| {
         router.route(path, handler(path))
@@ -159,7 +178,7 @@ pub fn router(app: App) -> Router {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.with_state(Arc::new(app))
+    router.layer(observed).with_state(Arc::new(app))
 }
 
 async fn not_found() -> Problem {
@@ -177,38 +196,6 @@ async fn method_not_allowed(request: Request) -> Problem {
             request.method()
         ),
     )
-}
-
-/// The process runs.
-async fn healthz() -> Response {
-    (
-        [(header::CACHE_CONTROL, "no-store")],
-        Json(json!({ "status": "ok" })),
-    )
-        .into_response()
-}
-
-/// The process can serve: it is not stopping and its store answers.
-async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    if app.stopping.is_cancelled() || !app.appender.is_open() {
-        return Err(crate::error::Error::ShuttingDown.into());
-    }
-    let answers = async {
-        let snapshot = app.store.snapshot().await?;
-        snapshot.get(vec![app.keys.epoch()]).await
-    };
-    match tokio::time::timeout(READY_TIMEOUT, answers).await {
-        Ok(Ok(_)) => Ok((
-            [(header::CACHE_CONTROL, "no-store")],
-            Json(json!({ "status": "ready" })),
-        )
-            .into_response()),
-        Ok(Err(error)) => Err(crate::error::Error::Store(error).into()),
-        Err(_elapsed) => Err(Problem::new(
-            Code::StoreUnavailable,
-            "the store did not answer in time",
-        )),
-    }
 }
 
 async fn openapi() -> impl IntoResponse {

@@ -42,6 +42,7 @@ codes! {
     InvalidFeed "invalid_feed" BAD_REQUEST,
     InvalidVersion "invalid_version" BAD_REQUEST,
     InvalidQuery "invalid_query" BAD_REQUEST,
+    InvalidFilter "invalid_filter" BAD_REQUEST,
     VersionAhead "version_ahead" BAD_REQUEST,
     TokenTooLong "token_too_long" BAD_REQUEST,
     CredentialsMissing "credentials_missing" UNAUTHORIZED,
@@ -71,10 +72,13 @@ codes! {
     TooManyBytes "too_many_bytes" TOO_MANY_REQUESTS,
     TooManyCallerStreams "too_many_caller_streams" TOO_MANY_REQUESTS,
     Internal "internal" INTERNAL_SERVER_ERROR,
+    NotSupported "not_supported" NOT_IMPLEMENTED,
     Busy "busy" SERVICE_UNAVAILABLE,
     TooManyStreams "too_many_streams" SERVICE_UNAVAILABLE,
     ShuttingDown "shutting_down" SERVICE_UNAVAILABLE,
     StoreUnavailable "store_unavailable" SERVICE_UNAVAILABLE,
+    Unhealthy "unhealthy" SERVICE_UNAVAILABLE,
+    TailBehind "tail_behind" SERVICE_UNAVAILABLE,
 }
 
 /// What the client is told. Internal causes stay in the log.
@@ -256,6 +260,8 @@ impl IntoResponse for Problem {
             fields.extend(self.extensions);
         }
         let mut response = (status, body.to_string()).into_response();
+        // For those who count.
+        response.extensions_mut().insert(self.code);
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

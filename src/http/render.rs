@@ -196,16 +196,8 @@ pub fn reset_frame(current: Version) -> Bytes {
 }
 
 pub fn bye_frame(bye: Bye) -> Bytes {
-    let reason = match bye {
-        Bye::Shutdown => "shutdown",
-        Bye::Unavailable => "unavailable",
-        Bye::TokenExpired => "token_expired",
-    };
-    event_frame(
-        "bye",
-        None,
-        json!({ "reason": reason }).to_string().as_bytes(),
-    )
+    let data = json!({ "reason": bye.reason() });
+    event_frame("bye", None, data.to_string().as_bytes())
 }
 
 /// `data` must be one line.

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     live::{Bye, Follower, Update},
+    metrics::StreamEnd,
     types::FeedName,
     version::Version,
 };
@@ -85,9 +86,12 @@ fn follow(
     // With the position asked for: some clients forget it when they connect, and a stream may break off before it has
     // told another.
     let position = after.map_or_else(String::new, |after| format!("id: {after}\n"));
+    let follower = Follower::new(app.feeds.clone(), subscription, after);
+    tracing::debug!(stream = follower.id(), "a stream begins");
     let frames = Frames {
+        end: StreamEnd::of(&app.metrics, follower.id()),
         hello: chunk(format!("retry: {RETRY_MS}\n{position}\n").as_bytes()),
-        follower: Follower::new(app.feeds.clone(), subscription, after),
+        follower,
         token_ends: granted.ends().map(|ends| Box::pin(sleep_until(ends))),
         _place: place,
     };
@@ -112,6 +116,7 @@ pub struct Frames {
     token_ends: Option<Pin<Box<Sleep>>>,
     /// Its caller's.
     _place: Place<Caller>,
+    end: StreamEnd,
 }
 
 impl Frames {
@@ -141,7 +146,10 @@ impl Frames {
                 .map(|item| item.rendered(render::frame))
                 .collect(),
             Update::Reset { current, .. } => one(render::reset_frame(current)),
-            Update::Bye(bye) => one(render::bye_frame(bye)),
+            Update::Bye(bye) => {
+                self.end.because(bye.reason());
+                one(render::bye_frame(bye))
+            }
         })
     }
 }

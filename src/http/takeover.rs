@@ -21,6 +21,7 @@ use super::{
     chunks::{Chunks, LAST_CHUNK},
     sse::{Frames, Live},
 };
+use crate::metrics::Held;
 
 /// A connection's place for the stream that takes it over, known to its service and its task.
 #[derive(Clone, Default)]
@@ -127,14 +128,16 @@ pub struct LiveConnection<S> {
     socket: S,
     head: Bytes,
     frames: Frames,
+    held: Held,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
-    pub(super) fn new(socket: S, (parts, frames): (Parts, Frames)) -> Self {
+    pub(super) fn new(socket: S, (parts, frames): (Parts, Frames), held: Held) -> Self {
         Self {
             socket,
             head: head(&parts),
             frames,
+            held,
         }
     }
 
@@ -144,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
             mut socket,
             head,
             mut frames,
+            held: _held,
         } = self;
         let mut chunks = [head, frames.hello()].into_iter().collect::<Chunks>();
         loop {

@@ -26,6 +26,17 @@ pub enum Bye {
     TokenExpired,
 }
 
+impl Bye {
+    /// As clients and operators know it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Shutdown => "shutdown",
+            Self::Unavailable => "unavailable",
+            Self::TokenExpired => "token_expired",
+        }
+    }
+}
+
 /// The next part of the sequence.
 #[derive(Debug)]
 pub enum Update {
@@ -70,6 +81,11 @@ impl Follower {
             position: Version::ZERO,
             state_at: Version::ZERO,
         }
+    }
+
+    /// Names the stream in the log.
+    pub fn id(&self) -> u64 {
+        self.subscription.id()
     }
 
     /// The next update; `None` after [`Update::Bye`]. Nothing of the store is held while the caller deals with it.
@@ -163,6 +179,7 @@ impl Follower {
             .map(|state| Item::new(News::State(state)))
             .collect();
         items.push(Item::new(News::Moment(self.position)));
+        self.subscription.caught_up();
         self.phase = Phase::Live;
         Ok(Update::Items(items))
     }
@@ -232,6 +249,7 @@ pub async fn wait_for_entries(
     let mut open = joined.is_some();
     loop {
         let page = feeds.page(query).await?;
+        subscription.caught_up();
         if !page.entries.is_empty() || page.next.is_some() || !open {
             return Ok(page);
         }

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use super::{Item, Located, News};
 use crate::{
     error::{Error, Result},
+    metrics::{Metrics, TransientLoss},
     store::keys::Keys,
     types::{Entry, FeedName},
     version::Version,
@@ -37,6 +38,7 @@ pub struct Hub {
     /// Somebody registered: the tailer has a round to do.
     registered: Notify,
     readers: Semaphore,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
@@ -61,6 +63,7 @@ struct Subscriber {
     feeds: Vec<FeedName>,
     queue: Mutex<Queue>,
     waker: AtomicWaker,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
@@ -71,6 +74,8 @@ struct Queue {
     state: State,
     /// The moment of the round the subscriber joined with.
     joined_at: Option<Version>,
+    /// It was sent back to the pages and is not through with them.
+    lagging: bool,
 }
 
 impl Queue {
@@ -101,12 +106,13 @@ pub enum Received {
 }
 
 impl Hub {
-    pub fn new(keys: Keys) -> Arc<Self> {
+    pub fn new(keys: Keys, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             keys,
             board: Mutex::default(),
             registered: Notify::new(),
             readers: Semaphore::new(READERS_AT_ONCE),
+            metrics,
         })
     }
 
@@ -131,6 +137,7 @@ impl Hub {
             feeds,
             queue: Mutex::default(),
             waker: AtomicWaker::new(),
+            metrics: Arc::clone(&self.metrics),
         });
         board.joining.push(Arc::clone(&subscriber));
         drop(board);
@@ -293,6 +300,8 @@ impl Subscriber {
     fn push(&self, item: &Arc<Item>) {
         let mut queue = self.queue();
         if queue.state != State::Live {
+            let transients = u64::from(queue.state == State::Lagged && item.is_transient());
+            self.lost_transients(transients);
             return;
         }
         let bytes = queue.bytes + item.bytes();
@@ -302,8 +311,8 @@ impl Subscriber {
             queue.items.push_back(Arc::clone(item));
             queue.bytes = bytes;
         } else {
-            queue.take();
-            queue.state = State::Lagged;
+            self.lost_transients(u64::from(item.is_transient()));
+            self.fall_behind(&mut queue);
         }
         drop(queue);
         self.waker.wake();
@@ -319,10 +328,35 @@ impl Subscriber {
     fn lag(&self) {
         let mut queue = self.queue();
         if queue.state == State::Live {
-            queue.take();
-            queue.state = State::Lagged;
+            self.fall_behind(&mut queue);
             drop(queue);
             self.waker.wake();
+        }
+    }
+
+    fn fall_behind(&self, queue: &mut Queue) {
+        let dropped = queue.take();
+        let transients = dropped.iter().filter(|item| item.is_transient()).count();
+        self.lost_transients(transients as u64);
+        queue.state = State::Lagged;
+        self.metrics.live.overflows.inc();
+        if !mem::replace(&mut queue.lagging, true) {
+            self.metrics.live.lagging.inc();
+        }
+    }
+
+    fn lost_transients(&self, count: u64) {
+        if count > 0 {
+            let appends = &self.metrics.appends;
+            appends.note_transients_lost(TransientLoss::Behind, count);
+        }
+    }
+
+    fn catch_up(&self) {
+        let mut queue = self.queue();
+        // If it fell behind once more meanwhile, it is to read pages once more.
+        if queue.state != State::Lagged && mem::take(&mut queue.lagging) {
+            self.metrics.live.lagging.dec();
         }
     }
 
@@ -351,6 +385,16 @@ pub struct Subscription {
 impl Subscription {
     pub fn feeds(&self) -> &[FeedName] {
         &self.subscriber.feeds
+    }
+
+    /// Names the subscription in the log.
+    pub fn id(&self) -> u64 {
+        self.subscriber.id
+    }
+
+    /// The pages are read; what follows waits in the queue.
+    pub(super) fn caught_up(&self) {
+        self.subscriber.catch_up();
     }
 
     /// Waits for a turn to read pages.
@@ -401,6 +445,9 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut board = self.hub.board();
+        if mem::take(&mut self.subscriber.queue().lagging) {
+            self.hub.metrics.live.lagging.dec();
+        }
         let board = &mut *board;
         let id = self.subscriber.id;
         board.subscribers -= 1;
@@ -464,8 +511,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_subscriber_lags_from_its_overflow_until_it_has_read_the_pages() {
+        let metrics = Arc::new(Metrics::default());
+        let hub = Hub::new(Keys::before_opening(b""), Arc::clone(&metrics));
+        let counts = || (metrics.live.lagging.get(), metrics.live.overflows.get());
+        let overflow = || (0..=QUEUE_ITEMS_MAX as u64).for_each(|time| dispatch(&hub, time, 1));
+        let mut subscription = live(&hub);
+        let bystander = live(&hub);
+        drop(bystander);
+        overflow();
+        assert_eq!(counts(), (1, 1));
+        assert_eq!(waiting(&mut subscription).await, None);
+        // It reads pages, and falls behind again meanwhile.
+        overflow();
+        assert_eq!(counts(), (1, 2));
+        subscription.caught_up();
+        assert_eq!(counts(), (1, 2));
+        assert_eq!(waiting(&mut subscription).await, None);
+        subscription.caught_up();
+        assert_eq!(counts(), (0, 2));
+        hub.lag_all();
+        assert_eq!(counts(), (1, 3));
+        drop(subscription);
+        assert_eq!(counts(), (0, 3));
+    }
+
+    #[tokio::test]
     async fn what_waits_for_a_subscriber_is_bounded_in_items_and_in_bytes() {
-        let hub = Hub::new(Keys::before_opening(b""));
+        let hub = Hub::new(Keys::before_opening(b""), Arc::default());
         let mut subscription = live(&hub);
         let half = QUEUE_BYTES_MAX / 2;
         for (sizes, expected) in [

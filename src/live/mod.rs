@@ -75,6 +75,10 @@ impl Item {
         })
     }
 
+    fn is_transient(&self) -> bool {
+        matches!(self.news, News::Transient(_))
+    }
+
     /// About what it takes in memory, and to send.
     fn bytes(&self) -> usize {
         let data = match &self.news {

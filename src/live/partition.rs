@@ -12,17 +12,28 @@ use crate::{
     version::Version,
 };
 
-pub(super) struct Partition(LookBack);
+pub(super) struct Partition {
+    log: LookBack,
+    hidden: u64,
+}
 
 impl Partition {
     /// Follows the log at `prefix` from `moment` on.
     pub(super) fn new(prefix: Vec<u8>, moment: Version) -> Self {
-        Self(LookBack::new(prefix, moment, decode_passed))
+        Self {
+            log: LookBack::new(prefix, moment, decode_passed),
+            hidden: 0,
+        }
+    }
+
+    /// How many twins were left out since the last call.
+    pub(super) fn take_hidden(&mut self) -> u64 {
+        std::mem::take(&mut self.hidden)
     }
 
     /// Forgets what a round passed above `moment` and then did not deliver.
     pub(super) fn rewind(&mut self, moment: Version) {
-        self.0.rewind(moment);
+        self.log.rewind(moment);
     }
 
     pub(super) fn range(
@@ -32,7 +43,14 @@ impl Partition {
         limit: usize,
         bytes_max: usize,
     ) -> Range {
-        keys::range(self.0.prefix(), Some(after), until, false, limit, bytes_max)
+        keys::range(
+            self.log.prefix(),
+            Some(after),
+            until,
+            false,
+            limit,
+            bytes_max,
+        )
     }
 
     /// The visible records of the next slice of the log.
@@ -48,13 +66,13 @@ impl Partition {
                 .iter()
                 .map(|record| window(record.entry.version, record.entry.read_at));
             if let Some(oldest) = windows.min() {
-                self.0.reach(snapshot, oldest).await?;
+                self.log.reach(snapshot, oldest).await?;
             }
             for record in records {
                 visible.extend(self.pass(record));
             }
         }
-        self.0.forget();
+        self.log.forget();
         Ok(visible)
     }
 
@@ -66,10 +84,11 @@ impl Partition {
             id: entry.id.clone(),
             feeds: feeds.clone(),
         };
-        for first in self.0.firsts_of(&entry.id, entry.version, entry.read_at) {
+        for first in self.log.firsts_of(&entry.id, entry.version, entry.read_at) {
             feeds.retain(|feed| !first.feeds.contains(feed));
         }
-        self.0.pass(passed);
+        self.log.pass(passed);
+        self.hidden += u64::from(feeds.is_empty());
         (!feeds.is_empty()).then_some(Record { entry, feeds })
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{Hub, Item, News, hub::JoinTicket, pace::Pace, partition::Partition};
 use crate::{
@@ -60,6 +61,9 @@ pub async fn run(
     gap: Duration,
     stop: CancellationToken,
 ) {
+    let metrics = Arc::clone(&hub.metrics);
+    let progress = &metrics.tail;
+    progress.wakes();
     let mut pace = Pace::new(gap);
     let mut tailer = Tailer {
         store,
@@ -88,13 +92,18 @@ pub async fn run(
                 }
             }
             let idle = tailer.partitions.is_empty();
+            progress.waits();
             tokio::select! {
                 // With nobody listening there is nothing to wake up for.
-                changed = tailer.store.changed(tailer.at), if !idle => if changed.is_err() {
-                    tokio::time::sleep(STORE_BACKOFF).await;
-                },
-                () = tailer.hub.registered() => {}
+                changed = tailer.store.changed(tailer.at), if !idle => {
+                    progress.wakes();
+                    if changed.is_err() {
+                        tokio::time::sleep(STORE_BACKOFF).await;
+                    }
+                }
+                () = tailer.hub.registered() => progress.wakes(),
                 _ = beat.tick(), if !idle => {
+                    progress.wakes();
                     // The beat tells a fresh moment, so that an idle client's cursor moves too.
                     if tailer.round().await.is_ok() {
                         tailer.hub.heartbeat(tailer.at);
@@ -112,6 +121,18 @@ pub async fn run(
 impl Tailer {
     /// Delivers everything in (T, R] and sets T to R. After an error T stands and nothing has been delivered.
     async fn round(&mut self) -> Result<()> {
+        let done = self
+            .read_round()
+            .instrument(tracing::debug_span!("tail_round"));
+        let done = done.await;
+        if let Err(error) = &done {
+            self.store.retries().note_read(error);
+        }
+        done
+    }
+
+    async fn read_round(&mut self) -> Result<()> {
+        let begun = Instant::now();
         let (active, joining) = self.hub.begin_round();
         self.joining.extend(joining);
         let snapshot = self.store.snapshot().await?;
@@ -132,6 +153,10 @@ impl Tailer {
             HashMap::new()
         };
         drop(snapshot);
+        let oldest = found.first_key_value().map(|(&version, _)| version);
+        let records = found.len();
+        let hidden = self.partitions.values_mut().map(Partition::take_hidden);
+        self.hub.metrics.twins.live.inc_by(hidden.sum());
 
         // A partition nobody listened to before begins here: those who join read up to here from pages.
         for partition in active {
@@ -150,6 +175,8 @@ impl Tailer {
             self.hub.lag_all();
         }
         self.at = moment;
+        let tail = &self.hub.metrics.tail;
+        tail.delivered(begun, moment, oldest, records);
         self.hub
             .end_round(std::mem::take(&mut self.joining), moment);
         Ok(())

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use self::transact::{
-    Plan, RETRY_FOR, Retries, RetryableError, Transaction, transact, transact_until,
+    Operation, Plan, RETRY_FOR, Retries, RetryableError, Transaction, transact, transact_until,
 };
 use crate::version::{TICKS_PER_SECOND, Version};
 
@@ -53,6 +53,21 @@ pub enum Error {
 }
 
 impl Error {
+    /// Its kind, for counting.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::TooOld => "too_old",
+            Self::Conflict => "conflict",
+            Self::ConditionFailed(_) => "condition_failed",
+            Self::Unknown => "unknown_result",
+            Self::Unavailable(_) => "unavailable",
+            Self::Refused(_) => "refused",
+            Self::Closed => "closed",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Open(_) => "open",
+        }
+    }
+
     /// Whether planning again on a fresh snapshot can succeed.
     pub fn is_retryable(&self) -> bool {
         matches!(
@@ -111,8 +126,29 @@ pub trait Store: Send + Sync {
     /// What was tried again, and why.
     fn retries(&self) -> &Retries;
 
+    /// What the engine tells of itself at little cost; called off the async runtime, for it may wait for the disk.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
+
+    /// Whether what it runs by itself still runs; if not, only a restart helps.
+    fn is_alive(&self) -> bool {
+        true
+    }
+
     /// Finishes commits under way and lets go of the storage. Everything after it answers [`Error::Closed`].
     async fn close(&self);
+}
+
+/// One of an engine's own figures.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Figure {
+    /// With its unit; without `_total`.
+    pub name: &'static str,
+    pub help: &'static str,
+    pub value: f64,
+    /// Whether it only grows.
+    pub is_counter: bool,
 }
 
 /// What to read at once.

@@ -2,12 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{Batch, Error, Found, Reads, Snapshot, Store};
 use crate::version::Version;
@@ -18,36 +19,59 @@ pub const RETRY_FOR: Duration = Duration::from_secs(20);
 const BACKOFF_MIN: Duration = Duration::from_millis(2);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// Failed attempts since the start, by reason.
+/// What failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    Read,
+    Commit,
+}
+
+impl Operation {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Commit => "commit",
+        }
+    }
+}
+
+/// What failed since the start, by reason.
 #[derive(Debug, Default)]
-pub struct Retries(Mutex<BTreeMap<&'static str, u64>>);
+pub struct Retries(Mutex<Failures>);
+
+#[derive(Debug, Default)]
+struct Failures {
+    attempts: BTreeMap<&'static str, u64>,
+    errors: BTreeMap<(Operation, &'static str), u64>,
+}
 
 impl Retries {
-    fn note(&self, error: &Error) {
-        let reason = match error {
-            Error::TooOld => "too_old",
-            Error::Conflict => "conflict",
-            Error::ConditionFailed(_) => "condition_failed",
-            Error::Unknown => "unknown_result",
-            Error::Unavailable(_) => "unavailable",
-            Error::Refused(_) => "refused",
-            Error::Closed => "closed",
-            Error::Corrupt { .. } => "corrupt",
-            Error::Open(_) => "open",
-        };
-        *self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(reason)
-            .or_default() += 1;
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// An attempt of a transaction.
+    fn note(&self, operation: Operation, error: &Error) {
+        let reason = error.reason();
+        let mut failures = self.failures();
+        *failures.attempts.entry(reason).or_default() += 1;
+        *failures.errors.entry((operation, reason)).or_default() += 1;
+    }
+
+    /// A read outside a transaction, which nobody tries again here.
+    pub fn note_read(&self, error: &Error) {
+        let key = (Operation::Read, error.reason());
+        *self.failures().errors.entry(key).or_default() += 1;
+    }
+
+    /// Failed attempts of transactions.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.failures().attempts.clone()
+    }
+
+    /// Failed reads and commits, those of transactions too.
+    pub fn errors(&self) -> BTreeMap<(Operation, &'static str), u64> {
+        self.failures().errors.clone()
     }
 }
 
@@ -84,7 +108,7 @@ pub trait Transaction: Send {
 
 enum Attempt<T> {
     Done(T),
-    Failed(Error),
+    Failed(Operation, Error),
 }
 
 pub async fn transact<T: Transaction>(
@@ -109,12 +133,12 @@ where
     let mut backoff = BACKOFF_MIN;
     let mut unsure = false;
     loop {
-        let error = match attempt(store, transaction, unsure).await? {
+        let (operation, error) = match attempt(store, transaction, unsure).await? {
             Attempt::Done(output) => return Ok(output),
-            Attempt::Failed(error) => error,
+            Attempt::Failed(operation, error) => (operation, error),
         };
         unsure |= matches!(error, Error::Unknown);
-        store.retries().note(&error);
+        store.retries().note(operation, &error);
         if !error.is_retryable() || Instant::now() >= give_up_at {
             return Err(error.into());
         }
@@ -145,15 +169,21 @@ where
 {
     let (snapshot, first) = match store.begin(transaction.first_reads()).await {
         Ok(begun) => begun,
-        Err(error) => return Ok(Attempt::Failed(error)),
+        Err(error) => return Ok(Attempt::Failed(Operation::Read, error)),
     };
     let batch = match transaction.plan(&*snapshot, first, unsure).await {
         Ok(Plan::Answer(output)) => return Ok(Attempt::Done(output)),
         Ok(Plan::Commit(batch)) => batch,
-        Err(error) => return error.into_store_error().map(Attempt::Failed),
+        Err(error) => {
+            let failed = |error| Attempt::Failed(Operation::Read, error);
+            return error.into_store_error().map(failed);
+        }
     };
-    Ok(match snapshot.commit(batch).await {
-        Ok(version) => Attempt::Done(transaction.committed(version)),
-        Err(error) => Attempt::Failed(error),
-    })
+    let commit = snapshot.commit(batch);
+    Ok(
+        match commit.instrument(tracing::debug_span!("commit")).await {
+            Ok(version) => Attempt::Done(transaction.committed(version)),
+            Err(error) => Attempt::Failed(Operation::Commit, error),
+        },
+    )
 }

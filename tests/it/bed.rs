@@ -12,8 +12,10 @@ use newsfeed::{
     clock::{AtClock, WallTime},
     config::Config,
     feed::Feeds,
-    http::{App, limits::Callers, router},
+    http::{App, Tasks, limits::Callers, router},
     live::Hub,
+    logging::{Filter, LogControl},
+    metrics::Metrics,
     server::{Node, Settings},
     store::{Store, embedded::Embedded, keys::Keys},
     tls::Tls,
@@ -163,6 +165,7 @@ impl Bed {
     pub async fn node_on(&self, store: Arc<dyn Store>) -> Served {
         let settings = Settings {
             wall: self.wall.clone(),
+            log: Some(log_control()),
             ..default_settings()
         };
         self.node_as(store, settings).await
@@ -195,16 +198,18 @@ impl Bed {
         let keys = self.keys().await;
         let clock = Arc::new(AtClock::new(self.wall.clone()).expect("the clock runs"));
         let settings = default_settings();
+        let metrics = Arc::new(Metrics::default());
         let (appender, _batcher) = Appender::start(
             Arc::clone(&store),
             keys.clone(),
             Arc::clone(&clock),
             settings.appends,
+            Arc::clone(&metrics),
         );
         let app = App {
             auth: settings.auth,
             feeds: Feeds::new(Arc::clone(&store), keys.clone()),
-            hub: Hub::new(keys.clone()),
+            hub: Hub::new(keys.clone(), Arc::clone(&metrics)),
             store,
             keys,
             clock,
@@ -215,6 +220,10 @@ impl Bed {
             cors: settings.cors,
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            metrics,
+            tasks: Tasks::default(),
+            ready_lag_max: settings.ready_lag_max,
+            log: None,
         };
         let router = router(app.clone());
         let served = serve(|listener, shutdown| async move {
@@ -241,6 +250,17 @@ where
         shutdown,
         task,
     }
+}
+
+/// A filter that can be changed, of a log that nobody writes.
+pub fn log_control() -> LogControl {
+    let filter: Filter = "info".parse().expect("a filter");
+    let env_filter = tracing_subscriber::EnvFilter::new(filter.as_str());
+    let (layer, handle) =
+        tracing_subscriber::reload::Layer::<_, tracing_subscriber::Registry>::new(env_filter);
+    // The handle works as long as the filter is in use.
+    std::mem::forget(layer);
+    LogControl::new(filter, handle)
 }
 
 /// Those of `newsfeed serve` without a flag.

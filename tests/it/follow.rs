@@ -23,7 +23,7 @@ pub struct Live {
 impl Live {
     pub fn start(store: Arc<dyn Store>, keys: Keys) -> Self {
         let feeds = Feeds::new(Arc::clone(&store), keys.clone());
-        let hub = Hub::new(keys.clone());
+        let hub = Hub::new(keys.clone(), Arc::default());
         let stop = CancellationToken::new();
         tokio::spawn(run_tailer(
             store,

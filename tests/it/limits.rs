@@ -8,6 +8,7 @@ mod requests;
 mod sizes;
 mod slow;
 
+pub use self::load::filler;
 use serde_json::{Value, json};
 
 use crate::{bed::Served, raw};

@@ -15,6 +15,7 @@ mod limits;
 mod load;
 mod model;
 mod openapi;
+mod operate;
 mod paging;
 mod process;
 mod races;

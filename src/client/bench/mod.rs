@@ -39,7 +39,6 @@ mod stop;
 mod stream;
 mod summary;
 mod target;
-mod usage;
 mod used;
 mod watch;
 mod writers;

@@ -9,11 +9,11 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{
+use super::used::Used;
+use crate::{
+    client::Error,
     usage::{self, Usage},
-    used::Used,
 };
-use crate::client::Error;
 
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// The service is quiet when its processes use less than 5% of a CPU.

@@ -7,6 +7,7 @@
 //! - Claims are checked as they are committed if the batch asks for it: what is appended has no twins here.
 //! - A commit is refused when its tick lies [`SNAPSHOT_AGE_TICKS_MAX`] or more after the snapshot was taken.
 
+mod figures;
 mod readers;
 mod recent;
 mod tables;
@@ -28,8 +29,8 @@ use self::{
     writer::{Request, write_groups},
 };
 use super::{
-    Batch, Error, Found, Range, Reads, Result, Retries, SNAPSHOT_AGE_TICKS_MAX, Slice, Snapshot,
-    Store,
+    Batch, Error, Figure, Found, Range, Reads, Result, Retries, SNAPSHOT_AGE_TICKS_MAX, Slice,
+    Snapshot, Store,
 };
 use crate::{
     clock::{TickClock, WallTime},
@@ -221,6 +222,19 @@ impl Store for Embedded {
 
     fn retries(&self) -> &Retries {
         &self.retries
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let db = self.shared.state().as_ref().map(|state| state.db.clone());
+        db.map_or_else(Vec::new, |db| figures::of(&db))
+    }
+
+    fn is_alive(&self) -> bool {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without one the store was closed.
+        writer
+            .as_ref()
+            .is_none_or(|writer| !writer.thread.is_finished())
     }
 
     async fn close(&self) {

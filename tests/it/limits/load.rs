@@ -30,7 +30,7 @@ crate::on_every_engine!(
 );
 
 /// An event that counts as so many KiB in the append queue.
-pub(super) fn filler(kib: usize) -> Event {
+pub fn filler(kib: usize) -> Event {
     let data = format!("\"{}\"", "x".repeat((kib - 1) * 1024));
     let data = serde_json::value::RawValue::from_string(data).expect("JSON");
     let draft = Draft {

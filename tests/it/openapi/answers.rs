@@ -16,6 +16,7 @@ crate::on_every_engine!(every_answer_is_as_the_file_documents_it);
 const UNSEEN: [&str; 2] = ["408", "500"];
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+const LOG: &str = "/v1/admin/log";
 
 /// Holds answers against the file and remembers which it has seen.
 pub(super) struct Witness<'a> {
@@ -91,7 +92,11 @@ impl Witness<'_> {
         assert!(schema.is_object(), "{what} is not documented as {media}");
         let body = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
         let checked = match media {
-            "application/yaml" => self.spec.check(schema, &json!(body)),
+            "application/yaml"
+            | "text/plain; version=0.0.4; charset=utf-8"
+            | "application/openmetrics-text; version=1.0.0; charset=utf-8" => {
+                self.spec.check(schema, &json!(body))
+            }
             "application/x-ndjson" => body.lines().try_for_each(|line| {
                 let line = serde_json::from_str(line).expect("JSON");
                 self.spec.check(&schema["contentSchema"], &line)
@@ -258,9 +263,17 @@ async fn read(witness: &mut Witness<'_>) {
             .await;
         assert_eq!(answer.status, 200);
     }
-    for path in ["/healthz", "/readyz", "/openapi.yaml"] {
+    for path in ["/healthz", "/readyz", "/openapi.yaml", "/metrics", LOG] {
         assert_eq!(witness.get(path, path).await.status, 200);
     }
+    let open = [("accept", "application/openmetrics-text")];
+    let answer = witness.ask("GET", "/metrics", "/metrics", &open, "");
+    assert_eq!(answer.await.status, 200);
+    for body in [r#"{"filter":"warn"}"#, r#"{"filter":"info","seconds":600}"#] {
+        let answer = witness.ask("PUT", LOG, LOG, &[JSON], body).await;
+        assert_eq!(answer.status, 200);
+    }
+    witness.get(LOG, LOG).await;
 }
 
 /// Each stream, up to an event of each name that can come.
@@ -343,6 +356,7 @@ async fn refuse(witness: &mut Witness<'_>) {
         ("POST", "/v1/events", "/v1/events"),
         ("POST", "/v1/transient", "/v1/transient"),
         ("PUT", marker.0, marker.1),
+        ("PUT", LOG, LOG),
     ];
     let huge = " ".repeat(8 * 1024 * 1024 + 1);
     for (method, template, path) in writes {
@@ -356,6 +370,7 @@ async fn refuse(witness: &mut Witness<'_>) {
             r#"{"version":"vvvvvvvvvvvvvvvvvvvvvvvvvs"}"#,
             r#"{"kind":"visit","feeds":["a b"]}"#,
             r#"{"kind":"typing","feeds":[]}"#,
+            r#"{"filter":"debgu"}"#,
         ] {
             let answer = witness.ask(method, template, path, &[JSON], body).await;
             assert_eq!(answer.status, 400);
@@ -378,6 +393,11 @@ async fn refuse(witness: &mut Witness<'_>) {
                 .status,
             413
         );
+    }
+    for (method, path) in [("GET", "/v1/admin/log?x=1"), ("PUT", LOG)] {
+        let body = r#"{"filter":"info","seconds":0}"#;
+        let answer = witness.ask(method, LOG, path, &[JSON], body).await;
+        assert_eq!(answer.status, 400);
     }
     let many = format!("[{}{{}}]", "{},".repeat(1000));
     assert_eq!(
@@ -453,6 +473,9 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
         .await
         .expect("open");
     app.store.close().await;
+    let ended = tokio::spawn(async {});
+    app.tasks.watch("tailer", ended.abort_handle());
+    ended.await.expect("no panic");
     let mut witness = Witness {
         spec,
         node: &node,
@@ -495,10 +518,16 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
         ("GET", "/v1/feeds/{feed}/live", "/v1/feeds/a/live", ""),
         ("GET", "/v1/live", "/v1/live?feed=a", ""),
         ("GET", "/readyz", "/readyz", ""),
+        ("GET", "/healthz", "/healthz", ""),
     ] {
         let answer = witness.ask(method, template, path, &[JSON], body).await;
         assert_eq!(answer.status, 503, "{path}");
         assert_ne!(text(&answer.json()["code"]), "store_unavailable");
+    }
+    for method in ["GET", "PUT"] {
+        let body = r#"{"filter":"info"}"#;
+        let answer = witness.ask(method, LOG, LOG, &[JSON], body).await;
+        assert_eq!(answer.status, 501);
     }
     // What cannot be known beforehand is said for each event.
     let events = r#"[{"kind":"visit","feeds":["a"]},{"kind":"visit","feeds":["b"]}]"#;

@@ -8,6 +8,9 @@ mod crash;
 mod http2;
 mod interop;
 mod load;
+mod log;
+#[cfg(feature = "otlp")]
+mod otlp;
 pub(crate) mod protocol;
 mod stop;
 mod tls;
@@ -74,7 +77,12 @@ impl Process {
     async fn start_on(address: &str, folder: &Path, args: &[&str]) -> Self {
         let folder = folder.to_str().expect("a UTF-8 path");
         let serve = ["serve", "--listen", address, "--data", folder];
-        let mut child = newsfeed(&[&serve, args].concat())
+        Self::of(newsfeed(&[&serve, args].concat())).await
+    }
+
+    /// `command` must be one of `newsfeed serve`.
+    async fn of(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");

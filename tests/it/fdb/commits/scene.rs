@@ -40,6 +40,7 @@ impl Writer {
             keys,
             Arc::new(clock),
             crate::bed::default_settings().appends,
+            Arc::default(),
         );
         Self { appender }
     }

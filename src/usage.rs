@@ -2,7 +2,10 @@
 
 use std::{fs, io, time::Duration};
 
-use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::{
+    param::{clock_ticks_per_second, page_size},
+    process::{Resource, getrlimit},
+};
 
 const KIB: u64 = 1024;
 
@@ -35,6 +38,41 @@ fn parse(stat: &str, status: &str) -> Option<Usage> {
         cpu: Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64),
         resident_bytes: resident.trim().parse::<u64>().ok()? * KIB,
     })
+}
+
+/// What this process tells of itself to its operator.
+#[derive(Debug, Clone, Copy)]
+pub struct Own {
+    pub usage: Usage,
+    pub open_files: usize,
+    pub open_files_max: u64,
+    /// In s since 1970.
+    pub began: f64,
+}
+
+impl Own {
+    pub fn now() -> io::Result<Self> {
+        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "/proc is of another form");
+        let stat = fs::read_to_string("/proc/self/stat")?;
+        let machine = fs::read_to_string("/proc/stat")?;
+        Ok(Self {
+            usage: Usage::of(std::process::id())?,
+            open_files: fs::read_dir("/proc/self/fd")?.count(),
+            open_files_max: getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX),
+            began: began(&stat, &machine).ok_or_else(invalid)?,
+        })
+    }
+}
+
+/// When a process began, in s since 1970: it says how long after the machine.
+fn began(stat: &str, machine: &str) -> Option<f64> {
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let ticks: u64 = fields.split(' ').nth(19)?.parse().ok()?;
+    let booted = machine
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?;
+    let booted: f64 = booted.trim().parse().ok()?;
+    Some(booted + ticks as f64 / clock_ticks_per_second() as f64)
 }
 
 /// What the process is called, at most 15 bytes.
@@ -75,6 +113,9 @@ mod tests {
         let sockstat =
             "sockets: used 17\nTCP: inuse 1 orphan 0 tw 1 alloc 1 mem 12\nUDP: inuse 0 mem 3\n";
         assert_eq!(tcp_pages(sockstat), Some(12));
+        let since_boot = 127_540.0 / clock_ticks_per_second() as f64;
+        let machine = "cpu  1 2\nbtime 1700000000\nprocesses 5\n";
+        assert_eq!(began(stat, machine), Some(1_700_000_000.0 + since_boot));
     }
 
     #[test]

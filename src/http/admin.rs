@@ -1,0 +1,82 @@
+//! `/v1/admin/log`: what is logged, while the service runs.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    App,
+    body::{json, object, read_json},
+    problem::{Code, Problem, Result},
+    query::Params,
+};
+use crate::logging::{Current, FALL_BACK_SECONDS_MAX, Filter, LogControl};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogIn {
+    filter: String,
+    seconds: Option<u64>,
+}
+
+pub async fn log(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
+    let (parts, _) = request.into_parts();
+    Params::parse(&parts, &[])?;
+    Ok(answer(control(&app)?.current()))
+}
+
+pub async fn set_log(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    Params::parse(&parts, &[])?;
+    let body = read_json(&parts.headers, body).await?;
+    let LogIn { filter, seconds } = object(
+        json(&body)?,
+        Code::InvalidBody,
+        "send {\"filter\": \"…\"}, and \"seconds\" if it is for a time only",
+    )?;
+    let control = control(&app)?;
+    let filter: Filter = filter.parse().map_err(|error| {
+        let detail = format!("{error}; the filter stays as it was");
+        Problem::new(Code::InvalidFilter, detail)
+    })?;
+    if !seconds.is_none_or(|seconds| (1..=FALL_BACK_SECONDS_MAX).contains(&seconds)) {
+        let detail = format!("seconds must be from 1 to {FALL_BACK_SECONDS_MAX}");
+        return Err(Problem::new(Code::InvalidBody, detail));
+    }
+    let current = control.set(filter, seconds.map(Duration::from_secs));
+    let current = current.map_err(|error| {
+        tracing::error!(%error, "the log filter cannot be set");
+        Problem::new(Code::Internal, "the filter could not be set")
+    })?;
+    tracing::info!(
+        filter = current.filter.as_str(),
+        seconds,
+        "the log filter was set"
+    );
+    Ok(answer(current))
+}
+
+fn control(app: &App) -> Result<&LogControl> {
+    app.log.as_ref().ok_or_else(|| {
+        Problem::new(
+            Code::NotSupported,
+            "this process logs by means of its own, which cannot be changed here",
+        )
+    })
+}
+
+fn answer(current: Current) -> Response {
+    let mut answer = json!({ "filter": current.filter.as_str() });
+    if let Some((then, left)) = current.falls_back {
+        answer["then"] = then.as_str().into();
+        answer["seconds"] = left.as_secs_f64().ceil().into();
+    }
+    ([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response()
+}

@@ -1,0 +1,147 @@
+//! `GET /healthz` and `GET /readyz`. A node that is not healthy needs a restart; one that is not ready needs no requests
+//! for the time being.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value, json};
+use tokio::task::AbortHandle;
+
+use super::{
+    App,
+    problem::{Code, Problem},
+};
+use crate::{error::Error, store};
+
+/// The store must answer `/readyz` within this.
+const READY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The tasks a node cannot do without; they end when it does.
+#[derive(Clone, Default)]
+pub struct Tasks(Arc<Mutex<Vec<(&'static str, AbortHandle)>>>);
+
+impl Tasks {
+    pub fn watch(&self, name: &'static str, task: AbortHandle) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.push((name, task));
+    }
+
+    /// Each, and whether it runs.
+    fn running(&self) -> Vec<(&'static str, bool)> {
+        let tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = |(name, task): &(&'static str, AbortHandle)| (*name, !task.is_finished());
+        tasks.iter().map(running).collect()
+    }
+}
+
+/// What was looked at, and the first thing that is not well.
+#[derive(Default)]
+struct Checks {
+    found: Map<String, Value>,
+    first: Option<Problem>,
+}
+
+impl Checks {
+    /// `why` is what the check says in a word or two.
+    fn add(&mut self, name: &str, failed: Option<(String, Problem)>) {
+        let said = match failed {
+            None => "ok".to_owned(),
+            Some((why, problem)) => {
+                self.first.get_or_insert(problem);
+                why
+            }
+        };
+        self.found.insert(name.to_owned(), said.into());
+    }
+
+    fn answer(self, status: &str) -> Result<Response, Problem> {
+        let checks = Value::Object(self.found);
+        match self.first {
+            Some(problem) => Err(problem.with("checks", checks)),
+            None => Ok((
+                [(header::CACHE_CONTROL, "no-store")],
+                Json(json!({ "status": status, "checks": checks })),
+            )
+                .into_response()),
+        }
+    }
+}
+
+/// What the node runs by itself, and whether it runs.
+fn parts(app: &App) -> Vec<(&'static str, bool)> {
+    let mut parts = app.tasks.running();
+    parts.push(("batcher", app.appender.is_open()));
+    parts.push(("store", app.store.is_alive()));
+    parts
+}
+
+/// The process runs, and so does all that it runs by itself.
+pub async fn healthz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let mut checks = Checks::default();
+    for (name, runs) in parts(&app) {
+        checks.add(name, (!runs).then(|| ended(name)));
+    }
+    checks.answer("ok")
+}
+
+fn ended(name: &str) -> (String, Problem) {
+    let detail =
+        format!("the {name} of this node has ended, which its log explains: restart the node");
+    ("ended".to_owned(), Problem::new(Code::Unhealthy, detail))
+}
+
+/// The node is to be sent requests: it is not stopping, its store answers, and live delivery keeps up.
+pub async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+    let mut checks = Checks::default();
+    let dead = parts(&app).into_iter().find(|(_, runs)| !runs);
+    let serving = match app.stopping.is_cancelled() {
+        true => Some(("stopping".to_owned(), Error::ShuttingDown.into())),
+        false => dead.map(|(name, _)| ended(name)),
+    };
+    checks.add("serving", serving);
+    checks.add("store", store_answers(&app).await.err());
+    checks.add("tail", tail_keeps_up(&app).err());
+    checks.answer("ready")
+}
+
+async fn store_answers(app: &App) -> Result<(), (String, Problem)> {
+    let answers = async {
+        let snapshot = app.store.snapshot().await?;
+        snapshot.get(vec![app.keys.epoch()]).await
+    };
+    match tokio::time::timeout(READY_TIMEOUT, answers).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => {
+            app.store.retries().note_read(&error);
+            Err((error.reason().to_owned(), Error::Store(error).into()))
+        }
+        Err(_elapsed) => {
+            let detail = "the store did not answer in time";
+            let late = store::Error::Unavailable(detail.to_owned());
+            app.store.retries().note_read(&late);
+            let problem = Problem::new(Code::StoreUnavailable, detail);
+            Err((late.reason().to_owned(), problem))
+        }
+    }
+}
+
+fn tail_keeps_up(app: &App) -> Result<(), (String, Problem)> {
+    let lag = app.metrics.tail.lag();
+    if lag <= app.ready_lag_max {
+        return Ok(());
+    }
+    let detail = format!(
+        "live delivery of this node is {:.1} s behind, more than the {:.1} s of --ready-lag-ms: use another node",
+        lag.as_secs_f64(),
+        app.ready_lag_max.as_secs_f64()
+    );
+    Err(("behind".to_owned(), Problem::new(Code::TailBehind, detail)))
+}

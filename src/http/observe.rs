@@ -1,0 +1,102 @@
+//! Every request, as an operator sees it: counted, timed, named, logged. Nothing of it that could hold a secret is: of the
+//! URL only the route's template, of the headers only ids.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::Method,
+    middleware::Next,
+    response::Response,
+};
+use tracing::{Instrument, Span, field::Empty};
+
+use super::{
+    ROUTES,
+    problem::Code,
+    trace_context::{REQUEST_ID, RequestId, TraceParent},
+};
+use crate::metrics::Metrics;
+
+/// What stands for the paths that are no route, and for methods that no route has.
+const OTHER: &str = "other";
+
+pub async fn observe(
+    State(metrics): State<Arc<Metrics>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = route(&request);
+    let method = method(request.method());
+    let mut pending = metrics.http.begin(route, method);
+    let id = RequestId::of(request.headers());
+    let span = tracing::info_span!(
+        "request",
+        method,
+        route,
+        request_id = %id,
+        trace_id = Empty,
+        status = Empty,
+        otel.name = Empty,
+        otel.kind = Empty,
+    );
+    if !span.is_disabled() {
+        let trace_id = begin_trace(&span, route, &request);
+        span.record(
+            "trace_id",
+            tracing::field::display(format_args!("{trace_id:032x}")),
+        );
+    }
+    let mut response = next.run(request).instrument(span.clone()).await;
+
+    let status = response.status();
+    let code = response.extensions().get::<Code>();
+    pending.answered(status.as_u16(), code.map(|code| code.name()));
+    span.record("status", status.as_u16());
+    let duration_ms = pending.begun().elapsed().as_micros() as f64 / 1e3;
+    let _entered = span.enter();
+    match status.is_server_error() {
+        true => tracing::info!(duration_ms, "answered with an error"),
+        false => tracing::debug!(duration_ms, "answered"),
+    }
+    response.headers_mut().insert(REQUEST_ID, id.into_header());
+    response
+}
+
+/// The template, never the path: that has names of feeds, of which there are as many as clients like.
+fn route(request: &Request) -> &'static str {
+    let matched = request.extensions().get::<MatchedPath>();
+    let known = |path: &MatchedPath| {
+        let mut routes = ROUTES.iter().map(|(route, _)| *route);
+        routes.find(|route| *route == path.as_str())
+    };
+    matched.and_then(known).unwrap_or(OTHER)
+}
+
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => OTHER,
+    }
+}
+
+/// The id of the trace that `span` belongs to: the caller's, or that of a new one.
+fn begin_trace(span: &Span, route: &str, request: &Request) -> u128 {
+    let caller = TraceParent::of(request.headers());
+    #[cfg(feature = "otlp")]
+    {
+        let name = format!("{} {route}", method(request.method()));
+        let exported = crate::logging::adopt(span, &name, caller.as_ref(), request.headers());
+        if let Some(trace_id) = exported {
+            return trace_id;
+        }
+    }
+    #[cfg(not(feature = "otlp"))]
+    let _ = (span, route);
+    caller.map_or_else(rand::random, |caller| caller.trace_id)
+}

@@ -1,0 +1,127 @@
+//! The log, and traces: what the service says of single requests. To stderr, and as an option to an OpenTelemetry
+//! collector.
+
+mod control;
+#[cfg(feature = "otlp")]
+mod otlp;
+
+use std::{error::Error, io::IsTerminal};
+
+use clap::{Args, ValueEnum};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
+
+pub use self::control::{Current, FALL_BACK_SECONDS_MAX, FILTER_BYTES_MAX, Filter, LogControl};
+#[cfg(feature = "otlp")]
+pub use self::otlp::adopt;
+
+/// The store's own engine is chatty.
+const DEFAULT_FILTER: &str = "info,fjall=warn,lsm_tree=warn";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Args)]
+pub struct LogArgs {
+    /// What is logged: levels by module, as of `tracing`, such as `info,newsfeed=debug`.
+    #[arg(long, env = "NEWSFEED_LOG", default_value = DEFAULT_FILTER, value_name = "FILTER")]
+    pub log: Filter,
+
+    /// How lines of the log look.
+    #[arg(long, env = "NEWSFEED_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// Sends traces to this OpenTelemetry collector, over HTTP, such as http://localhost:4318; needs a program built
+    /// with the feature otlp. OTEL_EXPORTER_OTLP_ENDPOINT does the same.
+    #[arg(long, env = "NEWSFEED_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+
+    /// Share of the traces begun here that is sent, from 0 to 1; of a trace begun by a caller the caller decides.
+    #[arg(long, env = "NEWSFEED_OTLP_SAMPLE", default_value_t = 1.0, value_parser = parse_share, value_name = "SHARE")]
+    pub otlp_sample: f64,
+}
+
+fn parse_share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("it must be a number from 0 to 1".into()),
+    }
+}
+
+/// Sends what is left when it is finished; a service that is told to stop has something left.
+pub struct Traces {
+    #[cfg(feature = "otlp")]
+    exporter: Option<otlp::Exporter>,
+}
+
+impl Traces {
+    pub async fn finish(self) {
+        #[cfg(feature = "otlp")]
+        if let Some(exporter) = self.exporter {
+            exporter.finish().await;
+        }
+    }
+}
+
+impl LogArgs {
+    /// Begins to log, for the whole process.
+    pub fn init(&self) -> Result<(LogControl, Traces), Box<dyn Error>> {
+        let (filter, handle) = reload::Layer::new(self.log.to_env_filter());
+        let lines = fmt::layer().with_writer(std::io::stderr);
+        let lines: Box<dyn Layer<_> + Send + Sync> = match self.log_format {
+            LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+            LogFormat::Json => lines
+                .json()
+                .flatten_event(true)
+                .with_span_list(false)
+                .boxed(),
+        };
+        let registry = Registry::default().with(filter).with(lines);
+        let endpoint = self.otlp_endpoint.clone();
+        let endpoint = endpoint.or_else(|| std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok());
+        let traces = match endpoint {
+            None => {
+                registry.init();
+                Traces {
+                    #[cfg(feature = "otlp")]
+                    exporter: None,
+                }
+            }
+            #[cfg(feature = "otlp")]
+            Some(endpoint) => {
+                let exporter = otlp::Exporter::start(&endpoint, self.otlp_sample)?;
+                registry.with(exporter.layer()).init();
+                Traces {
+                    exporter: Some(exporter),
+                }
+            }
+            #[cfg(not(feature = "otlp"))]
+            Some(_) => {
+                return Err(
+                    "this program was built without OTLP: build it with `cargo build --release --features otlp`, or \
+                     leave --otlp-endpoint (and OTEL_EXPORTER_OTLP_ENDPOINT) out"
+                        .into(),
+                );
+            }
+        };
+        Ok((LogControl::new(self.log.clone(), handle), traces))
+    }
+}
+
+/// The log of commands that are clients, or look after a store: for people, by NEWSFEED_LOG.
+pub fn init_for_commands() {
+    let filter =
+        EnvFilter::try_from_env("NEWSFEED_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+}

@@ -1,0 +1,128 @@
+//! Requests, by route, method and status.
+
+use std::time::Instant;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use super::{Held, LATENCIES};
+
+/// A route's template and a method, or what stands for all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    route: &'static str,
+    method: &'static str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answer {
+    route: &'static str,
+    method: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refusal {
+    route: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug)]
+pub struct Http {
+    answers: Family<Answer, Counter>,
+    durations: Family<Operation, Histogram>,
+    problems: Family<Refusal, Counter>,
+    in_flight: Gauge,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            answers: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(LATENCIES)),
+            problems: Family::default(),
+            in_flight: Gauge::default(),
+        }
+    }
+}
+
+/// nginx's status of a request whose client left before the answer.
+const CLIENT_LEFT: u16 = 499;
+
+/// A request until its answer begins.
+pub struct Pending<'a> {
+    http: &'a Http,
+    operation: Operation,
+    begun: Instant,
+    status: u16,
+    _held: Held,
+}
+
+impl Http {
+    pub fn begin(&self, route: &'static str, method: &'static str) -> Pending<'_> {
+        Pending {
+            http: self,
+            operation: Operation { route, method },
+            begun: Instant::now(),
+            status: CLIENT_LEFT,
+            _held: Held::by(&self.in_flight),
+        }
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "http_requests",
+            "Requests, by route, method and status; 499: the client left before the answer",
+            self.answers.clone(),
+        );
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time from a request's head to its answer's; of a long poll with its wait, of a stream to its begin",
+            Unit::Seconds,
+            self.durations.clone(),
+        );
+        registry.register(
+            "http_problems",
+            "Requests answered with a problem, by route and code",
+            self.problems.clone(),
+        );
+        registry.register(
+            "http_requests_in_flight",
+            "Requests whose answer has not begun",
+            self.in_flight.clone(),
+        );
+    }
+}
+
+impl Pending<'_> {
+    /// The answer has this status and, if it is a problem, this code.
+    pub fn answered(&mut self, status: u16, code: Option<&'static str>) {
+        self.status = status;
+        if let Some(code) = code {
+            let route = self.operation.route;
+            let refusal = Refusal { route, code };
+            self.http.problems.get_or_create(&refusal).inc();
+        }
+    }
+
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let Operation { route, method } = self.operation;
+        let answer = Answer {
+            route,
+            method,
+            status: self.status,
+        };
+        self.http.answers.get_or_create(&answer).inc();
+        let duration = self.http.durations.get_or_create(&self.operation);
+        duration.observe(self.begun.elapsed().as_secs_f64());
+    }
+}

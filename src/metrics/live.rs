@@ -1,0 +1,107 @@
+//! Live delivery: subscribers and streams.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::{Held, Label, Metrics, labelled};
+
+#[derive(Debug)]
+pub struct Live {
+    /// Subscribers that were sent back to the pages and are not through with them.
+    pub lagging: Gauge,
+    pub overflows: Counter,
+    pub long_polls: Gauge,
+    pub streams: Gauge,
+    streams_ended: Family<Label, Counter>,
+    /// Of connections, by protocol.
+    pub http1: Gauge,
+    pub http2: Gauge,
+    connections: Family<Label, Gauge>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        let connections = Family::default();
+        let streams_ended = Family::default();
+        let _ = labelled::<Counter>(&streams_ended, "reason", StreamEnd::GONE);
+        Self {
+            lagging: Gauge::default(),
+            overflows: Counter::default(),
+            long_polls: Gauge::default(),
+            streams: Gauge::default(),
+            streams_ended,
+            http1: labelled(&connections, "protocol", "http1"),
+            http2: labelled(&connections, "protocol", "http2"),
+            connections,
+        }
+    }
+}
+
+impl Live {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "live_lagging_subscribers",
+            "Subscribers whose queue overflowed and who read pages now, or will once their client takes something",
+            self.lagging.clone(),
+        );
+        registry.register(
+            "live_queue_overflows",
+            "Times that what waited for a subscriber was dropped, and the subscriber sent back to the pages",
+            self.overflows.clone(),
+        );
+        registry.register(
+            "long_polls",
+            "Long polls that wait now",
+            self.long_polls.clone(),
+        );
+        registry.register("live_streams", "Streams open now", self.streams.clone());
+        registry.register(
+            "live_streams_ended",
+            "Streams that ended, by the reason of their bye; gone: without one, because the client left or was cut off",
+            self.streams_ended.clone(),
+        );
+        registry.register(
+            "connections",
+            "Connections open now that have sent something, by protocol; a stream over HTTP/1.1 is one",
+            self.connections.clone(),
+        );
+    }
+}
+
+/// Counts a stream from its begin to its end, however it ends.
+pub struct StreamEnd {
+    metrics: Arc<Metrics>,
+    _open: Held,
+    reason: &'static str,
+    stream: u64,
+}
+
+impl StreamEnd {
+    const GONE: &str = "gone";
+
+    /// `stream` names it in the log.
+    pub fn of(metrics: &Arc<Metrics>, stream: u64) -> Self {
+        Self {
+            _open: Held::by(&metrics.live.streams),
+            metrics: Arc::clone(metrics),
+            reason: Self::GONE,
+            stream,
+        }
+    }
+
+    pub fn because(&mut self, reason: &'static str) {
+        self.reason = reason;
+    }
+}
+
+impl Drop for StreamEnd {
+    fn drop(&mut self) {
+        let ended = &self.metrics.live.streams_ended;
+        ended.get_or_create(&[("reason", self.reason)]).inc();
+        tracing::debug!(stream = self.stream, reason = self.reason, "a stream ended");
+    }
+}
