@@ -366,17 +366,15 @@ async fn health_is_told_and_readiness_depends_on_the_store(bed: &Bed) {
     let node = bed.node_on(troubled(bed.store(), gate.clone())).await;
     for down in [false, true, false] {
         gate.fail(down);
-        assert_eq!(node.get("/healthz").await, json!({ "status": "ok" }));
+        assert_eq!(node.get("/healthz").await["status"], "ok");
         let ready = node.send("GET", "/readyz", &[]).await;
         let head = node.send("GET", "/v1/feeds/a", &[]).await;
         if down {
             ready.problem(503, "store_unavailable").expect("not ready");
             head.problem(503, "store_unavailable").expect("no answer");
         } else {
-            assert_eq!(
-                (ready.status, ready.json()),
-                (200, json!({ "status": "ready" }))
-            );
+            assert_eq!(ready.status, 200);
+            assert_eq!(ready.json()["status"], "ready");
             assert_eq!(head.status, 200);
         }
     }

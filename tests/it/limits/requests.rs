@@ -315,11 +315,10 @@ async fn a_path_answers_other_methods_with_those_it_has(bed: &Bed) {
 async fn head_answers_like_get_without_a_body(bed: &Bed) {
     let node = bed.node().await;
     appends(&node, "e").await;
-    for (path, methods) in ROUTES
+    for (path, _) in ROUTES
         .iter()
         .filter(|(_, methods)| methods.contains(&"get"))
     {
-        assert_eq!(methods, &["get"]);
         let path = path.replace("{feed}", "goes-on");
         let path = if path.ends_with("/entries") || path.ends_with("/live") {
             format!("{path}?feed=goes-on")
@@ -339,7 +338,10 @@ async fn head_answers_like_get_without_a_body(bed: &Bed) {
         }
         let get = raw::exchange(node.address, &raw::request("GET", &path, &[], b"")).await;
         for name in ["content-type", "cache-control", "etag", "content-length"] {
-            assert_eq!(head.header(name), get.header(name), "{name} of {path}");
+            // The metrics of the second request have the first in them.
+            if (path.as_str(), name) != ("/metrics", "content-length") {
+                assert_eq!(head.header(name), get.header(name), "{name} of {path}");
+            }
         }
     }
     let missing = raw::exchange(node.address, &raw::request("HEAD", "/nothing", &[], b"")).await;

@@ -34,7 +34,7 @@ impl Scrape {
     /// Whether there is a metric of this name, with whatever labels.
     pub fn has(&self, name: &str) -> bool {
         let of = |series: &String| series.split('{').next() == Some(name);
-        self.0.keys().any(|series| of(series))
+        self.0.keys().any(of)
     }
 
     pub fn series(&self) -> impl Iterator<Item = &str> {

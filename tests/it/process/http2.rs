@@ -22,7 +22,13 @@ use crate::{bed::text, sse::Stream};
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
 /// Headers that belong to the protocol or the moment.
-const NOT_COMPARED: [&str; 4] = ["connection", "content-length", "date", "transfer-encoding"];
+const NOT_COMPARED: [&str; 5] = [
+    "connection",
+    "content-length",
+    "date",
+    "transfer-encoding",
+    "x-request-id",
+];
 
 /// A client's requests and what it was answered.
 struct Talk {
