@@ -290,6 +290,7 @@ async fn more_connections_than_an_address_may_have_are_closed() {
     }
     for _ in 0..5 {
         let mut socket = raw::connect(node.address).await;
+        let _ = socket.write_all(request).await;
         assert_eq!(raw::drain(&mut socket).await, b"");
     }
     open.pop();
