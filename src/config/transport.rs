@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use crate::{
     http::{
         cors::{Cors, Origin},
-        limits::Limits,
+        limits::{Limits, PER_S_MAX},
         proxies::{self, Proxies},
     },
     tls::{self, Files, Tls},
@@ -61,7 +61,7 @@ pub struct TransportConfig {
 
     /// Requests a second of one caller (whom its token names, else its address), and twice as many at once; more are
     /// answered 429. 0 is no limit, here and with the others.
-    #[arg(long, env = "NEWSFEED_CALLER_REQUESTS_PER_S", default_value_t = 1_000)]
+    #[arg(long, env = "NEWSFEED_CALLER_REQUESTS_PER_S", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(..=i64::from(PER_S_MAX)))]
     pub caller_requests_per_s: u32,
 
     /// Bytes a second in request bodies of one caller, and four times as many at once; more are answered 429, or
@@ -84,10 +84,9 @@ pub struct TransportConfig {
 
 fn parse_bytes(text: &str) -> Result<u32, String> {
     match text.parse() {
-        Ok(bytes) if bytes == 0 || bytes >= BYTES_PER_S_MIN => Ok(bytes),
+        Ok(bytes) if bytes == 0 || (BYTES_PER_S_MIN..=PER_S_MAX).contains(&bytes) => Ok(bytes),
         _ => Err(format!(
-            "0, or a whole number from {BYTES_PER_S_MIN} to {}",
-            u32::MAX
+            "0, or a whole number from {BYTES_PER_S_MIN} to {PER_S_MAX}"
         )),
     }
 }

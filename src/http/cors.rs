@@ -24,6 +24,9 @@ impl FromStr for Origin {
         if text == "*" {
             return Ok(Self::Any);
         }
+        if text.contains('*') {
+            return Err("name each origin; only * alone stands for others".to_owned());
+        }
         let form = "write it like https://app.example.com or http://localhost:3000";
         let url = reqwest::Url::parse(text).map_err(|error| format!("{error}: {form}"))?;
         if !["http", "https"].contains(&url.scheme()) {

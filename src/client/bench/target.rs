@@ -59,11 +59,9 @@ impl Dialer {
     ) -> Result<Self, Error> {
         let mut nodes = Vec::new();
         for url in urls {
-            let node = Node::resolve(url, token.clone()).await?;
-            Client::new(url, token.clone(), &Trust::default())?
-                .probe()
-                .await?;
-            nodes.push(node);
+            let client = Client::new(url, token.clone(), &Trust::default())?;
+            nodes.push(Node::resolve(url, token.clone()).await?);
+            client.probe().await?;
         }
         let connections = clients.div_ceil(streams_per_connection.unwrap_or(1) as usize);
         raise_file_limit(connections as u64 + OTHER_FILES)?;

@@ -17,7 +17,7 @@ use axum::{
 use tokio_util::sync::CancellationToken;
 
 use self::{metered::Metered, places::Places, rate::Rate};
-pub use self::{metered::OverBytes, places::Place};
+pub use self::{metered::OverBytes, places::Place, rate::PER_S_MAX};
 use super::{
     body::BODY_BYTES_MAX,
     caller::{Caller, Peer},
@@ -107,7 +107,7 @@ impl Callers {
             return Ok(());
         };
         rate.take(caller, 1).map_err(|wait| {
-            let (per_s, burst) = (rate.per_s(), rate.burst());
+            let Rate { per_s, burst, .. } = rate;
             let detail = format!(
                 "this caller may send {per_s} requests/s, {burst} at once (--caller-requests-per-s); go on after Retry-After"
             );
@@ -120,7 +120,7 @@ impl Callers {
             return Ok(());
         };
         rate.take(caller, bytes).map_err(|wait| {
-            let (per_s, burst) = (rate.per_s(), rate.burst());
+            let Rate { per_s, burst, .. } = rate;
             let detail = format!(
                 "this caller may send {per_s} bytes/s in bodies, {burst} at once (--caller-bytes-per-s); send the rest after Retry-After"
             );
@@ -186,4 +186,55 @@ pub fn stream(request: &Parts) -> Result<Place<Caller>> {
         Problem::new(Code::TooManyCallerStreams, detail)
             .retry_after(Duration::from_secs(STREAM_RETRY_S.into()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::caller::Subject;
+
+    fn callers(loopback: bool) -> Arc<Callers> {
+        Callers::new(Limits {
+            connections: NonZeroU32::new(1),
+            loopback,
+            ..Limits::default()
+        })
+    }
+
+    fn of(callers: &Callers, peer: &str, subject: Option<&str>) -> Option<Caller> {
+        let mut request = Extensions::new();
+        request.insert(Peer(peer.parse().expect("an address")));
+        if let Some(subject) = subject {
+            request.insert(Subject(subject.into()));
+        }
+        callers.caller(&request)
+    }
+
+    #[test]
+    fn a_caller_is_whom_the_token_names_wherever_it_comes_from_else_its_address() {
+        let callers = callers(false);
+        let anna = Some(Caller::Subject("anna".into()));
+        for peer in ["127.0.0.1", "::1", "203.0.113.1"] {
+            assert_eq!(of(&callers, peer, Some("anna")), anna);
+        }
+        let address = Some(Caller::Party([203, 0, 113, 1].into()));
+        assert_eq!(of(&callers, "203.0.113.1", None), address);
+        for peer in ["127.0.0.1", "127.8.8.8", "::1"] {
+            assert_eq!(of(&callers, peer, None), None);
+        }
+        assert_eq!(callers.caller(&Extensions::new()), None);
+        assert!(of(&self::callers(true), "127.0.0.1", None).is_some());
+    }
+
+    #[test]
+    fn connections_of_this_machine_and_of_proxies_are_not_counted() {
+        let callers = callers(false);
+        let proxies = Proxies(vec!["10.0.0.0/8".parse().expect("a network")]);
+        let connect = |peer: &str| callers.connection(Peer(peer.parse().expect("it")), &proxies);
+        for (peer, second) in [("127.0.0.1", true), ("10.1.2.3", true), ("11.1.2.3", false)] {
+            let first = connect(peer);
+            assert!(first.is_some());
+            assert_eq!(connect(peer).is_some(), second, "{peer}");
+        }
+    }
 }

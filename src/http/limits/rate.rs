@@ -19,34 +19,32 @@ const LOOK_EVERY: u32 = 4096;
 /// all others get something.
 const SHARED: u64 = 4096;
 
+/// Most of anything in a second: a nanosecond each.
+pub const PER_S_MAX: u32 = 1_000_000_000;
+
 pub struct Rate {
-    quota: Quota,
+    pub per_s: NonZeroU32,
+    pub burst: NonZeroU32,
     /// By a hash of the caller: nobody finds two callers with the same, and a collision costs little.
     limiter: DefaultKeyedRateLimiter<u64>,
     hasher: RandomState,
     looks: AtomicU32,
     full: AtomicBool,
+    callers_max: usize,
 }
 
 impl Rate {
     pub fn new(per_s: NonZeroU32, burst: u32) -> Self {
-        let quota = Quota::per_second(per_s).allow_burst(NonZeroU32::new(burst).unwrap_or(per_s));
+        let burst = NonZeroU32::new(burst).unwrap_or(per_s);
         Self {
-            quota,
-            limiter: DefaultKeyedRateLimiter::keyed(quota),
+            per_s,
+            burst,
+            limiter: DefaultKeyedRateLimiter::keyed(Quota::per_second(per_s).allow_burst(burst)),
             hasher: RandomState::new(),
             looks: AtomicU32::new(0),
             full: AtomicBool::new(false),
+            callers_max: CALLERS_MAX,
         }
-    }
-
-    pub fn per_s(&self) -> u64 {
-        let nanos = self.quota.replenish_interval().as_nanos().max(1);
-        (Duration::from_secs(1).as_nanos() / nanos) as u64
-    }
-
-    pub fn burst(&self) -> NonZeroU32 {
-        self.quota.burst_size()
     }
 
     /// Takes `count` for `caller`; if there is not so much now, says how long to wait for it. (More than the burst
@@ -54,7 +52,7 @@ impl Rate {
     pub fn take(&self, caller: &Caller, count: usize) -> Result<(), Duration> {
         let count = u32::try_from(count)
             .unwrap_or(u32::MAX)
-            .min(self.burst().get());
+            .min(self.burst.get());
         let Some(count) = NonZeroU32::new(count) else {
             return Ok(());
         };
@@ -65,8 +63,9 @@ impl Rate {
     }
 
     fn key(&self, caller: &Caller) -> u64 {
-        if self.looks.fetch_add(1, Ordering::Relaxed) % LOOK_EVERY == 0 {
-            self.look(CALLERS_MAX);
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        if looks.is_multiple_of(LOOK_EVERY) {
+            self.look();
         }
         let key = self.hasher.hash_one(caller);
         match self.full.load(Ordering::Relaxed) {
@@ -75,12 +74,12 @@ impl Rate {
         }
     }
 
-    fn look(&self, max: usize) {
-        if self.limiter.len() >= max {
+    fn look(&self) {
+        let full = || self.limiter.len() >= self.callers_max;
+        if full() {
             self.sweep();
         }
-        self.full
-            .store(self.limiter.len() >= max, Ordering::Relaxed);
+        self.full.store(full(), Ordering::Relaxed);
     }
 
     /// Drops who has all of its allowance again.
@@ -105,7 +104,7 @@ mod tests {
     #[test]
     fn each_caller_has_a_burst_and_is_told_how_long_to_wait_for_more() {
         let rate = rate(1, 10);
-        assert_eq!((rate.per_s(), rate.burst().get()), (1, 10));
+
         assert_eq!(rate.take(&caller(1), 7), Ok(()));
         let wait = rate.take(&caller(1), 10).expect_err("not so much");
         assert!((1..=7).contains(&wait.as_secs()), "{wait:?}");
@@ -118,7 +117,7 @@ mod tests {
 
     #[test]
     fn who_has_all_of_its_allowance_again_is_forgotten() {
-        let rate = rate(u32::MAX, 1);
+        let rate = rate(1_000_000, 1);
         for number in 0..100 {
             let _ = rate.take(&caller(number), 1);
         }
@@ -129,18 +128,21 @@ mod tests {
 
     #[test]
     fn beyond_the_most_callers_strangers_share() {
-        let rate = rate(1, 1_000);
+        let mut rate = rate(1, 1_000);
+        rate.callers_max = 100;
         for number in 0..100 {
             let _ = rate.take(&caller(number), 1_000);
         }
-        rate.look(100);
-        for number in 100..100 + 4 * SHARED as u32 {
+        rate.look();
+        for number in 100..100 + 10 * SHARED as u32 {
             let _ = rate.take(&caller(number), 1);
         }
         let known = rate.limiter.len();
-        assert!(known <= 100 + SHARED as usize, "{known}");
+        let most = 100 + SHARED as usize + LOOK_EVERY as usize;
+        assert!(known <= most, "{known}");
         // Room again: each its own.
-        rate.look(known + 1);
+        rate.callers_max = 10 * known;
+        rate.look();
         assert_eq!(rate.take(&caller(1 << 20), 1_000), Ok(()));
     }
 }

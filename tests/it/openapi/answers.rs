@@ -161,7 +161,7 @@ async fn every_answer_is_as_the_file_documents_it(bed: &Bed) {
     follow(&mut witness).await;
     refuse(&mut witness).await;
     let mut seen = witness.seen;
-    limit(bed, &spec, &mut seen).await;
+    limit(&spec, &mut seen).await;
     stop(bed, &spec, node, &mut seen).await;
     super::access::access(&spec, &mut seen).await;
 
@@ -431,7 +431,8 @@ async fn refuse(witness: &mut Witness<'_>) {
 }
 
 /// What the operations answer to a caller that sends more than it may.
-async fn limit(bed: &Bed, spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
+async fn limit(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
+    let bed = Bed::embedded();
     let one = std::num::NonZeroU32::new(1);
     let node = bed.node_with(None, |settings| {
         settings.limits.requests_per_s = one;
@@ -456,6 +457,7 @@ async fn limit(bed: &Bed, spec: &Spec, seen: &mut BTreeSet<(String, String, Stri
         {}
     }
     *seen = witness.seen;
+    node.stop().await;
 }
 
 /// What the operations answer whose store is gone.

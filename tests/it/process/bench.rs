@@ -237,6 +237,10 @@ async fn what_cannot_be_measured_is_told_with_what_to_do() {
             "is not the address of a service",
         ),
         (
+            &["live", "--url", "https://127.0.0.1:1"],
+            "bench measures without TLS",
+        ),
+        (
             &["live", "--url", &fake, "--hot-subscribers", "5"],
             "need a --hot-rate",
         ),

@@ -80,7 +80,7 @@ async fn more_requests_than_a_caller_may_send_are_refused_until_it_waits() {
     let same = statuses(&node, |n| format!("2001:db8:0:1:{n:x}::1")).await;
     assert_eq!(same, [200, 429].into());
     // What a client says of itself is not believed: it is the proxy's word that counts.
-    let spoofed = statuses(&node, |n| format!("203.0.113.{n}, 198.51.100.1")).await;
+    let spoofed = statuses(&node, |n| format!("192.0.2.{n}, 198.51.100.1")).await;
     assert_eq!(spoofed, [200, 429].into());
     let after: u64 = refused
         .header("retry-after")
@@ -102,7 +102,7 @@ async fn more_requests_than_a_caller_may_send_are_refused_until_it_waits() {
         ..Limits::default()
     };
     let node = bed.node_with(None, tell(limits, false)).await;
-    let statuses = statuses(&node, |n| format!("203.0.113.{n}")).await;
+    let statuses = statuses(&node, |n| format!("192.0.2.{n}")).await;
     assert_eq!(statuses, [200, 429].into());
     node.stop().await;
 }
@@ -290,6 +290,7 @@ async fn more_connections_than_an_address_may_have_are_closed() {
     }
     for _ in 0..5 {
         let mut socket = raw::connect(node.address).await;
+        let _ = socket.write_all(request).await;
         assert_eq!(raw::drain(&mut socket).await, b"");
     }
     open.pop();
