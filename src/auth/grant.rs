@@ -119,8 +119,8 @@ impl Patterns {
     pub fn holds(&self, feed: &FeedName) -> bool {
         let name = feed.as_str();
         let after = self.prefixes.partition_point(|prefix| &**prefix <= name);
-        let begins = |prefix: &Box<str>| name.starts_with(&**prefix);
-        self.prefixes[..after].last().is_some_and(begins)
+        let below = self.prefixes[..after].last();
+        below.is_some_and(|prefix| name.starts_with(&**prefix))
             || self
                 .exact
                 .binary_search_by(|exact| (**exact).cmp(name))

@@ -2,11 +2,14 @@
 
 use std::{path::Path, process::Stdio};
 
+use clap::{Args, FromArgMatches};
 use http_body_util::BodyExt;
+use newsfeed::auth::{AuthArgs, Secret};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, Command},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -28,45 +31,44 @@ fn newsfeed(args: &[&str]) -> Command {
     command
 }
 
-/// Serves, with all that can be logged, until told to end; answers what it said on stderr.
+/// `newsfeed serve` on a free loopback port, which logs all it can.
 struct Process {
     child: Child,
     api: Api,
+    said: JoinHandle<String>,
 }
 
 impl Process {
     async fn start(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = folder.to_str().expect("UTF-8");
-        let serve = [&["serve", "--data", folder], args].concat();
-        let mut command = newsfeed(&serve);
-        command
-            .env("NEWSFEED_LOG", "trace")
-            .envs(environment.iter().copied());
-        let mut child = command.spawn().expect("it starts");
-        let stdout = child.stdout.take().expect("piped");
-        let mut lines = BufReader::new(stdout).lines();
-        // Nobody reads stderr meanwhile: a pipe takes what is said up to here, and a task takes the rest.
-        let line = timeout(PATIENCE, lines.next_line())
-            .await
-            .expect("in time")
-            .expect("text");
-        let line = line.expect("a line before the end");
-        let base = line
-            .strip_prefix("newsfeed is listening on ")
-            .expect("the promised line");
-        Self {
-            child,
-            api: Api::at(base.replace("0.0.0.0", "127.0.0.1")),
-        }
-    }
-
-    fn listen(&mut self) -> tokio::task::JoinHandle<String> {
-        let mut stderr = self.child.stderr.take().expect("piped");
-        tokio::spawn(async move {
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--data", folder];
+        let mut command = newsfeed(&[&serve, args].concat());
+        command.env("NEWSFEED_LOG", "trace");
+        let mut child = command
+            .envs(environment.iter().copied())
+            .spawn()
+            .expect("it starts");
+        let mut stderr = child.stderr.take().expect("piped");
+        let said = tokio::spawn(async move {
             let mut said = Vec::new();
             stderr.read_to_end(&mut said).await.expect("read");
             String::from_utf8_lossy(&said).into_owned()
-        })
+        });
+        let stdout = child.stdout.take().expect("piped");
+        let mut lines = BufReader::new(stdout).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("in time");
+        let line = line.expect("text").expect("a line before the end");
+        let base = line
+            .strip_prefix("newsfeed is listening on ")
+            .expect("the promised line");
+        let api = Api::at(base.to_owned());
+        Self { child, api, said }
+    }
+
+    /// All it said on stderr.
+    async fn ended(mut self) -> String {
+        self.child.kill().await.expect("killed");
+        self.said.await.expect("no panic")
     }
 }
 
@@ -94,28 +96,20 @@ async fn without_keys_only_this_machine_is_served_and_that_is_said_loudly() {
             assert!(stderr.contains(said), "{stderr}");
         }
     }
-    // The secret makes it a service with keys, wherever it listens.
-    let secret = [("NEWSFEED_AUTH_SECRET", SECRET)];
-    let cases: [(&[&str], &[(&str, &str)], bool, u16); 5] = [
-        (&["--listen", "127.0.0.1:0"], &[], true, 200),
-        (&["--listen", "127.0.0.1:0", "--insecure"], &[], true, 200),
-        (&["--listen", "0.0.0.0:0", "--insecure"], &[], true, 200),
-        (
-            &["--listen", "0.0.0.0:0"],
-            &[("NEWSFEED_INSECURE", "true")],
-            true,
-            200,
-        ),
-        (&["--listen", "0.0.0.0:0"], &secret, false, 401),
-    ];
-    for (args, environment, open, status) in cases {
-        let mut process = Process::start(folder.path(), args, environment).await;
-        let said = process.listen();
+    // The secret makes it a service with keys.
+    for (environment, open, status) in [
+        (vec![], true, 200),
+        (vec![("NEWSFEED_AUTH_SECRET", SECRET)], false, 401),
+    ] {
+        let process = Process::start(folder.path(), &[], &environment).await;
         let answer = process.api.send("GET", "/v1/feeds/a", &[]).await;
-        assert_eq!(answer.status, status, "{args:?}");
-        process.child.kill().await.expect("killed");
-        let said = said.await.expect("no panic");
-        assert_eq!(said.contains("NO AUTHENTICATION"), open, "{args:?}: {said}");
+        assert_eq!(answer.status, status, "{environment:?}");
+        let said = process.ended().await;
+        assert_eq!(
+            said.contains("NO AUTHENTICATION"),
+            open,
+            "{environment:?}: {said}"
+        );
     }
     let short = [("NEWSFEED_AUTH_SECRET", "short")];
     let (code, _, stderr) = run(
@@ -135,9 +129,7 @@ async fn without_keys_only_this_machine_is_served_and_that_is_said_loudly() {
 async fn no_token_ticket_or_secret_is_ever_logged() {
     let folder = tempfile::tempdir().expect("a folder");
     let environment = [("NEWSFEED_AUTH_SECRET", SECRET)];
-    let mut process =
-        Process::start(folder.path(), &["--listen", "127.0.0.1:0"], &environment).await;
-    let said = process.listen();
+    let process = Process::start(folder.path(), &[], &environment).await;
     let api = process.api.clone();
     let token = master();
     let bad = Signer::hs256().sign_as(
@@ -172,8 +164,7 @@ async fn no_token_ticket_or_secret_is_ever_logged() {
         }
         hidden.push(ticket);
     }
-    process.child.kill().await.expect("killed");
-    let said = said.await.expect("no panic");
+    let said = process.ended().await;
     assert!(said.contains("credentials refused"), "it logs: {said}");
     for text in hidden {
         // Of a token, what makes it one.
@@ -185,14 +176,51 @@ async fn no_token_ticket_or_secret_is_ever_logged() {
     }
 }
 
+/// As `newsfeed serve` reads them.
+fn settings(flags: &[&str]) -> AuthArgs {
+    let command = AuthArgs::augment_args(clap::Command::new("serve"));
+    let matches = command.get_matches_from([&["serve"], flags].concat());
+    AuthArgs::from_arg_matches(&matches).expect("arguments")
+}
+
+/// Not by listening, which would be for everybody around.
+#[test]
+fn other_machines_are_served_with_keys_or_if_that_is_wanted() {
+    let keys = ["--auth-keys", "somewhere"];
+    let url = ["--auth-jwks-url", "https://example.com/jwks"];
+    for address in [
+        "10.0.0.1:80",
+        "0.0.0.0:80",
+        "[::]:80",
+        "[::ffff:10.0.0.1]:80",
+        "[fe80::1]:80",
+    ] {
+        let address = address.parse().expect("an address");
+        settings(&[]).may_listen(address).expect_err("open to all");
+        for flags in [&["--insecure"][..], &keys, &url] {
+            settings(flags).may_listen(address).expect("wanted");
+        }
+        let mut secret = settings(&[]);
+        secret.secret = Some(Secret::new(SECRET.as_bytes()));
+        secret.may_listen(address).expect("keys");
+    }
+    for address in [
+        "127.0.0.1:80",
+        "127.1.2.3:80",
+        "[::1]:80",
+        "[::ffff:127.0.0.1]:80",
+    ] {
+        settings(&[])
+            .may_listen(address.parse().expect("an address"))
+            .expect("this machine");
+    }
+}
+
 #[test]
 fn settings_print_no_secret() {
-    use clap::{Args, FromArgMatches};
-    let command = newsfeed::auth::AuthArgs::augment_args(clap::Command::new("serve"));
     let url = "https://user:hidden@example.com/jwks?key=hidden";
-    let matches = command.get_matches_from(["serve", "--auth-jwks-url", url]);
-    let mut args = newsfeed::auth::AuthArgs::from_arg_matches(&matches).expect("arguments");
-    args.secret = Some(newsfeed::auth::Secret::new(SECRET.as_bytes()));
+    let mut args = settings(&["--auth-jwks-url", url]);
+    args.secret = Some(Secret::new(SECRET.as_bytes()));
     let printed = format!("{args:?}");
     assert!(printed.contains("https://example.com/jwks"), "{printed}");
     assert!(

@@ -5,9 +5,14 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use newsfeed::clock::WallTime;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{SECRET, Signer, Site, ask, bearer, read, speak};
-use crate::{bed::Served, process::protocol::Protocol, sse::Stream};
+use crate::{
+    bed::Served,
+    process::{PATIENCE, protocol::Protocol},
+    sse::Stream,
+};
 
 /// The clock for tokens stands, so that only what is open sees time pass.
 const NOW: u64 = 1_800_000_000;
@@ -35,7 +40,9 @@ async fn open(protocol: Protocol, url: &str, token: Option<&str>) -> Stream {
 }
 
 async fn ends_with_its_token(mut stream: Stream) {
-    let bye = stream.next_of(&["bye"]).await;
+    // Heartbeats would keep a stream going that does not end.
+    let bye = timeout(PATIENCE, stream.next_of(&["bye"])).await;
+    let bye = bye.expect("it ends");
     assert_eq!(
         (bye.id, bye.data),
         (None, json!({ "reason": "token_expired" }))

@@ -101,9 +101,10 @@ async fn paused_nodes_wake_up_with_old_transactions_and_nothing_is_lost_or_doubl
     }
     let report = load.finish().await;
     assert!(report.timeouts > 0, "the nodes had requests in hand");
+    let reconnects = &report.reconnects;
     assert!(
-        report.reconnects.is_empty(),
-        "every stream goes on as it is"
+        reconnects.is_empty(),
+        "every stream goes on as it is: {reconnects:?}"
     );
     eprintln!(
         "figure: two nodes paused for 10 s, {pauses} times: {} events, {} appends sent again to another node, {} twins hidden, tried again {:?} (time limit 10 s) and {:?} (60 s)",

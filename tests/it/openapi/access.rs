@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use newsfeed::http::access::{RIGHTS, Right};
 use serde_json::{Value, json};
 
 use super::{answers::Witness, spec::Spec};
@@ -12,6 +13,25 @@ use crate::{
 };
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+
+#[test]
+fn the_file_and_the_router_want_the_same_rights() {
+    let spec = Spec::read();
+    for (path, method, operation) in spec.operations() {
+        let found = RIGHTS
+            .iter()
+            .find(|(other, at, _)| (*other, *at) == (method, path));
+        let (.., right) = found.unwrap_or_else(|| panic!("{method} {path} has no right"));
+        let ways = operation["security"].as_array();
+        let bearer = ways.and_then(|ways| ways.iter().find_map(|way| way.get("bearer")));
+        let documented = match bearer.map(|scopes| scopes[0].as_str()) {
+            None => Right::Open,
+            Some(None) => Right::Token,
+            Some(Some(scope)) => Right::Scope(scope.parse().expect("a scope")),
+        };
+        assert_eq!(documented, *right, "{method} {path}");
+    }
+}
 
 pub async fn access(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
     let site = Site::new();
