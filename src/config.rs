@@ -1,9 +1,12 @@
 //! The configuration of `newsfeed serve`: flags, or the environment.
 
+mod drain;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 
+pub use self::drain::DrainConfig;
 use crate::{
     append,
     clock::WallTime,
@@ -175,6 +178,9 @@ pub struct Config {
     #[arg(long, env = "NEWSFEED_APPEND_QUEUE_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=20_000))]
     pub append_queue_ms: u64,
 
+    #[command(flatten)]
+    pub drain: DrainConfig,
+
     /// Sets this node's wall clock off by so many seconds, to try out clocks that are wrong.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, hide = true)]
     pub wall_offset_s: i64,
@@ -196,6 +202,7 @@ impl Config {
             deliveries: Deliveries::new(self.kinds.iter().cloned()),
             wall: self.wall(),
             tail_gap: Duration::from_millis(self.tail_gap_ms),
+            drain: self.drain.drain(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{
     error::Error,
     io::{IsTerminal, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand};
@@ -23,6 +24,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Far more than the embedded store's few readers need; each thread keeps memory of its own.
 const BLOCKING_THREADS_MAX: usize = 16;
+
+/// What the runtime still waits for at the end: work that a stopped node has given up on, such as a read of a disk that
+/// hangs.
+const LEFT_WORK_MAX: Duration = Duration::from_secs(1);
 
 /// A newsfeed service: history up to a version, then live from it; nothing lost, nothing twice, no gap.
 #[derive(Parser)]
@@ -66,7 +71,11 @@ fn main() -> ExitCode {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run(cli)),
+        Ok(runtime) => {
+            let code = runtime.block_on(run(cli));
+            runtime.shutdown_timeout(LEFT_WORK_MAX);
+            code
+        }
         Err(error) => {
             eprintln!("newsfeed: cannot start: {error}");
             ExitCode::FAILURE
@@ -105,7 +114,11 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     tokio::spawn(stop_on_signal(shutdown.clone())?);
 
     // Kept to the end: with FoundationDB it holds the client library's thread.
-    let opened = config.store.open(config.wall()).await?;
+    let opening = config.store.open(config.wall());
+    let Some(opened) = shutdown.run_until_cancelled(opening).await else {
+        return Ok(());
+    };
+    let opened = opened?;
     let node = Node::start(opened.store.clone(), opened.keys.clone(), config.settings())?;
     let listener = server::listen(config.listen).map_err(|error| {
         format!(

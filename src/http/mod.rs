@@ -56,6 +56,9 @@ pub struct App {
     pub transients: Arc<Semaphore>,
     /// Work that outlives its request; the shutdown waits for it.
     pub tracker: TaskTracker,
+    /// The node is not ready any more, but serves.
+    pub leaving: CancellationToken,
+    /// What has no end ends.
     pub stopping: CancellationToken,
 }
 
@@ -158,9 +161,9 @@ async fn healthz() -> Response {
         .into_response()
 }
 
-/// The process can serve: it is not stopping and its store answers.
+/// The process can serve: it is not leaving and its store answers.
 async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    if app.stopping.is_cancelled() || !app.appender.is_open() {
+    if app.leaving.is_cancelled() || app.stopping.is_cancelled() || !app.appender.is_open() {
         return Err(crate::error::Error::ShuttingDown.into());
     }
     let answers = async {

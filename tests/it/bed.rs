@@ -160,9 +160,13 @@ impl Bed {
 
     /// A node on the bed's store as `store` shows it.
     pub async fn node_on(&self, store: Arc<dyn Store>) -> Served {
+        self.node_with(store, default_settings()).await
+    }
+
+    pub async fn node_with(&self, store: Arc<dyn Store>, settings: Settings) -> Served {
         let settings = Settings {
             wall: self.wall.clone(),
-            ..default_settings()
+            ..settings
         };
         let node = Node::start(store, self.keys().await, settings).expect("the node starts");
         serve(|listener, shutdown| node.serve(listener, shutdown)).await
@@ -189,6 +193,7 @@ impl Bed {
             deliveries: Arc::new(settings.deliveries),
             transients: App::transient_permits(),
             tracker: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             stopping: CancellationToken::new(),
         };
         let router = router(app.clone());
@@ -252,6 +257,11 @@ impl Deref for Served {
 }
 
 impl Served {
+    /// Tells the node to stop, as a signal would.
+    pub fn leave(&self) {
+        self.shutdown.cancel();
+    }
+
     /// Stops the node gracefully and waits for it. The bed's store is closed with it.
     pub async fn stop(self) {
         self.shutdown.cancel();

@@ -4,6 +4,7 @@
 mod bench;
 mod clients;
 mod crash;
+mod drain;
 mod http2;
 mod interop;
 mod load;
