@@ -13,7 +13,7 @@ pub mod writes;
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
@@ -116,6 +116,8 @@ pub struct Appender {
     units: mpsc::UnboundedSender<Unit>,
     admission: Arc<Semaphore>,
     delay: Arc<QueueDelay>,
+    /// Those who wait for room do so one by one.
+    patient: Arc<Mutex<()>>,
     clock: Arc<AtClock>,
 }
 
@@ -147,17 +149,24 @@ impl Appender {
                 units,
                 admission: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
                 delay,
+                patient: Arc::default(),
                 clock,
             },
             batcher,
         )
     }
 
+    /// [`Error::Late`] if appends are refused now, whatever they are.
+    pub fn check(&self) -> Result<()> {
+        match self.delay.is_too_long(Instant::now()) {
+            true => Err(Error::Late),
+            false => Ok(()),
+        }
+    }
+
     /// Room for `events`, or [`Error::Busy`] or [`Error::Late`] at once.
     pub fn admit(&self, events: &[Event]) -> Result<Admission> {
-        if self.delay.is_too_long() {
-            return Err(Error::Late);
-        }
+        self.check()?;
         let permits = queue_kib(events);
         Arc::clone(&self.admission)
             .try_acquire_many_owned(permits)
@@ -165,8 +174,13 @@ impl Appender {
             .map_err(|_| Error::Busy)
     }
 
-    /// Room for `events`, waiting for it.
+    /// Room for `events`, waiting for it behind those in a hurry.
     pub async fn admit_waiting(&self, events: &[Event]) -> Result<Admission> {
+        let _turn = self.patient.lock().await;
+        tokio::select! {
+            () = self.delay.short() => {}
+            () = self.units.closed() => return Err(Error::ShuttingDown),
+        }
         let permits = queue_kib(events);
         Arc::clone(&self.admission)
             .acquire_many_owned(permits)
@@ -225,7 +239,7 @@ impl Appender {
             reply,
             _admission: admission,
         };
-        self.delay.note_joined(now);
+        self.delay.note_joined(now, unit.events.len());
         self.units.send(unit).map_err(|_| Error::ShuttingDown)?;
         answer.await.map_err(|_| Error::ShuttingDown)
     }

@@ -3,6 +3,7 @@
 //! Every function here takes one snapshot, reads, lets go of it and only then returns: nobody can hold one while a
 //! client reads.
 
+mod admission;
 mod cursor;
 mod head;
 pub(crate) mod lookback;
@@ -12,23 +13,38 @@ pub mod twins;
 
 use std::sync::Arc;
 
+use self::admission::Admission;
 pub use self::{
+    admission::{READ_WAIT_MAX, READS_AT_ONCE, READS_WAITING_MAX, Turn},
     head::{FeedState, Markers, UNREAD_MAX, Unread},
     page::{
         Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
     },
 };
-use crate::store::{Store, keys::Keys};
+use crate::{
+    error::Result,
+    store::{Store, keys::Keys},
+};
 
 /// The reading side of the service; cheap to clone.
 #[derive(Clone)]
 pub struct Feeds {
     store: Arc<dyn Store>,
     keys: Keys,
+    admission: Admission,
 }
 
 impl Feeds {
     pub fn new(store: Arc<dyn Store>, keys: Keys) -> Self {
-        Self { store, keys }
+        Self {
+            store,
+            keys,
+            admission: Admission::new(),
+        }
+    }
+
+    /// A turn to read for a request. (Streams take theirs from the hub: they wait, and are never refused.)
+    pub async fn turn(&self) -> Result<Turn<'_>> {
+        self.admission.turn().await
     }
 }

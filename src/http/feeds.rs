@@ -37,7 +37,10 @@ pub async fn head(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     Params::parse(&parts, &[])?;
-    let state = app.feeds.state(&feed).await?;
+    let state = {
+        let _turn = app.feeds.turn().await?;
+        app.feeds.state(&feed).await?
+    };
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
         Json(render::state(&state, true)),
@@ -69,20 +72,20 @@ async fn page(
     merged: bool,
 ) -> Result<Response> {
     let (query, wait) = params.page(feeds)?;
-    let page = match wait {
-        None => app.feeds.page(&query).await?,
-        Some(wait) => {
-            let deadline = Instant::now() + wait;
-            // Most of the time there is something, and no place in the hub is needed.
-            match app.feeds.page(&query).await? {
-                page if !page.entries.is_empty() || page.next.is_some() || wait.is_zero() => page,
-                _ => {
-                    let subscription = app.hub.subscribe(query.feeds.clone())?;
-                    wait_for_entries(&app.feeds, subscription, &query, deadline).await?
-                }
-            }
-        }
+    let deadline = wait.map(|wait| Instant::now() + wait);
+    let mut page = {
+        let _turn = app.feeds.turn().await?;
+        app.feeds.page(&query).await?
     };
+    // Most of the time there is something, and no place in the hub is needed.
+    if let Some(deadline) = deadline
+        && page.entries.is_empty()
+        && page.next.is_none()
+        && deadline > Instant::now()
+    {
+        let subscription = app.hub.subscribe(query.feeds.clone())?;
+        page = wait_for_entries(&app.feeds, subscription, &query, deadline).await?;
+    }
     respond(parts, &query, &page, merged)
 }
 
