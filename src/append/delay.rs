@@ -62,6 +62,9 @@ impl QueueDelay {
 
     /// Of those who are in a batch now, or have given up.
     pub(super) fn note_left(&self, events: usize) {
+        if events == 0 {
+            return;
+        }
         let mut queue = self.queue();
         queue.events -= events;
         queue.left += events as u64;

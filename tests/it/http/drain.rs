@@ -125,3 +125,15 @@ async fn a_stop_ends_within_its_time_although_an_append_hangs_and_clients_do_not
     assert_eq!(node.all("a").await[0]["id"], "kept");
     node.stop().await;
 }
+
+/// Of the unit in README, which systemd waits for before it kills.
+#[test]
+fn the_unit_leaves_time_to_drain() {
+    let readme = include_str!("../../../README.md");
+    let seconds = readme
+        .lines()
+        .find_map(|line| line.strip_prefix("TimeoutStopSec="));
+    let seconds = seconds.expect("a unit").parse().expect("a number");
+    let Drain { delay, time } = default_settings().drain;
+    assert!(delay + time < Duration::from_secs(seconds));
+}
