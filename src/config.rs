@@ -5,11 +5,13 @@ pub mod file;
 
 mod transport;
 
+mod drain;
+
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-pub use self::transport::TransportConfig;
+pub use self::{drain::DrainConfig, transport::TransportConfig};
 use crate::{
     append,
     auth::{Auth, AuthArgs},
@@ -219,6 +221,9 @@ pub struct Config {
     #[command(flatten)]
     pub logging: LogArgs,
 
+    #[command(flatten)]
+    pub drain: DrainConfig,
+
     /// Sets this node's wall clock off by so many seconds, to try out clocks that are wrong.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, hide = true)]
     pub wall_offset_s: i64,
@@ -251,6 +256,7 @@ impl Config {
             limits: self.transport.limits(),
             ready_lag_max: Duration::from_millis(self.ready_lag_ms),
             log: None,
+            drain: self.drain.drain(),
         }
     }
 }

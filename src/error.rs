@@ -22,6 +22,8 @@ pub enum Error {
     Busy,
     #[error("the append queue is late")]
     Late,
+    #[error("too many reads wait")]
+    ReadsBusy,
     #[error("too many streams and long polls")]
     TooManyStreams,
     #[error("the service is shutting down")]

@@ -1,6 +1,6 @@
 //! The `newsfeed` command: parse, set up logging, run, exit code.
 
-use std::{error::Error, io::Write, process::ExitCode};
+use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
@@ -23,6 +23,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Far more than the embedded store's few readers need; each thread keeps memory of its own.
 const BLOCKING_THREADS_MAX: usize = 16;
+
+/// What the runtime still waits for at the end: work that a stopped node has given up on, such as a read of a disk that
+/// hangs.
+const LEFT_WORK_MAX: Duration = Duration::from_secs(1);
 
 /// A newsfeed service: history up to a version, then live from it; nothing lost, nothing twice, no gap.
 #[derive(Parser)]
@@ -94,7 +98,11 @@ fn main() -> ExitCode {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(run(cli, &given)),
+        Ok(runtime) => {
+            let code = runtime.block_on(run(cli, &given));
+            runtime.shutdown_timeout(LEFT_WORK_MAX);
+            code
+        }
         Err(error) => {
             eprintln!("newsfeed: cannot start: {error}");
             ExitCode::FAILURE
@@ -154,7 +162,11 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let tls = config.transport.tls()?;
     let auth = Auth::open(&config.auth, config.wall()).await?;
     // Kept to the end: with FoundationDB it holds the client library's thread.
-    let opened = config.store.open(config.wall()).await?;
+    let opening = config.store.open(config.wall());
+    let Some(opened) = shutdown.run_until_cancelled(opening).await else {
+        return Ok(());
+    };
+    let opened = opened?;
     let settings = Settings {
         log: Some(log),
         ..config.settings(auth)

@@ -12,6 +12,7 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -40,8 +41,6 @@ pub const CONNECTIONS_MAX: usize = 100_000;
 const BACKLOG: u32 = 4096;
 /// Bytes of one connection that the kernel holds beyond what its client has room for.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
-/// How long a stopping node waits for its clients to take what is under way.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What a node is told to be.
 #[derive(Debug, Clone)]
@@ -61,6 +60,16 @@ pub struct Settings {
     pub ready_lag_max: Duration,
     /// The filter of the process's log, if it can be changed.
     pub log: Option<LogControl>,
+    pub drain: Drain,
+}
+
+/// How a node leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// Between "not ready" and the end of service.
+    pub delay: Duration,
+    /// From there to the end of [`Node::serve`], at most.
+    pub time: Duration,
 }
 
 /// A running node, apart from its listener.
@@ -71,6 +80,7 @@ pub struct Node {
     batcher: JoinHandle<()>,
     background: TaskTracker,
     stop_background: CancellationToken,
+    drain: Drain,
 }
 
 impl Node {
@@ -128,6 +138,7 @@ impl Node {
             callers,
             cors: settings.cors,
             tracker: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             stopping: CancellationToken::new(),
             metrics,
             tasks,
@@ -141,6 +152,7 @@ impl Node {
             batcher,
             background,
             stop_background,
+            drain: settings.drain,
         })
     }
 
@@ -154,8 +166,10 @@ impl Node {
         self
     }
 
-    /// Serves `listener` until `shutdown`, then stops in order: no new connections, streams end with `bye`, requests
-    /// under way are answered, appends commit, tasks end, the store closes.
+    /// Serves `listener` until `shutdown`, then stops in order: not ready any more (and, for the drain's delay, nothing
+    /// else), no new connections, streams end with `bye`, requests under way are answered, appends commit, tasks end, the
+    /// store closes. Of the drain's time clients have the first half, appends the next quarter and more if clients took
+    /// less; what is not done by then is left as a crash would leave it.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let end = CancellationToken::new();
         let router = http::router(self.app.clone());
@@ -167,30 +181,36 @@ impl Node {
                 end.clone(),
                 Arc::clone(&self.app.metrics),
             ),
-            tls: self.tls,
+            tls: self.tls.clone(),
             callers: Arc::clone(&self.app.callers),
-            proxies: self.proxies,
+            proxies: Arc::clone(&self.proxies),
             end: end.clone(),
             connections: connections.clone(),
             cut: cut.clone(),
         };
-        entry.accept(&listener, &shutdown).await;
+        tokio::select! {
+            // First: what the kernel has accepted for us is not turned away.
+            biased;
+            () = entry.accept(&listener) => {}
+            () = self.leaves(&shutdown) => {}
+        }
         drop(listener);
-        tracing::info!(streams = self.app.hub.subscribers(), "stopping");
+        let Drain { time, .. } = self.drain;
+        let began = Instant::now();
+        let [clients_until, appends_until, end_at] =
+            [time / 2, time * 3 / 4, time].map(|t| began + t);
+        tracing::info!(streams = self.app.hub.subscribers(), ?time, "stopping");
 
         self.app.stopping.cancel();
         self.app.hub.close();
         end.cancel();
         connections.close();
-        if tokio::time::timeout(DRAIN_TIME_MAX, connections.wait())
-            .await
-            .is_err()
-        {
+        if timeout_at(clients_until, connections.wait()).await.is_err() {
             cut.cancel();
             tracing::warn!("some clients did not take their answers; their connections are cut");
         }
         self.app.tracker.close();
-        if tokio::time::timeout(DRAIN_TIME_MAX, self.app.tracker.wait())
+        if timeout_at(appends_until, self.app.tracker.wait())
             .await
             .is_err()
         {
@@ -202,17 +222,30 @@ impl Node {
             store, appender, ..
         } = self.app;
         drop(appender);
-        if tokio::time::timeout(DRAIN_TIME_MAX, self.batcher)
-            .await
-            .is_err()
-        {
+        if timeout_at(appends_until, self.batcher).await.is_err() {
             tracing::warn!("some appends did not commit; they were not acknowledged");
         }
         self.stop_background.cancel();
         self.background.close();
-        self.background.wait().await;
-        store.close().await;
-        tracing::info!("stopped");
+        let closed = async {
+            self.background.wait().await;
+            store.close().await;
+        };
+        match timeout_at(end_at, closed).await {
+            Ok(()) => tracing::info!("stopped"),
+            Err(_elapsed) => {
+                tracing::warn!("the store did not close in time; what was acknowledged is in it")
+            }
+        }
+    }
+
+    /// Resolves when it is time to end the service.
+    async fn leaves(&self, shutdown: &CancellationToken) {
+        shutdown.cancelled().await;
+        self.app.leaving.cancel();
+        let Drain { delay, .. } = self.drain;
+        tracing::info!(?delay, "not ready any more");
+        tokio::time::sleep(delay).await;
     }
 }
 
@@ -244,19 +277,12 @@ struct Entry {
 type Places = (Option<OwnedSemaphorePermit>, Place<IpAddr>);
 
 impl Entry {
-    /// Accepts connections until `shutdown`; each is a task of `connections`.
-    async fn accept(self, listener: &TcpListener, shutdown: &CancellationToken) {
+    /// Accepts connections; each is a task of `connections`.
+    async fn accept(self, listener: &TcpListener) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place.ok(), listener.accept().await)
-            };
-            let (place, accepted) = tokio::select! {
-                accepted = accepted => accepted,
-                () = shutdown.cancelled() => return,
-            };
-            let (socket, peer) = match accepted {
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            let (socket, peer) = match listener.accept().await {
                 Ok((socket, address)) => (socket, Peer(address.ip().to_canonical())),
                 Err(error) => {
                     // Out of file descriptors, most likely: they come back as clients leave.

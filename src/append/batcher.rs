@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
+    mem,
     sync::Arc,
 };
 
@@ -22,6 +23,8 @@ struct Batcher {
     waiting: VecDeque<Unit>,
     conditional_waiting: usize,
     events_waiting: usize,
+    /// Those who do not wait any more, until that is noted.
+    events_left: usize,
     /// Ids of the batches in flight. A unit with one of them waits: afterwards the claim tells it is a duplicate,
     /// so two batches of one node never write the same id.
     busy: HashSet<EventId>,
@@ -79,8 +82,9 @@ pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceive
                 });
             }
         }
+        context.delay.note_left(mem::take(&mut batcher.events_left));
         let oldest = batcher.waiting.front().map(|unit| unit.accepted_at);
-        context.delay.note_oldest(oldest);
+        context.delay.note_oldest(oldest, Instant::now());
     }
 }
 
@@ -91,6 +95,7 @@ impl Batcher {
             waiting: VecDeque::new(),
             conditional_waiting: 0,
             events_waiting: 0,
+            events_left: 0,
             busy: HashSet::new(),
             plain_in_flight: 0,
             plain_in_flight_max: context.tuning.batches_in_flight,
@@ -108,6 +113,7 @@ impl Batcher {
     fn leaves(&mut self, unit: &Unit) {
         self.conditional_waiting -= usize::from(unit.is_conditional());
         self.events_waiting -= unit.events.len();
+        self.events_left += unit.events.len();
         let count = unit.events.len() as i64;
         self.metrics.appends.waiting.dec_by(count);
     }

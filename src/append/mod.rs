@@ -13,7 +13,7 @@ pub mod writes;
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 
@@ -119,6 +119,8 @@ pub struct Appender {
     units: mpsc::UnboundedSender<Unit>,
     admission: Arc<Semaphore>,
     delay: Arc<QueueDelay>,
+    /// Those who wait for room do so one by one.
+    patient: Arc<Mutex<()>>,
     clock: Arc<AtClock>,
     metrics: Arc<Metrics>,
 }
@@ -153,11 +155,20 @@ impl Appender {
                 units,
                 admission: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
                 delay,
+                patient: Arc::default(),
                 clock,
                 metrics,
             },
             batcher,
         )
+    }
+
+    /// [`Error::Late`] if appends are refused now, whatever they are.
+    pub fn check(&self) -> Result<()> {
+        match self.delay.is_too_long(Instant::now()) {
+            true => Err(Error::Late),
+            false => Ok(()),
+        }
     }
 
     /// Room for `events`, or [`Error::Busy`] or [`Error::Late`] at once.
@@ -167,8 +178,8 @@ impl Appender {
             self.metrics.appends.note_rejected(&error, count);
             Err(error)
         };
-        if self.delay.is_too_long() {
-            return refused(Error::Late);
+        if let Err(late) = self.check() {
+            return refused(late);
         }
         let permits = queue_kib(events);
         match Arc::clone(&self.admission).try_acquire_many_owned(permits) {
@@ -177,8 +188,13 @@ impl Appender {
         }
     }
 
-    /// Room for `events`, waiting for it.
+    /// Room for `events`, waiting for it behind those in a hurry.
     pub async fn admit_waiting(&self, events: &[Event]) -> Result<Admission> {
+        let _turn = self.patient.lock().await;
+        tokio::select! {
+            () = self.delay.short() => {}
+            () = self.units.closed() => return Err(Error::ShuttingDown),
+        }
         let permits = queue_kib(events);
         Arc::clone(&self.admission)
             .acquire_many_owned(permits)
@@ -238,7 +254,7 @@ impl Appender {
             reply,
             _admission: admission,
         };
-        self.delay.note_joined(now);
+        self.delay.note_joined(now, unit.events.len());
         // Before it can be taken out again.
         self.metrics.appends.waiting.inc_by(count);
         if self.units.send(unit).is_err() {

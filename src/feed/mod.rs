@@ -3,6 +3,7 @@
 //! Every function here takes one snapshot, reads, lets go of it and only then returns: nobody can hold one while a
 //! client reads.
 
+mod admission;
 mod cursor;
 mod head;
 pub(crate) mod lookback;
@@ -12,7 +13,9 @@ pub mod twins;
 
 use std::sync::Arc;
 
+use self::admission::Admission;
 pub use self::{
+    admission::{READ_WAIT_MAX, READS_AT_ONCE, READS_WAITING_MAX, Turn},
     head::{FeedState, Markers, UNREAD_MAX, Unread},
     page::{
         Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
@@ -30,6 +33,7 @@ pub struct Feeds {
     store: Arc<dyn Store>,
     keys: Keys,
     twins: TwinsHidden,
+    admission: Admission,
 }
 
 impl Feeds {
@@ -39,7 +43,17 @@ impl Feeds {
 
     /// Counts the twins it hides.
     pub fn counting(store: Arc<dyn Store>, keys: Keys, twins: TwinsHidden) -> Self {
-        Self { store, keys, twins }
+        Self {
+            store,
+            keys,
+            twins,
+            admission: Admission::new(),
+        }
+    }
+
+    /// A turn to read for a request. (Streams take theirs from the hub: they wait, and are never refused.)
+    pub async fn turn(&self) -> Result<Turn<'_>> {
+        self.admission.turn().await
     }
 
     /// Counts an error of the store, if it is one.

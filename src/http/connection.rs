@@ -114,6 +114,8 @@ impl Protocols {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let first = tokio::select! {
+            // What has come is still answered.
+            biased;
             first = timeout(HEAD_TIMEOUT, first_bytes(&mut socket)) => match first {
                 Ok(Ok(first)) => first.freeze(),
                 Ok(Err(_)) | Err(_) => return None,
@@ -169,11 +171,13 @@ impl Protocols {
         let mut stop = pin!(self.stop.cancelled());
         let mut stopping = false;
         let taken = poll_fn(|context| {
-            if !stopping && stop.as_mut().poll(context).is_ready() {
+            let mut ended = Pin::new(&mut connection).poll(context);
+            // Not before: a request that has come is no idle connection.
+            if ended.is_pending() && !stopping && stop.as_mut().poll(context).is_ready() {
                 stopping = true;
                 Pin::new(&mut connection).graceful_shutdown();
+                ended = Pin::new(&mut connection).poll(context);
             }
-            let ended = Pin::new(&mut connection).poll(context);
             turn = None;
             if let Some(live) = seat.take() {
                 return Poll::Ready(Some(live));

@@ -211,7 +211,11 @@ pub async fn append(
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
     match media(&parts.headers)? {
-        Media::Json => append_json(&app, &granted, &read_all(body).await?).await,
+        Media::Json => {
+            // Before the body is read: under overload most are refused, which must cost next to nothing.
+            app.appender.check()?;
+            append_json(&app, &granted, &read_all(body).await?).await
+        }
         Media::Ndjson => Ok(append_ndjson(app, granted, body)),
     }
 }

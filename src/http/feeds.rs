@@ -42,7 +42,10 @@ pub async fn head(
     let (parts, _) = request.into_parts();
     Params::parse(&parts, &[])?;
     granted.feeds([&feed])?;
-    let state = app.feeds.state(&feed).await?;
+    let state = {
+        let _turn = app.feeds.turn().await?;
+        app.feeds.state(&feed).await?
+    };
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
         Json(render::state(&state, true)),
@@ -81,24 +84,27 @@ async fn page(
 ) -> Result<Response> {
     let (query, wait) = params.page(feeds)?;
     granted.feeds(&query.feeds)?;
-    let page = match wait {
-        None => app.feeds.page(&query).await?,
-        Some(wait) => {
-            let deadline = Instant::now() + wait;
-            // Not for longer than its token is good.
-            let deadline = granted.ends().map_or(deadline, |ends| ends.min(deadline));
-            // Most of the time there is something, and no place in the hub is needed.
-            match app.feeds.page(&query).await? {
-                page if !page.entries.is_empty() || page.next.is_some() || wait.is_zero() => page,
-                _ => {
-                    let _place = limits::stream(parts)?;
-                    let subscription = app.hub.subscribe(query.feeds.clone())?;
-                    let _waiting = Held::by(&app.metrics.live.long_polls);
-                    wait_for_entries(&app.feeds, subscription, &query, deadline).await?
-                }
-            }
-        }
+    // Not for longer than its token is good.
+    let until = |wait| {
+        let deadline = Instant::now() + wait;
+        granted.ends().map_or(deadline, |ends| ends.min(deadline))
     };
+    let deadline = wait.map(until);
+    let mut page = {
+        let _turn = app.feeds.turn().await?;
+        app.feeds.page(&query).await?
+    };
+    // Most of the time there is something, and no place in the hub is needed.
+    if let Some(deadline) = deadline
+        && page.entries.is_empty()
+        && page.next.is_none()
+        && deadline > Instant::now()
+    {
+        let _place = limits::stream(parts)?;
+        let subscription = app.hub.subscribe(query.feeds.clone())?;
+        let _waiting = Held::by(&app.metrics.live.long_polls);
+        page = wait_for_entries(&app.feeds, subscription, &query, deadline).await?;
+    }
     respond(parts, &query, &page, merged)
 }
 

@@ -98,11 +98,11 @@ fn ended(name: &str) -> (String, Problem) {
     ("ended".to_owned(), Problem::new(Code::Unhealthy, detail))
 }
 
-/// The node is to be sent requests: it is not stopping, its store answers, and live delivery keeps up.
+/// The node is to be sent requests: it is not about to stop, its store answers, and live delivery keeps up.
 pub async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let mut checks = Checks::default();
     let dead = parts(&app).into_iter().find(|(_, runs)| !runs);
-    let serving = match app.stopping.is_cancelled() {
+    let serving = match app.leaving.is_cancelled() || app.stopping.is_cancelled() {
         true => Some(("stopping".to_owned(), Error::ShuttingDown.into())),
         false => dead.map(|(name, _)| ended(name)),
     };

@@ -78,6 +78,9 @@ pub struct App {
     pub cors: Cors,
     /// Work that outlives its request; the shutdown waits for it.
     pub tracker: TaskTracker,
+    /// The node is not ready any more, but serves.
+    pub leaving: CancellationToken,
+    /// What has no end ends.
     pub stopping: CancellationToken,
     pub metrics: Arc<Metrics>,
     /// What must run for the node to be healthy.

@@ -177,6 +177,10 @@ impl From<Error> for Problem {
                 Code::Busy,
                 "appends wait too long here; send the same events again after Retry-After, or to another node",
             ),
+            Error::ReadsBusy => Self::new(
+                Code::Busy,
+                "too many reads wait here; ask again after Retry-After, or another node",
+            ),
             Error::TooManyStreams => Self::new(
                 Code::TooManyStreams,
                 format!("this node serves {STREAMS_MAX} streams and long polls already; try again, or another node"),

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use jiff::fmt::temporal::DateTimePrinter;
+use rand::RngExt;
 use serde_json::{Value, json};
 
 use super::chunks::chunk;
@@ -12,6 +13,9 @@ use crate::{
     types::{Actor, Delivery, Entry, EventId, FeedName},
     version::Version,
 };
+
+/// What a client waits, after `bye`, before it comes back, in ms.
+pub const BYE_RETRY_MS: std::ops::RangeInclusive<u32> = 500..=5_000;
 
 /// Text that needs no escapes: a name or a version.
 fn plain(out: &mut Vec<u8>, text: &str) {
@@ -195,9 +199,11 @@ pub fn reset_frame(current: Version) -> Bytes {
     event_frame("reset", Some(current), data.to_string().as_bytes())
 }
 
+/// With a `retry` of its own for each stream: all end at once, and must not all come back at once.
 pub fn bye_frame(bye: Bye) -> Bytes {
+    let retry = rand::rng().random_range(BYE_RETRY_MS);
     let data = json!({ "reason": bye.reason() });
-    event_frame("bye", None, data.to_string().as_bytes())
+    chunk(format!("retry: {retry}\nevent: bye\ndata: {data}\n\n").as_bytes())
 }
 
 /// `data` must be one line.

@@ -248,7 +248,11 @@ pub async fn wait_for_entries(
     };
     let mut open = joined.is_some();
     loop {
-        let page = feeds.page(query).await?;
+        // In turn: news may come to all who wait at once.
+        let page = {
+            let _turn = subscription.turn().await;
+            feeds.page(query).await?
+        };
         subscription.caught_up();
         if !page.entries.is_empty() || page.next.is_some() || !open {
             return Ok(page);

@@ -154,7 +154,7 @@ fn code(error: &Error) -> &'static str {
         Error::IdReused { .. } => "id_reused",
         Error::VersionConflict { .. } => "version_conflict",
         Error::VersionAhead { .. } => "version_ahead",
-        Error::Busy | Error::Late => "busy",
+        Error::Busy | Error::Late | Error::ReadsBusy => "busy",
         Error::TooManyStreams => "too_many_streams",
         Error::ShuttingDown | Error::Store(store::Error::Closed) => "shutting_down",
         Error::Store(store::Error::Corrupt { .. } | store::Error::Open(_)) => "internal",

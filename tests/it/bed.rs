@@ -219,6 +219,7 @@ impl Bed {
             callers: Callers::new(settings.limits),
             cors: settings.cors,
             tracker: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             stopping: CancellationToken::new(),
             metrics,
             tasks: Tasks::default(),
@@ -299,6 +300,11 @@ impl Deref for Served {
 }
 
 impl Served {
+    /// Tells the node to stop, as a signal would.
+    pub fn leave(&self) {
+        self.shutdown.cancel();
+    }
+
     /// Stops the node gracefully and waits for it. The bed's store is closed with it.
     pub async fn stop(self) {
         self.shutdown.cancel();

@@ -2,6 +2,7 @@
 
 mod append;
 mod connection;
+mod drain;
 mod live;
 mod markers;
 mod ndjson;

@@ -21,6 +21,8 @@ pub struct Stream {
     buffer: Vec<u8>,
     /// What `Last-Event-ID` would be.
     pub last_id: Option<String>,
+    /// When to come back, in ms, as told so far.
+    pub retries: Vec<u32>,
 }
 
 impl Stream {
@@ -29,7 +31,7 @@ impl Stream {
         opened.expect("an answer")
     }
 
-    /// Fails when nobody answers; the position stays `last_event_id` until the stream tells another.
+    /// Fails when nobody answers, or not now; the position stays `last_event_id` until the stream tells another.
     pub async fn try_open(
         http: &reqwest::Client,
         url: &str,
@@ -39,7 +41,11 @@ impl Stream {
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
-        let response = request.send().await?;
+        let mut response = request.send().await?;
+        if response.status() == 503 {
+            assert!(response.headers().contains_key("retry-after"));
+            response = response.error_for_status()?;
+        }
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Ok(Self {
@@ -56,13 +62,18 @@ impl Stream {
             bytes: Box::pin(bytes.map(Result::ok)),
             buffer: Vec::new(),
             last_id: None,
+            retries: Vec::new(),
         }
     }
 
     /// The next event; `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some(event) = parse(&self.block().await?) {
+            let block = self.block().await?;
+            let retry = block.lines().find_map(|line| line.strip_prefix("retry: "));
+            self.retries
+                .extend(retry.map(|ms| ms.parse::<u32>().expect("a number")));
+            if let Some(event) = parse(&block) {
                 self.last_id = event.id.clone().or_else(|| self.last_id.take());
                 return Some(event);
             }

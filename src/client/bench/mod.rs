@@ -7,7 +7,7 @@
 //!   be. [`stream`], [`source`]: live streams.
 //! - [`writers`], [`fleet`] and its [`reader`]s, [`pages`]: those who append, follow, and read pages.
 //! - [`watch`], [`usage`], [`used`]: what CPU time and memory the processes of the service used, and this one.
-//! - [`session`]: a run with readers. `append`, `live`, `page`, `day`: the sub-commands. [`run`]: what all share.
+//! - [`session`]: a run with readers. `append`, `live`, `page`, `day`, `overload`: the sub-commands. [`run`]: what all share.
 //!   [`stop`]: Ctrl-C.
 //! - [`summary`], [`report`], [`chart`]: table, JSON, HTML.
 
@@ -23,6 +23,7 @@ mod http1;
 mod http2;
 mod ledger;
 mod live;
+mod overload;
 mod page;
 mod pages;
 mod patient;
@@ -88,6 +89,7 @@ enum What {
     Storm(live::ReaderArgs),
     Pages(page::PagesArgs),
     Day(day::DayArgs),
+    Overload(overload::OverloadArgs),
 }
 
 /// The command; a first Ctrl-C ends its load early, a second one ends it without results.
@@ -122,5 +124,6 @@ async fn measure(what: What, stop: Stop) -> Result<(), Error> {
         What::Storm(args) => live::run_storm(args, stop).await,
         What::Pages(args) => page::run(args, stop).await,
         What::Day(args) => day::run(args, stop).await,
+        What::Overload(args) => overload::run(args, stop).await,
     }
 }

@@ -62,7 +62,13 @@ pub async fn run(args: PagesArgs, stop: Stop) -> Result<(), Error> {
     let dialer = run.dialer(events.connections as usize).await?;
     let text = events.text as usize;
     let plan = Arc::new(Plan::spread(&events.kind, text, args.feeds, 1, None));
-    let acknowledged = fill(&dialer, &plan, args.feeds, args.entries).await?;
+    let known = Known::fill(
+        &dialer,
+        &plan,
+        (args.feeds, args.entries),
+        (args.limit, args.older),
+    )
+    .await?;
 
     let schedule = if args.closed_loop {
         closed_loop(args.seconds, 1)
@@ -70,33 +76,11 @@ pub async fn run(args: PagesArgs, stop: Stop) -> Result<(), Error> {
         Schedule::new(Pace::of_events(args.rate, 1, args.seconds))
     };
     let readers = PageReaders::new(Arc::clone(&dialer), Arc::clone(&schedule));
-    let asks = Arc::new(Asks {
-        plan: Arc::clone(&plan),
-        acknowledged,
-        feeds: args.feeds.into(),
-        limit: args.limit.into(),
-        older: args.older.into(),
-    });
-    let faults = Arc::new(Mutex::new(Faults::default()));
-    let path = {
-        let asks = Arc::clone(&asks);
-        move |request| asks.path(request)
-    };
-    let check = {
-        let faults = Arc::clone(&faults);
-        move |request, page: &Page<'_>| {
-            if let Some(fault) = asks.fault(request, page) {
-                let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
-                faults.add(fault);
-            }
-        }
-    };
 
-    let work = readers.run(events.connections, path, check);
+    let work = known.read(&readers, events.connections);
     run.load(&schedule, || readers.so_far(), work).await?;
     let elapsed = schedule.elapsed();
 
-    let faults = std::mem::take(&mut *faults.lock().unwrap_or_else(PoisonError::into_inner));
     let mut summary = Summary {
         command: "pages",
         run: plan.run().to_owned(),
@@ -114,13 +98,60 @@ pub async fn run(args: PagesArgs, stop: Stop) -> Result<(), Error> {
             get(&readers.read) as f64 / elapsed.as_secs_f64(),
         )],
         latencies: Vec::new(),
-        faults,
+        faults: known.faults(),
         used: run.used(),
         per: vec![("page", get(&readers.read))],
         readers: 0,
     };
     summary.measured(&readers.page);
     run.conclude(&summary)
+}
+
+/// Feeds whose content is known, and what was wrong with their pages.
+pub struct Known {
+    asks: Arc<Asks>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl Known {
+    /// Fills so many feeds, with so many entries each, for pages of `limit`, of which `older` percent are not the newest.
+    pub async fn fill(
+        dialer: &Arc<Dialer>,
+        plan: &Arc<Plan>,
+        (feeds, entries): (u32, u32),
+        (limit, older): (u8, u8),
+    ) -> Result<Self, Error> {
+        let asks = Asks {
+            plan: Arc::clone(plan),
+            acknowledged: fill(dialer, plan, feeds, entries).await?,
+            feeds: feeds.into(),
+            limit: limit.into(),
+            older: older.into(),
+        };
+        Ok(Self {
+            asks: Arc::new(asks),
+            faults: Arc::default(),
+        })
+    }
+
+    /// Reads and checks pages as the schedule of `readers` has it.
+    pub async fn read(&self, readers: &Arc<PageReaders>, connections: u32) -> Result<(), Error> {
+        let asks = Arc::clone(&self.asks);
+        let path = move |request| asks.path(request);
+        let (asks, faults) = (Arc::clone(&self.asks), Arc::clone(&self.faults));
+        let check = move |request, page: &Page<'_>| {
+            if let Some(fault) = asks.fault(request, page) {
+                let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
+                faults.add(fault);
+            }
+        };
+        readers.run(connections, path, check).await
+    }
+
+    /// What was wrong since the last call.
+    pub fn faults(&self) -> Faults {
+        std::mem::take(&mut *self.faults.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What pages are asked for: request `n` of each run for the same.

@@ -88,6 +88,17 @@ impl Latencies {
         }
     }
 
+    /// Those of `other` as well: its seconds are the same seconds of another round.
+    pub fn add(&mut self, other: &Self) {
+        self.all += &other.all;
+        for (index, second) in other.seconds.iter().enumerate() {
+            match self.seconds.get_mut(index) {
+                Some(mine) => *mine += second,
+                None => self.seconds.push(second.clone()),
+            }
+        }
+    }
+
     pub fn json(&self) -> Value {
         let mut out = json!({
             "count": self.all.len(),
@@ -131,5 +142,21 @@ mod tests {
         assert_eq!(json["count"], 3);
         assert_eq!(json["seconds"][2]["count"], 2);
         assert!((ms(latencies.all.min()) - 1.0).abs() < 0.01);
+    }
+
+    #[test]
+    fn rounds_add_up_second_by_second() {
+        let round = |seconds: &[u64]| {
+            let recorder = Recorder::new("append");
+            for second in seconds {
+                recorder.record_at(Duration::from_secs(*second), Duration::from_millis(1));
+            }
+            recorder.take()
+        };
+        let mut all = round(&[0, 0]);
+        all.add(&round(&[0, 2]));
+        all.add(&round(&[]));
+        let counts: Vec<u64> = all.seconds.iter().map(Histogram::len).collect();
+        assert_eq!((all.all.len(), &counts[..]), (4, &[3, 0, 1][..]));
     }
 }

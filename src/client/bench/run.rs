@@ -51,13 +51,21 @@ impl Run {
         so_far: impl Fn() -> String,
         work: impl Future<Output = T>,
     ) -> T {
+        self.measured(async {
+            schedule.start();
+            let (_, length) = schedule.progress();
+            let so_far = || (schedule.progress().0, so_far());
+            let work = self.ends_early(schedule, work);
+            with_progress(length, so_far, work).await
+        })
+        .await
+    }
+
+    /// Does `work`, which is what is measured, whatever it consists of.
+    pub async fn measured<T>(&self, work: impl Future<Output = T>) -> T {
         self.stop.measuring();
         self.watch.begin();
-        schedule.start();
-        let (_, length) = schedule.progress();
-        let so_far = || (schedule.progress().0, so_far());
-        let work = self.ends_early(schedule, work);
-        let done = with_progress(length, so_far, work).await;
+        let done = work.await;
         self.watch.end();
         done
     }

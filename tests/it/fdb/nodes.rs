@@ -146,6 +146,47 @@ async fn nodes_are_killed_in_turn_and_clients_go_on_at_another() {
     );
 }
 
+/// One after the other, each at the address it had, when the one before is ready again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_answers_every_request_or_breaks_its_connection_and_loses_nothing() {
+    let (cluster, prefix) = (cluster::shared(), fresh_prefix());
+    let mut nodes = start(&cluster, &prefix, 3).await;
+    let targets = Targets::new(&nodes);
+    let load = Load::start(&targets, Pressure::default());
+    load.acknowledged(100).await;
+    for restart in 0..2 * nodes.len() {
+        let node = restart % nodes.len();
+        let address = nodes[node].address();
+        let leaving = nodes.remove(node);
+        leaving.signal(Signal::TERM);
+        assert_eq!(leaving.exited().await.code(), Some(0));
+        // The others go on meanwhile.
+        load.acknowledged(30).await;
+        nodes.insert(
+            node,
+            NodeProcess::start_at(&cluster, &prefix, &address).await,
+        );
+        let ready = async {
+            let ready = targets.url(node, "/readyz");
+            while reqwest::get(&ready).await.expect("it listens").status() != 200 {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, ready).await.expect("it is ready");
+        load.acknowledged(60).await;
+        load.delivered().await;
+    }
+    let report = load.finish().await;
+    assert_eq!(report.timeouts, 0, "no request was left without an answer");
+    assert!(!report.reconnects.is_empty(), "streams moved on");
+    eprintln!(
+        "figure: three nodes restarted in turn, twice: {} events, {} streams reconnected, {} twins hidden",
+        report.all.len(),
+        report.reconnects.len(),
+        twins(&*cluster.store(&prefix), &prefix, &report).await,
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wall_clocks_an_hour_apart_change_nothing_but_at_and_no_answer_is_dated_before_its_message()
 {

@@ -369,6 +369,7 @@ async fn a_stream_whose_store_fails_says_bye_unavailable(bed: &Bed) {
         (bye.id, bye.data),
         (None, json!({ "reason": "unavailable" }))
     );
+    assert!(matches!(stream.retries[..], [2_000, 500..=5_000]));
     assert_eq!(stream.next().await, None);
     gate.fail(false);
     let mut stream = open(&node, "/v1/feeds/a/live?after=0").await;

@@ -14,6 +14,7 @@ use super::load::filler;
 use crate::{
     bed::{Bed, default_settings},
     gate::Gate,
+    raw,
     stores::troubled,
 };
 
@@ -75,6 +76,11 @@ async fn appends_are_refused_while_the_queue_is_late_and_taken_when_it_moves(bed
     let headers = [("content-type", "application/json")];
     let answer = node.send_body("POST", "/v1/events", &headers, event.to_string());
     answer.await.problem(503, "busy").expect("too late");
+    // At its head: nobody waits for the body.
+    let length = [("content-length", "100"), headers[0]];
+    let head = raw::head("POST", "/v1/events", &length);
+    let answer = raw::exchange(node.address, &head).await;
+    answer.problem(503, "busy").expect("too late");
     let waiting = appender.admit_waiting(&[filler(1)]).await;
     drop(waiting.expect("lines wait as ever"));
 

@@ -131,6 +131,13 @@ async fn each_sub_command_measures_a_real_service_and_finds_it_exact() {
             &["page"],
         ),
         (
+            "overload --seconds 1 --batch 10 --connections 4 --flood-connections 20 --feeds 5 --page-rate 20 \
+             --subscribers 5 --live-rate 20"
+                .to_owned(),
+            &[("unanswered", 0), ("refused_peak", 0)],
+            &["append_peak", "page_peak", "live_peak", "append_3x", "page_3x"],
+        ),
+        (
             day,
             &[
                 ("appended", 50),

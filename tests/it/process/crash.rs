@@ -1,4 +1,5 @@
-//! SIGKILL under load, again and again, with the wall clock set back and forth in between.
+//! SIGKILL under load, again and again, with the wall clock set back and forth in between; and SIGTERM, each time
+//! with a new start at the same address, as in a rolling restart.
 
 use std::{path::Path, sync::Arc};
 
@@ -7,15 +8,16 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
     PATIENCE, Place, Process, assert_same,
-    load::{Acknowledged, Client, FEEDS, Known, Life, audit, follow, write},
+    load::{Acknowledged, Client, FEEDS, Known, Life, audit, follow, poll, write},
     place,
 };
 use crate::bed::Api;
 
 const WRITERS: u64 = 4;
-/// Seconds the wall clock is off in each life of the service, and how many events are acknowledged before it is
-/// killed, about. The last life is not killed.
-const LIVES: [(i64, u64); 8] = [
+/// Seconds the wall clock is off in each life of the service, and how many events are acknowledged before it ends,
+/// about. The last life has no end.
+type Lives = [(i64, u64)];
+const KILLED: [(i64, u64); 8] = [
     (0, 600),
     (0, 400),
     (-3600, 600),
@@ -26,24 +28,46 @@ const LIVES: [(i64, u64); 8] = [
     (0, 400),
 ];
 
-async fn start(folder: &Path, number: usize) -> (Process, Life) {
-    let offset = LIVES[number].0.to_string();
-    let process = Process::start_with(folder, &["--wall-offset-s", &offset]).await;
+const STOPPED: [(i64, u64); 6] = [(0, 500), (0, 300), (0, 0), (0, 500), (0, 300), (0, 300)];
+
+async fn start(address: &str, folder: &Path, offset: i64, number: usize) -> (Process, Life) {
+    let offset = offset.to_string();
+    let process = Process::start_on(address, folder, &["--wall-offset-s", &offset]).await;
     let api = process.api.clone();
     (process, Life { number, api })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_under_load_nothing_acknowledged_is_lost_or_doubled_and_versions_grow() {
+    outlived(&KILLED, "127.0.0.1:0", async |process| process.kill().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarted_under_load_at_one_address_every_request_is_answered_or_sent_again() {
+    // Of its own: nobody else takes the port while the service is away.
+    let [a, b, c] = rand::random::<[u8; 3]>();
+    let address = format!("127.{}.{b}.{c}:0", a | 1);
+    outlived(&STOPPED, &address, async |process| process.stop().await).await;
+}
+
+/// Clients live through `lives` of the service, each of which but the last is ended by `end`. The first begins at
+/// `address`, and so do the others, at its port, unless that is any.
+async fn outlived(lives_of: &Lives, address: &str, end: impl AsyncFn(Process)) {
     let seed = rand::random();
     println!("seed {seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (mut process, first) = start(folder.path(), 0).await;
+    let (mut process, first) = start(address, folder.path(), lives_of[0].0, 0).await;
+    let kept = process.api.url("").replace("http://", "");
+    let address = if address.starts_with("127.0.0.1:") {
+        address
+    } else {
+        &kept
+    };
     let (lives, life) = watch::channel(first);
     let (stop_writing, stop) = watch::channel(false);
     let (stop_reading, reading_stopped) = watch::channel(false);
-    let known = Arc::new(watch::Sender::new(vec![Known::default(); LIVES.len()]));
+    let known = Arc::new(watch::Sender::new(vec![Known::default(); lives_of.len()]));
     let writing = Client {
         life,
         stop,
@@ -74,10 +98,11 @@ async fn killed_under_load_nothing_acknowledged_is_lost_or_doubled_and_versions_
         let following = follow(reading.clone(), path.to_owned(), reconnect_every);
         followers.spawn(async move { (path, following.await) });
     }
+    let polled = tokio::spawn(poll(reading.clone(), FEEDS[3]));
     let auditor = tokio::spawn(audit(reading, StdRng::seed_from_u64(rng.random())));
 
-    for number in 1..=LIVES.len() {
-        let about = LIVES[number - 1].1;
+    for number in 1..=lives_of.len() {
+        let about = lives_of[number - 1].1;
         let enough = rng.random_range(about / 2..=about * 3 / 2);
         let mut known = known.subscribe();
         let loaded = known.wait_for(|known| known[number - 1].acknowledged >= enough);
@@ -85,17 +110,18 @@ async fn killed_under_load_nothing_acknowledged_is_lost_or_doubled_and_versions_
             loaded = timeout(PATIENCE, loaded) => drop(loaded.expect("appends go on")),
             ended = writers.join_next() => panic!("a writer ended: {ended:?}"),
         }
-        if number < LIVES.len() {
-            process.kill().await;
+        if let Some((offset, _)) = lives_of.get(number) {
+            end(process).await;
             let life;
-            (process, life) = start(folder.path(), number).await;
+            (process, life) = start(address, folder.path(), *offset, number).await;
             lives.send_replace(life);
         }
     }
     stop_writing.send_replace(true);
     let acknowledged: Acknowledged = writers.join_all().await.into_iter().flatten().collect();
     stop_reading.send_replace(true);
-    let heard = followers.join_all().await;
+    let mut heard = followers.join_all().await;
+    heard.push((FEEDS[3], polled.await.expect("no poll found fault")));
     auditor.await.expect("the audit finds nothing");
     assert!(acknowledged.len() > 500, "hardly any load");
 

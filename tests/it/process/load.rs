@@ -60,7 +60,8 @@ impl Client {
         });
     }
 
-    /// Sends until there is a whole answer, which must be 200; a broken connection is tried again in the next life.
+    /// Sends until there is a whole answer, which must be 200; a broken connection is tried again in the next life, and so
+    /// is "not now" of a node that stops.
     async fn call(&self, request: impl Fn(&Api) -> reqwest::RequestBuilder) -> (Life, Value) {
         let mut lives = self.life.clone();
         loop {
@@ -68,13 +69,15 @@ impl Client {
             let answer = async {
                 let response = request(&life.api).send().await?;
                 let status = response.status();
+                let again = response.headers().contains_key("retry-after");
                 let answer: Value = response.json().await?;
-                assert_eq!(status, 200, "{answer}");
-                Ok::<_, reqwest::Error>(answer)
+                let stops = status == 503 && answer["code"] == "shutting_down" && again;
+                assert!(status == 200 || stops, "{status} {answer}");
+                Ok::<_, reqwest::Error>((!stops).then_some(answer))
             };
             match answer.await {
-                Ok(answer) => return (life, answer),
-                Err(_) => next_life(&mut lives, &life).await,
+                Ok(Some(answer)) => return (life, answer),
+                Ok(None) | Err(_) => next_life(&mut lives, &life).await,
             }
         }
     }
@@ -222,7 +225,27 @@ fn take(heard: &mut Vec<Place>, position: Option<&str>, event: &Event) {
             );
         }
         "marker" => {}
+        "bye" => assert_eq!(event.data, json!({ "reason": "shutdown" })),
         other => panic!("{other}: {}", event.data),
+    }
+}
+
+/// Long polls from the beginning through all lives, up to the last event there is when nobody writes any more.
+pub async fn poll(client: Client, feed: &str) -> Vec<Place> {
+    let mut heard: Vec<Place> = Vec::new();
+    let mut after = "0".to_owned();
+    loop {
+        let wait = if client.stopped() { 0 } else { 2 };
+        let path = format!("/v1/feeds/{feed}/entries?after={after}&limit=100&wait={wait}");
+        let (life, page) = client.get(&path).await;
+        let entries = page["entries"].as_array().expect("entries");
+        heard.extend(entries.iter().map(place));
+        if wait == 0 && page["next"].is_null() {
+            return heard;
+        }
+        let next = page["next"].as_str().or(page["version"].as_str());
+        next.expect("a position").clone_into(&mut after);
+        client.saw(&life, &after);
     }
 }
 

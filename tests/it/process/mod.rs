@@ -5,6 +5,7 @@ mod bench;
 mod clients;
 mod config;
 mod crash;
+mod drain;
 mod http2;
 mod interop;
 mod load;

@@ -93,6 +93,7 @@ impl HalfSent {
         let read = self.connection.read_to_string(&mut answer).await;
         read.expect("a whole answer");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains("\r\nconnection: close"), "{head}");
         (head.to_owned(), serde_json::from_str(body).expect("JSON"))
     }
 }

@@ -49,12 +49,15 @@ impl Client {
     async fn answer(&mut self, request: reqwest::RequestBuilder) -> Option<Value> {
         let answer = async {
             let response = request.send().await?;
-            Ok::<_, reqwest::Error>((response.status(), response.json::<Value>().await?))
+            let again = response.headers().contains_key("retry-after");
+            let status = response.status();
+            Ok::<_, reqwest::Error>((status, again, response.json::<Value>().await?))
         };
         match answer.await {
-            Ok((status, answer)) if status == 200 => Some(answer),
-            Ok((status, problem)) => {
+            Ok((status, _, answer)) if status == 200 => Some(answer),
+            Ok((status, again, problem)) => {
                 assert_eq!(status, 503, "{problem}");
+                assert!(again, "{problem}");
                 assert_away(&problem);
                 None
             }

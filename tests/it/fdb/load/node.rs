@@ -4,12 +4,13 @@ use std::{
     fs::File,
     io::{BufRead, BufReader},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::PATIENCE;
 use crate::fdb::cluster::Cluster;
@@ -49,14 +50,28 @@ impl NodeProcess {
         .await
     }
 
+    /// At `address`, where a node was before.
+    pub async fn start_at(cluster: &Cluster, prefix: &str, address: &str) -> Self {
+        Self::listening(cluster, prefix, address, |command| command).await
+    }
+
     async fn start_as(
         cluster: &Cluster,
         prefix: &str,
         prepare: impl FnOnce(&mut Command) -> &mut Command,
     ) -> Self {
+        Self::listening(cluster, prefix, "127.0.0.1:0", prepare).await
+    }
+
+    async fn listening(
+        cluster: &Cluster,
+        prefix: &str,
+        address: &str,
+        prepare: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Self {
         let file = cluster.file();
         let file = file.to_str().expect("a UTF-8 path");
-        let mut command = newsfeed(&["serve", "--listen", "127.0.0.1:0"], file, prefix);
+        let mut command = newsfeed(&["serve", "--listen", address], file, prefix);
         let mut child = prepare(&mut command)
             .stdout(Stdio::piped())
             .spawn()
@@ -73,6 +88,24 @@ impl NodeProcess {
         let base = line.strip_prefix("newsfeed is listening on ");
         base.expect("the promised line").clone_into(&mut node.base);
         node
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> String {
+        self.base.replace("http://", "")
+    }
+
+    /// How it ended, once it has.
+    pub async fn exited(mut self) -> ExitStatus {
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait().expect("it is ours") {
+                    return status;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, ended).await.expect("it ends")
     }
 
     pub fn signal(&self, signal: Signal) {
