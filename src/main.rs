@@ -10,9 +10,9 @@ use clap::{Parser, Subcommand};
 use newsfeed::{
     client::{self, bench, demo, replay},
     clock::WallTime,
-    config::{Config, Opened, StoreConfig},
+    config::{Config, Engine, Opened, StoreConfig},
     server::{self, Node},
-    store::epoch,
+    store::{audit::audit, embedded, epoch},
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -57,6 +57,12 @@ enum Admin {
         #[arg(long)]
         raise: bool,
     },
+    /// Read all of a store, which must not be in use: of the embedded store the bytes of every file, and of any store
+    /// every entry. Says what is damaged, and changes nothing that is whole.
+    Check {
+        #[command(flatten)]
+        store: StoreConfig,
+    },
 }
 
 fn main() -> ExitCode {
@@ -85,6 +91,7 @@ async fn run(cli: Cli) -> ExitCode {
     let done: Result<(), Box<dyn Error>> = match cli.command {
         Command::Serve(config) => serve(config).await,
         Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
+        Command::Admin(Admin::Check { store }) => check(&store).await,
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
         Command::Demo(args) => demo::run(args).await.map_err(Into::into),
         Command::Bench(args) => bench::run(args).await.map_err(Into::into),
@@ -135,6 +142,27 @@ async fn epoch(config: &StoreConfig, raise: bool) -> Result<(), Box<dyn Error>> 
     };
     println!("epoch {epoch}");
     store.close().await;
+    Ok(())
+}
+
+async fn check(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
+    if config.store == Engine::Embedded {
+        let survey = embedded::check(&config.data)?;
+        for damage in &survey.damages {
+            println!("{damage}");
+        }
+        if let count @ 1.. = survey.damages.len() {
+            return Err(format!(
+                "{count} of the store's files are damaged: restore its folder from a backup (what was appended since is lost)"
+            )
+            .into());
+        }
+        println!("{} files are whole", survey.files);
+    }
+    let Opened { store, keys, .. } = &config.open(WallTime::system(0)).await?;
+    let counts = audit(&**store, keys).await;
+    store.close().await;
+    println!("{}", counts?);
     Ok(())
 }
 

@@ -30,9 +30,10 @@ impl Retries {
             Error::ConditionFailed(_) => "condition_failed",
             Error::Unknown => "unknown_result",
             Error::Unavailable(_) => "unavailable",
+            Error::Full => "full",
             Error::Refused(_) => "refused",
             Error::Closed => "closed",
-            Error::Corrupt { .. } => "corrupt",
+            Error::Corrupt { .. } | Error::Damaged(_) => "corrupt",
             Error::Open(_) => "open",
         };
         *self
@@ -116,7 +117,11 @@ where
         unsure |= matches!(error, Error::Unknown);
         store.retries().note(&error);
         if !error.is_retryable() || Instant::now() >= give_up_at {
-            return Err(error.into());
+            return Err(match error {
+                // That holds for this attempt, not for the one before.
+                Error::Full if unsure => Error::Unknown.into(),
+                error => error.into(),
+            });
         }
         tracing::debug!(%error, "trying a transaction again");
         tokio::time::sleep(backoff).await;

@@ -4,6 +4,8 @@
 mod bench;
 mod clients;
 mod crash;
+mod damage;
+mod disk;
 mod http2;
 mod interop;
 mod load;
@@ -72,7 +74,12 @@ impl Process {
     async fn start_on(address: &str, folder: &Path, args: &[&str]) -> Self {
         let folder = folder.to_str().expect("a UTF-8 path");
         let serve = ["serve", "--listen", address, "--data", folder];
-        let mut child = newsfeed(&[&serve, args].concat())
+        Self::start_as(newsfeed(&[&serve, args].concat())).await
+    }
+
+    /// `command` being a `newsfeed serve`.
+    async fn start_as(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
