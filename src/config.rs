@@ -75,6 +75,17 @@ pub struct StoreConfig {
     #[arg(long, env = "NEWSFEED_FDB_TIMEOUT_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub fdb_timeout_ms: u64,
 
+    /// MiB of the embedded store's disk that are left free: below, appends are answered 507 while there is still room to
+    /// put in order what is stored. 0 lets the disk fill.
+    #[arg(
+        long,
+        env = "NEWSFEED_DISK_RESERVE_MIB",
+        default_value_t = 256,
+        value_name = "MIB",
+        value_parser = clap::value_parser!(u64).range(..=1024 * 1024)
+    )]
+    pub disk_reserve_mib: u64,
+
     /// Log partitions of a store that is created; an existing one keeps its number.
     #[arg(long, env = "NEWSFEED_PARTITIONS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub partitions: u16,
@@ -94,7 +105,10 @@ impl StoreConfig {
         match self.store {
             Engine::Embedded => {
                 let folder = self.data.clone();
-                let opening = tokio::task::spawn_blocking(move || Embedded::open(&folder, wall));
+                let reserve_bytes = self.disk_reserve_mib * 1024 * 1024;
+                let opening = tokio::task::spawn_blocking(move || {
+                    Embedded::open_with(&folder, wall, reserve_bytes)
+                });
                 let store = opening
                     .await
                     .map_err(|panic| store::Error::Open(panic.to_string()))??;

@@ -8,12 +8,12 @@ use newsfeed::{
     client::{self, bench, demo, replay},
     clock::WallTime,
     config::{
-        Config, Opened, StoreConfig, check,
+        Config, Engine, Opened, StoreConfig, check,
         file::{self, Origins},
     },
     logging,
     server::{self, Node, Settings},
-    store::epoch,
+    store::{audit::audit, embedded, epoch},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +75,12 @@ enum Admin {
     #[command(after_help = "Example:\n  \
         newsfeed admin token --key secret --sub user:42 --scope read,mark --feed 'user:42' --feed 'chat:*'")]
     Token(mint::MintArgs),
+    /// Read all of a store, which must not be in use: of the embedded store the bytes of every file, and of any store
+    /// every entry. Says what is damaged, and changes nothing that is whole.
+    Check {
+        #[command(flatten)]
+        store: StoreConfig,
+    },
 }
 
 fn main() -> ExitCode {
@@ -119,6 +125,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Configuration(Configuration::Check(config)) => check(&config, given),
         Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
         Command::Admin(Admin::Token(args)) => mint_token(&args).map_err(Into::into),
+        Command::Admin(Admin::Check { store }) => check_store(&store).await,
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
         Command::Demo(args) => demo::run(args).await.map_err(Into::into),
         Command::Bench(args) => bench::run(args).await.map_err(Into::into),
@@ -208,6 +215,27 @@ async fn epoch(config: &StoreConfig, raise: bool) -> Result<(), Box<dyn Error>> 
 
 fn mint_token(args: &mint::MintArgs) -> Result<(), String> {
     println!("{}", mint::token(args, &WallTime::system(0))?);
+    Ok(())
+}
+
+async fn check_store(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
+    if config.store == Engine::Embedded {
+        let survey = embedded::check(&config.data)?;
+        for damage in &survey.damages {
+            println!("{damage}");
+        }
+        if let count @ 1.. = survey.damages.len() {
+            return Err(format!(
+                "{count} of the store's files are damaged: restore its folder from a backup (what was appended since is lost)"
+            )
+            .into());
+        }
+        println!("{} files are whole", survey.files);
+    }
+    let Opened { store, keys, .. } = &config.open(WallTime::system(0)).await?;
+    let counts = audit(&**store, keys).await;
+    store.close().await;
+    println!("{}", counts?);
     Ok(())
 }
 

@@ -79,6 +79,7 @@ codes! {
     StoreUnavailable "store_unavailable" SERVICE_UNAVAILABLE,
     Unhealthy "unhealthy" SERVICE_UNAVAILABLE,
     TailBehind "tail_behind" SERVICE_UNAVAILABLE,
+    StorageFull "storage_full" INSUFFICIENT_STORAGE,
 }
 
 /// What the client is told. Internal causes stay in the log.
@@ -188,10 +189,17 @@ impl From<Error> for Problem {
             Error::ShuttingDown | Error::Store(store::Error::Closed) => {
                 Self::new(Code::ShuttingDown, "this node is shutting down; send the same request again, or to another node")
             }
-            Error::Store(store::Error::Corrupt { .. } | store::Error::Open(_)) => {
+            Error::Store(
+                store::Error::Corrupt { .. } | store::Error::Damaged(_) | store::Error::Open(_),
+            ) => {
                 tracing::error!(%error, "the store holds what this program cannot read");
                 Self::new(Code::Internal, "the service could not read its store; its log says more")
             }
+            Error::Store(store::Error::Full) => Self::new(
+                Code::StorageFull,
+                "the service's disk is full: this was not stored; reads and live streams go on. Send it again, with \
+                 the same id, once its operator has made room",
+            ),
             Error::Store(_) => {
                 tracing::warn!(%error, "the store did not answer");
                 Self::new(

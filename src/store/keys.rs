@@ -135,6 +135,11 @@ impl Keys {
         self.root.subspace(&(FEED,)).range()
     }
 
+    /// Where what is unread lies.
+    pub(super) fn unreads(&self) -> (Vec<u8>, Vec<u8>) {
+        self.root.subspace(&(UNREAD,)).range()
+    }
+
     /// Where the log lies.
     pub(super) fn logs(&self) -> (Vec<u8>, Vec<u8>) {
         self.root.subspace(&(LOG,)).range()

@@ -4,6 +4,7 @@
 //! snapshot it was planned on, which is what bounds twins: it is refused when the snapshot is older than
 //! [`SNAPSHOT_AGE_TICKS_MAX`] or the epoch has changed since. No engine type leaks above this module.
 
+pub mod audit;
 pub mod embedded;
 pub mod epoch;
 #[cfg(feature = "fdb")]
@@ -41,6 +42,9 @@ pub enum Error {
     Unknown,
     #[error("the store is not available: {0}")]
     Unavailable(String),
+    /// Nothing of the commit was stored: there is no room, and there is none until somebody makes some.
+    #[error("the disk is full, or less of it is free than --disk-reserve-mib says")]
+    Full,
     /// Trying again would end the same way.
     #[error("the store refused: {0}")]
     Refused(String),
@@ -48,6 +52,11 @@ pub enum Error {
     Closed,
     #[error("the store holds something this program did not write at {key}: {what}")]
     Corrupt { key: String, what: String },
+    /// A file of the store, or the disk under it, is not as it was written.
+    #[error(
+        "the store is damaged ({0}): stop the service, and run `newsfeed admin check` on its folder, which names the file"
+    )]
+    Damaged(String),
     #[error("{0}")]
     Open(String),
 }
@@ -61,9 +70,10 @@ impl Error {
             Self::ConditionFailed(_) => "condition_failed",
             Self::Unknown => "unknown_result",
             Self::Unavailable(_) => "unavailable",
+            Self::Full => "full",
             Self::Refused(_) => "refused",
             Self::Closed => "closed",
-            Self::Corrupt { .. } => "corrupt",
+            Self::Corrupt { .. } | Self::Damaged(_) => "corrupt",
             Self::Open(_) => "open",
         }
     }

@@ -140,7 +140,11 @@ where
         unsure |= matches!(error, Error::Unknown);
         store.retries().note(operation, &error);
         if !error.is_retryable() || Instant::now() >= give_up_at {
-            return Err(error.into());
+            return Err(match error {
+                // That holds for this attempt, not for the one before.
+                Error::Full if unsure => Error::Unknown.into(),
+                error => error.into(),
+            });
         }
         tracing::debug!(%error, "trying a transaction again");
         tokio::time::sleep(backoff).await;

@@ -9,6 +9,7 @@ mod contract;
 mod fdb;
 mod follow;
 mod foundationdb;
+mod fuzz;
 mod gate;
 mod http;
 mod limits;

@@ -6,25 +6,39 @@
 //!   the wall clock set back, since that tick is stored), so no commit lands at or below a version handed out.
 //! - Claims are checked as they are committed if the batch asks for it: what is appended has no twins here.
 //! - A commit is refused when its tick lies [`SNAPSHOT_AGE_TICKS_MAX`] or more after the snapshot was taken.
+//! - After a failed write nothing is written until the database has been opened again, from what the disk holds; what
+//!   was visible stays readable meanwhile, since it was on disk before it was visible.
 
+pub mod check;
 mod figures;
+mod open;
 mod readers;
 mod recent;
+mod space;
 mod tables;
+mod watch;
 mod writer;
 
 use std::{
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc as blocking,
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use fjall::Database;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use self::open::check;
 use self::{
+    open::open_database,
     readers::Readers,
+    space::Space,
     tables::Tables,
     writer::{Request, write_groups},
 };
@@ -43,88 +57,119 @@ const QUEUE_BATCHES_MAX: usize = 64;
 /// Block cache, in bytes.
 const CACHE_BYTES: u64 = 256 * 1024 * 1024;
 
+/// How long a read waits while the database is opened again.
+const REOPEN_WAIT_MAX: Duration = Duration::from_secs(15);
+/// A commit under way when the database failed is answered at the latest after this.
+const FAILED_ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
+/// How long closing waits for the writer, which may wait for a disk that has no room, and for the watch.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
+
 pub struct Embedded {
     shared: Arc<Shared>,
-    writer: Mutex<Option<Writer>>,
+    threads: Mutex<Option<Threads>>,
     readers: Arc<Readers>,
     retries: Retries,
     closed: CancellationToken,
 }
 
-struct Writer {
+struct Threads {
     queue: mpsc::Sender<Request>,
-    thread: std::thread::JoinHandle<()>,
+    writer: JoinHandle<()>,
+    /// Dropped, it ends the watch.
+    end_watch: blocking::Sender<()>,
+    watch: JoinHandle<()>,
 }
 
 struct Shared {
+    folder: PathBuf,
+    keys: EngineKeys,
     wall: WallTime,
+    space: Space,
+    /// Reading has found damage.
+    is_damaged: AtomicBool,
     /// `None` once closed.
     state: Mutex<Option<State>>,
-    published: watch::Sender<Version>,
+    health: tokio::sync::watch::Sender<Health>,
+    published: tokio::sync::watch::Sender<Version>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Health {
+    Well,
+    /// A write failed: this database is read, and no longer written.
+    Failed,
+    /// It is being opened again.
+    Away,
 }
 
 struct State {
-    db: Database,
-    tables: Arc<Tables>,
+    /// `None` while it is opened again.
+    open: Option<Open>,
     clock: TickClock,
-    view: fjall::Snapshot,
     visible: Version,
-    /// The tick of the group being written: already stamped, not yet in `view`.
+    /// The tick of the group being written: already stamped, not yet in the view.
     committing: Option<u64>,
 }
 
+/// An open database and what readers see of it.
+struct Open {
+    tables: Arc<Tables>,
+    view: fjall::Snapshot,
+}
+
 impl Embedded {
-    /// Opens or creates the store in `folder`. Blocks on the disk.
+    /// Opens or creates the store in `folder`, which may fill the disk. Blocks on the disk.
     pub fn open(folder: &Path, wall: WallTime) -> Result<Self> {
-        let failed = |error: fjall::Error| open_error(folder, error);
+        Self::open_with(folder, wall, 0)
+    }
+
+    /// Opens or creates the store in `folder`, and leaves `reserve_bytes` of its file system free. Blocks on the disk.
+    pub fn open_with(folder: &Path, wall: WallTime, reserve_bytes: u64) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|error| {
             Error::Open(format!(
                 "cannot create the data folder {}: {error}",
                 folder.display()
             ))
         })?;
-        let db = Database::builder(folder)
-            .cache_size(CACHE_BYTES)
-            .open()
-            .map_err(failed)?;
         let keys = EngineKeys::new();
-        let tables = Arc::new(Tables::open(&db, Keys::before_opening(b""))?);
-        let view = db.snapshot();
-        let visible = match tables.get(&view, &keys.last)? {
-            None => Version::moment(0, 0),
-            Some(last) => match <[u8; 16]>::try_from(&last[..]) {
-                Ok(last) => Version::from_bytes(last),
-                Err(_) => return Err(super::keys::corrupt(&keys.last, "not a version")),
-            },
-        };
-        tables.recent.begin(visible);
+        let (open, visible) = open_database(folder, &keys)?;
         let clock = TickClock::new(wall.clone(), visible)
             .map_err(|error| Error::Open(error.to_string()))?;
         let state = State {
-            view,
-            db,
-            tables,
+            open: Some(open),
             clock,
             visible,
             committing: None,
         };
         let shared = Arc::new(Shared {
+            space: Space::new(folder, reserve_bytes),
+            is_damaged: AtomicBool::new(false),
+            folder: folder.to_owned(),
+            keys,
             wall,
             state: Mutex::new(Some(state)),
-            published: watch::Sender::new(visible),
+            health: tokio::sync::watch::Sender::new(Health::Well),
+            published: tokio::sync::watch::Sender::new(visible),
         });
 
         let (queue, requests) = mpsc::channel(QUEUE_BATCHES_MAX);
-        let thread = std::thread::Builder::new()
-            .name("store-writer".into())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || write_groups(&shared, &keys, requests)
-            })
-            .map_err(|error| Error::Open(format!("cannot start the writer thread: {error}")))?;
+        let writer = spawn("store-writer", {
+            let shared = Arc::clone(&shared);
+            move || write_groups(&shared, requests)
+        })?;
+        let (end_watch, ended) = blocking::channel();
+        let watch = spawn("store-watch", {
+            let shared = Arc::clone(&shared);
+            move || watch::run(&shared, &ended)
+        })?;
         Ok(Self {
             shared,
-            writer: Mutex::new(Some(Writer { queue, thread })),
+            threads: Mutex::new(Some(Threads {
+                queue,
+                writer,
+                end_watch,
+                watch,
+            })),
             readers: Arc::default(),
             retries: Retries::default(),
             closed: CancellationToken::new(),
@@ -132,19 +177,21 @@ impl Embedded {
     }
 }
 
-fn open_error(folder: &Path, error: fjall::Error) -> Error {
-    let folder = folder.display();
-    Error::Open(match error {
-        fjall::Error::Locked => format!(
-            "the data folder {folder} is in use by another process: stop that one, or give this one another --data"
-        ),
-        fjall::Error::InvalidVersion(found) => {
-            format!(
-                "the data folder {folder} is of another storage format ({found:?}): use the newsfeed version that wrote it"
-            )
+/// Whether `thread` ends well, and in time. Blocks.
+fn has_ended(thread: JoinHandle<()>) -> bool {
+    let since = Instant::now();
+    while !thread.is_finished() {
+        if since.elapsed() >= CLOSE_TIME_MAX {
+            return false;
         }
-        other => format!("cannot open the data folder {folder}: {other}"),
-    })
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    thread.join().is_ok()
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.into()).spawn(work);
+    thread.map_err(|error| Error::Open(format!("cannot start the thread {name}: {error}")))
 }
 
 /// The keys the engine itself reads or writes.
@@ -167,16 +214,62 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, Option<State>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Why nothing can be written now.
+    fn refusal(&self) -> Option<Error> {
+        if self.space.is_low() {
+            return Some(Error::Full);
+        }
+        let health = *self.health.borrow();
+        (health != Health::Well).then(|| {
+            Error::Unavailable("a write failed; the database is being opened again".into())
+        })
+    }
+
+    /// Looks for the file that is damaged, once: that takes as long as reading all there is.
+    fn name_damage(&self) {
+        if self.is_damaged.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let folder = self.folder.clone();
+        let search = spawn("store-check", move || {
+            for damage in check::damaged_tables(&folder) {
+                tracing::error!(%damage, "the store is damaged: restore its folder from a backup");
+            }
+        });
+        if let Err(error) = search {
+            tracing::warn!(%error, "cannot look for the damaged file");
+        }
+    }
+
+    fn set_health(&self, health: Health) {
+        self.health.send_replace(health);
+    }
 }
 
 impl Embedded {
-    fn view(&self) -> Result<View> {
-        let queue = match &*self.writer.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(writer) => writer.queue.downgrade(),
+    async fn view(&self) -> Result<View> {
+        if *self.shared.health.borrow() == Health::Away {
+            let mut health = self.shared.health.subscribe();
+            let back = health.wait_for(|&health| health != Health::Away);
+            // In either case the next line tells.
+            let _ = tokio::time::timeout(REOPEN_WAIT_MAX, back).await;
+        }
+        self.view_now()
+    }
+
+    fn view_now(&self) -> Result<View> {
+        let queue = match &*self.threads.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(threads) => threads.queue.downgrade(),
             None => return Err(Error::Closed),
         };
         let mut state = self.shared.state();
         let state = state.as_mut().ok_or(Error::Closed)?;
+        let Some(open) = &state.open else {
+            return Err(Error::Unavailable(
+                "the database is being opened again".into(),
+            ));
+        };
         // A group being written may hold a twin of what this snapshot's owner will append: count from before it.
         let taken_at = match state.committing {
             Some(tick) => tick - 1,
@@ -186,11 +279,11 @@ impl Embedded {
                 .map_err(|error| Error::Unavailable(error.to_string()))?,
         };
         Ok(View {
-            tables: Arc::clone(&state.tables),
-            view: state.view.clone(),
+            tables: Arc::clone(&open.tables),
+            view: open.view.clone(),
             version: state.visible,
             taken_at,
-            wall: self.shared.wall.clone(),
+            shared: Arc::clone(&self.shared),
             queue,
             readers: Arc::clone(&self.readers),
         })
@@ -200,7 +293,7 @@ impl Embedded {
 #[async_trait]
 impl Store for Embedded {
     async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)> {
-        let view = self.view()?;
+        let view = self.view().await?;
         let found = match reads.is_empty() {
             true => Found::default(),
             false => view.read(reads).await?,
@@ -225,31 +318,45 @@ impl Store for Embedded {
     }
 
     fn figures(&self) -> Vec<Figure> {
-        let db = self.shared.state().as_ref().map(|state| state.db.clone());
-        db.map_or_else(Vec::new, |db| figures::of(&db))
+        let tables = self
+            .shared
+            .state()
+            .as_ref()
+            .and_then(|state| Some(Arc::clone(&state.open.as_ref()?.tables)));
+        tables.map_or_else(Vec::new, |tables| figures::of(tables.db()))
     }
 
     fn is_alive(&self) -> bool {
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        // Without one the store was closed.
-        writer
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without them the store was closed.
+        threads
             .as_ref()
-            .is_none_or(|writer| !writer.thread.is_finished())
+            .is_none_or(|threads| !threads.writer.is_finished() && !threads.watch.is_finished())
     }
 
     async fn close(&self) {
-        let writer = self
-            .writer
+        let threads = self
+            .threads
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some(Writer { queue, thread }) = writer {
+        if let Some(Threads {
+            queue,
+            writer,
+            end_watch,
+            watch,
+        }) = threads
+        {
             self.closed.cancel();
-            drop(queue);
-            // The thread ends when the last commit under way, which holds a sender too, is answered.
-            let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-            if !matches!(joined, Ok(Ok(()))) {
-                tracing::error!("the store's writer thread panicked");
+            drop((queue, end_watch));
+            // The writer ends when the last commit under way, which holds a sender too, is answered.
+            for thread in [watch, writer] {
+                let ended = tokio::task::spawn_blocking(move || has_ended(thread)).await;
+                if !matches!(ended, Ok(true)) {
+                    tracing::error!(
+                        "a thread of the store panicked, or waits for a disk that does not answer"
+                    );
+                }
             }
             let state = self.shared.state().take();
             let _ = tokio::task::spawn_blocking(move || drop(state)).await;
@@ -262,14 +369,10 @@ struct View {
     view: fjall::Snapshot,
     version: Version,
     taken_at: u64,
-    wall: WallTime,
+    shared: Arc<Shared>,
     /// Weak, so that the writer ends when the store closes although snapshots are held.
     queue: mpsc::WeakSender<Request>,
     readers: Arc<Readers>,
-}
-
-fn unavailable(error: fjall::Error) -> Error {
-    Error::Unavailable(error.to_string())
 }
 
 #[async_trait]
@@ -279,7 +382,7 @@ impl Snapshot for View {
     }
 
     async fn read(&self, reads: Reads) -> Result<Found> {
-        if self.wall.micros().saturating_sub(self.taken_at) >= SNAPSHOT_AGE_TICKS_MAX {
+        if self.shared.wall.micros().saturating_sub(self.taken_at) >= SNAPSHOT_AGE_TICKS_MAX {
             return Err(Error::TooOld);
         }
         let silent = |range: &Range| self.tables.recent.is_silent(range);
@@ -290,7 +393,11 @@ impl Snapshot for View {
             });
         }
         let (tables, view) = (Arc::clone(&self.tables), self.view.clone());
-        self.readers.read(tables, view, reads).await
+        let found = self.readers.read(tables, view, reads).await;
+        if let Err(Error::Damaged(_)) = found {
+            self.shared.name_damage();
+        }
+        found
     }
 
     fn checks_claims(&self) -> bool {
@@ -302,10 +409,16 @@ impl Snapshot for View {
             version,
             taken_at,
             queue,
+            shared,
+            tables,
             view,
             ..
         } = *self;
-        drop(view);
+        // The database cannot be opened again while they are held.
+        drop((view, tables));
+        if let Some(refusal) = shared.refusal() {
+            return Err(refusal);
+        }
         let queue = queue.upgrade().ok_or(Error::Closed)?;
         let (reply, answer) = oneshot::channel();
         let request = Request {
@@ -316,6 +429,16 @@ impl Snapshot for View {
         };
         queue.send(request).await.map_err(|_| Error::Closed)?;
         drop(queue);
-        answer.await.unwrap_or(Err(Error::Unknown))
+        let mut health = shared.health.subscribe();
+        let gone = async {
+            let _ = health.wait_for(|&health| health != Health::Well).await;
+            // The writer may be waiting, inside the engine, for a flush that failed.
+            tokio::time::sleep(FAILED_ANSWER_WAIT_MAX).await;
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer.unwrap_or(Err(Error::Unknown)),
+            () = gone => Err(Error::Unknown),
+        }
     }
 }

@@ -80,12 +80,13 @@ impl Readers {
                 reads,
                 reply,
             } = read;
-            // A panic drops the reply, and so fails this read; the job goes on.
+            // What the engine did not expect in a file may make it panic; the job goes on.
             let found = catch_unwind(AssertUnwindSafe(|| tables.read(&view, &reads)));
-            if let Ok(found) = found {
-                // Whoever asked may be gone.
-                let _ = reply.send(found);
-            }
+            let found = found.unwrap_or_else(|_| Err(Error::Damaged("a read panicked".into())));
+            // Nobody can open the database again while it is held.
+            drop((tables, view));
+            // Whoever asked may be gone.
+            let _ = reply.send(found);
         }
     }
 

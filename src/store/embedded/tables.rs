@@ -9,9 +9,12 @@
 //! id's first comes before its twins in either form, so the order of keys is the same.
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch as WriteBatch, Readable};
+use fjall::{
+    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch as WriteBatch,
+    Readable,
+};
 
-use super::{recent::Recent, unavailable};
+use super::{open::read_error, recent::Recent};
 use crate::{
     store::{Error, Found, KeyValue, Range, Reads, Result, Slice, keys, keys::Keys},
     version::BYTES_LEN,
@@ -22,6 +25,8 @@ const CLAIMS: &str = "claims-2";
 const FEEDS: &str = "feeds-2";
 const LOG: &str = "log-2";
 const REST: &str = "rest-2";
+
+pub(super) const NAMES: [&str; 4] = [CLAIMS, FEEDS, LOG, REST];
 
 /// What a table collects in memory before it writes a file.
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
@@ -44,7 +49,9 @@ impl From<(Vec<u8>, Vec<u8>)> for Put {
     }
 }
 
+/// Whoever uses the database holds its `Tables`: when nobody does, it is closed.
 pub(super) struct Tables {
+    db: Database,
     keys: Keys,
     claims: Keyspace,
     /// Each reaches from its first key to the next segment's.
@@ -53,10 +60,9 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn open(db: &Database, keys: Keys) -> Result<Self> {
-        let names = [CLAIMS, FEEDS, LOG, REST];
+    pub(super) fn open(db: Database, keys: Keys) -> Result<Self> {
         let stored = db.list_keyspace_names();
-        if let Some(other) = stored.iter().find(|name| !names.contains(&&***name)) {
+        if let Some(other) = stored.iter().find(|name| !NAMES.contains(&&***name)) {
             return Err(Error::Open(format!(
                 "the data folder has another layout (its table {other:?} is not known): \
                  use the newsfeed version that wrote it, or another --data"
@@ -64,7 +70,7 @@ impl Tables {
         }
         let open = |name| {
             let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-            db.keyspace(name, options).map_err(unavailable)
+            db.keyspace(name, options).map_err(read_error)
         };
         let (claims, feeds, log, rest) = (open(CLAIMS)?, open(FEEDS)?, open(LOG)?, open(REST)?);
         let mut segments = vec![(Vec::new(), rest.clone())];
@@ -78,10 +84,25 @@ impl Tables {
         }
         Ok(Self {
             recent: Recent::new(&keys),
+            db,
             keys,
             claims,
             segments,
         })
+    }
+
+    pub(super) fn db(&self) -> &Database {
+        &self.db
+    }
+
+    /// Writes what waits in memory for the engine's own threads, which end when one of their writes fails.
+    pub(super) fn finish_flushes(&self) -> fjall::Result<()> {
+        for (_, table) in &self.segments {
+            if table.tree.sealed_memtable_count() > 0 {
+                table.tree.flush(&table.tree.get_flush_lock(), 0)?;
+            }
+        }
+        Ok(())
     }
 
     fn table(&self, key: &[u8]) -> &Keyspace {
@@ -105,14 +126,14 @@ impl Tables {
         let table = self.table(key);
         if *table == self.claims
             && let Some(prefix) = self.keys.claim_prefix(key)
-            && let Some(first) = view.get(table, prefix).map_err(unavailable)?
+            && let Some(first) = view.get(table, prefix).map_err(read_error)?
         {
             let first = self.logical(prefix.to_vec().into(), first.into())?;
             if first.key == key {
                 return Ok(Some(first.value));
             }
         }
-        let value = view.get(table, key).map_err(unavailable)?;
+        let value = view.get(table, key).map_err(read_error)?;
         Ok(value.map(Bytes::from))
     }
 
@@ -175,7 +196,7 @@ impl Tables {
                 begin = prefix;
                 // All in one id: if there is no first claim, there is none.
                 if self.keys.claim_prefix(stop) == Some(prefix)
-                    && !view.contains_key(table, prefix).map_err(unavailable)?
+                    && !view.contains_key(table, prefix).map_err(read_error)?
                 {
                     continue;
                 }
@@ -185,7 +206,7 @@ impl Tables {
                 true => items.next_back(),
                 false => items.next(),
             } {
-                let (key, value) = guard.into_inner().map_err(unavailable)?;
+                let (key, value) = guard.into_inner().map_err(read_error)?;
                 let key = Bytes::from(key);
                 let item = match is_claims {
                     true => self.logical(key.clone(), value.into())?,
@@ -242,7 +263,7 @@ impl Tables {
     }
 
     pub(super) fn is_claimed(&self, view: &fjall::Snapshot, claim: &[u8]) -> Result<bool> {
-        view.contains_key(&self.claims, claim).map_err(unavailable)
+        view.contains_key(&self.claims, claim).map_err(read_error)
     }
 
     /// Inserts `items`, which must be in key order: then one insert finds in the processor's caches what the one before
@@ -312,12 +333,12 @@ mod tests {
             let keys = Keys::before_opening(b"");
             let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
             let mut db = Database::builder(folder.path()).open().expect("opens");
-            let mut tables = Tables::open(&db, keys.clone()).expect("opens");
+            let mut tables = Tables::open(db.clone(), keys.clone()).expect("opens");
             for (group, puts) in groups.into_iter().enumerate() {
                 if group == 2 {
                     drop((tables, db));
                     db = Database::builder(folder.path()).open().expect("opens again");
-                    tables = Tables::open(&db, keys.clone()).expect("opens again");
+                    tables = Tables::open(db.clone(), keys.clone()).expect("opens again");
                 }
                 let mut items: Vec<_> = puts.iter().map(|&(number, index)| {
                     let version = Version::new(0, group as u64, index as u32);

@@ -2,17 +2,17 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, OwnedWriteBatch as WriteBatch, PersistMode};
+use fjall::{Keyspace, OwnedWriteBatch as WriteBatch, PersistMode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    EngineKeys, Shared,
+    EngineKeys, Health, Shared,
     tables::{Put, Tables},
-    unavailable,
 };
 use crate::{
     store::{Batch, Condition, Error, Range, Result, SNAPSHOT_AGE_TICKS_MAX},
@@ -32,11 +32,7 @@ pub(super) struct Request {
 }
 
 /// Runs until nobody can send commits any more.
-pub(super) fn write_groups(
-    shared: &Shared,
-    keys: &EngineKeys,
-    mut requests: mpsc::Receiver<Request>,
-) {
+pub(super) fn write_groups(shared: &Shared, mut requests: mpsc::Receiver<Request>) {
     while let Some(first) = requests.blocking_recv() {
         let mut group = vec![first];
         let mut bytes = 0;
@@ -49,7 +45,7 @@ pub(super) fn write_groups(
         }
         let mut rest = group.into_iter().peekable();
         while rest.peek().is_some() {
-            write_group(shared, keys, &mut rest);
+            write_group(shared, &mut rest);
         }
     }
 }
@@ -74,35 +70,31 @@ fn begins_a_group(request: &Request, keys: &EngineKeys) -> bool {
 }
 
 /// Writes the first of `requests` and those after it that need no group of their own.
-fn write_group(
-    shared: &Shared,
-    keys: &EngineKeys,
-    requests: &mut std::iter::Peekable<impl Iterator<Item = Request>>,
-) {
-    let (db, tables, tick, epoch) = {
+fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator<Item = Request>>) {
+    let keys = &shared.keys;
+    let mut refuse = |error: Error| {
+        for request in &mut *requests {
+            let _ = request.reply.send(Err(error.clone()));
+        }
+    };
+    if let Some(refusal) = shared.refusal() {
+        return refuse(refusal);
+    }
+    let (tables, tick, epoch) = {
         let mut state = shared.state();
         let Some(state) = state.as_mut() else { return };
         let tick = match state.clock.tick() {
             Ok(tick) => tick,
-            Err(error) => {
-                for request in requests {
-                    let _ = request
-                        .reply
-                        .send(Err(Error::Unavailable(error.to_string())));
-                }
-                return;
-            }
+            Err(error) => return refuse(Error::Unavailable(error.to_string())),
+        };
+        let Some(open) = &state.open else {
+            return refuse(Error::Unavailable("the database is away".into()));
         };
         state.committing = Some(tick);
-        (
-            state.db.clone(),
-            Arc::clone(&state.tables),
-            tick,
-            state.visible.epoch(),
-        )
+        (Arc::clone(&open.tables), tick, state.visible.epoch())
     };
 
-    let mut group = Group::new(db.clone(), tables, epoch);
+    let mut group = Group::new(Arc::clone(&tables), epoch);
     let mut accepted = Vec::new();
     let mut ring = false;
     for order in 0..=u16::MAX {
@@ -119,7 +111,9 @@ fn write_group(
         } else if tick - request.taken_at >= SNAPSHOT_AGE_TICKS_MAX {
             Err(Error::TooOld)
         } else {
-            group.add(request.batch, base, keys)
+            // As in readers: nothing of the commit is in the group before all its reads are done.
+            let added = catch_unwind(AssertUnwindSafe(|| group.add(request.batch, base, keys)));
+            added.unwrap_or_else(|_| Err(Error::Damaged("a read panicked".into())))
         };
         match checked {
             Ok(()) => {
@@ -136,40 +130,66 @@ fn write_group(
     let written = if accepted.is_empty() {
         Ok(())
     } else {
-        group.write(visible, keys)
+        let batch = catch_unwind(AssertUnwindSafe(|| group.into_batch(visible, keys)));
+        let batch = batch.unwrap_or_else(|_| Err(Error::Damaged("a read panicked".into())));
+        batch.and_then(|batch| {
+            batch.commit().map_err(|error| {
+                shared.note_failed_write(&error);
+                match error {
+                    // It was refused before anything was written.
+                    fjall::Error::Poisoned => Error::Unavailable("an earlier write failed".into()),
+                    // Nobody knows what will be found when the database is opened again.
+                    _ => Error::Unknown,
+                }
+            })
+        })
     };
     let mut state = shared.state();
     if let Some(state) = state.as_mut() {
         state.committing = None;
-        if written.is_ok() && !accepted.is_empty() {
-            state.view = db.snapshot();
+        if written.is_ok()
+            && !accepted.is_empty()
+            && let Some(open) = &mut state.open
+        {
+            open.view = tables.db().snapshot();
             state.visible = visible;
             state.clock.set_epoch(visible.epoch());
         }
     }
     drop(state);
+    drop(tables);
     for (reply, base) in accepted {
-        // After a failed write or fsync nobody knows what a restart will find.
-        let _ = reply.send(if written.is_ok() {
-            Ok(base)
-        } else {
-            Err(Error::Unknown)
-        });
+        let _ = reply.send(written.clone().map(|()| base));
     }
-    match written {
-        Ok(()) if ring => {
-            shared.published.send_replace(visible);
+    if ring && written.is_ok() {
+        shared.published.send_replace(visible);
+    }
+}
+
+impl Shared {
+    /// The database takes no writes after a failed one.
+    pub(super) fn note_failed_write(&self, error: &fjall::Error) {
+        match is_full(error) {
+            true => self.space.note_full(),
+            false => self.space.note_failure(),
         }
-        Ok(()) => {}
-        Err(error) => {
-            tracing::error!(%error, "the store cannot write; restart once the disk is well again")
+        self.set_health(Health::Failed);
+        tracing::error!(%error, "the store cannot write; reads go on, and it is opened again once the disk is well");
+    }
+}
+
+fn is_full(error: &fjall::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
+            matches!(error.kind(), StorageFull | QuotaExceeded)
         }
+        _ => false,
     }
 }
 
 /// The writes of one group under construction.
 struct Group {
-    db: Database,
     /// All groups before this one.
     before: fjall::Snapshot,
     tables: Arc<Tables>,
@@ -186,10 +206,9 @@ struct Group {
 }
 
 impl Group {
-    fn new(db: Database, tables: Arc<Tables>, epoch: u32) -> Self {
+    fn new(tables: Arc<Tables>, epoch: u32) -> Self {
         Self {
-            before: db.snapshot(),
-            db,
+            before: tables.db().snapshot(),
             tables,
             epoch,
             maxima: HashMap::new(),
@@ -271,7 +290,7 @@ impl Group {
         })
     }
 
-    fn write(mut self, visible: Version, keys: &EngineKeys) -> Result<()> {
+    fn into_batch(mut self, visible: Version, keys: &EngineKeys) -> Result<WriteBatch> {
         let size = self.removed.len() + self.puts.len() + self.maxima.len() + self.stamped.len();
         let prefix = |put: &Put| put.key.len() - BYTES_LEN;
         self.tables.recent.note(
@@ -279,8 +298,8 @@ impl Group {
             self.puts.iter().map(|(key, _)| &key[..]),
             visible,
         );
-        let mut batch =
-            WriteBatch::with_capacity(self.db, size + 1).durability(Some(PersistMode::SyncAll));
+        let mut batch = WriteBatch::with_capacity(self.tables.db().clone(), size + 1)
+            .durability(Some(PersistMode::SyncAll));
         for (table, key) in self.removed {
             batch.remove(&table, key);
         }
@@ -290,6 +309,6 @@ impl Group {
         let puts = self.puts.into_iter().map(Put::from);
         let all = puts.chain(self.stamped).chain(rest.map(Put::from));
         self.tables.insert(&self.before, all, &mut batch)?;
-        batch.commit().map_err(unavailable)
+        Ok(batch)
     }
 }

@@ -1,11 +1,18 @@
 //! How long appends wait for a store that is away, on a clock of the test's own.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use newsfeed::{
     append::Outcome,
     error::Error,
-    store::{self, RETRY_FOR},
+    store::{self, Batch, RETRY_FOR},
 };
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -15,12 +22,13 @@ use crate::{
     bed::{Bed, default_settings},
     gate::Gate,
     raw,
-    stores::troubled,
+    stores::{Trouble, troubled},
 };
 
 crate::on_every_engine!(
     in one thread: an_append_behind_others_gives_up_no_later_than_it_would_alone,
     appends_are_refused_while_the_queue_is_late_and_taken_when_it_moves,
+    a_disk_that_fills_within_a_commit_makes_its_outcome_unknown,
 );
 
 async fn an_append_behind_others_gives_up_no_later_than_it_would_alone(bed: &Bed) {
@@ -92,4 +100,33 @@ async fn appends_are_refused_while_the_queue_is_late_and_taken_when_it_moves(bed
     };
     assert_eq!(appended, known);
     append().await.expect("admitted again");
+}
+
+/// The first commit comes to an end that nobody knows; all after it find the disk full.
+#[derive(Default)]
+struct Fills(AtomicBool);
+
+#[async_trait]
+impl Trouble for Fills {
+    async fn before_commit(&self, _batch: &Batch) -> store::Result<()> {
+        match self.0.swap(true, Ordering::Relaxed) {
+            false => Err(store::Error::Unknown),
+            true => Err(store::Error::Full),
+        }
+    }
+}
+
+async fn a_disk_that_fills_within_a_commit_makes_its_outcome_unknown(bed: &Bed) {
+    let (_app, node) = bed
+        .app_on(troubled(bed.store(), Arc::new(Fills::default())))
+        .await;
+    for (id, expected) in [
+        ("a", (503, "store_unavailable")),
+        ("b", (507, "storage_full")),
+    ] {
+        let event = json!({ "id": id, "kind": "visit", "feeds": ["a"] });
+        let (status, answer) = node.post("/v1/events", &event).await;
+        let code = answer["code"].as_str().expect("a code");
+        assert_eq!((status, code), expected, "{id}");
+    }
 }

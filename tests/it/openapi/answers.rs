@@ -1,5 +1,7 @@
 //! Real answers of every operation, against what the file documents for their status.
 
+mod full;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
@@ -92,10 +94,13 @@ impl Witness<'_> {
         assert!(schema.is_object(), "{what} is not documented as {media}");
         let body = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
         let checked = match media {
-            "application/yaml"
-            | "text/plain; version=0.0.4; charset=utf-8"
+            "text/plain; version=0.0.4; charset=utf-8"
             | "application/openmetrics-text; version=1.0.0; charset=utf-8" => {
                 self.spec.check(schema, &json!(body))
+            }
+            "application/yaml" => {
+                let body = serde_saphyr::from_str(&body).expect("YAML");
+                self.spec.check(schema, &body)
             }
             "application/x-ndjson" => body.lines().try_for_each(|line| {
                 let line = serde_json::from_str(line).expect("JSON");
@@ -162,6 +167,7 @@ async fn every_answer_is_as_the_file_documents_it(bed: &Bed) {
     refuse(&mut witness).await;
     let mut seen = witness.seen;
     limit(&spec, &mut seen).await;
+    full::refuse(bed, &spec, &mut seen).await;
     stop(bed, &spec, node, &mut seen).await;
     super::access::access(&spec, &mut seen).await;
 

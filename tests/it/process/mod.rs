@@ -5,6 +5,8 @@ mod bench;
 mod clients;
 mod config;
 mod crash;
+mod damage;
+mod disk;
 mod drain;
 mod http2;
 mod interop;

@@ -1,0 +1,117 @@
+//! Tables: the folder of one has `current`, which names the list of its files, `v…`, and has the checksum of that; which
+//! has those of the files, in `tables`.
+
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+};
+
+use super::{Damage, Depth, Survey, entries};
+
+/// How many files it has; `None` for a folder that was being made when the program ended.
+pub(super) fn look(
+    folder: &Path,
+    depth: Depth,
+    survey: &mut Survey,
+) -> Result<Option<usize>, Damage> {
+    let tables = folder.join("tables");
+    let current = folder.join("current");
+    let stored = entries(&tables)?;
+    let current_bytes = match fs::read(&current) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && stored.is_empty() => {
+            return Ok(None);
+        }
+        read => read.map_err(|error| Damage::new(&current, error))?,
+    };
+    survey.files += 2;
+    let (list, checksum) =
+        read_current(&current_bytes).ok_or_else(|| Damage::new(&current, "is damaged"))?;
+    let list = folder.join(format!("v{list}"));
+    let bytes = fs::read(&list)
+        .map_err(|error| Damage::new(&current, format!("names {}: {error}", list.display())))?;
+    let damaged = || {
+        Damage::new(
+            &list,
+            format!(
+                "is damaged, or {}, which has its checksum",
+                current.display()
+            ),
+        )
+    };
+    if checksum_of(&bytes[..]).ok() != Some(checksum) {
+        return Err(damaged());
+    }
+    let listed = read_list(&list).ok_or_else(damaged)?;
+    for (number, checksum) in &listed {
+        survey.files += 1;
+        let file = tables.join(number.to_string());
+        let checked = match depth {
+            Depth::Quick => file.metadata().map(|_| true),
+            Depth::Full => File::open(&file).and_then(|file| {
+                Ok(checksum_of(BufReader::with_capacity(1 << 18, file))? == *checksum)
+            }),
+        };
+        survey.damages.extend(match checked {
+            Ok(true) => None,
+            Ok(false) => Some(Damage::new(&file, "is damaged")),
+            Err(error) => Some(Damage::new(&file, error)),
+        });
+    }
+    for path in stored {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.parse::<u64>().is_err() && !name.starts_with("._") && name != ".DS_Store" {
+            survey
+                .damages
+                .push(Damage::new(&path, "is nothing that the engine wrote"));
+        }
+    }
+    Ok(Some(listed.len()))
+}
+
+fn read_current(bytes: &[u8]) -> Option<(u64, u128)> {
+    let (list, rest) = bytes.split_first_chunk()?;
+    let (checksum, rest) = rest.split_first_chunk()?;
+    // The kind of checksum.
+    (rest == [0]).then(|| (u64::from_le_bytes(*list), u128::from_le_bytes(*checksum)))
+}
+
+/// The files that a list names, with their checksums.
+fn read_list(path: &Path) -> Option<Vec<(u64, u128)>> {
+    let reader = sfa::Reader::new(path).ok()?;
+    let mut reader = reader.toc().section(b"tables")?.buf_reader(path).ok()?;
+    let mut tables = Vec::new();
+    let [levels] = take(&mut reader)?;
+    for _ in 0..levels {
+        let [runs] = take(&mut reader)?;
+        for _ in 0..runs {
+            for _ in 0..u32::from_le_bytes(take(&mut reader)?) {
+                let number = u64::from_le_bytes(take(&mut reader)?);
+                let [_kind] = take(&mut reader)?;
+                let checksum = u128::from_le_bytes(take(&mut reader)?);
+                let _seqno: [u8; 8] = take(&mut reader)?;
+                tables.push((number, checksum));
+            }
+        }
+    }
+    Some(tables)
+}
+
+fn take<const N: usize>(reader: &mut impl Read) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn checksum_of(mut reader: impl BufRead) -> io::Result<u128> {
+    let mut hasher = twox_hash::xxhash3_128::Hasher::new();
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(hasher.finish_128());
+        }
+        hasher.write(bytes);
+        let len = bytes.len();
+        reader.consume(len);
+    }
+}
