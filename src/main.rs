@@ -1,5 +1,7 @@
 //! The `newsfeed` command: parse, set up logging, run, exit code.
 
+mod help;
+
 use std::{
     error::Error,
     io::{IsTerminal, Write},
@@ -8,7 +10,7 @@ use std::{
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
-    client::{self, bench, demo, replay},
+    client::{self, append, bench, completions, demo, head, history, mark, replay, tail},
     clock::WallTime,
     config::{
         Config, Opened, StoreConfig, check,
@@ -45,11 +47,15 @@ enum Command {
     /// Look after a store.
     #[command(subcommand)]
     Admin(Admin),
-    /// Append a list of messages to a running service.
+    Append(append::AppendArgs),
+    Tail(tail::TailArgs),
+    History(history::HistoryArgs),
+    Head(head::HeadArgs),
+    Mark(mark::MarkArgs),
     Replay(replay::ReplayArgs),
-    /// Fill a running service with a lively made-up site.
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
+    Completions(completions::CompletionsArgs),
 }
 
 #[derive(Subcommand)]
@@ -73,7 +79,7 @@ enum Admin {
 }
 
 fn main() -> ExitCode {
-    let command = Cli::command();
+    let command = help::grouped(Cli::command());
     let (matches, origins) = match file::parse(&command, std::env::args_os().collect()) {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -102,28 +108,50 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
-    let filter = EnvFilter::try_from_env("NEWSFEED_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+    start_log(matches!(cli.command, Command::Serve(_)));
     let done: Result<(), Box<dyn Error>> = match cli.command {
         Command::Serve(config) => serve(config).await,
         Command::Configuration(Configuration::Check(config)) => check(&config, given),
         Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
+        Command::Append(args) => append::run(args).await.map_err(Into::into),
+        Command::Tail(args) => tail::run(args).await.map_err(Into::into),
+        Command::History(args) => history::run(args).await.map_err(Into::into),
+        Command::Head(args) => head::run(args).await.map_err(Into::into),
+        Command::Mark(args) => mark::run(args).await.map_err(Into::into),
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
         Command::Demo(args) => demo::run(args).await.map_err(Into::into),
         Command::Bench(args) => bench::run(args).await.map_err(Into::into),
+        Command::Completions(args) => {
+            completions::run(&args, &mut help::grouped(Cli::command())).map_err(Into::into)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("newsfeed: {error}");
             let client = error.downcast_ref::<client::Error>();
+            match client {
+                Some(client::Error::Closed) => {}
+                // Some of it may be what a service said.
+                Some(error) => eprintln!("newsfeed: {}", client::printable(&error.to_string())),
+                None => eprintln!("newsfeed: {error}"),
+            }
             client.map_or(ExitCode::FAILURE, |error| error.exit_code().into())
         }
+    }
+}
+
+/// To stderr: a service's log, or what a command has to say to who waits for it.
+fn start_log(service: bool) {
+    let filter = EnvFilter::try_from_env("NEWSFEED_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    if service {
+        log.init();
+    } else {
+        log.without_time().with_target(false).init();
     }
 }
 

@@ -13,7 +13,7 @@ use crate::client::{DEFAULT_URL, Error};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Common {
     /// Base URL of a node; repeat it for several nodes, which share the connections evenly
-    #[arg(long, default_value = DEFAULT_URL)]
+    #[arg(long, env = "NEWSFEED_URL", default_value = DEFAULT_URL)]
     pub url: Vec<String>,
     /// Local address to connect from; repeat it for more than 28,000 connections to a node [default: chosen by the
     /// system; to a loopback address, several of 127.0.0.x]
