@@ -1,6 +1,12 @@
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
+    task::JoinHandle,
+    time::timeout,
+};
 
-use super::{FEED, Service};
+use super::{FEED, PATIENCE, Running, Service};
 
 const EVENT: [&str; 5] = ["append", "--kind", "message", "--feed", FEED];
 
@@ -135,18 +141,22 @@ async fn a_line_that_is_rejected_is_told_and_the_others_are_appended() {
     let lines = format!(
         "{{\"kind\":\"a\",\"feeds\":[\"{FEED}\"]}}\n\n{{\"kind\":\"a\"}}\nnonsense\n{{\"kind\":\"b\",\"feeds\":[\"{FEED}\"]}}"
     );
-    let said = service.run_with(&["append", "-"], &lines).await;
+    let (first, others) = lines.split_once('\n').expect("several");
+    let mut append = service.begin(&["append", "-"]);
+    append.write(&format!("{first}\n")).await;
+    append.line().await;
+    // The others go in a request of their own, but are numbered on.
+    append.write(others).await;
+    let said = append.end().await;
     said.told(1, "newsfeed: 2 of 4 events were rejected");
     let of = |answer: &Value| (answer["index"].clone(), answer["error"]["code"].clone());
     let answers: Vec<_> = said.json(1).iter().map(of).collect();
-    let stored = (Value::Null, Value::Null);
     assert_eq!(
         answers,
         [
-            stored.clone(),
             (json!(1), json!("invalid_event")),
             (json!(2), json!("invalid_json")),
-            stored
+            (Value::Null, Value::Null),
         ]
     );
     assert_eq!(service.entries().await.len(), 2);
@@ -200,7 +210,7 @@ async fn who_stops_reading_the_answers_does_not_stop_the_appends() {
     let line = format!("{{\"kind\":\"a\",\"feeds\":[\"{FEED}\"]}}\n");
     append.write(&line).await;
     append.line().await;
-    let super::Running {
+    let Running {
         mut child,
         stdin,
         lines,
@@ -209,12 +219,100 @@ async fn who_stops_reading_the_answers_does_not_stop_the_appends() {
     drop(lines);
     let mut stdin = stdin.expect("open");
     for _ in 0..3 {
-        let written = tokio::io::AsyncWriteExt::write_all(&mut stdin, line.as_bytes()).await;
+        let written = stdin.write_all(line.as_bytes()).await;
         written.expect("it reads on");
     }
     drop(stdin);
-    let status = tokio::time::timeout(super::PATIENCE, child.wait()).await;
+    let status = timeout(PATIENCE, child.wait()).await;
     assert_eq!(status.expect("it ends").expect("reaped").code(), Some(0));
     drop(stderr);
     assert_eq!(service.entries().await.len(), 4);
+}
+
+/// Answers request after request as scripted, a connection each, and tells the bodies; an empty answer is a connection
+/// that ends instead.
+async fn scripted(script: Vec<(&'static str, String)>) -> (String, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let bodies = tokio::spawn(async move {
+        let mut bodies = Vec::new();
+        for (status, answer) in script {
+            let (connection, _) = listener.accept().await.expect("a connection");
+            let mut connection = BufReader::new(connection);
+            let mut length = 0;
+            let mut line = String::new();
+            while connection.read_line(&mut line).await.expect("a head") > 2 {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                    length = value.trim().parse().expect("a length");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            connection.read_exact(&mut body).await.expect("a body");
+            bodies.push(String::from_utf8(body).expect("text"));
+            let length = answer.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nconnection: close\r\nretry-after: 0\r\ncontent-length: {length}\r\n\r\n{answer}"
+            );
+            if !status.is_empty() {
+                connection.write_all(answer.as_bytes()).await.expect("sent");
+            }
+        }
+        bodies
+    });
+    (url, bodies)
+}
+
+#[tokio::test]
+async fn what_is_not_answered_is_sent_again_with_the_same_ids() {
+    let stored =
+        |id: &str| format!("{{\"id\":\"{id}\",\"version\":\"0\",\"status\":\"appended\"}}\n");
+    let busy = |status, code| {
+        (
+            status,
+            format!("{{\"code\":\"{code}\",\"detail\":\"later\"}}"),
+        )
+    };
+    let away = "{\"index\":1,\"status\":\"rejected\",\"error\":{\"code\":\"store_unavailable\",\"detail\":\"\"}}\n";
+    let (url, bodies) = scripted(vec![
+        ("", String::new()),
+        busy("503 Service Unavailable", "busy"),
+        busy("429 Too Many Requests", "too_many_requests"),
+        // Ended early, as by a service that is being stopped.
+        ("200 OK", stored("a")),
+        ("200 OK", format!("{}{away}{}", stored("b"), stored("d"))),
+        ("200 OK", stored("c")),
+    ])
+    .await;
+    let service = Service::start().await;
+    let line = |number| format!("{{\"kind\":\"a\",\"feeds\":[\"b\"],\"data\":{number}}}\n");
+    let lines: String = (0..4).map(line).collect();
+    let said = service.run_with(&["append", "--url", &url], &lines).await;
+    let ids: Vec<Value> = said
+        .json(0)
+        .iter()
+        .map(|answer| answer["id"].clone())
+        .collect();
+    assert_eq!(
+        ids,
+        ["a", "b", "c", "d"],
+        "the answers are in the order of the lines"
+    );
+
+    let bodies = bodies.await.expect("all was asked for");
+    let lines = |body: &String| body.lines().map(str::to_owned).collect::<Vec<_>>();
+    let all = lines(&bodies[0]);
+    assert_eq!(all.len(), 4);
+    for (number, line) in all.iter().enumerate() {
+        let event: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(
+            (event["id"].is_string(), &event["data"]),
+            (true, &json!(number))
+        );
+    }
+    for again in &bodies[1..4] {
+        assert_eq!(lines(again), all);
+    }
+    assert_eq!(lines(&bodies[4]), all[1..]);
+    assert_eq!(lines(&bodies[5]), all[2..3]);
 }

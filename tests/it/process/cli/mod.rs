@@ -236,7 +236,7 @@ impl Running {
                 out.read_to_string(&mut stdout),
                 err.read_to_string(&mut stderr)
             );
-            (out.expect("text"), err.expect("text"));
+            out.and(err).expect("text");
             let code = self.child.wait().await.expect("reaped").code();
             Said {
                 code,

@@ -191,3 +191,18 @@ async fn signals_and_states_come_when_asked_for() {
     assert_eq!(parsed(tail.line().await)["id"], sent[0]["id"]);
     assert_eq!(parsed(kind.line().await)["id"], sent[0]["id"]);
 }
+
+#[tokio::test]
+async fn a_position_that_was_never_reached_is_told_and_what_comes_is_printed() {
+    let service = Service::start().await;
+    service.fill(0..2).await;
+    let ahead = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
+    let mut tail = service.begin(&["tail", FEED, "--from", ahead]);
+    tail.says(&format!("the service has not reached {ahead}"))
+        .await;
+    service.fill(2..3).await;
+    assert_eq!(tail.line().await, service.entries().await[2]);
+    tail.interrupt();
+    let said = tail.end().await;
+    assert!(!said.stderr.contains(ahead), "{said:?}");
+}
