@@ -218,9 +218,12 @@ async fn who_stops_reading_the_answers_does_not_stop_the_appends() {
     } = append;
     drop(lines);
     let mut stdin = stdin.expect("open");
-    for _ in 0..3 {
+    for stored in 2..5 {
         let written = stdin.write_all(line.as_bytes()).await;
         written.expect("it reads on");
+        // Each on its own: the answer to the one before found nobody.
+        let there = async { while service.entries().await.len() < stored {} };
+        timeout(PATIENCE, there).await.expect("it is appended");
     }
     drop(stdin);
     let status = timeout(PATIENCE, child.wait()).await;

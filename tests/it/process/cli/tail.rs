@@ -149,7 +149,8 @@ async fn a_closed_pipe_ends_it_quietly_though_nothing_more_comes() {
     let service = Service::start().await;
     service.fill(0..300).await;
     for args in [
-        &["tail", FEED, "--quiet"][..],
+        // One line, and then nothing that would be written.
+        &["tail", FEED, "--quiet", "-n", "1"][..],
         &["tail", FEED, "--quiet", "--from", "beginning"],
         &["history", FEED, "chat:anna-ben"],
     ] {

@@ -119,11 +119,11 @@ async fn states_answers_and_mistakes_are_told_in_words() {
     assert!(nothing.contains("no entries"), "{nothing}");
 
     let event = [
-        "append", "--kind", "visit", "--feed", FEED, "--id", "v\u{7e}1", "--color", "never",
+        "append", "--kind", "visit", "--feed", FEED, "--id", "v-2", "--color", "never",
     ];
     let appended = on_terminal(service.command(&event)).await;
     assert!(
-        appended.starts_with("appended   0") && appended.ends_with("  v~1\n"),
+        appended.starts_with("appended   0") && appended.ends_with("  v-2\n"),
         "{appended}"
     );
     let again = on_terminal(service.command(&event)).await;
