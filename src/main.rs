@@ -1,11 +1,13 @@
 //! The `newsfeed` command: parse, set up logging, run, exit code.
 
+mod help;
+
 use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
     auth::{Auth, mint},
-    client::{self, bench, demo, replay},
+    client::{self, append, bench, completions, demo, head, history, mark, replay, tail},
     clock::WallTime,
     config::{
         Config, Engine, Opened, StoreConfig, check,
@@ -39,18 +41,22 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the service.
-    Serve(Config),
+    Serve(Box<Config>),
     /// Look at the configuration of the service.
     #[command(subcommand, name = "config")]
     Configuration(Configuration),
     /// Look after a store.
     #[command(subcommand)]
     Admin(Admin),
-    /// Append a list of messages to a running service.
+    Append(append::AppendArgs),
+    Tail(tail::TailArgs),
+    History(history::HistoryArgs),
+    Head(head::HeadArgs),
+    Mark(mark::MarkArgs),
     Replay(replay::ReplayArgs),
-    /// Fill a running service with a lively made-up site.
     Demo(demo::DemoArgs),
     Bench(bench::BenchArgs),
+    Completions(completions::CompletionsArgs),
 }
 
 #[derive(Subcommand)]
@@ -84,7 +90,7 @@ enum Admin {
 }
 
 fn main() -> ExitCode {
-    let command = Cli::command();
+    let command = help::grouped(Cli::command());
     let (matches, origins) = match file::parse(&command, std::env::args_os().collect()) {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -121,20 +127,33 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         logging::init_for_commands();
     }
     let done: Result<(), Box<dyn Error>> = match cli.command {
-        Command::Serve(config) => serve(config).await,
+        Command::Serve(config) => serve(*config).await,
         Command::Configuration(Configuration::Check(config)) => check(&config, given),
         Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
         Command::Admin(Admin::Token(args)) => mint_token(&args).map_err(Into::into),
         Command::Admin(Admin::Check { store }) => check_store(&store).await,
+        Command::Append(args) => append::run(args).await.map_err(Into::into),
+        Command::Tail(args) => tail::run(args).await.map_err(Into::into),
+        Command::History(args) => history::run(args).await.map_err(Into::into),
+        Command::Head(args) => head::run(args).await.map_err(Into::into),
+        Command::Mark(args) => mark::run(args).await.map_err(Into::into),
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
         Command::Demo(args) => demo::run(args).await.map_err(Into::into),
         Command::Bench(args) => bench::run(args).await.map_err(Into::into),
+        Command::Completions(args) => {
+            completions::run(&args, &mut help::grouped(Cli::command())).map_err(Into::into)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("newsfeed: {error}");
             let client = error.downcast_ref::<client::Error>();
+            match client {
+                Some(client::Error::Closed) => {}
+                // Some of it may be what a service said.
+                Some(error) => eprintln!("newsfeed: {}", client::printable(&error.to_string())),
+                None => eprintln!("newsfeed: {error}"),
+            }
             client.map_or(ExitCode::FAILURE, |error| error.exit_code().into())
         }
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::{Method, Request, RequestBuilder, StatusCode, header, redirect};
-use serde::Deserialize;
+use reqwest::{
+    ClientBuilder, Method, Request, RequestBuilder, Response, StatusCode, header, redirect,
+};
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde_json::json;
 
 use super::{
     Error,
@@ -20,9 +20,11 @@ use super::{
 const NO_PROGRESS_MAX: Duration = Duration::from_secs(60);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// A live stream that is silent for so long is dead: the service says something every 15 s.
+const STREAM_SILENCE_MAX: Duration = Duration::from_secs(45);
 
 /// How one attempt failed.
-enum Failure {
+pub(super) enum Failure {
     /// Worth trying again, when the service names a time after that.
     NotNow {
         after: Option<Duration>,
@@ -35,6 +37,8 @@ enum Failure {
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
+    /// For answers without an end.
+    streams: reqwest::Client,
     base_url: String,
     token: Token,
     no_progress_max: Duration,
@@ -51,19 +55,35 @@ impl Client {
         {
             return Err(bad());
         }
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_MAX)
-            .timeout(ANSWER_MAX)
-            .redirect(redirect::Policy::none());
-        let http = trust.apply(http)?.build().map_err(|error| {
-            Error::Arguments(format!("cannot make connections: {}", root_cause(&error)))
-        })?;
+        let build = |set: fn(ClientBuilder) -> ClientBuilder| {
+            let builder = reqwest::Client::builder()
+                .connect_timeout(CONNECT_MAX)
+                .redirect(redirect::Policy::none());
+            trust.apply(set(builder))?.build().map_err(|error| {
+                Error::Arguments(format!("cannot make connections: {}", root_cause(&error)))
+            })
+        };
+        let http = build(|builder| builder.timeout(ANSWER_MAX))?;
+        let streams = build(|builder| builder.read_timeout(STREAM_SILENCE_MAX))?;
         Ok(Self {
             http,
+            streams,
             base_url: url.as_str().trim_end_matches('/').to_owned(),
             token,
             no_progress_max: NO_PROGRESS_MAX,
         })
+    }
+
+    /// Waits for so long for a service that cannot be reached or is busy; with nothing, not at all.
+    pub fn patient_for(self, no_progress_max: Duration) -> Self {
+        Self {
+            no_progress_max,
+            ..self
+        }
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        Patience::new(self.no_progress_max)
     }
 
     pub fn base_url(&self) -> &str {
@@ -88,7 +108,7 @@ impl Client {
     /// each, in the same order.
     pub async fn append(&self, events: &[NewEvent]) -> Result<Vec<Outcome>, Error> {
         let mut outcomes = self.post_events(events).await?;
-        let mut patience = Patience::new(self.no_progress_max);
+        let mut patience = self.patience();
         while let Some(rejection) = outcomes.iter().find_map(Outcome::not_now) {
             let last = rejection.clone().of("an event".to_owned());
             patience.pause(None, last).await?;
@@ -119,25 +139,7 @@ impl Client {
         self.call(request).await.map(|IgnoredAny| ())
     }
 
-    /// What a reader of `feed` would now be up to date with.
-    pub async fn feed_version(&self, feed: &str) -> Result<String, Error> {
-        #[derive(Deserialize)]
-        struct Feed {
-            version: String,
-        }
-        let request = self.request(Method::GET, &format!("/v1/feeds/{feed}"));
-        Ok(self.call::<Feed>(request).await?.version)
-    }
-
-    /// Marks the feed read up to and including `version`.
-    pub async fn mark_read(&self, feed: &str, version: &str) -> Result<(), Error> {
-        let path = format!("/v1/feeds/{feed}/markers/read");
-        let request = self.request(Method::PUT, &path);
-        let request = request.json(&json!({ "version": version }));
-        self.call(request).await.map(|IgnoredAny| ())
-    }
-
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self
             .http
             .request(method, format!("{}{path}", self.base_url));
@@ -153,19 +155,25 @@ impl Client {
             .map_err(|_| Error::BadUrl(self.base_url.clone()))
     }
 
+    /// The answer as JSON, however often it takes.
+    pub(super) async fn call<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, Error> {
+        let answer = self.answered(request).await?;
+        serde_json::from_slice(&answer).map_err(|error| self.not_newsfeed(error.to_string()))
+    }
+
     /// Sends until there is an answer or patience ends.
-    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+    pub(super) async fn answered(&self, request: RequestBuilder) -> Result<Bytes, Error> {
         let request = self.built(request)?;
-        let mut patience = Patience::new(self.no_progress_max);
+        let mut patience = self.patience();
         loop {
             let again = request
                 .try_clone()
                 .expect("the body is bytes in memory, never a stream");
             match self.attempt(again).await {
-                Ok(answer) => {
-                    return serde_json::from_slice(&answer)
-                        .map_err(|error| self.not_newsfeed(error.to_string()));
-                }
+                Ok(answer) => return Ok(answer),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::NotNow { after, last }) => patience.pause(after, last).await?,
             }
@@ -173,29 +181,36 @@ impl Client {
     }
 
     async fn attempt(&self, request: Request) -> Result<Bytes, Failure> {
+        let response = self.open(&self.http, request).await?;
+        response.bytes().await.map_err(|error| self.failed(&error))
+    }
+
+    /// The answer to one attempt, as soon as it begins and without an end.
+    pub(super) async fn stream(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let request = self.built(request).map_err(Failure::Final)?;
+        self.open(&self.streams, request).await
+    }
+
+    /// An answer that says yes.
+    async fn open(&self, http: &reqwest::Client, request: Request) -> Result<Response, Failure> {
         let call = format!("{} {}", request.method(), request.url().path());
-        let unreachable = |error: reqwest::Error| Failure::NotNow {
-            after: None,
-            last: Error::Unreachable {
-                url: self.base_url.clone(),
-                cause: root_cause(&error),
-            },
-        };
-        let response = self.http.execute(request).await.map_err(unreachable)?;
+        let response = http.execute(request).await;
+        let response = response.map_err(|error| self.failed(&error))?;
         let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
         let after = response
             .headers()
             .get(header::RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = response.bytes().await.map_err(unreachable)?;
-        if status.is_success() {
-            return Ok(body);
-        }
+        let body = response.bytes().await;
+        let body = body.map_err(|error| self.failed(&error))?;
         let refused = problem(status.as_u16(), &body, call, &self.base_url);
         // Gateways in front of the service say 502 and 504 when they miss it.
         match status {
-            StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::SERVICE_UNAVAILABLE
+            StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
             | StatusCode::GATEWAY_TIMEOUT => Err(Failure::NotNow {
                 after: after.map(Duration::from_secs),
@@ -205,7 +220,17 @@ impl Client {
         }
     }
 
-    fn not_newsfeed(&self, cause: String) -> Error {
+    fn failed(&self, error: &reqwest::Error) -> Failure {
+        let (url, cause) = (self.base_url.clone(), root_cause(error));
+        let last = if error.is_connect() {
+            Error::Unreachable { url, cause }
+        } else {
+            Error::Lost { url, cause }
+        };
+        Failure::NotNow { after: None, last }
+    }
+
+    pub(super) fn not_newsfeed(&self, cause: String) -> Error {
         Error::NotNewsfeed {
             url: self.base_url.clone(),
             cause,
@@ -214,7 +239,7 @@ impl Client {
 }
 
 /// The deepest source: reqwest's own text says only that sending failed.
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
@@ -226,7 +251,7 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use serde_json::Value;
+    use serde_json::{Value, json};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -361,7 +386,10 @@ mod tests {
         )
         .expect("an address");
         let error = client.probe().await.expect_err("nobody").to_string();
-        assert!(error.contains("`newsfeed serve` running there?"), "{error}");
+        assert!(
+            error.contains("is `newsfeed serve` running there?"),
+            "{error}"
+        );
         for url in [
             "",
             "127.0.0.1:8080",

@@ -10,8 +10,13 @@ pub enum Error {
     BadUrl(String),
     #[error("the token is no text of one line: it must be the token alone, as its issuer gave it")]
     BadToken,
-    #[error("cannot reach {url} ({cause}): is `newsfeed serve` running there?")]
+    #[error(
+        "cannot reach {url} ({cause}): is `newsfeed serve` running there? --url or NEWSFEED_URL name another address"
+    )]
     Unreachable { url: String, cause: String },
+    /// There was a connection.
+    #[error("lost the connection to {url} ({cause})")]
+    Lost { url: String, cause: String },
     /// A problem document from the service.
     #[error("the service answered {status} {code} to {call}: {detail}")]
     Refused {
@@ -50,6 +55,16 @@ pub enum Error {
     /// Arguments that do not go together.
     #[error("{0}")]
     Arguments(String),
+    /// As clap says it of what it sees by itself.
+    #[error("{0}; `newsfeed {command} --help` has examples", command = .1)]
+    Usage(String, &'static str),
+    #[error("{rejected} of {events} events were rejected")]
+    SomeRejected { rejected: u64, events: u64 },
+    #[error("line {line} is longer than {bytes_max} bytes; nothing was appended from there on")]
+    LongLine { line: u64, bytes_max: u64 },
+    /// Whoever read our output has enough.
+    #[error("the output was closed")]
+    Closed,
     #[error(
         "{needed} open files are needed, one a connection, but the system allows {allowed}: run `ulimit -n {needed}` \
          before (as root, or after raising the hard limit), or choose fewer connections"
@@ -68,6 +83,8 @@ pub enum Error {
     Stopped,
 }
 
+/// As clap ends a command that was used wrongly.
+const EXIT_USAGE: u8 = 2;
 /// As shells have it for a command that SIGINT ended.
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -75,6 +92,8 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Interrupted | Self::Stopped => EXIT_INTERRUPTED,
+            Self::Usage(..) => EXIT_USAGE,
+            Self::Closed => 0,
             _ => 1,
         }
     }

@@ -1,24 +1,44 @@
-//! The client side: `newsfeed replay`, `newsfeed demo` and `newsfeed bench`.
+//! The client side: the commands that speak to a running service.
+//!
+//! # Layout
+//! - [`append`], [`tail`], [`history`], [`head`], [`mark`]: a call of the API each, made comfortable. [`replay`],
+//!   [`demo`], [`bench`]: many of them.
+//! - [`connection`], [`output`], [`names`]: arguments that they share. [`line`], [`text`]: what people are shown.
+//! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`]: when they fail.
 //!
 //! It speaks HTTP only and knows nothing of the server's modules, so that it proves the API from outside.
 //! Every call here may be sent again: events carry their id, markers only move forward, a transient heard
 //! twice does no harm. So there is one rule for failures, kept by `Patience`: no connection and "not now"
-//! (503, and 429) are waited out, everything else is told at once.
+//! (503, 429) are waited out, everything else is told at once.
 
 mod api;
+pub mod append;
 pub mod bench;
+pub mod completions;
+mod connection;
 pub mod demo;
 mod error;
+mod feeds;
+pub mod head;
+pub mod history;
+mod line;
+pub mod mark;
+mod names;
+mod output;
+mod pages;
 mod patience;
 mod progress;
 pub mod replay;
+mod sse;
+pub mod tail;
+mod text;
 mod token;
 mod trust;
 mod wire;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub use self::error::Error;
+pub use self::{error::Error, text::printable};
 
 /// Where `newsfeed serve` listens unless told otherwise.
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";

@@ -14,6 +14,8 @@ pub struct Patience {
 }
 
 impl Patience {
+    pub const ENDLESS: Duration = Duration::MAX;
+
     pub fn new(max: Duration) -> Self {
         Self {
             max,
@@ -24,6 +26,9 @@ impl Patience {
 
     /// Waits before the next try, as long as the service `asked` if it did; fails when patience ends.
     pub async fn pause(&mut self, asked: Option<Duration>, last: Error) -> Result<(), Error> {
+        if self.max.is_zero() {
+            return Err(last);
+        }
         let seconds = self.max.as_secs();
         match self.failing_since {
             Some(since) if since.elapsed() >= self.max => {
@@ -32,7 +37,10 @@ impl Patience {
             }
             Some(_) => {}
             None => {
-                tracing::warn!("{last}; trying again for up to {seconds} s");
+                match self.max {
+                    Self::ENDLESS => tracing::warn!("{last}; trying again until Ctrl-C"),
+                    _ => tracing::warn!("{last}; trying again for up to {seconds} s"),
+                }
                 self.failing_since = Some(Instant::now());
             }
         }

@@ -56,13 +56,18 @@ impl Rejection {
         let Self { code, detail } = self;
         Error::Rejected { what, code, detail }
     }
+
+    /// The same event may well be taken in a moment.
+    pub fn not_now(&self) -> bool {
+        matches!(&*self.code, "store_unavailable" | "shutting_down")
+    }
 }
 
 impl Outcome {
-    /// Rejected for now: the same event may well be taken in a moment.
+    /// Rejected for now.
     pub fn not_now(&self) -> Option<&Rejection> {
         match self {
-            Self::Rejected { error } if error.code == "store_unavailable" => Some(error),
+            Self::Rejected { error } if error.not_now() => Some(error),
             _ => None,
         }
     }

@@ -55,7 +55,12 @@ fn literal(text: &str) -> String {
 /// Environment variables that look like settings and are none. No errors: Kubernetes makes some of its own for a service
 /// that is called newsfeed.
 pub fn strange_variables(command: &Command) -> Vec<String> {
-    const OTHERS: [&str; 3] = ["NEWSFEED_LOG", "NEWSFEED_CONFIG", "NEWSFEED_TOKEN"];
+    const OTHERS: [&str; 4] = [
+        "NEWSFEED_LOG",
+        "NEWSFEED_CONFIG",
+        "NEWSFEED_TOKEN",
+        "NEWSFEED_URL",
+    ];
     let known: Vec<_> = command
         .get_arguments()
         .filter_map(|argument| argument.get_env()?.to_str())

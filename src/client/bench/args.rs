@@ -13,7 +13,7 @@ use crate::client::{DEFAULT_URL, Error, token::TokenArgs};
 #[derive(Debug, Clone, clap::Args)]
 pub struct Common {
     /// Base URL of a node; repeat it for several nodes, which share the connections evenly
-    #[arg(long, default_value = DEFAULT_URL)]
+    #[arg(long, env = "NEWSFEED_URL", default_value = DEFAULT_URL)]
     pub url: Vec<String>,
     #[command(flatten)]
     pub token: TokenArgs,

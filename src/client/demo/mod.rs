@@ -13,12 +13,11 @@ use tokio::time::MissedTickBehavior;
 
 use self::site::{Act, Site};
 use super::{
-    DEFAULT_URL, Error,
+    Error,
     api::Client,
+    connection::Connection,
     interrupted,
     progress::Progress,
-    token::TokenArgs,
-    trust::Trust,
     wire::{NewEvent, Outcome},
 };
 
@@ -36,13 +35,8 @@ const ARRAY_EVENTS: usize = 500;
     newsfeed demo --for forever --rate 5     calm, until Ctrl-C\n  \
     newsfeed demo --backlog 100000 --for 0   only history, a lot of it")]
 pub struct DemoArgs {
-    /// Base URL of the service
-    #[arg(long, default_value = DEFAULT_URL)]
-    url: String,
     #[command(flatten)]
-    token: TokenArgs,
-    #[command(flatten)]
-    trust: Trust,
+    connection: Connection,
     /// People on the site (2 to 1000)
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(2..=1_000))]
     users: u16,
@@ -77,8 +71,7 @@ fn parse_live_for(text: &str) -> Result<Duration, String> {
 
 /// The command: backlog, where to look, then live until the time is over or Ctrl-C.
 pub async fn run(args: DemoArgs) -> Result<(), Error> {
-    let client = Client::new(&args.url, args.token.read()?, &args.trust)?;
-    client.probe().await?;
+    let client = args.connection.reached().await?;
     let seed = args.seed.unwrap_or_else(rand::random);
     let mut site = Site::new(usize::from(args.users), seed, rand::random(), args.rate);
     let mut done = Done::default();
@@ -168,8 +161,8 @@ async fn append(client: &Client, events: &[NewEvent], done: &mut Done) -> Result
 
 /// Reads a feed as a person does: all there is by now.
 async fn read(client: &Client, feed: &str, done: &mut Done) -> Result<(), Error> {
-    let version = client.feed_version(feed).await?;
-    client.mark_read(feed, &version).await?;
+    let now = client.head(feed).await?.value.version;
+    client.move_marker(feed, "read", &now).await?;
     done.reads += 1;
     Ok(())
 }

@@ -13,12 +13,11 @@ use tokio::time::Instant;
 
 use self::{list::Message, pace::Pace, summary::Summary};
 use super::{
-    DEFAULT_URL, Error,
+    Error,
     api::Client,
+    connection::Connection,
     interrupted,
     progress::Progress,
-    token::TokenArgs,
-    trust::Trust,
     wire::{NewEvent, Outcome},
 };
 
@@ -35,13 +34,8 @@ use super::{
 pub struct ReplayArgs {
     /// The list, plain or gzip
     file: PathBuf,
-    /// Base URL of the service
-    #[arg(long, default_value = DEFAULT_URL)]
-    url: String,
     #[command(flatten)]
-    token: TokenArgs,
-    #[command(flatten)]
-    trust: Trust,
+    connection: Connection,
     /// Times the original pace: 1 is as it happened, 60 a minute every second [default: as fast as possible]
     #[arg(long, value_name = "TIMES", value_parser = pace::parse)]
     pace: Option<f64>,
@@ -55,7 +49,7 @@ pub struct ReplayArgs {
 
 /// The command: replays, and prints the summary whatever the end, Ctrl-C included.
 pub async fn run(args: ReplayArgs) -> Result<(), Error> {
-    let client = Client::new(&args.url, args.token.read()?, &args.trust)?;
+    let client = args.connection.client()?;
     let stem = list::event_stem(&args.file)?;
     let messages = list::read(&args.file, args.limit)?;
     client.probe().await?;

@@ -2,6 +2,7 @@
 //! folder and wall clock these tests need.
 
 mod bench;
+mod cli;
 mod clients;
 mod config;
 mod crash;

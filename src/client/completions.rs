@@ -1,0 +1,25 @@
+//! `newsfeed completions`: what shells complete.
+
+use std::io::{self, Write};
+
+use clap_complete::{Shell, generate};
+
+use super::{Error, output::unwritten};
+
+/// Print the completions of a shell, to be put where it looks for them
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    newsfeed completions bash > ~/.local/share/bash-completion/completions/newsfeed\n  \
+    newsfeed completions zsh > ~/.zfunc/_newsfeed            with fpath+=~/.zfunc before compinit in ~/.zshrc\n  \
+    newsfeed completions fish > ~/.config/fish/completions/newsfeed.fish")]
+pub struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// `command` is all of `newsfeed`.
+pub fn run(args: &CompletionsArgs, command: &mut clap::Command) -> Result<(), Error> {
+    let mut script = Vec::new();
+    generate(args.shell, command, "newsfeed", &mut script);
+    io::stdout().write_all(&script).map_err(unwritten)
+}

@@ -1,0 +1,149 @@
+//! Reading feeds, following them, moving markers.
+
+use std::collections::BTreeMap;
+
+use reqwest::{Method, Response};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
+use serde_json::{json, value::RawValue};
+
+use super::{
+    Error,
+    api::{Client, Failure, root_cause},
+    sse::{Frame, Frames},
+};
+
+/// Far above the largest frame of the service, an entry of 64 KiB.
+const FRAME_BYTES_MAX: usize = 1024 * 1024;
+
+/// What the service said, and the words it said it in.
+#[derive(Debug)]
+pub struct Told<T> {
+    pub json: Box<RawValue>,
+    pub value: T,
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Told<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = Box::<RawValue>::deserialize(deserializer)?;
+        let value = serde_json::from_str(json.get()).map_err(D::Error::custom)?;
+        Ok(Self { json, value })
+    }
+}
+
+/// An entry with the followed feeds that hold it; a transient, if it has no version.
+#[derive(Debug, Deserialize)]
+pub struct Entry {
+    pub feed: String,
+    #[serde(default)]
+    pub feeds: Vec<String>,
+    pub version: Option<String>,
+    pub kind: String,
+    pub actor: Option<String>,
+    pub at: String,
+    pub data: Box<RawValue>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Page {
+    pub version: String,
+    pub entries: Vec<Told<Entry>>,
+    pub next: Option<String>,
+}
+
+/// Markers and unread count of a feed, as of `version`.
+#[derive(Debug, Deserialize)]
+pub struct State {
+    pub feed: String,
+    pub version: String,
+    /// Of the newest entry; only a head tells it.
+    pub latest: Option<String>,
+    pub unread: Unread,
+    pub markers: Markers,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+pub struct Unread {
+    pub total: u64,
+    pub kinds: BTreeMap<String, u64>,
+    pub more: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Markers {
+    pub read: Option<String>,
+    pub seen: Option<String>,
+}
+
+/// Names of feeds and parameters as a query; none of them needs escapes.
+fn query(feeds: &[String], parameters: &[(&str, &str)]) -> String {
+    let feeds = feeds.iter().map(|feed| ("feed", feed.as_str()));
+    let pairs = feeds.chain(parameters.iter().copied());
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs)
+        .finish()
+}
+
+impl Client {
+    pub async fn head(&self, feed: &str) -> Result<Told<State>, Error> {
+        let path = format!("/v1/feeds/{feed}");
+        self.call(self.request(Method::GET, &path)).await
+    }
+
+    /// Moves `marker` (`read` or `seen`) up to and including `version`.
+    pub async fn move_marker(
+        &self,
+        feed: &str,
+        marker: &str,
+        version: &str,
+    ) -> Result<Told<State>, Error> {
+        let path = format!("/v1/feeds/{feed}/markers/{marker}");
+        let request = self.request(Method::PUT, &path);
+        self.call(request.json(&json!({ "version": version })))
+            .await
+    }
+
+    pub async fn page(&self, feeds: &[String], parameters: &[(&str, &str)]) -> Result<Page, Error> {
+        let path = format!("/v1/entries?{}", query(feeds, parameters));
+        self.call(self.request(Method::GET, &path)).await
+    }
+
+    /// One attempt at a stream of what comes after `position`.
+    pub(super) async fn live(&self, feeds: &[String], position: &str) -> Result<Live, Failure> {
+        let path = format!("/v1/live?{}", query(feeds, &[]));
+        let request = self.request(Method::GET, &path);
+        let response = self
+            .stream(request.header("last-event-id", position))
+            .await?;
+        Ok(Live {
+            response,
+            frames: Frames::default(),
+        })
+    }
+}
+
+/// A live stream.
+pub struct Live {
+    response: Response,
+    frames: Frames,
+}
+
+impl Live {
+    /// Waits for bytes and hands over the frames they complete; the error says how the stream ended. Nothing is lost
+    /// when this is dropped while it waits.
+    pub async fn next(&mut self, take: impl FnMut(Frame<'_>)) -> Result<(), String> {
+        let chunk = match self.response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Err("the stream ended".to_owned()),
+            Err(error) => return Err(root_cause(&error)),
+        };
+        self.frames.pending.extend_from_slice(&chunk);
+        self.frames.drain(take);
+        if self.frames.pending.len() > FRAME_BYTES_MAX {
+            return Err(format!("an event of more than {FRAME_BYTES_MAX} bytes"));
+        }
+        Ok(())
+    }
+}

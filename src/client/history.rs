@@ -1,0 +1,80 @@
+//! `newsfeed history`: what feeds hold, page by page.
+
+use super::{
+    Error,
+    connection::Connection,
+    names::{self, Moment},
+    output::{Output, status},
+    pages::{Order, Range, Walk},
+};
+
+/// Print the history of feeds, newest first
+///
+/// Several feeds are merged, and an event that is in several of them shows once. What is appended meanwhile is not part
+/// of it. In a pipe each line is an entry as the API has it (JSON).
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples:\n  \
+    newsfeed history user:ben --limit 20                         the newest 20\n  \
+    newsfeed history user:ben chat:anna-ben --kind message       messages of two feeds\n  \
+    newsfeed history user:ben --reverse | jq -r .data.text       all, oldest first\n  \
+    newsfeed history user:ben --after $(cat cursor) --until $VN  between two versions")]
+pub struct HistoryArgs {
+    /// Feeds, such as user:ben (at most 100)
+    #[arg(required = true, value_name = "FEED", num_args = 1..=100, value_parser = names::name)]
+    feeds: Vec<String>,
+    /// Only entries up to and including this version, or now
+    #[arg(long, value_name = "VERSION|now", default_value = "now", value_parser = names::moment)]
+    until: Moment,
+    /// Only entries after this version [default: all]
+    #[arg(long, value_name = "VERSION", default_value = "0", hide_default_value = true, value_parser = names::version)]
+    after: String,
+    /// Stop after so many entries [default: all]
+    #[arg(long, short = 'n', value_name = "ENTRIES")]
+    limit: Option<usize>,
+    /// Only entries of this kind; repeat it for several
+    #[arg(long, value_parser = names::name)]
+    kind: Vec<String>,
+    /// Oldest first
+    #[arg(long)]
+    reverse: bool,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub async fn run(args: HistoryArgs) -> Result<(), Error> {
+    let client = args.connection.reached().await?;
+    let mut printer = args.output.open();
+    let range = Range {
+        feeds: args.feeds,
+        kinds: args.kind,
+        after: args.after,
+        until: match args.until {
+            Moment::Now => None,
+            Moment::Version(version) => Some(version),
+        },
+    };
+    let order = if args.reverse {
+        Order::OldestFirst
+    } else {
+        Order::NewestFirst
+    };
+    let mut left = args.limit.unwrap_or(usize::MAX);
+    let mut printed = false;
+    let mut walk = Walk::new(&client, range, order, left);
+    while left > 0
+        && let Some(entries) = walk.next().await?
+    {
+        for entry in entries.iter().take(left) {
+            printer.print(entry.json.get(), |painter| painter.entry(&entry.value))?;
+            printed = true;
+        }
+        left = left.saturating_sub(entries.len());
+        printer.flush()?;
+    }
+    if !printed && !printer.is_json() && args.limit != Some(0) {
+        status("no entries");
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! Entries, signals and states as a line for people. Whatever comes from the service is escaped.
+
+use std::fmt::Write;
+
+use anstyle::{AnsiColor, Style};
+use jiff::{Timestamp, tz::TimeZone};
+use serde_json::{Map, Value, value::RawValue};
+
+use super::{
+    feeds::{Entry, Markers, Unread},
+    text::{printable, shortened},
+};
+
+/// Of what an entry says; JSON has all of it.
+const DATA_CHARS_MAX: usize = 1_000;
+/// So that the actors of common kinds stand below each other.
+const KIND_CHARS: usize = 8;
+
+const DIM: Style = Style::new().dimmed();
+
+/// With colours or without.
+#[derive(Debug)]
+pub struct Painter {
+    color: bool,
+}
+
+impl Painter {
+    pub fn new(color: bool) -> Self {
+        Self { color }
+    }
+
+    pub fn paint(&self, style: Style, text: &str) -> String {
+        let text = printable(text);
+        if self.color {
+            format!("{style}{text}{style:#}")
+        } else {
+            text.into_owned()
+        }
+    }
+
+    pub fn plain(&self, text: &str) -> String {
+        printable(text).into_owned()
+    }
+
+    pub fn bad(&self, text: &str) -> String {
+        self.paint(AnsiColor::Red.on_default(), text)
+    }
+
+    pub fn dim(&self, text: &str) -> String {
+        self.paint(DIM, text)
+    }
+
+    /// Time, kind, actor → feeds, what it says.
+    pub fn entry(&self, entry: &Entry) -> String {
+        let mut kind = kind_style(&entry.kind);
+        if entry.version.is_none() {
+            kind = kind.italic();
+        }
+        let padded = format!("{:KIND_CHARS$}", entry.kind);
+        let mut line = format!(
+            "{}  {}  {} → {}",
+            self.dim(&local_time(&entry.at)),
+            self.paint(kind, &padded),
+            self.paint(Style::new().bold(), entry.actor.as_deref().unwrap_or("–")),
+            printable(&match &*entry.feeds {
+                [] => entry.feed.clone(),
+                feeds => feeds.join(", "),
+            }),
+        );
+        let (text, rest) = said(&entry.data);
+        if !text.is_empty() {
+            let _ = write!(line, "  {}", printable(&shortened(&text, DATA_CHARS_MAX)));
+        }
+        if !rest.is_empty() {
+            let _ = write!(line, "  {}", self.dim(&shortened(&rest, DATA_CHARS_MAX)));
+        }
+        line
+    }
+
+    /// What a feed's readers have not read, and how far they have.
+    pub fn state(&self, feed: &str, unread: &Unread, markers: &Markers) -> String {
+        let marker = |version: &Option<String>| match version {
+            Some(version) => self.dim(version),
+            None => self.dim("–"),
+        };
+        format!(
+            "{}  {}  read {}  seen {}",
+            printable(feed),
+            self.unread(unread),
+            marker(&markers.read),
+            marker(&markers.seen),
+        )
+    }
+
+    pub fn unread(&self, unread: &Unread) -> String {
+        let Unread { total, kinds, more } = unread;
+        let style = match total {
+            0 => DIM,
+            _ => Style::new().bold(),
+        };
+        let mut text = format!("unread {total}");
+        if *more {
+            text.push_str(" or more");
+        }
+        if !kinds.is_empty() {
+            let kinds: Vec<_> = kinds
+                .iter()
+                .map(|(kind, count)| format!("{count} {kind}"))
+                .collect();
+            let _ = write!(text, " ({})", kinds.join(", "));
+        }
+        self.paint(style, &text)
+    }
+}
+
+/// The same kind has the same colour always; the service's own examples have one each.
+fn kind_style(kind: &str) -> Style {
+    const COLORS: [AnsiColor; 5] = [
+        AnsiColor::Green,
+        AnsiColor::Yellow,
+        AnsiColor::Blue,
+        AnsiColor::BrightMagenta,
+        AnsiColor::BrightCyan,
+    ];
+    let color = match kind {
+        "message" => AnsiColor::Cyan,
+        "flirt" => AnsiColor::Magenta,
+        "visit" => AnsiColor::Yellow,
+        "typing" => AnsiColor::BrightBlack,
+        _ => {
+            let sum: usize = kind.bytes().map(usize::from).sum();
+            COLORS[sum % COLORS.len()]
+        }
+    };
+    Style::new().fg_color(Some(color.into()))
+}
+
+/// In the zone of whoever looks; as it came, if that is no time.
+fn local_time(at: &str) -> String {
+    match at.parse::<Timestamp>() {
+        Ok(at) => at
+            .to_zoned(TimeZone::system())
+            .strftime("%F %T")
+            .to_string(),
+        Err(_) => at.to_owned(),
+    }
+}
+
+/// The `text` of data, and what else there is, as JSON.
+fn said(data: &RawValue) -> (String, String) {
+    if let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(data.get())
+        && let Some(Value::String(text)) = fields.remove("text")
+    {
+        let rest = if fields.is_empty() {
+            String::new()
+        } else {
+            Value::Object(fields).to_string()
+        };
+        return (text, rest);
+    }
+    match data.get() {
+        "null" => (String::new(), String::new()),
+        json => (String::new(), json.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(extra: &str, data: &str) -> Entry {
+        let json = format!(
+            r#"{{"feed":"user:ben",{extra}"kind":"message","actor":"user:anna","at":"not a time","data":{data}}}"#
+        );
+        serde_json::from_str(&json).expect("an entry")
+    }
+
+    #[test]
+    fn an_entry_is_one_line_and_what_it_says_is_escaped() {
+        let plain = Painter::new(false);
+        let message = entry("", r#"{"text":"Hi\n\u001b[31mBen"}"#);
+        assert_eq!(
+            plain.entry(&message),
+            "not a time  message   user:anna → user:ben  Hi\\n\\u{1b}[31mBen"
+        );
+        let feeds = r#""feeds":["user:ben","chat:7"],"version":"0","#;
+        assert_eq!(
+            plain.entry(&entry(feeds, r#"{"text":"Hi","n":1}"#)),
+            r#"not a time  message   user:anna → user:ben, chat:7  Hi  {"n":1}"#
+        );
+        assert_eq!(
+            plain.entry(&entry("", "null")),
+            "not a time  message   user:anna → user:ben"
+        );
+        let raw = entry("", "[\"\u{9b}31m\", 1.0]");
+        assert!(plain.entry(&raw).ends_with(r#"  ["\u{9b}31m", 1.0]"#));
+    }
+
+    #[test]
+    fn colours_are_only_there_when_asked_for() {
+        let message = entry("\"version\":\"0\",", "[1]");
+        assert!(!Painter::new(false).entry(&message).contains('\x1b'));
+        let colored = Painter::new(true).entry(&message);
+        assert!(colored.contains("\x1b[36mmessage \x1b[0m"), "{colored:?}");
+    }
+
+    #[test]
+    fn the_unread_count_names_its_kinds() {
+        let unread = |total, more| Unread {
+            total,
+            kinds: [("flirt".to_owned(), 1), ("message".to_owned(), 2)].into(),
+            more,
+        };
+        let plain = Painter::new(false);
+        assert_eq!(
+            plain.unread(&unread(3, false)),
+            "unread 3 (1 flirt, 2 message)"
+        );
+        assert!(
+            plain
+                .unread(&unread(10_000, true))
+                .starts_with("unread 10000 or more")
+        );
+    }
+}

@@ -1,0 +1,77 @@
+//! Arguments that name something in the service, checked as the service would, so that a slip is told with the usage.
+
+/// Of feeds, kinds and actors.
+const NAME_BYTES_MAX: usize = 128;
+const VERSION_LEN: usize = 26;
+
+/// The name of a feed, a kind or an actor. Needs no escapes in a URL.
+pub fn name(text: &str) -> Result<String, String> {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || b"._~:@-".contains(&b);
+    if (1..=NAME_BYTES_MAX).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && text.bytes().all(fits)
+    {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "a name is 1 to {NAME_BYTES_MAX} characters of A-Z a-z 0-9 . _ ~ : @ - (and not . or ..), such as user:ben"
+    ))
+}
+
+/// A version that a service answered, or 0 for before everything.
+pub fn version(text: &str) -> Result<String, String> {
+    let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'v');
+    if text == "0" || (text.len() == VERSION_LEN && text.bytes().all(digit)) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "a version is the {VERSION_LEN} characters 0-9 a-v that a service answered (as `newsfeed head FEED` shows), or \
+         0 for before everything"
+    ))
+}
+
+/// A version, or this moment's.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Moment {
+    Now,
+    Version(String),
+}
+
+pub fn moment(text: &str) -> Result<Moment, String> {
+    match text {
+        "now" => Ok(Moment::Now),
+        _ => version(text)
+            .map(Moment::Version)
+            .map_err(|is| format!("`now` or a version; {is}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_versions_and_moments_are_checked() {
+        assert_eq!(
+            name("user:ben@home.example"),
+            Ok("user:ben@home.example".to_owned())
+        );
+        for bad in ["", ".", "..", "a b", "a/b", "ä", "a?x", &"x".repeat(129)] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+        let given = "000000800pgcvgij9uqfvvvvvs";
+        assert_eq!(version(given), Ok(given.to_owned()));
+        assert_eq!(version("0"), Ok("0".to_owned()));
+        for bad in [
+            "",
+            "1",
+            "000000800pgcvgij9uqfvvvvvw",
+            "000000800PGCVGIJ9UQFVVVVVS",
+        ] {
+            assert!(version(bad).is_err(), "{bad}");
+        }
+        assert_eq!(moment("now"), Ok(Moment::Now));
+        assert_eq!(moment(given), Ok(Moment::Version(given.to_owned())));
+        assert!(moment("later").is_err());
+    }
+}

@@ -1,0 +1,125 @@
+//! What the commands print: lines for people on a terminal, JSON lines for programs.
+
+use std::{
+    io::{self, BufWriter, IsTerminal, Stdout, Write},
+    os::fd::AsFd,
+    path::PathBuf,
+};
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::Style;
+use tokio::{io::Interest, net::unix::pipe};
+
+use super::{Error, line::Painter};
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Output {
+    /// What to print [default: text on a terminal, json elsewhere]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// When to colour text (auto: on a terminal, unless NO_COLOR is set)
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    color: clap::ColorChoice,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Format {
+    /// A line for people
+    Text,
+    /// The objects of the API, one a line
+    Json,
+}
+
+impl Output {
+    pub fn open(&self) -> Printer {
+        let stdout = io::stdout();
+        let format = self.format.unwrap_or(if stdout.is_terminal() {
+            Format::Text
+        } else {
+            Format::Json
+        });
+        let color = match self.color {
+            clap::ColorChoice::Always => true,
+            clap::ColorChoice::Never => false,
+            clap::ColorChoice::Auto => AutoStream::choice(&stdout) != ColorChoice::Never,
+        };
+        Printer {
+            out: BufWriter::new(stdout),
+            format,
+            painter: Painter::new(color),
+        }
+    }
+}
+
+/// Standard output. Lines gather until they are flushed.
+pub struct Printer {
+    out: BufWriter<Stdout>,
+    format: Format,
+    pub painter: Painter,
+}
+
+impl Printer {
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// One line: `json`, or else the text.
+    pub fn print(
+        &mut self,
+        json: &str,
+        text: impl FnOnce(&Painter) -> String,
+    ) -> Result<(), Error> {
+        match self.format {
+            Format::Json => self.line(json),
+            Format::Text => self.line(&text(&self.painter)),
+        }
+    }
+
+    pub fn line(&mut self, line: &str) -> Result<(), Error> {
+        writeln!(self.out, "{line}").map_err(unwritten)
+    }
+
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.out.flush().map_err(unwritten)
+    }
+}
+
+/// Why standard output did not take something.
+pub fn unwritten(source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::BrokenPipe => Error::Closed,
+        _ => Error::Write {
+            path: PathBuf::from("standard output"),
+            source,
+        },
+    }
+}
+
+/// Ends when whoever read our standard output is gone; never for a file.
+pub async fn closed() {
+    // A descriptor of its own, only to be told of errors; nothing is written through it.
+    if let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned()
+        && let Ok(stdout) = pipe::Sender::from_owned_fd_unchecked(stdout)
+        && stdout.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// A line about what goes on, on stderr.
+pub fn status(text: &str) {
+    let mut stderr = io::stderr();
+    let style = match AutoStream::choice(&stderr) {
+        ColorChoice::Never => Style::new(),
+        _ => Style::new().dimmed(),
+    };
+    let text = super::text::printable(text);
+    // Without a place to say it, it is not said.
+    let _ = writeln!(stderr, "{style}-- {text}{style:#}");
+}

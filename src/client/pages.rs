@@ -1,0 +1,108 @@
+//! History, page by page.
+
+use super::{
+    Error,
+    api::Client,
+    feeds::{Entry, Page, Told},
+};
+
+/// As many entries as a page may have.
+pub const PAGE_ENTRIES_MAX: usize = 200;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Order {
+    NewestFirst,
+    OldestFirst,
+}
+
+/// What is to be read.
+#[derive(Debug, Clone)]
+pub struct Range {
+    pub feeds: Vec<String>,
+    /// None for all.
+    pub kinds: Vec<String>,
+    /// `0` for the beginning.
+    pub after: String,
+    /// None for the moment of the first page.
+    pub until: Option<String>,
+}
+
+/// Walks through a range, one page in memory at a time. What is appended meanwhile is not part of it.
+pub struct Walk<'a> {
+    client: &'a Client,
+    range: Range,
+    order: Order,
+    /// Where the next page begins; none at the end.
+    position: Option<String>,
+    entries_wanted: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// `entries_wanted` is how many the caller will take, as far as known: no page is larger.
+    pub fn new(client: &'a Client, range: Range, order: Order, entries_wanted: usize) -> Self {
+        Self {
+            client,
+            position: Some(match order {
+                Order::OldestFirst => range.after.clone(),
+                Order::NewestFirst => String::new(),
+            }),
+            range,
+            order,
+            entries_wanted,
+        }
+    }
+
+    /// The moment that the walk is as of; known once there was a page.
+    pub fn until(&self) -> Option<&str> {
+        self.range.until.as_deref()
+    }
+
+    /// The entries of the next page, which may be none; `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Vec<Told<Entry>>>, Error> {
+        let Some(position) = self.position.take() else {
+            return Ok(None);
+        };
+        // With other kinds between them, how many entries make so many of these is not known.
+        let limit = match &*self.range.kinds {
+            [] => self.entries_wanted.clamp(1, PAGE_ENTRIES_MAX),
+            _ => PAGE_ENTRIES_MAX,
+        };
+        let limit = limit.to_string();
+        let mut parameters = vec![("limit", &*limit)];
+        match self.order {
+            Order::OldestFirst => parameters.push(("after", &position)),
+            Order::NewestFirst if position.is_empty() => {}
+            Order::NewestFirst => parameters.push(("before", &position)),
+        }
+        if let Some(until) = &self.range.until {
+            parameters.push(("until", until));
+        }
+        // The service filters by one kind; several are filtered here.
+        if let [kind] = &*self.range.kinds {
+            parameters.push(("kind", kind));
+        }
+        let Page {
+            version,
+            mut entries,
+            next,
+        } = self.client.page(&self.range.feeds, &parameters).await?;
+        self.range.until.get_or_insert(version);
+        self.position = next;
+        let count = entries.len();
+        if self.order == Order::NewestFirst {
+            let after = &*self.range.after;
+            entries.retain(|entry| entry.value.version.as_deref() > Some(after));
+        }
+        if entries.len() < count {
+            self.position = None;
+        }
+        entries.retain(|entry| wanted(&self.range.kinds, &entry.value.kind));
+        self.entries_wanted = self.entries_wanted.saturating_sub(entries.len());
+        Ok(Some(entries))
+    }
+}
+
+/// Whether one of `kinds`, or all, is meant.
+pub fn wanted(kinds: &[String], kind: &str) -> bool {
+    kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind)
+}

@@ -1,0 +1,92 @@
+//! Server-sent events, as the service writes them: one `event`, `id` and `data` line each at most.
+
+use memchr::memmem;
+
+/// What an idle stream may keep.
+const IDLE_BYTES_MAX: usize = 2 * 1024;
+
+/// Bytes of a stream, cut into its frames.
+#[derive(Debug, Default)]
+pub struct Frames {
+    /// The beginning of a frame.
+    pub pending: Vec<u8>,
+}
+
+/// One event of a stream, in the service's words.
+#[derive(Debug, PartialEq)]
+pub struct Frame<'a> {
+    pub event: &'a str,
+    pub id: Option<&'a str>,
+    pub data: &'a str,
+}
+
+impl Frames {
+    pub fn complete(&self) -> bool {
+        memmem::find(&self.pending, b"\n\n").is_some()
+    }
+
+    /// Hands over the frames that are complete and keeps the beginning of the next one.
+    pub fn drain(&mut self, mut take: impl FnMut(Frame<'_>)) {
+        let mut rest = &self.pending[..];
+        while let Some(end) = memmem::find(rest, b"\n\n") {
+            if let Some(frame) = std::str::from_utf8(&rest[..end]).ok().and_then(parse) {
+                take(frame);
+            }
+            rest = &rest[end + 2..];
+        }
+        let used = self.pending.len() - rest.len();
+        self.pending.drain(..used);
+        if self.pending.is_empty() && self.pending.capacity() > IDLE_BYTES_MAX {
+            self.pending = Vec::new();
+        }
+    }
+}
+
+/// `None` for a block without an event, such as `retry`.
+fn parse(block: &str) -> Option<Frame<'_>> {
+    let (mut event, mut id, mut data) = (None, None, None);
+    for line in block.split('\n') {
+        match line.split_once(": ") {
+            Some(("event", value)) => event = Some(value),
+            Some(("id", value)) => id = Some(value),
+            Some(("data", value)) => data = Some(value),
+            _ => {}
+        }
+    }
+    Some(Frame {
+        event: event?,
+        id,
+        data: data?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_a_frame_if_it_has_an_event() {
+        assert_eq!(parse("retry: 2000"), None);
+        assert_eq!(parse(": a comment"), None);
+        let frame = parse("event: entry\nid: v1\ndata: {\"a\": \"b: c\"}").expect("a frame");
+        assert_eq!(frame.event, "entry");
+        assert_eq!(frame.id, Some("v1"));
+        assert_eq!(frame.data, "{\"a\": \"b: c\"}");
+        let bye = parse("event: bye\ndata: {}").expect("a frame");
+        assert_eq!(bye.id, None);
+    }
+
+    #[test]
+    fn the_frames_are_the_same_wherever_the_bytes_are_cut() {
+        let stream = b"retry: 2000\nid: v0\n\nevent: entry\nid: v1\ndata: \"\xc3\xa9\"\n\nevent: bye\ndata: {}\n\nev";
+        for cut in 0..=stream.len() {
+            let (mut frames, mut got) = (Frames::default(), Vec::new());
+            for part in [&stream[..cut], &stream[cut..]] {
+                frames.pending.extend_from_slice(part);
+                frames.drain(|frame| got.push(format!("{} {}", frame.event, frame.data)));
+            }
+            assert_eq!(got, ["entry \"é\"", "bye {}"], "cut at {cut}");
+            assert_eq!(frames.pending, b"ev");
+        }
+    }
+}

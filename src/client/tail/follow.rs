@@ -1,0 +1,199 @@
+//! One stream after the other, each from where the one before ended.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use super::cursor::Cursor;
+use crate::client::{
+    Error,
+    api::{Client, Failure},
+    feeds::{Entry, Live, Markers, State, Told, Unread},
+    output::{Printer, status},
+    pages::{Range, wanted},
+    patience::Patience,
+    sse::Frame,
+};
+
+/// Prints what the streams say. `position` only passes what is printed and flushed, so it may be told to anybody.
+pub struct Follower<'a> {
+    client: &'a Client,
+    range: Range,
+    position: String,
+    printer: Printer,
+    cursor: Option<Cursor>,
+    /// Also signals and states.
+    all: bool,
+    quiet: bool,
+    /// What each feed's state was when it was last printed.
+    states: HashMap<String, (Unread, Markers)>,
+}
+
+/// What frames did that were not yet flushed.
+#[derive(Default)]
+struct Heard {
+    position: Option<String>,
+    bye: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Bye {
+    reason: String,
+}
+
+impl<'a> Follower<'a> {
+    pub fn new(
+        client: &'a Client,
+        range: Range,
+        position: String,
+        printer: Printer,
+        cursor: Option<Cursor>,
+        all: bool,
+        quiet: bool,
+    ) -> Self {
+        Self {
+            client,
+            range,
+            position,
+            printer,
+            cursor,
+            all,
+            quiet,
+            states: HashMap::new(),
+        }
+    }
+
+    /// Everything up to it is printed.
+    pub fn position(&self) -> &str {
+        &self.position
+    }
+
+    /// Ends only with an error. May be dropped whenever it waits.
+    pub async fn run(&mut self) -> Result<(), Error> {
+        let mut patience = self.client.patience();
+        loop {
+            let (after, last) = match self.client.live(&self.range.feeds, &self.position).await {
+                Ok(live) => {
+                    self.say(|me| {
+                        format!(
+                            "following {} from {}",
+                            me.range.feeds.join(", "),
+                            me.position
+                        )
+                    });
+                    (None, self.hear(live, &mut patience).await?)
+                }
+                Err(Failure::NotNow { after, last }) => (after, last),
+                Err(Failure::Final(error)) => return Err(error),
+            };
+            patience.pause(after, last).await?;
+        }
+    }
+
+    /// Until the stream ends, and how it did.
+    async fn hear(&mut self, mut live: Live, patience: &mut Patience) -> Result<Error, Error> {
+        loop {
+            let mut heard = Heard::default();
+            let mut printed = Ok(());
+            let received = live
+                .next(|frame| {
+                    if printed.is_ok() {
+                        printed = self.take(&frame, &mut heard);
+                    }
+                })
+                .await;
+            printed?;
+            self.printer.flush()?;
+            if let Some(position) = heard.position {
+                self.position = position;
+                if let Some(cursor) = &self.cursor {
+                    cursor.write(&self.position)?;
+                }
+                // The service said something new: whatever comes next is a new failure, and it is known to be there.
+                *patience = Patience::new(Patience::ENDLESS);
+            }
+            if let Some(cause) = received.err().or(heard.bye) {
+                let url = self.client.base_url().to_owned();
+                return Ok(Error::Lost { url, cause });
+            }
+        }
+    }
+
+    fn take(&mut self, frame: &Frame<'_>, heard: &mut Heard) -> Result<(), Error> {
+        match frame.event {
+            "entry" | "notify" => {
+                let entry: Told<Entry> = self.parsed(frame)?;
+                let last = heard.position.as_deref().unwrap_or(&self.position);
+                // The service does not send one twice; a proxy that answers from memory might.
+                if entry.value.version.as_deref() > Some(last) {
+                    self.entry(&entry)?;
+                }
+            }
+            "transient" if self.all => {
+                let signal = self.parsed(frame)?;
+                self.entry(&signal)?;
+            }
+            "marker" if self.all && self.range.kinds.is_empty() => self.state(frame)?,
+            "reset" => {
+                let to = frame.id.unwrap_or_default();
+                let from = heard.position.as_ref().unwrap_or(&self.position);
+                tracing::warn!(
+                    "the service has not reached {from} (was it restored from a backup?); going on from {to}: entries \
+                     before it may be missing here, `newsfeed history` has them"
+                );
+            }
+            "bye" => {
+                heard.bye = Some(match &*self.parsed::<Bye>(frame)?.reason {
+                    "shutdown" => "it is being stopped".to_owned(),
+                    _ => "its store does not answer".to_owned(),
+                });
+            }
+            _ => {}
+        }
+        if let Some(id) = frame.id {
+            heard.position = Some(id.to_owned());
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Told<Entry>) -> Result<(), Error> {
+        if !wanted(&self.range.kinds, &entry.value.kind) {
+            return Ok(());
+        }
+        self.printer
+            .print(entry.json.get(), |painter| painter.entry(&entry.value))
+    }
+
+    /// Each stream begins with the states; only what changed is printed.
+    fn state(&mut self, frame: &Frame<'_>) -> Result<(), Error> {
+        let Told { json, value }: Told<State> = self.parsed(frame)?;
+        let State {
+            feed,
+            unread,
+            markers,
+            ..
+        } = value;
+        let state = (unread, markers);
+        if self.states.get(&feed) == Some(&state) {
+            return Ok(());
+        }
+        self.printer.print(json.get(), |painter| {
+            painter.dim("-- ") + &painter.state(&feed, &state.0, &state.1)
+        })?;
+        self.states.insert(feed, state);
+        Ok(())
+    }
+
+    fn parsed<T: for<'de> Deserialize<'de>>(&self, frame: &Frame<'_>) -> Result<T, Error> {
+        serde_json::from_str(frame.data).map_err(|error| {
+            self.client
+                .not_newsfeed(format!("{}: {error}", frame.event))
+        })
+    }
+
+    fn say(&self, text: impl FnOnce(&Self) -> String) {
+        if !self.quiet {
+            status(&text(self));
+        }
+    }
+}

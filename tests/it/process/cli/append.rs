@@ -1,0 +1,321 @@
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{FEED, PATIENCE, Running, Service};
+
+const EVENT: [&str; 5] = ["append", "--kind", "message", "--feed", FEED];
+
+#[tokio::test]
+async fn one_event_by_flags_is_what_the_flags_say() {
+    let service = Service::start().await;
+    let flags = [
+        "--feed",
+        "chat:a",
+        "--actor",
+        "user:anna",
+        "--id",
+        "m-1",
+        "--text",
+        "Hi \"Ben\"",
+    ];
+    let flags = [&EVENT[..], &flags].concat();
+    let said = service.run(&flags).await;
+    let [answer] = &said.json(0)[..] else {
+        panic!("{said:?}")
+    };
+    assert_eq!(answer["status"], "appended");
+    let entries = service.process().api.all(FEED).await;
+    assert_eq!(entries[0]["version"], answer["version"]);
+    assert_eq!(entries[0]["actor"], "user:anna");
+    assert_eq!(entries[0]["data"], json!({ "text": "Hi \"Ben\"" }));
+    assert_eq!(service.process().api.all("chat:a").await.len(), 1);
+
+    // The same again is there already, other content under its id is refused.
+    assert_eq!(service.run(&flags).await.json(0)[0]["status"], "duplicate");
+    let other = service.run(&[&EVENT[..], &["--id", "m-1"]].concat()).await;
+    other.told(1, "newsfeed: the event was rejected, id_reused: ");
+    assert_eq!(other.json(1)[0]["error"]["code"], "id_reused");
+}
+
+#[tokio::test]
+async fn data_comes_from_the_command_line_a_file_or_a_pipe() {
+    let service = Service::start().await;
+    let file = service.file("data.json");
+    std::fs::write(&file, "[2, 1e400]\n").expect("written");
+    let at_file = format!("@{}", file.to_str().expect("UTF-8"));
+    for data in ["{\"b\":1.0,\"a\":[]}", &at_file, "@-"] {
+        let flags = [&EVENT[..], &["--data", data]].concat();
+        service.run_with(&flags, "3").await.json(0);
+    }
+    let data: Vec<String> = service
+        .entries()
+        .await
+        .iter()
+        .map(|entry| entry.split_once("\"data\":").expect("data").1.to_owned())
+        .collect();
+    assert_eq!(data, ["{\"b\":1.0,\"a\":[]}}", "[2,1e400]}", "3}"]);
+}
+
+#[tokio::test]
+async fn conditions_and_signals() {
+    let service = Service::start().await;
+    let once = [&EVENT[..], &["--expect", "user:ben@0"]].concat();
+    service.run(&once).await.json(0);
+    let again = service.run(&once).await;
+    again.told(1, "version_conflict");
+    let current = again.json(1)[0]["error"]["current"].clone();
+    let current = format!("user:ben@{}", current.as_str().expect("a version"));
+    service
+        .run(&[&EVENT[..], &["--expect", &current]].concat())
+        .await
+        .json(0);
+
+    let mut tail = service.begin(&["tail", FEED, "--from", "now", "--events", "all"]);
+    while !tail.line().await.contains("\"markers\"") {}
+    let typing = ["append", "--kind", "typing", "--feed", FEED];
+    service
+        .run(&typing)
+        .await
+        .told(1, "(here: with --transient)");
+    let sent = service
+        .run(&[&typing[..], &["--transient"]].concat())
+        .await
+        .json(0);
+    let heard: Value = serde_json::from_str(&tail.line().await).expect("JSON");
+    assert_eq!(
+        (&heard["kind"], &heard["id"]),
+        (&json!("typing"), &sent[0]["id"])
+    );
+    assert!(heard.get("version").is_none());
+    let stored = service.run(&[&EVENT[..], &["--transient"]].concat()).await;
+    stored.told(1, "kind_not_transient");
+}
+
+#[tokio::test]
+async fn lines_are_answered_as_they_come_in_their_order() {
+    let service = Service::start().await;
+    let mut append = service.begin(&["append"]);
+    // Each answer is there before the next line is written.
+    for number in 0..3 {
+        append
+            .write(&format!(
+                "{{\"id\":\"m-{number}\",\"kind\":\"a\",\"feeds\":[\"{FEED}\"]}}\n"
+            ))
+            .await;
+        let answer: Value = serde_json::from_str(&append.line().await).expect("JSON");
+        assert_eq!(
+            (&answer["id"], &answer["status"]),
+            (&json!(format!("m-{number}")), &json!("appended"))
+        );
+    }
+    append.end().await.lines(0);
+
+    let lines: String = (0..5_000)
+        .map(|number| format!("{{\"kind\":\"a\",\"feeds\":[\"many\"],\"data\":{number}}}\n"))
+        .collect();
+    let file = service.file("events.ndjson");
+    std::fs::write(&file, &lines).expect("written");
+    let said = service
+        .run(&["append", file.to_str().expect("UTF-8")])
+        .await;
+    let answers = said.json(0);
+    let entries = service.process().api.all("many").await;
+    assert_eq!((answers.len(), entries.len()), (5_000, 5_000));
+    for (number, (answer, entry)) in answers.iter().zip(&entries).enumerate() {
+        assert_eq!(
+            (&answer["version"], &answer["id"]),
+            (&entry["version"], &entry["id"])
+        );
+        assert_eq!(entry["data"], number);
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_is_rejected_is_told_and_the_others_are_appended() {
+    let service = Service::start().await;
+    let lines = format!(
+        "{{\"kind\":\"a\",\"feeds\":[\"{FEED}\"]}}\n\n{{\"kind\":\"a\"}}\nnonsense\n{{\"kind\":\"b\",\"feeds\":[\"{FEED}\"]}}"
+    );
+    let (first, others) = lines.split_once('\n').expect("several");
+    let mut append = service.begin(&["append", "-"]);
+    append.write(&format!("{first}\n")).await;
+    append.line().await;
+    // The others go in a request of their own, but are numbered on.
+    append.write(others).await;
+    let said = append.end().await;
+    said.told(1, "newsfeed: 2 of 4 events were rejected");
+    let of = |answer: &Value| (answer["index"].clone(), answer["error"]["code"].clone());
+    let answers: Vec<_> = said.json(1).iter().map(of).collect();
+    assert_eq!(
+        answers,
+        [
+            (json!(1), json!("invalid_event")),
+            (json!(2), json!("invalid_json")),
+            (Value::Null, Value::Null),
+        ]
+    );
+    assert_eq!(service.entries().await.len(), 2);
+
+    // For people it has the number that an editor shows.
+    let said = service
+        .run_with(&["append", "-", "--format", "text"], &lines)
+        .await;
+    assert!(
+        said.lines(1)[1].starts_with("rejected   line 3, invalid_event: "),
+        "{said:?}"
+    );
+
+    let long = format!(
+        "{{\"kind\":\"a\",\"feeds\":[\"{FEED}\"],\"data\":\"{}\"}}\n",
+        "x".repeat(300_000)
+    );
+    let said = service
+        .run_with(
+            &["append"],
+            &format!("{}\n{long}", lines.lines().next().expect("one")),
+        )
+        .await;
+    said.told(1, "line 2 is longer than");
+    assert_eq!(said.json(1).len(), 1);
+}
+
+#[tokio::test]
+async fn it_waits_for_a_service_that_is_away_and_appends_once() {
+    let mut service = Service::start().await;
+    let mut append = service.begin(&["append", "--wait", "600"]);
+    let line = format!("{{\"kind\":\"a\",\"feeds\":[\"{FEED}\"]}}\n");
+    append.write(&line).await;
+    append.line().await;
+    for _ in 0..2 {
+        service.kill().await;
+        append.write(&line).await;
+        append.says("trying again for up to 600 s").await;
+        service.restart().await;
+        let answer: Value = serde_json::from_str(&append.line().await).expect("JSON");
+        assert_eq!(answer["status"], "appended");
+    }
+    append.end().await.lines(0);
+    assert_eq!(service.entries().await.len(), 3);
+}
+
+#[tokio::test]
+async fn who_stops_reading_the_answers_does_not_stop_the_appends() {
+    let service = Service::start().await;
+    let mut append = service.begin(&["append"]);
+    let line = format!("{{\"kind\":\"a\",\"feeds\":[\"{FEED}\"]}}\n");
+    append.write(&line).await;
+    append.line().await;
+    let Running {
+        mut child,
+        stdin,
+        lines,
+        stderr,
+    } = append;
+    drop(lines);
+    let mut stdin = stdin.expect("open");
+    for stored in 2..5 {
+        let written = stdin.write_all(line.as_bytes()).await;
+        written.expect("it reads on");
+        // Each on its own: the answer to the one before found nobody.
+        let there = async { while service.entries().await.len() < stored {} };
+        timeout(PATIENCE, there).await.expect("it is appended");
+    }
+    drop(stdin);
+    let status = timeout(PATIENCE, child.wait()).await;
+    assert_eq!(status.expect("it ends").expect("reaped").code(), Some(0));
+    drop(stderr);
+    assert_eq!(service.entries().await.len(), 4);
+}
+
+/// Answers request after request as scripted, a connection each, and tells the bodies; an empty answer is a connection
+/// that ends instead.
+async fn scripted(script: Vec<(&'static str, String)>) -> (String, JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let bodies = tokio::spawn(async move {
+        let mut bodies = Vec::new();
+        for (status, answer) in script {
+            let (connection, _) = listener.accept().await.expect("a connection");
+            let mut connection = BufReader::new(connection);
+            let mut length = 0;
+            let mut line = String::new();
+            while connection.read_line(&mut line).await.expect("a head") > 2 {
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                    length = value.trim().parse().expect("a length");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            connection.read_exact(&mut body).await.expect("a body");
+            bodies.push(String::from_utf8(body).expect("text"));
+            let length = answer.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nconnection: close\r\nretry-after: 0\r\ncontent-length: {length}\r\n\r\n{answer}"
+            );
+            if !status.is_empty() {
+                connection.write_all(answer.as_bytes()).await.expect("sent");
+            }
+        }
+        bodies
+    });
+    (url, bodies)
+}
+
+#[tokio::test]
+async fn what_is_not_answered_is_sent_again_with_the_same_ids() {
+    let stored =
+        |id: &str| format!("{{\"id\":\"{id}\",\"version\":\"0\",\"status\":\"appended\"}}\n");
+    let busy = |status, code| {
+        (
+            status,
+            format!("{{\"code\":\"{code}\",\"detail\":\"later\"}}"),
+        )
+    };
+    let away = "{\"index\":1,\"status\":\"rejected\",\"error\":{\"code\":\"store_unavailable\",\"detail\":\"\"}}\n";
+    let (url, bodies) = scripted(vec![
+        ("", String::new()),
+        busy("503 Service Unavailable", "busy"),
+        busy("429 Too Many Requests", "too_many_requests"),
+        // Ended early, as by a service that is being stopped.
+        ("200 OK", stored("a")),
+        ("200 OK", format!("{}{away}{}", stored("b"), stored("d"))),
+        ("200 OK", stored("c")),
+    ])
+    .await;
+    let service = Service::start().await;
+    let line = |number| format!("{{\"kind\":\"a\",\"feeds\":[\"b\"],\"data\":{number}}}\n");
+    let lines: String = (0..4).map(line).collect();
+    let said = service.run_with(&["append", "--url", &url], &lines).await;
+    let ids: Vec<Value> = said
+        .json(0)
+        .iter()
+        .map(|answer| answer["id"].clone())
+        .collect();
+    assert_eq!(
+        ids,
+        ["a", "b", "c", "d"],
+        "the answers are in the order of the lines"
+    );
+
+    let bodies = bodies.await.expect("all was asked for");
+    let lines = |body: &String| body.lines().map(str::to_owned).collect::<Vec<_>>();
+    let all = lines(&bodies[0]);
+    assert_eq!(all.len(), 4);
+    for (number, line) in all.iter().enumerate() {
+        let event: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(
+            (event["id"].is_string(), &event["data"]),
+            (true, &json!(number))
+        );
+    }
+    for again in &bodies[1..4] {
+        assert_eq!(lines(again), all);
+    }
+    assert_eq!(lines(&bodies[4]), all[1..]);
+    assert_eq!(lines(&bodies[5]), all[2..3]);
+}

@@ -1,0 +1,138 @@
+//! What the command line says of itself, and of mistakes.
+
+use std::process::{Command, Stdio};
+
+use super::{FEED, Said, Service};
+use crate::process::run;
+
+async fn said(args: &[&str]) -> Said {
+    run(args).await.into()
+}
+
+#[tokio::test]
+async fn every_command_has_help_with_examples() {
+    let short = said(&["--help"]).await;
+    for group in ["Read and write feeds:", "Run the service:", "Examples:"] {
+        assert!(short.stdout.contains(group), "{}", short.stdout);
+    }
+    for command in [
+        "append",
+        "tail",
+        "history",
+        "head",
+        "mark",
+        "replay",
+        "demo",
+        "completions",
+    ] {
+        assert!(
+            short.stdout.contains(&format!("\n  {command} ")),
+            "{command}"
+        );
+        let help = said(&[command, "--help"]).await;
+        assert_eq!(help.code, Some(0));
+        let examples = help.stdout.split_once("\nExamples:\n").expect("examples").1;
+        assert!(
+            examples.contains(&format!("newsfeed {command} ")),
+            "{}",
+            help.stdout
+        );
+        let has_url = help.stdout.contains("[env: NEWSFEED_URL");
+        assert_eq!(has_url, command != "completions", "{command}");
+    }
+}
+
+#[tokio::test]
+async fn mistakes_are_told_with_what_is_meant() {
+    for (args, told) in [
+        (&["tial", FEED][..], "'tail'"),
+        (&["tail"], "<FEED>"),
+        (&["tail", "user/ben"], "a name is 1 to 128 characters"),
+        (
+            &["tail", FEED, "--from", "yesterday"],
+            "`beginning`, `now` or a version",
+        ),
+        (
+            &["tail", FEED, "--from", "now", "-n", "1"],
+            "cannot be used with",
+        ),
+        (
+            &["history", FEED, "--until", "1"],
+            "as `newsfeed head FEED` shows",
+        ),
+        (&["mark", FEED, "raed"], "'read'"),
+        (&["append", "--kind", "message"], "--feed"),
+        (&["append", "--text", "Hi"], "--kind"),
+        (
+            &["append", "-", "--kind", "a", "--feed", "b"],
+            "cannot be used with",
+        ),
+        (
+            &["append", "--kind", "a", "--feed", "b", "--expect", "b"],
+            "slot:6pm@0",
+        ),
+        (
+            &["append", "--kind", "a", "--feed", "b", "--data", "{a:1}"],
+            "--data is not JSON",
+        ),
+    ] {
+        said(args).await.told(2, told);
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_is_told_with_what_to_do() {
+    // Bound and dropped: a port where nobody listens.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let nobody = format!("http://{}", listener.local_addr().expect("bound"));
+    drop(listener);
+    for args in [
+        &["head", FEED][..],
+        &["history", FEED],
+        &["mark", FEED],
+        &["tail", FEED, "--wait", "0"],
+        &["tail", FEED, "--from", "beginning", "--wait", "0"],
+        &["append", "--kind", "a", "--feed", "b", "--wait", "0"],
+    ] {
+        let said = said(&[args, &["--url", &nobody]].concat()).await;
+        for part in [&*nobody, "`newsfeed serve`", "--url"] {
+            said.told(1, part);
+        }
+    }
+    let strange = said(&["head", FEED, "--url", "localhost:8080"]).await;
+    strange.told(
+        1,
+        "is not the address of a service; write it like http://127.0.0.1:8080",
+    );
+}
+
+#[tokio::test]
+async fn completions_are_there_for_every_shell_and_bash_takes_its_own() {
+    let service = Service::start().await;
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = said(&["completions", shell]).await;
+        assert_eq!(script.code, Some(0));
+        for part in ["history", "--cursor", "no-follow"] {
+            let part = part.trim_start_matches('-');
+            assert!(script.stdout.contains(part), "{shell}: {part}");
+        }
+        if shell == "bash" {
+            let file = service.file("completions");
+            std::fs::write(&file, &script.stdout).expect("written");
+            let check = "set -e; bash -n \"$1\"; . \"$1\"; COMP_WORDS=(newsfeed hi); COMP_CWORD=1; \
+                         _newsfeed newsfeed hi newsfeed; echo \"${COMPREPLY[*]}\"";
+            let bash = Command::new("bash")
+                .args(["-c", check, "bash"])
+                .arg(&file)
+                .stdin(Stdio::null())
+                .output()
+                .expect("bash runs");
+            let Said {
+                code,
+                stdout,
+                stderr,
+            } = bash.into();
+            assert_eq!((code, &*stdout), (Some(0), "history\n"), "{stderr}");
+        }
+    }
+}

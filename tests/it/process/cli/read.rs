@@ -1,0 +1,84 @@
+use serde_json::{Value, json};
+
+use super::{FEED, Service};
+
+fn version(entry: &str) -> String {
+    let entry: Value = serde_json::from_str(entry).expect("JSON");
+    entry["version"].as_str().expect("a version").to_owned()
+}
+
+#[tokio::test]
+async fn history_is_what_the_api_has_word_for_word_in_either_order() {
+    let service = Service::start().await;
+    for part in 0..3 {
+        service.fill(part * 150..(part + 1) * 150).await;
+    }
+    let oldest_first = service.entries().await;
+    assert_eq!(oldest_first.len(), 450);
+    let newest_first: Vec<String> = oldest_first.iter().rev().cloned().collect();
+    let visits = |entry: &&String| entry.contains("\"visit\"");
+    let visits: Vec<&String> = newest_first.iter().filter(visits).collect();
+    let (low, high) = (&version(&oldest_first[99]), &version(&oldest_first[349]));
+
+    let history = async |args: &[&str]| service.run(&[&["history", FEED], args].concat()).await;
+    assert_eq!(history(&[]).await.lines(0), newest_first);
+    assert_eq!(history(&["--reverse"]).await.lines(0), oldest_first);
+    assert_eq!(history(&["--limit", "3"]).await.lines(0), newest_first[..3]);
+    assert_eq!(history(&["-n", "201"]).await.lines(0), newest_first[..201]);
+    assert_eq!(history(&["-n", "0"]).await.lines(0), newest_first[..0]);
+    assert_eq!(
+        history(&["-n", "201", "--reverse"]).await.lines(0),
+        oldest_first[..201]
+    );
+    assert_eq!(history(&["--kind", "visit"]).await.lines(0), visits);
+    assert_eq!(
+        history(&["--kind", "visit", "-n", "5"]).await.lines(0),
+        visits[..5]
+    );
+    let both = ["--kind", "visit", "--kind", "message"];
+    assert_eq!(history(&both).await.lines(0), newest_first);
+    let between = ["--after", low, "--until", high];
+    assert_eq!(history(&between).await.lines(0), newest_first[100..350]);
+    let between = [&between[..], &["--reverse"]].concat();
+    assert_eq!(history(&between).await.lines(0), oldest_first[100..350]);
+
+    // What stands in both feeds shows once.
+    let merged = service.run(&["history", FEED, "chat:anna-ben"]).await;
+    let merged = merged.json(0);
+    assert_eq!(merged.len(), 450);
+    assert_eq!(merged[0]["feeds"], json!([FEED, "chat:anna-ben"]));
+}
+
+#[tokio::test]
+async fn head_and_mark_tell_the_unread_count() {
+    let service = Service::start().await;
+    service.fill(0..3).await;
+    let heads = service.run(&["head", FEED, "user:nobody"]).await.json(0);
+    assert_eq!(heads[0]["feed"], FEED);
+    assert_eq!(heads[0]["unread"]["total"], 2);
+    assert_eq!(heads[1]["latest"], Value::Null);
+
+    let first = version(&service.entries().await[0]);
+    let marked = service.run(&["mark", FEED, "read", &first]).await.json(0);
+    assert_eq!(marked[0]["markers"]["read"], *first);
+    assert_eq!(marked[0]["unread"]["total"], 1);
+    assert_eq!(
+        marked[0]["unread_before"],
+        json!({ "total": 2, "kinds": { "message": 2 }, "more": false })
+    );
+    let seen = service.run(&["mark", FEED, "seen"]).await.json(0);
+    assert!(seen[0]["markers"]["seen"].as_str() > Some(&*first));
+    assert_eq!(seen[0]["unread"]["total"], 1);
+    let all = service.run(&["mark", FEED]).await.json(0);
+    assert_eq!(all[0]["unread"]["total"], 0);
+    assert!(all[0]["markers"]["read"].as_str() > Some(&*first));
+
+    // Ahead of anything there is.
+    let ahead = service
+        .run(&["mark", FEED, "read", "vvvvvvvvvvvvvvvvvvvvvvvvvs"])
+        .await;
+    ahead.told(
+        1,
+        "newsfeed: the service answered 400 version_ahead to PUT /v1/feeds/user:ben/markers/read: ",
+    );
+}

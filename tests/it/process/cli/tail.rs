@@ -1,0 +1,209 @@
+use serde_json::Value;
+use tokio::time::timeout;
+
+use super::{FEED, PATIENCE, Running, Service};
+
+async fn take(tail: &mut Running, count: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for _ in 0..count {
+        lines.push(tail.line().await);
+    }
+    lines
+}
+
+#[tokio::test]
+async fn it_begins_where_it_is_told() {
+    let service = Service::start().await;
+    service.fill(0..250).await;
+    let all = service.entries().await;
+    let entry: Value = serde_json::from_str(&all[200]).expect("JSON");
+    let from = entry["version"].as_str().expect("a version");
+    let visits: Vec<&String> = all
+        .iter()
+        .filter(|entry| entry.contains("\"visit\""))
+        .collect();
+    let tail = async |args: &[&str]| {
+        let args = [&["tail", FEED, "--no-follow"], args].concat();
+        service.run(&args).await
+    };
+    assert_eq!(tail(&[]).await.lines(0), all[240..]);
+    assert_eq!(tail(&["-n", "0"]).await.lines(0), all[250..]);
+    assert_eq!(tail(&["-n", "1"]).await.lines(0), all[249..]);
+    assert_eq!(tail(&["-n", "220"]).await.lines(0), all[30..]);
+    assert_eq!(tail(&["-n", "250"]).await.lines(0), all);
+    assert_eq!(tail(&["-n", "9999999999"]).await.lines(0), all);
+    assert_eq!(tail(&["--from", "beginning"]).await.lines(0), all);
+    assert_eq!(tail(&["--from", "now"]).await.lines(0), all[250..]);
+    assert_eq!(tail(&["--from", from]).await.lines(0), all[201..]);
+    let last = visits.len() - 20;
+    assert_eq!(
+        tail(&["--kind", "visit", "-n", "20"]).await.lines(0),
+        visits[last..]
+    );
+    let both = ["--kind", "visit", "--kind", "flirt", "-n", "20"];
+    assert_eq!(tail(&both).await.lines(0), visits[last..]);
+
+    // Live it begins in the same places, and goes on.
+    let mut some = service.begin(&["tail", FEED, "-n", "220"]);
+    let mut few = service.begin(&["tail", FEED, "-n", "3", "--kind", "visit"]);
+    let mut none = service.begin(&["tail", FEED, "--from", "now"]);
+    none.says("following user:ben").await;
+    assert_eq!(take(&mut some, 220).await, all[30..]);
+    let last: Vec<&String> = visits.iter().rev().take(3).rev().copied().collect();
+    assert_eq!(take(&mut few, 3).await.iter().collect::<Vec<_>>(), last);
+    service.fill(250..253).await;
+    let new = &service.entries().await[250..];
+    assert_eq!(take(&mut some, 3).await, new);
+    assert_eq!(take(&mut none, 3).await, new);
+    assert_eq!(
+        few.line().await,
+        *new.iter()
+            .find(|entry| entry.contains("\"visit\""))
+            .expect("one")
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_lost_or_doubled_over_killed_services_and_a_cursor_goes_on() {
+    let mut service = Service::start().await;
+    let cursor = service.file("cursor");
+    let cursor_path = cursor.to_str().expect("UTF-8").to_owned();
+    let args = [
+        "tail",
+        FEED,
+        "--from",
+        "beginning",
+        "--cursor",
+        &cursor_path,
+    ];
+    let mut tail = service.begin(&args);
+    let mut got = Vec::new();
+    for round in 0..4 {
+        // Some are there already when it comes back, some come while it listens.
+        service.fill(round * 40..round * 40 + 20).await;
+        got.extend(take(&mut tail, 10).await);
+        service.fill(round * 40 + 20..round * 40 + 40).await;
+        service.kill().await;
+        service.restart().await;
+    }
+    got.extend(take(&mut tail, 120).await);
+    assert_eq!(got, service.entries().await);
+    tail.says("following user:ben").await;
+    tail.says("trying again until Ctrl-C").await;
+
+    tail.interrupt();
+    let said = tail.end().await;
+    assert_eq!(said.lines(0), [""; 0], "nothing more came");
+    let position = std::fs::read_to_string(&cursor).expect("kept");
+    let position = position.trim_end();
+    said.told(
+        0,
+        &format!("-- stopped at {position}; kept in {cursor_path}"),
+    );
+
+    service.fill(160..180).await;
+    let new = &service.entries().await[160..];
+    // The file wins over --from.
+    let mut again = service.begin(&args);
+    assert_eq!(take(&mut again, 10).await, new[..10]);
+    again.child.kill().await.expect("killed and reaped");
+    // Killed, it may have printed more than its file says; never less.
+    let kept = std::fs::read_to_string(&cursor).expect("kept");
+    let later = |entry: &&String| {
+        let entry: Value = serde_json::from_str(entry).expect("JSON");
+        entry["version"].as_str() > Some(kept.trim_end())
+    };
+    let later: Vec<&String> = new.iter().filter(later).collect();
+    let rest = service.run(&[&args[..], &["--no-follow"]].concat()).await;
+    assert_eq!(rest.lines(0), later);
+    let none = service.run(&[&args[..], &["--no-follow"]].concat()).await;
+    assert_eq!(none.lines(0), [""; 0]);
+}
+
+#[tokio::test]
+async fn without_a_cursor_file_the_position_is_told() {
+    let service = Service::start().await;
+    service.fill(0..2).await;
+    let mut tail = service.begin(&["tail", FEED, "-n", "1"]);
+    tail.line().await;
+    tail.interrupt();
+    let said = tail.end().await;
+    let (_, position) = said.stderr.split_once("--from ").expect("a position");
+    let position = position.split(' ').next().expect("a word").to_owned();
+    service.fill(2..4).await;
+    let rest = service
+        .run(&["tail", FEED, "--no-follow", "--from", &position])
+        .await;
+    assert_eq!(rest.lines(0), service.entries().await[2..]);
+
+    let bad = service.file("bad");
+    std::fs::write(&bad, "yesterday\n").expect("written");
+    let refused = service
+        .run(&["tail", FEED, "--cursor", bad.to_str().expect("UTF-8")])
+        .await;
+    refused.told(1, "it holds no version; remove it to begin anew");
+}
+
+#[tokio::test]
+async fn a_closed_pipe_ends_it_quietly_though_nothing_more_comes() {
+    let service = Service::start().await;
+    service.fill(0..300).await;
+    for args in [
+        // One line, and then nothing that would be written.
+        &["tail", FEED, "--quiet", "-n", "1"][..],
+        &["tail", FEED, "--quiet", "--from", "beginning"],
+        &["history", FEED, "chat:anna-ben"],
+    ] {
+        let mut running = service.begin(args);
+        running.line().await;
+        let Running {
+            mut child,
+            lines,
+            mut stderr,
+            ..
+        } = running;
+        drop(lines);
+        let status = timeout(PATIENCE, child.wait()).await;
+        assert_eq!(
+            status.expect("it ends").expect("reaped").code(),
+            Some(0),
+            "{args:?}"
+        );
+        assert_eq!(stderr.next_line().await.expect("text"), None, "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn signals_and_states_come_when_asked_for() {
+    let service = Service::start().await;
+    service.fill(0..2).await;
+    let mut tail = service.begin(&["tail", FEED, "--events", "all", "-n", "1"]);
+    let mut kind = service.begin(&[
+        "tail", FEED, "--events", "all", "-n", "1", "--kind", "typing",
+    ]);
+    kind.says("following").await;
+    let parsed = |line: String| serde_json::from_str::<Value>(&line).expect("JSON");
+    assert_eq!(parsed(tail.line().await)["id"], "m-1");
+    assert_eq!(parsed(tail.line().await)["unread"]["total"], 2);
+    service.run(&["mark", FEED]).await.json(0);
+    assert_eq!(parsed(tail.line().await)["unread"]["total"], 0);
+    let typing = ["append", "--transient", "--kind", "typing", "--feed", FEED];
+    let sent = service.run(&typing).await.json(0);
+    assert_eq!(parsed(tail.line().await)["id"], sent[0]["id"]);
+    assert_eq!(parsed(kind.line().await)["id"], sent[0]["id"]);
+}
+
+#[tokio::test]
+async fn a_position_that_was_never_reached_is_told_and_what_comes_is_printed() {
+    let service = Service::start().await;
+    service.fill(0..2).await;
+    let ahead = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
+    let mut tail = service.begin(&["tail", FEED, "--from", ahead]);
+    tail.says(&format!("the service has not reached {ahead}"))
+        .await;
+    service.fill(2..3).await;
+    assert_eq!(tail.line().await, service.entries().await[2]);
+    tail.interrupt();
+    let said = tail.end().await;
+    assert!(!said.stderr.contains(ahead), "{said:?}");
+}

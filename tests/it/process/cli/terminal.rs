@@ -1,0 +1,137 @@
+//! On a terminal: a pseudo-terminal of which the command has one end and the test the other.
+
+use std::{fs::File, io::Read, process::Stdio};
+
+use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use serde_json::json;
+use tokio::{process::Command, time::timeout};
+
+use super::{FEED, PATIENCE, Service};
+
+/// What a terminal is sent by `command`, until it ends.
+async fn on_terminal(mut command: Command) -> String {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = openpt(flags).expect("a pseudo-terminal");
+    grantpt(&master).expect("granted");
+    unlockpt(&master).expect("unlocked");
+    let slave = || Stdio::from(ioctl_tiocgptpeer(&master, flags).expect("its other end"));
+    let mut child = command
+        .stdin(slave())
+        .stdout(slave())
+        .stderr(slave())
+        .spawn()
+        .expect("it starts");
+    // With the last copy of its other end the terminal ends.
+    drop(command);
+    let shown = tokio::task::spawn_blocking(move || {
+        let mut shown = Vec::new();
+        // The end is an error, EIO, by which what was read stays.
+        let _ = File::from(master).read_to_end(&mut shown);
+        String::from_utf8(shown)
+            .expect("text")
+            .replace("\r\n", "\n")
+    });
+    let status = timeout(PATIENCE, child.wait()).await;
+    status.expect("it ends by itself").expect("reaped");
+    shown.await.expect("read")
+}
+
+async fn service() -> Service {
+    let service = Service::start().await;
+    service
+        .process()
+        .api
+        .append(&json!([
+            { "id": "m-1", "kind": "message", "feeds": [FEED, "chat:1"], "actor": "user:anna", "data": { "text": "Hi Ben" } },
+            { "id": "v-1", "kind": "visit", "feeds": [FEED], "actor": "user:mallory",
+              "data": { "text": "\u{1b}]0;owned\u{7}\u{1b}[2J\r\n\u{9b}31m" } },
+            { "id": "x-1", "kind": "other", "feeds": [FEED], "data": ["\u{202e}", 1] },
+        ]))
+        .await;
+    service
+}
+
+#[tokio::test]
+async fn entries_are_coloured_lines_and_nobody_else_steers_the_terminal() {
+    let service = service().await;
+    for args in [
+        &["history", FEED, "--reverse"][..],
+        &["tail", FEED, "--no-follow"],
+    ] {
+        let shown = on_terminal(service.command(args)).await;
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines.len(), 3, "{shown:?}");
+        assert!(lines[0].contains("\x1b[36mmessage \x1b[0m"), "{shown:?}");
+        assert!(lines[0].ends_with(" → user:ben  Hi Ben"), "{shown:?}");
+        assert!(
+            lines[1].ends_with("  \\u{1b}]0;owned\\u{7}\\u{1b}[2J\\r\\n\\u{9b}31m"),
+            "{shown:?}"
+        );
+        assert!(lines[2].contains("[\"\\u{202e}\",1]"), "{shown:?}");
+    }
+}
+
+#[tokio::test]
+async fn colours_can_be_left_out_or_put_into_a_pipe() {
+    let service = service().await;
+    let args = ["history", FEED];
+    let mut plain = service.command(&args);
+    plain.env("NO_COLOR", "1");
+    let plain = on_terminal(plain).await;
+    assert!(
+        plain.contains("message") && !plain.contains('\x1b'),
+        "{plain:?}"
+    );
+    let never = service.command(&[&args[..], &["--color", "never"]].concat());
+    assert_eq!(on_terminal(never).await, plain);
+    let text = service
+        .run(&[&args[..], &["--format", "text"]].concat())
+        .await;
+    assert_eq!(text.stdout, plain);
+
+    let colored = on_terminal(service.command(&args)).await;
+    let always = ["--format", "text", "--color", "always"];
+    let always = service.run(&[&args[..], &always].concat()).await;
+    assert_eq!(always.stdout, colored);
+    let json = service.command(&[&args[..], &["--format", "json"]].concat());
+    let json = on_terminal(json).await;
+    let entries: Vec<String> = service.entries().await.into_iter().rev().collect();
+    assert_eq!(json.lines().collect::<Vec<_>>(), entries);
+}
+
+#[tokio::test]
+async fn states_answers_and_mistakes_are_told_in_words() {
+    let service = service().await;
+    let head = on_terminal(service.command(&["head", FEED, "user:bne", "--color", "never"])).await;
+    let lines: Vec<&str> = head.lines().collect();
+    assert!(
+        lines[0].starts_with("user:ben  unread 1 (1 message)  read –  seen –  version "),
+        "{head}"
+    );
+    assert!(
+        lines[1].ends_with("empty: nobody has written to it"),
+        "{head}"
+    );
+    let mark = on_terminal(service.command(&["mark", FEED, "--color", "never"])).await;
+    assert!(mark.starts_with("user:ben  unread 0  read 0"), "{mark}");
+    assert!(mark.ends_with("before: unread 1 (1 message)\n"), "{mark}");
+    let nothing = on_terminal(service.command(&["history", "user:bne"])).await;
+    assert!(nothing.contains("no entries"), "{nothing}");
+
+    let event = [
+        "append", "--kind", "visit", "--feed", FEED, "--id", "v-2", "--color", "never",
+    ];
+    let appended = on_terminal(service.command(&event)).await;
+    assert!(
+        appended.starts_with("appended   0") && appended.ends_with("  v-2\n"),
+        "{appended}"
+    );
+    let again = on_terminal(service.command(&event)).await;
+    assert!(again.starts_with("duplicate  0"), "{again}");
+    // Nobody types events by accident.
+    let nothing = on_terminal(service.command(&["append"])).await;
+    assert!(
+        nothing.contains("no event: give --kind and --feed"),
+        "{nothing}"
+    );
+}
