@@ -82,6 +82,11 @@ impl Auth {
         })))
     }
 
+    /// Whether the token was verified lately, so that looking at it again costs little.
+    pub fn remembers(&self, token: &str) -> bool {
+        self.ring.load().remembers(token)
+    }
+
     pub async fn token(&self, token: &str) -> Result<Arc<Grant>, Denied> {
         let verified = self
             .ring

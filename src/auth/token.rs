@@ -35,6 +35,10 @@ impl Ring {
         }
     }
 
+    pub fn remembers(&self, token: &str) -> bool {
+        token.len() <= TOKEN_BYTES_MAX && self.cache.get(&Digest::of(token)).is_some()
+    }
+
     pub fn verify(&self, token: &str, rules: &Rules, now_us: u64) -> Result<Arc<Grant>, Denied> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Denied::TOO_LONG);

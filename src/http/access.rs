@@ -15,6 +15,7 @@ use super::{
     App,
     caller::Subject,
     credentials::{Credential, is_same_origin},
+    limits::Callers,
     problem::{Code, Problem, Result},
 };
 use crate::{
@@ -80,9 +81,13 @@ fn right(path: &str, method: &Method) -> Option<Right> {
 }
 
 /// Lets through who may, and tells the handlers who it is.
-pub async fn guard(State(auth): State<Arc<Auth>>, request: Request, next: Next) -> Response {
+pub async fn guard(
+    State((auth, callers)): State<(Arc<Auth>, Arc<Callers>)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (mut parts, body) = request.into_parts();
-    match admit(&auth, &mut parts).await {
+    match admit(&auth, &callers, &mut parts).await {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(problem) => {
             tracing::debug!(code = problem.code.name(), "credentials refused");
@@ -91,7 +96,7 @@ pub async fn guard(State(auth): State<Arc<Auth>>, request: Request, next: Next) 
     }
 }
 
-async fn admit(auth: &Auth, parts: &mut Parts) -> Result<()> {
+async fn admit(auth: &Auth, callers: &Callers, parts: &mut Parts) -> Result<()> {
     let Some(path) = parts.extensions.get::<MatchedPath>().cloned() else {
         // Of no route: it is told that there is nothing.
         return Ok(());
@@ -102,7 +107,14 @@ async fn admit(auth: &Auth, parts: &mut Parts) -> Result<()> {
         Some(Right::Scope(scope)) => Some(scope),
     };
     let takes_tickets = TICKET_ROUTES.contains(&path.as_str());
-    let grant = match Credential::of(parts, takes_tickets)? {
+    let credential = Credential::of(parts, takes_tickets)?;
+    if !credential
+        .token()
+        .is_some_and(|token| auth.remembers(token))
+    {
+        callers.take_unverified(&parts.extensions)?;
+    }
+    let grant = match credential {
         Credential::Bearer(token) => auth.token(token).await?,
         Credential::Ticket(ticket) => Arc::new(auth.ticket(&ticket)?),
         Credential::Cookie(token) => {

@@ -35,6 +35,16 @@ impl<'a> Credential<'a> {
     }
 }
 
+impl Credential<'_> {
+    /// The token, if it is one.
+    pub fn token(&self) -> Option<&str> {
+        match self {
+            Self::Bearer(token) | Self::Cookie(token) => Some(token),
+            Self::Ticket(_) => None,
+        }
+    }
+}
+
 /// The token of `Authorization: Bearer`.
 pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();

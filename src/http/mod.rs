@@ -172,7 +172,8 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(callers, limits::admit));
     if let Some(auth) = &app.auth {
-        router = router.layer(from_fn_with_state(Arc::clone(auth), access::guard));
+        let state = (Arc::clone(auth), Arc::clone(&app.callers));
+        router = router.layer(from_fn_with_state(state, access::guard));
     }
     let router = router.layer(map_request(async |request: Request| {
         request.map(body::lingering)

@@ -102,6 +102,15 @@ impl Callers {
         })
     }
 
+    /// One request of whoever is at the other end, to look at credentials nobody has vouched for yet: without this, those
+    /// that are refused would count for nobody, and checking signatures is what costs.
+    pub fn take_unverified(&self, request: &Extensions) -> Result<()> {
+        match request.get::<Peer>() {
+            Some(peer) if self.holds_for(*peer) => self.take_request(&Caller::Party(peer.party())),
+            _ => Ok(()),
+        }
+    }
+
     fn take_request(&self, caller: &Caller) -> Result<()> {
         let Some(rate) = &self.requests else {
             return Ok(());

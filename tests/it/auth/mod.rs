@@ -29,12 +29,13 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, jwk::Jwk};
 use newsfeed::{
     auth::{Auth, AuthArgs},
     clock::WallTime,
+    http::limits::Limits,
     server::Settings,
 };
 use serde_json::{Value, json};
 
 use crate::{
-    bed::{Answer, Bed, Served, default_settings},
+    bed::{Answer, Bed, Served, default_settings, log_control},
     process::protocol::Protocol,
 };
 
@@ -204,10 +205,17 @@ impl Site {
     }
 
     pub async fn node(&self, flags: &[&str]) -> Served {
+        self.node_limited(flags, Limits::default()).await
+    }
+
+    /// One whose callers have limits.
+    pub async fn node_limited(&self, flags: &[&str], limits: Limits) -> Served {
         let auth = self.auth(flags).await.expect("keys");
         assert!(auth.is_some());
         let settings = Settings {
             auth,
+            limits,
+            log: Some(log_control()),
             ..default_settings()
         };
         self.bed.node_as(self.bed.store(), settings).await

@@ -1,6 +1,6 @@
 //! Every refusal, by real requests.
 
-use newsfeed::clock::WallTime;
+use newsfeed::{clock::WallTime, http::limits::Limits};
 use serde_json::{Value, json};
 
 use super::{SECRET, Signer, Site, ask, bearer, claims, encode, master, now, read};
@@ -292,4 +292,34 @@ async fn a_token_is_good_from_then_until_then_and_leeway_shifts_both() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn whoever_shows_many_bad_tokens_is_told_to_wait_and_those_with_good_ones_are_not() {
+    let site = Site::new();
+    let keys = site.file("keys", SECRET);
+    let limits = Limits {
+        requests_per_s: std::num::NonZeroU32::new(20),
+        loopback: true,
+        ..Limits::default()
+    };
+    let flags = ["--auth-keys", keys.to_str().expect("UTF-8")];
+    let node = site.node_limited(&flags, limits).await;
+    let good = master();
+    assert_eq!(read(&node, &good).await.status, 200);
+    let forged = |n: usize| Signer::hs256().sign(&claims("read", &["a"])) + &n.to_string();
+    let mut last = 0;
+    for n in 0..2_000 {
+        last = read(&node, &forged(n)).await.status;
+        if last != 401 {
+            break;
+        }
+    }
+    assert_eq!(last, 429, "forged tokens count");
+    assert_eq!(
+        read(&node, &good).await.status,
+        200,
+        "a token that was seen is its bearer's own"
+    );
+    node.stop().await;
 }

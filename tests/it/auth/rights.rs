@@ -36,6 +36,7 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
     let body = match (method, path) {
         ("post", "/v1/events") => json!({ "kind": "visit", "feeds": ["a"] }),
         ("post", "/v1/transient") => json!({ "kind": "typing", "feeds": ["a"] }),
+        ("put", "/v1/admin/log") => json!({ "filter": "info" }),
         ("put", _) => json!({ "version": "0" }),
         ("post", "/v1/tickets") => json!({ "feeds": ["a"] }),
         _ => Value::Null,

@@ -43,7 +43,7 @@ fn newsfeed(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_newsfeed"));
     command
         .args(args)
-        .env("NEWSFEED_LOG", "warn")
+        .env("NEWSFEED_LOG", "warn,newsfeed::auth::args=error")
         .stdin(Stdio::null())
         .kill_on_drop(true);
     command

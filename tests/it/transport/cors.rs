@@ -74,7 +74,7 @@ async fn pages_of_origins_that_are_named_may_use_the_api_and_others_may_not() {
         };
         assert_eq!(
             list("access-control-allow-methods"),
-            ["get", "head", "post", "put"]
+            ["delete", "get", "head", "post", "put"]
         );
         let headers = list("access-control-allow-headers");
         for header in [
