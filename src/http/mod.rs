@@ -11,6 +11,7 @@ mod query;
 mod render;
 mod sse;
 mod takeover;
+pub mod web;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -129,6 +130,7 @@ pub fn router(app: App) -> Router {
         .layer(map_request(async |request: Request| {
             request.map(body::lingering)
         }))
+        .merge(web::routes())
         .with_state(Arc::new(app))
 }
 

@@ -95,7 +95,7 @@ test("a token that nobody renews ends it with the service's words", async () => 
 });
 
 test("a token that a person has yet to give is waited for, and what waits can be ended", async () => {
-  const { url } = await fake(expiring({ token: "t1" }));
+  const { url } = await fake(expiring({ token: "t1" }, 1));
   const asked = Promise.withResolvers?.() ?? withResolvers();
   const newsfeed = new Newsfeed({ url, token: () => asked.promise, random: () => 0 });
   const follower = new Collector(newsfeed.feed(FEED).follow());
@@ -166,6 +166,16 @@ test("what comes again or out of order is not given out, and half an event is no
   await follower.live(1);
   await follower.close();
   assert.deepEqual(follower.ids, ["e-2", "e-3", "e-5"]);
+});
+
+test("a badge counts on top of the last state told what is later than that, whichever comes first", async () => {
+  const told = (n, total) => frame("marker", { ...state(n), unread: { total, kinds: { message: total }, more: false } });
+  const frames = [entry(1), entry(2), told(2, 2), entry(4), told(3, 2), told(1, 9), entry(5), told(9, 5), entry(8), entry(10), arrived(10)];
+  const { url } = await fake(({ response }) => stream(response, frames.join("")));
+  const follower = new Collector(new Newsfeed({ url, random: () => 0 }).feed(FEED).live({ after: "0" }));
+  await follower.live();
+  await follower.close();
+  assert.deepEqual(follower.of("unread").map(({ unread }) => unread.kinds.message ?? 0), [2, 3, 3, 4, 5, 5, 6, 0]);
 });
 
 test("a cursor that retention has passed by begins anew, and says so", async () => {

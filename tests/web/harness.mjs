@@ -1,5 +1,5 @@
 // What the tests of the client library and of the page have in common: the real service, and waiting.
-// NEWSFEED_BIN is the program. A test that waits in vain is ended by the one who started it.
+// NEWSFEED_BIN is the program.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -19,13 +19,14 @@ wait $service`;
 
 /** `newsfeed serve` in a temporary folder, at an address that it keeps when it is started again. */
 export class Service {
-  static async start(...args) {
+  static async start(environment = {}) {
     const service = new Service();
+    service.environment = { ...process.env, NEWSFEED_LOG: "warn", ...environment };
     service.folder = await mkdtemp(join(tmpdir(), "newsfeed-web-"));
     const part = () => Math.floor(Math.random() * 254) + 1;
     // Of its own: nobody else takes the port while the service is away.
     service.address = `127.${part()}.${part()}.${part()}:0`;
-    await service.again(...args);
+    await service.again();
     return service;
   }
 
@@ -37,7 +38,7 @@ export class Service {
     const serve = ["serve", "--listen", this.address, "--data", this.folder, ...args];
     this.shell = spawn("sh", ["-c", KEEPER, process.env.NEWSFEED_BIN, ...serve], {
       stdio: ["ignore", "pipe", "inherit", "pipe"],
-      env: { ...process.env, NEWSFEED_LOG: "warn" },
+      env: this.environment,
     });
     this.shell.stdio[3].on("error", () => {});
     this.exited = once(this.shell, "exit").then(() => this.shell.stdio[3].destroy());
@@ -59,12 +60,16 @@ export class Service {
   }
 }
 
+/** Against waiting for ever, and nothing else: far more than anything takes. In ms. */
+export const PATIENCE = Number(process.env.NEWSFEED_TEST_PATIENCE_MS ?? 300_000);
+
 /** Asks again until `check` answers something true. */
 export async function until(what, check) {
+  const end = Date.now() + PATIENCE;
   for (let tries = 0; ; tries += 1) {
     const got = await check();
     if (got) return got;
-    if (tries % 1200 === 1199) console.error(`still waiting: ${what}`);
+    if (Date.now() > end) throw new Error(`waited in vain: ${what}`);
     await sleep(Math.min(tries, 25));
   }
 }

@@ -27,16 +27,16 @@ export class Badges {
   /** Counts a notification; null while the feed's state is not known. */
   notified(feed, { version, kind }) {
     const badge = this.#of(feed);
-    if (badge.later.length < UNREAD_MAX) badge.later.push({ version, kind });
+    const counted = badge.state && version <= badge.state.version;
+    if (!counted && badge.later.length < UNREAD_MAX) badge.later.push({ version, kind });
     return this.#update(feed, badge);
   }
 
   #update(feed, { state, later }) {
     if (!state) return null;
-    const counted = later.filter(({ version }) => version > state.version);
     const kinds = { ...state.unread.kinds };
-    for (const { kind } of counted) kinds[kind] = (kinds[kind] ?? 0) + 1;
-    const total = state.unread.total + counted.length;
+    for (const { kind } of later) kinds[kind] = (kinds[kind] ?? 0) + 1;
+    const total = state.unread.total + later.length;
     const more = state.unread.more || total > UNREAD_MAX;
     return { type: "unread", feed, unread: { total: Math.min(total, UNREAD_MAX), kinds, more }, markers: state.markers };
   }

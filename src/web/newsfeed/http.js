@@ -178,6 +178,7 @@ export class Http {
     if (this.#token !== refused) return this.#token;
     this.#asking ??= Promise.resolve(this.#ask({ error }))
       .then((token) => (this.#token = token ?? null))
+      .catch((error) => Promise.reject(NewsfeedError.of(error)))
       .finally(() => (this.#asking = null));
     return abortable(this.#asking, signal);
   }

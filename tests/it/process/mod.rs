@@ -7,8 +7,10 @@ mod crash;
 mod http2;
 mod interop;
 mod load;
+mod needs;
 mod protocol;
 mod stop;
+mod web;
 
 use std::{
     path::Path,
