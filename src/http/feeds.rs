@@ -145,7 +145,7 @@ fn respond(parts: &Parts, query: &PageQuery, page: &Page, merged: bool) -> Resul
     Ok((status, headers, body).into_response())
 }
 
-fn matches_etag(known: &str, etag: &str) -> bool {
+pub fn matches_etag(known: &str, etag: &str) -> bool {
     known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag
 }
 

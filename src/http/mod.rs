@@ -22,6 +22,7 @@ mod session;
 mod sse;
 mod takeover;
 mod trace_context;
+pub mod web;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -170,14 +171,18 @@ pub fn router(app: App) -> Router {
     let mut router = router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(callers, limits::admit));
+        .layer(from_fn_with_state(Arc::clone(&callers), limits::admit));
     if let Some(auth) = &app.auth {
         let state = (Arc::clone(auth), Arc::clone(&app.callers));
         router = router.layer(from_fn_with_state(state, access::guard));
     }
-    let router = router.layer(map_request(async |request: Request| {
-        request.map(body::lingering)
-    }));
+    // The page's files are for everybody.
+    let page = web::routes().layer(from_fn_with_state(callers, limits::admit));
+    let router = router
+        .merge(page)
+        .layer(map_request(async |request: Request| {
+            request.map(body::lingering)
+        }));
     let router = match cors {
         Some(cors) => router.layer(cors),
         None => router,

@@ -8,6 +8,7 @@ mod markers;
 mod ndjson;
 mod read;
 mod waiting;
+mod web;
 
 use serde_json::{Value, json};
 

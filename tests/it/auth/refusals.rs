@@ -299,7 +299,7 @@ async fn whoever_shows_many_bad_tokens_is_told_to_wait_and_those_with_good_ones_
     let site = Site::new();
     let keys = site.file("keys", SECRET);
     let limits = Limits {
-        requests_per_s: std::num::NonZeroU32::new(20),
+        requests_per_s: std::num::NonZeroU32::new(1),
         loopback: true,
         ..Limits::default()
     };

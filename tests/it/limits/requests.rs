@@ -248,7 +248,9 @@ async fn unknown_paths_are_not_found(bed: &Bed) {
     let node = bed.node().await;
     let mut cases = Vec::new();
     for path in [
-        "/",
+        "/ui",
+        "/ui/",
+        "/index.html",
         "/v1",
         "/v1/",
         "/v1/feeds",

@@ -13,11 +13,13 @@ mod http2;
 mod interop;
 mod load;
 mod log;
+mod needs;
 #[cfg(feature = "otlp")]
 mod otlp;
 pub(crate) mod protocol;
 mod stop;
 mod tls;
+mod web;
 
 use std::{
     path::Path,

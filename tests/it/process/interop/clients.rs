@@ -1,7 +1,5 @@
 //! The clients, whether they are here, and how a test listens to one.
 
-use std::{io::Write, path::PathBuf};
-
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -9,7 +7,11 @@ use super::{
     heard::{Heard, Told},
     rust, scripts,
 };
-use crate::process::{PATIENCE, protocol::Protocol};
+use crate::process::{
+    PATIENCE,
+    needs::{installed, is_here, on_path},
+    protocol::Protocol,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
@@ -37,18 +39,7 @@ impl Client {
             Self::RustEventsource => vec![],
             Self::Curl => vec![on_path("curl")],
         };
-        let Some(missing) = needed.into_iter().find_map(Result::err) else {
-            return true;
-        };
-        let line = format!("NOT TRIED: the client {self:?}, as {missing}");
-        let required = std::env::var("NEWSFEED_REQUIRE_CLIENTS").is_ok_and(|value| value == "1");
-        assert!(!required, "{line}");
-        // Past the test harness, which would swallow it.
-        let _ = writeln!(
-            std::io::stderr(),
-            "\n!!! {line} (NEWSFEED_REQUIRE_CLIENTS=1 makes this a failure)\n"
-        );
-        false
+        is_here(&format!("the client {self:?}"), needed)
     }
 
     pub fn protocols(self) -> &'static [Protocol] {
@@ -159,29 +150,5 @@ impl Reader {
         let ended = timeout(PATIENCE, self.task.join_all()).await;
         assert!(ended.is_ok(), "{} does not end", self.name);
         (self.name, self.heard)
-    }
-}
-
-fn on_path(program: &str) -> Result<(), String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    found
-        .then_some(())
-        .ok_or_else(|| format!("there is no {program} on PATH"))
-}
-
-/// Where `tests/clients/install` has put packages.
-pub fn folder() -> Option<PathBuf> {
-    std::env::var_os("NEWSFEED_CLIENTS").map(PathBuf::from)
-}
-
-fn installed(package: &str) -> Result<(), String> {
-    match folder() {
-        Some(folder) if folder.join(package).exists() => Ok(()),
-        Some(folder) => Err(format!(
-            "{} has no {package}: run tests/clients/install {0}",
-            folder.display()
-        )),
-        None => Err("NEWSFEED_CLIENTS is not set: run tests/clients/install FOLDER, and set it to that folder".to_owned()),
     }
 }

@@ -8,11 +8,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    FEED,
-    clients::{Tell, folder},
-};
-use crate::process::protocol::Protocol;
+use super::{FEED, clients::Tell};
+use crate::process::{needs::folder, protocol::Protocol};
 
 pub async fn node(
     script: &str,

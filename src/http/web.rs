@@ -1,0 +1,98 @@
+//! The web page at `/` and the JavaScript client library that it uses, as files in the binary. No part of the API, so
+//! not in `openapi.yaml`; they ask for no credentials.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+use super::{App, feeds::matches_etag, method_not_allowed};
+
+/// Nothing but what this origin serves: no inline script or style, no other page around it, no form sent anywhere.
+const SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const TYPES: &str = "application/typescript; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+pub struct File {
+    pub path: &'static str,
+    pub content_type: &'static str,
+    pub content: &'static str,
+}
+
+macro_rules! files {
+    ($($path:literal $content_type:ident $file:literal,)+) => {
+        &[$(File {
+            path: $path,
+            content_type: $content_type,
+            content: include_str!(concat!("../web/", $file)),
+        },)+]
+    };
+}
+
+pub const FILES: &[File] = files![
+    "/" HTML "index.html",
+    "/newsfeed.js" JAVASCRIPT "newsfeed.js",
+    "/newsfeed.d.ts" TYPES "newsfeed.d.ts",
+    "/newsfeed/badges.js" JAVASCRIPT "newsfeed/badges.js",
+    "/newsfeed/follow.js" JAVASCRIPT "newsfeed/follow.js",
+    "/newsfeed/http.js" JAVASCRIPT "newsfeed/http.js",
+    "/newsfeed/sse.js" JAVASCRIPT "newsfeed/sse.js",
+    "/ui/app.js" JAVASCRIPT "ui/app.js",
+    "/ui/chat.js" JAVASCRIPT "ui/chat.js",
+    "/ui/dom.js" JAVASCRIPT "ui/dom.js",
+    "/ui/entries.js" JAVASCRIPT "ui/entries.js",
+    "/ui/icon.svg" SVG "ui/icon.svg",
+    "/ui/session.js" JAVASCRIPT "ui/session.js",
+    "/ui/status.js" JAVASCRIPT "ui/status.js",
+    "/ui/style.css" CSS "ui/style.css",
+    "/ui/toasts.js" JAVASCRIPT "ui/toasts.js",
+    "/ui/token.js" JAVASCRIPT "ui/token.js",
+    "/ui/typing.js" JAVASCRIPT "ui/typing.js",
+    "/ui/words.js" JAVASCRIPT "ui/words.js",
+];
+
+/// The routes of all files.
+pub fn routes() -> Router<Arc<App>> {
+    let router = FILES.iter().fold(Router::new(), |router, file| {
+        router.route(
+            file.path,
+            get(async move |headers: HeaderMap| serve(file, &headers)),
+        )
+    });
+    router.method_not_allowed_fallback(method_not_allowed)
+}
+
+/// With every use the browser asks whether the file is still the same: after an update nobody runs half of the old page.
+fn serve(file: &File, headers: &HeaderMap) -> Response {
+    let etag = format!(
+        "\"{:016x}\"",
+        twox_hash::XxHash3_64::oneshot(file.content.as_bytes())
+    );
+    let known = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|known| matches_etag(known.trim(), &etag));
+    let headers = [
+        (header::CONTENT_TYPE, file.content_type),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::ETAG, &etag),
+        (header::CONTENT_SECURITY_POLICY, SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    if known {
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
+    }
+    (headers, file.content).into_response()
+}

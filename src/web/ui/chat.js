@@ -1,0 +1,194 @@
+/** The conversations of a person, and the window of one. */
+
+import { NewsfeedError } from "../newsfeed.js";
+import { $, avatar, h } from "./dom.js";
+import { ago, chatOf, nameOf, shown, wordsOf } from "./words.js";
+
+const PAGE = 30;
+/** A message is tried again for so long before it is called not sent, in ms. */
+const SENDING_TIME_MAX = 120_000;
+/** While somebody types, others are told once in so many ms. */
+const TYPING_PAUSE = 3_000;
+/** People in the list of conversations. */
+const PEOPLE_MAX = 50;
+
+export class Chats {
+  #me;
+  #newsfeed;
+  #people = new Map();
+  #open = null;
+  #typed = 0;
+  /** The next drawing of the list. */
+  #due = 0;
+
+  /** `position()` is the version up to which live entries have come. */
+  constructor({ opened, position }) {
+    this.opened = opened;
+    this.position = position;
+    $("chat-close").addEventListener("click", () => opened(null));
+    $("chat-older").addEventListener("click", () => this.#older());
+    $("compose").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#send($("text").value.trim());
+    });
+    $("text").addEventListener("input", () => this.#type());
+  }
+
+  /** With whom the window is open. */
+  get partner() {
+    return this.#open?.partner ?? null;
+  }
+
+  get feed() {
+    return this.#open?.feed ?? null;
+  }
+
+  be(me, newsfeed) {
+    if (me !== this.#me) {
+      this.#people.clear();
+      this.#list();
+    }
+    this.#me = me;
+    this.#newsfeed = newsfeed;
+  }
+
+  /** Shows the conversation with `partner`, or all of them. */
+  show(partner) {
+    $("people-panel").hidden = partner !== null;
+    $("chat").hidden = partner === null;
+    this.#open = null;
+    if (partner === null) return;
+    this.#open = { partner, feed: chatOf(this.#me, partner), shown: new Map(), next: undefined, version: null };
+    $("chat-title").replaceChildren(avatar(partner), shown(partner));
+    $("messages").replaceChildren();
+    $("chat-typing").textContent = "";
+    for (const id of ["chat-older", "chat-first"]) $(id).hidden = true;
+  }
+
+  /** The conversation up to where the live stream goes on. */
+  async load() {
+    const open = this.#open;
+    if (!open || open.version) return;
+    open.version = this.position();
+    await this.#older();
+    $("log").scrollTop = $("log").scrollHeight;
+  }
+
+  /** An entry of the person's own feed: who wrote last. */
+  note(entry) {
+    if (entry.kind !== "message" || !entry.actor?.startsWith("user:")) return;
+    const name = nameOf(entry);
+    if ((this.#people.get(name)?.version ?? "") >= entry.version) return;
+    this.#people.set(name, entry);
+    if (!this.#due) this.#due = requestAnimationFrame(() => this.#list());
+  }
+
+  /** An entry of the open conversation. */
+  heard(entry) {
+    const log = $("log");
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
+    this.#put(entry, "end");
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  }
+
+  #list() {
+    this.#due = 0;
+    const newest = [...this.#people].sort(([, a], [, b]) => (a.version < b.version ? 1 : -1)).slice(0, PEOPLE_MAX);
+    const row = ([name, entry]) =>
+      h(
+        "li",
+        {},
+        h(
+          "button",
+          { onclick: () => this.opened(name) },
+          avatar(name),
+          h("span", { class: "line" }, h("strong", {}, shown(name)), h("span", { class: "preview" }, wordsOf(entry).text ?? "")),
+          h("time", { datetime: entry.at }, ago(entry.at)),
+        ),
+      );
+    $("people").replaceChildren(...newest.map(row));
+  }
+
+  async #older() {
+    const open = this.#open;
+    const button = $("chat-older");
+    try {
+      const page = await this.#newsfeed.feed(open.feed).page({ until: open.version, before: open.next, limit: PAGE });
+      if (this.#open !== open) return;
+      const log = $("log");
+      const below = log.scrollHeight - log.scrollTop;
+      for (const entry of page.entries) this.#put(entry, "start");
+      log.scrollTop = log.scrollHeight - below;
+      open.next = page.next;
+      button.textContent = "Load older messages";
+      button.hidden = page.next === null;
+      $("chat-first").hidden = page.next !== null;
+    } catch (error) {
+      if (this.#open !== open) return;
+      button.hidden = false;
+      button.textContent = `Could not load: ${error.detail ?? error.message}. Try again`;
+    }
+  }
+
+  /** A message that was sent from here takes the place of its draft. */
+  #put(entry, where) {
+    const { shown: known } = this.#open;
+    const element = this.#bubble(entry);
+    const draft = known.get(entry.id);
+    known.set(entry.id, element);
+    if (draft) draft.replaceWith(element);
+    else if (where === "start") $("messages").prepend(element);
+    else $("messages").append(element);
+  }
+
+  #bubble(entry) {
+    const mine = entry.actor === `user:${this.#me}`;
+    return h(
+      "li",
+      { class: `bubble ${mine ? "mine" : "theirs"}` },
+      h("span", { class: "hidden" }, mine ? "You: " : `${shown(nameOf(entry))}: `),
+      h("span", { class: "text" }, wordsOf(entry).text ?? ""),
+      entry.at ? h("time", { datetime: entry.at, title: entry.at }, ago(entry.at)) : h("span", { class: "note" }, "Sending …"),
+    );
+  }
+
+  #event(kind, data) {
+    const { partner, feed } = this.#open;
+    return { kind, feeds: [`user:${partner}`, feed], actor: `user:${this.#me}`, data: { from: this.#me, to: partner, ...data } };
+  }
+
+  #send(text) {
+    if (text === "") return;
+    $("text").value = "";
+    this.#typed = 0;
+    // With an id of its own from the start: also a second attempt by hand does not send it twice.
+    const id = Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
+    const event = { id, ...this.#event("message", { text }) };
+    const open = this.#open;
+    this.#put(event, "end");
+    $("log").scrollTop = $("log").scrollHeight;
+    this.#deliver(event, open);
+  }
+
+  async #deliver(event, open) {
+    const note = (...content) => {
+      // The entry itself may have come first.
+      open.shown.get(event.id)?.querySelector(".note")?.replaceChildren(...content);
+    };
+    try {
+      await this.#newsfeed.append(event, { patience: SENDING_TIME_MAX });
+      note("Sent");
+    } catch (error) {
+      const why = error instanceof NewsfeedError ? error.detail : error.message;
+      const again = h("button", { class: "link", onclick: () => (note("Sending …"), this.#deliver(event, open)) }, "Try again");
+      note(`Not sent: ${why}. `, again);
+    }
+  }
+
+  #type() {
+    if (!this.#open || Date.now() - this.#typed < TYPING_PAUSE) return;
+    this.#typed = Date.now();
+    // Nobody misses one that is lost.
+    this.#newsfeed.transient(this.#event("typing", {})).catch(() => {});
+  }
+}

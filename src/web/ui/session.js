@@ -1,0 +1,69 @@
+/** One person's newsfeed as it goes on: one live stream for all that the window shows, as browsers have few connections. */
+
+import { PAGE } from "./entries.js";
+
+export class Session {
+  #newsfeed;
+  #view;
+  #feeds;
+  #follow = null;
+  #ended = false;
+  #changed = false;
+
+  /** Up to which version everything has been shown. */
+  position = null;
+
+  constructor(newsfeed, feed, view) {
+    this.#newsfeed = newsfeed;
+    this.#view = view;
+    this.feed = feed;
+    this.#feeds = [feed];
+  }
+
+  /** Follows another feed (or none) besides the person's own, from the position that is reached: nothing comes between. */
+  with(feed) {
+    this.#feeds = feed ? [this.feed, feed] : [this.feed];
+    this.restart();
+  }
+
+  restart(newsfeed = this.#newsfeed) {
+    this.#newsfeed = newsfeed;
+    this.#changed = true;
+    this.#follow?.close();
+  }
+
+  wake() {
+    this.#follow?.wake();
+  }
+
+  end() {
+    this.#ended = true;
+    this.#follow?.close();
+  }
+
+  async run() {
+    do {
+      this.#changed = false;
+      const where = this.position ? { after: this.position, history: 0 } : { history: PAGE };
+      try {
+        this.#follow = this.#newsfeed.feeds(this.#feeds).follow({ ...where, cursor: `page.${this.feed}` });
+        for await (const update of this.#follow) {
+          if (this.#ended) return;
+          this.#show(update);
+        }
+      } catch (error) {
+        if (!this.#ended) this.#view.failed(error);
+        return;
+      }
+    } while (this.#changed && !this.#ended);
+  }
+
+  #show(update) {
+    if (update.type === "version" || update.type === "start") this.position = update.version;
+    if (update.type === "entry") this.position = update.entry.version;
+    if (update.type === "reset") this.position = null;
+    this.#view[update.type](update);
+    // Without a history to begin with, which `follow` then does by itself.
+    if (update.type === "reset") this.restart();
+  }
+}

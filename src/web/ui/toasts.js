@@ -1,0 +1,49 @@
+/** Notifications that pop up and go away. */
+
+import { $, avatar, h, icon } from "./dom.js";
+import { nameOf, shown, wordsOf } from "./words.js";
+
+const SHOWN_MAX = 3;
+/** ms; not while somebody points at them or has the focus in them. */
+const SHOWN_TIME = 7_000;
+
+export class Toasts {
+  #list = $("toasts");
+
+  /** `open(name)` opens a chat. */
+  constructor(open) {
+    this.open = open;
+  }
+
+  notify(entry) {
+    const name = nameOf(entry);
+    const { verb, text } = wordsOf(entry);
+    const open = () => {
+      toast.remove();
+      this.open(name);
+    };
+    const words = h("span", { class: "line" }, h("strong", {}, shown(name)), " ", h("span", { class: "preview" }, text ?? verb));
+    const content = entry.actor?.startsWith("user:")
+      ? h("button", { class: "open", onclick: open }, avatar(name), words, h("span", { class: "hidden" }, " Open the chat"))
+      : h("div", { class: "open" }, avatar(name), words);
+    const toast = this.#show(content);
+  }
+
+  tell(text) {
+    this.#show(h("p", { class: "open" }, text));
+  }
+
+  clear() {
+    this.#list.replaceChildren();
+  }
+
+  #show(content) {
+    const close = h("button", { class: "quiet", "aria-label": "Dismiss", onclick: () => toast.remove() }, icon("close"));
+    const toast = h("div", { class: "toast" }, content, close);
+    this.#list.append(toast);
+    while (this.#list.children.length > SHOWN_MAX) this.#list.firstElementChild.remove();
+    const leave = () => (toast.matches(":hover, :focus-within") ? setTimeout(leave, 1_000) : toast.remove());
+    setTimeout(leave, SHOWN_TIME);
+    return toast;
+  }
+}

@@ -1,0 +1,32 @@
+/** Who is typing: until so long after they were last heard of. */
+
+/** ms. Clients tell it again more often than that. */
+const FADES_AFTER = 5_000;
+
+export class Typing {
+  #timers = new Map();
+
+  /** `changed(names)` shows it. */
+  constructor(changed) {
+    this.changed = changed;
+  }
+
+  started(name) {
+    clearTimeout(this.#timers.get(name));
+    this.#timers.set(name, setTimeout(() => this.stopped(name), FADES_AFTER));
+    this.#tell();
+  }
+
+  stopped(name) {
+    clearTimeout(this.#timers.get(name));
+    if (this.#timers.delete(name)) this.#tell();
+  }
+
+  clear() {
+    for (const name of [...this.#timers.keys()]) this.stopped(name);
+  }
+
+  #tell() {
+    this.changed([...this.#timers.keys()]);
+  }
+}

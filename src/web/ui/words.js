@@ -1,0 +1,65 @@
+/** How names, kinds and times are shown. */
+
+/** Those of `newsfeed demo`. */
+export const NAMES =
+  "anna ben clara david elif felix greta hugo ines jonas katya luis mia noah olga paul quentin rosa samir tara uma viktor " +
+  "wanda xenia yusuf zoe";
+
+/** What the service takes as part of a feed's name. */
+export const isName = (text) => /^[A-Za-z0-9._~:@-]{1,50}$/.test(text);
+
+export const shown = (name) => name.charAt(0).toUpperCase() + name.slice(1);
+
+/** Who did it, by name: of the actor, or what the producer wrote, which may be anything. */
+export function nameOf({ actor, data }) {
+  if (actor) return actor.replace(/^user:/, "");
+  return typeof data?.from === "string" && data.from ? data.from : "somebody";
+}
+
+/** Named as `newsfeed demo` does it. */
+export const chatOf = (a, b) => `chat:${[a, b].sort().join("-")}`;
+
+export const feedsOf = ({ feed, feeds }) => feeds ?? [feed];
+
+/** What happened, in words, and the text that came with it. */
+export function wordsOf({ kind, data }) {
+  const text = typeof data?.text === "string" ? data.text : null;
+  switch (kind) {
+    case "message":
+      return { verb: "wrote to you", text: text ?? json(data), mark: "message" };
+    case "flirt":
+      return { verb: "flirts with you", text, mark: "flirt" };
+    case "visit":
+      return { verb: "visited your profile", text, mark: "visit" };
+    default:
+      return { verb: kind, text: text ?? json(data), mark: "other" };
+  }
+}
+
+const json = (data) => (data === null || data === undefined ? null : JSON.stringify(data));
+
+export function count(number, what, whats = `${what}s`) {
+  return `${number.toLocaleString("en")} ${number === 1 ? what : whats}`;
+}
+
+/** A version's telling middle; all of it is opaque. */
+export const shortVersion = (version) => `v…${version.slice(9, 19)}…`;
+
+const STEPS = [
+  [60, "s"],
+  [60, "m"],
+  [24, "h"],
+  [7, "d"],
+];
+
+/** How long ago, shortly. */
+export function ago(at) {
+  let value = (Date.now() - Date.parse(at)) / 1000;
+  if (Number.isNaN(value)) return "";
+  if (value < 5) return "now";
+  for (const [next, unit] of STEPS) {
+    if (value < next) return `${Math.floor(value)}${unit}`;
+    value /= next;
+  }
+  return new Date(at).toLocaleDateString("en", { day: "numeric", month: "short", year: "numeric" });
+}

@@ -1,0 +1,138 @@
+// The page in Chromium when something goes wrong: the service is killed, the machine sleeps, a token expires.
+import assert from "node:assert/strict";
+import { after, afterEach, before, test } from "node:test";
+import { Newsfeed } from "../../src/web/newsfeed.js";
+import { Browser, badgeIs, live, open, texts } from "./browser.mjs";
+import { Service, until } from "./harness.mjs";
+
+let service;
+let browser;
+let newsfeed;
+before(async () => {
+  [service, browser] = await Promise.all([Service.start(), Browser.start()]);
+  newsfeed = new Newsfeed({ url: service.url, random: () => 0.02 });
+});
+afterEach(() => assert.deepEqual(browser.complaints(true), []));
+after(async () => {
+  await browser.close();
+  await service.stop();
+});
+
+const message = (user, text) => ({ kind: "message", feeds: [`user:${user}`], actor: "user:ben", data: { text } });
+const reconnects = async (page) => Number(await page.locator("#reconnects").getAttribute("data-count"));
+
+test("the service is killed and comes back while events arrive: nothing is lost, nothing is doubled", async () => {
+  const context = await browser.window();
+  const pages = [await open(context, service.url, "killed"), await open(context, service.url, "killed")];
+  const written = [];
+  let writing = true;
+  const writer = (async () => {
+    while (writing && written.length < 400) {
+      const text = `number ${written.length}`;
+      await newsfeed.append(message("killed", text), { patience: Infinity });
+      written.push(text);
+    }
+  })();
+  for (const signal of ["SIGKILL", "SIGTERM"]) {
+    const sofar = written.length;
+    await until("more entries", () => written.length >= Math.min(sofar + 50, 400));
+    const before = await Promise.all(pages.map(reconnects));
+    await service.kill(signal);
+    for (const [n, page] of pages.entries()) await until("a break", async () => (await reconnects(page)) > before[n]);
+    await service.again();
+    for (const [n, page] of pages.entries()) {
+      await page.locator("#retry").click({ timeout: 2_000 }).catch(() => {}); // Or it came back by itself.
+      await live(page);
+      await until("what was caught up", async () => /^caught up \d+ entr/.test(await page.locator("#caught-up").textContent()));
+    }
+  }
+  writing = false;
+  await writer;
+  for (const page of pages) {
+    await until("all", async () => (await texts(page)).length >= written.length);
+    assert.deepEqual(await texts(page), [...written].reverse());
+    await badgeIs(page, String(written.length));
+  }
+  await context.close();
+});
+
+test("after the machine slept the page catches up by itself", async () => {
+  const context = await browser.window();
+  const page = await context.newPage();
+  await page.clock.install();
+  await page.goto(`${service.url}/?user=slept`);
+  await live(page);
+  await newsfeed.append(message("slept", "before"));
+  await until("an entry", async () => (await texts(page)).length === 1);
+  // A connection that is dead without a word: nothing comes, nothing ends.
+  process.kill(service.pid, "SIGSTOP");
+  await page.clock.fastForward("01:00:00");
+  await until("a break", async () => (await reconnects(page)) > 0);
+  process.kill(service.pid, "SIGCONT");
+  await newsfeed.append([message("slept", "meanwhile"), message("slept", "and again")], { patience: Infinity });
+  await until("the rest", async () => {
+    await page.clock.fastForward(5_000);
+    return (await texts(page)).length >= 3;
+  });
+  assert.deepEqual(await texts(page), ["and again", "meanwhile", "before"]);
+  await context.close();
+});
+
+test("a message that is written while the service is away is sent once it is back, once", async () => {
+  const context = await browser.window();
+  const page = await open(context, service.url, "writer", "&chat=reader");
+  await service.kill();
+  await page.locator("#text").fill("are you there?");
+  await page.locator("#text").press("Enter");
+  await page.locator(".bubble .note", { hasText: "Sending" }).waitFor();
+  await until("a break", async () => (await reconnects(page)) > 0);
+  await service.again();
+  await page.locator(".bubble time").waitFor();
+  assert.equal(await page.locator(".bubble").count(), 1);
+  const { entries } = await newsfeed.feed("user:reader").page();
+  assert.deepEqual(entries.map(({ data }) => data.text), ["are you there?"]);
+  await context.close();
+});
+
+test("a token is asked for, expires, and a new one goes on where the page is", async () => {
+  await newsfeed.append(message("tokens", "number 0"));
+  const context = await browser.window();
+  // In front of the service, as it does with authentication.
+  let good = "the first";
+  let refusal = "credentials_missing";
+  await context.route(/\/v1\//, async (route) => {
+    if ((await route.request().headerValue("authorization")) === `Bearer ${good}`) return route.continue();
+    const problem = { type: "about:blank", title: "Unauthorized", status: 401, code: refusal, detail: "no good token" };
+    await route.fulfill({ status: 401, contentType: "application/problem+json", body: JSON.stringify(problem) });
+  });
+  const page = await context.newPage();
+  await page.goto(`${service.url}/?user=tokens`);
+  await page.locator("#token-why", { hasText: "asks for a token" }).waitFor();
+  await page.getByLabel("Token", { exact: true }).fill("a wrong one");
+  refusal = "token_invalid";
+  await page.getByRole("button", { name: "Use it" }).click();
+  await page.locator("#token-why", { hasText: "does not take this token: no good token" }).waitFor();
+  await page.getByLabel("Token", { exact: true }).fill(good);
+  await page.getByRole("button", { name: "Use it" }).click();
+  await live(page);
+  assert.equal(await page.evaluate(() => sessionStorage.getItem("newsfeed.token")), good);
+
+  [good, refusal] = ["the second", "token_expired"];
+  await service.kill();
+  await service.again();
+  await page.locator("#token-why", { hasText: "has expired" }).waitFor();
+  await newsfeed.append(message("tokens", "number 1"), { patience: Infinity });
+  // Not now: the page says so, and keeps what it has.
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.locator("#failure", { hasText: "no good token" }).waitFor();
+  assert.equal(await page.locator("#state").textContent(), "No access");
+  assert.deepEqual(await texts(page), ["number 0"]);
+  await page.getByRole("button", { name: "Give a token" }).click();
+  await page.getByLabel("Token", { exact: true }).fill(good);
+  await page.getByRole("button", { name: "Use it" }).click();
+  await live(page);
+  await until("what came meanwhile", async () => (await texts(page)).length === 2);
+  assert.deepEqual(await texts(page), ["number 1", "number 0"]);
+  await page.locator("#failure").waitFor({ state: "hidden" });
+  await context.close();
+});

@@ -1,0 +1,89 @@
+// The connection breaks off after each number of bytes that a session has: what the follower gives out is always the feed.
+import assert from "node:assert/strict";
+import net from "node:net";
+import { after, before, test } from "node:test";
+import { Newsfeed } from "../../src/web/newsfeed.js";
+import { Collector, Service } from "./harness.mjs";
+
+const AT_ONCE = 8;
+const EVENTS = ["cut-0", "cut-1", "cut-2", "cut-3"];
+let service;
+let versions;
+
+before(async () => {
+  service = await Service.start();
+  const feed = new Newsfeed({ url: service.url }).feed("cut");
+  const appended = await feed.append(EVENTS.map((id) => ({ id, kind: "message", data: "é" })));
+  versions = appended.map(({ version }) => version);
+});
+after(() => service.stop());
+
+/** Passes on to the service. After `bytes` of answers, of all connections together, it ends the connections, once. */
+async function cutter(bytes) {
+  const [host, port] = service.address.split(":");
+  const sockets = new Set();
+  const proxy = { passed: 0, cuts: 0, streamsCut: 0 };
+  const server = net.createServer({ noDelay: true }, (client) => {
+    const upstream = net.connect(Number(port), host);
+    for (const socket of [client, upstream]) {
+      sockets.add(socket);
+      socket.on("error", () => {});
+      socket.on("close", () => [client, upstream].forEach((socket) => (sockets.delete(socket), socket.destroy())));
+    }
+    let live = false;
+    client.on("data", (data) => (live = data.includes("/live?")));
+    client.pipe(upstream);
+    upstream.on("data", (data) => {
+      const room = proxy.cuts ? Infinity : bytes - proxy.passed;
+      proxy.passed += Math.min(room, data.length);
+      if (data.length < room) return client.write(data);
+      proxy.cuts += 1;
+      proxy.streamsCut += live;
+      client.end(data.subarray(0, room));
+      upstream.destroy();
+    });
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  proxy.url = `http://127.0.0.1:${server.address().port}`;
+  proxy.close = () => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  };
+  return proxy;
+}
+
+/** The session through a connection that breaks off after `bytes`. */
+async function session(bytes, options) {
+  const proxy = await cutter(bytes);
+  try {
+    const newsfeed = new Newsfeed({ url: proxy.url, random: () => 0 });
+    const follower = new Collector(newsfeed.feed("cut").follow(options));
+    if (bytes < Infinity) await follower.until("the cut", () => proxy.cuts === 1);
+    await follower.live(proxy.streamsCut);
+    await follower.close();
+    return { proxy, follower };
+  } finally {
+    proxy.close();
+  }
+}
+
+async function atEachByte(options, wanted) {
+  const whole = (await session(Infinity, options)).proxy.passed;
+  assert.ok(whole > 500, `${whole} bytes`);
+  let next = 0;
+  let cuts = 0;
+  const worker = async () => {
+    while (next < whole) {
+      const bytes = next++;
+      const { proxy, follower } = await session(bytes, options);
+      cuts += proxy.cuts;
+      assert.deepEqual(follower.ids, wanted, `cut after ${bytes} bytes`);
+      assert.equal(follower.badges.get("cut"), EVENTS.length, `cut after ${bytes} bytes`);
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  assert.equal(cuts, whole);
+}
+
+test("a stream that catches up, cut at each byte", () => atEachByte({ after: versions[0] }, EVENTS.slice(1)));
+test("version, history and stream, cut at each byte", () => atEachByte({ history: Infinity }, EVENTS));

@@ -1,0 +1,216 @@
+// What the real service does rarely or only with authentication, from a small fake: expired tokens, refusals that ask for
+// patience, silence, expired cursors, lost answers.
+import assert from "node:assert/strict";
+import http from "node:http";
+import { afterEach, test } from "node:test";
+import { Newsfeed } from "../../src/web/newsfeed.js";
+import { events } from "../../src/web/newsfeed/sse.js";
+import { Collector } from "./harness.mjs";
+
+const FEED = "user:a";
+const version = (n) => String(n).padStart(26, "0");
+const frame = (event, data) => `event: ${event}\ndata: ${JSON.stringify(data)}\n\n`;
+const entry = (n) => frame("notify", { feed: FEED, version: version(n), id: `e-${n}`, kind: "message", actor: null, at: "", data: null });
+const unread = { total: 0, kinds: {}, more: false };
+const state = (n) => ({ feed: FEED, version: version(n), unread, markers: { read: null, seen: null } });
+const arrived = (n) => frame("marker", state(n)) + frame("version", { version: version(n) });
+
+let server;
+afterEach(() => {
+  server.closeAllConnections();
+  server.close();
+});
+
+/** Answers each request as `answer` does, which is told its number. */
+async function fake(answer) {
+  const requests = [];
+  server = http.createServer((request, response) => {
+    let body = "";
+    request.on("data", (data) => (body += data));
+    request.on("end", () => {
+      const { authorization } = request.headers;
+      const number = requests.push({ method: request.method, path: request.url, token: authorization?.replace("Bearer ", ""), body: body && JSON.parse(body) });
+      answer({ ...requests[number - 1], number, response });
+    });
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { url: `http://127.0.0.1:${server.address().port}`, requests };
+}
+
+const json = (response, value) => response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value));
+const stream = (response, text) => response.writeHead(200, { "content-type": "text/event-stream" }).write(text);
+function problem(response, status, code, headers = {}) {
+  response.writeHead(status, { "content-type": "application/problem+json", ...headers });
+  response.end(JSON.stringify({ type: "about:blank", title: "", status, code, detail: `because of ${code}` }));
+}
+
+/** A service whose tokens end, each with a stream of one entry; but for the last of `streams`, which stays open. */
+function expiring(good, streams = Infinity) {
+  let served = 0;
+  return ({ path, token, response }) => {
+    if (token !== good.token) return problem(response, 401, token ? "token_expired" : "credentials_missing");
+    if (path.startsWith(`/v1/feeds/user%3Aa/live`)) {
+      served += 1;
+      stream(response, `retry: 1\n\n${entry(served)}${arrived(served)}`);
+      if (served === streams) return;
+      good.token = `t${served + 1}`;
+      response.end(frame("bye", { reason: "token_expired" }));
+    } else if (path.includes("entries")) {
+      json(response, { feed: FEED, version: version(0), entries: [], next: null });
+    } else {
+      json(response, { ...state(0), latest: null });
+    }
+  };
+}
+
+test("a token that has expired is asked for again, once for all who wait, and the stream goes on", async () => {
+  const good = { token: "t1" };
+  const { url, requests } = await fake(expiring(good, 3));
+  const asked = [];
+  const token = async ({ error }) => {
+    asked.push(error?.code ?? null);
+    return good.token;
+  };
+  const newsfeed = new Newsfeed({ url, token, random: () => 0 });
+  await Promise.all([newsfeed.feed(FEED).head(), newsfeed.feed(FEED).head()]);
+  assert.deepEqual(asked, [null]);
+  const follower = new Collector(newsfeed.feed(FEED).follow());
+  await follower.until("three entries", () => follower.ids.length === 3);
+  await follower.close();
+  assert.deepEqual(follower.ids, ["e-1", "e-2", "e-3"]);
+  assert.deepEqual(asked, [null, "token_expired", "token_expired"]);
+  const after = requests.filter(({ path, token }) => path.includes("/live") && token === good.token).at(-1);
+  assert.equal(new URL(after.path, url).searchParams.get("after"), version(2));
+});
+
+test("a token that nobody renews ends it with the service's words", async () => {
+  const good = { token: "t1" };
+  const { url } = await fake(expiring(good));
+  for (const token of ["t1", () => "t1", ({ error }) => (error ? null : "t1")]) {
+    good.token = "t1";
+    const follower = new Collector(new Newsfeed({ url, token, random: () => 0 }).feed(FEED).follow());
+    await assert.rejects(follower.done, { status: 401, code: "token_expired", detail: "because of token_expired" });
+  }
+  await assert.rejects(new Newsfeed({ url }).feed(FEED).head(), { status: 401, code: "credentials_missing" });
+});
+
+test("a token that a person has yet to give is waited for, and what waits can be ended", async () => {
+  const { url } = await fake(expiring({ token: "t1" }, 1));
+  const asked = Promise.withResolvers?.() ?? withResolvers();
+  const newsfeed = new Newsfeed({ url, token: () => asked.promise, random: () => 0 });
+  const follower = new Collector(newsfeed.feed(FEED).follow());
+  const impatient = newsfeed.feed(FEED).head({ signal: AbortSignal.timeout(10) });
+  await assert.rejects(impatient, { name: "TimeoutError" });
+  asked.resolve("t1");
+  await follower.until("an entry", () => follower.ids.length === 1);
+  await follower.close();
+});
+
+function withResolvers() {
+  const resolvers = {};
+  resolvers.promise = new Promise((resolve, reject) => Object.assign(resolvers, { resolve, reject }));
+  return resolvers;
+}
+
+test("what is forbidden is not asked for again", async () => {
+  const { url, requests } = await fake(({ response }) => problem(response, 403, "feed_forbidden"));
+  await assert.rejects(new Collector(new Newsfeed({ url }).feed(FEED).follow()).done, { status: 403, code: "feed_forbidden" });
+  assert.equal(requests.length, 1);
+});
+
+test("events are sent again with the ids that they were given first, also those of an array that were refused", async () => {
+  const { url, requests } = await fake(({ number, body, response }) => {
+    const rejected = { status: "rejected", error: { code: "store_unavailable", detail: "" } };
+    const all = Array.isArray(body) ? body : [body];
+    if (number === 1) return response.destroy(); // Committed or not: nobody knows.
+    if (number === 2) return problem(response, 503, "busy", { "retry-after": "0" });
+    if (number === 3) return response.writeHead(200).write('{"id":', () => response.destroy());
+    const results = all.map(({ id }, n) => (number === 4 && n === 1 ? { id, ...rejected } : { id, status: "appended", version: version(n) }));
+    json(response, Array.isArray(body) ? results : results[0]);
+  });
+  const newsfeed = new Newsfeed({ url, random: () => 0 });
+  const results = await newsfeed.feed(FEED).append([{ kind: "message" }, { kind: "message" }]);
+  assert.deepEqual(results.map(({ status }) => status), ["appended", "appended"]);
+  assert.equal(requests.length, 5);
+  for (const { body } of requests) assert.deepEqual(body, requests[0].body);
+  assert.ok(requests[0].body.every(({ id, feeds }) => /^[0-9a-f]{8}-[0-9a-f]{4}-4/.test(id) && feeds[0] === FEED));
+});
+
+test("Retry-After is waited for, and a call without patience does not", async () => {
+  const { url, requests } = await fake(({ response }) => problem(response, 429, "rate_limited", { "retry-after": "3600" }));
+  const newsfeed = new Newsfeed({ url, random: () => 0 });
+  await assert.rejects(newsfeed.feed(FEED).head(), { status: 429, retryAfter: 3_600_000, temporary: true });
+  const follower = new Collector(newsfeed.feed(FEED).follow());
+  await follower.until("a pause", () => follower.of("status").some(({ state, delay }) => state === "waiting" && delay === 3_600_000));
+  const sofar = requests.length;
+  follower.follow.wake();
+  await follower.until("another try", () => requests.length === sofar + 1);
+  await follower.close();
+});
+
+test("a stream that has fallen silent is opened anew, behind its last entry", async () => {
+  const { url, requests } = await fake(({ number, response }) => stream(response, `${entry(number)}${arrived(number)}`));
+  const follower = new Collector(new Newsfeed({ url, random: () => 0 }).feed(FEED).live({ after: "0", silence: 50 }));
+  await follower.until("three streams", () => follower.ids.length >= 3);
+  await follower.close();
+  assert.deepEqual(follower.ids.slice(0, 3), ["e-1", "e-2", "e-3"]);
+  assert.deepEqual(requests.slice(0, 3).map(({ path }) => path.split("after=")[1]), ["0", version(1), version(2)]);
+});
+
+test("what comes again or out of order is not given out, and half an event is none", async () => {
+  const { url } = await fake(({ number, response }) => {
+    if (number === 1) return stream(response, entry(2) + entry(1) + entry(2) + entry(3) + entry(4).slice(0, -1)), response.end();
+    stream(response, entry(3) + entry(5) + arrived(5));
+  });
+  const follower = new Collector(new Newsfeed({ url, random: () => 0 }).feed(FEED).live({ after: "0" }));
+  await follower.live(1);
+  await follower.close();
+  assert.deepEqual(follower.ids, ["e-2", "e-3", "e-5"]);
+});
+
+test("a badge counts on top of the last state told what is later than that, whichever comes first", async () => {
+  const told = (n, total) => frame("marker", { ...state(n), unread: { total, kinds: { message: total }, more: false } });
+  const frames = [entry(1), entry(2), told(2, 2), entry(4), told(3, 2), told(1, 9), entry(5), told(9, 5), entry(8), entry(10), arrived(10)];
+  const { url } = await fake(({ response }) => stream(response, frames.join("")));
+  const follower = new Collector(new Newsfeed({ url, random: () => 0 }).feed(FEED).live({ after: "0" }));
+  await follower.live();
+  await follower.close();
+  assert.deepEqual(follower.of("unread").map(({ unread }) => unread.kinds.message ?? 0), [2, 3, 3, 4, 5, 5, 6, 0]);
+});
+
+test("a cursor that retention has passed by begins anew, and says so", async () => {
+  const { url } = await fake(({ path, response }) => {
+    if (path.includes(`after=${version(1)}`)) return problem(response, 410, "cursor_expired");
+    if (path.includes("/live")) return stream(response, arrived(9));
+    if (path.includes("/entries")) return json(response, { feed: FEED, version: version(9), entries: [], next: null });
+    json(response, { ...state(9), latest: null });
+  });
+  for (const history of [0, 5]) {
+    const follower = new Collector(new Newsfeed({ url, random: () => 0 }).feed(FEED).follow({ after: version(1), history }));
+    await follower.live();
+    await follower.close();
+    const types = follower.updates.map(({ type }) => type).filter((type) => ["reset", "start", "history"].includes(type));
+    assert.deepEqual(types, history ? ["reset", "start", "history"] : ["reset", "start"]);
+  }
+});
+
+test("events are the same however their bytes are divided", async () => {
+  server = http.createServer();
+  const bytes = new TextEncoder().encode(": a comment\r\nretry: 7\n\nevent: x\r\ndata: é1\rdata:2\r\n\r\ndata\n\nid: 1\ndata: 😀\n\ndata: lost\n");
+  const read = async (chunks) => {
+    const body = new ReadableStream({ start: (to) => (chunks.forEach((chunk) => to.enqueue(chunk)), to.close()) });
+    const all = [];
+    for await (const event of events(body)) all.push(event);
+    return all;
+  };
+  const wanted = [
+    { event: "message", data: "", retry: 7 },
+    { event: "x", data: "é1\n2", retry: null },
+    { event: "message", data: "", retry: null },
+    { event: "message", data: "😀", retry: null },
+  ];
+  for (let at = 0; at <= bytes.length; at += 1) {
+    assert.deepEqual(await read([bytes.subarray(0, at), bytes.subarray(at)]), wanted, `divided at ${at}`);
+  }
+  assert.deepEqual(await read(Array.from(bytes, (byte) => Uint8Array.of(byte))), wanted);
+});

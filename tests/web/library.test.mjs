@@ -1,0 +1,210 @@
+// The client library against the real service.
+import assert from "node:assert/strict";
+import { rm } from "node:fs/promises";
+import { after, before, test } from "node:test";
+import { Newsfeed, NewsfeedError } from "../../src/web/newsfeed.js";
+import { Collector, Service, until } from "./harness.mjs";
+
+let service;
+let newsfeed;
+before(async () => {
+  service = await Service.start();
+  newsfeed = new Newsfeed({ url: service.url, random: () => 0 });
+});
+after(() => service.stop());
+
+const visits = (prefix, count) => Array.from({ length: count }, (_, n) => ({ id: `${prefix}-${n}`, kind: "visit" }));
+const ids = (events) => events.map(({ id }) => id);
+
+test("an event is appended once, alone or among others, and gets an id if it has none", async () => {
+  const feed = newsfeed.feed("user:append");
+  const event = { id: "append-1", kind: "message", data: { text: "hi" } };
+  const first = await feed.append(event);
+  assert.deepEqual(await feed.append(event), { ...first, status: "duplicate" });
+  const made = await feed.append([{ kind: "visit" }, { kind: "visit" }]);
+  assert.equal(new Set(ids(made)).size, 2);
+  const pages = await collect(feed.history());
+  assert.deepEqual(ids(pages[0].entries), [made[1].id, made[0].id, "append-1"]);
+});
+
+async function collect(iterable) {
+  const all = [];
+  for await (const item of iterable) all.push(item);
+  return all;
+}
+
+test("failures say what is wrong", async () => {
+  const failure = await newsfeed.feed("no spaces").head().catch((error) => error);
+  assert.ok(failure instanceof NewsfeedError);
+  assert.deepEqual([failure.status, failure.code, failure.temporary], [400, "invalid_feed", false]);
+  assert.match(failure.detail, /1 to 128 characters/);
+  const reused = newsfeed.append({ id: "append-1", kind: "visit", feeds: ["user:other"] });
+  await assert.rejects(reused, { status: 409, code: "id_reused" });
+  const nobody = new Newsfeed({ url: "http://127.0.0.1:1" }).feed("a").head({ patience: 0 });
+  await assert.rejects(nobody, { status: 0, code: "network", temporary: true });
+  await assert.rejects(new Collector(newsfeed.feed("no spaces").follow()).done, { code: "invalid_feed" });
+});
+
+test("history pages reach the first entry, of one feed and of several", async () => {
+  const events = visits("paged", 23);
+  await newsfeed.feeds(["user:paged", "user:paged2"]).append(events);
+  for (const feed of [newsfeed.feed("user:paged"), newsfeed.feeds(["user:paged", "user:paged2"])]) {
+    const { version } = await feed.head();
+    await newsfeed.feed("user:paged").append({ id: `later-${version}`, kind: "visit" });
+    const pages = await collect(feed.history({ until: version, limit: 10 }));
+    assert.ok(pages.every((page) => page.version <= version));
+    const all = pages.flatMap(({ entries }) => ids(entries)).filter((id) => !id.startsWith("later"));
+    assert.deepEqual(all, ids(events).reverse());
+    assert.equal(pages.at(-1).next, null);
+  }
+});
+
+test("a follower gets the history up to vN and everything after it, once, in order", async () => {
+  const feed = newsfeed.feed("user:joined");
+  const events = visits("joined", 450);
+  await feed.append(events.slice(0, 440));
+  const all = new Collector(feed.follow({ history: Infinity }));
+  const some = new Collector(feed.follow({ history: 7 }));
+  const live = new Collector(feed.live());
+  const rest = new Collector(feed.live({ after: "0" }));
+  for (const follower of [all, some, live, rest]) await follower.live();
+  for (const event of events.slice(440)) await feed.append(event);
+  await feed.transient({ kind: "typing", actor: "user:a" });
+  for (const [follower, wanted] of [[all, events], [some, events.slice(433)], [live, events.slice(440)], [rest, events]]) {
+    await follower.until("the transient", () => follower.of("transient").length);
+    assert.equal(follower.of("transient")[0].signal.actor, "user:a");
+    await follower.close();
+    assert.deepEqual(follower.ids, ids(wanted));
+  }
+  assert.equal(all.of("history").length, 3);
+  assert.deepEqual(rest.of("status").at(-1).caughtUp, 440);
+});
+
+test("several feeds come as one, and what stands in two of them comes once", async () => {
+  const merged = newsfeed.feeds(["user:m1", "user:m2"]);
+  await merged.append({ id: "m-both", kind: "message" });
+  const follower = new Collector(merged.follow());
+  await follower.live();
+  await newsfeed.feed("user:m2").append({ id: "m-2", kind: "message" });
+  await merged.append({ id: "m-both-2", kind: "message" });
+  await follower.until("badges", () => follower.badges.get("user:m1") === 2 && follower.badges.get("user:m2") === 3);
+  await follower.close();
+  assert.deepEqual(follower.ids, ["m-both", "m-2", "m-both-2"]);
+});
+
+test("all clients of a feed show the same badge, whenever they came", async () => {
+  const feed = newsfeed.feed("user:badge");
+  await feed.append(Array.from({ length: 5 }, () => ({ kind: "message" })));
+  const followers = [new Collector(feed.follow()), new Collector(feed.follow({ history: 0 }))];
+  for (const follower of followers) await follower.live();
+  const { version } = await feed.append({ kind: "message" });
+  await feed.append([{ kind: "message" }, { kind: "flirt" }]);
+  followers.push(new Collector(feed.live()));
+  const all = (total) => Promise.all(followers.map((one) => one.until(`${total} unread`, () => one.badges.get("user:badge") === total)));
+  await all(7);
+  const state = await feed.markRead(version);
+  assert.deepEqual([state.unread.total, state.markers.read], [1, version]);
+  await all(1);
+  await feed.append({ kind: "message" });
+  await all(2);
+  for (const follower of followers) await follower.close();
+});
+
+test("a named cursor goes on behind what was dealt with", async () => {
+  const feed = newsfeed.feed("user:cursor");
+  const kept = new Map();
+  const storage = { getItem: async (key) => kept.get(key) ?? null, setItem: async (key, value) => void kept.set(key, value) };
+  const options = { cursor: "worker", storage, history: 0 };
+  const first = new Collector(feed.follow(options));
+  await first.live();
+  const events = visits("cursor", 9);
+  await feed.append(events.slice(0, 3));
+  await first.until("three", () => first.ids.length === 3);
+  await until("the cursor is kept", () => [...kept.values()][0] >= first.of("entry")[2].entry.version);
+  await first.close();
+  await feed.append(events.slice(3));
+
+  const seen = [];
+  for await (const update of feed.follow(options)) {
+    if (update.type !== "entry") continue;
+    seen.push(update.entry.id);
+    if (seen.length === 2) break; // The second is not dealt with: the loop does not ask for more.
+  }
+  assert.deepEqual(seen, ["cursor-3", "cursor-4"]);
+  const last = new Collector(feed.follow(options));
+  await last.until("the rest", () => last.ids.length === 5);
+  await last.close();
+  assert.deepEqual(last.ids, ids(events.slice(4)));
+  const page = new Collector(feed.follow({ ...options, history: 4 }));
+  await page.live();
+  await page.close();
+  const { since, version } = page.of("start")[0];
+  assert.ok(since >= last.of("entry").at(-1).entry.version && since <= version);
+  assert.equal(page.ids.length, 4);
+});
+
+test("a follower ends when it is told to, at once", async () => {
+  const feed = newsfeed.feed("user:ends");
+  const already = new Collector(feed.follow({ signal: AbortSignal.abort() }));
+  await already.done;
+  const controller = new AbortController();
+  const live = new Collector(feed.follow({ signal: controller.signal }));
+  await live.live();
+  controller.abort();
+  await live.done;
+  const away = new Newsfeed({ url: "http://127.0.0.1:1", random: () => 1 });
+  const waiting = new Collector(away.feed("a").follow());
+  await waiting.until("a pause", () => waiting.updates.some(({ state }) => state === "waiting"));
+  await waiting.close();
+});
+
+test("a killed and a stopped service lose nothing and double nothing", async () => {
+  const feed = newsfeed.feed("user:crash");
+  const patient = new Newsfeed({ url: service.url, random: () => 0.02 }).feed("user:crash");
+  const follower = new Collector(patient.follow());
+  await follower.live();
+  const written = [];
+  let writing = true;
+  const writer = (async () => {
+    for (let n = 0; writing; n += 1) {
+      const { id } = await patient.append({ id: `crash-${n}`, kind: "message" }, { patience: Infinity });
+      written.push(id);
+    }
+  })();
+  for (const [round, signal] of ["SIGKILL", "SIGTERM", "SIGKILL"].entries()) {
+    const sofar = written.length;
+    await until("entries", () => written.length > sofar + 30);
+    await service.kill(signal);
+    await service.again();
+    await follower.live(round + 1);
+  }
+  writing = false;
+  await writer;
+  await follower.until("all", () => follower.ids.length >= written.length);
+  await follower.until("the badge", () => follower.badges.get("user:crash") === written.length);
+  assert.deepEqual(follower.ids, written);
+  assert.equal((await feed.head()).unread.total, written.length);
+  await follower.close();
+});
+
+test("in a store that has not got so far, all is read again", async () => {
+  await newsfeed.feed("user:reset").append({ id: "of-the-old-store", kind: "message" });
+  const page = new Collector(newsfeed.feed("user:reset").follow());
+  const worker = new Collector(newsfeed.feed("user:reset").live());
+  for (const follower of [page, worker]) await follower.live();
+  await service.kill();
+  await rm(service.folder, { recursive: true });
+  // An hour back: whatever its versions are, ours are ahead of them.
+  await service.again("--wall-offset-s", "-3600");
+  for (const follower of [page, worker]) {
+    await follower.until("a reset", () => follower.of("reset").length === 1);
+    await follower.until("live again", () => follower.updates.at(-1).state === "live");
+  }
+  await newsfeed.feed("user:reset").append({ id: "of-the-new-store", kind: "message" });
+  for (const follower of [page, worker]) {
+    await follower.until("the new entry", () => follower.of("entry").length === 1);
+    await follower.until("its badge", () => follower.badges.get("user:reset") === 1);
+    await follower.close();
+  }
+  assert.equal(page.of("start").length, 2);
+});

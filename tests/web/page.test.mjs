@@ -1,0 +1,219 @@
+// The page in Chromium: what it shows of a feed, in one window and in two.
+import assert from "node:assert/strict";
+import { after, afterEach, before, test } from "node:test";
+import { Newsfeed } from "../../src/web/newsfeed.js";
+import { Browser, badgeIs, live, open, texts } from "./browser.mjs";
+import { Service, until } from "./harness.mjs";
+
+let service;
+let browser;
+let newsfeed;
+before(async () => {
+  [service, browser] = await Promise.all([Service.start(), Browser.start()]);
+  newsfeed = new Newsfeed({ url: service.url });
+});
+afterEach(() => assert.deepEqual(browser.complaints(), []));
+after(async () => {
+  await browser.close();
+  await service.stop();
+});
+
+const message = (to, from, text) => ({
+  kind: "message",
+  feeds: [`user:${to}`, `chat:${[to, from].sort().join("-")}`],
+  actor: `user:${from}`,
+  data: { from, to, text },
+});
+const typing = (to, from) => ({ ...message(to, from), kind: "typing", data: null });
+const numbered = (from, to) => Array.from({ length: to - from }, (_, n) => `number ${from + n}`);
+
+test("a person is picked from the suggestions or by name", async () => {
+  const context = await browser.window();
+  const page = await context.newPage();
+  await page.goto(service.url);
+  await page.getByRole("button", { name: "Anna" }).click();
+  await live(page);
+  assert.equal(await page.getByRole("heading", { level: 1 }).textContent(), "Anna’s newsfeed");
+  await page.locator("#empty").waitFor();
+  await page.getByRole("link", { name: "newsfeed", exact: true }).click();
+  await page.getByLabel("Name").fill("nobody/else");
+  await page.getByRole("button", { name: "Open" }).click();
+  assert.equal(new URL(page.url()).search, "");
+  await page.getByLabel("Name").fill("zora");
+  await page.getByRole("button", { name: "Open" }).click();
+  await live(page);
+  assert.equal(new URL(page.url()).search, "?user=zora");
+  await page.goBack();
+  await page.getByLabel("Name").waitFor();
+  await context.close();
+});
+
+test("history up to vN, live from it, and paging back to the first entry", async () => {
+  await newsfeed.append(numbered(0, 95).map((text) => message("paging", "ben", text)));
+  const { version } = await newsfeed.feed("user:paging").head();
+  const context = await browser.window();
+  const page = await open(context, service.url, "paging");
+  assert.ok((await page.locator("#version").getAttribute("data-version")) >= version);
+  assert.deepEqual((await texts(page)).slice(0, 30), numbered(65, 95).reverse());
+
+  const { version: next } = await newsfeed.append(message("paging", "ben", "number 95"));
+  await until("the new entry", async () => (await texts(page))[0] === "number 95");
+  await until("its version", async () => (await page.locator("#version").getAttribute("data-version")) >= next);
+  await newsfeed.append({ kind: "visit", feeds: ["user:paging"], actor: "user:cleo" });
+  await newsfeed.append({ kind: "flirt", feeds: ["user:paging"], actor: "user:dora", data: { text: "wow" } });
+  await page.locator("#entries li:first-child.flirt").waitFor();
+  await page.locator("#entries li:nth-child(2).visit", { hasText: "Cleo visited your profile" }).waitFor();
+
+  // By scrolling, as people do.
+  await until("the first entry", async () => {
+    await page.mouse.wheel(0, 2_000);
+    return page.locator("#first").isVisible();
+  });
+  await until("all entries", async () => (await texts(page)).length === 97);
+  assert.deepEqual(await texts(page), ["wow", ...numbered(0, 96).reverse()]);
+
+  // Further down, what is new is told and does not move what is read.
+  const reading = await page.locator("#entries li").last().boundingBox();
+  await newsfeed.append(message("paging", "ben", "number 96"));
+  await page.getByRole("button", { name: "↑ 1 new entry" }).waitFor();
+  assert.ok(Math.abs((await page.locator("#entries li").last().boundingBox()).y - reading.y) < 5);
+  await page.getByRole("button", { name: "↑ 1 new entry" }).click();
+  await page.locator("#fresh").waitFor({ state: "hidden" });
+  await context.close();
+});
+
+test("messages pop up, and the badge is the same in all windows", async () => {
+  const context = await browser.window({ lasting: true });
+  const [one, other] = [await open(context, service.url, "badge"), await open(context, service.url, "badge")];
+  await newsfeed.append(message("badge", "ben", "first"));
+  for (const page of [one, other]) {
+    await page.locator(".toast", { hasText: "first" }).waitFor();
+    await badgeIs(page, "1");
+  }
+  await newsfeed.append([message("badge", "ben", "second"), message("badge", "cleo", "third")]);
+  await newsfeed.append({ kind: "visit", feeds: ["user:badge"], actor: "user:ben" });
+  for (const page of [one, other]) {
+    await badgeIs(page, "3");
+    await until("the title", async () => (await page.title()) === "(3) Badge · newsfeed");
+    assert.equal(await page.locator(".entry.unread").count(), 3);
+  }
+  const late = await open(context, service.url, "badge");
+  await badgeIs(late, "3");
+
+  await one.getByRole("button", { name: "3 unread: mark all as read" }).click();
+  for (const page of [one, other, late]) {
+    await badgeIs(page, "0");
+    await until("the title", async () => (await page.title()) === "Badge · newsfeed");
+    await page.locator(".entry.unread").first().waitFor({ state: "detached" });
+  }
+  await newsfeed.append(message("badge", "ben", "fourth"));
+  for (const page of [one, other, late]) await badgeIs(page, "1");
+  await context.close();
+});
+
+test("typing comes, and goes with the message or by itself", async () => {
+  const context = await browser.window({ lasting: true });
+  const page = await open(context, service.url, "typed");
+  const says = (page, text) => until(text, async () => (await page.locator("#feed-typing").textContent()) === text);
+  await newsfeed.transient(typing("typed", "ben"));
+  await says(page, "Ben is typing …");
+  await newsfeed.transient(typing("typed", "cleo"));
+  await says(page, "Ben, Cleo are typing …");
+  await newsfeed.append(message("typed", "ben", "done"));
+  await says(page, "Cleo is typing …");
+  await context.close();
+
+  const fading = await browser.window();
+  const other = await open(fading, service.url, "typed");
+  await until("typing", async () => {
+    await newsfeed.transient(typing("typed", "ben"));
+    return other.locator("#feed-typing").isVisible();
+  });
+  await other.locator("#feed-typing").waitFor({ state: "hidden" });
+  await fading.close();
+});
+
+test("two people chat: they see each other type, and each message once, in order, also after a reload", async () => {
+  const context = await browser.window({ lasting: true });
+  const anna = await open(context, service.url, "annachat", "&chat=benchat");
+  const ben = await open(context, service.url, "benchat");
+  await anna.locator("#text").pressSequentially("Hi Ben");
+  await until("typing", async () => (await ben.locator("#feed-typing").textContent()) === "Annachat is typing …");
+  await anna.locator("#text").press("Enter");
+  await ben.locator(".toast", { hasText: "Hi Ben" }).getByRole("button", { name: "Annachat Hi Ben Open the chat" }).click();
+  await ben.locator(".bubble.theirs", { hasText: "Hi Ben" }).waitFor();
+  await ben.locator("#text").pressSequentially("Hi Anna");
+  await until("typing", async () => (await anna.locator("#chat-typing").textContent()) === "Benchat is typing …");
+  await ben.locator("#text").press("Enter");
+  for (const [page, text] of [[anna, "one"], [ben, "two"], [anna, "three"], [anna, "four"], [ben, "five"]]) {
+    await page.locator("#text").fill(text);
+    await page.locator("#text").press("Enter");
+    for (const both of [anna, ben]) await both.locator(".bubble", { hasText: text }).locator("time").waitFor();
+  }
+  const wanted = ["Hi Ben", "Hi Anna", "one", "two", "three", "four", "five"];
+  const bubbles = (page) => page.locator(".bubble .text").allTextContents();
+  for (const page of [anna, ben]) assert.deepEqual(await bubbles(page), wanted);
+  // One's own messages are no news of one's own.
+  assert.deepEqual((await texts(anna)).sort(), ["Hi Anna", "five", "two"]);
+  await anna.reload();
+  await until("the conversation", async () => (await bubbles(anna)).length === wanted.length);
+  assert.deepEqual(await bubbles(anna), wanted);
+  assert.equal(await anna.locator(".bubble.mine").count(), 4);
+  await context.close();
+});
+
+test("a long conversation is paged back to its beginning", async () => {
+  await newsfeed.append(numbered(0, 70).map((text) => message("longa", "longb", text)));
+  const context = await browser.window();
+  const page = await open(context, service.url, "longa", "&chat=longb");
+  for (const loaded of [30, 60, 70]) {
+    await until(`${loaded} messages`, async () => (await page.locator(".bubble").count()) === loaded);
+    if (loaded < 70) await page.getByRole("button", { name: "Load older messages" }).click();
+  }
+  await page.locator("#chat-first").waitFor();
+  assert.deepEqual(await page.locator(".bubble .text").allTextContents(), numbered(0, 70));
+  await context.close();
+});
+
+test("what other people wrote is text, whatever it looks like", async () => {
+  const evil = '<img src=x onerror="globalThis.hacked = 1"><script>globalThis.hacked = 2</script>';
+  const data = { from: evil, to: evil, text: evil };
+  await newsfeed.append([
+    { ...message("xss", "ben", evil), data },
+    { kind: "flirt", feeds: ["user:xss"], data },
+    { kind: "visit", feeds: ["user:xss"], data },
+    { kind: "other", feeds: ["user:xss"], data: [evil] },
+    { kind: "message", feeds: ["user:xss"], data: evil },
+    { kind: "flirt", feeds: ["user:xss"], data: { from: { a: 1 }, text: 3 } },
+    { kind: "flirt", feeds: ["user:xss"], data: null },
+  ]);
+  const context = await browser.window({ lasting: true });
+  const page = await open(context, service.url, "xss", "&chat=ben");
+  await page.locator(".bubble").waitFor();
+  await newsfeed.append({ ...message("xss", "ben", evil), data });
+  await page.locator(".bubble").nth(1).waitFor();
+  await page.locator("#chat-close").click();
+  await newsfeed.append({ ...message("xss", "ben", evil), data });
+  await page.locator(".toast").waitFor();
+  await page.goto(`${service.url}/?user=${encodeURIComponent(evil)}&chat=${encodeURIComponent(evil)}`);
+  await page.getByLabel("Name").waitFor();
+  await page.goBack();
+  await until("the entries", async () => (await page.locator(".entry").count()) === 9);
+  assert.equal(await page.locator("#entries .text", { hasText: "<img src=x" }).count(), 7);
+  assert.equal(await page.locator("#entries strong", { hasText: "<img src=x" }).count(), 2);
+  assert.equal(await page.evaluate(() => document.querySelectorAll("main img, main script, [onerror]").length + (globalThis.hacked ?? 0)), 0);
+  await context.close();
+});
+
+test("what came since the last visit is set off", async () => {
+  await newsfeed.append(numbered(0, 5).map((text) => message("again", "ben", text)));
+  const context = await browser.window();
+  const page = await open(context, service.url, "again");
+  assert.equal(await page.locator(".divider").count(), 0);
+  await page.close();
+  await newsfeed.append(numbered(5, 8).map((text) => message("again", "ben", text)));
+  const back = await open(context, service.url, "again");
+  assert.equal(await back.locator(".divider").textContent(), "3 entries new since your last visit");
+  assert.equal(await back.locator("#entries li:nth-child(4).divider").count(), 1);
+  await context.close();
+});

@@ -1,0 +1,92 @@
+// With authentication as the real service has it: tokens that end while a stream is open. If the service has none (it is
+// built from a branch without it), that is said in one loud line, and what is here is not tried.
+import assert from "node:assert/strict";
+import { createHmac } from "node:crypto";
+import { after, before, test } from "node:test";
+import { Newsfeed } from "../../src/web/newsfeed.js";
+import { Browser, live, texts } from "./browser.mjs";
+import { Collector, Service, until } from "./harness.mjs";
+
+const SECRET = "of the tests of the page and the library";
+/** Good for as long as any test takes; and so short that it ends during one. In s. */
+const [LONG, SHORT] = [86_400, 3];
+
+let service;
+let browser;
+let has = false;
+before(async () => {
+  service = await Service.start({ NEWSFEED_AUTH_SECRET: SECRET, NEWSFEED_AUTH_LEEWAY_S: "0" });
+  browser = await Browser.start();
+  const { status } = await fetch(`${service.url}/v1/tickets`, { method: "POST" });
+  has = status !== 404;
+  if (!has) console.error("\n!!! NOT TRIED: tokens that expire, as this service knows no tokens (POST /v1/tickets answers 404)\n");
+});
+after(async () => {
+  await browser.close();
+  await service.stop();
+});
+
+function token(seconds, feeds = ["*"]) {
+  const part = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
+  const claims = { sub: "user:ben", scope: "read append mark", feeds, exp: Math.floor(Date.now() / 1000) + seconds };
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
+  return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
+}
+
+const newsfeed = (token) => new Newsfeed({ url: service.url, token, random: () => 0 });
+const message = (user, text) => ({ kind: "message", feeds: [`user:${user}`], actor: "user:ben", data: { text } });
+
+test("the library renews a token that ends while it follows, and misses nothing", async () => {
+  if (!has) return;
+  const writer = newsfeed(token(LONG));
+  const asked = [];
+  const given = ({ error }) => {
+    asked.push(error?.code ?? null);
+    return token(asked.length <= 2 ? SHORT : LONG);
+  };
+  const follower = new Collector(newsfeed(given).feed("user:ends").follow());
+  const written = [];
+  await until("two renewals", async () => {
+    written.push((await writer.append(message("ends", "text"))).id);
+    return asked.length > 2;
+  });
+  await follower.until("all", () => follower.ids.length === written.length);
+  await follower.close();
+  assert.deepEqual(follower.ids, written);
+  assert.ok(asked.slice(1).every((code) => code === "token_expired"), `${asked}`);
+});
+
+test("what a token is not for is told with its code", async () => {
+  if (!has) return;
+  await assert.rejects(newsfeed().feed("user:a").head(), { status: 401, code: "credentials_missing" });
+  await assert.rejects(newsfeed(token(-10)).feed("user:a").head(), { status: 401, code: "token_expired" });
+  const narrow = newsfeed(token(LONG, ["user:b"])).feed("user:a");
+  await assert.rejects(new Collector(narrow.follow()).done, { status: 403, code: "feed_forbidden" });
+});
+
+test("the page asks for a token, tells that it has ended, and goes on with a new one", async () => {
+  if (!has) return;
+  const writer = newsfeed(token(LONG));
+  await writer.append(message("anna", "before"));
+  const context = await browser.window();
+  const page = await context.newPage();
+  const give = async (token) => {
+    await page.getByLabel("Token", { exact: true }).fill(token);
+    await page.getByRole("button", { name: "Use it" }).click();
+  };
+  await page.goto(`${service.url}/?user=anna`);
+  await page.locator("#token-why", { hasText: "asks for a token" }).waitFor();
+  await give(token(SHORT));
+  await page.locator("#token-why", { hasText: "has expired" }).waitFor();
+  await writer.append(message("anna", "meanwhile"));
+  await give(token(LONG));
+  await live(page);
+  await until("all", async () => (await texts(page)).length >= 2);
+  await writer.append(message("anna", "after"));
+  await until("the last", async () => (await texts(page)).length >= 3);
+  assert.deepEqual(await texts(page), ["after", "meanwhile", "before"]);
+  const others = await context.newPage();
+  await others.goto(`${service.url}/?user=anna`);
+  await others.locator("#token-why", { hasText: "asks for a token" }).waitFor();
+  await context.close();
+});

@@ -1,0 +1,76 @@
+// Compiled, never run: what newsfeed.d.ts allows and what it does not.
+import { Newsfeed, NewsfeedError, type Entry, type Json, type Page, type Status, type Version } from "../../src/web/newsfeed.js";
+
+async function uses(): Promise<void> {
+  const newsfeed = new Newsfeed({ url: "http://127.0.0.1:8080", token: async ({ error }) => (error?.code === "token_expired" ? "new" : null) });
+  new Newsfeed({ token: "t", storage: localStorage, random: () => 0.5 });
+  const feed = newsfeed.feed("user:42");
+
+  const { version, unread, latest } = await feed.head({ signal: AbortSignal.timeout(1_000) });
+  const total: number = unread.total + (unread.kinds["message"] ?? 0);
+  const newest: Version | null = latest;
+  for await (const page of feed.history({ until: version, limit: 10 })) {
+    const entries: Entry[] = page.entries;
+    const next: Version | null = page.next;
+    void [entries, next, total, newest];
+  }
+
+  for await (const update of feed.follow({ history: Infinity, cursor: "page" })) {
+    switch (update.type) {
+      case "start":
+        update.since satisfies Version | null;
+        break;
+      case "history":
+        update satisfies Page;
+        break;
+      case "entry":
+        update.entry.data satisfies Json;
+        (update.entry.feeds ?? [update.entry.feed]) satisfies string[];
+        // @ts-expect-error: it is an entry that came live, not a page.
+        update.entries;
+        break;
+      case "transient":
+        // @ts-expect-error: signals are not stored.
+        update.signal.version;
+        break;
+      case "unread":
+        update.markers.read satisfies Version | null;
+        break;
+      case "version":
+      case "reset":
+        break;
+      case "status":
+        update satisfies Status;
+        if (update.state === "waiting") update.error satisfies NewsfeedError;
+        // @ts-expect-error: only what waits has an error.
+        if (update.state === "live") update.error;
+        break;
+      default:
+        update satisfies never;
+    }
+  }
+
+  const one = await feed.append({ kind: "message", data: { text: "Hi" } });
+  one.version satisfies Version;
+  const several = await newsfeed.append([{ kind: "visit", feeds: ["user:42"], expect: { feed: "user:42", version: null } }]);
+  for (const result of several) if (result.status === "rejected") result.error.code satisfies string;
+  // @ts-expect-error: an event of no feed.
+  await newsfeed.append({ kind: "visit" });
+  // @ts-expect-error: nothing but JSON.
+  await feed.append({ kind: "visit", data: () => {} });
+  await feed.transient({ kind: "typing" });
+  (await feed.markRead(version)).unread.total satisfies number;
+
+  const merged = newsfeed.feeds(["user:42", "chat:7-42"]);
+  (await merged.head()).feeds[0]?.unread.total satisfies number | undefined;
+  (await merged.markSeen(version))[0]?.version satisfies Version | undefined;
+  const live = merged.live({ after: "0", signal: new AbortController().signal });
+  live.wake();
+  live.close();
+  try {
+    await live.next();
+  } catch (error) {
+    if (error instanceof NewsfeedError && error.temporary) error.retryAfter satisfies number;
+  }
+}
+void uses;
