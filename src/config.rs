@@ -7,7 +7,7 @@ mod transport;
 
 mod drain;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 
@@ -244,9 +244,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// Looks, without starting anything, for what would keep the service from starting.
-    pub fn check(&self) -> store::Result<()> {
-        self.store.check()
+    /// Looks, without starting anything, for what would keep the service from starting. (A JWKS is fetched for it.)
+    pub async fn check(&self) -> Result<(), Box<dyn Error>> {
+        self.store.check()?;
+        self.auth.may_listen(self.listen)?;
+        self.transport.tls()?;
+        self.auth().await?;
+        Ok(())
+    }
+
+    /// The keys of tokens, if there are any.
+    pub async fn auth(&self) -> Result<Option<Arc<Auth>>, String> {
+        let mut args = self.auth.clone();
+        // What is only served over TLS is only sent over TLS.
+        args.auth_cookie_secure |= self.transport.tls_cert.is_some();
+        Auth::open(&args, self.wall()).await
     }
 
     pub fn wall(&self) -> WallTime {

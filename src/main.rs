@@ -6,7 +6,7 @@ use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
-    auth::{Auth, mint},
+    auth::mint,
     client::{self, append, bench, completions, demo, head, history, mark, replay, tail},
     clock::WallTime,
     config::{
@@ -128,7 +128,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
     }
     let done: Result<(), Box<dyn Error>> = match cli.command {
         Command::Serve(config) => serve(*config).await,
-        Command::Configuration(Configuration::Check(config)) => check(&config, given),
+        Command::Configuration(Configuration::Check(config)) => check(&config, given).await,
         Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
         Command::Admin(Admin::Token(args)) => mint_token(&args).map_err(Into::into),
         Command::Admin(Admin::Check { store }) => check_store(&store).await,
@@ -166,11 +166,11 @@ struct Given<'a> {
     origins: &'a Origins,
 }
 
-fn check(config: &Config, given: &Given<'_>) -> Result<(), Box<dyn Error>> {
+async fn check(config: &Config, given: &Given<'_>) -> Result<(), Box<dyn Error>> {
     for name in check::strange_variables(given.command) {
         eprintln!("newsfeed: the environment variable {name} is no setting; it is ignored");
     }
-    config.check()?;
+    config.check().await?;
     print!(
         "{}",
         check::effective(given.command, given.matches, given.origins)
@@ -186,7 +186,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
 
     config.auth.may_listen(config.listen)?;
     let tls = config.transport.tls()?;
-    let auth = Auth::open(&config.auth, config.wall()).await?;
+    let auth = config.auth().await?;
     // Kept to the end: with FoundationDB it holds the client library's thread.
     let opening = config.store.open(config.wall());
     let Some(opened) = shutdown.run_until_cancelled(opening).await else {

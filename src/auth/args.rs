@@ -12,7 +12,7 @@ use clap::{Args, builder::BoolishValueParser};
 use super::secret::Secret;
 
 /// The environment variable with the secret of HS256; there is no flag, for others see what a process is started with.
-const SECRET_VARIABLE: &str = "NEWSFEED_AUTH_SECRET";
+pub const SECRET_VARIABLE: &str = "NEWSFEED_AUTH_SECRET";
 
 #[derive(Debug, Clone, Args)]
 pub struct AuthArgs {

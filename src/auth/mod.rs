@@ -30,7 +30,7 @@ use tokio::{sync::Mutex, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    args::AuthArgs,
+    args::{AuthArgs, SECRET_VARIABLE},
     cache::CACHED_TOKENS_MAX,
     denied::Denied,
     grant::{Grant, PATTERNS_MAX, Patterns, SUBJECT_BYTES_MAX, Scope, Scopes},

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use clap::{Arg, ArgMatches, Command};
 
 use super::file::{CONFIG, Origins};
+use crate::auth::SECRET_VARIABLE;
 
 /// The settings in effect, as a configuration file that says the same. Secrets are in none of them: those are only
 /// named by a file or come by an environment variable that is not an argument.
@@ -55,12 +56,7 @@ fn literal(text: &str) -> String {
 /// Environment variables that look like settings and are none. No errors: Kubernetes makes some of its own for a service
 /// that is called newsfeed.
 pub fn strange_variables(command: &Command) -> Vec<String> {
-    const OTHERS: [&str; 4] = [
-        "NEWSFEED_LOG",
-        "NEWSFEED_CONFIG",
-        "NEWSFEED_TOKEN",
-        "NEWSFEED_URL",
-    ];
+    const OTHERS: [&str; 3] = [SECRET_VARIABLE, "NEWSFEED_TOKEN", "NEWSFEED_URL"];
     let known: Vec<_> = command
         .get_arguments()
         .filter_map(|argument| argument.get_env()?.to_str())

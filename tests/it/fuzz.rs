@@ -7,6 +7,7 @@
 mod bytes;
 mod mutate;
 mod requests;
+mod tokens;
 
 use std::time::{Duration, Instant};
 

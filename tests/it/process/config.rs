@@ -157,6 +157,34 @@ async fn a_variable_that_is_no_setting_is_told() {
     assert_eq!(output.status.code(), Some(0));
 }
 
+/// Secrets come by files and variables that no output shows; what is wrong with them is told before anything starts.
+#[tokio::test]
+async fn files_that_are_named_are_looked_at_and_no_secret_is_shown() {
+    const SECRET: &str = "sesame-sesame-sesame-sesame-sesame";
+    let keys = File::new(SECRET);
+    let config = checked(
+        &["--auth-keys", keys.path(), "--listen", "0.0.0.0:1"],
+        &[("NEWSFEED_AUTH_SECRET", SECRET)],
+    )
+    .await;
+    has(&config, &format!("auth_keys = {:?}  # flag", keys.path()));
+    assert!(!config.contains("sesame"), "{config}");
+    let short = File::new("short");
+    let pem = File::new("no PEM");
+    for (args, wanted) in [
+        (&["--auth-keys", short.path()][..], "32 bytes"),
+        (&["--auth-keys", "/nonexistent"], "/nonexistent"),
+        (&["--listen", "0.0.0.0:1"], "--insecure"),
+        (
+            &["--tls-cert", pem.path(), "--tls-key", pem.path()],
+            pem.path(),
+        ),
+    ] {
+        let said = failure(&[&["config", "check"], args].concat()).await;
+        assert!(said.contains(wanted), "{args:?}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn the_store_of_the_file_is_the_one_that_admin_looks_after() {
     let folder = tempfile::tempdir().expect("a folder");

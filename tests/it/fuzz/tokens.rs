@@ -1,0 +1,92 @@
+//! Tokens, tickets and key files from strangers.
+
+use std::str;
+
+use serde_json::json;
+
+use super::hammer;
+use crate::auth::{SECRET, Signer, Site, claims, master};
+
+fn jwks(signers: &[Signer]) -> String {
+    let keys: Vec<_> = signers
+        .iter()
+        .map(|signer| signer.jwk(signer.name))
+        .collect();
+    json!({ "keys": keys }).to_string()
+}
+
+/// Whatever is changed in a token, it is refused; nothing makes the check panic.
+#[tokio::test]
+async fn token() {
+    let site = Site::new();
+    let signers = Signer::all();
+    let jwks = jwks(&signers);
+    let keys = site.file("keys", &jwks);
+    let flags = ["--auth-keys", keys.to_str().expect("UTF-8")];
+    let auth = site.auth(&flags).await.expect("keys").expect("some");
+    let good: Vec<Vec<u8>> = signers
+        .iter()
+        .map(|signer| signer.sign(&claims("read", &["a", "b*"])).into_bytes())
+        .collect();
+    for token in &good {
+        let token = str::from_utf8(token).expect("text");
+        auth.token(token).await.expect("a good token");
+    }
+    hammer("token", &good, async |input| {
+        let Ok(text) = str::from_utf8(input) else {
+            return Ok(());
+        };
+        if auth.ticket(text).is_ok() {
+            return Err("a token is no ticket".to_owned());
+        }
+        match auth.token(text).await {
+            Ok(_) if !good.iter().any(|good| good == input) => {
+                Err("it was never signed".to_owned())
+            }
+            _ => Ok(()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn ticket() {
+    let site = Site::new();
+    let keys = site.file("keys", SECRET);
+    let flags = ["--auth-keys", keys.to_str().expect("UTF-8")];
+    let auth = site.auth(&flags).await.expect("keys").expect("some");
+    let grant = auth.token(&master()).await.expect("a good token");
+    let feeds = ["a".parse().expect("a name")];
+    let ticket = auth.issue_ticket(&grant, &feeds).expect("a ticket");
+    let good = vec![ticket.text.into_bytes()];
+    hammer("ticket", &good, async |input| {
+        let Ok(text) = str::from_utf8(input) else {
+            return Ok(());
+        };
+        match auth.ticket(text) {
+            Ok(_) if good[0] != input => Err("it was never issued".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}
+
+/// A file of keys is taken or refused.
+#[tokio::test]
+async fn keys() {
+    let site = Site::new();
+    let signers = Signer::all();
+    let corpus = [
+        jwks(&signers).into_bytes(),
+        SECRET.as_bytes().to_vec(),
+        b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n".to_vec(),
+    ];
+    let path = site.file("keys", "");
+    let flags = ["--auth-keys", path.to_str().expect("UTF-8")];
+    hammer("keys", &corpus, async |input| {
+        std::fs::write(&path, input).expect("written");
+        let _ = site.auth(&flags).await;
+        Ok(())
+    })
+    .await;
+}
