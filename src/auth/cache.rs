@@ -75,6 +75,7 @@ mod tests {
         let cache = Cache::default();
         let grant = |subject: &str| {
             Arc::new(Grant {
+                actors: None,
                 subject: Some(subject.into()),
                 scopes: Default::default(),
                 feeds: Default::default(),

@@ -42,6 +42,7 @@ pub struct Claims {
     sub: Option<String>,
     scope: Option<String>,
     feeds: Option<Vec<String>>,
+    actors: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +93,11 @@ impl Claims {
             subject: self.sub.map(Into::into),
             scopes: Scopes::parse(&self.scope.unwrap_or_default()),
             feeds: Patterns::parse(&self.feeds.unwrap_or_default()).map_err(Denied::Claims)?,
+            actors: self
+                .actors
+                .map(|actors| Patterns::of_claim("actors", &actors))
+                .transpose()
+                .map_err(Denied::Claims)?,
             begins_us,
             expires_us: micros("`exp`", exp)?,
         })

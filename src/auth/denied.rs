@@ -1,5 +1,5 @@
 use super::{Scope, token::TOKEN_BYTES_MAX};
-use crate::types::FeedName;
+use crate::types::{Actor, FeedName};
 
 /// Why credentials do not open what was asked for; each message says what to do about it. None repeats a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,8 @@ pub enum Denied {
     Scope(Scope),
     #[error("the token's `feeds` do not hold the feed {:?}", .0.as_str())]
     Feed(FeedName),
+    #[error("the token's `actors` do not hold the event's `actor`{}: name one that they hold", .0.as_ref().map_or_else(|| ", of which it has none".to_owned(), |actor| format!(" {:?}", actor.as_str())))]
+    Actor(Option<Actor>),
 }
 
 impl Denied {

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use super::Denied;
-use crate::types::FeedName;
+use crate::types::{Actor, FeedName};
 
 /// Most feed patterns of a token.
 pub const PATTERNS_MAX: usize = 256;
@@ -83,8 +83,13 @@ pub struct Patterns {
 impl Patterns {
     /// Each is a feed's name, or a beginning of names followed by `*`.
     pub fn parse<T: AsRef<str>>(patterns: &[T]) -> Result<Self, String> {
+        Self::of_claim("feeds", patterns)
+    }
+
+    /// Those of a claim; actors have names like feeds.
+    pub fn of_claim<T: AsRef<str>>(claim: &str, patterns: &[T]) -> Result<Self, String> {
         if patterns.len() > PATTERNS_MAX {
-            return Err(format!("feeds may have {PATTERNS_MAX} patterns"));
+            return Err(format!("{claim} may have {PATTERNS_MAX} patterns"));
         }
         let (mut exact, mut prefixes) = (Vec::new(), Vec::new());
         for (index, pattern) in patterns.iter().map(AsRef::as_ref).enumerate() {
@@ -94,7 +99,7 @@ impl Patterns {
             };
             if !valid {
                 return Err(format!(
-                    "feeds[{index}] is neither a feed's name nor the beginning of one followed by *"
+                    "{claim}[{index}] is neither a name nor the beginning of one followed by *"
                 ));
             }
             list.push(pattern.strip_suffix('*').unwrap_or(pattern).into());
@@ -117,7 +122,10 @@ impl Patterns {
     }
 
     pub fn holds(&self, feed: &FeedName) -> bool {
-        let name = feed.as_str();
+        self.holds_name(feed.as_str())
+    }
+
+    fn holds_name(&self, name: &str) -> bool {
         let after = self.prefixes.partition_point(|prefix| &**prefix <= name);
         let below = self.prefixes[..after].last();
         below.is_some_and(|prefix| name.starts_with(&**prefix))
@@ -139,6 +147,8 @@ pub struct Grant {
     pub subject: Option<Arc<str>>,
     pub scopes: Scopes,
     pub feeds: Patterns,
+    /// In whose name it may append; `None`: in anybody's.
+    pub actors: Option<Patterns>,
     /// µs since 1970, without leeway.
     pub begins_us: u64,
     /// µs since 1970, without leeway.
@@ -150,6 +160,15 @@ impl Grant {
         match self.scopes.holds(scope) {
             true => Ok(()),
             false => Err(Denied::Scope(scope)),
+        }
+    }
+
+    /// Whether it may append in the name of `actor`.
+    pub fn speaks_for(&self, actor: Option<&Actor>) -> Result<(), Denied> {
+        let held = |actors: &Patterns| actor.is_some_and(|actor| actors.holds_name(actor.as_str()));
+        match self.actors.as_ref().is_none_or(held) {
+            true => Ok(()),
+            false => Err(Denied::Actor(actor.cloned())),
         }
     }
 

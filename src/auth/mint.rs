@@ -32,6 +32,10 @@ pub struct MintArgs {
     /// A feed, or a beginning of feeds' names followed by *; repeat it for several
     #[arg(long, value_name = "PATTERN")]
     pub feed: Vec<String>,
+    /// An actor in whose name it may append, or a beginning of actors' names followed by *; repeat it for several
+    /// [default: anybody's]
+    #[arg(long, value_name = "PATTERN")]
+    pub actor: Vec<String>,
     /// How long it is good
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=525_600))]
     pub minutes: u32,
@@ -53,6 +57,8 @@ struct Claims<'a> {
     iss: Option<&'a str>,
     scope: String,
     feeds: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    actors: &'a [String],
     iat: u64,
     exp: u64,
 }
@@ -60,6 +66,7 @@ struct Claims<'a> {
 /// A token for `args`.
 pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
     Patterns::parse(&args.feed)?;
+    Patterns::of_claim("actors", &args.actor)?;
     let in_file = |error: String| format!("{}: {error}", args.key.display());
     let bytes = std::fs::read(&args.key).map_err(|error| in_file(error.to_string()))?;
     let (algorithm, key) = match std::str::from_utf8(&bytes) {
@@ -77,6 +84,7 @@ pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
         iss: args.issuer.as_deref(),
         scope: scopes.join(" "),
         feeds: &args.feed,
+        actors: &args.actor,
         iat: now,
         exp: now + u64::from(args.minutes) * 60,
     };

@@ -85,6 +85,7 @@ impl Ring {
             .collect::<Result<Vec<_>, _>>();
         let feeds = exact.map_err(|_| Denied::TicketInvalid("it says what no ticket says"))?;
         Ok(Grant {
+            actors: None,
             subject: claims.sub.map(Into::into),
             scopes: Scopes::from_iter([Scope::Read]),
             feeds: Patterns::exactly(&feeds),

@@ -170,6 +170,9 @@ impl Granted {
 
     /// To append an event, and to ask what it expects.
     pub fn event(&self, event: &Event) -> Result<()> {
+        if let Some(grant) = self.grant() {
+            grant.speaks_for(event.actor.as_ref())?;
+        }
         self.feeds(
             event
                 .feeds

@@ -59,6 +59,7 @@ codes! {
     TicketInvalid "ticket_invalid" UNAUTHORIZED,
     ScopeMissing "scope_missing" FORBIDDEN,
     FeedForbidden "feed_forbidden" FORBIDDEN,
+    ActorForbidden "actor_forbidden" FORBIDDEN,
     CrossSite "cross_site" FORBIDDEN,
     NotFound "not_found" NOT_FOUND,
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED,
@@ -229,11 +230,13 @@ impl From<Denied> for Problem {
             Denied::TicketInvalid(_) => Code::TicketInvalid,
             Denied::Scope(_) => Code::ScopeMissing,
             Denied::Feed(_) => Code::FeedForbidden,
+            Denied::Actor(_) => Code::ActorForbidden,
         };
         let problem = Self::new(code, denied.to_string());
         match denied {
             Denied::Scope(scope) => problem.with("scope", scope.name()),
             Denied::Feed(feed) => problem.with("feed", feed.as_str()),
+            Denied::Actor(Some(actor)) => problem.with("actor", actor.as_str()),
             _ => problem,
         }
     }

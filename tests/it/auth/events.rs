@@ -102,3 +102,58 @@ async fn of_lines_only_the_forbidden_ones_are_rejected() {
     }
     nothing_in(&node, &["b"]).await;
 }
+
+#[tokio::test]
+async fn a_token_with_actors_appends_in_the_name_of_nobody_else() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let with_actors = |actors: Value| {
+        let mut claims = claims("append", &["a"]);
+        claims["actors"] = actors;
+        Signer::hs256().sign(&claims)
+    };
+    let visit = |actor: Option<&str>| {
+        let mut event = json!({ "kind": "visit", "feeds": ["a"] });
+        if let Some(actor) = actor {
+            event["actor"] = json!(actor);
+        }
+        event
+    };
+    for (actors, actor, allowed) in [
+        (Value::Null, Some("user:7"), true),
+        (Value::Null, None, true),
+        (json!(["user:42"]), Some("user:42"), true),
+        (json!(["user:42"]), Some("user:4"), false),
+        (json!(["user:42"]), Some("user:421"), false),
+        (json!(["user:*"]), Some("user:7"), true),
+        (json!(["user:*"]), Some("bot"), false),
+        // Nobody is somebody else, too: pages show such entries as the site's own.
+        (json!(["*"]), None, false),
+        (json!([]), Some("user:42"), false),
+    ] {
+        let (name, value) = bearer(&with_actors(actors.clone()));
+        let headers = [(name, value.as_str())];
+        for (path, kind) in [("/v1/events", "visit"), ("/v1/transient", "typing")] {
+            let mut event = visit(actor);
+            event["kind"] = json!(kind);
+            let answer = ask(&node, "POST", path, &headers, Some(&event)).await;
+            if allowed {
+                assert!(answer.status < 300, "{actors} {actor:?}");
+                continue;
+            }
+            let problem = answer.problem(403, "actor_forbidden").expect(path);
+            assert_eq!(problem["actor"].as_str(), actor, "{actors}");
+        }
+    }
+    let (name, value) = bearer(&with_actors(json!(["user:42"])));
+    let headers = [(name, value.as_str())];
+    let array = json!([visit(Some("user:42")), visit(Some("user:43"))]);
+    let answer = ask(&node, "POST", "/v1/events", &headers, Some(&array)).await;
+    let problem = answer.problem(403, "actor_forbidden").expect("forbidden");
+    assert_eq!(problem["index"], 1);
+    let wrong = with_actors(json!(["no name"]));
+    let (name, value) = bearer(&wrong);
+    let answer = ask(&node, "POST", "/v1/events", &[(name, value.as_str())], Some(&array)).await;
+    let problem = answer.problem(401, "token_claims").expect("refused");
+    assert!(problem["detail"].as_str().expect("text").contains("actors[0]"), "{problem}");
+}
