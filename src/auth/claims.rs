@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::{
     Denied,
-    grant::{Grant, Patterns, SUBJECT_BYTES_MAX, Scopes},
+    grant::{Feeds, Grant, Patterns, SUBJECT_BYTES_MAX, Scopes},
 };
 
 /// Times later than this, in the year 5138, are taken as this.
@@ -41,8 +41,39 @@ pub struct Claims {
     iss: Option<String>,
     sub: Option<String>,
     scope: Option<String>,
-    feeds: Option<Vec<String>>,
+    feeds: Option<FeedsClaim>,
     actors: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum FeedsClaim {
+    Same(Vec<String>),
+    ByScope(ByScope),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ByScope {
+    #[serde(default)]
+    read: Vec<String>,
+    #[serde(default)]
+    append: Vec<String>,
+    #[serde(default)]
+    mark: Vec<String>,
+}
+
+impl FeedsClaim {
+    fn feeds(&self) -> Result<Feeds, String> {
+        match self {
+            Self::Same(feeds) => Patterns::parse(feeds).map(Feeds::same),
+            Self::ByScope(by) => Ok(Feeds {
+                read: Patterns::of_claim("feeds.read", &by.read)?,
+                append: Patterns::of_claim("feeds.append", &by.append)?,
+                mark: Patterns::of_claim("feeds.mark", &by.mark)?,
+            }),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -92,7 +123,10 @@ impl Claims {
         Ok(Grant {
             subject: self.sub.map(Into::into),
             scopes: Scopes::parse(&self.scope.unwrap_or_default()),
-            feeds: Patterns::parse(&self.feeds.unwrap_or_default()).map_err(Denied::Claims)?,
+            feeds: self
+                .feeds
+                .map_or_else(|| Ok(Feeds::default()), |feeds| feeds.feeds())
+                .map_err(Denied::Claims)?,
             actors: self
                 .actors
                 .map(|actors| Patterns::of_claim("actors", &actors))

@@ -136,6 +136,35 @@ impl Patterns {
     }
 }
 
+/// The feeds of each scope.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Feeds {
+    pub read: Patterns,
+    pub append: Patterns,
+    pub mark: Patterns,
+}
+
+impl Feeds {
+    /// The same for all scopes.
+    pub fn same(patterns: Patterns) -> Self {
+        Self {
+            read: patterns.clone(),
+            append: patterns.clone(),
+            mark: patterns,
+        }
+    }
+
+    fn hold(&self, scope: Scope, feed: &FeedName) -> bool {
+        match scope {
+            Scope::Read => self.read.holds(feed),
+            Scope::Append => self.append.holds(feed),
+            Scope::Mark => self.mark.holds(feed),
+            // Not about feeds.
+            Scope::Admin => false,
+        }
+    }
+}
+
 /// `.` and `..` are no names, but names begin with them.
 fn is_beginning(prefix: &str) -> bool {
     prefix.parse::<FeedName>().is_ok() || matches!(prefix, "." | "..")
@@ -146,7 +175,7 @@ fn is_beginning(prefix: &str) -> bool {
 pub struct Grant {
     pub subject: Option<Arc<str>>,
     pub scopes: Scopes,
-    pub feeds: Patterns,
+    pub feeds: Feeds,
     /// In whose name it may append; `None`: in anybody's.
     pub actors: Option<Patterns>,
     /// µs since 1970, without leeway.
@@ -172,8 +201,13 @@ impl Grant {
         }
     }
 
-    pub fn covers<'a>(&self, feeds: impl IntoIterator<Item = &'a FeedName>) -> Result<(), Denied> {
-        match feeds.into_iter().find(|feed| !self.feeds.holds(feed)) {
+    /// Whether it may do to all these `feeds` what `scope` is for.
+    pub fn covers<'a>(
+        &self,
+        scope: Scope,
+        feeds: impl IntoIterator<Item = &'a FeedName>,
+    ) -> Result<(), Denied> {
+        match feeds.into_iter().find(|feed| !self.feeds.hold(scope, feed)) {
             None => Ok(()),
             Some(feed) => Err(Denied::Feed(feed.clone())),
         }

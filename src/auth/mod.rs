@@ -33,7 +33,7 @@ pub use self::{
     args::{AuthArgs, SECRET_VARIABLE},
     cache::CACHED_TOKENS_MAX,
     denied::Denied,
-    grant::{Grant, PATTERNS_MAX, Patterns, SUBJECT_BYTES_MAX, Scope, Scopes},
+    grant::{Feeds, Grant, PATTERNS_MAX, Patterns, SUBJECT_BYTES_MAX, Scope, Scopes},
     secret::Secret,
     ticket::{TICKET_BYTES_MAX, Ticket},
     token::TOKEN_BYTES_MAX,
@@ -118,7 +118,7 @@ impl Auth {
     /// A ticket for reading `feeds`, all of which `grant` covers.
     pub fn issue_ticket(&self, grant: &Grant, feeds: &[FeedName]) -> Result<Ticket, Denied> {
         grant.allows(Scope::Read)?;
-        grant.covers(feeds)?;
+        grant.covers(Scope::Read, feeds)?;
         let life_us = self.ticket_life.as_micros() as u64;
         let end_us = grant.expires_us.saturating_add(self.rules.leeway_us);
         let begin_us = (self.wall.micros() + life_us).min(end_us);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Denied, Grant,
-    grant::{Patterns, Scope, Scopes},
+    grant::{Feeds, Patterns, Scope, Scopes},
     jws::Jws,
     secret::Secret,
     token::Ring,
@@ -88,7 +88,10 @@ impl Ring {
             actors: None,
             subject: claims.sub.map(Into::into),
             scopes: Scopes::from_iter([Scope::Read]),
-            feeds: Patterns::exactly(&feeds),
+            feeds: Feeds {
+                read: Patterns::exactly(&feeds),
+                ..Feeds::default()
+            },
             begins_us: 0,
             expires_us: claims.end_us,
         })

@@ -161,10 +161,14 @@ impl FromRequestParts<Arc<App>> for Granted {
 }
 
 impl Granted {
-    pub fn feeds<'a>(&self, feeds: impl IntoIterator<Item = &'a FeedName>) -> Result<()> {
+    pub fn feeds<'a>(
+        &self,
+        scope: Scope,
+        feeds: impl IntoIterator<Item = &'a FeedName>,
+    ) -> Result<()> {
         match &self.0 {
             None => Ok(()),
-            Some((grant, _)) => Ok(grant.covers(feeds)?),
+            Some((grant, _)) => Ok(grant.covers(scope, feeds)?),
         }
     }
 
@@ -174,6 +178,7 @@ impl Granted {
             grant.speaks_for(event.actor.as_ref())?;
         }
         self.feeds(
+            Scope::Append,
             event
                 .feeds
                 .iter()

@@ -21,6 +21,7 @@ use super::{
     render,
 };
 use crate::{
+    auth::Scope,
     feed::{Order, Page, PageQuery},
     live::wait_for_entries,
     metrics::Held,
@@ -41,7 +42,7 @@ pub async fn head(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     Params::parse(&parts, &[])?;
-    granted.feeds([&feed])?;
+    granted.feeds(Scope::Read, [&feed])?;
     let state = {
         let _turn = app.feeds.turn().await?;
         app.feeds.state(&feed).await?
@@ -83,7 +84,7 @@ async fn page(
     merged: bool,
 ) -> Result<Response> {
     let (query, wait) = params.page(feeds)?;
-    granted.feeds(&query.feeds)?;
+    granted.feeds(Scope::Read, &query.feeds)?;
     // Not for longer than its token is good.
     let until = |wait| {
         let deadline = Instant::now() + wait;
@@ -185,7 +186,7 @@ pub async fn move_marker(
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
-    granted.feeds([&feed])?;
+    granted.feeds(Scope::Mark, [&feed])?;
     let body = read_json(&parts.headers, body).await?;
     let MarkerIn { version: text } = object(
         json(&body)?,

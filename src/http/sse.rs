@@ -28,6 +28,7 @@ use super::{
     render,
 };
 use crate::{
+    auth::Scope,
     live::{Bye, Follower, Update},
     metrics::StreamEnd,
     types::FeedName,
@@ -80,7 +81,7 @@ fn follow(
     feeds: Vec<FeedName>,
     after: Option<Version>,
 ) -> Result<Response> {
-    granted.feeds(&feeds)?;
+    granted.feeds(Scope::Read, &feeds)?;
     let place = limits::stream(request)?;
     let subscription = app.hub.subscribe(feeds)?;
     // With the position asked for: some clients forget it when they connect, and a stream may break off before it has

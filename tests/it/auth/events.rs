@@ -153,7 +153,20 @@ async fn a_token_with_actors_appends_in_the_name_of_nobody_else() {
     assert_eq!(problem["index"], 1);
     let wrong = with_actors(json!(["no name"]));
     let (name, value) = bearer(&wrong);
-    let answer = ask(&node, "POST", "/v1/events", &[(name, value.as_str())], Some(&array)).await;
+    let answer = ask(
+        &node,
+        "POST",
+        "/v1/events",
+        &[(name, value.as_str())],
+        Some(&array),
+    )
+    .await;
     let problem = answer.problem(401, "token_claims").expect("refused");
-    assert!(problem["detail"].as_str().expect("text").contains("actors[0]"), "{problem}");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .expect("text")
+            .contains("actors[0]"),
+        "{problem}"
+    );
 }

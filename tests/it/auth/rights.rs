@@ -177,3 +177,50 @@ async fn all_feeds_of_a_merged_request_must_be_granted() {
         }
     }
 }
+
+/// Whoever may write to everybody need not read what everybody gets.
+#[tokio::test]
+async fn feeds_may_be_others_for_each_scope() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let mut claims = claims("read append mark", &[]);
+    claims["feeds"] = json!({ "read": ["r", "all:*"], "append": ["p", "all:*"] });
+    let (name, value) = bearer(&Signer::hs256().sign(&claims));
+    let headers = [(name, value.as_str())];
+    let mark = json!({ "version": "0" });
+    for (feed, read, append, marked) in [
+        ("r", 200, 403, 403),
+        ("p", 403, 200, 403),
+        ("all:1", 200, 200, 403),
+        ("other", 403, 403, 403),
+    ] {
+        let event = json!({ "kind": "visit", "feeds": [feed] });
+        for (method, path, body, status) in [
+            ("GET", format!("/v1/feeds/{feed}"), None, read),
+            ("GET", format!("/v1/entries?feed={feed}"), None, read),
+            (
+                "POST",
+                "/v1/tickets".to_owned(),
+                Some(&json!({ "feeds": [feed] })),
+                read,
+            ),
+            ("POST", "/v1/events".to_owned(), Some(&event), append),
+            (
+                "PUT",
+                format!("/v1/feeds/{feed}/markers/read"),
+                Some(&mark),
+                marked,
+            ),
+        ] {
+            let answer = ask(&node, method, &path, &headers, body).await;
+            assert_eq!(answer.status, status, "{method} {path} {body:?}");
+        }
+    }
+    claims["feeds"] = json!({ "reed": ["r"] });
+    let (name, value) = bearer(&Signer::hs256().sign(&claims));
+    let answer = ask(&node, "GET", "/v1/feeds/r", &[(name, value.as_str())], None).await;
+    answer
+        .problem(401, "token_malformed")
+        .or_else(|_| answer.problem(401, "token_claims"))
+        .expect("refused");
+}

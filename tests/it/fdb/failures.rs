@@ -38,7 +38,12 @@ async fn readyz_turns(targets: &Targets, node: usize, status: u16) {
             let body: Value = response.json().await.expect("JSON");
             match said {
                 200 => assert_eq!(body["status"], "ready"),
-                _ => assert_eq!((said, &body["code"]), (503, &json!("store_unavailable"))),
+                // The second for the moment between the cluster's return and all that was missed meanwhile.
+                _ => assert!(
+                    said == 503
+                        && (body["code"] == "store_unavailable" || body["code"] == "tail_behind"),
+                    "{said} {body}"
+                ),
             }
             if said == status {
                 return;

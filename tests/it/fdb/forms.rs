@@ -135,7 +135,7 @@ fn head_of(response: &Response) -> String {
     let mut lines: Vec<String> = response
         .headers()
         .iter()
-        .filter(|(name, _)| *name != "date")
+        .filter(|(name, _)| !["date", "x-request-id"].contains(&name.as_str()))
         .map(|(name, value)| {
             let value = value.to_str().expect("text");
             let etag = r#""0123456789abcdef""#;
