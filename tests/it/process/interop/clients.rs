@@ -127,6 +127,10 @@ impl Reader {
         self.heard.borrow().opened
     }
 
+    pub fn has_heard_a_transient(&self) -> bool {
+        !self.heard.borrow().transients.is_empty()
+    }
+
     /// Waits until it has heard enough.
     pub async fn until(&self, what: &str, enough: impl Fn(&Heard) -> bool) {
         let mut heard = self.heard.clone();
