@@ -23,7 +23,8 @@ use crate::logging::{Current, FALL_BACK_SECONDS_MAX, Filter, LogControl};
 #[serde(deny_unknown_fields)]
 struct LogIn {
     filter: String,
-    seconds: Option<u64>,
+    /// Whole; JSON's 60.0 is as whole as 60.
+    seconds: Option<f64>,
 }
 
 pub async fn log(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
@@ -46,11 +47,12 @@ pub async fn set_log(State(app): State<Arc<App>>, request: Request) -> Result<Re
         let detail = format!("{error}; the filter stays as it was");
         Problem::new(Code::InvalidFilter, detail)
     })?;
-    if !seconds.is_none_or(|seconds| (1..=FALL_BACK_SECONDS_MAX).contains(&seconds)) {
-        let detail = format!("seconds must be from 1 to {FALL_BACK_SECONDS_MAX}");
+    let range = 1.0..=FALL_BACK_SECONDS_MAX as f64;
+    if !seconds.is_none_or(|seconds| range.contains(&seconds) && seconds.fract() == 0.0) {
+        let detail = format!("seconds must be a whole number from 1 to {FALL_BACK_SECONDS_MAX}");
         return Err(Problem::new(Code::InvalidBody, detail));
     }
-    let current = control.set(filter, seconds.map(Duration::from_secs));
+    let current = control.set(filter, seconds.map(Duration::from_secs_f64));
     let current = current.map_err(|error| {
         tracing::error!(%error, "the log filter cannot be set");
         Problem::new(Code::Internal, "the filter could not be set")
