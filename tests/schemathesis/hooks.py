@@ -51,10 +51,14 @@ def after_call(ctx, case, response):
 
 @schemathesis.check
 def invalid_requests_are_refused(ctx, response, case):
-    """The built-in check of the same; but a bad line of NDJSON is refused by a line."""
+    """The built-in check of the same; but a bad line of NDJSON is refused by a line, and a feed that is asked for again
+    counts once, for which JSON Schema has no words."""
     try:
         return negative_data_rejection(ctx, response, case)
     except Failure:
+        feeds = (case.query or {}).get("feed")
+        if isinstance(feeds, list) and len(feeds) > 100 >= len(set(map(str, feeds))):
+            return None
         lines = response.content.splitlines()
         if response.headers["content-type"] == ["application/x-ndjson"]:
             if any(json.loads(line)["status"] == "rejected" for line in lines):
