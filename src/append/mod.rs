@@ -171,20 +171,17 @@ impl Appender {
         }
     }
 
-    /// Room for `events`, or [`Error::Busy`] or [`Error::Late`] at once.
+    /// Room for `events`, or [`Error::Busy`] at once. Whoever passed [`Self::check`] is not asked again whether it is
+    /// late: the work of reading the events, which is dear, would be lost; those to come are refused the sooner.
     pub fn admit(&self, events: &[Event]) -> Result<Admission> {
-        let refused = |error| {
-            let count = events.len() as u64;
-            self.metrics.appends.note_rejected(&error, count);
-            Err(error)
-        };
-        if let Err(late) = self.check() {
-            return refused(late);
-        }
         let permits = queue_kib(events);
         match Arc::clone(&self.admission).try_acquire_many_owned(permits) {
             Ok(permit) => Ok(Admission(permit)),
-            Err(_) => refused(Error::Busy),
+            Err(_) => {
+                let count = events.len() as u64;
+                self.metrics.appends.note_rejected(&Error::Busy, count);
+                Err(Error::Busy)
+            }
         }
     }
 

@@ -50,7 +50,7 @@ pub struct OverloadArgs {
     /// Of each step
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
-    /// All steps, so many times
+    /// All steps, so many times; every second time in the other order, because a store that grows gets slower
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Events in one append (1 to 1000)
@@ -232,9 +232,13 @@ pub async fn run(args: OverloadArgs, stop: Stop) -> Result<(), Error> {
 
 impl Scene {
     async fn rounds(&self, totals: &mut [Total], faults: &mut Faults) -> Result<(), Error> {
-        for _ in 0..self.args.rounds {
-            let mut peak = 0.0;
-            for (step, total) in STEPS.iter().zip(&mut *totals) {
+        let mut peak = 0.0;
+        for round in 0..self.args.rounds {
+            let mut steps: Vec<_> = STEPS.iter().zip(&mut *totals).collect();
+            if round % 2 == 1 {
+                steps.reverse();
+            }
+            for (step, total) in steps {
                 if self.stop.is_requested() {
                     return Ok(());
                 }
