@@ -82,9 +82,10 @@ impl Auth {
         })))
     }
 
-    /// Whether the token was verified lately, so that looking at it again costs little.
-    pub fn remembers(&self, token: &str) -> bool {
-        self.ring.load().remembers(token)
+    /// What a token that was verified lately grants, which costs little to say; `None` of one that was not.
+    pub fn remembered(&self, token: &str) -> Option<Result<Arc<Grant>, Denied>> {
+        let ring = self.ring.load();
+        ring.remembered(token, &self.rules, self.wall.micros())
     }
 
     pub async fn token(&self, token: &str) -> Result<Arc<Grant>, Denied> {

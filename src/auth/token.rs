@@ -35,29 +35,39 @@ impl Ring {
         }
     }
 
-    pub fn remembers(&self, token: &str) -> bool {
-        token.len() <= TOKEN_BYTES_MAX && self.cache.get(&Digest::of(token)).is_some()
+    /// What a token that was verified lately grants, if it still does.
+    pub fn remembered(
+        &self,
+        token: &str,
+        rules: &Rules,
+        now_us: u64,
+    ) -> Option<Result<Arc<Grant>, Denied>> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let digest = Digest::of(token);
+        let grant = self.cache.get(&digest)?;
+        Some(match rules.in_time(&grant, now_us) {
+            Ok(()) => Ok(grant),
+            Err(denied) => {
+                self.cache.remove(&digest);
+                Err(denied)
+            }
+        })
     }
 
     pub fn verify(&self, token: &str, rules: &Rules, now_us: u64) -> Result<Arc<Grant>, Denied> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Denied::TOO_LONG);
         }
-        let digest = Digest::of(token);
-        if let Some(grant) = self.cache.get(&digest) {
-            return match rules.in_time(&grant, now_us) {
-                Ok(()) => Ok(grant),
-                Err(denied) => {
-                    self.cache.remove(&digest);
-                    Err(denied)
-                }
-            };
+        if let Some(known) = self.remembered(token, rules, now_us) {
+            return known;
         }
         let jws = Jws::parse(token)?;
         self.check_signature(&jws)?;
         let grant = Arc::new(jws.claims::<Claims>()?.grant(rules)?);
         rules.in_time(&grant, now_us)?;
-        self.cache.insert(digest, Arc::clone(&grant));
+        self.cache.insert(Digest::of(token), Arc::clone(&grant));
         Ok(grant)
     }
 

@@ -108,14 +108,16 @@ async fn admit(auth: &Auth, callers: &Callers, parts: &mut Parts) -> Result<()> 
     };
     let takes_tickets = TICKET_ROUTES.contains(&path.as_str());
     let credential = Credential::of(parts, takes_tickets)?;
-    if !credential
-        .token()
-        .is_some_and(|token| auth.remembers(token))
-    {
+    let known = credential.token().and_then(|token| auth.remembered(token));
+    if known.is_none() {
         callers.take_unverified(&parts.extensions)?;
     }
+    let verified = async |token| match known {
+        Some(known) => known,
+        None => auth.token(token).await,
+    };
     let grant = match credential {
-        Credential::Bearer(token) => auth.token(token).await?,
+        Credential::Bearer(token) => verified(token).await?,
         Credential::Ticket(ticket) => Arc::new(auth.ticket(&ticket)?),
         Credential::Cookie(token) => {
             if !parts.method.is_safe() && !is_same_origin(parts) {
@@ -125,7 +127,7 @@ async fn admit(auth: &Auth, callers: &Callers, parts: &mut Parts) -> Result<()> 
                      as `Authorization: Bearer …` from elsewhere",
                 ));
             }
-            auth.token(token).await?
+            verified(token).await?
         }
     };
     if let Some(scope) = scope {
