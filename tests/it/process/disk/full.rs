@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{
-    super::place,
+    super::{Process, place},
     FEED, Ledger, event,
     small::{MIB, SmallDisk},
 };
@@ -70,6 +70,22 @@ async fn below_the_reserve_appends_are_refused_until_there_is_room() {
     process.stop().await;
 }
 
+/// With room again it takes appends where it runs, and has lost nothing.
+async fn recovers(disk: &SmallDisk, ledger: &mut Ledger, process: &Process) {
+    disk.make_room();
+    ledger.append_until_taken(&process.api).await;
+    ledger.settle_unsure(&process.api).await;
+    ledger.audit(&process.api).await;
+}
+
+/// Stopped and started again, it has all it had.
+async fn restarts(disk: &SmallDisk, ledger: &mut Ledger, process: Process, args: &[&str]) {
+    process.stop().await;
+    let process = disk.serve(args).await;
+    ledger.audit(&process.api).await;
+    process.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_is_full_loses_nothing_and_recovers_when_there_is_room() {
     let Some(disk) = SmallDisk::new(64).await else {
@@ -89,11 +105,7 @@ async fn a_disk_that_is_full_loses_nothing_and_recovers_when_there_is_room() {
     check_refusals(&process.api, &ledger).await;
     ledger.audit(&process.api).await;
 
-    // It recovers where it runs.
-    disk.make_room();
-    ledger.append_until_taken(&process.api).await;
-    ledger.settle_unsure(&process.api).await;
-    ledger.audit(&process.api).await;
+    recovers(&disk, &mut ledger, &process).await;
     let mut heard = Vec::new();
     while heard.len() + 1 < ledger.acknowledged.len() {
         heard.push(place(&stream.next_of(&["notify"]).await.data));
@@ -109,14 +121,8 @@ async fn a_disk_that_is_full_loses_nothing_and_recovers_when_there_is_room() {
     ledger.audit(&process.api).await;
     ledger.append_until_full(&process.api).await;
     ledger.audit(&process.api).await;
-    disk.make_room();
-    ledger.append_until_taken(&process.api).await;
-    ledger.settle_unsure(&process.api).await;
-    ledger.audit(&process.api).await;
-    process.stop().await;
-    let process = disk.serve(&reserve).await;
-    ledger.audit(&process.api).await;
-    process.stop().await;
+    recovers(&disk, &mut ledger, &process).await;
+    restarts(&disk, &mut ledger, process, &reserve).await;
 }
 
 /// Tables are written in the background, from what was acknowledged long before.
@@ -134,14 +140,8 @@ async fn when_a_table_finds_no_room_nothing_is_lost_either() {
     disk.fill_but(16 * MIB);
     ledger.append_until_full(&process.api).await;
     ledger.audit(&process.api).await;
-    disk.make_room();
-    ledger.append_until_taken(&process.api).await;
-    ledger.settle_unsure(&process.api).await;
-    ledger.audit(&process.api).await;
-    process.stop().await;
-    let process = disk.serve(&[]).await;
-    ledger.audit(&process.api).await;
-    process.stop().await;
+    recovers(&disk, &mut ledger, &process).await;
+    restarts(&disk, &mut ledger, process, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

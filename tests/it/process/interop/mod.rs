@@ -1,7 +1,7 @@
 //! Readers that we did not write, each over HTTP/1.1 and, if it can, over HTTP/2 (browsers with TLS, all others without,
-//! by prior knowledge). Each
-//! does what a client does: it asks for vN, reads the history up to vN, follows from vN while events are being
-//! appended, and after a broken stream comes back in its own way. It must have had exactly what was appended.
+//! by prior knowledge). Each does what a client does: it asks for vN, reads the history up to vN, follows from vN while
+//! events are being appended, and after a broken stream comes back in its own way. It must have had exactly what was
+//! appended.
 
 mod clients;
 mod cutter;
