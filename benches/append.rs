@@ -403,7 +403,7 @@ mod raw {
             kind: sample.kind.parse()?,
             delivery: match sample.is_message() {
                 true => Delivery::Notify,
-                false => Delivery::Feed,
+                false => Delivery::Entry,
             },
             feeds,
             actor: Some(format!("user:{}", sample.from).parse()?),

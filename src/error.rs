@@ -1,4 +1,4 @@
-//! What can go wrong in the domain. No HTTP here; `http::problem` maps it to status and code.
+//! Errors of the domain. They know nothing of HTTP; `http::problem` maps them to a status and a message for clients.
 
 use crate::{
     store,
@@ -8,7 +8,7 @@ use crate::{
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    #[error("event id {id:?} was used before, with other content, at version {version}")]
+    #[error("event id {id:?} was already used, with different content, at version {version}")]
     IdReused { id: EventId, version: Version },
     #[error("feed {feed} is not at the expected version")]
     VersionConflict {
@@ -16,15 +16,15 @@ pub enum Error {
         feed: FeedName,
         current: Option<Version>,
     },
-    #[error("version {asked} has not been reached; the current version is {current}")]
+    #[error("version {asked} has not been reached yet; the current version is {current}")]
     VersionAhead { asked: Version, current: Version },
     #[error("the append queue is full")]
     Busy,
-    #[error("the append queue is late")]
+    #[error("appends are waiting too long in the queue")]
     Late,
-    #[error("too many reads wait")]
+    #[error("too many reads are waiting")]
     ReadsBusy,
-    #[error("too many streams and long polls")]
+    #[error("too many streams and long polls are open")]
     TooManyStreams,
     #[error("the service is shutting down")]
     ShuttingDown,
@@ -33,6 +33,25 @@ pub enum Error {
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The stable, machine-readable code of the error: in problems sent to clients and in metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::IdReused { .. } => "id_reused",
+            Self::VersionConflict { .. } => "version_conflict",
+            Self::VersionAhead { .. } => "version_ahead",
+            Self::Busy | Self::Late | Self::ReadsBusy => "busy",
+            Self::TooManyStreams => "too_many_streams",
+            Self::ShuttingDown | Self::Store(store::Error::Closed) => "shutting_down",
+            Self::Store(
+                store::Error::Corrupt { .. } | store::Error::Damaged(_) | store::Error::Open(_),
+            ) => "internal",
+            Self::Store(store::Error::Full) => "storage_full",
+            Self::Store(_) => "store_unavailable",
+        }
+    }
+}
 
 impl store::RetryableError for Error {
     fn into_store_error(self) -> std::result::Result<store::Error, Self> {

@@ -20,7 +20,7 @@
 //! - A stored entry's version is minted by the store at commit; commit order is version order. What a snapshot at vN
 //!   does not show will be stamped above vN, for ever.
 //! - The first commit of an id is the entry. A later commit of it (a twin) began before the first was visible, so the
-//!   first lies between the twin's own snapshot, whose time the twin carries, and the twin; [`feed::twins`] is the one
+//!   first lies between the twin's own snapshot, whose time the twin carries, and the twin; [`dedup`] is the one
 //!   place that decides, and every reader goes through it.
 //! - Appends are blind writes next to snapshot reads: they cannot conflict, but for an epoch change and a condition
 //!   the client asked for. (The embedded engine, which commits one batch after the other, does look at the claims once
@@ -40,15 +40,16 @@ pub mod auth;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod dedup;
 pub mod error;
 pub mod feed;
 pub mod http;
 pub mod live;
 pub mod logging;
 pub mod metrics;
+mod procfs;
 pub mod server;
 pub mod store;
 pub mod tls;
 pub mod types;
-mod usage;
 pub mod version;

@@ -57,6 +57,19 @@ pub enum Outcome {
     Rejected(Error),
 }
 
+/// Counts what became of events.
+fn count(metrics: &Appends, outcomes: &[(EventId, Outcome)]) {
+    let (mut appended, mut duplicate) = (0, 0);
+    for (_, outcome) in outcomes {
+        match outcome {
+            Outcome::Appended(_) => appended += 1,
+            Outcome::Duplicate(_) => duplicate += 1,
+            Outcome::Rejected(error) => metrics.note_rejected(error.code(), 1),
+        }
+    }
+    metrics.note_stored(appended, duplicate);
+}
+
 /// An event that passed admission, with the wall time of its acceptance.
 #[derive(Debug)]
 struct Accepted {
@@ -91,7 +104,7 @@ impl Unit {
             (accepted.event.id, Outcome::Rejected(error))
         };
         let outcomes: Vec<_> = self.events.into_iter().map(rejected).collect();
-        metrics.note(outcomes.iter().map(|(_, outcome)| outcome));
+        count(metrics, &outcomes);
         let _ = self.reply.send(outcomes);
     }
 
@@ -179,7 +192,9 @@ impl Appender {
             Ok(permit) => Ok(Admission(permit)),
             Err(_) => {
                 let count = events.len() as u64;
-                self.metrics.appends.note_rejected(&Error::Busy, count);
+                self.metrics
+                    .appends
+                    .note_rejected(Error::Busy.code(), count);
                 Err(Error::Busy)
             }
         }

@@ -9,8 +9,8 @@ use tracing::Instrument;
 use super::{Accepted, Context, Outcome, Unit, writes};
 use crate::{
     clock::AtClock,
+    dedup,
     error::{Error, Result},
-    feed::twins,
     metrics::Held,
     store::{
         self, Batch, Condition, Found, Plan, Reads, Snapshot, Transaction,
@@ -51,7 +51,7 @@ pub(super) async fn commit_batch(context: &Context, units: Vec<Unit>) {
                 (event.id, outcome)
             })
             .collect();
-        metrics.note(outcomes.iter().map(|(_, outcome)| outcome));
+        super::count(metrics, &outcomes);
         // The client may have gone; what it sent is committed all the same.
         let _ = reply.send(outcomes);
     }
@@ -146,7 +146,7 @@ impl<'a> Append<'a> {
         expect: &Expect,
     ) -> Result<Condition> {
         let prefix = self.keys.feed(&expect.feed);
-        let (current, last) = twins::latest(snapshot, &prefix).await?;
+        let (current, last) = dedup::latest(snapshot, &prefix).await?;
         if !expect.holds(current) {
             let Some((event, ..)) = self.events.first() else {
                 return Err(store::Error::Conflict.into());

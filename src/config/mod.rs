@@ -199,14 +199,14 @@ pub struct Config {
     #[command(flatten)]
     pub transport: TransportConfig,
 
-    /// What events of a kind do: `feed` (an entry), `notify` (an entry that counts as unread), `transient` (live
-    /// only). Repeat it, or separate by commas. Kinds that are not named are `feed`.
+    /// What events of a kind do: `entry` (an entry), `notify` (an entry that counts as unread), `transient` (live
+    /// only). Repeat it, or separate by commas. Kinds that are not named are `entry`.
     #[arg(
         long = "kind",
         env = "NEWSFEED_KINDS",
         value_name = "KIND=DELIVERY",
         value_delimiter = ',',
-        default_value = "message=notify,flirt=feed,visit=feed,typing=transient",
+        default_value = "message=notify,flirt=entry,visit=entry,typing=transient",
         value_parser = parse_kind
     )]
     pub kinds: Vec<(Kind, Delivery)>,

@@ -4,22 +4,19 @@
 //! client reads.
 
 mod admission;
-mod cursor;
-mod head;
-pub(crate) mod lookback;
 mod markers;
 mod page;
-pub mod twins;
+mod state;
 
 use std::sync::Arc;
 
 use self::admission::Admission;
 pub use self::{
     admission::{READ_WAIT_MAX, READS_AT_ONCE, READS_WAITING_MAX, Turn},
-    head::{FeedState, Markers, UNREAD_MAX, Unread},
     page::{
         Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
     },
+    state::{FeedState, Markers, UNREAD_MAX, Unread},
 };
 use crate::{
     error::{Error, Result},

@@ -3,8 +3,9 @@
 use futures_util::future::try_join_all;
 use smallvec::{SmallVec, smallvec};
 
-use super::{Feeds, cursor::Cursor};
+use super::Feeds;
 use crate::{
+    dedup::Cursor,
     error::{Error, Result},
     store::{self, Snapshot},
     types::{Entry, FeedName, Kind},

@@ -22,7 +22,7 @@ use super::{
     App,
     problem::{Code, Problem, Result},
 };
-use crate::{store::Figure, usage::Own};
+use crate::{procfs::Own, store::Figure};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

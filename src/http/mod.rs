@@ -37,11 +37,7 @@ use axum::{
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{
-    connection::Protocols,
-    health::Tasks,
-    trace_context::{REQUEST_ID_BYTES_MAX, TraceParent},
-};
+pub use self::{connection::Protocols, health::Tasks, trace_context::REQUEST_ID_BYTES_MAX};
 use self::{
     cors::Cors,
     limits::Callers,
@@ -106,7 +102,7 @@ impl FromRef<Arc<App>> for App {
     }
 }
 
-/// What each kind does; kinds that are not named are [`Delivery::Feed`].
+/// What each kind does; kinds that are not named are [`Delivery::Entry`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deliveries(HashMap<Kind, Delivery>);
 
@@ -116,7 +112,7 @@ impl Deliveries {
     }
 
     pub fn of(&self, kind: &Kind) -> Delivery {
-        self.0.get(kind).copied().unwrap_or(Delivery::Feed)
+        self.0.get(kind).copied().unwrap_or(Delivery::Entry)
     }
 }
 

@@ -14,7 +14,7 @@ use tracing::{Instrument, Span, field::Empty};
 use super::{
     ROUTES,
     problem::Code,
-    trace_context::{REQUEST_ID, RequestId, TraceParent},
+    trace_context::{REQUEST_ID, RequestId, caller_trace},
 };
 use crate::metrics::Metrics;
 
@@ -87,11 +87,13 @@ fn method(method: &Method) -> &'static str {
 
 /// The id of the trace that `span` belongs to: the caller's, or that of a new one.
 fn begin_trace(span: &Span, route: &str, request: &Request) -> u128 {
-    let caller = TraceParent::of(request.headers());
+    let caller = caller_trace(request.headers());
     #[cfg(feature = "otlp")]
     {
         let name = format!("{} {route}", method(request.method()));
-        let exported = crate::logging::adopt(span, &name, caller.as_ref(), request.headers());
+        let state = request.headers().get("tracestate");
+        let state = state.and_then(|state| state.to_str().ok());
+        let exported = crate::logging::adopt(span, &name, caller, state);
         if let Some(trace_id) = exported {
             return trace_id;
         }

@@ -296,3 +296,40 @@ impl IntoResponse for Problem {
         response
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_codes_of_errors_are_those_of_problems() {
+        let (id, feed) = ("a", "a");
+        for error in [
+            Error::IdReused {
+                id: id.parse().expect("an id"),
+                version: Version::ZERO,
+            },
+            Error::VersionConflict {
+                id: id.parse().expect("an id"),
+                feed: feed.parse().expect("a name"),
+                current: None,
+            },
+            Error::VersionAhead {
+                asked: Version::ZERO,
+                current: Version::ZERO,
+            },
+            Error::Busy,
+            Error::Late,
+            Error::ReadsBusy,
+            Error::TooManyStreams,
+            Error::ShuttingDown,
+            Error::Store(store::Error::Closed),
+            Error::Store(store::Error::Open(String::new())),
+            Error::Store(store::Error::Damaged(String::new())),
+            Error::Store(store::Error::Full),
+            Error::Store(store::Error::Unknown),
+        ] {
+            assert_eq!(error.code(), Problem::from(error).code.name());
+        }
+    }
+}

@@ -161,7 +161,7 @@ pub fn frame(news: &News) -> Bytes {
         News::Entry(located) => {
             let event = match located.entry.delivery {
                 Delivery::Notify => "notify",
-                Delivery::Feed | Delivery::Transient => "entry",
+                Delivery::Entry | Delivery::Transient => "entry",
             };
             event_frame(
                 event,

@@ -492,7 +492,7 @@ mod tests {
             version: Version::new(0, time, 0),
             id: EventId::generate(),
             kind: "k".parse().expect("a name"),
-            delivery: Delivery::Feed,
+            delivery: Delivery::Entry,
             actor: None,
             at: 0,
             data: vec![b'1'; data_bytes].into(),

@@ -1,10 +1,7 @@
 //! One partition of the log as the tailer follows it.
 
 use crate::{
-    feed::{
-        lookback::{LookBack, Passed},
-        twins::window,
-    },
+    dedup::{LookBack, Passed, window},
     store::{
         KeyValue, Range, Result, Slice, Snapshot, keys,
         values::{Record, decode_records},

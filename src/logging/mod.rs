@@ -4,6 +4,7 @@
 mod control;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod trace_parent;
 
 use std::{error::Error, io::IsTerminal};
 
@@ -12,9 +13,12 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
-pub use self::control::{Current, FALL_BACK_SECONDS_MAX, FILTER_BYTES_MAX, Filter, LogControl};
 #[cfg(feature = "otlp")]
 pub use self::otlp::adopt;
+pub use self::{
+    control::{Current, FALL_BACK_SECONDS_MAX, FILTER_BYTES_MAX, Filter, LogControl},
+    trace_parent::TraceParent,
+};
 
 /// The store's own engine is chatty.
 const DEFAULT_FILTER: &str = "info,fjall=warn,lsm_tree=warn";

@@ -8,7 +8,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use axum::http::HeaderMap;
 use bytes::Bytes;
 use opentelemetry::{
     Context, SpanId, TraceFlags, TraceId,
@@ -24,7 +23,7 @@ use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
-use crate::http::TraceParent;
+use super::TraceParent;
 
 /// Spans that wait to be sent; one more is dropped.
 const QUEUE_SPANS_MAX: usize = 4096;
@@ -94,13 +93,10 @@ impl Exporter {
 pub fn adopt(
     span: &Span,
     name: &str,
-    caller: Option<&TraceParent>,
-    headers: &HeaderMap,
+    caller: Option<TraceParent>,
+    state: Option<&str>,
 ) -> Option<u128> {
     let parent = caller.map_or_else(Context::new, |caller| {
-        let state = headers
-            .get("tracestate")
-            .and_then(|state| state.to_str().ok());
         let state: Option<TraceState> = state.and_then(|state| state.parse().ok());
         let flags = TraceFlags::default().with_sampled(caller.sampled);
         let context = SpanContext::new(

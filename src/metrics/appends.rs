@@ -8,7 +8,6 @@ use prometheus_client::{
 };
 
 use super::{LATENCIES, Label, labelled, seconds};
-use crate::{append::Outcome, error::Error, store};
 
 #[derive(Debug)]
 pub struct Appends {
@@ -60,22 +59,15 @@ impl Default for Appends {
 }
 
 impl Appends {
-    /// What became of events.
-    pub fn note<'a>(&self, outcomes: impl IntoIterator<Item = &'a Outcome>) {
-        let (mut appended, mut duplicate) = (0, 0);
-        for outcome in outcomes {
-            match outcome {
-                Outcome::Appended(_) => appended += 1,
-                Outcome::Duplicate(_) => duplicate += 1,
-                Outcome::Rejected(error) => self.note_rejected(error, 1),
-            }
-        }
+    /// Counts events that are stored: new ones and duplicates.
+    pub fn note_stored(&self, appended: u64, duplicate: u64) {
         self.appended.inc_by(appended);
         self.duplicate.inc_by(duplicate);
     }
 
-    pub fn note_rejected(&self, error: &Error, events: u64) {
-        let label = [("code", code(error))];
+    /// Counts well-formed events that were rejected with the error code `code`.
+    pub fn note_rejected(&self, code: &'static str, events: u64) {
+        let label = [("code", code)];
         self.rejected.get_or_create(&label).inc_by(events);
     }
 
@@ -145,54 +137,5 @@ impl Appends {
             "Transients that were not heard: refused (busy), not taken (store), or missed by a subscriber that was behind",
             self.transients_dropped.clone(),
         );
-    }
-}
-
-/// The code that a client is told; a test holds it against those of the API.
-fn code(error: &Error) -> &'static str {
-    match error {
-        Error::IdReused { .. } => "id_reused",
-        Error::VersionConflict { .. } => "version_conflict",
-        Error::VersionAhead { .. } => "version_ahead",
-        Error::Busy | Error::Late | Error::ReadsBusy => "busy",
-        Error::TooManyStreams => "too_many_streams",
-        Error::ShuttingDown | Error::Store(store::Error::Closed) => "shutting_down",
-        Error::Store(store::Error::Corrupt { .. } | store::Error::Open(_)) => "internal",
-        Error::Store(_) => "store_unavailable",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{http::problem::Problem, version::Version};
-
-    #[test]
-    fn the_codes_are_those_of_the_api() {
-        let (id, feed) = ("a", "a");
-        for error in [
-            Error::IdReused {
-                id: id.parse().expect("an id"),
-                version: Version::ZERO,
-            },
-            Error::VersionConflict {
-                id: id.parse().expect("an id"),
-                feed: feed.parse().expect("a name"),
-                current: None,
-            },
-            Error::VersionAhead {
-                asked: Version::ZERO,
-                current: Version::ZERO,
-            },
-            Error::Busy,
-            Error::Late,
-            Error::TooManyStreams,
-            Error::ShuttingDown,
-            Error::Store(store::Error::Closed),
-            Error::Store(store::Error::Open(String::new())),
-            Error::Store(store::Error::Unknown),
-        ] {
-            assert_eq!(code(&error), Problem::from(error).code.name());
-        }
     }
 }

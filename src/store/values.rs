@@ -56,7 +56,7 @@ pub struct Unread {
 
 fn entry_tuple(entry: &Entry) -> EntryTuple<'_> {
     let delivery = match entry.delivery {
-        Delivery::Feed => 0,
+        Delivery::Entry => 0,
         Delivery::Notify => 1,
         Delivery::Transient => 2,
     };
@@ -104,7 +104,7 @@ fn entry_from(
         id: text(value, id)?,
         kind: text(value, kind)?,
         delivery: match delivery {
-            0 => Delivery::Feed,
+            0 => Delivery::Entry,
             1 => Delivery::Notify,
             2 => Delivery::Transient,
             other => return Err(format!("delivery {other}")),
@@ -246,7 +246,7 @@ mod tests {
     fn any_entry() -> impl Strategy<Value = Entry> {
         let name = "[A-Za-z0-9_~:@-][A-Za-z0-9._~:@-]{0,11}";
         let delivery = prop_oneof![
-            Just(Delivery::Feed),
+            Just(Delivery::Entry),
             Just(Delivery::Notify),
             Just(Delivery::Transient)
         ];

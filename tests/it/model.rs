@@ -130,7 +130,7 @@ impl Model {
 pub fn delivery(kind: &str) -> Delivery {
     match kind {
         "message" | "call" => Delivery::Notify,
-        _ => Delivery::Feed,
+        _ => Delivery::Entry,
     }
 }
 

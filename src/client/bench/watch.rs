@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::used::Used;
 use crate::{
     client::Error,
-    usage::{self, Usage},
+    procfs::{self, Usage},
 };
 
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ impl Watch {
     pub fn new(pids: &[u32]) -> Result<Arc<Self>, Error> {
         let mut processes = Vec::new();
         for pid in pids {
-            let name = Usage::of(*pid).and_then(|_| usage::name(*pid));
+            let name = Usage::of(*pid).and_then(|_| procfs::name(*pid));
             let name = name.map_err(|error| {
                 Error::Arguments(format!(
                     "--pid {pid}: no such process on this machine, or not one whose /proc/{pid} can be read \
@@ -154,7 +154,7 @@ fn moment(processes: &[(u32, String)], before: Option<&Moment>) -> Moment {
             .enumerate()
             .map(|(index, usage)| usage.unwrap_or_else(|_| last(index)))
             .collect(),
-        tcp_bytes: usage::tcp_bytes(),
+        tcp_bytes: procfs::tcp_bytes(),
     }
 }
 

@@ -36,7 +36,7 @@ pub fn filler(kib: usize) -> Event {
     let draft = Draft {
         id: "filler".parse().expect("an id"),
         kind: "visit".parse().expect("a kind"),
-        delivery: Delivery::Feed,
+        delivery: Delivery::Entry,
         feeds: vec!["filler".parse().expect("a name")],
         actor: None,
         data: Data::from_raw(&data).expect("small"),

@@ -6,6 +6,13 @@
 //! [`SNAPSHOT_AGE_TICKS_MAX`]. So an entry is a twin exactly if the same id stands in the same sequence within its
 //! [`window`]; how far back that reaches is written in the entry itself.
 
+mod cursor;
+mod lookback;
+
+pub use self::{
+    cursor::Cursor,
+    lookback::{LookBack, Passed},
+};
 use crate::{
     store::{Result, SNAPSHOT_AGE_TICKS_MAX, Snapshot, keys},
     types::EventId,
@@ -36,7 +43,7 @@ pub async fn latest(
     snapshot: &dyn Snapshot,
     prefix: &[u8],
 ) -> Result<(Option<Version>, Option<Version>)> {
-    let mut cursor = super::cursor::Cursor::newest_first(prefix.to_vec(), snapshot.version());
+    let mut cursor = Cursor::newest_first(prefix.to_vec(), snapshot.version());
     let mut last = None;
     loop {
         if let Some(entry) = cursor.ready() {

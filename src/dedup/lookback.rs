@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::twins::window;
+use super::window;
 use crate::{
     store::{KeyValue, Result, Snapshot, keys},
     types::{EventId, FeedName},

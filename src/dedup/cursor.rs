@@ -2,10 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{
-    lookback::{LookBack, Passed},
-    twins::{is_twin, window},
-};
+use super::{LookBack, Passed, is_twin, window};
 use crate::{
     store::{KeyValue, Range, Result, Slice, Snapshot, keys, values::decode_entry},
     types::Entry,
@@ -17,7 +14,7 @@ const CHUNK_DOUBLINGS_MAX: u32 = 4;
 /// Keys read beyond the entries needed: newest first, most windows reach no further than these.
 const KEYS_BEYOND: usize = 4;
 
-pub(super) struct Cursor {
+pub struct Cursor {
     /// What is still unread: (after, until].
     after: Option<Version>,
     until: Version,
@@ -47,11 +44,11 @@ fn decode_passed(item: &KeyValue) -> Result<Vec<Passed>> {
 }
 
 impl Cursor {
-    pub(super) fn newest_first(prefix: Vec<u8>, until: Version) -> Self {
+    pub fn newest_first(prefix: Vec<u8>, until: Version) -> Self {
         Self::new(prefix, None, until, true)
     }
 
-    pub(super) fn oldest_first(prefix: Vec<u8>, after: Version, until: Version) -> Self {
+    pub fn oldest_first(prefix: Vec<u8>, after: Version, until: Version) -> Self {
         Self::new(prefix, Some(after), until, false)
     }
 
@@ -71,22 +68,22 @@ impl Cursor {
     }
 
     /// How many twins were left out.
-    pub(super) fn hidden(&self) -> u64 {
+    pub fn hidden(&self) -> u64 {
         self.hidden
     }
 
     /// The next visible entry, if it has been read.
-    pub(super) fn ready(&self) -> Option<&Entry> {
+    pub fn ready(&self) -> Option<&Entry> {
         self.ready.front()
     }
 
-    pub(super) fn pop(&mut self) -> Option<Entry> {
+    pub fn pop(&mut self) -> Option<Entry> {
         self.ready.pop_front()
     }
 
     /// What to read so that the next entry becomes ready; `None`: it is, or there is none. `need` says how many entries
     /// will be asked for; whoever comes back for more gets up to twice as many keys as before.
-    pub(super) fn wants(&mut self, need: usize, bytes_max: usize) -> Option<Range> {
+    pub fn wants(&mut self, need: usize, bytes_max: usize) -> Option<Range> {
         if self.exhausted || !self.ready.is_empty() {
             return None;
         }
@@ -113,7 +110,7 @@ impl Cursor {
     }
 
     /// Takes what the read of [`Cursor::wants`] found.
-    pub(super) async fn take(&mut self, snapshot: &dyn Snapshot, slice: Slice) -> Result<()> {
+    pub async fn take(&mut self, snapshot: &dyn Snapshot, slice: Slice) -> Result<()> {
         self.chunks += 1;
         let entries = slice.items.iter().map(decode_entry);
         let entries = entries.collect::<Result<Vec<Entry>>>()?;

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Feeds, twins};
+use super::Feeds;
 use crate::{
+    dedup,
     error::Result,
     store::{self, Snapshot, keys, values},
     types::{EventId, FeedName, Marker},
@@ -79,7 +80,7 @@ impl Feeds {
         );
         let (markers, (latest, _), unread) = tokio::try_join!(
             self.markers_at(snapshot, feed),
-            twins::latest(snapshot, &prefix),
+            dedup::latest(snapshot, &prefix),
             snapshot.ranges(vec![unread]),
         )?;
         let slice = unread.into_iter().next().unwrap_or_default();
@@ -135,7 +136,7 @@ async fn count(
     let mut sequence: Vec<(Version, EventId)> = Vec::new();
     let oldest = keys_above
         .iter()
-        .map(|unread| twins::window(unread.version, unread.read_at))
+        .map(|unread| dedup::window(unread.version, unread.read_at))
         .min();
     if let Some(oldest) = oldest.filter(|&oldest| oldest < read) {
         let range = keys::range(
@@ -161,13 +162,13 @@ async fn count(
         ..Unread::default()
     };
     for key in keys_above {
-        let window = twins::window(key.version, key.read_at);
+        let window = dedup::window(key.version, key.read_at);
         let near = sequence
             .iter()
             .rev()
             .map(|(version, id)| (*version, id))
             .take_while(|(version, _)| *version > window);
-        if !twins::is_twin(&key.id, key.version, key.read_at, near) {
+        if !dedup::is_twin(&key.id, key.version, key.read_at, near) {
             if unread.total == UNREAD_MAX {
                 unread.more = true;
                 break;

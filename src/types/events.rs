@@ -1,0 +1,176 @@
+//! Events as producers append them, and entries as feeds hold them.
+
+use std::{collections::HashSet, str::FromStr};
+
+use bytes::Bytes;
+
+use super::{
+    Actor, DATA_FANOUT_BYTES_MAX, Data, EVENT_FEEDS_MAX, EventId, FeedName, Invalid, Kind,
+    data::digest,
+};
+use crate::version::Version;
+
+/// What happens to events of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    /// Stored as an entry in its feeds.
+    Entry,
+    /// Stored as an entry that counts as unread.
+    Notify,
+    /// Sent to live subscribers only; not stored in any feed.
+    Transient,
+}
+
+impl FromStr for Delivery {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "entry" => Ok(Self::Entry),
+            "notify" => Ok(Self::Notify),
+            "transient" => Ok(Self::Transient),
+            _ => Err(format!(
+                "{text:?} is not a delivery: use entry, notify or transient"
+            )),
+        }
+    }
+}
+
+/// The two markers of a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Marker {
+    /// Everything up to this marker has been read; moving it forward clears unread entries.
+    Read,
+    /// Everything up to this marker has been displayed.
+    Seen,
+}
+
+/// The condition of a conditional append: `feed` has no entry above `version` (`None`: no entry at all).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expect {
+    pub feed: FeedName,
+    pub version: Option<Version>,
+}
+
+impl Expect {
+    /// Whether the condition holds for a feed whose latest visible entry has the version `latest`.
+    pub fn holds(&self, latest: Option<Version>) -> bool {
+        match (latest, self.version) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(latest), Some(version)) => latest <= version,
+        }
+    }
+}
+
+/// A valid event, ready to be appended. Created by [`Draft::check`].
+#[derive(Debug, Clone)]
+pub struct Event {
+    pub id: EventId,
+    pub kind: Kind,
+    pub delivery: Delivery,
+    pub feeds: Vec<FeedName>,
+    pub actor: Option<Actor>,
+    /// Compact JSON.
+    pub data: Bytes,
+    pub expect: Option<Expect>,
+    /// Hash of the content: tells a repeated append (same content) from a reused id (different content). `expect` is
+    /// a condition and not part of the content.
+    pub digest: u128,
+}
+
+/// An event whose fields have been checked one by one, but not yet together.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub id: EventId,
+    pub kind: Kind,
+    pub delivery: Delivery,
+    pub feeds: Vec<FeedName>,
+    pub actor: Option<Actor>,
+    pub data: Data,
+    pub expect: Option<Expect>,
+}
+
+impl Draft {
+    /// Removes repeated feed names and checks the rules that span several fields. An error comes with its field's name.
+    pub fn check(mut self) -> Result<Event, (&'static str, Invalid)> {
+        if !(1..=EVENT_FEEDS_MAX).contains(&self.feeds.len()) {
+            return Err(("feeds", Invalid::FeedCount));
+        }
+        let mut seen = HashSet::new();
+        self.feeds.retain(|feed| seen.insert(feed.clone()));
+        let fanout = self.data.text().len() * self.feeds.len();
+        if fanout > DATA_FANOUT_BYTES_MAX {
+            return Err(("data", Invalid::DataFanout(fanout)));
+        }
+        let digest = self.digest();
+        let Self {
+            id,
+            kind,
+            delivery,
+            feeds,
+            actor,
+            data,
+            expect,
+        } = self;
+        Ok(Event {
+            id,
+            kind,
+            delivery,
+            feeds,
+            actor,
+            data: data.text,
+            expect,
+            digest,
+        })
+    }
+
+    fn digest(&self) -> u128 {
+        let mut feeds: Vec<_> = self.feeds.iter().map(FeedName::as_str).collect();
+        feeds.sort_unstable();
+        let mut text = String::new();
+        // Names contain no line feed, so the separators are unambiguous.
+        for part in [
+            self.kind.as_str(),
+            self.actor.as_ref().map_or("", Actor::as_str),
+        ]
+        .into_iter()
+        .chain(feeds)
+        {
+            text.push_str(part);
+            text.push('\n');
+        }
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(&self.data.digest.to_be_bytes());
+        digest(&bytes)
+    }
+}
+
+impl Event {
+    /// Upper estimate of the bytes of keys and values that storing this event writes.
+    pub fn weight(&self) -> usize {
+        let head = self.id.as_str().len() + self.kind.as_str().len() + 200;
+        let names: usize = self.feeds.iter().map(|f| f.as_str().len() + head).sum();
+        2 * (self.data.len() * self.feeds.len() + names)
+    }
+}
+
+/// An event as it stands in one feed, at one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub version: Version,
+    pub id: EventId,
+    pub kind: Kind,
+    pub delivery: Delivery,
+    pub actor: Option<Actor>,
+    /// Wall time at which a node accepted the event, in µs since 1970. For people; it does not order anything.
+    pub at: i64,
+    /// Compact JSON.
+    pub data: Bytes,
+    /// Time (in ticks) of the snapshot on which the append looked for claims: an entry of which this one is a twin was
+    /// committed after it. [`NO_TWIN`] if this entry cannot be a twin.
+    pub read_at: u64,
+}
+
+/// [`Entry::read_at`] of an entry whose id was found unclaimed at its commit: it cannot be a twin.
+pub const NO_TWIN: u64 = u64::MAX;

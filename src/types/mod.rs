@@ -1,0 +1,46 @@
+//! Names, JSON data, events and entries. Everything is parsed and checked once, at the edge; further inside, the types
+//! are the proof that it is valid.
+
+mod data;
+mod events;
+mod names;
+
+pub use self::{
+    data::Data,
+    events::{Delivery, Draft, Entry, Event, Expect, Marker, NO_TWIN},
+    names::{Actor, EventId, FeedName, Kind},
+};
+
+/// Maximum length of a feed name, kind, actor or event id, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Maximum number of feeds one event may name.
+pub const EVENT_FEEDS_MAX: usize = 100;
+/// Maximum size of an event's `data`, in bytes of compact JSON.
+pub const DATA_BYTES_MAX: usize = 64 * 1024;
+/// Maximum of `data` bytes × feeds: limits how much one event may write.
+pub const DATA_FANOUT_BYTES_MAX: usize = 1024 * 1024;
+/// Maximum nesting depth of arrays and objects in `data`.
+pub const DATA_DEPTH_MAX: usize = 100;
+
+/// Why a value is invalid. The text completes a sentence that begins with the name of the field.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    #[error(
+        "must be 1 to {NAME_BYTES_MAX} characters of A-Z a-z 0-9 . _ ~ : @ - (and not . or ..)"
+    )]
+    Name,
+    #[error("must be 1 to {NAME_BYTES_MAX} printable ASCII characters")]
+    Id,
+    #[error("must name 1 to {EVENT_FEEDS_MAX} feeds")]
+    FeedCount,
+    #[error("must be at most {DATA_BYTES_MAX} bytes of compact JSON, but has {0}")]
+    DataSize(usize),
+    #[error(
+        "multiplied by the number of feeds must be at most {DATA_FANOUT_BYTES_MAX} bytes, but is {0}"
+    )]
+    DataFanout(usize),
+    #[error("must not be nested deeper than {DATA_DEPTH_MAX} levels")]
+    DataDepth,
+    #[error("is not valid JSON: {0}")]
+    DataJson(String),
+}
