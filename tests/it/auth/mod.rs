@@ -1,15 +1,15 @@
 //! Tokens: what opens what, and what each refusal says. On the embedded engine; nothing here concerns the store.
 
 mod algorithms;
+mod append_rights;
+mod binary;
 mod cookie;
-mod events;
-mod keys;
+mod expiry;
+mod key_files;
 mod patterns;
-mod process;
 mod refusals;
 mod rights;
 mod rotation;
-mod streams;
 mod tickets;
 
 use std::{
@@ -34,9 +34,9 @@ use newsfeed::{
 };
 use serde_json::{Value, json};
 
-use crate::{
+use crate::support::{
     bed::{Answer, Bed, Served, default_settings, log_control},
-    process::protocol::Protocol,
+    protocol::Protocol,
 };
 
 /// What all services of these tests that take HS256 have.

@@ -4,7 +4,7 @@ use newsfeed::{clock::WallTime, http::limits::Limits};
 use serde_json::{Value, json};
 
 use super::{SECRET, Signer, Site, ask, bearer, claims, encode, master, now, read};
-use crate::bed::Answer;
+use crate::support::bed::Answer;
 
 fn refused(answer: &Answer, status: u16, code: &str, what: &str) -> Value {
     let problem = answer.problem(status, code);

@@ -12,7 +12,7 @@ use newsfeed::{
 use serde_json::{Value, json};
 
 use super::{Signer, Site, ask, bearer, claims};
-use crate::bed::{Answer, Served};
+use crate::support::bed::{Answer, Served};
 
 #[test]
 fn every_route_has_a_decision() {

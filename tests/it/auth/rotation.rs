@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::{SECRET, Signer, Site, claims, read, until};
-use crate::bed::Served;
+use crate::support::bed::Served;
 
 fn token(signer: &Signer, kid: &str) -> String {
     signer.sign_as(&json!({ "kid": kid }), &claims("read", &["a"]))

@@ -5,7 +5,7 @@ use newsfeed::clock::WallTime;
 use serde_json::{Value, json};
 
 use super::{SECRET, Signer, Site, ask, bearer, claims, master, now};
-use crate::{
+use crate::support::{
     bed::{Answer, Served, text},
     sse::Stream,
 };

@@ -6,10 +6,11 @@ use newsfeed::{store::epoch, version::Version};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::{
+use crate::support::{
     bed::{Bed, text},
     sse::Stream,
-    stores::{Gate, troubled},
+    stores::troubled,
+    turnstile::Turnstile,
 };
 
 const NODES: usize = 3;
@@ -39,11 +40,11 @@ async fn appends_in_flight_across_a_raise_are_done_again_in_the_new_epoch_and_ol
     assert!(stream.caught_up().await.is_empty());
 
     // One append of each node has read in the old epoch, and not committed yet.
-    let (mut appends, mut stores, mut gates) = (JoinSet::new(), Vec::new(), Vec::new());
+    let (mut appends, mut stores, mut turnstiles) = (JoinSet::new(), Vec::new(), Vec::new());
     for number in 0..NODES {
-        let (store, gate) = (bed.store(), Gate::closed());
+        let (store, turnstile) = (bed.store(), Turnstile::closed());
         let node = bed
-            .node_on(troubled(Arc::clone(&store), Arc::clone(&gate)))
+            .node_on(troubled(Arc::clone(&store), Arc::clone(&turnstile)))
             .await;
         stores.push(store);
         appends.spawn(async move {
@@ -51,13 +52,13 @@ async fn appends_in_flight_across_a_raise_are_done_again_in_the_new_epoch_and_ol
             node.stop().await;
             answer
         });
-        gate.have_come(1).await;
-        gates.push(gate);
+        turnstile.have_come(1).await;
+        turnstiles.push(turnstile);
     }
     let raised = epoch::raise(&*bed.store(), &bed.keys().await).await;
     assert_eq!(raised.expect("the epoch is raised"), 1);
-    for gate in gates {
-        gate.let_pass(usize::MAX / 2);
+    for turnstile in turnstiles {
+        turnstile.let_pass(usize::MAX / 2);
     }
     let mut across = appends.join_all().await;
     across.sort_by_key(version);

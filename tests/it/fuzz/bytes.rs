@@ -12,7 +12,7 @@ use newsfeed::{
 };
 
 use super::hammer;
-use crate::bed::Bed;
+use crate::support::bed::Bed;
 
 #[tokio::test]
 async fn version_text() {

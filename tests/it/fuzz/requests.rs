@@ -8,7 +8,7 @@ use serde_json::{Value, value::RawValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::hammer;
-use crate::bed::{Answer, Bed, Served, text};
+use crate::support::bed::{Answer, Bed, Served, text};
 
 const EVENTS: &[&str] = &[
     r#"{"id":"m-1","kind":"message","feeds":["a","chat:1"],"actor":"user:7","data":{"text":"Hello","n":1.5e3}}"#,

@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::visits;
-use crate::{bed::Bed, on_every_engine, raw, sse::Stream};
+use crate::{
+    on_every_engine,
+    support::{bed::Bed, raw, sse::Stream},
+};
 
 on_every_engine!(
     a_stream_begins_on_a_connection_that_served_other_requests,

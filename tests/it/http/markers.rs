@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::{column, items, message, visit, visits};
-use crate::{
+use crate::support::{
     bed::{Bed, Served, text},
     sse::Stream,
 };

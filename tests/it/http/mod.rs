@@ -2,13 +2,13 @@
 
 mod append;
 mod connection;
-mod drain;
-mod live;
 mod markers;
 mod ndjson;
 mod read;
+mod shutdown;
+mod streams;
 mod waiting;
-mod web;
+mod web_files;
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ pub fn visits(prefix: &str, count: usize, feeds: &[&str]) -> Value {
 
 /// The text at `field` of each.
 pub fn column<'a>(items: impl IntoIterator<Item = &'a Value>, field: &str) -> Vec<String> {
-    let text = |item: &Value| crate::bed::text(&item[field]);
+    let text = |item: &Value| crate::support::bed::text(&item[field]);
     items.into_iter().map(text).collect()
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, sync::mpsc};
 
 use super::{column, message, visit};
-use crate::{
+use crate::support::{
     bed::{Bed, Served},
     raw,
 };

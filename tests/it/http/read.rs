@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{column, items, message, visit, visits};
-use crate::{
+use crate::support::{
     bed::{Answer, Bed, Served, text},
     gate::Gate,
     stores::troubled,

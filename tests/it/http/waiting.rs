@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{column, items, visit, visits};
-use crate::{
+use crate::support::{
     bed::{Bed, text},
     gate::Gate,
     sse::Stream,

@@ -12,9 +12,11 @@ use tokio::{
 
 use super::{JSON, NDJSON, UNTOUCHED, appends};
 use crate::{
-    bed::{Bed, text},
     http::{column, visits},
-    raw,
+    support::{
+        bed::{Bed, text},
+        raw,
+    },
 };
 
 /// Longest silence before a head is whole.
@@ -55,7 +57,7 @@ fn header(number: usize) -> Vec<u8> {
     .concat()
 }
 
-async fn http2(node: &crate::bed::Served) -> TcpStream {
+async fn http2(node: &crate::support::bed::Served) -> TcpStream {
     let mut socket = raw::connect(node.address).await;
     socket.write_all(PREFACE).await.expect("sent");
     socket

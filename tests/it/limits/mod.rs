@@ -1,17 +1,17 @@
 //! Bad input and limits: each has its documented answer, changes nothing, and the service goes on.
 
-mod events;
+mod bodies;
+mod capacity;
 mod hostile;
-mod load;
 mod outage;
-mod requests;
 mod sizes;
 mod slow;
+mod urls;
 
-pub use self::load::filler;
+pub use self::capacity::filler;
 use serde_json::{Value, json};
 
-use crate::{bed::Served, raw};
+use crate::support::{bed::Served, raw};
 
 /// The feed that everything refused names.
 const UNTOUCHED: &str = "untouched";

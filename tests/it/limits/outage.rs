@@ -17,8 +17,8 @@ use newsfeed::{
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::load::filler;
-use crate::{
+use super::capacity::filler;
+use crate::support::{
     bed::{Bed, default_settings},
     gate::Gate,
     raw,

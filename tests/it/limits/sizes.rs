@@ -4,9 +4,11 @@ use serde_json::{Value, json};
 
 use super::{Case, JSON, NDJSON, UNTOUCHED, appends, refused};
 use crate::{
-    bed::{Answer, Bed, Served, text},
     http::items,
-    raw,
+    support::{
+        bed::{Answer, Bed, Served, text},
+        raw,
+    },
 };
 
 crate::on_every_engine!(

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 
 use super::{JSON, NDJSON, UNTOUCHED, appends};
-use crate::{
+use crate::support::{
     bed::{Bed, Served},
     raw,
 };

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use super::{answers::Witness, spec::Spec};
 use crate::{
     auth::{Signer, Site, bearer, claims, master},
-    bed::text,
-    sse::Stream,
+    support::{bed::text, sse::Stream},
 };
 
 const JSON: (&str, &str) = ("content-type", "application/json");

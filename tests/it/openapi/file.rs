@@ -6,7 +6,7 @@ use newsfeed::http::{ROUTES, problem::Code};
 use serde_json::{Value, json};
 
 use super::spec::{Spec, TEXT};
-use crate::bed::Bed;
+use crate::support::bed::Bed;
 
 crate::on_every_engine!(the_file_is_served_byte_for_byte);
 

@@ -139,7 +139,7 @@ impl Spec {
             }
         }
         for block in blocks {
-            let event = crate::sse::parse(block).ok_or(format!("no event in {block}"))?;
+            let event = crate::support::sse::parse(block).ok_or(format!("no event in {block}"))?;
             let (schema, has_id) = self
                 .stream_event(&event.name)
                 .ok_or(format!("unknown: {block}"))?;

@@ -7,10 +7,13 @@ use newsfeed::store::{Batch, Result};
 use serde_json::json;
 
 use crate::{
-    bed::{Bed, Served},
     http::visit,
-    sse::Stream,
-    stores::{Trouble, troubled},
+    support::{
+        bed::{Bed, Served},
+        gate::Gate,
+        sse::Stream,
+        stores::{Trouble, troubled},
+    },
 };
 
 /// Ends the task that comes by.
@@ -125,7 +128,7 @@ async fn a_stopping_node_is_not_ready_but_answers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tailer_that_waits_does_not_lag_however_old_its_last_round() {
     let bed = Bed::embedded();
-    let gate = crate::gate::Gate::open();
+    let gate = Gate::open();
     let node = bed.node_on(troubled(bed.store(), gate.clone())).await;
     let mut stream = Stream::open(&node.http, &node.url("/v1/feeds/a/live"), None).await;
     assert_eq!(stream.caught_up().await, []);

@@ -11,11 +11,14 @@ use serde_json::json;
 
 use super::scrape::{Scrape, parse};
 use crate::{
-    bed::{Api, Bed},
-    gate,
     http::{message, visit, visits},
-    sse::Stream,
-    stores::{Gate, Trouble, troubled},
+    support::{
+        bed::{Api, Bed},
+        gate::Gate,
+        sse::Stream,
+        stores::{Trouble, troubled},
+        turnstile::Turnstile,
+    },
 };
 
 /// Scrapes until `series` has `value`.
@@ -152,7 +155,7 @@ async fn appends_and_requests_are_counted_by_what_became_of_them() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_in_the_queue_is_seen_while_it_waits() {
     let bed = Bed::embedded();
-    let gate = gate::Gate::open();
+    let gate = Gate::open();
     let (app, node) = bed.app_on(troubled(bed.store(), gate.clone())).await;
     gate.hold(true);
     let append = |events| {
@@ -249,15 +252,15 @@ async fn attempts_are_counted_by_the_stores_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twins_that_readers_leave_out_are_counted_by_reader() {
     let bed = Bed::embedded();
-    let gate = Gate::closed();
-    let store = troubled(bed.store(), gate.clone());
+    let turnstile = Turnstile::closed();
+    let store = troubled(bed.store(), turnstile.clone());
     let nodes = [bed.node_on(store.clone()).await, bed.node_on(store).await];
     let mut stream = Stream::open(&nodes[0].http, &nodes[0].url("/v1/feeds/a/live"), None).await;
     assert_eq!(stream.caught_up().await, []);
     let event = message("twice", &["a"]);
     let both_planned = async {
-        gate.have_come(2).await;
-        gate.let_pass(2);
+        turnstile.have_come(2).await;
+        turnstile.let_pass(2);
     };
     let appended = tokio::join!(
         nodes[0].append(&event),
@@ -340,7 +343,7 @@ async fn streams_and_long_polls_are_counted_from_begin_to_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_cannot_read_its_pages_is_counted_as_such() {
     let bed = Bed::embedded();
-    let gate = gate::Gate::open();
+    let gate = Gate::open();
     let node = bed.node_on(troubled(bed.store(), gate.clone())).await;
     // Nothing was followed before, so its first round reads nothing.
     gate.fail(true);

@@ -2,10 +2,10 @@
 
 mod health;
 mod metrics;
-mod requests;
+mod request_ids;
 mod scrape;
 
-use crate::model::in_time;
+use crate::support::model::in_time;
 
 /// Looks again and again until something is there.
 async fn until<T>(look: impl AsyncFn() -> Option<T>) -> T {

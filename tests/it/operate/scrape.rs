@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bed::Api;
+use crate::support::bed::Api;
 
 /// Series as they are written, and their values.
 pub struct Scrape(BTreeMap<String, f64>);

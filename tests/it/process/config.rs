@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use proptest::prelude::*;
 
 use super::{Process, failure, newsfeed, run};
-use crate::bed::text;
+use crate::support::bed::text;
 
 struct File {
     _folder: tempfile::TempDir,

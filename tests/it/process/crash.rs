@@ -8,10 +8,10 @@ use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
     PATIENCE, Place, Process, assert_same,
-    load::{Acknowledged, Client, FEEDS, Known, Life, audit, follow, poll, write},
+    crash_clients::{Acknowledged, Client, FEEDS, Known, Life, audit, follow, poll, write},
     place,
 };
-use crate::bed::Api;
+use crate::support::bed::Api;
 
 const WRITERS: u64 = 4;
 /// Seconds the wall clock is off in each life of the service, and how many events are acknowledged before it ends,

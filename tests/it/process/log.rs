@@ -5,7 +5,7 @@ use std::{fs::File, path::Path};
 use serde_json::{Value, json};
 
 use super::{Process, newsfeed};
-use crate::raw;
+use crate::support::raw;
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 

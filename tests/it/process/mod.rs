@@ -3,23 +3,21 @@
 
 mod bench;
 mod cli;
-mod clients;
 mod config;
 mod crash;
+mod crash_clients;
 mod damage;
 mod disk;
-mod drain;
-mod http2;
+mod http2_parity;
+mod https;
 mod interop;
-mod load;
 mod log;
-mod needs;
 #[cfg(feature = "otlp")]
 mod otlp;
-pub(crate) mod protocol;
-mod stop;
-mod tls;
-mod web;
+mod replay_demo;
+mod sigterm;
+mod sigterm_stalled;
+mod web_scripts;
 
 use std::{
     path::Path,
@@ -35,7 +33,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::bed::{Api, text};
+use crate::support::bed::{Api, text};
 
 /// Far more than a process needs to start, stop or do its work.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(300);

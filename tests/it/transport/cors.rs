@@ -3,7 +3,7 @@
 use newsfeed::http::cors::Cors;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::{
+use crate::support::{
     bed::{Answer, Bed, Served},
     raw,
 };

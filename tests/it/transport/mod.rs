@@ -1,7 +1,6 @@
 //! What lies between a client and the API: TLS, CORS, limits of each caller, proxies. On the embedded engine: none of it
 //! knows the store.
 
-pub mod certs;
 mod cors;
-mod limits;
+mod quotas;
 mod tls;

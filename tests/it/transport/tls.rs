@@ -11,12 +11,14 @@ use tokio::{
     time::Instant,
 };
 
-use super::certs::{Authority, Folder};
 use crate::{
-    bed::{Bed, Served},
     http::{column, visits},
-    raw,
-    sse::Stream,
+    support::{
+        bed::{Bed, Served},
+        certs::{Authority, Folder},
+        raw,
+        sse::Stream,
+    },
 };
 
 const BOTH: [&rustls::SupportedProtocolVersion; 2] = [&TLS12, &TLS13];

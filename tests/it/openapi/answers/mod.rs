@@ -1,13 +1,13 @@
 //! Real answers of every operation, against what the file documents for their status.
 
-mod full;
+mod storage_full;
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
 use super::spec::Spec;
-use crate::{
+use crate::support::{
     bed::{Answer, Bed, Served, text},
     sse::Stream,
 };
@@ -167,7 +167,7 @@ async fn every_answer_is_as_the_file_documents_it(bed: &Bed) {
     refuse(&mut witness).await;
     let mut seen = witness.seen;
     limit(&spec, &mut seen).await;
-    full::refuse(bed, &spec, &mut seen).await;
+    storage_full::refuse(bed, &spec, &mut seen).await;
     stop(bed, &spec, node, &mut seen).await;
     super::access::access(&spec, &mut seen).await;
 

@@ -1,9 +1,9 @@
 //! The commands for people, `newsfeed append` and so on, as they are used: by flags, in pipes, on a terminal.
 
-mod append;
+mod append_command;
 mod help;
-mod read;
-mod tail;
+mod read_commands;
+mod tail_command;
 mod terminal;
 
 use std::{

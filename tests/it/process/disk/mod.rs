@@ -1,9 +1,9 @@
 //! Disks that are full, and disks that fail: appends are refused, reads and live streams go on, nothing acknowledged is
 //! lost, and the service recovers by itself.
 
-mod faults;
-mod full;
-mod small;
+mod full_disk;
+mod small_disk;
+mod sync_faults;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::{PATIENCE, Place, assert_same, place};
-use crate::{
+use crate::support::{
     bed::{Api, text},
     sse::Stream,
 };

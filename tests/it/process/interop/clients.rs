@@ -5,12 +5,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     heard::{Heard, Told},
-    rust, scripts,
+    in_process, scripts,
 };
-use crate::process::{
-    PATIENCE,
-    needs::{installed, is_here, on_path},
-    protocol::Protocol,
+use crate::{
+    process::PATIENCE,
+    support::{
+        needs::{installed, is_here, on_path},
+        protocol::Protocol,
+    },
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +83,11 @@ impl Client {
                 stopped,
             )),
             Self::RustEventsource => task.spawn(async move {
-                let reading = rust::eventsource_client(base, protocol, tell);
+                let reading = in_process::eventsource_client(base, protocol, tell);
                 stopped.run_until_cancelled_owned(reading).await;
             }),
             Self::Curl => task.spawn(async move {
-                let reading = rust::curl(base, protocol, tell);
+                let reading = in_process::curl(base, protocol, tell);
                 stopped.run_until_cancelled_owned(reading).await;
             }),
         };

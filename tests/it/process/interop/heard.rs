@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::FEED;
-use crate::bed::text;
+use crate::support::bed::text;
 
 /// What a reader tells, as it happens.
 #[derive(Debug, Deserialize)]

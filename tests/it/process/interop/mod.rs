@@ -6,7 +6,7 @@
 mod clients;
 mod cutter;
 mod heard;
-mod rust;
+mod in_process;
 mod scene;
 mod scripts;
 mod writer;

@@ -14,8 +14,8 @@ use super::{
     writer::Writer,
 };
 use crate::{
-    process::{Place, Process, assert_same, load::Life, place},
-    transport::certs::{Authority, Folder},
+    process::{Place, Process, assert_same, crash_clients::Life, place},
+    support::certs::{Authority, Folder},
 };
 
 /// Events there before anybody reads: several pages.

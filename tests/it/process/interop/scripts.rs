@@ -9,7 +9,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{FEED, clients::Tell};
-use crate::process::{needs::folder, protocol::Protocol};
+use crate::support::{needs::folder, protocol::Protocol};
 
 pub async fn node(
     script: &str,

@@ -6,8 +6,8 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::FEED;
 use crate::{
-    bed::{Api, text},
-    process::{PATIENCE, load::Life},
+    process::{PATIENCE, crash_clients::Life},
+    support::bed::{Api, text},
 };
 
 /// What must come through as it is: ends of lines, real ones and what some take for such, what looks like a frame,

@@ -1,0 +1,172 @@
+//! Appending: every feed of every event must be granted.
+
+use serde_json::{Value, json};
+
+use super::{Signer, Site, ask, bearer, claims, master};
+use crate::support::bed::Served;
+
+async fn nothing_in(node: &Served, feeds: &[&str]) {
+    let (name, value) = bearer(&master());
+    for feed in feeds {
+        let path = format!("/v1/feeds/{feed}");
+        let head = ask(node, "GET", &path, &[(name, &value)], None)
+            .await
+            .json();
+        assert_eq!(head["latest"], Value::Null, "{feed}");
+    }
+}
+
+#[tokio::test]
+async fn one_forbidden_feed_refuses_an_event_and_its_whole_array() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let token = Signer::hs256().sign(&claims("append", &["a", "chat:*"]));
+    let (name, value) = bearer(&token);
+    let headers = [(name, value.as_str())];
+    let good = json!({ "kind": "visit", "feeds": ["a", "chat:1"] });
+    let bad = json!({ "kind": "visit", "feeds": ["a", "b"] });
+    let expects =
+        json!({ "kind": "visit", "feeds": ["a"], "expect": { "feed": "b", "version": null } });
+    let invalid = json!({ "kind": "visit", "feeds": [] });
+    for (body, index) in [
+        (bad.clone(), 0),
+        (expects.clone(), 0),
+        (json!([good, bad]), 1),
+        (json!([good, good, expects, invalid]), 2),
+    ] {
+        let answer = ask(&node, "POST", "/v1/events", &headers, Some(&body)).await;
+        let problem = answer.problem(403, "feed_forbidden").expect("forbidden");
+        assert_eq!(
+            (&problem["feed"], &problem["index"]),
+            (&json!("b"), &json!(index)),
+            "{body}"
+        );
+    }
+    let typing = json!({ "kind": "typing", "feeds": ["a", "b"] });
+    let answer = ask(&node, "POST", "/v1/transient", &headers, Some(&typing)).await;
+    answer.problem(403, "feed_forbidden").expect("forbidden");
+    nothing_in(&node, &["a", "b", "chat:1"]).await;
+    for body in [
+        good.clone(),
+        json!([good, { "kind": "visit", "feeds": ["a"], "expect": { "feed": "chat:2", "version": null } }]),
+    ] {
+        let answer = ask(&node, "POST", "/v1/events", &headers, Some(&body)).await;
+        assert_eq!(answer.status, 200, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn of_lines_only_the_forbidden_ones_are_rejected() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let token = Signer::hs256().sign(&claims("append", &["a"]));
+    let (name, value) = bearer(&token);
+    let lines = [
+        json!({ "id": "0", "kind": "visit", "feeds": ["a"] }),
+        json!({ "id": "1", "kind": "visit", "feeds": ["a", "b"] }),
+        json!({ "id": "2", "kind": "visit", "feeds": ["a"], "expect": { "feed": "b", "version": "0" } }),
+        json!({ "id": "3", "kind": "visit", "feeds": ["a"] }),
+    ];
+    let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let headers = [
+        (name, value.as_str()),
+        ("content-type", "application/x-ndjson"),
+    ];
+    let answer = node.send_body("POST", "/v1/events", &headers, body).await;
+    let text = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
+    let results: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    let rejected = |index: usize| {
+        let result = &results[index];
+        let error = &result["error"];
+        assert_eq!(error["detail"].as_str().map(str::is_empty), Some(false));
+        json!([
+            result["index"],
+            result["status"],
+            error["code"],
+            error["feed"]
+        ])
+    };
+    assert_eq!(results.len(), 4, "{text}");
+    assert_eq!(
+        (&results[0]["status"], &results[3]["status"]),
+        (&json!("appended"), &json!("appended"))
+    );
+    for index in [1, 2] {
+        assert_eq!(
+            rejected(index),
+            json!([index, "rejected", "feed_forbidden", "b"])
+        );
+    }
+    nothing_in(&node, &["b"]).await;
+}
+
+#[tokio::test]
+async fn a_token_with_actors_appends_in_the_name_of_nobody_else() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let with_actors = |actors: Value| {
+        let mut claims = claims("append", &["a"]);
+        claims["actors"] = actors;
+        Signer::hs256().sign(&claims)
+    };
+    let visit = |actor: Option<&str>| {
+        let mut event = json!({ "kind": "visit", "feeds": ["a"] });
+        if let Some(actor) = actor {
+            event["actor"] = json!(actor);
+        }
+        event
+    };
+    for (actors, actor, allowed) in [
+        (Value::Null, Some("user:7"), true),
+        (Value::Null, None, true),
+        (json!(["user:42"]), Some("user:42"), true),
+        (json!(["user:42"]), Some("user:4"), false),
+        (json!(["user:42"]), Some("user:421"), false),
+        (json!(["user:*"]), Some("user:7"), true),
+        (json!(["user:*"]), Some("bot"), false),
+        // Nobody is somebody else, too: pages show such entries as the site's own.
+        (json!(["*"]), None, false),
+        (json!([]), Some("user:42"), false),
+    ] {
+        let (name, value) = bearer(&with_actors(actors.clone()));
+        let headers = [(name, value.as_str())];
+        for (path, kind) in [("/v1/events", "visit"), ("/v1/transient", "typing")] {
+            let mut event = visit(actor);
+            event["kind"] = json!(kind);
+            let answer = ask(&node, "POST", path, &headers, Some(&event)).await;
+            if allowed {
+                assert!(answer.status < 300, "{actors} {actor:?}");
+                continue;
+            }
+            let problem = answer.problem(403, "actor_forbidden").expect(path);
+            assert_eq!(problem["actor"].as_str(), actor, "{actors}");
+        }
+    }
+    let (name, value) = bearer(&with_actors(json!(["user:42"])));
+    let headers = [(name, value.as_str())];
+    let array = json!([visit(Some("user:42")), visit(Some("user:43"))]);
+    let answer = ask(&node, "POST", "/v1/events", &headers, Some(&array)).await;
+    let problem = answer.problem(403, "actor_forbidden").expect("forbidden");
+    assert_eq!(problem["index"], 1);
+    let wrong = with_actors(json!(["no name"]));
+    let (name, value) = bearer(&wrong);
+    let answer = ask(
+        &node,
+        "POST",
+        "/v1/events",
+        &[(name, value.as_str())],
+        Some(&array),
+    )
+    .await;
+    let problem = answer.problem(401, "token_claims").expect("refused");
+    assert!(
+        problem["detail"]
+            .as_str()
+            .expect("text")
+            .contains("actors[0]"),
+        "{problem}"
+    );
+}

@@ -1,0 +1,363 @@
+//! The real binary: where it listens, what it says of secrets (nothing), and the commands that need a token.
+
+use std::{path::Path, process::Stdio};
+
+use clap::{Args, FromArgMatches};
+use http_body_util::BodyExt;
+use newsfeed::auth::{AuthArgs, Secret};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, Command},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{SECRET, Signer, Site, bearer, claims, master, speak};
+use crate::{
+    process::PATIENCE,
+    support::{
+        bed::{Api, text},
+        protocol::Protocol,
+        sse::Stream,
+    },
+};
+
+fn newsfeed(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_newsfeed"));
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// `newsfeed serve` on a free loopback port, which logs all it can.
+struct Process {
+    child: Child,
+    api: Api,
+    said: JoinHandle<String>,
+}
+
+impl Process {
+    async fn start(folder: &Path, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let folder = folder.to_str().expect("UTF-8");
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--data", folder];
+        let mut command = newsfeed(&[&serve, args].concat());
+        command.env("NEWSFEED_LOG", "trace");
+        let mut child = command
+            .envs(environment.iter().copied())
+            .spawn()
+            .expect("it starts");
+        let mut stderr = child.stderr.take().expect("piped");
+        let said = tokio::spawn(async move {
+            let mut said = Vec::new();
+            stderr.read_to_end(&mut said).await.expect("read");
+            String::from_utf8_lossy(&said).into_owned()
+        });
+        let stdout = child.stdout.take().expect("piped");
+        let mut lines = BufReader::new(stdout).lines();
+        let line = timeout(PATIENCE, lines.next_line()).await.expect("in time");
+        let line = line.expect("text").expect("a line before the end");
+        let base = line
+            .strip_prefix("newsfeed is listening on ")
+            .expect("the promised line");
+        let api = Api::at(base.to_owned());
+        Self { child, api, said }
+    }
+
+    /// All it said on stderr.
+    async fn ended(mut self) -> String {
+        self.child.kill().await.expect("killed");
+        self.said.await.expect("no panic")
+    }
+}
+
+async fn run(args: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let mut command = newsfeed(args);
+    let output = command.envs(environment.iter().copied()).output();
+    let output = timeout(PATIENCE, output)
+        .await
+        .expect("it ends")
+        .expect("it runs");
+    let [stdout, stderr] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    (output.status.code(), stdout, stderr)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_keys_only_this_machine_is_served_and_that_is_said_loudly() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().to_str().expect("UTF-8");
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let (code, stdout, stderr) =
+            run(&["serve", "--listen", address, "--data", data], &[]).await;
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+        for said in ["--auth-keys", "127.0.0.1", "--insecure", address] {
+            assert!(stderr.contains(said), "{stderr}");
+        }
+    }
+    // The secret makes it a service with keys.
+    for (environment, open, status) in [
+        (vec![], true, 200),
+        (vec![("NEWSFEED_AUTH_SECRET", SECRET)], false, 401),
+    ] {
+        let process = Process::start(folder.path(), &[], &environment).await;
+        let answer = process.api.send("GET", "/v1/feeds/a", &[]).await;
+        assert_eq!(answer.status, status, "{environment:?}");
+        let said = process.ended().await;
+        assert_eq!(
+            said.contains("NO AUTHENTICATION"),
+            open,
+            "{environment:?}: {said}"
+        );
+    }
+    let short = [("NEWSFEED_AUTH_SECRET", "short")];
+    let (code, _, stderr) = run(
+        &["serve", "--listen", "127.0.0.1:0", "--data", data],
+        &short,
+    )
+    .await;
+    assert_eq!(code, Some(1));
+    assert!(
+        stderr.contains("NEWSFEED_AUTH_SECRET") && stderr.contains("32 bytes"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("short"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_token_ticket_or_secret_is_ever_logged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let environment = [("NEWSFEED_AUTH_SECRET", SECRET)];
+    let process = Process::start(folder.path(), &[], &environment).await;
+    let api = process.api.clone();
+    let token = master();
+    let bad = Signer::hs256().sign_as(
+        &json!({ "kid": "x", "alg": "none" }),
+        &claims("read", &["a"]),
+    );
+    let mut hidden = vec![SECRET.to_owned(), token.clone(), bad.clone()];
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let send = async |method: &str, path: &str, header: (&str, &str), body: Value| {
+            let headers = [header, ("content-type", "application/json")];
+            speak(protocol, method, &api.url(path), &headers, body.to_string()).await
+        };
+        let (name, value) = bearer(&token);
+        let body = json!({ "feeds": ["a"] });
+        let answer = send("POST", "/v1/tickets", (name, &value), body).await;
+        let answer = answer.into_body().collect().await.expect("a body");
+        let answer: Value = serde_json::from_slice(&answer.to_bytes()).expect("JSON");
+        let ticket = text(&answer["ticket"]);
+        let url = api.url(&format!("/v1/feeds/a/live?ticket={ticket}"));
+        let stream = speak(protocol, "GET", &url, &[], String::new()).await;
+        let mut stream = Stream::over(stream.into_body().into_data_stream());
+        stream.caught_up().await;
+        for token in [&token, &bad] {
+            let (name, value) = bearer(token);
+            for path in ["/v1/feeds/a", "/v1/session", "/nothing"] {
+                send("POST", path, (name, &value), Value::Null).await;
+            }
+            let cookie = format!("newsfeed_token={token}");
+            send("GET", "/v1/feeds/a", ("cookie", &cookie), Value::Null).await;
+            let path = format!("/v1/live?feed=a&ticket={token}x");
+            send("GET", &path, ("accept", "text/event-stream"), Value::Null).await;
+        }
+        hidden.push(ticket);
+    }
+    let said = process.ended().await;
+    assert!(said.contains("credentials refused"), "it logs: {said}");
+    for text in hidden {
+        // Of a token, what makes it one.
+        let text = text
+            .rsplit('.')
+            .find(|part| !part.is_empty())
+            .expect("a part");
+        assert!(!said.contains(text), "{text} in {said}");
+    }
+}
+
+/// As `newsfeed serve` reads them.
+fn settings(flags: &[&str]) -> AuthArgs {
+    let command = AuthArgs::augment_args(clap::Command::new("serve"));
+    let matches = command.get_matches_from([&["serve"], flags].concat());
+    AuthArgs::from_arg_matches(&matches).expect("arguments")
+}
+
+/// Not by listening, which would be for everybody around.
+#[test]
+fn other_machines_are_served_with_keys_or_if_that_is_wanted() {
+    let keys = ["--auth-keys", "somewhere"];
+    let url = ["--auth-jwks-url", "https://example.com/jwks"];
+    for address in [
+        "10.0.0.1:80",
+        "0.0.0.0:80",
+        "[::]:80",
+        "[::ffff:10.0.0.1]:80",
+        "[fe80::1]:80",
+    ] {
+        let address = address.parse().expect("an address");
+        settings(&[]).may_listen(address).expect_err("open to all");
+        for flags in [&["--insecure"][..], &keys, &url] {
+            settings(flags).may_listen(address).expect("wanted");
+        }
+        let mut secret = settings(&[]);
+        secret.secret = Some(Secret::new(SECRET.as_bytes()));
+        secret.may_listen(address).expect("keys");
+    }
+    for address in [
+        "127.0.0.1:80",
+        "127.1.2.3:80",
+        "[::1]:80",
+        "[::ffff:127.0.0.1]:80",
+    ] {
+        settings(&[])
+            .may_listen(address.parse().expect("an address"))
+            .expect("this machine");
+    }
+}
+
+#[test]
+fn settings_print_no_secret() {
+    let url = "https://user:hidden@example.com/jwks?key=hidden";
+    let mut args = settings(&["--auth-jwks-url", url]);
+    args.secret = Some(Secret::new(SECRET.as_bytes()));
+    let printed = format!("{args:?}");
+    assert!(printed.contains("https://example.com/jwks"), "{printed}");
+    assert!(
+        !printed.contains("hidden") && !printed.contains(SECRET),
+        "{printed}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minted_token_opens_what_it_says_for_every_kind_of_key() {
+    let site = Site::new();
+    for signer in Signer::all() {
+        let node = site
+            .node_with_keys(
+                &signer.public,
+                &["--auth-audience", "us", "--auth-issuer", "me"],
+            )
+            .await;
+        let key = site.file("private", &signer.private);
+        let key = key.to_str().expect("UTF-8");
+        let options = [
+            "--sub",
+            "user:42",
+            "--scope",
+            "read,mark",
+            "--feed",
+            "a",
+            "--feed",
+            "chat:*",
+        ];
+        let more = [
+            "--minutes",
+            "5",
+            "--audience",
+            "us",
+            "--issuer",
+            "me",
+            "--kid",
+            "any",
+        ];
+        let mint = [&["admin", "token", "--key", key][..], &options, &more].concat();
+        let (code, stdout, stderr) = run(&mint, &[]).await;
+        assert_eq!(code, Some(0), "{}: {stderr}", signer.name);
+        let token = stdout.trim_end();
+        assert_eq!(
+            super::read(&node, token).await.status,
+            200,
+            "{}",
+            signer.name
+        );
+        let (name, value) = bearer(token);
+        for (method, path, status) in [
+            ("GET", "/v1/feeds/chat:1", 200),
+            ("GET", "/v1/feeds/b", 403),
+            ("POST", "/v1/events", 403),
+        ] {
+            let answer = super::ask(&node, method, path, &[(name, &value)], None).await;
+            assert_eq!(answer.status, status, "{path}");
+        }
+    }
+    let public = site.file("public", &Signer::p256().public);
+    for (key, reason) in [
+        ("/nowhere", "/nowhere"),
+        (public.to_str().expect("UTF-8"), "PRIVATE KEY signs"),
+    ] {
+        let (code, stdout, stderr) = run(&["admin", "token", "--key", key], &[]).await;
+        assert_eq!((code, stdout.as_str()), (Some(1), ""));
+        assert!(stderr.contains(reason), "{stderr}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_clients_show_their_token() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let url = node.url("");
+    let token = site.file("token", &format!("{}\n", master()));
+    let file = ["--token-file", token.to_str().expect("UTF-8")];
+    let list = site.file("list", "1 2 1000\n2 1 1001\n");
+    let list = list.to_str().expect("UTF-8");
+    let commands: [&[&str]; 5] = [
+        &["replay", list],
+        &["demo", "--backlog", "10", "--for", "0"],
+        &[
+            "bench",
+            "append",
+            "--rate",
+            "50",
+            "--seconds",
+            "1",
+            "--connections",
+            "2",
+        ],
+        &[
+            "bench",
+            "live",
+            "--subscribers",
+            "4",
+            "--feeds",
+            "2",
+            "--rate",
+            "50",
+            "--seconds",
+            "1",
+        ],
+        &[
+            "bench",
+            "live",
+            "--http2",
+            "--subscribers",
+            "4",
+            "--feeds",
+            "2",
+            "--rate",
+            "50",
+            "--seconds",
+            "1",
+        ],
+    ];
+    for command in commands {
+        let command = [command, &["--url", &url]].concat();
+        let (code, _, stderr) = run(&command, &[]).await;
+        assert_eq!(code, Some(1), "{command:?}");
+        assert!(
+            stderr.contains("credentials_missing"),
+            "{command:?}: {stderr}"
+        );
+        let (code, _, stderr) = run(&[&command[..], &file].concat(), &[]).await;
+        assert_eq!(code, Some(0), "{command:?}: {stderr}");
+    }
+    let (code, _, stderr) = run(
+        &["replay", list, "--url", &url],
+        &[("NEWSFEED_TOKEN", &master())],
+    )
+    .await;
+    assert_eq!(code, Some(0), "{stderr}");
+}

@@ -1,0 +1,174 @@
+//! Writers in a key space of their own, and what readers see there.
+
+use std::{sync::Arc, time::Duration};
+
+use newsfeed::{
+    append::{Appender, Outcome},
+    clock::{AtClock, WallTime},
+    feed::{Feeds, Order, PAGE_BYTES_MAX, PageQuery},
+    store::{Store, keys::Keys},
+    types::{Data, Delivery, Draft, Event, Expect},
+    version::Version,
+};
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::scripted::{Held, Scripted, Step};
+use crate::fdb::{
+    cluster::{self, Cluster, fresh_prefix},
+    multi_node::PATIENCE,
+};
+
+/// One service in a key space: a writer to play tricks on, a rival on the same cluster, and what readers see.
+pub struct Scene {
+    pub store: Arc<dyn Store>,
+    pub keys: Keys,
+    feeds: Feeds,
+    pub rival: Writer,
+}
+
+#[derive(Clone)]
+pub struct Writer {
+    appender: Appender,
+}
+
+impl Writer {
+    fn on(store: Arc<dyn Store>, keys: Keys) -> Self {
+        let clock = AtClock::new(WallTime::system(0)).expect("the clock runs");
+        let (appender, _batcher) = Appender::start(
+            store,
+            keys,
+            Arc::new(clock),
+            crate::support::bed::default_settings().appends,
+            Arc::default(),
+        );
+        Self { appender }
+    }
+
+    pub async fn append(&self, events: Vec<Event>) -> Vec<Outcome> {
+        let admission = self.appender.admit(&events).expect("room");
+        let outcomes = self.appender.append(events, admission).await;
+        let outcomes = outcomes.expect("answers").into_iter();
+        outcomes.map(|(_, outcome)| outcome).collect()
+    }
+
+    pub async fn append_one(&self, event: Event) -> Outcome {
+        self.append(vec![event]).await.remove(0)
+    }
+}
+
+impl Scene {
+    /// So patient that it is the database that refuses what comes too late.
+    pub async fn new() -> Self {
+        Self::on(&cluster::shared(), PATIENCE).await
+    }
+
+    /// With this time limit of transactions.
+    pub async fn on(cluster: &Cluster, limit: Duration) -> Self {
+        let prefix = fresh_prefix();
+        let store = || cluster.store_with(&prefix, limit);
+        let rival = store();
+        let store = store();
+        let keys = Keys::open(&*store, prefix.as_bytes(), 16).await;
+        let keys = keys.expect("the key space opens");
+        Self {
+            feeds: Feeds::new(Arc::clone(&store), keys.clone()),
+            rival: Writer::on(rival, keys.clone()),
+            store,
+            keys,
+        }
+    }
+
+    /// A writer on a store that does `steps` first.
+    pub fn writer(&self, steps: impl IntoIterator<Item = Step>) -> (Writer, Arc<Scripted>) {
+        let scripted = Scripted::new(Arc::clone(&self.store), steps);
+        let store: Arc<dyn Store> = scripted.clone();
+        (Writer::on(store, self.keys.clone()), scripted)
+    }
+
+    /// Appends `event` and stops it at its commit.
+    pub async fn hold(&self, event: Event) -> (Held, tokio::task::JoinHandle<Outcome>) {
+        let (sender, held) = oneshot::channel();
+        let (writer, _) = self.writer([Step::Hold(sender)]);
+        let outcome = tokio::spawn(async move { writer.append_one(event).await });
+        (held.await.expect("it comes to its commit"), outcome)
+    }
+
+    /// All of a feed: versions and ids, the same in both directions.
+    pub async fn entries(&self, feed: &str) -> Vec<(Version, String)> {
+        let forwards = Order::OldestFirst {
+            after: Version::ZERO,
+            until: None,
+        };
+        let backwards = Order::NewestFirst {
+            until: None,
+            before: None,
+        };
+        let entries = self.page(feed, forwards).await;
+        let mut same = self.page(feed, backwards).await;
+        same.reverse();
+        assert_eq!(entries, same, "forwards and backwards");
+        entries
+    }
+
+    async fn page(&self, feed: &str, order: Order) -> Vec<(Version, String)> {
+        let query = PageQuery {
+            feeds: vec![feed.parse().expect("a name")],
+            order,
+            limit: 200,
+            bytes: PAGE_BYTES_MAX,
+            kind: None,
+        };
+        let page = self.feeds.page(&query).await.expect("a page");
+        assert_eq!(page.next, None);
+        let entries = page.entries.into_iter().map(|found| found.entry);
+        entries
+            .map(|entry| (entry.version, entry.id.to_string()))
+            .collect()
+    }
+}
+
+pub fn event(id: &str, feed: &str) -> Event {
+    event_with(id, feed, "null")
+}
+
+pub fn event_with(id: &str, feed: &str, data: &str) -> Event {
+    draft(id, feed, data, None)
+}
+
+/// For a slot: an event for a feed that has no entry after `version`.
+pub fn event_expecting(id: &str, feed: &str, version: Option<Version>) -> Event {
+    let expect = Expect {
+        feed: feed.parse().expect("a name"),
+        version,
+    };
+    draft(id, feed, "null", Some(expect))
+}
+
+fn draft(id: &str, feed: &str, data: &str, expect: Option<Expect>) -> Event {
+    let raw = RawValue::from_string(data.to_owned()).expect("JSON");
+    let draft = Draft {
+        id: id.parse().expect("an id"),
+        kind: "message".parse().expect("a name"),
+        delivery: Delivery::Notify,
+        feeds: vec![feed.parse().expect("a name")],
+        actor: None,
+        data: Data::from_raw(&raw).expect("small"),
+        expect,
+    };
+    draft.check().expect("a good event")
+}
+
+pub fn appended(outcome: &Outcome) -> Version {
+    match outcome {
+        Outcome::Appended(version) => *version,
+        other => panic!("not appended: {other:?}"),
+    }
+}
+
+pub fn duplicate(outcome: &Outcome) -> Version {
+    match outcome {
+        Outcome::Duplicate(version) => *version,
+        other => panic!("not a duplicate: {other:?}"),
+    }
+}

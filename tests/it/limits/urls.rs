@@ -1,0 +1,351 @@
+//! Paths, methods and query parameters.
+
+use newsfeed::http::ROUTES;
+
+use super::{AHEAD, Case, JSON, UNTOUCHED, appends, refused};
+use crate::support::{
+    bed::{Bed, text},
+    raw,
+};
+
+crate::on_every_engine!(
+    a_query_that_is_not_understood_is_refused,
+    a_version_ahead_is_refused_with_the_version_now,
+    a_path_that_names_no_feed_is_refused_however_it_is_encoded,
+    names_may_be_percent_encoded,
+    unknown_paths_are_not_found,
+    a_path_answers_other_methods_with_those_it_has,
+    head_answers_like_get_without_a_body,
+);
+
+/// `count` different feeds, as parameters.
+fn feeds(count: usize) -> String {
+    let names: Vec<_> = (0..count).map(|index| format!("feed=f{index}")).collect();
+    names.join("&")
+}
+
+/// A path for each endpoint that reads pages: it ends where a parameter can be added.
+const PAGES: [&str; 2] = [
+    "/v1/feeds/untouched/entries?",
+    "/v1/entries?feed=untouched&",
+];
+const STREAMS: [&str; 2] = ["/v1/feeds/untouched/live?", "/v1/live?feed=untouched&"];
+
+async fn a_query_that_is_not_understood_is_refused(bed: &Bed) {
+    let node = bed.node().await;
+    let get = |code, path: String| Case::new(400, code, "GET", &path);
+    let mut cases = Vec::new();
+    for path in PAGES {
+        for query in [
+            "x=1",
+            "Limit=5",
+            "=",
+            "=5",
+            "limit",
+            "%FF=1",
+            "limit=5&x=",
+            "limit=0",
+            "limit=201",
+            "limit=x",
+            "limit=-1",
+            "limit=1.5",
+            "limit=",
+            "limit=5&limit=5",
+            "limit=99999999999999999999999",
+            "limit=%205",
+            "limit=0x10",
+            "after=0&wait=61",
+            "after=0&wait=-1",
+            "after=0&wait=x",
+            "after=0&wait=",
+            "after=0&wait=1&wait=1",
+            "wait=1",
+            "until=0&wait=1",
+            "before=0&wait=1",
+            "after=0&until=0&wait=1",
+            "after=0&before=0&wait=0",
+            "after=0&before=0",
+            "after=0&before=0&until=0",
+            "after=0&after=0",
+            "until=0&until=0",
+            "before=0&before=0",
+            "kind=",
+            "kind=a%20b",
+            "kind=%FF",
+            "kind=visit&kind=visit",
+            "kind=.",
+        ] {
+            cases.push(get("invalid_query", format!("{path}{query}")));
+        }
+        for name in ["after", "until", "before"] {
+            for version in [
+                "",
+                "x",
+                "00",
+                "-1",
+                &AHEAD[1..],
+                &AHEAD.to_uppercase(),
+                "%FF",
+            ] {
+                cases.push(get("invalid_version", format!("{path}{name}={version}")));
+            }
+        }
+    }
+    for path in STREAMS {
+        for query in [
+            "x=1",
+            "until=0",
+            "limit=5",
+            "wait=1",
+            "kind=visit",
+            "after=0&after=0",
+        ] {
+            cases.push(get("invalid_query", format!("{path}{query}")));
+        }
+        for version in ["", "x", &AHEAD[1..], "%FF"] {
+            cases.push(get("invalid_version", format!("{path}after={version}")));
+        }
+        for last in ["x", &AHEAD[1..], "*", "0 0", "é"] {
+            let headers = [("last-event-id", last)];
+            let path = path.trim_end_matches(['?', '&']);
+            cases.push(Case::body(
+                400,
+                "invalid_version",
+                "GET",
+                path,
+                &headers,
+                b"",
+            ));
+        }
+    }
+    for path in ["/v1/entries", "/v1/live"] {
+        cases.push(get("invalid_query", path.into()));
+        cases.push(get("invalid_query", format!("{path}?after=0")));
+        cases.push(get("invalid_query", format!("{path}?{}", feeds(101))));
+        for name in [
+            "",
+            "a%20b",
+            "a+b",
+            "%FF",
+            ".",
+            "..",
+            "a/b",
+            &"n".repeat(129),
+        ] {
+            cases.push(get("invalid_feed", format!("{path}?feed=ok&feed={name}")));
+        }
+    }
+    cases.push(get("invalid_query", "/v1/feeds/untouched?limit=5".into()));
+    cases.push(get(
+        "invalid_query",
+        "/v1/feeds/untouched/entries?feed=a".into(),
+    ));
+    cases.push(get(
+        "invalid_query",
+        "/v1/feeds/untouched/live?feed=a".into(),
+    ));
+    let event = br#"{"kind":"visit","feeds":["untouched"]}"#;
+    let signal = br#"{"kind":"typing","feeds":["untouched"]}"#;
+    let marker = br#"{"version":"0"}"#;
+    for (method, path, body) in [
+        ("POST", "/v1/events?x=1", &event[..]),
+        ("POST", "/v1/transient?feed=a", signal),
+        ("PUT", "/v1/feeds/untouched/markers/read?version=0", marker),
+    ] {
+        cases.push(Case::body(
+            400,
+            "invalid_query",
+            method,
+            path,
+            &[JSON],
+            body,
+        ));
+    }
+    refused(&node, cases).await;
+}
+
+async fn a_version_ahead_is_refused_with_the_version_now(bed: &Bed) {
+    let node = bed.node().await;
+    for path in PAGES {
+        for query in [
+            "after=V",
+            "until=V",
+            "before=V",
+            "after=0&until=V",
+            "after=V&wait=60",
+            "until=0&before=V",
+        ] {
+            let before = node.version("a").await;
+            let path = format!("{path}{}", query.replace('V', AHEAD));
+            let answer = node.send("GET", &path, &[]).await;
+            let problem = answer.problem(400, "version_ahead").expect(&path);
+            let now = text(&problem["version"]);
+            assert!(before <= now && now <= node.version("a").await);
+        }
+    }
+}
+
+async fn a_path_that_names_no_feed_is_refused_however_it_is_encoded(bed: &Bed) {
+    let node = bed.node().await;
+    let long = "n".repeat(129);
+    let mut cases = Vec::new();
+    for name in [
+        &*long, "", "a%20b", "a%2Fb", ".", "..", "%2e", "%2E%2e", "%FF", "%C3%28", "%E4", "%C3%A4",
+        "%00", "%0A", "%25", "a+b", "a%", "a%2", "a%zz", "a,b", "a;b", "*", "%",
+    ] {
+        for (method, tail) in [
+            ("GET", ""),
+            ("GET", "/entries"),
+            ("GET", "/live"),
+            ("PUT", "/markers/read"),
+        ] {
+            if name.is_empty() && tail.is_empty() {
+                continue;
+            }
+            let path = format!("/v1/feeds/{name}{tail}");
+            let body = br#"{"version":"0"}"#;
+            cases.push(Case::body(
+                400,
+                "invalid_feed",
+                method,
+                &path,
+                &[JSON],
+                &body[..if method == "GET" { 0 } else { body.len() }],
+            ));
+        }
+    }
+    refused(&node, cases).await;
+}
+
+async fn names_may_be_percent_encoded(bed: &Bed) {
+    let node = bed.node().await;
+    let name = "Az09._~:@-";
+    let encoded: String = name.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let event = serde_json::json!({ "id": "e", "kind": "visit", "feeds": [name] });
+    node.append(&event).await;
+    for name in [name, &encoded, &encoded.to_uppercase()] {
+        for path in [
+            format!("/v1/feeds/{name}/entries"),
+            format!("/v1/entries?feed={name}"),
+        ] {
+            let request = raw::request("GET", &path, &[], b"");
+            let answer = raw::exchange(node.address, &request).await;
+            assert_eq!(
+                (answer.status, &answer.json()["entries"][0]["id"]),
+                (200, &"e".into()),
+                "{path}"
+            );
+        }
+    }
+    let longest = "n".repeat(128);
+    assert_eq!(
+        node.get(&format!("/v1/feeds/{longest}")).await["feed"],
+        longest
+    );
+}
+
+async fn unknown_paths_are_not_found(bed: &Bed) {
+    let node = bed.node().await;
+    let mut cases = Vec::new();
+    for path in [
+        "/ui",
+        "/ui/",
+        "/index.html",
+        "/v1",
+        "/v1/",
+        "/v1/feeds",
+        "/v1/feeds/",
+        "/v1/feeds/a/",
+        "/v1/feeds/a/b",
+        "/v1/feeds/a/entries/",
+        "/v1/feeds/a/markers",
+        "/v1/events/",
+        "/v2/events",
+        "//healthz",
+        "/healthz/",
+        "/openapi.json",
+        "/index.html",
+        "/%ff",
+        "/v1/events%20",
+        "/V1/events",
+        "/.",
+        "/../etc/passwd",
+    ] {
+        for method in ["GET", "POST", "DELETE"] {
+            cases.push(Case::new(404, "not_found", method, path));
+        }
+    }
+    refused(&node, cases).await;
+    appends(&node, "after").await;
+}
+
+async fn a_path_answers_other_methods_with_those_it_has(bed: &Bed) {
+    let node = bed.node().await;
+    for (path, methods) in ROUTES {
+        let path = path
+            .replace("{feed}", UNTOUCHED)
+            .replace("{marker}", "read");
+        let mut allowed: Vec<String> = methods.iter().map(|method| method.to_uppercase()).collect();
+        if methods.contains(&"get") {
+            allowed.push("HEAD".to_owned());
+        }
+        allowed.sort();
+        for method in [
+            "GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD", "PROPFIND",
+        ] {
+            if allowed.contains(&method.to_owned()) {
+                continue;
+            }
+            let request = raw::request(method, &path, &[], b"");
+            let answer = raw::exchange(node.address, &request).await;
+            if method != "HEAD" {
+                answer.problem(405, "method_not_allowed").expect(&path);
+            }
+            assert_eq!(answer.status, 405);
+            let mut told: Vec<_> = answer
+                .header("allow")
+                .expect("Allow")
+                .split(',')
+                .map(str::trim)
+                .collect();
+            told.sort();
+            assert_eq!(told, allowed, "{method} {path}");
+        }
+    }
+}
+
+async fn head_answers_like_get_without_a_body(bed: &Bed) {
+    let node = bed.node().await;
+    appends(&node, "e").await;
+    for (path, _) in ROUTES
+        .iter()
+        .filter(|(_, methods)| methods.contains(&"get"))
+    {
+        let path = path.replace("{feed}", "goes-on");
+        let path = if path.ends_with("/entries") || path.ends_with("/live") {
+            format!("{path}?feed=goes-on")
+        } else {
+            path
+        };
+        let path = if path.contains("goes-on/") {
+            path.replace("?feed=goes-on", "")
+        } else {
+            path
+        };
+        let head = raw::exchange(node.address, &raw::request("HEAD", &path, &[], b"")).await;
+        assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+        if path.contains("live") {
+            assert_eq!(head.header("content-type"), Some("text/event-stream"));
+            continue;
+        }
+        let get = raw::exchange(node.address, &raw::request("GET", &path, &[], b"")).await;
+        for name in ["content-type", "cache-control", "etag", "content-length"] {
+            // The metrics of the second request have the first in them.
+            if (path.as_str(), name) != ("/metrics", "content-length") {
+                assert_eq!(head.header(name), get.header(name), "{name} of {path}");
+            }
+        }
+    }
+    let missing = raw::exchange(node.address, &raw::request("HEAD", "/nothing", &[], b"")).await;
+    assert_eq!((missing.status, missing.body.len()), (404, 0));
+}

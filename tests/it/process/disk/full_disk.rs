@@ -1,0 +1,154 @@
+//! Full disks.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{
+    super::{Process, place},
+    FEED, Ledger, event,
+    small_disk::{MIB, SmallDisk},
+};
+use crate::support::{
+    bed::{Api, text},
+    sse::Stream,
+};
+
+/// What cannot be stored is refused, whichever way it comes; what is stored answers as ever.
+async fn check_refusals(api: &Api, ledger: &Ledger) {
+    let (version, id) = ledger.places().first().expect("something").clone();
+    let (status, again) = api.post("/v1/events", &event(&id)).await;
+    assert_eq!(
+        (status, &again["status"], text(&again["version"])),
+        (200, &json!("duplicate"), version.clone())
+    );
+    let array = json!([{ "id": "in-array", "kind": "visit", "feeds": [FEED] }]);
+    let marker = json!({ "version": version });
+    for (method, path, body) in [
+        ("POST", "/v1/events", event("refused")),
+        ("PUT", "/v1/feeds/user:1/markers/seen", marker),
+    ] {
+        let headers = [("content-type", "application/json")];
+        let answer = api
+            .send_body(method, path, &headers, body.to_string())
+            .await;
+        answer.problem(507, "storage_full").expect(path);
+    }
+    let (status, answer) = api.post("/v1/events", &array).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(answer[0]["status"], "rejected");
+    assert_eq!(answer[0]["error"]["code"], "storage_full");
+    assert_eq!(api.get("/readyz").await["status"], "ready", "it reads");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn below_the_reserve_appends_are_refused_until_there_is_room() {
+    let Some(disk) = SmallDisk::new(64).await else {
+        return;
+    };
+    let process = disk.serve(&["--disk-reserve-mib", "16"]).await;
+    let api = &process.api;
+    let mut ledger = Ledger::default();
+    for _ in 0..20 {
+        ledger.append_until_taken(api).await;
+    }
+    disk.fill_but(8 * MIB);
+    // The service looks at the disk now and then: what is appended until it does must not fill it.
+    let small = json!({ "kind": "visit", "feeds": ["probe"] });
+    while api.post("/v1/events", &small).await.0 == 200 {
+        sleep(Duration::from_millis(50)).await;
+    }
+    ledger.append_until_full(api).await;
+    assert_eq!(ledger.unsure, [""; 0], "no write has failed");
+    check_refusals(api, &ledger).await;
+    ledger.audit(api).await;
+
+    disk.make_room();
+    ledger.append_until_taken(api).await;
+    ledger.audit(api).await;
+    process.stop().await;
+}
+
+/// With room again it takes appends where it runs, and has lost nothing.
+async fn recovers(disk: &SmallDisk, ledger: &mut Ledger, process: &Process) {
+    disk.make_room();
+    ledger.append_until_taken(&process.api).await;
+    ledger.settle_unsure(&process.api).await;
+    ledger.audit(&process.api).await;
+}
+
+/// Stopped and started again, it has all it had.
+async fn restarts(disk: &SmallDisk, ledger: &mut Ledger, process: Process, args: &[&str]) {
+    process.stop().await;
+    let process = disk.serve(args).await;
+    ledger.audit(&process.api).await;
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_is_full_loses_nothing_and_recovers_when_there_is_room() {
+    let Some(disk) = SmallDisk::new(64).await else {
+        return;
+    };
+    let reserve = ["--disk-reserve-mib", "0"];
+    let process = disk.serve(&reserve).await;
+    let mut ledger = Ledger::default();
+    ledger.append_until_taken(&process.api).await;
+    let url = process.api.url(&format!("/v1/feeds/{FEED}/live?after=0"));
+    let mut stream = Stream::open(&process.api.http, &url, None).await;
+    assert_eq!(stream.caught_up().await.len(), 1);
+
+    disk.fill_but(12 * MIB);
+    ledger.append_until_full(&process.api).await;
+    assert!(ledger.acknowledged.len() > 20, "hardly anything was stored");
+    check_refusals(&process.api, &ledger).await;
+    ledger.audit(&process.api).await;
+
+    recovers(&disk, &mut ledger, &process).await;
+    let mut heard = Vec::new();
+    while heard.len() + 1 < ledger.acknowledged.len() {
+        heard.push(place(&stream.next_of(&["notify"]).await.data));
+    }
+    let stored = ledger.places();
+    super::assert_same(&heard, &stored[1..], "the stream that was there all along");
+
+    // Full again, and killed: a restart finds the same, and says the same.
+    disk.fill_but(2 * MIB);
+    ledger.append_until_full(&process.api).await;
+    process.kill().await;
+    let process = disk.serve(&reserve).await;
+    ledger.audit(&process.api).await;
+    ledger.append_until_full(&process.api).await;
+    ledger.audit(&process.api).await;
+    recovers(&disk, &mut ledger, &process).await;
+    restarts(&disk, &mut ledger, process, &reserve).await;
+}
+
+/// Tables are written in the background, from what was acknowledged long before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_a_table_finds_no_room_nothing_is_lost_either() {
+    let Some(disk) = SmallDisk::new(160).await else {
+        return;
+    };
+    let process = disk.serve(&["--disk-reserve-mib", "0"]).await;
+    let mut ledger = Ledger::default();
+    // Somewhat less than a table collects in memory.
+    while ledger.acknowledged.len() < 500 {
+        ledger.append_until_taken(&process.api).await;
+    }
+    disk.fill_but(16 * MIB);
+    ledger.append_until_full(&process.api).await;
+    ledger.audit(&process.api).await;
+    recovers(&disk, &mut ledger, &process).await;
+    restarts(&disk, &mut ledger, process, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_on_a_full_disk_says_what_to_do() {
+    let Some(disk) = SmallDisk::new(8).await else {
+        return;
+    };
+    let message = disk.refused(&["--disk-reserve-mib", "16"]).await;
+    assert!(message.contains("--disk-reserve-mib"), "{message}");
+}

@@ -1,0 +1,326 @@
+//! `newsfeed replay`, with the real message list, and `newsfeed demo`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
+
+use flate2::read::GzDecoder;
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::{PATIENCE, Place, Process, assert_same, place, run};
+use crate::support::{
+    bed::{Api, text},
+    sse::Stream,
+};
+
+/// The real message list. It is not part of the project: without it the test says so and does not run, on CI it fails.
+fn message_list() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    let shared = std::env::var_os("NEWSFEED_SHARED").map_or_else(beside, PathBuf::from);
+    let list = shared.join("data/CollegeMsg.txt.gz");
+    if list.is_file() {
+        return Some(list);
+    }
+    let missing = format!(
+        "NOT RUN: the replay of real messages, as {} is missing; set NEWSFEED_SHARED to the folder that has data/",
+        list.display()
+    );
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{missing}");
+    // Past the test harness, which keeps to itself what a passing test prints.
+    let _ = writeln!(std::io::stderr(), "{missing}");
+    None
+}
+
+/// A line of the list and its number.
+struct Message {
+    line: usize,
+    from: u64,
+    to: u64,
+    sent: i64,
+}
+
+impl Message {
+    fn entry(&self) -> Value {
+        let Self {
+            line,
+            from,
+            to,
+            sent,
+        } = self;
+        json!({
+            "id": format!("CollegeMsg:{line}"), "kind": "message", "actor": format!("user:{from}"),
+            "data": { "from": from, "to": to, "sent": sent },
+        })
+    }
+}
+
+fn read_list(path: &Path) -> Vec<Message> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path).expect("the list opens");
+    let read = GzDecoder::new(file).read_to_string(&mut text);
+    read.expect("a gzip file of text");
+    let message = |(line, text): (usize, &str)| {
+        let mut fields = text
+            .split(' ')
+            .map(|field| field.parse::<i64>().expect("a number"));
+        let mut field = || fields.next().expect("three fields");
+        let (from, to) = (field().cast_unsigned(), field().cast_unsigned());
+        Message {
+            line: line + 1,
+            from,
+            to,
+            sent: field(),
+        }
+    };
+    text.lines().enumerate().map(message).collect()
+}
+
+/// Runs `newsfeed replay`; answers how many events it says were appended and how many were duplicates.
+async fn replay(list: &Path, api: &Api) -> (usize, usize) {
+    let list = list.to_str().expect("a UTF-8 path");
+    let output = run(&["replay", list, "--url", &api.url("")]).await;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let stdout = String::from_utf8(output.stdout).expect("text");
+    let figure = |name: &str| {
+        let line = stdout
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .expect(name);
+        line.trim().parse().expect("a number")
+    };
+    assert_eq!(figure("rejected"), 0, "{stdout}");
+    (figure("appended"), figure("duplicates"))
+}
+
+/// The paths of pages and of the stream over one feed or several as one; parameters are to be added.
+fn paths(feeds: &[String]) -> (String, String) {
+    if let [feed] = feeds {
+        return (
+            format!("/v1/feeds/{feed}/entries?"),
+            format!("/v1/feeds/{feed}/live?"),
+        );
+    }
+    let query: String = feeds.iter().map(|feed| format!("feed={feed}&")).collect();
+    (format!("/v1/entries?{query}"), format!("/v1/live?{query}"))
+}
+
+/// What a client reads that joins once `begun` entries are there: history up to vN, then live from vN, until it has
+/// `count`, with a new connection every `reconnect_every`.
+async fn join(
+    api: Api,
+    feeds: Vec<String>,
+    begun: usize,
+    count: usize,
+    reconnect_every: usize,
+) -> Vec<Place> {
+    let (pages, live) = paths(&feeds);
+    let entries = |page: &Value| -> Vec<Place> {
+        page["entries"]
+            .as_array()
+            .expect("entries")
+            .iter()
+            .map(place)
+            .collect()
+    };
+    let (mut there, mut after) = (0, "0".to_owned());
+    while there < begun {
+        let page = api.get(&format!("{pages}after={after}&wait=60")).await;
+        there += entries(&page).len();
+        after = text(if page["next"].is_null() {
+            &page["version"]
+        } else {
+            &page["next"]
+        });
+    }
+
+    let now = api.version(&feeds[0]).await;
+    let mut read = Vec::new();
+    let mut before = String::new();
+    loop {
+        let page = api
+            .get(&format!("{pages}until={now}&limit=200{before}"))
+            .await;
+        read.extend(entries(&page));
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        before = format!("&before={next}");
+    }
+    read.reverse();
+    assert!(
+        (begun..count).contains(&read.len()),
+        "joined with {} of {count}",
+        read.len()
+    );
+
+    let url = api.url(&format!("{live}after={now}"));
+    let mut position: Option<String> = None;
+    let mut connections = 0;
+    while read.len() < count {
+        let mut stream = Stream::open(&api.http, &url, position.as_deref()).await;
+        connections += 1;
+        let until = count.min(read.len().saturating_add(reconnect_every));
+        while read.len() < until {
+            let Some(event) = stream.next().await else {
+                break;
+            };
+            match event.name.as_str() {
+                "notify" => {
+                    let new = place(&event.data);
+                    assert!(read.last() < Some(&new), "{new:?} after {:?}", read.last());
+                    read.push(new);
+                }
+                "version" | "marker" => {}
+                other => panic!("{other}: {}", event.data),
+            }
+        }
+        position = stream.last_id;
+    }
+    assert!(
+        connections > (count - there) / reconnect_every / 2,
+        "it reconnected all the time"
+    );
+    let mut stream = Stream::open(&api.http, &url, position.as_deref()).await;
+    assert_eq!(stream.caught_up().await, [], "more than was sent");
+    read
+}
+
+/// A feed holds exactly `messages`, in order, and as many are unread; answers where they stand.
+async fn holds(api: &Api, feed: &str, messages: &[Value]) -> Vec<Place> {
+    let mut entries = api.all(feed).await;
+    let places: Vec<Place> = entries.iter().map(place).collect();
+    assert!(places.is_sorted(), "{feed}");
+    for entry in &mut entries {
+        let entry = entry.as_object_mut().expect("an object");
+        entry.retain(|name, _| ["id", "kind", "actor", "data"].contains(&name.as_str()));
+    }
+    assert!(entries == messages, "{feed} holds {entries:#?}");
+    let head = api.get(&format!("/v1/feeds/{feed}")).await;
+    assert_eq!(head["unread"]["total"], messages.len(), "{feed}");
+    let latest = places.last().map(|(version, _)| version.as_str());
+    assert_eq!(head["latest"].as_str(), latest, "{feed}");
+    places
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_messages_replayed_are_in_every_feed_once_and_who_joins_midway_misses_nothing() {
+    let Some(path) = message_list() else { return };
+    let list = read_list(&path);
+    let users: BTreeSet<u64> = list
+        .iter()
+        .flat_map(|message| [message.from, message.to])
+        .collect();
+    let pairs: BTreeSet<(u64, u64)> = list
+        .iter()
+        .map(|message| (message.from, message.to))
+        .collect();
+    assert_eq!(
+        (list.len(), users.len(), pairs.len()),
+        (59_835, 1_899, 20_296)
+    );
+    let mut feeds: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for user in users {
+        feeds.insert(format!("user:{user}"), Vec::new());
+    }
+    for message in &list {
+        let (low, high) = (message.from.min(message.to), message.from.max(message.to));
+        for feed in [format!("user:{}", message.to), format!("chat:{low}-{high}")] {
+            feeds.entry(feed).or_default().push(message.entry());
+        }
+    }
+    let busiest = |kind: &str, count: usize| -> Vec<String> {
+        let mut names: Vec<&String> = feeds.keys().filter(|feed| feed.starts_with(kind)).collect();
+        names.sort_by_key(|&feed| std::cmp::Reverse(feeds[feed].len()));
+        names.into_iter().take(count).cloned().collect()
+    };
+    let receivers = busiest("user:", 20);
+    let count = |of: &[String]| -> usize { of.iter().map(|feed| feeds[feed].len()).sum() };
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let process = Process::start(folder.path()).await;
+    let api = &process.api;
+    let joining = [
+        (&receivers[..1], 20, usize::MAX),
+        (&receivers[..], 500, 300),
+    ]
+    .map(|(feeds, begun, reconnect_every)| {
+        let read = join(
+            api.clone(),
+            feeds.to_vec(),
+            begun,
+            count(feeds),
+            reconnect_every,
+        );
+        (feeds, tokio::spawn(timeout(PATIENCE, read)))
+    });
+    assert_eq!(replay(&path, api).await, (59_835, 0));
+
+    let checked = [busiest("user:", usize::MAX), busiest("chat:", 100)].concat();
+    let stored: BTreeMap<String, Vec<Place>> = stream::iter(checked)
+        .map(|feed| async { (holds(api, &feed, &feeds[&feed]).await, feed) })
+        .buffer_unordered(8)
+        .map(|(places, feed)| (feed, places))
+        .collect()
+        .await;
+    for (feeds, read) in joining {
+        let read = read.await.expect("the client reads on");
+        let mut wanted: Vec<Place> = feeds.iter().flat_map(|feed| stored[feed].clone()).collect();
+        wanted.sort();
+        assert_same(&read.expect("all comes"), &wanted, &feeds.join(", "));
+    }
+
+    assert_eq!(replay(&path, api).await, (0, 59_835));
+    for feed in &receivers {
+        let again = holds(api, feed, &feeds[feed]).await;
+        assert_same(&again, &stored[feed], feed);
+    }
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn demo_fills_the_service_and_the_commands_it_prints_work() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let process = Process::start(folder.path()).await;
+    let api = &process.api;
+    let options = ["--backlog", "600", "--for", "1", "--rate", "50"];
+    let output = run(&[&["demo", "--url", &api.url("")][..], &options].concat()).await;
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let stdout = String::from_utf8(output.stdout).expect("text");
+    let commands: Vec<&str> = stdout
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("curl "))
+        .collect();
+    assert_eq!(commands.len(), 5, "{stdout}");
+    for command in commands {
+        let url = command
+            .split(' ')
+            .next_back()
+            .expect("an URL")
+            .trim_matches('\'');
+        let path = url.strip_prefix(&api.url("")).expect("of this service");
+        if path.ends_with("/live") {
+            assert_eq!(
+                Stream::open(&api.http, url, None).await.caught_up().await,
+                []
+            );
+        } else if path.contains("/entries") {
+            let page = api.get(path).await;
+            assert!(
+                !page["entries"].as_array().expect("entries").is_empty(),
+                "{url}: {page}"
+            );
+        } else {
+            assert!(api.get(path).await["unread"]["total"].is_u64());
+        }
+    }
+    process.stop().await;
+}

@@ -1,0 +1,309 @@
+//! Stopping on a signal, and refusing to start.
+
+use std::{collections::BTreeMap, convert::Infallible, net::TcpListener, path::Path};
+
+use newsfeed::{
+    clock::WallTime,
+    store::{Batch, Range, Store, embedded::Embedded, keys::Keys},
+};
+use reqwest::Body;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    task::JoinSet,
+};
+
+use super::{Place, Process, assert_same, failure, place};
+use crate::support::{
+    bed::{Api, text},
+    sse::Stream,
+};
+
+const FEED: &str = "user:1";
+
+fn event(id: &str) -> Value {
+    json!({ "id": id, "kind": "message", "feeds": [FEED] })
+}
+
+/// Appends one event after the other until one gets no answer or is refused; answers what was acknowledged, by id, and
+/// the id of the last.
+async fn append_until_refused(
+    api: Api,
+    writer: usize,
+    begun: mpsc::Sender<()>,
+) -> (BTreeMap<String, String>, String) {
+    let mut acknowledged = BTreeMap::new();
+    for number in 0.. {
+        let id = format!("{writer}-{number}");
+        let request = api.http.post(api.url("/v1/events")).json(&event(&id));
+        let answer = async {
+            let response = request.send().await?;
+            Ok::<_, reqwest::Error>((response.status(), response.json::<Value>().await?))
+        };
+        match answer.await {
+            Ok((status, answer)) if status == 200 => {
+                acknowledged.insert(id, text(&answer["version"]));
+                let _ = begun.try_send(());
+            }
+            Ok((_, problem)) => {
+                assert_eq!(problem["code"], "shutting_down");
+                return (acknowledged, id);
+            }
+            Err(_) => return (acknowledged, id),
+        }
+    }
+    unreachable!("the service stops")
+}
+
+/// A request under way: the service waits for the second half of its body.
+struct HalfSent {
+    connection: TcpStream,
+    rest: Vec<u8>,
+}
+
+impl HalfSent {
+    async fn post(api: &Api, body: &Value) -> Self {
+        let body = body.to_string().into_bytes();
+        let address = api.url("").replace("http://", "");
+        let mut connection = TcpStream::connect(&address).await.expect("connected");
+        let head = format!(
+            "POST /v1/events HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\nexpect: 100-continue\r\n\r\n",
+            body.len()
+        );
+        connection.write_all(head.as_bytes()).await.expect("sent");
+        // So it is asked for the body.
+        let proceed = b"HTTP/1.1 100 Continue\r\n\r\n";
+        let mut answer = vec![0; proceed.len()];
+        connection.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(answer, proceed);
+        let (first, rest) = body.split_at(body.len() / 2);
+        connection.write_all(first).await.expect("sent");
+        let rest = rest.to_vec();
+        Self { connection, rest }
+    }
+
+    /// Sends the rest; answers head and body of the response, up to the end of the connection.
+    async fn finish(mut self) -> (String, Value) {
+        self.connection.write_all(&self.rest).await.expect("sent");
+        let mut answer = String::new();
+        let read = self.connection.read_to_string(&mut answer).await;
+        read.expect("a whole answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains("\r\nconnection: close"), "{head}");
+        (head.to_owned(), serde_json::from_str(body).expect("JSON"))
+    }
+}
+
+/// An NDJSON request whose lines the test sends and reads one by one.
+struct Lines {
+    /// Keeps the request open.
+    _body: mpsc::Sender<String>,
+    answers: reqwest::Response,
+}
+
+impl Lines {
+    async fn post(api: &Api, first: &Value) -> Self {
+        let (body, lines) = mpsc::channel::<String>(1);
+        let lines = futures_util::stream::unfold(lines, |mut lines| async move {
+            let line = lines.recv().await?;
+            Some((Ok::<_, Infallible>(line), lines))
+        });
+        body.send(format!("{first}\n")).await.expect("room");
+        let request = api.http.post(api.url("/v1/events"));
+        let request = request.header("content-type", "application/x-ndjson");
+        let request = request.body(Body::wrap_stream(lines));
+        let answers = request.send().await.expect("an answer");
+        Self {
+            _body: body,
+            answers,
+        }
+    }
+
+    async fn answer(&mut self) -> Value {
+        let chunk = self.answers.chunk().await.expect("it goes on");
+        serde_json::from_slice(&chunk.expect("a line")).expect("JSON")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_answers_what_is_under_way_says_bye_and_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let process = Process::start(folder.path()).await;
+    let api = process.api.clone();
+
+    let mut streams = Vec::new();
+    for path in [
+        "/v1/feeds/user:1/live",
+        "/v1/feeds/idle/live",
+        "/v1/live?feed=idle&feed=user:1",
+    ] {
+        let mut stream = Stream::open(&api.http, &api.url(path), None).await;
+        assert_eq!(stream.caught_up().await, []);
+        streams.push((path, stream));
+    }
+    let (begun, mut began) = mpsc::channel(1);
+    let mut writers = JoinSet::new();
+    for writer in 0..4 {
+        writers.spawn(append_until_refused(api.clone(), writer, begun.clone()));
+    }
+    began.recv().await.expect("appends go on");
+    let one = HalfSent::post(&api, &event("one")).await;
+    let array = HalfSent::post(&api, &json!([event("first"), event("second")])).await;
+    let mut lines = Lines::post(&api, &event("line 1")).await;
+    assert_eq!(lines.answer().await["status"], "appended");
+
+    process.signal(Signal::TERM);
+    let mut heard: Vec<Vec<Place>> = Vec::new();
+    for (path, stream) in &mut streams {
+        let mut entries = Vec::new();
+        loop {
+            let event = stream
+                .next()
+                .await
+                .unwrap_or_else(|| panic!("{path} ends without bye"));
+            match event.name.as_str() {
+                "entry" | "notify" => entries.push(place(&event.data)),
+                "bye" => break assert_eq!(event.data, json!({ "reason": "shutdown" })),
+                _ => {}
+            }
+        }
+        assert_eq!(stream.next().await, None, "bye is the last word");
+        heard.push(entries);
+    }
+
+    // It is stopping: what was begun before is finished now.
+    let mut acknowledged = BTreeMap::new();
+    let mut acknowledge = |outcome: &Value| {
+        assert_eq!(outcome["status"], "appended", "{outcome}");
+        acknowledged.insert(text(&outcome["id"]), text(&outcome["version"]));
+    };
+    let (head, outcome) = one.finish().await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    acknowledge(&outcome);
+    let (head, outcomes) = array.finish().await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    outcomes
+        .as_array()
+        .expect("outcomes")
+        .iter()
+        .for_each(&mut acknowledge);
+    // Lines may have no end: their answer ends here, and what has no answer is sent again to another node.
+    let end = lines.answers.chunk().await.expect("it ends well");
+    assert_eq!(end, None);
+    drop(lines);
+    let mut unanswered = Vec::new();
+    for (answered, last) in writers.join_all().await {
+        acknowledged.extend(answered);
+        unanswered.push(last);
+    }
+    assert_eq!(process.exited().await.code(), Some(0));
+
+    let process = Process::start(folder.path()).await;
+    let api = process.api.clone();
+    let stored: Vec<Place> = api.all(FEED).await.iter().map(place).collect();
+    let by_id: BTreeMap<String, String> = stored
+        .iter()
+        .map(|(version, id)| (id.clone(), version.clone()))
+        .collect();
+    assert_eq!(by_id.len(), stored.len(), "an event stands twice");
+    acknowledged.insert("line 1".to_owned(), by_id["line 1"].clone());
+    assert_eq!(by_id, acknowledged, "unanswered: {unanswered:?}");
+
+    for ((path, stream), mut heard) in streams.into_iter().zip(heard) {
+        let position = stream.last_id.expect("a position");
+        let mut stream = Stream::open(&api.http, &api.url(path), Some(&position)).await;
+        heard.extend(
+            stream
+                .caught_up()
+                .await
+                .iter()
+                .map(|event| place(&event.data)),
+        );
+        let expected: &[Place] = if path.contains(FEED) { &stored } else { &[] };
+        assert_same(&heard, expected, path);
+    }
+    process.stop().await;
+}
+
+#[tokio::test]
+async fn ctrl_c_stops_it_as_well() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let process = Process::start(folder.path()).await;
+    process.api.append(&event("a")).await;
+    process.signal(Signal::INT);
+    assert_eq!(process.exited().await.code(), Some(0));
+}
+
+fn serve(folder: &Path) -> Vec<&str> {
+    let folder = folder.to_str().expect("a UTF-8 path");
+    vec!["serve", "--listen", "127.0.0.1:0", "--data", folder]
+}
+
+#[tokio::test]
+async fn a_second_process_on_a_folder_is_told_what_to_do_and_the_first_goes_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let first = Process::start(folder.path()).await;
+    first.api.append(&event("before")).await;
+    let message = failure(&serve(folder.path())).await;
+    for part in [
+        "in use by another process",
+        "--data",
+        &folder.path().display().to_string(),
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    first.api.append(&event("after")).await;
+    assert_eq!(first.api.all(FEED).await.len(), 2);
+    first.stop().await;
+    Process::start(folder.path()).await.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_told_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let mut args = serve(folder.path());
+    args[2] = &address;
+    let message = failure(&args).await;
+    for part in [&address, "in use", "--listen"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_of_another_format_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = Embedded::open(folder.path(), WallTime::system(0)).expect("a new store");
+    Keys::open(&store, b"", 16).await.expect("a new key space");
+    let snapshot = store.snapshot().await.expect("a snapshot");
+    // The format stands in the only key there is but for the engine's own; that one sorts behind it.
+    let everything = Range {
+        begin: vec![0],
+        end: vec![0xff],
+        reverse: false,
+        limit: 1,
+        bytes_max: usize::MAX,
+    };
+    let slices = snapshot.ranges(vec![everything]).await.expect("read");
+    let meta = slices[0].items[0].key.to_vec();
+    let batch = Batch {
+        puts: vec![(meta, 7u32.to_be_bytes().to_vec())],
+        ..Batch::default()
+    };
+    snapshot.commit(batch).await.expect("written");
+    store.close().await;
+
+    let message = failure(&serve(folder.path())).await;
+    for part in [
+        "format 7",
+        "the newsfeed version that wrote it",
+        "another folder",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+}

@@ -1,0 +1,698 @@
+//! The engine contract: what every [`Store`] must do.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use newsfeed::{
+    store::{Batch, Condition, Error, KeyValue, Range, Store, Versioned, keys},
+    version::Version,
+};
+
+use crate::support::bed::Bed;
+
+crate::on_every_engine!(
+    reads_see_exactly_what_was_committed_before_the_snapshot,
+    ranges_page_in_both_directions,
+    versions_grow_in_commit_order,
+    items_of_a_batch_are_in_index_order_under_one_commit,
+    a_commit_lies_above_every_snapshot_taken_before_it,
+    conditions_hold_or_nothing_is_written,
+    a_condition_sees_commits_after_the_snapshot,
+    clears_come_before_puts,
+    maxima_only_grow,
+    appends_side_by_side_do_not_conflict,
+    an_epoch_change_aborts_what_began_before_it,
+    a_ring_wakes_who_waits_and_silence_does_not,
+    a_closed_store_says_so_to_everyone,
+);
+
+/// Where a test keeps its keys: away from the key space, and from other tests that share a cluster with it.
+#[derive(Clone, Copy)]
+struct Place(u32);
+
+impl Place {
+    fn fresh() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn key(self, name: &str) -> Vec<u8> {
+        [b"\xf0test/", &self.0.to_be_bytes()[..], name.as_bytes()].concat()
+    }
+
+    fn put(self, name: &str, value: &str) -> Batch {
+        Batch {
+            puts: vec![(self.key(name), value.into())],
+            ..Batch::default()
+        }
+    }
+
+    fn versioned(self, name: &str, index: u16, value: &str) -> Versioned {
+        Versioned {
+            prefix: self.key(name),
+            index,
+            value: value.into(),
+        }
+    }
+
+    async fn get(self, store: &dyn Store, name: &str) -> Option<String> {
+        let snapshot = store.snapshot().await.expect("snapshot");
+        let value = snapshot.get(vec![self.key(name)]).await.expect("get");
+        value[0]
+            .as_ref()
+            .map(|value| String::from_utf8(value.to_vec()).expect("text"))
+    }
+
+    fn all_under(self, name: &str) -> Range {
+        let (begin, end) = keys::after_until(&self.key(name), None, Version::MAX);
+        Range::all(begin, end)
+    }
+}
+
+async fn commit(store: &dyn Store, batch: Batch) -> Result<Version, Error> {
+    store.snapshot().await?.commit(batch).await
+}
+
+async fn range(store: &dyn Store, range: Range) -> Vec<KeyValue> {
+    let snapshot = store.snapshot().await.expect("snapshot");
+    snapshot
+        .ranges(vec![range])
+        .await
+        .expect("range")
+        .remove(0)
+        .items
+}
+
+async fn reads_see_exactly_what_was_committed_before_the_snapshot(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    commit(&*store, at.put("a", "1")).await.expect("commit");
+    let before = store.snapshot().await.expect("snapshot");
+    commit(&*store, at.put("a", "2")).await.expect("commit");
+    commit(&*store, at.put("b", "2")).await.expect("commit");
+    let old = before
+        .get(vec![at.key("a"), at.key("b")])
+        .await
+        .expect("get");
+    assert_eq!(old, [Some("1".into()), None]);
+    assert_eq!(
+        (at.get(&*store, "a").await, at.get(&*store, "b").await),
+        (Some("2".into()), Some("2".into()))
+    );
+    assert_eq!(at.get(&*store, "never").await, None);
+}
+
+async fn ranges_page_in_both_directions(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    let puts = (0..10)
+        .map(|i| (at.key(&format!("r{i}")), vec![b'0' + i; 10]))
+        .collect();
+    commit(
+        &*store,
+        Batch {
+            puts,
+            ..Batch::default()
+        },
+    )
+    .await
+    .expect("commit");
+    let snapshot = store.snapshot().await.expect("snapshot");
+    let read = |begin: &str, end: &str, reverse, limit, bytes_max| {
+        let range = Range {
+            begin: at.key(begin),
+            end: at.key(end),
+            reverse,
+            limit,
+            bytes_max,
+        };
+        let snapshot = &snapshot;
+        async move {
+            let slice = snapshot.ranges(vec![range]).await.expect("range").remove(0);
+            let found: String = slice
+                .items
+                .iter()
+                .map(|item| item.value[0] as char)
+                .collect();
+            (found, slice.more)
+        }
+    };
+    assert_eq!(
+        read("r", "s", false, 100, usize::MAX).await,
+        ("0123456789".into(), false)
+    );
+    assert_eq!(
+        read("r", "s", true, 100, usize::MAX).await,
+        ("9876543210".into(), false)
+    );
+    assert_eq!(
+        read("r3", "r6", false, 100, usize::MAX).await,
+        ("345".into(), false)
+    );
+    assert_eq!(
+        read("r3", "r6", true, 2, usize::MAX).await,
+        ("54".into(), true)
+    );
+    // Stopped by the limit: whether there is more is not known.
+    assert_eq!(read("r3", "r6", false, 3, usize::MAX).await.0, "345");
+    // Ends with the value that reaches the bound, never before the first.
+    assert_eq!(read("r", "s", false, 100, 1).await, ("0".into(), true));
+    let two = 2 * (at.key("r0").len() + 10);
+    assert_eq!(read("r", "s", true, 100, two).await, ("98".into(), true));
+    assert_eq!(
+        read("r6", "r3", false, 100, usize::MAX).await,
+        (String::new(), false)
+    );
+    // Several at once, each answered in its place.
+    let ranges = [("r2", "r3"), ("x", "y"), ("r7", "r9")];
+    let ranges = ranges.map(|(begin, end)| Range {
+        begin: at.key(begin),
+        end: at.key(end),
+        reverse: false,
+        limit: 5,
+        bytes_max: usize::MAX,
+    });
+    let slices = snapshot.ranges(ranges.to_vec()).await.expect("ranges");
+    assert_eq!(
+        slices
+            .iter()
+            .map(|slice| slice.items.len())
+            .collect::<Vec<_>>(),
+        [1, 0, 2]
+    );
+}
+
+async fn versions_grow_in_commit_order(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    let mut last = Version::ZERO;
+    for _ in 0..20 {
+        let batch = Batch {
+            versioned: vec![at.versioned("v", 0, "x")],
+            ..Batch::default()
+        };
+        let version = commit(&*store, batch).await.expect("commit");
+        assert!(version > last, "{version:?} after {last:?}");
+        last = version;
+    }
+    let found = range(&*store, at.all_under("v")).await;
+    let versions: Vec<_> = found
+        .iter()
+        .map(|item| keys::version_of(&item.key).expect("a version"))
+        .collect();
+    assert_eq!(versions.len(), 20);
+    assert!(versions.is_sorted());
+    assert_eq!(versions.last(), Some(&last));
+}
+
+async fn items_of_a_batch_are_in_index_order_under_one_commit(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    let puts = [(3, "d"), (0, "a"), (300, "e"), (1, "b")];
+    let puts = puts.map(|(index, value)| at.versioned("i", index, value));
+    let version = commit(
+        &*store,
+        Batch {
+            versioned: puts.to_vec(),
+            ..Batch::default()
+        },
+    )
+    .await
+    .expect("commit");
+    let found = range(&*store, at.all_under("i")).await;
+    let values: Vec<_> = found.iter().map(|item| item.value[0]).collect();
+    assert_eq!(values, *b"abde");
+    for (item, index) in found.iter().zip([0, 1, 3, 300]) {
+        assert_eq!(
+            keys::version_of(&item.key).expect("a version"),
+            version.at_index(index)
+        );
+    }
+}
+
+async fn a_commit_lies_above_every_snapshot_taken_before_it(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let store = Arc::clone(&store);
+        writers.spawn(async move {
+            for _ in 0..50 {
+                let snapshot = store.snapshot().await.expect("snapshot");
+                let moment = snapshot.version();
+                let seen = snapshot
+                    .ranges(vec![at.all_under("s")])
+                    .await
+                    .expect("range")
+                    .remove(0)
+                    .items;
+                // What it shows lies at or below it …
+                assert!(
+                    seen.iter()
+                        .all(|item| keys::version_of(&item.key).expect("a version") <= moment)
+                );
+                let batch = Batch {
+                    versioned: vec![at.versioned("s", 0, "x")],
+                    ..Batch::default()
+                };
+                let version = snapshot.commit(batch).await.expect("commit");
+                // … and what it does not show, above.
+                assert!(version > moment, "{version:?} at a snapshot of {moment:?}");
+                let after = store.snapshot().await.expect("snapshot").version();
+                assert!(
+                    version <= after,
+                    "own commit {version:?} is not in {after:?}"
+                );
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.expect("no panic");
+    }
+    // No snapshot missed a commit at or below its moment: the counts agree with the versions.
+    assert_eq!(range(&*store, at.all_under("s")).await.len(), 200);
+}
+
+async fn conditions_hold_or_nothing_is_written(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    commit(&*store, at.put("a", "1")).await.expect("commit");
+    let equals = |value: Option<&str>| Condition::KeyEquals {
+        key: at.key("a"),
+        value: value.map(Into::into),
+    };
+    let empty = |begin: &str, end: &str| Condition::RangeEmpty {
+        begin: at.key(begin),
+        end: at.key(end),
+    };
+    let with = |conditions| Batch {
+        conditions,
+        ..at.put("done", "yes")
+    };
+    for (conditions, failing) in [
+        (vec![equals(Some("2"))], 0),
+        (vec![equals(None)], 0),
+        (vec![equals(Some("1")), empty("a", "b")], 1),
+    ] {
+        match commit(&*store, with(conditions)).await {
+            Err(Error::ConditionFailed(index)) => assert_eq!(index, failing),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(at.get(&*store, "done").await, None);
+    }
+    commit(
+        &*store,
+        with(vec![equals(Some("1")), empty("b", "c"), empty("b", "a")]),
+    )
+    .await
+    .expect("all hold");
+    assert_eq!(at.get(&*store, "done").await, Some("yes".into()));
+}
+
+async fn a_condition_sees_commits_after_the_snapshot(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    let late = store.snapshot().await.expect("snapshot");
+    let range = at.all_under("slot");
+    let batch = || Batch {
+        conditions: vec![Condition::RangeEmpty {
+            begin: range.begin.clone(),
+            end: range.end.clone(),
+        }],
+        versioned: vec![at.versioned("slot", 0, "x")],
+        ..Batch::default()
+    };
+    commit(&*store, batch()).await.expect("the first wins");
+    match late.commit(batch()).await {
+        Err(Error::ConditionFailed(0) | Error::Conflict) => {}
+        other => panic!("{other:?}"),
+    }
+    // Many at once: one wins.
+    let mut racers = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let store = Arc::clone(&store);
+        racers.spawn(async move {
+            let conditions = vec![Condition::KeyEquals {
+                key: at.key("race"),
+                value: None,
+            }];
+            commit(
+                &*store,
+                Batch {
+                    conditions,
+                    ..at.put("race", "x")
+                },
+            )
+            .await
+        });
+    }
+    let outcomes = racers.join_all().await;
+    assert_eq!(
+        outcomes.iter().filter(|outcome| outcome.is_ok()).count(),
+        1,
+        "{outcomes:?}"
+    );
+}
+
+async fn clears_come_before_puts(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    for name in ["c1", "c2", "c3"] {
+        commit(&*store, at.put(name, "old")).await.expect("commit");
+    }
+    let clears = vec![(at.key("c1"), at.key("c3")), (at.key("c9"), at.key("c3"))];
+    commit(
+        &*store,
+        Batch {
+            clears,
+            ..at.put("c2", "new")
+        },
+    )
+    .await
+    .expect("commit");
+    let left = [
+        at.get(&*store, "c1").await,
+        at.get(&*store, "c2").await,
+        at.get(&*store, "c3").await,
+    ];
+    assert_eq!(left, [None, Some("new".into()), Some("old".into())]);
+}
+
+async fn maxima_only_grow(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    let mut writers = tokio::task::JoinSet::new();
+    for value in ["20", "70", "50", "10", "69"] {
+        let store = Arc::clone(&store);
+        let batch = Batch {
+            maxima: vec![(at.key("m"), value.into())],
+            ..Batch::default()
+        };
+        writers.spawn(async move { commit(&*store, batch).await });
+    }
+    for outcome in writers.join_all().await {
+        outcome.expect("maxima never conflict");
+    }
+    assert_eq!(at.get(&*store, "m").await, Some("70".into()));
+}
+
+async fn appends_side_by_side_do_not_conflict(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    // All read the same range on a snapshot, then all write into it.
+    let mut snapshots = Vec::new();
+    for _ in 0..10 {
+        let snapshot = store.snapshot().await.expect("snapshot");
+        snapshot
+            .ranges(vec![at.all_under("n")])
+            .await
+            .expect("range");
+        snapshots.push(snapshot);
+    }
+    for snapshot in snapshots {
+        let batch = Batch {
+            versioned: vec![at.versioned("n", 0, "x")],
+            ..Batch::default()
+        };
+        snapshot.commit(batch).await.expect("no conflict");
+    }
+    assert_eq!(range(&*store, at.all_under("n")).await.len(), 10);
+}
+
+async fn an_epoch_change_aborts_what_began_before_it(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    let keys = bed.keys().await;
+    let before = store.snapshot().await.expect("snapshot");
+    let old = commit(
+        &*store,
+        Batch {
+            versioned: vec![at.versioned("e", 0, "1")],
+            ..Batch::default()
+        },
+    )
+    .await
+    .expect("commit");
+    let raise = Batch {
+        puts: vec![(keys.epoch(), 7u32.to_be_bytes().to_vec())],
+        ..Batch::default()
+    };
+    commit(&*store, raise).await.expect("raise");
+    match before.commit(at.put("late", "x")).await {
+        Err(Error::Conflict) => {}
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(
+        store.snapshot().await.expect("snapshot").version().epoch(),
+        7
+    );
+    let new = commit(
+        &*store,
+        Batch {
+            versioned: vec![at.versioned("e", 0, "2")],
+            ..Batch::default()
+        },
+    )
+    .await
+    .expect("commit");
+    assert_eq!(new.epoch(), 7);
+    assert!(new > old);
+    let values: Vec<_> = range(&*store, at.all_under("e"))
+        .await
+        .iter()
+        .map(|item| item.value[0])
+        .collect();
+    assert_eq!(values, *b"12");
+}
+
+async fn a_ring_wakes_who_waits_and_silence_does_not(bed: &Bed) {
+    let at = Place::fresh();
+    use std::time::Duration;
+    let store = bed.store();
+    let seen = store.snapshot().await.expect("snapshot").version();
+    let waiter = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.changed(seen).await }
+    });
+    commit(&*store, at.put("quiet", "x")).await.expect("commit");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiter.is_finished(), "woken by a commit that did not ring");
+    commit(
+        &*store,
+        Batch {
+            ring: true,
+            ..at.put("loud", "x")
+        },
+    )
+    .await
+    .expect("commit");
+    tokio::time::timeout(Duration::from_secs(10), waiter)
+        .await
+        .expect("woken")
+        .expect("no panic")
+        .expect("ok");
+    // Somebody who comes late is not left waiting.
+    tokio::time::timeout(Duration::from_secs(10), store.changed(seen))
+        .await
+        .expect("at once")
+        .expect("ok");
+}
+
+async fn a_closed_store_says_so_to_everyone(bed: &Bed) {
+    let at = Place::fresh();
+    let store = bed.store();
+    let early = store.snapshot().await.expect("snapshot");
+    let seen = early.version();
+    let waiter = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.changed(seen).await }
+    });
+    let (begun, under_way) = {
+        let snapshot = store.snapshot().await.expect("snapshot");
+        let mut commit = snapshot.commit(at.put("a", "1"));
+        // Polled once, then left until the store closes.
+        (futures_util::poll!(&mut commit), commit)
+    };
+    let closing = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.close().await }
+    });
+    let done = match begun {
+        std::task::Poll::Ready(done) => done,
+        std::task::Poll::Pending => under_way.await,
+    };
+    closing.await.expect("no panic");
+    done.expect("a commit under way is finished");
+    for refused in [
+        early.commit(at.put("a", "2")).await.err(),
+        store.snapshot().await.err(),
+        store.changed(seen).await.err(),
+        waiter.await.expect("no panic").err(),
+    ] {
+        assert!(matches!(refused, Some(Error::Closed)), "{refused:?}");
+    }
+}
+
+mod embedded_only {
+    //! What needs a clock the test can set, or a folder.
+
+    use newsfeed::{
+        clock::WallTime,
+        store::{SNAPSHOT_AGE_TICKS_MAX, embedded::Embedded},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_snapshot_lives_five_seconds() {
+        let at = Place::fresh();
+        let wall = WallTime::manual(1_000_000_000);
+        let bed = Bed::embedded_at(wall.clone());
+        let store = bed.store();
+        commit(&*store, at.put("a", "1")).await.expect("commit");
+        for (age, lives) in [
+            (SNAPSHOT_AGE_TICKS_MAX - 10, true),
+            (SNAPSHOT_AGE_TICKS_MAX + 10, false),
+            (3_600_000_000, false),
+        ] {
+            let now = wall.micros() + 1_000_000;
+            wall.set(now);
+            let (to_read, to_commit) = (
+                store.snapshot().await.expect("snapshot"),
+                store.snapshot().await.expect("snapshot"),
+            );
+            wall.set(now + age);
+            assert_eq!(
+                to_read.get(vec![at.key("a")]).await.is_ok(),
+                lives,
+                "read at {age}"
+            );
+            match to_commit.commit(at.put("a", "2")).await {
+                Ok(_) if lives => {}
+                Err(Error::TooOld) if !lives => {}
+                other => panic!("commit at {age}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn versions_grow_over_restarts_with_the_clock_set_back() {
+        let at = Place::fresh();
+        let wall = WallTime::manual(9_000_000);
+        let bed = Bed::embedded_at(wall.clone());
+        let batch = || Batch {
+            versioned: vec![at.versioned("v", 0, "x")],
+            ..Batch::default()
+        };
+        let mut last = Version::ZERO;
+        for now in [9_000_000, 8_000_000, 1, 9_500_000] {
+            wall.set(now);
+            let store = bed.store();
+            let moment = store.snapshot().await.expect("snapshot").version();
+            assert!(moment >= last, "vN fell from {last:?} to {moment:?}");
+            let version = commit(&*store, batch()).await.expect("commit");
+            assert!(version > moment, "{version:?} at or below vN {moment:?}");
+            last = store.snapshot().await.expect("snapshot").version();
+            drop(store);
+            bed.close().await;
+        }
+        assert_eq!(range(&*bed.store(), at.all_under("v")).await.len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
+        let folder = tempfile::tempdir().expect("folder");
+        let open = || Embedded::open(folder.path(), WallTime::system(0));
+        let store = open().expect("opens");
+        let error = open().err().expect("locked").to_string();
+        assert!(error.contains("in use by another process"), "{error}");
+
+        keys::Keys::open(&store, b"", 16).await.expect("created");
+        let keys = keys::Keys::open(&store, b"", 4).await.expect("opened");
+        assert_eq!(
+            keys.partitions(),
+            16,
+            "an existing key space keeps its partitions"
+        );
+        let meta = all_keys(&store).await.remove(0).key;
+        let other = [&2u32.to_be_bytes()[..], b"whatever"].concat();
+        commit(
+            &store,
+            Batch {
+                puts: vec![(meta.to_vec(), other)],
+                ..Batch::default()
+            },
+        )
+        .await
+        .expect("commit");
+        let error = keys::Keys::open(&store, b"", 16)
+            .await
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains("format 2") && error.contains("format 1"),
+            "{error}"
+        );
+        store.close().await;
+        assert!(matches!(store.snapshot().await, Err(Error::Closed)));
+        open().expect("the lock is gone");
+    }
+
+    #[tokio::test]
+    async fn of_appends_of_one_id_planned_side_by_side_only_the_first_commits() {
+        let folder = tempfile::tempdir().expect("folder");
+        let store = Embedded::open(folder.path(), WallTime::system(0)).expect("opens");
+        let keys = keys::Keys::open(&store, b"", 16).await.expect("created");
+        let claim = |id: &str, unclaimed| Batch {
+            versioned: vec![Versioned {
+                prefix: keys.claim(&id.parse().expect("an id")),
+                index: 0,
+                value: vec![0; 16],
+            }],
+            unclaimed,
+            ..Batch::default()
+        };
+        let [a, b, c, d, e] = {
+            let snapshots = (0..5).map(|_| store.snapshot());
+            let snapshots = futures_util::future::join_all(snapshots).await;
+            let snapshots: Vec<_> = snapshots.into_iter().map(|s| s.expect("taken")).collect();
+            snapshots.try_into().ok().expect("five")
+        };
+        assert!(a.checks_claims());
+        let at_once = tokio::join!(a.commit(claim("x", true)), b.commit(claim("x", true)));
+        let (first, second) = (at_once.0.expect("the first"), at_once.1);
+        assert!(matches!(second, Err(Error::Conflict)), "{second:?}");
+        let later = c.commit(claim("x", true)).await;
+        assert!(matches!(later, Err(Error::Conflict)), "{later:?}");
+        d.commit(claim("y", true)).await.expect("another id");
+        // A batch that does not ask may commit a twin; the first stays the first.
+        let twin = e.commit(claim("x", false)).await.expect("unasked");
+        let prefix = keys.claim(&"x".parse().expect("an id"));
+        let range = keys::range(&prefix, None, Version::MAX, false, 9, usize::MAX);
+        let versions: Vec<_> = super::range(&store, range).await;
+        let versions = versions
+            .iter()
+            .map(|item| keys::version_of(&item.key).expect("a version"));
+        assert_eq!(versions.collect::<Vec<_>>(), [first, twin]);
+    }
+
+    #[tokio::test]
+    async fn a_folder_of_an_earlier_layout_is_refused_with_a_reason() {
+        let folder = tempfile::tempdir().expect("folder");
+        let db = fjall::Database::builder(folder.path())
+            .open()
+            .expect("opens");
+        let table = db.keyspace("newsfeed", Default::default).expect("created");
+        drop((table, db));
+        let error = Embedded::open(folder.path(), WallTime::system(0)).err();
+        let error = error.expect("refused").to_string();
+        assert!(error.contains("has another layout"), "{error}");
+    }
+
+    async fn all_keys(store: &dyn Store) -> Vec<KeyValue> {
+        let range = Range::all(vec![0], vec![0xff]);
+        super::range(store, range).await
+    }
+}

@@ -1,0 +1,488 @@
+//! What a test stands on: an empty store of one engine, and nodes serving it over real sockets.
+
+use std::{
+    net::SocketAddr,
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use newsfeed::{
+    append::Appender,
+    clock::{AtClock, WallTime},
+    config::Config,
+    feed::Feeds,
+    http::{App, Tasks, limits::Callers, router},
+    live::Hub,
+    logging::{Filter, LogControl},
+    metrics::Metrics,
+    server::{Node, Settings},
+    store::{Store, embedded::Embedded, keys::Keys},
+    tls::Tls,
+};
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Runs each function, `async fn(&Bed)`, once per engine, as a test of its own. `in one thread:` is for those that
+/// pause the clock of their runtime.
+#[macro_export]
+macro_rules! on_every_engine {
+    (in one thread: $($name:ident),+ $(,)?) => {
+        mod embedded {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name(&$crate::support::bed::Bed::embedded()).await;
+                }
+            )+
+        }
+    };
+    ($($name:ident),+ $(,)?) => {
+        mod embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(&$crate::support::bed::Bed::embedded()).await;
+                }
+            )+
+        }
+
+        #[cfg(feature = "fdb")]
+        mod fdb {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    super::$name(&$crate::support::bed::Bed::fdb()).await;
+                }
+            )+
+        }
+    };
+}
+
+/// An empty store of one engine, with the default settings of a node.
+pub struct Bed {
+    engine: Engine,
+    pub wall: WallTime,
+}
+
+enum Engine {
+    Embedded {
+        folder: tempfile::TempDir,
+        /// The engine lets one handle in at a time: all nodes of the bed share it.
+        store: Mutex<Option<Arc<dyn Store>>>,
+    },
+    /// A key space of its own in the test run's cluster. Every node has its own handle.
+    #[cfg(feature = "fdb")]
+    Fdb {
+        cluster: Arc<crate::fdb::cluster::Cluster>,
+        prefix: String,
+    },
+}
+
+impl Bed {
+    pub fn embedded() -> Self {
+        Self::embedded_at(WallTime::system(0))
+    }
+
+    /// On a wall clock of the test's own.
+    pub fn embedded_at(wall: WallTime) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self {
+            engine: Engine::Embedded {
+                folder,
+                store: Mutex::new(None),
+            },
+            wall,
+        }
+    }
+
+    #[cfg(feature = "fdb")]
+    pub fn fdb() -> Self {
+        Self::fdb_on(crate::fdb::cluster::shared())
+    }
+
+    /// In a cluster of the test's own.
+    #[cfg(feature = "fdb")]
+    pub fn fdb_on(cluster: Arc<crate::fdb::cluster::Cluster>) -> Self {
+        let prefix = crate::fdb::cluster::fresh_prefix();
+        Self {
+            engine: Engine::Fdb { cluster, prefix },
+            wall: WallTime::system(0),
+        }
+    }
+
+    fn prefix(&self) -> &[u8] {
+        match &self.engine {
+            Engine::Embedded { .. } => b"",
+            #[cfg(feature = "fdb")]
+            Engine::Fdb { prefix, .. } => prefix.as_bytes(),
+        }
+    }
+
+    pub fn store(&self) -> Arc<dyn Store> {
+        match &self.engine {
+            Engine::Embedded { folder, store } => {
+                let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+                let open = || {
+                    let store = Embedded::open(folder.path(), self.wall.clone());
+                    Arc::new(store.expect("the store opens"))
+                };
+                Arc::clone(store.get_or_insert_with(|| open()))
+            }
+            #[cfg(feature = "fdb")]
+            Engine::Fdb { cluster, prefix } => cluster.store(prefix),
+        }
+    }
+
+    /// Closes the store; [`Bed::store`] opens it again.
+    pub async fn close(&self) {
+        match &self.engine {
+            Engine::Embedded { store, .. } => {
+                let store = store.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(store) = store {
+                    store.close().await;
+                }
+            }
+            #[cfg(feature = "fdb")]
+            Engine::Fdb { .. } => {}
+        }
+    }
+
+    pub async fn keys(&self) -> Keys {
+        Keys::open(&*self.store(), self.prefix(), 16)
+            .await
+            .expect("the key space opens")
+    }
+
+    /// A node on a free loopback port.
+    pub async fn node(&self) -> Served {
+        self.node_on(self.store()).await
+    }
+
+    /// A node on the bed's store as `store` shows it.
+    pub async fn node_on(&self, store: Arc<dyn Store>) -> Served {
+        let settings = Settings {
+            wall: self.wall.clone(),
+            log: Some(log_control()),
+            ..default_settings()
+        };
+        self.node_as(store, settings).await
+    }
+
+    /// A node that is told to be something else than most.
+    pub async fn node_as(&self, store: Arc<dyn Store>, settings: Settings) -> Served {
+        let node = Node::start(store, self.keys().await, settings).expect("the node starts");
+        serve(|listener, shutdown| node.serve(listener, shutdown)).await
+    }
+
+    /// A node that is told otherwise than by default, over TLS if there is some.
+    pub async fn node_with(
+        &self,
+        tls: Option<Arc<Tls>>,
+        tell: impl FnOnce(&mut Settings),
+    ) -> Served {
+        let mut settings = Settings {
+            wall: self.wall.clone(),
+            ..default_settings()
+        };
+        tell(&mut settings);
+        let node = Node::start(self.store(), self.keys().await, settings).expect("the node starts");
+        let node = node.over(tls);
+        serve(|listener, shutdown| node.serve(listener, shutdown)).await
+    }
+
+    /// The HTTP side alone, without a tailer, on an [`App`] that the test can bring to its limits.
+    pub async fn app_on(&self, store: Arc<dyn Store>) -> (App, Served) {
+        let keys = self.keys().await;
+        let clock = Arc::new(AtClock::new(self.wall.clone()).expect("the clock runs"));
+        let settings = default_settings();
+        let metrics = Arc::new(Metrics::default());
+        let (appender, _batcher) = Appender::start(
+            Arc::clone(&store),
+            keys.clone(),
+            Arc::clone(&clock),
+            settings.appends,
+            Arc::clone(&metrics),
+        );
+        let app = App {
+            auth: settings.auth,
+            feeds: Feeds::new(Arc::clone(&store), keys.clone()),
+            hub: Hub::new(keys.clone(), Arc::clone(&metrics)),
+            store,
+            keys,
+            clock,
+            appender,
+            deliveries: Arc::new(settings.deliveries),
+            transients: App::transient_permits(),
+            callers: Callers::new(settings.limits),
+            cors: settings.cors,
+            tracker: TaskTracker::new(),
+            leaving: CancellationToken::new(),
+            stopping: CancellationToken::new(),
+            metrics,
+            tasks: Tasks::default(),
+            ready_lag_max: settings.ready_lag_max,
+            log: None,
+        };
+        let router = router(app.clone());
+        let served = serve(|listener, shutdown| async move {
+            axum::serve(listener, router)
+                .with_graceful_shutdown(shutdown.cancelled_owned())
+                .await
+                .expect("axum serves");
+        });
+        (app, served.await)
+    }
+}
+
+async fn serve<F>(run: impl FnOnce(TcpListener, CancellationToken) -> F) -> Served
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(run(listener, shutdown.clone()));
+    Served {
+        api: Api::at(format!("http://{address}")),
+        address,
+        shutdown,
+        task,
+    }
+}
+
+/// A filter that can be changed, of a log that nobody writes.
+pub fn log_control() -> LogControl {
+    let filter: Filter = "info".parse().expect("a filter");
+    let env_filter = tracing_subscriber::EnvFilter::new(filter.as_str());
+    let (layer, handle) =
+        tracing_subscriber::reload::Layer::<_, tracing_subscriber::Registry>::new(env_filter);
+    // The handle works as long as the filter is in use.
+    std::mem::forget(layer);
+    LogControl::new(filter, handle)
+}
+
+/// Those of `newsfeed serve` without a flag.
+pub fn default_settings() -> Settings {
+    use clap::{Args, FromArgMatches};
+    let command = Config::augment_args(clap::Command::new("serve"));
+    let matches = command.get_matches_from(["serve"]);
+    Config::from_arg_matches(&matches)
+        .expect("the defaults are valid")
+        .settings(None)
+}
+
+const CLIENT_TIME_MAX: Duration = Duration::from_secs(100);
+
+pub fn http_client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .timeout(CLIENT_TIME_MAX)
+        .build()
+        .expect("a client")
+}
+
+/// A node being served.
+pub struct Served {
+    api: Api,
+    pub address: SocketAddr,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Deref for Served {
+    type Target = Api;
+
+    fn deref(&self) -> &Api {
+        &self.api
+    }
+}
+
+impl Served {
+    /// Tells the node to stop, as a signal would.
+    pub fn leave(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Stops the node gracefully and waits for it. The bed's store is closed with it.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.expect("the node stops without a panic");
+    }
+}
+
+/// A service as its clients see it, whoever runs it.
+#[derive(Clone)]
+pub struct Api {
+    base: String,
+    pub http: reqwest::Client,
+}
+
+impl Api {
+    /// Over TLS any certificate will do.
+    pub fn at(base: String) -> Self {
+        let http = match base.starts_with("https:") {
+            true => reqwest::Client::builder().tls_danger_accept_invalid_certs(true),
+            false => reqwest::Client::builder(),
+        };
+        let http = http.timeout(CLIENT_TIME_MAX).build().expect("a client");
+        Self { base, http }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Any request and its whole answer.
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send_body(method, path, headers, "").await
+    }
+
+    pub async fn send_body(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<reqwest::Body>,
+    ) -> Answer {
+        let method = method.parse().expect("a method");
+        let mut request = self.http.request(method, self.url(path)).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request.send().await.expect("an answer")).await
+    }
+
+    /// GET, expecting 200 and JSON.
+    pub async fn get(&self, path: &str) -> Value {
+        let response = self
+            .http
+            .get(self.url(path))
+            .send()
+            .await
+            .expect("an answer");
+        assert_eq!(response.status(), 200, "{path}");
+        response.json().await.expect("JSON")
+    }
+
+    /// POST of JSON: the status and the JSON answer.
+    pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let response = self
+            .http
+            .post(self.url(path))
+            .json(body)
+            .send()
+            .await
+            .expect("an answer");
+        (
+            response.status().as_u16(),
+            response.json().await.expect("JSON"),
+        )
+    }
+
+    /// Appends an event or an array, expecting success.
+    pub async fn append(&self, events: &Value) -> Value {
+        let (status, answer) = self.post("/v1/events", events).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    /// The current version of a feed.
+    pub async fn version(&self, feed: &str) -> String {
+        text(&self.get(&format!("/v1/feeds/{feed}")).await["version"])
+    }
+
+    /// All entries of a feed, oldest first, by paging.
+    pub async fn all(&self, feed: &str) -> Vec<Value> {
+        let mut entries = Vec::new();
+        let mut after = "0".to_owned();
+        loop {
+            let page = self
+                .get(&format!("/v1/feeds/{feed}/entries?after={after}&limit=200"))
+                .await;
+            entries.extend(page["entries"].as_array().expect("entries").iter().cloned());
+            match page["next"].as_str() {
+                Some(next) => after = next.to_owned(),
+                None => return entries,
+            }
+        }
+    }
+}
+
+/// An answer, whole.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: bytes::Bytes,
+}
+
+impl Answer {
+    pub async fn of(response: reqwest::Response) -> Self {
+        Self {
+            status: response.status().as_u16(),
+            headers: response.headers().clone(),
+            body: response.bytes().await.expect("a whole body"),
+        }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .get(name)
+            .map(|value| value.to_str().expect("a header of ASCII"))
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// This answer as the problem `code`, which must be as every problem is; else what is not.
+    pub fn problem(&self, status: u16, code: &str) -> Result<Value, String> {
+        let body = String::from_utf8_lossy(&self.body);
+        let problem: Value = serde_json::from_str(&body)
+            .map_err(|error| format!("{} with no problem: {error}: {body}", self.status))?;
+        let text = |name: &str| problem[name].as_str().is_some_and(|text| !text.is_empty());
+        let right = [
+            (
+                "status",
+                self.status == status && problem["status"] == status,
+            ),
+            ("code", problem["code"] == code),
+            (
+                "content-type",
+                self.header("content-type") == Some("application/problem+json"),
+            ),
+            ("type", problem["type"] == "about:blank"),
+            ("title", text("title")),
+            ("detail", text("detail")),
+            ("no-store", self.header("cache-control") == Some("no-store")),
+            (
+                "Retry-After, with 429 and 503 only",
+                self.header("retry-after")
+                    .map(|seconds| seconds.parse::<u32>().is_ok_and(|s| s > 0))
+                    == [429, 503].contains(&status).then_some(true),
+            ),
+            (
+                "WWW-Authenticate, with 401 and for a scope",
+                self.header("www-authenticate").is_some()
+                    == (status == 401 || code == "scope_missing"),
+            ),
+            (
+                "Allow, with 405 only",
+                self.header("allow").is_some() == (status == 405),
+            ),
+        ];
+        match right.iter().find(|(_, right)| !right) {
+            Some((what, _)) => Err(format!(
+                "expected {status} {code}, but {what} is not right: {} {body}",
+                self.status
+            )),
+            None => Ok(problem),
+        }
+    }
+}
+
+pub fn text(value: &Value) -> String {
+    value.as_str().expect("a string").to_owned()
+}

@@ -1,0 +1,15 @@
+//! What tests share: a node to test, clients of it, stores that fail on demand, and the model of what readers see.
+
+pub mod background;
+pub mod bed;
+pub mod certs;
+pub mod follower;
+pub mod gate;
+pub mod model;
+pub mod needs;
+pub mod protocol;
+pub mod raw;
+pub mod raw_commits;
+pub mod sse;
+pub mod stores;
+pub mod turnstile;

@@ -1,0 +1,134 @@
+//! Commits past the appender.
+
+use std::sync::Arc;
+
+use newsfeed::{
+    clock::WallTime,
+    store::{
+        Batch, Store, Versioned,
+        keys::Keys,
+        values::{self, RecordParts},
+    },
+    types::{Delivery, Entry, FeedName},
+    version::Version,
+};
+
+use crate::support::{
+    bed::Bed,
+    model::{Commit, delivery},
+};
+
+/// An event that is still to be committed.
+pub fn uncommitted(id: &str, kind: &str, feeds: &[FeedName], read_at: u64) -> Commit {
+    Commit {
+        version: Version::ZERO,
+        id: id.into(),
+        kind: kind.into(),
+        feeds: feeds.into(),
+        data: "null".into(),
+        read_at,
+    }
+}
+
+/// Commits entries without looking for claims, as a second node does that cannot see the first's.
+pub struct Raw {
+    pub store: Arc<dyn Store>,
+    pub keys: Keys,
+    pub wall: WallTime,
+}
+
+impl Raw {
+    pub async fn new(bed: &Bed) -> Self {
+        Self {
+            store: bed.store(),
+            keys: bed.keys().await,
+            wall: bed.wall.clone(),
+        }
+    }
+
+    /// The store's moment, in ticks.
+    pub async fn now(&self) -> u64 {
+        let snapshot = self.store.snapshot().await.expect("a snapshot");
+        snapshot.version().time()
+    }
+
+    /// Commits `commits` together, at the tick `at` of the manual wall clock if it lies ahead, and tells them their versions.
+    pub async fn commit(&self, at: u64, commits: &mut [Commit]) {
+        self.wall.set(at - 1);
+        let snapshot = self.store.snapshot().await.expect("a snapshot");
+        self.wall.set(at);
+        let version = snapshot.commit(self.batch(commits)).await;
+        let version = version.expect("a blind write commits");
+        for (commit, index) in commits.iter_mut().zip(0..) {
+            commit.version = version.at_index(index);
+        }
+    }
+
+    fn batch(&self, commits: &[Commit]) -> Batch {
+        let mut versioned = Vec::new();
+        let mut put = |prefix, index, value| {
+            versioned.push(Versioned {
+                prefix,
+                index,
+                value,
+            })
+        };
+        let entries: Vec<Entry> = commits.iter().map(entry).collect();
+        for ((commit, entry), index) in commits.iter().zip(&entries).zip(0..) {
+            put(self.keys.claim(&entry.id), index, vec![0; 16]);
+            for feed in &commit.feeds {
+                put(self.keys.feed(feed), index, values::encode_entry(entry));
+                if entry.delivery == Delivery::Notify {
+                    put(self.keys.unread(feed), index, values::encode_unread(entry));
+                }
+            }
+        }
+        for partition in 0..self.keys.partitions() {
+            let mut records = Vec::new();
+            for ((commit, entry), index) in commits.iter().zip(&entries).zip(0..) {
+                let here = |feed: &&FeedName| self.keys.partition(feed) == partition;
+                let feeds: Vec<&FeedName> = commit.feeds.iter().filter(here).collect();
+                if !feeds.is_empty() {
+                    records.push(RecordParts {
+                        index,
+                        feeds,
+                        entry,
+                    });
+                }
+            }
+            for (index, value) in values::encode_records(&records) {
+                put(self.keys.log(partition), index, value);
+            }
+        }
+        Batch {
+            versioned,
+            ring: true,
+            ..Batch::default()
+        }
+    }
+
+    /// Begins the next epoch.
+    pub async fn raise_epoch(&self) {
+        let snapshot = self.store.snapshot().await.expect("a snapshot");
+        let epoch = snapshot.version().epoch() + 1;
+        let batch = Batch {
+            puts: vec![(self.keys.epoch(), epoch.to_be_bytes().to_vec())],
+            ring: true,
+            ..Batch::default()
+        };
+        snapshot.commit(batch).await.expect("the epoch is raised");
+    }
+}
+
+fn entry(commit: &Commit) -> Entry {
+    Entry {
+        version: Version::ZERO,
+        id: commit.id.parse().expect("an id"),
+        kind: commit.kind.parse().expect("a kind"),
+        delivery: delivery(&commit.kind),
+        actor: None,
+        at: 0,
+        data: commit.data.clone().into(),
+        read_at: commit.read_at,
+    }
+}

@@ -1,0 +1,125 @@
+//! Stores that get in the way: they pass everything on to a real one, but fail or wait where a test says so.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use newsfeed::{
+    store::{Batch, Error, Found, Reads, Result, Retries, Snapshot, Store},
+    version::Version,
+};
+
+/// What a wrapped store does beside passing on.
+#[async_trait]
+pub trait Trouble: Send + Sync + 'static {
+    async fn before_read(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn before_commit(&self, _batch: &Batch) -> Result<()> {
+        Ok(())
+    }
+
+    /// Somebody is about to wait for the doorbell.
+    fn before_waiting(&self) {}
+}
+
+/// `store`, with `trouble` on the way to it.
+pub fn troubled<T: Trouble>(store: Arc<dyn Store>, trouble: Arc<T>) -> Arc<dyn Store> {
+    Arc::new(Troubled { store, trouble })
+}
+
+struct Troubled<T> {
+    store: Arc<dyn Store>,
+    trouble: Arc<T>,
+}
+
+#[async_trait]
+impl<T: Trouble> Store for Troubled<T> {
+    async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)> {
+        if !reads.is_empty() {
+            self.trouble.before_read().await?;
+        }
+        let (snapshot, found) = self.store.begin(reads).await?;
+        let trouble = Arc::clone(&self.trouble);
+        Ok((Box::new(TroubledSnapshot { snapshot, trouble }), found))
+    }
+
+    async fn changed(&self, seen: Version) -> Result<()> {
+        self.trouble.before_waiting();
+        self.store.changed(seen).await
+    }
+
+    fn retries(&self) -> &Retries {
+        self.store.retries()
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+struct TroubledSnapshot<T> {
+    snapshot: Box<dyn Snapshot>,
+    trouble: Arc<T>,
+}
+
+#[async_trait]
+impl<T: Trouble> Snapshot for TroubledSnapshot<T> {
+    fn version(&self) -> Version {
+        self.snapshot.version()
+    }
+
+    async fn read(&self, reads: Reads) -> Result<Found> {
+        self.trouble.before_read().await?;
+        self.snapshot.read(reads).await
+    }
+
+    async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
+        self.trouble.before_commit(&batch).await?;
+        self.snapshot.commit(batch).await
+    }
+}
+
+/// Once it is switched on, reads fail, ever more rarely: the 1st, the 3rd, the 6th, the 10th …
+#[derive(Default)]
+pub struct Flaky {
+    pub on: AtomicBool,
+    pub failures: AtomicUsize,
+    reads_to_failure: AtomicUsize,
+}
+
+#[async_trait]
+impl Trouble for Flaky {
+    async fn before_read(&self) -> Result<()> {
+        if !self.on.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let left = self.reads_to_failure.load(Ordering::SeqCst);
+        if left == 0 {
+            let failures = 1 + self.failures.fetch_add(1, Ordering::SeqCst);
+            self.reads_to_failure.store(failures, Ordering::SeqCst);
+            return Err(Error::Unavailable("the test says so".into()));
+        }
+        self.reads_to_failure.store(left - 1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// Counts reads down: the one that finds 1 here finds its snapshot too old.
+#[derive(Default)]
+pub struct Aging(pub AtomicUsize);
+
+#[async_trait]
+impl Trouble for Aging {
+    async fn before_read(&self) -> Result<()> {
+        let left = self.0.load(Ordering::SeqCst);
+        self.0.store(left.saturating_sub(1), Ordering::SeqCst);
+        match left {
+            1 => Err(Error::TooOld),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! What one caller may take. A proxy that the node trusts says who that is; without one, all tests are one caller.
+
+use std::{collections::BTreeSet, num::NonZeroU32};
+
+use futures_util::future::{Either, join_all};
+use newsfeed::{
+    http::{limits::Limits, proxies::Proxies},
+    server::Settings,
+};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::{
+    bed::{Answer, Bed, Served},
+    raw,
+    sse::Stream,
+};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+/// More requests than a burst, however long they take.
+const MANY: usize = 50;
+
+fn some(max: u32) -> Option<NonZeroU32> {
+    NonZeroU32::new(max)
+}
+
+/// Limits that hold for those whom loopback speaks for, if it is a proxy, and for itself.
+fn tell(limits: Limits, proxy: bool) -> impl FnOnce(&mut Settings) {
+    move |settings| {
+        settings.limits = Limits {
+            loopback: true,
+            ..limits
+        };
+        let proxies = ["127.0.0.0/8"][..usize::from(proxy)].iter();
+        settings.proxies = Proxies(proxies.map(|net| net.parse().expect("a network")).collect());
+    }
+}
+
+async fn get_as(node: &Served, from: &str, path: &str) -> Answer {
+    node.send("GET", path, &[("x-forwarded-for", from)]).await
+}
+
+async fn statuses(node: &Served, from: impl Fn(usize) -> String) -> BTreeSet<u16> {
+    let mut statuses = BTreeSet::new();
+    for number in 0..MANY {
+        statuses.insert(get_as(node, &from(number), "/healthz").await.status);
+    }
+    statuses
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_requests_than_a_caller_may_send_are_refused_until_it_waits() {
+    let bed = Bed::embedded();
+    let limits = Limits {
+        requests_per_s: some(1),
+        ..Limits::default()
+    };
+    let node = bed.node_with(None, tell(limits, true)).await;
+    let refused = loop {
+        let answer = get_as(&node, "203.0.113.1", "/v1/feeds/a").await;
+        if answer.status != 200 {
+            break answer;
+        }
+    };
+    let problem = refused.problem(429, "too_many_requests").expect("a limit");
+    let detail = problem["detail"].as_str().expect("text");
+    assert!(
+        detail.contains("1 requests/s, 2 at once (--caller-requests-per-s)"),
+        "{detail}"
+    );
+    // Others are not concerned, neither by address nor by network.
+    for other in ["203.0.113.2", "2001:db8:0:1::1", "2001:db8:0:2::1"] {
+        assert_eq!(
+            get_as(&node, other, "/v1/feeds/a").await.status,
+            200,
+            "{other}"
+        );
+    }
+    let same = statuses(&node, |n| format!("2001:db8:0:1:{n:x}::1")).await;
+    assert_eq!(same, [200, 429].into());
+    // What a client says of itself is not believed: it is the proxy's word that counts.
+    let spoofed = statuses(&node, |n| format!("192.0.2.{n}, 198.51.100.1")).await;
+    assert_eq!(spoofed, [200, 429].into());
+    let after: u64 = refused
+        .header("retry-after")
+        .expect("it")
+        .parse()
+        .expect("seconds");
+    assert!((1..=2).contains(&after), "{after}");
+    tokio::time::sleep(std::time::Duration::from_secs(after)).await;
+    assert_eq!(
+        get_as(&node, "203.0.113.1", "/v1/feeds/a").await.status,
+        200
+    );
+    node.stop().await;
+
+    // Nor is anybody believed who is no proxy.
+    bed.close().await;
+    let limits = Limits {
+        requests_per_s: some(1),
+        ..Limits::default()
+    };
+    let node = bed.node_with(None, tell(limits, false)).await;
+    let statuses = statuses(&node, |n| format!("192.0.2.{n}")).await;
+    assert_eq!(statuses, [200, 429].into());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_on_this_machine_have_no_limits_unless_told_so() {
+    let bed = Bed::embedded();
+    let one = some(1);
+    let limits = Limits {
+        requests_per_s: one,
+        bytes_per_s: one,
+        streams: one,
+        connections: one,
+        loopback: false,
+    };
+    let node = bed
+        .node_with(None, |settings| settings.limits = limits)
+        .await;
+    assert_eq!(statuses(&node, |_| String::new()).await, [200].into());
+    let url = node.url("/v1/feeds/a/live");
+    let streams = join_all((0..5).map(|_| Stream::open(&node.http, &url, None))).await;
+    assert_eq!(streams.len(), 5);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_bytes_than_a_caller_may_send_are_refused_or_wait() {
+    let bed = Bed::embedded();
+    let per_s = 64 * 1024;
+    let limits = Limits {
+        bytes_per_s: some(per_s),
+        ..Limits::default()
+    };
+    let node = bed.node_with(None, tell(limits, true)).await;
+    let from = ("x-forwarded-for", "203.0.113.1");
+    // As much as there is at once, for the largest body must be possible.
+    let big = " ".repeat(8 * 1024 * 1024);
+    let headers = [JSON, from];
+    let send = |body: String| node.send_body("POST", "/v1/events", &headers, body);
+    send(big.clone())
+        .await
+        .problem(400, "invalid_json")
+        .expect("let through");
+    let refused = send(big.clone()).await;
+    let problem = refused.problem(429, "too_many_bytes").expect("a limit");
+    let detail = problem["detail"].as_str().expect("text");
+    assert!(detail.contains("--caller-bytes-per-s"), "{detail}");
+    let after: u64 = refused
+        .header("retry-after")
+        .expect("it")
+        .parse()
+        .expect("seconds");
+    assert!(after > 1, "{after}");
+    // Requests without a body are no bytes; other callers have theirs.
+    assert_eq!(get_as(&node, from.1, "/v1/feeds/a").await.status, 200);
+    let other = ("x-forwarded-for", "203.0.113.2");
+    let answer = node
+        .send_body("POST", "/v1/events", &[JSON, other], "5")
+        .await;
+    assert_eq!(answer.status, 400);
+
+    // What comes in pieces is slowed down, and stored.
+    let line = json!({ "id": "slow", "kind": "visit", "feeds": ["a"] }).to_string() + "\n";
+    let lines = line.clone() + &" ".repeat(per_s as usize) + "\n" + &line;
+    let stream = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(lines)]);
+    let body = reqwest::Body::wrap_stream(stream);
+    let answer = node
+        .send_body("POST", "/v1/events", &[NDJSON, from], body)
+        .await;
+    let text = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
+    let said: Vec<_> = ["appended", "duplicate"].map(|s| text.contains(s)).into();
+    assert_eq!((answer.status, said), (200, vec![true, true]), "{text}");
+
+    // Unless there is so much of it that it never gets on.
+    let many = (0..20).map(|_| {
+        let pieces = vec![Ok::<_, std::convert::Infallible>(" ".repeat(per_s as usize)); 16];
+        let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
+        Box::pin(async {
+            let answer = node
+                .send_body("POST", "/v1/events", &[JSON, from], body)
+                .await;
+            answer.problem(429, "too_many_bytes")
+        })
+    });
+    let refused = futures_util::future::select_ok(many).await;
+    refused.expect("one at least is refused");
+    node.stop().await;
+}
+
+async fn until_it_may_stream(node: &Served, from: &str) -> reqwest::Response {
+    loop {
+        let request = node.http.get(node.url("/v1/feeds/a/live"));
+        let request = request.header("x-forwarded-for", from);
+        let answer = request.send().await.expect("an answer");
+        match answer.status().as_u16() {
+            200 => return answer,
+            status => assert_eq!(status, 429),
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_streams_than_a_caller_may_have_are_refused_and_one_that_ends_makes_room() {
+    let bed = Bed::embedded();
+    let limits = Limits {
+        streams: some(3),
+        ..Limits::default()
+    };
+    let node = bed.node_with(None, tell(limits, true)).await;
+    let from = "203.0.113.1";
+    let now = node.version("a").await;
+    // Over HTTP/1.1, over HTTP/2, and a long poll.
+    let first = until_it_may_stream(&node, from).await;
+    let socket = raw::connect(node.address).await;
+    let (client, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let mut client = client.ready().await.expect("a stream");
+    let request =
+        axum::http::Request::get(node.url("/v1/live?feed=a")).header("x-forwarded-for", from);
+    let (second, _) = client
+        .send_request(request.body(()).expect("a request"), true)
+        .expect("sent");
+    let second = second.await.expect("an answer");
+    assert_eq!(second.status(), 200);
+    let wait = format!("/v1/feeds/a/entries?after={now}&wait=60");
+    let poll = || {
+        let request = node.http.get(node.url(&wait));
+        let request = request.header("x-forwarded-for", from);
+        tokio::spawn(async move { Answer::of(request.send().await.expect("an answer")).await })
+    };
+    // There is a place for one of two.
+    let (refused, poll) = match futures_util::future::select(poll(), poll()).await {
+        Either::Left(done) | Either::Right(done) => done,
+    };
+    let refused = refused.expect("no panic");
+    let problem = refused
+        .problem(429, "too_many_caller_streams")
+        .expect("a limit");
+    let detail = problem["detail"].as_str().expect("text");
+    assert!(
+        detail.contains("3 streams") && detail.contains("--caller-streams"),
+        "{detail}"
+    );
+    let full = || async {
+        let answer = get_as(&node, from, "/v1/feeds/b/live").await;
+        answer
+            .problem(429, "too_many_caller_streams")
+            .expect("no place");
+    };
+    full().await;
+    // What needs no place goes on, and so do others.
+    assert_eq!(get_as(&node, from, "/v1/feeds/a").await.status, 200);
+    drop(until_it_may_stream(&node, "203.0.113.2").await);
+
+    drop(first);
+    let first = until_it_may_stream(&node, from).await;
+    drop(second);
+    let second = until_it_may_stream(&node, from).await;
+    full().await;
+    node.append(&json!({ "kind": "visit", "feeds": ["a"] }))
+        .await;
+    assert_eq!(poll.await.expect("no panic").status, 200);
+    let third = until_it_may_stream(&node, from).await;
+    full().await;
+    drop((first, second, third));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_connections_than_an_address_may_have_are_closed() {
+    let bed = Bed::embedded();
+    let limits = || Limits {
+        connections: some(3),
+        ..Limits::default()
+    };
+    let node = bed.node_with(None, tell(limits(), false)).await;
+    let request = b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n";
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut socket = raw::connect(node.address).await;
+        socket.write_all(request).await.expect("sent");
+        socket.read_exact(&mut [0; 15]).await.expect("an answer");
+        open.push(socket);
+    }
+    for _ in 0..5 {
+        let mut socket = raw::connect(node.address).await;
+        let _ = socket.write_all(request).await;
+        assert_eq!(raw::drain(&mut socket).await, b"");
+    }
+    open.pop();
+    loop {
+        let mut socket = raw::connect(node.address).await;
+        let _ = socket.write_all(request).await;
+        if socket.read_exact(&mut [0; 15]).await.is_ok() {
+            break;
+        }
+    }
+    drop(open);
+    node.stop().await;
+
+    // A proxy's connections are those of many.
+    bed.close().await;
+    let node = bed.node_with(None, tell(limits(), true)).await;
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let mut socket = raw::connect(node.address).await;
+        socket.write_all(request).await.expect("sent");
+        socket.read_exact(&mut [0; 15]).await.expect("an answer");
+        open.push(socket);
+    }
+    node.stop().await;
+}
