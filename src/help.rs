@@ -10,7 +10,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
         &["append", "tail", "history", "head", "mark"],
     ),
     ("Run the service", &["serve", "config", "admin"]),
-    ("Try it and measure it", &["demo", "replay", "bench"]),
+    ("Try it", &["demo", "replay"]),
     ("Help", &["completions", "help"]),
 ];
 

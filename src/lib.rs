@@ -47,7 +47,7 @@ pub mod http;
 pub mod live;
 pub mod logging;
 pub mod metrics;
-mod procfs;
+pub mod procfs;
 pub mod server;
 pub mod store;
 pub mod tls;

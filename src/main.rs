@@ -7,7 +7,7 @@ use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
     auth::mint,
-    client::{self, append, bench, completions, demo, head, history, mark, replay, tail},
+    client::{self, append, completions, demo, head, history, mark, replay, tail},
     clock::WallTime,
     config::{
         Config, Engine, Opened, StoreConfig, check,
@@ -55,7 +55,6 @@ enum Command {
     Mark(mark::MarkArgs),
     Replay(replay::ReplayArgs),
     Demo(demo::DemoArgs),
-    Bench(bench::BenchArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -139,7 +138,6 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Mark(args) => mark::run(args).await.map_err(Into::into),
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
         Command::Demo(args) => demo::run(args).await.map_err(Into::into),
-        Command::Bench(args) => bench::run(args).await.map_err(Into::into),
         Command::Completions(args) => {
             completions::run(&args, &mut help::grouped(Cli::command())).map_err(Into::into)
         }

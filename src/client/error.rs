@@ -65,33 +65,14 @@ pub enum Error {
     /// Whoever read our output has enough.
     #[error("the output was closed")]
     Closed,
-    #[error(
-        "{needed} open files are needed, one a connection, but the system allows {allowed}: run `ulimit -n {needed}` \
-         before (as root, or after raising the hard limit), or choose fewer connections"
-    )]
-    FileLimit { needed: u64, allowed: u64 },
-    #[error(
-        "{unknown} events to fill the feeds with were not taken: choose fewer, or a service that is less busy"
-    )]
-    Filling { unknown: u64 },
-    /// What a benchmark is for: the service must be right while it is fast.
-    #[error("{count} entries were not delivered as they should; the first: {first}")]
-    Inexact { count: u64, first: String },
-    #[error("stopped by Ctrl-C; there are no results")]
-    Interrupted,
-    #[error("stopped by Ctrl-C; the results are of what was done until then")]
-    Stopped,
 }
 
 /// As clap ends a command that was used wrongly.
 const EXIT_USAGE: u8 = 2;
-/// As shells have it for a command that SIGINT ended.
-const EXIT_INTERRUPTED: u8 = 130;
 
 impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Interrupted | Self::Stopped => EXIT_INTERRUPTED,
             Self::Usage(..) => EXIT_USAGE,
             Self::Closed => 0,
             _ => 1,

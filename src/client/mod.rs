@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`append`], [`tail`], [`history`], [`head`], [`mark`]: a call of the API each, made comfortable. [`replay`],
-//!   [`demo`], [`bench`]: many of them.
+//!   [`demo`]: many of them.
 //! - [`connection`], [`output`], [`names`]: arguments that they share. [`line`], [`text`]: what people are shown.
 //! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`]: when they fail.
 //!
@@ -13,7 +13,6 @@
 
 mod api;
 pub mod append;
-pub mod bench;
 pub mod completions;
 mod connection;
 pub mod demo;
@@ -38,26 +37,37 @@ mod wire;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-pub use self::{error::Error, text::printable};
+pub use self::{
+    api::Client,
+    error::Error,
+    patience::Patience,
+    progress::Progress,
+    replay::list,
+    sse::{Frame, Frames},
+    text::printable,
+    token::{Token, TokenArgs},
+    trust::Trust,
+    wire::{Rejection, problem},
+};
 
 /// Where `newsfeed serve` listens unless told otherwise.
-const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
 /// Ends at the next Ctrl-C.
 async fn interrupted() {
-    Interrupts::new().next().await;
+    Interrupts::listen().next().await;
 }
 
 /// Ctrl-C, each time; never, where that signal cannot be caught.
-struct Interrupts(Option<Signal>);
+pub struct Interrupts(Option<Signal>);
 
 impl Interrupts {
     /// Hears those that come from now on.
-    fn new() -> Self {
+    pub fn listen() -> Self {
         Self(signal(SignalKind::interrupt()).ok())
     }
 
-    async fn next(&mut self) {
+    pub async fn next(&mut self) {
         let heard = match &mut self.0 {
             Some(signal) => signal.recv().await,
             None => None,

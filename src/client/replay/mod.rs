@@ -3,7 +3,7 @@
 //! One array is in flight at a time, so the order of every feed is the order of the file. A line's event
 //! id comes from the file's name and the line's number, so a second run appends nothing.
 
-pub(super) mod list;
+pub mod list;
 mod pace;
 mod summary;
 

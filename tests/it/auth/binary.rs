@@ -15,13 +15,16 @@ use tokio::{
 
 use super::{SECRET, Signer, Site, bearer, claims, master, speak};
 use crate::{
-    process::PATIENCE,
+    process::{PATIENCE, newsfeed_bench},
     support::{
         bed::{Api, text},
         protocol::Protocol,
         sse::Stream,
     },
 };
+
+/// A program with the given arguments.
+type Program = fn(&[&str]) -> Command;
 
 fn newsfeed(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_newsfeed"));
@@ -77,8 +80,12 @@ impl Process {
 
 async fn run(args: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let mut command = newsfeed(args);
-    let output = command.envs(environment.iter().copied()).output();
-    let output = timeout(PATIENCE, output)
+    command.envs(environment.iter().copied());
+    output(command).await
+}
+
+async fn output(mut command: Command) -> (Option<i32>, String, String) {
+    let output = timeout(PATIENCE, command.output())
         .await
         .expect("it ends")
         .expect("it runs");
@@ -304,55 +311,32 @@ async fn the_clients_show_their_token() {
     let file = ["--token-file", token.to_str().expect("UTF-8")];
     let list = site.file("list", "1 2 1000\n2 1 1001\n");
     let list = list.to_str().expect("UTF-8");
-    let commands: [&[&str]; 5] = [
-        &["replay", list],
-        &["demo", "--backlog", "10", "--for", "0"],
-        &[
-            "bench",
-            "append",
-            "--rate",
-            "50",
-            "--seconds",
-            "1",
-            "--connections",
-            "2",
-        ],
-        &[
-            "bench",
-            "live",
-            "--subscribers",
-            "4",
-            "--feeds",
-            "2",
-            "--rate",
-            "50",
-            "--seconds",
-            "1",
-        ],
-        &[
-            "bench",
-            "live",
-            "--http2",
-            "--subscribers",
-            "4",
-            "--feeds",
-            "2",
-            "--rate",
-            "50",
-            "--seconds",
-            "1",
-        ],
+    let replay = format!("replay {list}");
+    let commands: [(Program, &str); 5] = [
+        (newsfeed, &replay),
+        (newsfeed, "demo --backlog 10 --for 0"),
+        (
+            newsfeed_bench,
+            "append --rate 50 --seconds 1 --connections 2",
+        ),
+        (
+            newsfeed_bench,
+            "live --subscribers 4 --feeds 2 --rate 50 --seconds 1",
+        ),
+        (
+            newsfeed_bench,
+            "live --http2 --subscribers 4 --feeds 2 --rate 50 --seconds 1",
+        ),
     ];
-    for command in commands {
-        let command = [command, &["--url", &url]].concat();
-        let (code, _, stderr) = run(&command, &[]).await;
-        assert_eq!(code, Some(1), "{command:?}");
-        assert!(
-            stderr.contains("credentials_missing"),
-            "{command:?}: {stderr}"
-        );
-        let (code, _, stderr) = run(&[&command[..], &file].concat(), &[]).await;
-        assert_eq!(code, Some(0), "{command:?}: {stderr}");
+    for (program, args) in commands {
+        let mut args: Vec<&str> = args.split(' ').collect();
+        args.extend(["--url", &url]);
+        let (code, _, stderr) = output(program(&args)).await;
+        assert_eq!(code, Some(1), "{args:?}");
+        assert!(stderr.contains("credentials_missing"), "{args:?}: {stderr}");
+        args.extend(file);
+        let (code, _, stderr) = output(program(&args)).await;
+        assert_eq!(code, Some(0), "{args:?}: {stderr}");
     }
     let (code, _, stderr) = run(
         &["replay", list, "--url", &url],

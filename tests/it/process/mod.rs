@@ -20,6 +20,7 @@ mod sigterm_stalled;
 mod web_scripts;
 
 use std::{
+    fs,
     path::Path,
     process::{ExitStatus, Output, Stdio},
     time::Duration,
@@ -40,7 +41,26 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// `newsfeed` with `args`; killed when its handle is dropped.
 fn newsfeed(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_newsfeed"));
+    program(Path::new(env!("CARGO_BIN_EXE_newsfeed")), args)
+}
+
+/// `newsfeed-bench` with `args`. `cargo test` builds it as an example, but `cargo test --test it` does not.
+pub(crate) fn newsfeed_bench(args: &[&str]) -> Command {
+    let path = Path::new(env!("CARGO_BIN_EXE_newsfeed")).with_file_name("examples/newsfeed-bench");
+    let built = path.metadata().and_then(|file| file.modified()).ok();
+    let sources = fs::read_dir("benches/src").expect("sources");
+    let changed = sources.map(|file| file.and_then(|file| file.metadata()?.modified()));
+    let changed = changed.map(|time| time.expect("a time")).max();
+    assert!(
+        built >= changed,
+        "{} is missing or out of date: run `cargo build --example newsfeed-bench`",
+        path.display()
+    );
+    program(&path, args)
+}
+
+fn program(path: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(path);
     command
         .args(args)
         .env("NEWSFEED_LOG", "warn,newsfeed::auth::args=error")
@@ -51,7 +71,12 @@ fn newsfeed(args: &[&str]) -> Command {
 
 /// What `newsfeed` with `args` says, which must end by itself.
 async fn run(args: &[&str]) -> Output {
-    let output = timeout(PATIENCE, newsfeed(args).output()).await;
+    output(newsfeed(args)).await
+}
+
+/// What `command` prints, which must end by itself.
+async fn output(mut command: Command) -> Output {
+    let output = timeout(PATIENCE, command.output()).await;
     output.expect("it ends by itself").expect("it runs")
 }
 

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    super::{PATIENCE, Process, newsfeed},
+    super::{PATIENCE, Process, newsfeed_bench},
     fake,
     fake::Fault,
 };
@@ -25,10 +25,9 @@ struct Bench {
 impl Bench {
     fn start(what: &str, url: &str, json: &Path) -> Self {
         let json = json.to_str().expect("UTF-8");
-        let mut args = vec!["bench"];
-        args.extend(what.split(' '));
+        let mut args: Vec<&str> = what.split(' ').collect();
         args.extend(["--url", url, "--json", json, "--seconds", "3600"]);
-        let mut child = newsfeed(&args)
+        let mut child = newsfeed_bench(&args)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

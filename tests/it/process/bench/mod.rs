@@ -1,10 +1,14 @@
-//! `newsfeed bench`: what it counts, what it writes, and what it must not overlook.
+//! `newsfeed-bench`: what it counts, what it writes, and what it must not overlook.
 
 mod closed_loop;
 mod fake;
 mod http2;
 mod interrupt;
 mod lagging;
+/// The program's source, for its unit tests: `cargo test` runs them as part of this one.
+#[path = "../../../../benches/src/main.rs"]
+#[expect(dead_code, reason = "`main` is not called here")]
+mod program;
 mod usage;
 
 use std::{collections::BTreeSet, fs, path::Path};
@@ -12,16 +16,15 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde_json::Value;
 
 use self::fake::Fault;
-use super::{Process, failure, run};
+use super::{Process, newsfeed_bench, output};
 
-/// `newsfeed bench` with `args`, separated by spaces: its exit code, what it says on stderr, and its JSON.
+/// `newsfeed-bench` with `args`, separated by spaces: its exit code, what it says on stderr, and its JSON.
 async fn bench(url: &str, folder: &Path, args: &str) -> (Option<i32>, String, Value) {
     let [json, report] = ["json", "html"].map(|kind| folder.join(format!("bench.{kind}")));
     let [json_path, report_path] = [&json, &report].map(|path| path.to_str().expect("UTF-8"));
-    let mut all = vec!["bench"];
-    all.extend(args.split(' '));
+    let mut all: Vec<&str> = args.split(' ').collect();
     all.extend(["--url", url, "--json", json_path, "--report", report_path]);
-    let output = run(&all).await;
+    let output = output(newsfeed_bench(&all)).await;
     let stderr = String::from_utf8(output.stderr).expect("text");
     let text = fs::read_to_string(&json).unwrap_or_else(|error| panic!("{error}: {stderr}"));
     let stdout = String::from_utf8(output.stdout).expect("text");
@@ -245,7 +248,7 @@ async fn what_cannot_be_measured_is_told_with_what_to_do() {
         ),
         (
             &["live", "--url", "https://127.0.0.1:1"],
-            "bench measures without TLS",
+            "newsfeed-bench measures without TLS",
         ),
         (
             &["live", "--url", &fake, "--hot-subscribers", "5"],
@@ -303,26 +306,22 @@ async fn what_cannot_be_measured_is_told_with_what_to_do() {
             "cannot write /nowhere/x",
         ),
     ] {
-        let stderr = failure(&[&["bench"], args].concat()).await;
+        let output = output(newsfeed_bench(args)).await;
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains(told), "{args:?}: {stderr}");
     }
     for args in [
-        &["bench", "append", "--rate", "0"][..],
-        &["bench", "append", "--batch", "1001"],
-        &["bench", "append", "--closed-loop", "--rate", "5"],
-        &["bench", "pages", "--closed-loop", "--rate", "5"],
-        &["bench", "live", "--streams-per-connection", "5"],
-        &[
-            "bench",
-            "live",
-            "--http2",
-            "--streams-per-connection",
-            "257",
-        ],
-        &["bench", "live", "--source", "here"],
-        &["bench"],
+        &["append", "--rate", "0"][..],
+        &["append", "--batch", "1001"],
+        &["append", "--closed-loop", "--rate", "5"],
+        &["pages", "--closed-loop", "--rate", "5"],
+        &["live", "--streams-per-connection", "5"],
+        &["live", "--http2", "--streams-per-connection", "257"],
+        &["live", "--source", "here"],
+        &[],
     ] {
-        let output = run(args).await;
+        let output = output(newsfeed_bench(args)).await;
         assert_eq!(output.status.code(), Some(2), "{args:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! What `newsfeed bench` tells of the processes it watches.
+//! What `newsfeed-bench` tells of the processes it watches.
 
 use std::fs;
 

@@ -10,11 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use newsfeed::client::{self, Patience, Rejection};
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
 use super::{
     connection::Connection,
+    error::Error,
     ledger::{Channel, Entry, Version},
     plan::{Number, Owner, Plan},
     pool::Pool,
@@ -22,7 +24,6 @@ use super::{
     schedule::Schedule,
     target::Dialer,
 };
-use crate::client::{Error, patience::Patience, wire::Rejection};
 
 const PATH: &str = "/v1/events";
 const CLOSING_EVENTS: usize = 500;
@@ -123,10 +124,11 @@ impl Writers {
             };
             if outcomes.len() as u64 != batch {
                 let cause = format!("{} outcomes for {batch} events", outcomes.len());
-                return Err(Error::NotNewsfeed {
+                return Err(client::Error::NotNewsfeed {
                     url: base_url,
                     cause,
-                });
+                }
+                .into());
             }
             let before = entries.len();
             for (event, outcome) in (first..).zip(outcomes) {
@@ -153,17 +155,18 @@ impl Writers {
                 add(&self.counts.refused, 1);
                 Ok(None)
             }
-            (Some(error), _) => Err(error.of(self.plan.id(event))),
+            (Some(error), _) => Err(error.of(self.plan.id(event)).into()),
             (None, version) => {
                 let version = version.as_deref().and_then(Version::parse);
                 match version {
                     Some(version) if self.plan.owner(&outcome.id) == Owner::Event(event) => {
                         Ok(Some(version))
                     }
-                    _ => Err(Error::NotNewsfeed {
+                    _ => Err(client::Error::NotNewsfeed {
                         url: base_url.to_owned(),
                         cause: format!("no version for {}", self.plan.id(event)),
-                    }),
+                    }
+                    .into()),
                 }
             }
         }
@@ -193,7 +196,9 @@ impl Writers {
                         answer.problem("POST /v1/events".to_owned(), &base_url)
                     }
                     Ok(answer) => {
-                        return Err(answer.problem("POST /v1/events".to_owned(), &base_url));
+                        return Err(answer
+                            .problem("POST /v1/events".to_owned(), &base_url)
+                            .into());
                     }
                     Err(error) => unreachable(&base_url, &error),
                 };
@@ -238,8 +243,8 @@ impl Writers {
     }
 }
 
-pub fn unreachable(base_url: &str, error: &io::Error) -> Error {
-    Error::Unreachable {
+pub fn unreachable(base_url: &str, error: &io::Error) -> client::Error {
+    client::Error::Unreachable {
         url: base_url.to_owned(),
         cause: error.to_string(),
     }

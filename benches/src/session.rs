@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::error::Error;
 use super::{
     append::channels,
     fleet::{Fleet, Follower, Habit, Readers, Way},
@@ -13,7 +14,6 @@ use super::{
     target::Dialer,
     writers::{Writers, get},
 };
-use crate::client::Error;
 use serde_json::Value;
 
 pub struct Session {

@@ -7,12 +7,13 @@ use std::{
 };
 
 use hyper::http::uri::Authority;
+use newsfeed::client::{self, Client, Token, Trust};
 use tokio::{
     net::{TcpSocket, TcpStream, lookup_host},
     time::timeout,
 };
 
-use crate::client::{Error, api::Client, token::Token, trust::Trust};
+use super::error::Error;
 
 /// A handshake that the kernel's backlog dropped is tried again by the kernel after 1, 3, 7 and 15 s.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
@@ -123,15 +124,16 @@ impl Dialer {
 impl Node {
     /// `url` is one that [`Client`] takes.
     async fn resolve(url: &str, token: Token) -> Result<Self, Error> {
-        let bad = || Error::BadUrl(url.to_owned());
+        let bad = || client::Error::BadUrl(url.to_owned());
         let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;
         if parsed.scheme() == "https" {
-            let advice = "bench measures without TLS: name an address of the service that has http";
+            let advice =
+                "newsfeed-bench measures without TLS: name an address of the service that has http";
             return Err(Error::Arguments(advice.to_owned()));
         }
         let host = parsed.host_str().ok_or_else(bad)?;
         let port = parsed.port_or_known_default().ok_or_else(bad)?;
-        let unreachable = |cause: String| Error::Unreachable {
+        let unreachable = |cause: String| client::Error::Unreachable {
             url: url.to_owned(),
             cause,
         };

@@ -3,10 +3,11 @@
 
 use std::io;
 
-use super::source::Source;
-use crate::client::sse::Frames;
+use newsfeed::client::Frames;
 
-pub use crate::client::sse::Frame;
+pub use newsfeed::client::Frame;
+
+use super::source::Source;
 
 pub struct Stream {
     source: Source,

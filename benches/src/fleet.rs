@@ -13,6 +13,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::error::Error;
 use super::{
     ledger::{Acknowledged, Channel, Faults, Place},
     plan::Plan,
@@ -23,7 +24,6 @@ use super::{
     target::Dialer,
     writers::get,
 };
-use crate::client::Error;
 
 /// Readers that connect at once before the run, within what a listener's backlog holds.
 const OPENING_MAX: usize = 200;

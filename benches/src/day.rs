@@ -6,10 +6,12 @@ use std::{
     time::Duration,
 };
 
+use newsfeed::client::list::{self, Message};
 use serde_json::json;
 
 use super::{
     args::{Common, Events},
+    error::Error,
     fleet::Way,
     ledger::{Fault, Faults, Wrong},
     pages::{Page, PageReaders},
@@ -19,10 +21,6 @@ use super::{
     session::Session,
     stop::Stop,
     writers::get,
-};
-use crate::client::{
-    Error,
-    replay::list::{self, Message},
 };
 
 /// Newest messages of a chat that is opened.
@@ -36,7 +34,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// it takes to fit into --seconds.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  \
-    newsfeed bench day CollegeMsg.txt.gz --limit 20000 --seconds 60")]
+    newsfeed-bench day CollegeMsg.txt.gz --limit 20000 --seconds 60")]
 pub struct DayArgs {
     /// The list, plain or gzip
     file: PathBuf,

@@ -12,6 +12,7 @@ use std::{
 use serde::Deserialize;
 use tokio::task::JoinSet;
 
+use super::error::Error;
 use super::{
     connection::Connection,
     ledger::{Acknowledged, Channel, Faults, Place, Version},
@@ -22,7 +23,6 @@ use super::{
     target::Dialer,
     writers::{add, get, unreachable},
 };
-use crate::client::Error;
 
 /// The most the API gives at once.
 const PAGE_ENTRIES_MAX: u8 = 200;

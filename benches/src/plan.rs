@@ -6,7 +6,7 @@ use std::{
     fmt::{self, Write},
 };
 
-use crate::client::replay::list::Message;
+use newsfeed::client::list::Message;
 
 /// All feeds of a run begin with this and the run's name, so that runs do not meet.
 const PREFIX: &str = "bench";

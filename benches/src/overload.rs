@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::json;
 
+use super::error::Error;
 use super::{
     append::channels,
     args::{Common, Events, closed_loop, countable, parse_rate},
@@ -24,7 +25,6 @@ use super::{
     target::Dialer,
     writers::{Writers, get},
 };
-use crate::client::Error;
 
 const PAGE_FEEDS: u32 = 20;
 const PAGE_ENTRIES: u32 = 500;
@@ -43,7 +43,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// append events one by one that live streams follow. Everything that was acknowledged is read back.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  \
-    newsfeed bench overload --seconds 10 --rounds 3")]
+    newsfeed-bench overload --seconds 10 --rounds 3")]
 pub struct OverloadArgs {
     #[command(flatten)]
     common: Common,

@@ -5,9 +5,8 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use newsfeed::client::Interrupts;
 use tokio_util::sync::CancellationToken;
-
-use crate::client::Interrupts;
 
 #[derive(Clone, Default)]
 pub struct Stop {
@@ -33,7 +32,7 @@ impl Stop {
     /// The command must end at once: at the second Ctrl-C, or at the first if nothing is measured yet.
     pub async fn at_once(&self) {
         // Heard from here on: the second may come before the first is dealt with.
-        let mut interrupts = Interrupts::new();
+        let mut interrupts = Interrupts::listen();
         interrupts.next().await;
         if self.measuring.load(Ordering::Relaxed) {
             eprintln!("ending the load; Ctrl-C again ends without results");

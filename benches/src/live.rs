@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::error::Error;
 use super::{
     args::{Common, Load, parse_rate_or_none},
     fleet::{Follower, Habit, Way},
@@ -12,7 +13,6 @@ use super::{
     session::Session,
     stop::Stop,
 };
-use crate::client::Error;
 
 /// Who follows what.
 #[derive(Debug, Clone, clap::Args)]

@@ -4,11 +4,13 @@ use std::io;
 
 use bytes::Bytes;
 use h2::RecvStream;
+use newsfeed::client::problem;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
     chunked::Chunked,
+    error::Error,
     http,
     http1::write_token,
     http2::{exchange, request},
@@ -16,7 +18,6 @@ use super::{
     stream::Stream,
     target::Node,
 };
-use crate::client::{Error, wire::problem};
 
 /// On the stack while bytes are there to be read; enough for a burst.
 pub const READ_BYTES: usize = 16 * 1024;
@@ -78,7 +79,7 @@ impl Stream {
             }
             let call = format!("GET {path}");
             let body = &received[head.bytes..];
-            return Err(problem(head.status, body, call, &node.base_url));
+            return Err(problem(head.status, body, call, &node.base_url).into());
         }
         let mut chunked = head.chunked.then(Chunked::default);
         let mut pending = Vec::new();
@@ -106,12 +107,7 @@ impl Stream {
         let mut body = answer.into_body();
         if status != 200 {
             let told = body.data().await.and_then(Result::ok).unwrap_or_default();
-            return Err(problem(
-                status,
-                &told,
-                format!("GET {path}"),
-                &node.base_url,
-            ));
+            return Err(problem(status, &told, format!("GET {path}"), &node.base_url).into());
         }
         let rest = Bytes::new();
         Ok(Self::new(Source::Shared { body, rest }, Vec::new()))
@@ -176,7 +172,7 @@ fn decode(chunked: &mut Option<Chunked>, bytes: &[u8], into: &mut Vec<u8>) -> io
 }
 
 fn unreachable(node: &Node, error: &io::Error) -> Error {
-    super::writers::unreachable(&node.base_url, error)
+    super::writers::unreachable(&node.base_url, error).into()
 }
 
 async fn read(socket: &TcpStream, into: &mut Vec<u8>) -> io::Result<()> {

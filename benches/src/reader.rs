@@ -6,9 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use newsfeed::client;
 use rand::RngExt;
 use tokio::time::sleep;
 
+use super::error::Error;
 use super::{
     connection::Connection,
     fleet::{Fleet, Follower, Habit, Way},
@@ -20,7 +22,6 @@ use super::{
     stream::{Frame, Stream},
     writers::{add, unreachable},
 };
-use crate::client::Error;
 
 /// Bounds of the pause before a reader comes back that was refused.
 const BACK_MS: std::ops::Range<u64> = 100..1_000;
@@ -168,12 +169,12 @@ impl Reader {
                     drop(place);
                     return Ok(stream);
                 }
-                Err(
-                    Error::Unreachable { .. }
-                    | Error::Refused {
+                Err(Error::Client(
+                    client::Error::Unreachable { .. }
+                    | client::Error::Refused {
                         status: 429 | 503, ..
                     },
-                ) if !first => self.come_back_later().await,
+                )) if !first => self.come_back_later().await,
                 Err(error) => return Err(error),
             }
         }
@@ -248,7 +249,7 @@ impl Reader {
             let path = self.channel.path("entries");
             let path = format!("{path}after={after}&limit=200&wait={wait}");
             match connection.get(&path).await {
-                Err(error) if door.is_some() => return Err(unreachable(&base_url, &error)),
+                Err(error) if door.is_some() => return Err(unreachable(&base_url, &error).into()),
                 Err(_) => {
                     add(&fleet.counts.broken, 1);
                     self.come_back_later().await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::error::Error;
 use super::{
     args::{Common, Load, parse_rate},
     ledger::{Acknowledged, Channel},
@@ -14,15 +15,14 @@ use super::{
     summary::Summary,
     writers::Writers,
 };
-use crate::client::Error;
 
 /// Append events at a rate, singly or in arrays, and read all feeds back
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    newsfeed bench append --rate 5000 --seconds 30                  5,000 single appends a second\n  \
-    newsfeed bench append --rate 100000 --batch 100 --connections 8 arrays of 100\n  \
-    newsfeed bench append --closed-loop --connections 50            as many as 50 clients can get in\n  \
-    newsfeed bench append --url http://a:8080 --url http://b:8080   two nodes of one cluster")]
+    newsfeed-bench append --rate 5000 --seconds 30                  5,000 single appends a second\n  \
+    newsfeed-bench append --rate 100000 --batch 100 --connections 8 arrays of 100\n  \
+    newsfeed-bench append --closed-loop --connections 50            as many as 50 clients can get in\n  \
+    newsfeed-bench append --url http://a:8080 --url http://b:8080   two nodes of one cluster")]
 pub struct AppendArgs {
     #[command(flatten)]
     common: Common,

@@ -30,7 +30,7 @@ svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
 const COLOURS: [&str; 4] = ["curve", "p50", "p99", "max"];
 
 pub fn html(summary: &Summary) -> String {
-    let title = format!("newsfeed bench {}", summary.command);
+    let title = format!("newsfeed-bench {}", summary.command);
     let mut out = String::new();
     let parameters = escaped(&format!("{:#}", summary.parameters));
     let _ = write!(

@@ -7,13 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use newsfeed::procfs::{self, Usage};
 use tokio::time::sleep;
 
-use super::used::Used;
-use crate::{
-    client::Error,
-    procfs::{self, Usage},
-};
+use super::{error::Error, used::Used};
 
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// The service is quiet when its processes use less than 5% of a CPU.

@@ -2,9 +2,10 @@
 
 use std::{fmt, io};
 
+use newsfeed::client::{self, problem};
 use serde::Deserialize;
 
-use crate::client::{Error, wire::problem};
+use super::error::Error;
 
 const HEADERS_MAX: usize = 32;
 
@@ -55,21 +56,21 @@ impl Answer<'_> {
     }
 
     /// What an answer that should have been 200 means.
-    pub fn problem(&self, call: String, base_url: &str) -> Error {
+    pub fn problem(&self, call: String, base_url: &str) -> client::Error {
         problem(self.status, self.body, call, base_url)
     }
 
     /// The JSON of an answer that must be 200.
     pub fn json<'b, T: Deserialize<'b>>(&'b self, call: &str, base_url: &str) -> Result<T, Error> {
         if self.status != 200 {
-            return Err(self.problem(call.to_owned(), base_url));
+            return Err(self.problem(call.to_owned(), base_url).into());
         }
-        let wrong = |cause: &dyn fmt::Display| Error::NotNewsfeed {
+        let wrong = |cause: &dyn fmt::Display| client::Error::NotNewsfeed {
             url: base_url.to_owned(),
             cause: format!("{call}: {cause}"),
         };
         // All at once is cheaper than each string by itself.
         let text = str::from_utf8(self.body).map_err(|error| wrong(&error))?;
-        serde_json::from_str(text).map_err(|error| wrong(&error))
+        Ok(serde_json::from_str(text).map_err(|error| wrong(&error))?)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
 
+use super::error::Error;
 use super::{
     args::{Common, Events, closed_loop, countable, parse_rate},
     ledger::{Acknowledged, Entry, Fault, Faults, Wrong},
@@ -16,7 +17,6 @@ use super::{
     target::Dialer,
     writers::{Writers, get},
 };
-use crate::client::Error;
 
 /// Feeds are filled with arrays of this many.
 const FILL_BATCH: u16 = 500;
@@ -25,7 +25,7 @@ const FILL_CONNECTIONS: u32 = 4;
 /// Read pages at a rate: some the newest of a feed, some from further back
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  \
-    newsfeed bench pages --feeds 100 --entries 1000 --rate 5000 --limit 50")]
+    newsfeed-bench pages --feeds 100 --entries 1000 --rate 5000 --limit 50")]
 pub struct PagesArgs {
     #[command(flatten)]
     common: Common,

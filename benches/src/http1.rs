@@ -3,6 +3,7 @@
 
 use std::{io, sync::Arc};
 
+use newsfeed::client::Token;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -13,7 +14,6 @@ use super::{
     http::{Head, head},
     target::Dialer,
 };
-use crate::client::token::Token;
 
 const READ_BYTES: usize = 8 * 1024;
 

@@ -2,13 +2,13 @@
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
+use newsfeed::client::{self, Progress};
 use tokio::time::{MissedTickBehavior, sleep};
 
 use super::{
-    args::Common, report, schedule::Schedule, stop::Stop, summary::Summary, target::Dialer,
-    used::Used, watch::Watch,
+    args::Common, error::Error, report, schedule::Schedule, stop::Stop, summary::Summary,
+    target::Dialer, used::Used, watch::Watch,
 };
-use crate::client::{Error, progress::Progress};
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
@@ -139,8 +139,8 @@ pub async fn with_progress<T>(
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
-    fs::write(path, text).map_err(|source| Error::Write {
-        path: path.to_owned(),
-        source,
+    fs::write(path, text).map_err(|source| {
+        let path = path.to_owned();
+        client::Error::Write { path, source }.into()
     })
 }

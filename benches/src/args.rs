@@ -4,11 +4,13 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
+use newsfeed::client::{DEFAULT_URL, TokenArgs};
+
 use super::{
+    error::Error,
     plan::Number,
     schedule::{Pace, Schedule},
 };
-use crate::client::{DEFAULT_URL, Error, token::TokenArgs};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Common {
