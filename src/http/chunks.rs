@@ -1,119 +1,169 @@
-//! Frames on their way to a client: each is rendered once, as a chunk of HTTP/1.1, and shared by all who hear it.
+//! The chunked transfer coding of HTTP/1.1 (RFC 9112, section 7.1), applied where a live stream writes to its socket.
 
-use std::{collections::VecDeque, io::IoSlice};
+use std::{
+    fmt::{self, Write},
+    io,
+};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Buf;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-/// What ends an HTTP/1.1 body.
+use super::frames::SharedFrames;
+
+/// Ends a body.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-const LINE_END: &[u8] = b"\r\n";
+const CRLF: &[u8] = b"\r\n";
 
-/// `body` as a chunk (RFC 9112, 7.1).
-pub fn chunk(body: &[u8]) -> Bytes {
-    let mut chunk = format!("{:x}\r\n", body.len()).into_bytes();
-    chunk.reserve_exact(body.len() + LINE_END.len());
-    chunk.extend_from_slice(body);
-    chunk.extend_from_slice(LINE_END);
-    chunk.into()
+/// Writes all of `frames` as one chunk, without copying them. No frames are no chunk: an empty one would end the body.
+pub async fn write_chunk<S>(socket: &mut S, frames: SharedFrames) -> io::Result<()>
+where
+    S: AsyncWrite + Unpin,
+{
+    if !frames.has_remaining() {
+        return Ok(());
+    }
+    let size = SizeLine::new(frames.remaining());
+    let mut chunk = size.as_bytes().chain(frames).chain(CRLF);
+    socket.write_all_buf(&mut chunk).await
 }
 
-/// The body of a [`chunk`], in the same memory.
-pub fn body(chunk: &Bytes) -> Bytes {
-    let begin = memchr::memchr(b'\n', chunk).map_or(0, |end| end + 1);
-    chunk.slice(begin..chunk.len() - LINE_END.len())
+/// Appends `data`, which must not be empty, to `out` as one chunk.
+pub fn push_chunk(out: &mut Vec<u8>, data: &[u8]) {
+    out.extend_from_slice(SizeLine::new(data.len()).as_bytes());
+    out.extend_from_slice(data);
+    out.extend_from_slice(CRLF);
 }
 
-/// Buffers written one after the other without being copied together.
-#[derive(Debug, Default)]
-pub struct Chunks(VecDeque<Bytes>);
+/// The line in front of a chunk's data.
+struct SizeLine {
+    bytes: [u8; Self::BYTES_MAX],
+    length: u8,
+}
 
-impl FromIterator<Bytes> for Chunks {
-    fn from_iter<I: IntoIterator<Item = Bytes>>(chunks: I) -> Self {
-        let chunks = chunks.into_iter();
-        Self(chunks.filter(|chunk| !chunk.is_empty()).collect())
+impl SizeLine {
+    /// 16 hexadecimal digits and CRLF.
+    const BYTES_MAX: usize = 18;
+
+    fn new(size: usize) -> Self {
+        let mut line = Self {
+            bytes: [0; Self::BYTES_MAX],
+            length: 0,
+        };
+        write!(line, "{size:x}\r\n").expect("the digits of a usize and CRLF fit");
+        line
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length.into()]
     }
 }
 
-impl Chunks {
-    /// The bodies, joined; a single one, the usual case, is shared and not copied.
-    pub fn into_body(self) -> Bytes {
-        let Self(chunks) = self;
-        if chunks.len() == 1 {
-            return body(&chunks[0]);
-        }
-        let mut joined = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
-        for chunk in &chunks {
-            joined.extend_from_slice(&body(chunk));
-        }
-        joined.freeze()
-    }
-}
-
-impl Buf for Chunks {
-    fn remaining(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
-    }
-
-    fn has_remaining(&self) -> bool {
-        !self.0.is_empty()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.0.front().map_or(&[], |chunk| chunk)
-    }
-
-    fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
-        let mut count = 0;
-        for (slice, chunk) in into.iter_mut().zip(&self.0) {
-            *slice = IoSlice::new(chunk);
-            count += 1;
-        }
-        count
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        while let Some(first) = self.0.front_mut() {
-            if count < first.len() {
-                first.advance(count);
-                return;
-            }
-            count -= first.len();
-            self.0.pop_front();
-        }
-        assert_eq!(count, 0, "no more than remains is written");
+impl Write for SizeLine {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let begin = usize::from(self.length);
+        let end = begin + text.len();
+        let room = self.bytes.get_mut(begin..end).ok_or(fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.length = end as u8;
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::IoSlice,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use bytes::Bytes;
+
     use super::*;
 
-    #[test]
-    fn a_chunk_says_its_size_and_gives_its_body_back() {
-        let long = vec![b'x'; 300];
-        assert_eq!(&chunk(b"id: 1\n\n")[..], b"7\r\nid: 1\n\n\r\n");
-        assert_eq!(&chunk(&long)[..5], b"12c\r\n");
-        for text in [&b"\n"[..], b"a\r\nb\n\n", &long] {
-            assert_eq!(body(&chunk(text)), text);
+    /// A socket that takes at most `step` bytes at once.
+    struct Slow {
+        step: usize,
+        vectored: bool,
+        taken: Vec<u8>,
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let length = self.step.min(bytes.len());
+            self.taken.extend_from_slice(&bytes[..length]);
+            Poll::Ready(Ok(length))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            self.poll_write(context, &bytes)
+        }
+
+        fn is_write_vectored(&self) -> bool {
+            self.vectored
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
         }
     }
 
-    #[test]
-    fn chunks_come_out_whole_whatever_is_written_at_once() {
-        let parts = [&b"hello "[..], b"", b"wide ", b"world"];
-        let whole = parts.concat();
-        for step in 1..=whole.len() {
-            let mut chunks: Chunks = parts.iter().map(|part| Bytes::from_static(part)).collect();
-            let mut out = Vec::new();
-            while chunks.has_remaining() {
-                let mut slices = [IoSlice::new(&[]); 3];
-                let count = chunks.chunks_vectored(&mut slices);
-                let there: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
-                let length = step.min(there.len());
-                out.extend_from_slice(&there[..length]);
-                chunks.advance(length);
+    /// What `parts` are as a chunk, in steps of every size.
+    async fn written(parts: &[&'static [u8]]) -> Vec<u8> {
+        let mut all = Vec::new();
+        for step in 1..400 {
+            for vectored in [true, false] {
+                let frames = parts.iter().map(|part| Bytes::from_static(part));
+                let mut socket = Slow {
+                    step,
+                    vectored,
+                    taken: Vec::new(),
+                };
+                let done = write_chunk(&mut socket, frames.collect()).await;
+                done.expect("the socket takes it");
+                all.push(socket.taken);
             }
-            assert_eq!(out, whole, "{step} at once");
         }
+        all.dedup();
+        assert_eq!(all.len(), 1, "the step changes nothing");
+        all.remove(0)
+    }
+
+    #[tokio::test]
+    async fn frames_are_one_chunk_however_little_is_taken_at_once() {
+        const LONG: &[u8] = &[b'x'; 300];
+        assert_eq!(written(&[b"id: 1\n\n"]).await, b"7\r\nid: 1\n\n\r\n");
+        let several = written(&[b"hello ", b"", b"wide ", b"world"]).await;
+        assert_eq!(several, b"10\r\nhello wide world\r\n");
+        let mut long = Vec::new();
+        push_chunk(&mut long, LONG);
+        assert!(long.starts_with(b"12c\r\nxx") && long.ends_with(b"x\r\n"));
+        assert_eq!(written(&[LONG]).await, long);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_no_chunk() {
+        assert_eq!(written(&[]).await, b"");
+        assert_eq!(written(&[b""]).await, b"");
+    }
+
+    #[test]
+    fn a_size_line_holds_any_size() {
+        assert_eq!(SizeLine::new(0).as_bytes(), b"0\r\n");
+        let most = SizeLine::new(usize::MAX);
+        assert_eq!(most.as_bytes(), b"ffffffffffffffff\r\n");
     }
 }

@@ -34,8 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     caller::Peer,
+    hijack::{Hijack, LiveConnection, Socket},
     proxies::Proxies,
-    takeover::{LiveConnection, Seat, Socket},
 };
 use crate::metrics::{Held, Metrics};
 
@@ -148,48 +148,42 @@ impl Protocols {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let seat = Seat::default();
         let router = TowerToHyperService::new(self.router);
         let proxies = self.proxies;
-        let service = service_fn({
-            let seat = seat.clone();
-            move |mut request: Request<Incoming>| {
-                let peer = proxies.peer(peer, request.headers());
-                request.extensions_mut().insert(peer);
-                let offer = seat.offer(&request);
-                let answer = router.call(request);
-                async move {
-                    let answer = answer.await?;
-                    Ok::<_, std::convert::Infallible>(match offer {
-                        Some(offer) => offer.accept(answer).await,
-                        None => answer,
-                    })
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let peer = proxies.peer(peer, request.headers());
+            request.extensions_mut().insert(peer);
+            let suits = Hijack::suits(&request);
+            let response = router.call(request);
+            async move {
+                let Ok(response) = response.await;
+                match suits {
+                    true => Hijack::attempt(response),
+                    false => Ok(response),
                 }
             }
         });
         let mut connection = self.http1.serve_connection(TokioIo::new(socket), service);
         let mut stop = pin!(self.stop.cancelled());
         let mut stopping = false;
-        let taken = poll_fn(|context| {
+        let ended = poll_fn(|context| {
             let mut ended = Pin::new(&mut connection).poll(context);
-            // Not before: a request that has come is no idle connection.
+            // Only after the poll above: a connection whose request has arrived is not idle.
             if ended.is_pending() && !stopping && stop.as_mut().poll(context).is_ready() {
                 stopping = true;
                 Pin::new(&mut connection).graceful_shutdown();
                 ended = Pin::new(&mut connection).poll(context);
             }
             turn = None;
-            if let Some(live) = seat.take() {
-                return Poll::Ready(Some(live));
-            }
-            ended.map(|ended| {
-                log(ended);
-                None
-            })
+            ended
         });
-        let live = taken.await?;
+        let error = ended.await.err()?;
+        let Some((head, stream)) = Hijack::cause(&error) else {
+            log_end(&error);
+            return None;
+        };
         let socket = connection.into_parts().io.into_inner().into_inner();
-        Some(LiveConnection::new(socket, live, held))
+        Some(LiveConnection::new(socket, head, stream, held))
     }
 
     async fn serve_http2<S>(self, socket: Socket<S>, peer: Peer)
@@ -227,14 +221,14 @@ impl Protocols {
             }
             Pin::new(&mut connection).poll(context)
         });
-        log(ended.await);
+        if let Err(error) = ended.await {
+            log_end(&error);
+        }
     }
 }
 
-fn log(ended: hyper::Result<()>) {
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended");
-    }
+fn log_end(error: &hyper::Error) {
+    tracing::debug!(%error, "connection ended with an error");
 }
 
 /// Enough of a connection's first bytes to tell HTTP/2 from HTTP/1.1.

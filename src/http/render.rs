@@ -6,7 +6,6 @@ use jiff::fmt::temporal::DateTimePrinter;
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use super::chunks::chunk;
 use crate::{
     feed::{FeedState, Page},
     live::{Bye, Located, News},
@@ -155,7 +154,7 @@ pub fn state(state: &FeedState, head: bool) -> Value {
     out
 }
 
-/// The frame of a piece of news, as a chunk.
+/// The SSE frame of a piece of news.
 pub fn frame(news: &News) -> Bytes {
     match news {
         News::Entry(located) => {
@@ -203,20 +202,18 @@ pub fn reset_frame(current: Version) -> Bytes {
 pub fn bye_frame(bye: Bye) -> Bytes {
     let retry = rand::rng().random_range(BYE_RETRY_MS);
     let data = json!({ "reason": bye.reason() });
-    chunk(format!("retry: {retry}\nevent: bye\ndata: {data}\n\n").as_bytes())
+    format!("retry: {retry}\nevent: bye\ndata: {data}\n\n").into()
 }
 
 /// `data` must be one line.
 fn event_frame(event: &str, id: Option<Version>, data: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(data.len() + 80);
-    out.extend_from_slice(b"event: ");
-    out.extend_from_slice(event.as_bytes());
-    if let Some(id) = id {
-        out.extend_from_slice(b"\nid: ");
-        out.extend_from_slice(id.to_text().as_str().as_bytes());
-    }
-    out.extend_from_slice(b"\ndata: ");
-    out.extend_from_slice(data);
-    out.extend_from_slice(b"\n\n");
-    chunk(&out)
+    let id = id.map(|id| id.to_text());
+    let id = id.as_ref().map(|id| id.as_str().as_bytes());
+    let id_line: &[&[u8]] = match &id {
+        Some(id) => &[b"\nid: ", id],
+        None => &[],
+    };
+    let begin: &[&[u8]] = &[b"event: ", event.as_bytes()];
+    let end: &[&[u8]] = &[b"\ndata: ", data, b"\n\n"];
+    [begin, id_line, end].concat().concat().into()
 }

@@ -1,0 +1,217 @@
+//! Live streams that take their socket away from hyper. An HTTP/1.1 connection that serves a live stream does nothing
+//! else until it ends, but hyper would keep 16 KiB of buffers for it, and the future of the request. So, as soon as the
+//! head of the response is known, the service fails with a [`Hijack`]. That ends hyper's part, and a task of a few
+//! hundred bytes writes the response to the socket.
+
+use std::{
+    error::Error,
+    fmt::{self, Write},
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use axum::{
+    body::HttpBody,
+    http::{HeaderMap, Method, Request, Response, Version},
+};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::{
+    chunks::{LAST_CHUNK, push_chunk, write_chunk},
+    event_stream::{EventStream, Handover},
+};
+use crate::metrics::Held;
+
+/// A response that is a live stream. As the error of a service it makes hyper let go of the socket. Nothing of an earlier
+/// response is left in hyper then: it reads a request only when it has flushed the responses before it.
+pub(super) struct Hijack {
+    head: String,
+    stream: Handover,
+}
+
+impl Hijack {
+    /// Whether the response to `request` may take the socket: HTTP/1.0 has no chunks, a response to HEAD has no body, and
+    /// a request with a body is not over yet.
+    pub(super) fn suits<B: HttpBody>(request: &Request<B>) -> bool {
+        request.method() == Method::GET
+            && request.version() == Version::HTTP_11
+            && request.body().is_end_stream()
+    }
+
+    /// Passes on a response, or fails if it is a live stream.
+    pub(super) fn attempt<B>(mut response: Response<B>) -> Result<Response<B>, Self> {
+        match response.extensions_mut().remove::<Handover>() {
+            None => Ok(response),
+            Some(stream) => Err(Self {
+                head: head(response.headers()),
+                stream,
+            }),
+        }
+    }
+
+    /// The head and the stream of the response for which hyper ended with `error`.
+    pub(super) fn cause(error: &hyper::Error) -> Option<(&str, EventStream)> {
+        let hijack = error.source()?.downcast_ref::<Self>()?;
+        Some((&hijack.head, hijack.stream.take()?))
+    }
+}
+
+impl fmt::Debug for Hijack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hijack").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Hijack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a live stream took the connection over")
+    }
+}
+
+impl Error for Hijack {}
+
+/// The socket as hyper sees it.
+pub(super) struct Socket<S> {
+    socket: S,
+    /// What was read from it to detect the protocol; hyper reads it again.
+    first: Bytes,
+}
+
+impl<S: Unpin> Socket<S> {
+    pub(super) fn new(socket: S, first: Bytes) -> Self {
+        Self { socket, first }
+    }
+
+    pub(super) fn into_inner(self) -> S {
+        self.socket
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.socket).poll_read(context, into);
+        }
+        let length = self.first.len().min(into.remaining());
+        into.put_slice(&self.first.split_to(length));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(context, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+/// A connection that serves a live stream and nothing else.
+pub struct LiveConnection<S> {
+    socket: S,
+    /// The head of the response and the first frame.
+    opening: Vec<u8>,
+    stream: EventStream,
+    held: Held,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
+    /// `head` is that of the response. `held` counts the connection.
+    pub(super) fn new(socket: S, head: &str, mut stream: EventStream, held: Held) -> Self {
+        let mut opening = Vec::from(head);
+        push_chunk(&mut opening, &stream.opening());
+        Self {
+            socket,
+            opening,
+            stream,
+            held,
+        }
+    }
+
+    /// Writes frames until the stream ends or the client closes its side.
+    pub async fn run(self) {
+        let Self {
+            mut socket,
+            opening,
+            mut stream,
+            held: _held,
+        } = self;
+        let mut written = socket.write_all(&opening).await;
+        drop(opening);
+        // Over TLS, what was written is sent only with a flush.
+        while written.is_ok() && socket.flush().await.is_ok() {
+            let frames = tokio::select! {
+                frames = stream.next() => frames,
+                // Without this, a client that is gone would be noticed at the next heartbeat only.
+                () = client_closes(&mut socket) => return,
+            };
+            let Some(frames) = frames else {
+                let _ = socket.write_all(LAST_CHUNK).await;
+                let _ = socket.shutdown().await;
+                return;
+            };
+            written = write_chunk(&mut socket, frames).await;
+        }
+    }
+}
+
+/// Resolves when the client closes its side; anything it sends is discarded. A client that closes only its sending half
+/// cannot be told from one that is gone, which is far more common: its stream ends, too.
+async fn client_closes(socket: &mut (impl AsyncRead + Unpin)) {
+    std::future::poll_fn(|context| {
+        loop {
+            let mut bytes = [0; 512];
+            let mut bytes = ReadBuf::new(&mut bytes);
+            let read = ready!(Pin::new(&mut *socket).poll_read(context, &mut bytes));
+            if read.is_err() || bytes.filled().is_empty() {
+                return Poll::Ready(());
+            }
+        }
+    })
+    .await
+}
+
+/// The head of a response as hyper would write it. It ends the connection's life in HTTP: no request follows.
+fn head(headers: &HeaderMap) -> String {
+    let mut head = String::from("HTTP/1.1 200 OK\r\n");
+    for (name, value) in headers {
+        // All headers of a live stream are text.
+        if let Ok(value) = value.to_str() {
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+    }
+    let date = httpdate::HttpDate::from(std::time::SystemTime::now());
+    let _ = write!(
+        head,
+        "transfer-encoding: chunked\r\nconnection: close\r\ndate: {date}\r\n\r\n"
+    );
+    head
+}
