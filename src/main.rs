@@ -13,8 +13,8 @@ use newsfeed::{
         Config, Engine, Opened, StoreConfig, check,
         file::{self, Origins},
     },
-    logging,
-    server::{self, Node, Settings},
+    http, logging,
+    server::{Node, Settings},
     store::{audit::audit, embedded, epoch},
 };
 use tokio_util::sync::CancellationToken;
@@ -198,7 +198,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let node = Node::start(opened.store.clone(), opened.keys.clone(), settings)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let node = node.over(tls);
-    let listener = server::listen(config.listen).map_err(|error| {
+    let listener = http::listen(config.listen).map_err(|error| {
         format!(
             "cannot listen on {}: {error}; choose another --listen",
             config.listen

@@ -1,16 +1,9 @@
-//! A node: what it is made of, how it serves, and the order in which it stops.
+//! A node: its parts, and the order in which they start and stop.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpSocket, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    net::TcpListener,
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -22,10 +15,9 @@ use crate::{
     clock::{AtClock, WallTime},
     feed::Feeds,
     http::{
-        self, App, Deliveries, Protocols, Tasks,
-        caller::Peer,
+        Acceptor, App, Deliveries, Tasks,
         cors::Cors,
-        limits::{Callers, Limits, Place},
+        limits::{Callers, Limits},
         proxies::Proxies,
     },
     live::{Hub, run_tailer, trim_transients},
@@ -35,44 +27,37 @@ use crate::{
     tls::Tls,
 };
 
-/// Connections served at once; further ones wait in the kernel's backlog.
-pub const CONNECTIONS_MAX: usize = 100_000;
-/// Connections the kernel holds for us before they are accepted; Linux takes no more than `net.core.somaxconn`.
-const BACKLOG: u32 = 4096;
-/// Bytes of one connection that the kernel holds beyond what its client has room for.
-const UNSENT_BYTES_MAX: u32 = 16 * 1024;
-
-/// What a node is told to be.
+/// The settings of a node.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `None`: nobody is asked for a token.
+    /// `None`: requests need no token.
     pub auth: Option<Arc<Auth>>,
     pub deliveries: Deliveries,
-    /// Wall time for `at`.
+    /// The wall clock for `at`.
     pub wall: WallTime,
-    /// Rounds of live delivery begin no closer than this.
+    /// Minimum time from the start of one round of live delivery to the start of the next.
     pub tail_gap: Duration,
     pub appends: append::Tuning,
     pub cors: Cors,
     pub proxies: Proxies,
     pub limits: Limits,
-    /// A node whose live delivery is further behind is not ready.
+    /// Above this lag of live delivery the node is not ready.
     pub ready_lag_max: Duration,
-    /// The filter of the process's log, if it can be changed.
+    /// The log filter, if it can be changed at run time.
     pub log: Option<LogControl>,
     pub drain: Drain,
 }
 
-/// How a node leaves.
+/// How a node shuts down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drain {
-    /// Between "not ready" and the end of service.
+    /// From "not ready" to the end of accepting connections.
     pub delay: Duration,
-    /// From there to the end of [`Node::serve`], at most.
+    /// Longest time from there to the end of [`Node::serve`].
     pub time: Duration,
 }
 
-/// A running node, apart from its listener.
+/// A running node without its listening socket.
 pub struct Node {
     app: App,
     proxies: Arc<Proxies>,
@@ -85,8 +70,9 @@ pub struct Node {
 
 impl Node {
     pub fn start(store: Arc<dyn Store>, keys: Keys, settings: Settings) -> store::Result<Self> {
-        let clock = AtClock::new(settings.wall)
-            .map_err(|error| store::Error::Open(format!("the clock fails: {error}")))?;
+        let clock = AtClock::new(settings.wall).map_err(|error| {
+            store::Error::Open(format!("the system clock cannot be used: {error}"))
+        })?;
         let clock = Arc::new(clock);
         let metrics = Arc::new(Metrics::default());
         let (appender, batcher) = Appender::start(
@@ -156,7 +142,7 @@ impl Node {
         })
     }
 
-    /// Serves over TLS, if there is some, and nothing else.
+    /// Serves HTTPS instead of HTTP if there is `tls`.
     pub fn over(mut self, tls: Option<Arc<Tls>>) -> Self {
         if let Some(tls) = &tls {
             let watch = Arc::clone(tls).watch(self.stop_background.clone());
@@ -166,188 +152,83 @@ impl Node {
         self
     }
 
-    /// Serves `listener` until `shutdown`, then stops in order: not ready any more (and, for the drain's delay, nothing
-    /// else), no new connections, streams end with `bye`, requests under way are answered, appends commit, tasks end, the
-    /// store closes. Of the drain's time clients have the first half, appends the next quarter and more if clients took
-    /// less; what is not done by then is left as a crash would leave it.
+    /// Serves `listener` until `shutdown`, then stops in this order:
+    ///
+    /// 1. The node reports that it is not ready, and serves on for the drain's delay.
+    /// 2. It accepts no more connections.
+    /// 3. Streams end with `bye`, and requests under way are answered. Clients have half of the drain's time to take
+    ///    their answers.
+    /// 4. Work that outlives its request ends, and queued appends commit. They have until three quarters of the time.
+    /// 5. Background tasks end and the store closes.
+    ///
+    /// A step that takes too long is abandoned, which has the effect of a crash: nothing that was acknowledged is lost.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
-        let end = CancellationToken::new();
-        let router = http::router(self.app.clone());
-        let (connections, cut) = (TaskTracker::new(), CancellationToken::new());
-        let entry = Entry {
-            protocols: Protocols::new(
-                router,
-                Arc::clone(&self.proxies),
-                end.clone(),
-                Arc::clone(&self.app.metrics),
-            ),
-            tls: self.tls.clone(),
-            callers: Arc::clone(&self.app.callers),
-            proxies: Arc::clone(&self.proxies),
-            end: end.clone(),
-            connections: connections.clone(),
-            cut: cut.clone(),
+        let Self {
+            app,
+            proxies,
+            tls,
+            batcher,
+            background,
+            stop_background,
+            drain,
+        } = self;
+        let acceptor = Acceptor::new(&app, proxies, tls);
+        let connections = acceptor.connections();
+        let told_to_stop = async {
+            shutdown.cancelled().await;
+            app.leaving.cancel();
+            tracing::info!(delay = ?drain.delay, "draining: not ready any more");
+            tokio::time::sleep(drain.delay).await;
         };
         tokio::select! {
-            // First: what the kernel has accepted for us is not turned away.
+            // Accepting comes first, so that connections which the kernel has accepted already are served.
             biased;
-            () = entry.accept(&listener) => {}
-            () = self.leaves(&shutdown) => {}
+            () = acceptor.run(&listener) => {}
+            () = told_to_stop => {}
         }
         drop(listener);
-        let Drain { time, .. } = self.drain;
+
+        let Drain { time, .. } = drain;
         let began = Instant::now();
         let [clients_until, appends_until, end_at] =
             [time / 2, time * 3 / 4, time].map(|t| began + t);
-        tracing::info!(streams = self.app.hub.subscribers(), ?time, "stopping");
-
-        self.app.stopping.cancel();
-        self.app.hub.close();
-        end.cancel();
-        connections.close();
-        if timeout_at(clients_until, connections.wait()).await.is_err() {
-            cut.cancel();
-            tracing::warn!("some clients did not take their answers; their connections are cut");
-        }
-        self.app.tracker.close();
-        if timeout_at(appends_until, self.app.tracker.wait())
-            .await
-            .is_err()
-        {
+        tracing::info!(streams = app.hub.subscribers(), ?time, "stopping");
+        app.stopping.cancel();
+        app.hub.close();
+        if !connections.drain(clients_until).await {
             tracing::warn!(
-                "some requests did not end; what they were not answered may or may not be appended"
+                "connections closed: their clients did not take their responses in time"
+            );
+        }
+
+        app.tracker.close();
+        let requests = timeout_at(appends_until, app.tracker.wait()).await;
+        if requests.is_err() {
+            tracing::warn!(
+                "requests abandoned: they did not end in time; events without a response may or may not be appended"
             );
         }
         let App {
             store, appender, ..
-        } = self.app;
+        } = app;
         drop(appender);
-        if timeout_at(appends_until, self.batcher).await.is_err() {
-            tracing::warn!("some appends did not commit; they were not acknowledged");
+        if timeout_at(appends_until, batcher).await.is_err() {
+            tracing::warn!(
+                "appends abandoned: they did not commit in time and were not acknowledged"
+            );
         }
-        self.stop_background.cancel();
-        self.background.close();
+
+        stop_background.cancel();
+        background.close();
         let closed = async {
-            self.background.wait().await;
+            background.wait().await;
             store.close().await;
         };
         match timeout_at(end_at, closed).await {
             Ok(()) => tracing::info!("stopped"),
-            Err(_elapsed) => {
-                tracing::warn!("the store did not close in time; what was acknowledged is in it")
-            }
+            Err(_elapsed) => tracing::warn!(
+                "stopped before the store was closed; all acknowledged events are in it"
+            ),
         }
     }
-
-    /// Resolves when it is time to end the service.
-    async fn leaves(&self, shutdown: &CancellationToken) {
-        shutdown.cancelled().await;
-        self.app.leaving.cancel();
-        let Drain { delay, .. } = self.drain;
-        tracing::info!(?delay, "not ready any more");
-        tokio::time::sleep(delay).await;
-    }
-}
-
-/// A listening socket whose backlog holds a storm of clients that come back.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-/// What a connection meets.
-struct Entry {
-    protocols: Protocols,
-    tls: Option<Arc<Tls>>,
-    callers: Arc<Callers>,
-    proxies: Arc<Proxies>,
-    /// Tells connections to end once what is under way is answered.
-    end: CancellationToken,
-    connections: TaskTracker,
-    /// Ends connections at once.
-    cut: CancellationToken,
-}
-
-/// What a connection takes of the node's, and of its peer's.
-type Places = (Option<OwnedSemaphorePermit>, Place<IpAddr>);
-
-impl Entry {
-    /// Accepts connections; each is a task of `connections`.
-    async fn accept(self, listener: &TcpListener) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        loop {
-            let place = Arc::clone(&places).acquire_owned().await.ok();
-            let (socket, peer) = match listener.accept().await {
-                Ok((socket, address)) => (socket, Peer(address.ip().to_canonical())),
-                Err(error) => {
-                    // Out of file descriptors, most likely: they come back as clients leave.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let Some(peers) = self.callers.connection(peer, &self.proxies) else {
-                tracing::debug!(peer = %peer.0, "it has too many connections; this one is closed");
-                continue;
-            };
-            if let Err(error) = prepare(&socket) {
-                tracing::debug!(%error, "a connection was gone before it began");
-                continue;
-            }
-            self.admit(socket, peer, (place, peers));
-        }
-    }
-
-    fn admit(&self, socket: TcpStream, peer: Peer, places: Places) {
-        let (tracker, cut) = (self.connections.clone(), self.cut.clone());
-        let protocols = self.protocols.clone();
-        let Some(tls) = &self.tls else {
-            let talk = talk(protocols, socket, peer, tracker, cut, places);
-            self.connections.spawn(talk);
-            return;
-        };
-        let (tls, end) = (Arc::clone(tls), self.end.clone());
-        self.connections.spawn(async move {
-            let secured = end.run_until_cancelled(tls.accept(socket)).await;
-            if let Some(socket) = secured.flatten() {
-                // Apart, so that the handshake's room is none of the connection's.
-                let talk = talk(protocols, socket, peer, tracker.clone(), cut, places);
-                tracker.spawn(talk);
-            }
-        });
-    }
-}
-
-/// Serves a connection to its end, or at once to `cut`.
-async fn talk<S>(
-    protocols: Protocols,
-    socket: S,
-    peer: Peer,
-    tracker: TaskTracker,
-    cut: CancellationToken,
-    places: Places,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let connection = protocols.serve(socket, peer);
-    let Some(live) = cut.run_until_cancelled(connection).await.flatten() else {
-        return;
-    };
-    // A task of its own, because this one is as large as hyper needs it.
-    tracker.spawn(async move {
-        cut.run_until_cancelled_owned(live.run()).await;
-        drop(places);
-    });
-}
-
-fn prepare(socket: &TcpStream) -> io::Result<()> {
-    // Frames are written whole; waiting for more would only delay them.
-    socket.set_nodelay(true)?;
-    // What a client does not take stays with us, where its bounds are known, and not in megabytes of the kernel's.
-    socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
 }

@@ -1,5 +1,6 @@
 //! HTTP and JSON, and nobody else knows of them: routes, wire forms, status codes, SSE frames.
 
+mod accept;
 pub mod access;
 mod admin;
 mod body;
@@ -39,7 +40,11 @@ use axum::{
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{connection::Protocols, health::Tasks, trace_context::REQUEST_ID_BYTES_MAX};
+pub use self::{
+    accept::{Acceptor, CONNECTIONS_MAX, listen},
+    health::Tasks,
+    trace_context::REQUEST_ID_BYTES_MAX,
+};
 use self::{
     cors::Cors,
     limits::Callers,
