@@ -148,7 +148,7 @@ impl Follower {
             bytes: PAGE_BYTES,
             kind: None,
         };
-        let _turn = self.subscription.turn().await;
+        let _turn = self.subscription.catch_up_slot().await;
         let page = match self.feeds.page(&query).await {
             Ok(page) => page,
             Err(Error::VersionAhead { asked, current }) => {
@@ -167,7 +167,7 @@ impl Follower {
 
     /// Badges may have moved unheard: tell how they stand, then where the stream is.
     async fn arrive(&mut self) -> Result<Update> {
-        let _turn = self.subscription.turn().await;
+        let _turn = self.subscription.catch_up_slot().await;
         let states = self.feeds.states(self.subscription.feeds()).await?;
         self.state_at = states
             .iter()
@@ -250,7 +250,7 @@ pub async fn wait_for_entries(
     loop {
         // In turn: news may come to all who wait at once.
         let page = {
-            let _turn = subscription.turn().await;
+            let _turn = subscription.catch_up_slot().await;
             feeds.page(query).await?
         };
         subscription.caught_up();

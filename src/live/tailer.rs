@@ -75,8 +75,8 @@ pub async fn run(
         joining: Vec::new(),
     };
     let mut beat = tokio::time::interval_at(
-        Instant::now() + HEARTBEAT / Hub::beats(),
-        HEARTBEAT / Hub::beats(),
+        Instant::now() + HEARTBEAT / Hub::heartbeat_groups(),
+        HEARTBEAT / Hub::heartbeat_groups(),
     );
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let follow = async {

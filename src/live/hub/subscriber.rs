@@ -1,0 +1,175 @@
+//! A subscriber as the hub sees it: a bounded queue of items, and what happens when it overflows.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+};
+
+use futures_util::task::AtomicWaker;
+
+use crate::{
+    live::Item,
+    metrics::{Metrics, TransientLoss},
+    types::FeedName,
+    version::Version,
+};
+
+/// Items that may wait for a subscriber. One more drops the queue and sends the subscriber back to reading pages.
+pub const QUEUE_ITEMS_MAX: usize = 256;
+/// Bytes that these items may have together. A larger item waits alone.
+pub const QUEUE_BYTES_MAX: usize = 64 * 1024;
+
+pub(super) struct Subscriber {
+    pub(super) id: u64,
+    pub(super) feeds: Vec<FeedName>,
+    queue: Mutex<Queue>,
+    waker: AtomicWaker,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    items: VecDeque<Arc<Item>>,
+    /// Sum over `items`.
+    bytes: usize,
+    pub(super) state: State,
+    /// The moment of the round with which the subscriber joined.
+    pub(super) joined_at: Option<Version>,
+    /// Items were dropped, and the subscriber has not read the pages with them yet.
+    lagging: bool,
+}
+
+impl Queue {
+    /// Takes all items, and frees the memory of the queue.
+    pub(super) fn take(&mut self) -> VecDeque<Arc<Item>> {
+        self.bytes = 0;
+        mem::take(&mut self.items)
+    }
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Items are not queued: they lie below the round with which the subscriber joins, and it reads them from pages.
+    #[default]
+    Joining,
+    Live,
+    /// Items were dropped, which the subscriber has not been told yet.
+    Lagged,
+    Closed,
+}
+
+impl Subscriber {
+    pub(super) fn new(id: u64, feeds: Vec<FeedName>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            id,
+            feeds,
+            queue: Mutex::default(),
+            waker: AtomicWaker::new(),
+            metrics,
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ready when `look` finds something in the queue. Whatever changes the queue wakes the task.
+    pub(super) fn poll<T>(
+        &self,
+        context: &mut Context<'_>,
+        look: impl FnOnce(&mut Queue) -> Option<T>,
+    ) -> Poll<T> {
+        self.waker.register(context.waker());
+        look(&mut self.queue()).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    pub(super) fn push(&self, item: &Arc<Item>) {
+        let mut queue = self.queue();
+        if queue.state != State::Live {
+            let transients = u64::from(queue.state == State::Lagged && item.is_transient());
+            self.count_lost_transients(transients);
+            return;
+        }
+        let bytes = queue.bytes + item.bytes();
+        if queue.items.is_empty()
+            || (queue.items.len() < QUEUE_ITEMS_MAX && bytes <= QUEUE_BYTES_MAX)
+        {
+            queue.items.push_back(Arc::clone(item));
+            queue.bytes = bytes;
+        } else {
+            self.count_lost_transients(u64::from(item.is_transient()));
+            self.drop_items(&mut queue);
+        }
+        drop(queue);
+        self.waker.wake();
+    }
+
+    pub(super) fn push_if_idle(&self, item: &Arc<Item>) {
+        let idle = self.queue().items.is_empty();
+        if idle {
+            self.push(item);
+        }
+    }
+
+    /// Drops what is queued and sends the subscriber back to reading pages.
+    pub(super) fn lag(&self) {
+        let mut queue = self.queue();
+        if queue.state == State::Live {
+            self.drop_items(&mut queue);
+            drop(queue);
+            self.waker.wake();
+        }
+    }
+
+    fn drop_items(&self, queue: &mut Queue) {
+        let dropped = queue.take();
+        let transients = dropped.iter().filter(|item| item.is_transient()).count();
+        self.count_lost_transients(transients as u64);
+        queue.state = State::Lagged;
+        self.metrics.live.overflows.inc();
+        if !mem::replace(&mut queue.lagging, true) {
+            self.metrics.live.lagging.inc();
+        }
+    }
+
+    /// Transients are in no page, so those that are dropped are lost.
+    fn count_lost_transients(&self, count: u64) {
+        if count > 0 {
+            let appends = &self.metrics.appends;
+            appends.note_transients_lost(TransientLoss::Behind, count);
+        }
+    }
+
+    /// The subscriber has read all pages.
+    pub(super) fn catch_up(&self) {
+        let mut queue = self.queue();
+        // If more items were dropped meanwhile, it has to read pages again.
+        if queue.state != State::Lagged && mem::take(&mut queue.lagging) {
+            self.metrics.live.lagging.dec();
+        }
+    }
+
+    /// The subscriber has left: it does not count as lagging any more.
+    pub(super) fn leave(&self) {
+        if mem::take(&mut self.queue().lagging) {
+            self.metrics.live.lagging.dec();
+        }
+    }
+
+    pub(super) fn join(&self, moment: Version) {
+        let mut queue = self.queue();
+        if queue.state == State::Joining {
+            queue.state = State::Live;
+            queue.joined_at = Some(moment);
+            drop(queue);
+            self.waker.wake();
+        }
+    }
+
+    pub(super) fn close(&self) {
+        self.queue().state = State::Closed;
+        self.waker.wake();
+    }
+}

@@ -1,0 +1,91 @@
+//! A subscription: the hub as a subscriber sees it.
+
+use std::{future::poll_fn, sync::Arc};
+
+use tokio::sync::SemaphorePermit;
+
+use super::{
+    Hub,
+    subscriber::{Queue, State, Subscriber},
+};
+use crate::{live::Item, types::FeedName, version::Version};
+
+/// What [`Subscription::receive`] finds.
+pub enum Received {
+    Items(Vec<Arc<Item>>),
+    /// Items were dropped: read pages from the last position on.
+    Lagged,
+    /// The node is shutting down.
+    Closed,
+}
+
+/// A registration in the hub, which ends when this is dropped.
+pub struct Subscription {
+    hub: Arc<Hub>,
+    subscriber: Arc<Subscriber>,
+}
+
+impl Subscription {
+    pub(super) fn new(hub: Arc<Hub>, subscriber: Arc<Subscriber>) -> Self {
+        Self { hub, subscriber }
+    }
+
+    pub fn feeds(&self) -> &[FeedName] {
+        &self.subscriber.feeds
+    }
+
+    /// Identifies the subscription in the log.
+    pub fn id(&self) -> u64 {
+        self.subscriber.id
+    }
+
+    /// All pages are read; what follows is in the queue.
+    pub(in crate::live) fn caught_up(&self) {
+        self.subscriber.catch_up();
+    }
+
+    /// Waits for one of the slots in which subscribers may read pages.
+    pub(in crate::live) async fn catch_up_slot(&self) -> SemaphorePermit<'_> {
+        let slot = self.hub.catch_ups.acquire().await;
+        slot.expect("the semaphore is never closed")
+    }
+
+    /// Waits until a round that knew of this subscription has ended, and returns its moment: the queue misses nothing
+    /// above it. `None` if the node is shutting down.
+    pub async fn joined(&mut self) -> Option<Version> {
+        self.wait(|queue| match (queue.state, queue.joined_at) {
+            (State::Closed, _) => Some(None),
+            (_, Some(moment)) => Some(Some(moment)),
+            (_, None) => None,
+        })
+        .await
+    }
+
+    /// Waits for items. After [`Received::Lagged`] items are queued again.
+    pub async fn receive(&mut self) -> Received {
+        self.wait(|queue| match queue.state {
+            State::Closed => Some(Received::Closed),
+            State::Lagged => {
+                queue.state = State::Live;
+                Some(Received::Lagged)
+            }
+            State::Joining | State::Live => {
+                let items = queue.take();
+                (!items.is_empty()).then(|| Received::Items(items.into()))
+            }
+        })
+        .await
+    }
+
+    async fn wait<T>(&mut self, mut look: impl FnMut(&mut Queue) -> Option<T>) -> T {
+        poll_fn(|context| self.subscriber.poll(context, &mut look)).await
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut board = self.hub.board();
+        self.subscriber.leave();
+        board.remove(&self.subscriber, &self.hub.keys);
+    }
+}
