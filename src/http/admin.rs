@@ -1,4 +1,4 @@
-//! `/v1/admin/log`: what is logged, while the service runs.
+//! `/v1/admin/log`: reads and changes the log filter of the running service.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::logging::{Current, FALL_BACK_SECONDS_MAX, Filter, LogControl};
 #[serde(deny_unknown_fields)]
 struct LogIn {
     filter: String,
-    /// Whole; JSON's 60.0 is as whole as 60.
+    /// A whole number. It is read as a float because JSON may write it as `60.0`.
     seconds: Option<f64>,
 }
 
@@ -40,27 +40,28 @@ pub async fn set_log(State(app): State<Arc<App>>, request: Request) -> Result<Re
     let LogIn { filter, seconds } = object(
         json(&body)?,
         Code::InvalidBody,
-        "send {\"filter\": \"…\"}, and \"seconds\" if it is for a time only",
+        "the body must be {\"filter\": \"…\"}, optionally with \"seconds\"",
     )?;
     let control = control(&app)?;
     let filter: Filter = filter.parse().map_err(|error| {
-        let detail = format!("{error}; the filter stays as it was");
+        let detail = format!("{error}; the filter was not changed");
         Problem::new(Code::InvalidFilter, detail)
     })?;
     let range = 1.0..=FALL_BACK_SECONDS_MAX as f64;
     if !seconds.is_none_or(|seconds| range.contains(&seconds) && seconds.fract() == 0.0) {
-        let detail = format!("seconds must be a whole number from 1 to {FALL_BACK_SECONDS_MAX}");
+        let detail =
+            format!("seconds must be a whole number between 1 and {FALL_BACK_SECONDS_MAX}");
         return Err(Problem::new(Code::InvalidBody, detail));
     }
     let current = control.set(filter, seconds.map(Duration::from_secs_f64));
     let current = current.map_err(|error| {
-        tracing::error!(%error, "the log filter cannot be set");
+        tracing::error!(%error, "cannot set the log filter");
         Problem::new(Code::Internal, "the filter could not be set")
     })?;
     tracing::info!(
         filter = current.filter.as_str(),
         seconds,
-        "the log filter was set"
+        "log filter changed"
     );
     Ok(answer(current))
 }
@@ -69,7 +70,7 @@ fn control(app: &App) -> Result<&LogControl> {
     app.log.as_ref().ok_or_else(|| {
         Problem::new(
             Code::NotSupported,
-            "this process logs by means of its own, which cannot be changed here",
+            "the log of this process cannot be changed through the API",
         )
     })
 }

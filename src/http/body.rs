@@ -1,4 +1,4 @@
-//! Reading request bodies within limits of size and time.
+//! Reads request bodies within limits of size and time.
 
 use std::{
     pin::Pin,
@@ -27,16 +27,16 @@ use super::{
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Longest line of an NDJSON body, in bytes.
 pub const LINE_BYTES_MAX: usize = 256 * 1024;
-/// Longest time without a byte of a body that is not complete.
+/// Longest time without receiving a byte of an incomplete body.
 pub const BODY_STALL_MAX: Duration = Duration::from_secs(10);
-/// Longest time for all of a JSON body.
+/// Longest time to receive a whole JSON body.
 const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// How long a body is still read that nobody wants.
+/// How long a body that is not needed is still read.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// `body`, which, when it is dropped before its end, is read on for a while: closing a connection with unread bytes
-/// resets it, and a client that is still sending would not see the answer that was given early.
+/// Wraps `body` so that, if it is dropped before its end, it is read on for a while. Closing a connection with unread
+/// bytes resets it, and a client that is still sending would not see a response that was sent early.
 pub fn lingering(body: Body) -> Body {
     if body.is_end_stream() {
         return body;
@@ -44,7 +44,7 @@ pub fn lingering(body: Body) -> Body {
     Body::new(Lingering(Some(body)))
 }
 
-/// `None` once at its end.
+/// `None` once the body has ended.
 struct Lingering(Option<Body>);
 
 impl HttpBody for Lingering {
@@ -88,15 +88,16 @@ impl Drop for Lingering {
     }
 }
 
-/// What a request's `Content-Type` says.
+/// The media types that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Media {
     Json,
     Ndjson,
 }
 
+/// The media type of a request's body, according to `Content-Type`.
 pub fn media(headers: &HeaderMap) -> Result<Media> {
-    // Nothing is inflated here: a few bytes could become any number.
+    // Compressed bodies are refused, because a few bytes could expand to any number.
     let codings = headers.get_all(header::CONTENT_ENCODING);
     if codings.iter().any(|coding| coding != "identity") {
         return Err(Problem::new(
@@ -120,35 +121,35 @@ pub fn media(headers: &HeaderMap) -> Result<Media> {
         "application/x-ndjson" | "application/ndjson" => Ok(Media::Ndjson),
         _ => Err(Problem::new(
             Code::UnsupportedMediaType,
-            "say what the body is: Content-Type: application/json (or, for events, application/x-ndjson)",
+            "set Content-Type to application/json (or, for events, application/x-ndjson)",
         )),
     }
 }
 
-/// A JSON body, whole.
+/// Reads a whole JSON body.
 pub async fn read_json(headers: &HeaderMap, body: Body) -> Result<Bytes> {
     if media(headers)? != Media::Json {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
-            "send Content-Type: application/json here",
+            "set Content-Type to application/json",
         ));
     }
     read_all(body).await
 }
 
-/// Reads raw values, for which `bytes` need only be JSON.
+/// Parses raw JSON values: `bytes` may be any JSON.
 pub fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
     serde_json::from_slice(bytes)
-        .map_err(|error| Problem::new(Code::InvalidJson, format!("this is not JSON: {error}")))
+        .map_err(|error| Problem::new(Code::InvalidJson, format!("the body is not JSON: {error}")))
 }
 
-/// Reads a `T` from a JSON object; else the problem is `wrong`, and says what was `expected`.
+/// Parses a `T` from a JSON object. If that fails, the problem has the code `wrong` and begins with `expected`.
 pub fn object<'a, T: Deserialize<'a>>(
     json: &'a RawValue,
     wrong: Code,
     expected: &str,
 ) -> Result<T> {
-    // serde would take an array of the fields' values, too.
+    // A derived `Deserialize` would also accept an array of the fields' values.
     if !json.get().starts_with('{') {
         let detail = format!("{expected}: it must be a JSON object");
         return Err(Problem::new(wrong, detail));
@@ -157,11 +158,12 @@ pub fn object<'a, T: Deserialize<'a>>(
         .map_err(|error| Problem::new(wrong, format!("{expected}: {error}")))
 }
 
+/// Reads a whole body.
 pub async fn read_all(mut body: Body) -> Result<Bytes> {
     let mut deadline = None;
     let mut read = BytesMut::new();
     loop {
-        // Most bodies are here with their heads and need no timer.
+        // Most bodies arrive together with the head and need no timer.
         let frame = match body.frame().now_or_never() {
             Some(frame) => frame,
             None => {
@@ -180,7 +182,7 @@ pub async fn read_all(mut body: Body) -> Result<Bytes> {
                         return Err(Problem::new(
                             Code::BodyTooLarge,
                             format!(
-                                "a JSON body may have {BODY_BYTES_MAX} bytes; send fewer events, or NDJSON"
+                                "a JSON body may have at most {BODY_BYTES_MAX} bytes; send fewer events, or NDJSON"
                             ),
                         ));
                     }
@@ -195,15 +197,19 @@ fn stalled() -> Problem {
     let seconds = BODY_STALL_MAX.as_secs();
     Problem::new(
         Code::BodyTimeout,
-        format!("the body stopped arriving for {seconds} s, or took too long as a whole"),
+        format!(
+            "no bytes of the body arrived for {seconds} s, or the whole body took more than {} s",
+            BODY_TIME_MAX.as_secs()
+        ),
     )
 }
 
 fn broken(error: &axum::Error) -> Problem {
-    over_bytes(error).unwrap_or_else(|| Problem::new(Code::InvalidBody, "the body broke off"))
+    over_bytes(error)
+        .unwrap_or_else(|| Problem::new(Code::InvalidBody, "the body ended before it was complete"))
 }
 
-/// The problem, if `error` is that the caller has sent too much.
+/// The problem to answer with if `error` means that the caller has sent too many bytes.
 fn over_bytes(error: &axum::Error) -> Option<Problem> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -220,7 +226,7 @@ pub struct Lines {
     body: Body,
     buffer: BytesMut,
     ended: bool,
-    /// Told after the lines that came before it.
+    /// Returned after the lines that came before it.
     failed: Option<Problem>,
 }
 
@@ -234,8 +240,8 @@ impl Lines {
         }
     }
 
-    /// Waits for a line that is not blank, then adds those that are here already, up to `max` of them.
-    /// Empty at the end of the body. Nothing more is to be read after an error.
+    /// Waits for a line that is not blank, then adds those that have arrived already, up to `max` of them. Returns no
+    /// lines at the end of the body. Must not be called again after an error.
     pub async fn next_chunk(&mut self, max: usize) -> Result<Vec<Bytes>> {
         let mut lines = Vec::new();
         loop {
@@ -271,7 +277,7 @@ impl Lines {
                 Some(Some(frame)) => match frame.map(|frame| frame.into_data()) {
                     Ok(Ok(data)) => self.buffer.extend_from_slice(&data),
                     Ok(Err(_trailers)) => {}
-                    // What came before the break stands; its last line may be cut short.
+                    // Complete lines before the error count; the last one may be cut short and is dropped.
                     Err(error) => {
                         self.failed = over_bytes(&error);
                         self.ended = true;
@@ -296,7 +302,7 @@ impl Lines {
         if line.len() > LINE_BYTES_MAX {
             return Err(Problem::new(
                 Code::BodyTooLarge,
-                format!("a line may have {LINE_BYTES_MAX} bytes"),
+                format!("a line may have at most {LINE_BYTES_MAX} bytes"),
             ));
         }
         Ok(Some(line.freeze()))

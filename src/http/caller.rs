@@ -1,4 +1,4 @@
-//! Who sent a request, as extensions of it: what limits, rights and logs go by.
+//! Who sent a request. Limits, authorization and logs find this in the request's extensions.
 
 use std::{
     net::{IpAddr, Ipv6Addr},
@@ -12,8 +12,8 @@ use axum::http::Extensions;
 pub struct Peer(pub IpAddr);
 
 impl Peer {
-    /// What one party has for itself: an address, or with IPv6 a network of 64 bits, of which any machine may take
-    /// addresses as it likes.
+    /// The address that limits count: an IPv4 address, or the /64 network of an IPv6 address, because one machine can
+    /// use any address in it.
     pub fn party(self) -> IpAddr {
         match self.0 {
             IpAddr::V4(address) => address.into(),
@@ -28,11 +28,11 @@ impl Peer {
     }
 }
 
-/// Whom a request's credentials name.
+/// The subject of a request's credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject(pub Arc<str>);
 
-/// Whom a limit is for.
+/// The caller that a limit applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Caller {
     Subject(Arc<str>),
@@ -40,7 +40,7 @@ pub enum Caller {
 }
 
 impl Caller {
-    /// Whoever the credentials name, else whoever is at the other end.
+    /// The subject of the credentials, else the address of the peer.
     pub fn of(request: &Extensions) -> Option<Self> {
         if let Some(Subject(subject)) = request.get() {
             return Some(Self::Subject(Arc::clone(subject)));
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_of_a_network_of_64_bits_are_one_party_and_others_are_another() {
+    fn the_addresses_of_a_64_bit_network_are_one_party() {
         let party = |text: &str| Peer(text.parse().expect("an address")).party();
         assert_eq!(party("2001:db8:0:1::1"), party("2001:db8:0:1:ffff::2"));
         assert_ne!(party("2001:db8:0:1::1"), party("2001:db8:0:2::1"));

@@ -1,5 +1,5 @@
-//! One connection: HTTP/1.1 or HTTP/2, told apart by its first bytes. A live stream over HTTP/1.1 leaves hyper after
-//! its head ([`super::takeover`]).
+//! Serves one connection: HTTP/1.1 or HTTP/2, detected by its first bytes. A live stream over HTTP/1.1 takes the socket away
+//! from hyper (see [`super::hijack`]).
 
 use std::{
     future::poll_fn,
@@ -39,36 +39,36 @@ use super::{
 };
 use crate::metrics::{Held, Metrics};
 
-/// Longest time for the head of a request, and for a kept-alive connection to send its next one.
+/// Longest time to receive the head of a request, and for which an idle connection is kept alive.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest head of a request, in bytes.
+/// Largest head of a request, in bytes.
 const HEAD_BYTES_MAX: u32 = 64 * 1024;
-/// Requests under way on one HTTP/2 connection.
+/// Concurrent requests on one HTTP/2 connection.
 const HTTP2_STREAMS_MAX: u32 = 256;
-/// Bytes of one HTTP/2 stream that wait for its client to take them.
+/// Bytes of one HTTP/2 stream that are buffered until its client takes them.
 const HTTP2_SEND_BYTES_MAX: usize = 64 * 1024;
-/// Streams that a client has reset before they were begun with; one more ends its connection (CVE-2023-44487).
+/// Streams that a client may reset before they are processed; one more ends its connection (CVE-2023-44487).
 const HTTP2_RESETS_MAX: usize = 20;
-/// Streams that were reset for what their client did wrong; one more ends its connection.
+/// Streams that may be reset because of protocol errors of the client; one more ends its connection.
 const HTTP2_ERRORS_MAX: usize = 1024;
-/// How often an HTTP/2 client is asked whether it is there, and how long it may take to say so.
+/// How often an HTTP/2 client is pinged, and how long it may take to respond.
 const HTTP2_PING_EVERY: Duration = Duration::from_secs(60);
 const HTTP2_PONG_MAX: Duration = Duration::from_secs(60);
-/// Connections that begin at once. When thousands come together they take turns, and between them those that are in
-/// get theirs.
-const ENTRANCES: usize = 8;
-/// What a client says first that speaks HTTP/2 (RFC 9113, 3.4).
+/// New connections whose first requests are handled at the same time. When thousands connect at once, the others wait,
+/// so that established connections are served in between.
+const STARTS_AT_ONCE: usize = 8;
+/// The first bytes of an HTTP/2 client (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How connections are served; cheap to clone.
+/// How connections are served. Cheap to clone.
 #[derive(Clone)]
 pub struct Protocols {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     router: Router,
     proxies: Arc<Proxies>,
-    entrance: Arc<Semaphore>,
-    /// Tells connections to end once what is under way is answered.
+    starts: Arc<Semaphore>,
+    /// Tells connections to end once the requests under way are answered.
     stop: CancellationToken,
     metrics: Arc<Metrics>,
 }
@@ -84,7 +84,7 @@ impl Protocols {
         http1
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            // Who has nothing more to say still gets the answer.
+            // A client that closes its sending half after a request still gets the response.
             .half_close(true)
             .max_buf_size(HEAD_BYTES_MAX as usize);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
@@ -102,19 +102,19 @@ impl Protocols {
             http2,
             router,
             proxies,
-            entrance: Arc::new(Semaphore::new(ENTRANCES)),
+            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
             stop,
             metrics,
         }
     }
 
-    /// Serves one connection until it ends, stays silent, or a live stream takes it over: that is the answer.
+    /// Serves one connection until it ends, stays silent for too long, or a live stream takes it over, which is returned.
     pub async fn serve<S>(self, mut socket: S, peer: Peer) -> Option<LiveConnection<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let first = tokio::select! {
-            // What has come is still answered.
+            // Requests that have arrived are still answered.
             biased;
             first = timeout(HEAD_TIMEOUT, first_bytes(&mut socket)) => match first {
                 Ok(Ok(first)) => first.freeze(),
@@ -122,7 +122,7 @@ impl Protocols {
             },
             () = self.stop.cancelled() => return None,
         };
-        let turn = Arc::clone(&self.entrance).acquire_owned().await.ok();
+        let turn = Arc::clone(&self.starts).acquire_owned().await.ok();
         tokio::task::yield_now().await;
         let http2 = first == HTTP2_PREFACE;
         let socket = Socket::new(socket, first);
@@ -137,7 +137,7 @@ impl Protocols {
         }
     }
 
-    /// `turn` is given back when what has come is dealt with, not when more comes: nobody can hold it.
+    /// `turn` is released when the bytes that have arrived are processed, without waiting for more: a client cannot hold it.
     async fn serve_http1<S>(
         self,
         socket: Socket<S>,
@@ -168,7 +168,7 @@ impl Protocols {
         let mut stopping = false;
         let ended = poll_fn(|context| {
             let mut ended = Pin::new(&mut connection).poll(context);
-            // Only after the poll above: a connection whose request has arrived is not idle.
+            // Only after the poll above, because a connection whose request has arrived is not idle.
             if ended.is_pending() && !stopping && stop.as_mut().poll(context).is_ready() {
                 stopping = true;
                 Pin::new(&mut connection).graceful_shutdown();
@@ -203,7 +203,7 @@ impl Protocols {
             }
         });
         let mut connection = self.http2.serve_connection(TokioIo::new(socket), service);
-        // Hyper limits the time for a head, but not for the first request to begin.
+        // Hyper limits the time for a head, but not the time until the first request begins.
         let mut silence = pin!(tokio::time::sleep(HEAD_TIMEOUT));
         let mut stop = pin!(self.stop.cancelled());
         let (mut waited, mut stopping) = (false, false);
@@ -215,7 +215,7 @@ impl Protocols {
             if !waited && silence.as_mut().poll(context).is_ready() {
                 waited = true;
                 if !asked.load(Ordering::Relaxed) {
-                    tracing::debug!("a connection without a request is cut");
+                    tracing::debug!("connection closed: no request in time");
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -231,7 +231,7 @@ fn log_end(error: &hyper::Error) {
     tracing::debug!(%error, "connection ended with an error");
 }
 
-/// Enough of a connection's first bytes to tell HTTP/2 from HTTP/1.1.
+/// Reads as many bytes as are needed to tell HTTP/2 from HTTP/1.1.
 async fn first_bytes(socket: &mut (impl AsyncRead + Unpin)) -> io::Result<BytesMut> {
     let mut first = BytesMut::with_capacity(HTTP2_PREFACE.len());
     loop {

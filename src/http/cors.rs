@@ -1,4 +1,4 @@
-//! Which pages of other origins may use the API (CORS).
+//! Cross-origin resource sharing (CORS): which pages of other origins may use the API.
 
 use std::{str::FromStr, time::Duration};
 
@@ -7,10 +7,10 @@ use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 
 use super::ROUTES;
 
-/// How long a browser may keep the answer to a preflight; Chromium keeps none for longer.
+/// How long a browser may cache the response to a preflight request. Chromium caches none for longer.
 const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(2 * 3600);
 
-/// One origin, as browsers name it, or all of them.
+/// One origin, exactly as browsers send it, or all origins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     Any,
@@ -25,18 +25,18 @@ impl FromStr for Origin {
             return Ok(Self::Any);
         }
         if text.contains('*') {
-            return Err("name each origin; only * alone stands for others".to_owned());
+            return Err("list each origin; a wildcard is allowed only as * alone".to_owned());
         }
         let form = "write it like https://app.example.com or http://localhost:3000";
         let url = reqwest::Url::parse(text).map_err(|error| format!("{error}: {form}"))?;
         if !["http", "https"].contains(&url.scheme()) {
-            return Err(format!("only http and https have origins here: {form}"));
+            return Err(format!("only http and https origins are supported: {form}"));
         }
-        // What a browser sends, which is compared byte by byte.
+        // The header that a browser sends is compared with this byte by byte.
         let sent = url.origin().ascii_serialization();
         if sent != text {
             return Err(format!(
-                "browsers would never send it: did you mean {sent}?"
+                "no browser sends this form of the origin: did you mean {sent}?"
             ));
         }
         let value = sent.parse().map_err(|_| form.to_owned())?;
@@ -44,13 +44,13 @@ impl FromStr for Origin {
     }
 }
 
-/// The origins whose pages may use the API: those that are named with credentials, and with [`Origin::Any`] all others
-/// without.
+/// The origins whose pages may use the API. Listed origins may send credentials; with [`Origin::Any`], all others may
+/// use it without credentials.
 #[derive(Debug, Clone, Default)]
 pub struct Cors(pub Vec<Origin>);
 
 impl Cors {
-    /// `None`: nobody is told anything.
+    /// `None` if no origin is allowed: responses then have no CORS headers.
     pub fn layer(&self) -> Option<CorsLayer> {
         let named: Vec<HeaderValue> = self.0.iter().filter_map(Origin::named).collect();
         let origins = match self.0.contains(&Origin::Any) {
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_taken_as_browsers_send_it_and_not_otherwise() {
+    fn only_the_form_of_an_origin_that_browsers_send_is_accepted() {
         for origin in [
             "https://app.example.com",
             "http://localhost:3000",

@@ -1,4 +1,4 @@
-//! The credentials in a request: where they may stand, and which of several counts.
+//! The credentials of a request: where they may be, and which of several is used.
 
 use std::borrow::Cow;
 
@@ -6,9 +6,9 @@ use axum::http::{HeaderMap, header, request::Parts};
 
 use crate::auth::Denied;
 
-/// The cookie with a token.
+/// The cookie that holds a token.
 pub const COOKIE: &str = "newsfeed_token";
-/// The parameter with a ticket.
+/// The query parameter that holds a ticket.
 pub const TICKET: &str = "ticket";
 
 #[derive(Debug, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub enum Credential<'a> {
 }
 
 impl<'a> Credential<'a> {
-    /// The header counts more than a ticket, and a ticket more than the cookie, which browsers send unasked. One that is
-    /// there is never passed over because it is bad.
+    /// The header takes precedence over a ticket, and a ticket over the cookie, which browsers send with every request. An
+    /// invalid credential is rejected; there is no fallback to another one.
     pub fn of(parts: &'a Parts, takes_tickets: bool) -> Result<Self, Denied> {
         if let Some(token) = bearer(&parts.headers)? {
             return Ok(Self::Bearer(token));
@@ -36,7 +36,7 @@ impl<'a> Credential<'a> {
 }
 
 impl Credential<'_> {
-    /// The token, if it is one.
+    /// The token, unless this is a ticket.
     pub fn token(&self) -> Option<&str> {
         match self {
             Self::Bearer(token) | Self::Cookie(token) => Some(token),
@@ -49,7 +49,9 @@ impl Credential<'_> {
 pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next(), values.next()) else {
-        return Err(Denied::Malformed("there are several Authorization headers"));
+        return Err(Denied::Malformed(
+            "the request has more than one Authorization header",
+        ));
     };
     let Some(value) = value else {
         return Ok(None);
@@ -58,7 +60,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
     match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
         _ => Err(Denied::Malformed(
-            "the Authorization header must be `Bearer` and the token",
+            "the Authorization header must be `Bearer`, a space and the token",
         )),
     }
 }
@@ -68,7 +70,7 @@ fn ticket(query: &str) -> Result<Option<Cow<'_, str>>, Denied> {
         .filter_map(|(name, value)| (name == TICKET).then_some(value));
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
-        _ => Err(Denied::TicketInvalid("there are several")),
+        _ => Err(Denied::TicketInvalid("the request has more than one")),
     }
 }
 
@@ -80,12 +82,15 @@ fn cookie(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
     let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='));
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
-        // A page of a neighbouring site could have set the other.
-        _ => Err(Denied::Malformed("there are several cookies with tokens")),
+        // One of them may have been set by a page of another site under the same domain.
+        _ => Err(Denied::Malformed(
+            "the request has more than one cookie with a token",
+        )),
     }
 }
 
-/// Whether a page of this site sent it, as browsers tell; what tells nothing is no browser, and has no cookie.
+/// Whether a page of this origin sent the request, according to the headers that browsers add. Without any of them the
+/// answer is no.
 pub fn is_same_origin(parts: &Parts) -> bool {
     let text = |name| parts.headers.get(name)?.to_str().ok();
     if let Some(site) = text("sec-fetch-site") {

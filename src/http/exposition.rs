@@ -1,4 +1,4 @@
-//! `GET /metrics`: what was counted, and what can be read off at the time.
+//! `GET /metrics`: the node's counters, and gauges that are read when they are asked for.
 
 use std::{fmt, sync::Arc};
 
@@ -26,14 +26,17 @@ use crate::{procfs::Own, store::Figure};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Off the async runtime: it reads files of /proc, and the engine's figures may wait for the disk.
+/// Runs off the async runtime, because it reads files in /proc and the engine's figures may wait for the disk.
 pub async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let accept = request.headers().get(header::ACCEPT);
     let accept = accept.and_then(|accept| accept.to_str().ok());
     let open = accept.is_some_and(|accept| accept.contains("application/openmetrics-text"));
     let encoded = tokio::task::spawn_blocking(move || encode(&app, open)).await;
     let Ok(Ok(body)) = encoded else {
-        return Err(Problem::new(Code::Internal, "the metrics cannot be told"));
+        return Err(Problem::new(
+            Code::Internal,
+            "the metrics could not be collected",
+        ));
     };
     let media = match open {
         true => OPEN_METRICS,
@@ -100,31 +103,35 @@ fn add(registry: &mut Registry, figure: Figure) {
 
 fn sample(app: &App, registry: &mut Registry) {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
-    registry.register("build", "The program that runs", Info::new(version));
+    registry.register(
+        "build",
+        "Version of the running program",
+        Info::new(version),
+    );
     for figure in [
         gauge(
             "append_queue_kibibytes",
-            "KiB of events that hold a place in the append queue, those on their way to the store too",
+            "Size in KiB of the events in the append queue, including those being committed",
             app.appender.queue_kib() as f64,
         ),
         gauge(
             "append_queue_oldest_seconds",
-            "How long the oldest append in the queue has waited for its batch to begin",
+            "Time that the oldest append in the queue has waited for its batch to begin",
             app.appender.queue_age().as_secs_f64(),
         ),
         gauge(
             "live_subscribers",
-            "Streams and long polls in the hub",
+            "Live streams and long polls that are open",
             app.hub.subscribers() as f64,
         ),
         gauge(
             "tail_lag_seconds",
-            "Since when something may be committed that live delivery has not read; 0 while it waits for commits",
+            "Time for which there may have been commits that live delivery has not read; 0 while it waits for commits",
             app.metrics.tail.lag().as_secs_f64(),
         ),
         gauge(
             "tail_lag_ticks",
-            "How far in the store's ticks (a million a second) live delivery lies behind; 0 while it waits for commits",
+            "Lag of live delivery in ticks of the store (a million per second); 0 while it waits for commits",
             app.metrics.tail.lag_ticks() as f64,
         ),
     ] {
@@ -140,7 +147,7 @@ fn retries(app: &App, registry: &mut Registry) {
     }
     registry.register(
         "store_retries",
-        "Attempts of transactions that failed and, unless that was the last, were tried again, by the store's answer",
+        "Failed attempts of transactions, each retried unless it was the last, by error code of the store",
         attempts,
     );
     let errors = Family::<[(&str, &str); 2], Counter>::default();
@@ -150,38 +157,34 @@ fn retries(app: &App, registry: &mut Registry) {
     }
     registry.register(
         "store_errors",
-        "Reads and commits that the store did not do, by what was asked of it and its answer",
+        "Failed reads and commits, by operation and error code of the store",
         errors,
     );
 }
 
 fn process(registry: &mut Registry) {
-    // Without /proc there is nothing to tell.
+    // Only systems with /proc have these figures.
     let Ok(own) = Own::now() else { return };
     for figure in [
         counter(
             "cpu_seconds",
-            "CPU time of the process, user and system",
+            "CPU time used by the process, user and system",
             own.usage.cpu.as_secs_f64(),
         ),
         gauge(
             "resident_memory_bytes",
-            "Memory of the process that is in RAM",
+            "Resident memory of the process",
             own.usage.resident_bytes as f64,
         ),
-        gauge(
-            "open_fds",
-            "Files the process has open",
-            own.open_files as f64,
-        ),
+        gauge("open_fds", "Open file descriptors", own.open_files as f64),
         gauge(
             "max_fds",
-            "Files the process may have open",
+            "Limit of open file descriptors",
             own.open_files_max as f64,
         ),
         gauge(
             "start_time_seconds",
-            "When the process began, in s since 1970",
+            "Start time of the process, in seconds since 1970",
             own.began,
         ),
     ] {

@@ -1,5 +1,5 @@
-//! `GET /healthz` and `GET /readyz`. A node that is not healthy needs a restart; one that is not ready needs no requests
-//! for the time being.
+//! `GET /healthz` and `GET /readyz`. A node that is not healthy must be restarted; to a node that is not ready, a load
+//! balancer should send no requests for now.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -24,7 +24,7 @@ use crate::{error::Error, store};
 /// The store must answer `/readyz` within this.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The tasks a node cannot do without; they end when it does.
+/// The background tasks that must run as long as the node does.
 #[derive(Clone, Default)]
 pub struct Tasks(Arc<Mutex<Vec<(&'static str, AbortHandle)>>>);
 
@@ -34,7 +34,7 @@ impl Tasks {
         tasks.push((name, task));
     }
 
-    /// Each, and whether it runs.
+    /// Each task's name, and whether it is running.
     fn running(&self) -> Vec<(&'static str, bool)> {
         let tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let running = |(name, task): &(&'static str, AbortHandle)| (*name, !task.is_finished());
@@ -42,7 +42,7 @@ impl Tasks {
     }
 }
 
-/// What was looked at, and the first thing that is not well.
+/// The results of all checks, and the problem of the first one that failed.
 #[derive(Default)]
 struct Checks {
     found: Map<String, Value>,
@@ -50,7 +50,7 @@ struct Checks {
 }
 
 impl Checks {
-    /// `why` is what the check says in a word or two.
+    /// `failed` is the result in a word or two and the problem, or `None` if the check passed.
     fn add(&mut self, name: &str, failed: Option<(String, Problem)>) {
         let said = match failed {
             None => "ok".to_owned(),
@@ -75,7 +75,7 @@ impl Checks {
     }
 }
 
-/// What the node runs by itself, and whether it runs.
+/// The node's own tasks and engine, and whether each is running.
 fn parts(app: &App) -> Vec<(&'static str, bool)> {
     let mut parts = app.tasks.running();
     parts.push(("batcher", app.appender.is_open()));
@@ -83,7 +83,7 @@ fn parts(app: &App) -> Vec<(&'static str, bool)> {
     parts
 }
 
-/// The process runs, and so does all that it runs by itself.
+/// Healthy: the process and all its parts are running.
 pub async fn healthz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let mut checks = Checks::default();
     for (name, runs) in parts(&app) {
@@ -93,12 +93,13 @@ pub async fn healthz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
 }
 
 fn ended(name: &str) -> (String, Problem) {
-    let detail =
-        format!("the {name} of this node has ended, which its log explains: restart the node");
+    let detail = format!(
+        "the {name} of this node has ended unexpectedly: restart the node; its log says why"
+    );
     ("ended".to_owned(), Problem::new(Code::Unhealthy, detail))
 }
 
-/// The node is to be sent requests: it is not about to stop, its store answers, and live delivery keeps up.
+/// Ready: the node is not about to stop, its store answers, and live delivery keeps up.
 pub async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let mut checks = Checks::default();
     let dead = parts(&app).into_iter().find(|(_, runs)| !runs);
@@ -139,7 +140,7 @@ fn tail_keeps_up(app: &App) -> Result<(), (String, Problem)> {
         return Ok(());
     }
     let detail = format!(
-        "live delivery of this node is {:.1} s behind, more than the {:.1} s of --ready-lag-ms: use another node",
+        "live delivery of this node is {:.1} s behind, more than the allowed {:.1} s: use another node",
         lag.as_secs_f64(),
         app.ready_lag_max.as_secs_f64()
     );

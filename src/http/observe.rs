@@ -1,5 +1,5 @@
-//! Every request, as an operator sees it: counted, timed, named, logged. Nothing of it that could hold a secret is: of the
-//! URL only the route's template, of the headers only ids.
+//! Counts, times and logs every request, and gives it an id. Nothing that could hold a secret is recorded: only the route
+//! template of the URL, and only ids from the headers.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::metrics::Metrics;
 
-/// What stands for the paths that are no route, and for methods that no route has.
+/// Stands for all paths and methods that no route has.
 const OTHER: &str = "other";
 
 pub async fn observe(
@@ -56,14 +56,14 @@ pub async fn observe(
     let duration_ms = pending.begun().elapsed().as_micros() as f64 / 1e3;
     let _entered = span.enter();
     match status.is_server_error() {
-        true => tracing::info!(duration_ms, "answered with an error"),
-        false => tracing::debug!(duration_ms, "answered"),
+        true => tracing::info!(duration_ms, "request failed"),
+        false => tracing::debug!(duration_ms, "request completed"),
     }
     response.headers_mut().insert(REQUEST_ID, id.into_header());
     response
 }
 
-/// The template, never the path: that has names of feeds, of which there are as many as clients like.
+/// The route's template and not the path, because paths contain feed names, whose number is unlimited.
 fn route(request: &Request) -> &'static str {
     let matched = request.extensions().get::<MatchedPath>();
     let known = |path: &MatchedPath| {
@@ -85,7 +85,7 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// The id of the trace that `span` belongs to: the caller's, or that of a new one.
+/// Returns the id of the trace that `span` belongs to: the caller's trace, or a new one.
 fn begin_trace(span: &Span, route: &str, request: &Request) -> u128 {
     let caller = caller_trace(request.headers());
     #[cfg(feature = "otlp")]

@@ -1,4 +1,4 @@
-//! Proxies that may say whom they speak for.
+//! Trusted proxies, whose `X-Forwarded-For` names the client.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,7 +17,7 @@ pub struct Proxies(pub Vec<IpNet>);
 pub fn parse(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| "write an address, or a network like 10.0.0.0/8".to_owned())
+        .map_err(|_| "expected an IP address or a network like 10.0.0.0/8".to_owned())
 }
 
 impl Proxies {
@@ -25,14 +25,14 @@ impl Proxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Who sent a request that came from `peer`. Each proxy appends whom it heard, so the last address that is not a
-    /// proxy's is as far as they can be trusted; what stands before it, anybody may have written.
+    /// The client behind a request that came from `peer`. Each proxy appends the address it received the request from, so
+    /// the client is the last address that is not a trusted proxy's. Anything before that may be forged.
     pub fn peer(&self, Peer(mut peer): Peer, headers: &HeaderMap) -> Peer {
         if self.trust(peer) {
             let named = headers.get_all(&FORWARDED_FOR).iter().rev();
             let named = named.flat_map(|value| value.to_str().unwrap_or("?").rsplit(','));
             for address in named.map(|text| address(text.trim())) {
-                // Beyond what is no address nothing can be told.
+                // Entries before one that is not an address cannot be trusted.
                 let Some(address) = address else { break };
                 peer = address;
                 if !self.trust(peer) {
@@ -44,7 +44,7 @@ impl Proxies {
     }
 }
 
-/// Some proxies name the port, too.
+/// An address with or without a port, which some proxies add.
 fn address(text: &str) -> Option<IpAddr> {
     let address = text.parse().ok();
     let address = address.or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()))?;
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_address_that_is_no_proxys_is_the_peer() {
+    fn the_last_address_that_is_not_a_proxys_is_the_peer() {
         let proxies = Proxies(
             ["10.0.0.0/8", "127.0.0.1", "fd00::/8"]
                 .map(|text| parse(text).expect(text))
@@ -79,12 +79,12 @@ mod tests {
             ("fd00::1", &["[2001:db8::1]:4711"], "2001:db8::1"),
             ("fd00::1", &["2001:db8::1"], "2001:db8::1"),
             ("10.1.2.3", &["::ffff:203.0.113.9"], "203.0.113.9"),
-            // Nobody that can be told.
+            // The client is not named.
             ("10.1.2.3", &[], "10.1.2.3"),
             ("10.1.2.3", &["1.1.1.1, unknown"], "10.1.2.3"),
             ("10.1.2.3", &["1.1.1.1, unknown, 10.0.0.7"], "10.0.0.7"),
             ("10.1.2.3", &["10.0.0.8, 10.0.0.7"], "10.0.0.8"),
-            // Whoever is no proxy may say what they like.
+            // The header of a peer that is not a proxy is ignored.
             ("203.0.113.9", &["1.1.1.1"], "203.0.113.9"),
             ("203.0.113.9", &["10.0.0.7"], "203.0.113.9"),
             ("127.0.0.2", &["1.1.1.1"], "127.0.0.2"),

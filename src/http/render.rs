@@ -1,5 +1,5 @@
-//! The JSON we answer and the frames of a stream. Written by hand where an entry is: its `data` is JSON already and
-//! is copied, not parsed.
+//! The JSON of responses and the SSE frames of live streams. Entries are written by hand, because their `data` is JSON
+//! already and is copied without being parsed.
 
 use bytes::Bytes;
 use jiff::fmt::temporal::DateTimePrinter;
@@ -13,23 +13,22 @@ use crate::{
     version::Version,
 };
 
-/// What a client waits, after `bye`, before it comes back, in ms.
+/// How long a client waits after `bye` before it reconnects, in ms.
 pub const BYE_RETRY_MS: std::ops::RangeInclusive<u32> = 500..=5_000;
 
-/// Text that needs no escapes: a name or a version.
+/// Writes text that needs no escapes: a name or a version.
 fn plain(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
     out.push(b'"');
 }
 
-/// An id, all of it printable ASCII.
+/// Writes an id, which consists of printable ASCII characters.
 fn id(out: &mut Vec<u8>, id: &EventId) {
     match memchr::memchr2(b'"', b'\\', id.as_str().as_bytes()) {
         None => plain(out, id.as_str()),
-        Some(_) => {
-            serde_json::to_writer(out, id.as_str()).expect("a string serializes and a Vec takes it")
-        }
+        Some(_) => serde_json::to_writer(out, id.as_str())
+            .expect("a string serializes and writing to a Vec cannot fail"),
     }
 }
 
@@ -59,7 +58,7 @@ fn rfc3339(out: &mut Vec<u8>, micros: i64) {
     let at = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     MICROS
         .print_timestamp(&at, out)
-        .expect("a Vec takes whatever is printed");
+        .expect("writing to a Vec cannot fail");
 }
 
 fn held_by<'a>(
@@ -87,7 +86,7 @@ fn names<'a>(out: &mut Vec<u8>, feeds: impl Iterator<Item = &'a FeedName>) {
     out.push(b']');
 }
 
-/// The answer for an event that is stored.
+/// Writes the result for an event that is stored.
 pub fn appended(out: &mut Vec<u8>, event: &EventId, version: Version, status: &str) {
     out.extend_from_slice(b"{\"id\":");
     id(out, event);
@@ -98,7 +97,7 @@ pub fn appended(out: &mut Vec<u8>, event: &EventId, version: Version, status: &s
     out.push(b'}');
 }
 
-/// A page of one feed, or (`merged`) of several.
+/// A page of one feed or, if `merged`, of several.
 pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
     let data: usize = page
         .entries
@@ -139,7 +138,7 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
     out
 }
 
-/// The state of a feed: all of it, or (`head` false) what a moved marker changes.
+/// The state of a feed: the whole state if `head`, else without what a moved marker does not change.
 pub fn state(state: &FeedState, head: bool) -> Value {
     let version = |version: Option<Version>| version.map(|version| version.to_string());
     let mut out = json!({
@@ -192,13 +191,13 @@ fn located_json(located: &Located, with_version: bool) -> Vec<u8> {
 pub fn reset_frame(current: Version) -> Bytes {
     let data = json!({
         "code": "version_ahead",
-        "detail": "the version asked for has not been reached here; read the history again, the stream goes on from `version`",
+        "detail": "the requested version is above the current one: read the history again; the stream continues from `version`",
         "version": current.to_string(),
     });
     event_frame("reset", Some(current), data.to_string().as_bytes())
 }
 
-/// With a `retry` of its own for each stream: all end at once, and must not all come back at once.
+/// Each stream gets a random `retry`, because all streams of a node end at once and must not all reconnect at once.
 pub fn bye_frame(bye: Bye) -> Bytes {
     let retry = rand::rng().random_range(BYE_RETRY_MS);
     let data = json!({ "reason": bye.reason() });

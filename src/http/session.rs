@@ -1,5 +1,5 @@
-//! `POST` and `DELETE /v1/session`, which keep a token in a cookie, and `POST /v1/tickets`: for browsers, whose
-//! `EventSource` sends no header.
+//! `POST` and `DELETE /v1/session`, which keep a token in a cookie, and `POST /v1/tickets`. Both are for browsers, whose
+//! `EventSource` cannot send an `Authorization` header.
 
 use std::sync::Arc;
 
@@ -26,16 +26,16 @@ use crate::{
     types::FeedName,
 };
 
-/// Longest token that a cookie takes: browsers drop cookies of more than 4 KiB, name and attributes included.
+/// Longest token for a cookie, in bytes. Browsers drop cookies of more than 4 KiB, including name and attributes.
 pub const COOKIE_TOKEN_BYTES_MAX: usize = 3800;
 
-/// What there is to log in to.
+/// The authenticator and the caller's grant, or a problem if this service does not use tokens.
 fn guarded<'a>(app: &'a App, granted: &'a Granted) -> Result<(&'a Auth, &'a Grant)> {
     match (&app.auth, granted.grant()) {
         (Some(auth), Some(grant)) => Ok((auth, grant)),
         _ => Err(Problem::new(
             Code::NotFound,
-            "this service has no keys, so it takes no tokens: everything is open without",
+            "this service does not use tokens: all requests are allowed without one",
         )),
     }
 }
@@ -53,7 +53,7 @@ pub async fn log_in(
         return Err(Problem::new(
             Code::TokenTooLong,
             format!(
-                "a cookie takes a token of {COOKIE_TOKEN_BYTES_MAX} bytes: get one with fewer claims"
+                "a token for a cookie may have at most {COOKIE_TOKEN_BYTES_MAX} bytes: use one with fewer claims"
             ),
         ));
     }
@@ -81,7 +81,7 @@ pub async fn log_out(State(app): State<Arc<App>>, request: Request) -> Result<Re
         .into_response())
 }
 
-/// No script reads it, and no other site's page sends it.
+/// Scripts cannot read the cookie, and browsers do not send it with requests from pages of other sites.
 fn cookie(token: &str, seconds: u64, auth: &Auth) -> String {
     let secure = if auth.secure_cookies { "; Secure" } else { "" };
     format!("{COOKIE}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
@@ -109,11 +109,11 @@ pub async fn ticket(
     Params::parse(&parts, &[])?;
     let (auth, grant) = guarded(&app, &granted)?;
     let body = read_json(&parts.headers, body).await?;
-    let expected = "send {\"feeds\": [\"…\"]} and nothing else";
+    let expected = "the body must be {\"feeds\": [\"…\"]}";
     let TicketIn { feeds } = object(json(&body)?, Code::InvalidBody, expected)?;
     if !(1..=MERGED_FEEDS_MAX).contains(&feeds.len()) {
         let detail = format!(
-            "name 1 to {MERGED_FEEDS_MAX} feeds; there are {}",
+            "feeds must list 1 to {MERGED_FEEDS_MAX} feeds, not {}",
             feeds.len()
         );
         return Err(Problem::new(Code::InvalidBody, detail));

@@ -1,4 +1,4 @@
-//! The caller's trace (W3C Trace Context) and the ids by which a request is found again.
+//! Request ids and the caller's trace (W3C Trace Context).
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use axum::http::{HeaderMap, HeaderValue};
 
 use crate::logging::TraceParent;
 
-/// Longest `X-Request-Id` that is taken over.
+/// Longest `X-Request-Id` that is accepted from a caller, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// Names a request in the answer and in the log.
+/// Identifies a request in its response and in the log.
 #[derive(Clone)]
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
-    /// The caller's, if it can harm no log; else a new one.
+    /// The caller's id if it is safe to log, else a new one.
     pub fn of(headers: &HeaderMap) -> Self {
         let given = headers.get(REQUEST_ID);
         let safe = |value: &&HeaderValue| {

@@ -1,5 +1,5 @@
-//! The web page at `/` and the JavaScript client library that it uses, as files in the binary. No part of the API, so
-//! not in `openapi.yaml`; they ask for no credentials.
+//! The web page at `/` and the JavaScript client library that it uses, served from the binary without credentials. They
+//! are not part of the API and not in `openapi.yaml`.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use axum::{
 
 use super::{App, feeds::matches_etag, method_not_allowed};
 
-/// Nothing but what this origin serves: no inline script or style, no other page around it, no form sent anywhere.
+/// The page loads from this origin only, has no inline script or style, submits no form and cannot be framed.
 const SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -70,7 +70,7 @@ pub fn routes() -> Router<Arc<App>> {
     router.method_not_allowed_fallback(method_not_allowed)
 }
 
-/// With every use the browser asks whether the file is still the same: after an update nobody runs half of the old page.
+/// Browsers revalidate the file at every use, so that after an upgrade no page runs with a mixture of old and new files.
 fn serve(file: &File, headers: &HeaderMap) -> Response {
     let etag = format!(
         "\"{:016x}\"",

@@ -1,4 +1,4 @@
-//! A follower: history after a position, then live, as one gapless sequence.
+//! A follower: history after a position, then live, as one sequence without gaps.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
     version::Version,
 };
 
-/// What a catch-up page asks for: as much as a stream that its client does not read may hold.
+/// Largest catch-up page: as much as may be queued for a stream whose client does not read.
 const PAGE_ENTRIES: usize = 200;
 const PAGE_BYTES: usize = QUEUE_BYTES_MAX;
 
@@ -20,14 +20,14 @@ const PAGE_BYTES: usize = QUEUE_BYTES_MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bye {
     Shutdown,
-    /// The store did not answer; coming back with the position loses nothing.
+    /// The store did not answer. A client that reconnects with its position loses nothing.
     Unavailable,
-    /// The token of who listens is not good any more.
+    /// The client's token has expired.
     TokenExpired,
 }
 
 impl Bye {
-    /// As clients and operators know it.
+    /// The reason in `bye` frames and in metrics.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Shutdown => "shutdown",
@@ -41,7 +41,7 @@ impl Bye {
 #[derive(Debug)]
 pub enum Update {
     Items(Vec<Arc<Item>>),
-    /// The position asked for does not exist here; the sequence goes on from `current`.
+    /// The requested position does not exist in this store. The sequence goes on from `current`.
     Reset {
         asked: Version,
         current: Version,
@@ -55,7 +55,7 @@ enum Phase {
     },
     /// Reading pages above the position.
     CatchingUp,
-    /// Pages are read; the feeds' states are due, then the position.
+    /// Pages are read; next come the feeds' states and the position.
     Arriving,
     Live,
     Ended,
@@ -65,9 +65,9 @@ pub struct Follower {
     feeds: Feeds,
     subscription: Subscription,
     phase: Phase,
-    /// Everything up to here has been given out.
+    /// Everything up to here has been returned.
     position: Version,
-    /// The moment of the states last given out.
+    /// The moment of the states that were returned last.
     state_at: Version,
 }
 
@@ -83,23 +83,23 @@ impl Follower {
         }
     }
 
-    /// Names the stream in the log.
+    /// Identifies the stream in the log.
     pub fn id(&self) -> u64 {
         self.subscription.id()
     }
 
-    /// The next update; `None` after [`Update::Bye`]. Nothing of the store is held while the caller deals with it.
+    /// The next update, or `None` after [`Update::Bye`]. No snapshot is held between calls.
     pub async fn next(&mut self) -> Option<Update> {
         match self.step().await {
             Ok(update) => update,
             Err(error) => {
-                tracing::warn!(%error, "a stream ends: the store did not answer");
+                tracing::warn!(%error, "stream ended: the store did not answer");
                 Some(self.end(Bye::Unavailable))
             }
         }
     }
 
-    /// The last update, for this reason.
+    /// Ends the sequence. Returns its last update.
     pub fn end(&mut self, bye: Bye) -> Update {
         self.phase = Phase::Ended;
         Update::Bye(bye)
@@ -115,7 +115,7 @@ impl Follower {
                     self.position = after.unwrap_or(moment);
                     self.phase = Phase::CatchingUp;
                 }
-                // Boxed, here and below: a stream spends its life in `Live`, and should not carry the room for a page.
+                // Boxed, here and below: a stream is mostly in `Live`, and its future should not have the size of these.
                 Phase::CatchingUp => {
                     if let Some(update) = Box::pin(self.catch_up()).await? {
                         return Ok(Some(update));
@@ -148,7 +148,7 @@ impl Follower {
             bytes: PAGE_BYTES,
             kind: None,
         };
-        let _turn = self.subscription.catch_up_slot().await;
+        let _slot = self.subscription.catch_up_slot().await;
         let page = match self.feeds.page(&query).await {
             Ok(page) => page,
             Err(Error::VersionAhead { asked, current }) => {
@@ -165,9 +165,9 @@ impl Follower {
         Ok((!items.is_empty()).then_some(Update::Items(items)))
     }
 
-    /// Badges may have moved unheard: tell how they stand, then where the stream is.
+    /// Returns the feeds' states, which may have changed since the client last saw them, and then the position.
     async fn arrive(&mut self) -> Result<Update> {
-        let _turn = self.subscription.catch_up_slot().await;
+        let _slot = self.subscription.catch_up_slot().await;
         let states = self.feeds.states(self.subscription.feeds()).await?;
         self.state_at = states
             .iter()
@@ -184,7 +184,7 @@ impl Follower {
         Ok(Update::Items(items))
     }
 
-    /// Drops what the pages have given out already; moves the position over the rest.
+    /// Drops items that were in the pages already, and moves the position to the last of the others.
     fn above_position(&mut self, items: Vec<Arc<Item>>) -> Vec<Arc<Item>> {
         let mut position = self.position;
         let fresh = items.into_iter().filter(|item| match &item.news {
@@ -195,7 +195,7 @@ impl Follower {
             }
             News::Transient(located) => located.entry.version > position,
             News::State(state) => state.version > self.state_at,
-            // An equal one is the heartbeat of an idle store.
+            // Heartbeats of an idle store repeat the position.
             News::Moment(moment) => {
                 let fresh = *moment >= position;
                 position = position.max(*moment);
@@ -234,7 +234,7 @@ fn locate(entry: Entry, held_by: &[usize], feeds: &[FeedName]) -> Option<Located
     })
 }
 
-/// The page of `query` as soon as it has an entry, or as it is at `deadline` or when the node shuts down.
+/// Long poll: the page of `query` as soon as it has an entry, at the latest at `deadline` or when the node shuts down.
 /// `subscription` must be for the query's feeds.
 pub async fn wait_for_entries(
     feeds: &Feeds,
@@ -242,15 +242,15 @@ pub async fn wait_for_entries(
     query: &PageQuery,
     deadline: Instant,
 ) -> Result<Page> {
-    // Not longer either when the store is away, and no round ends.
+    // While the store is unavailable no round ends, and the deadline holds all the same.
     let Ok(joined) = tokio::time::timeout_at(deadline, subscription.joined()).await else {
         return feeds.page(query).await;
     };
     let mut open = joined.is_some();
     loop {
-        // In turn: news may come to all who wait at once.
+        // Through a slot, because an entry may wake all that wait at once.
         let page = {
-            let _turn = subscription.catch_up_slot().await;
+            let _slot = subscription.catch_up_slot().await;
             feeds.page(query).await?
         };
         subscription.caught_up();

@@ -1,4 +1,4 @@
-//! Throws away transients that everybody has had the time to hear.
+//! Deletes transients that all nodes have had time to deliver.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
     version::{TICKS_PER_SECOND, Version},
 };
 
-/// How long a transient is kept for tailers that are late.
+/// How long a transient is kept for tailers that lag behind.
 pub const TRANSIENT_LIFE: Duration = Duration::from_secs(10);
 
 /// Trims every [`TRANSIENT_LIFE`] until `stop`. Several nodes may do so at once.

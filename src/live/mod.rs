@@ -1,10 +1,9 @@
-//! Live delivery: one tailer a node, a hub, and followers that join without a gap.
+//! Live delivery: one tailer per node, a hub, and followers that join history to live without a gap.
 //!
-//! A round of the tailer is a consistent cut: it takes a snapshot R, reads the log of every partition that has local
-//! subscribers over (T, R], gives the hub what it found in version order, and only then sets T to R. A follower
-//! registers, waits for the end of a round that knew of it, reads pages up to a moment of its own (which is later
-//! than that round's), and then takes from the hub what lies above. Whenever its bounded queue overflows it goes back
-//! to reading pages.
+//! A round of the tailer is a consistent cut. It takes a snapshot R, reads the log over (T, R] in every partition that has
+//! local subscribers, gives the hub what it found in version order, and then sets T to R. A follower registers, waits for
+//! the end of a round that knew of it, reads pages up to a later moment of its own, and then takes from the hub what lies
+//! above. Whenever its bounded queue overflows, it goes back to reading pages.
 
 mod follower;
 mod hub;
@@ -29,14 +28,14 @@ use crate::{
     version::Version,
 };
 
-/// What subscribers hear.
+/// What is delivered to subscribers.
 #[derive(Debug, Clone)]
 pub enum News {
     Entry(Located),
     Transient(Located),
     /// A marker moved: the state of its feed.
     State(FeedState),
-    /// Everything up to here has been sent.
+    /// The stream's position: everything up to this version has been sent.
     Moment(Version),
 }
 
@@ -46,7 +45,7 @@ pub struct Located {
     pub entry: Entry,
     /// The first, in the subscriber's order.
     pub feed: FeedName,
-    /// All of them, if more than one.
+    /// All of them, if there are more than one.
     pub feeds: Vec<FeedName>,
 }
 
@@ -60,7 +59,7 @@ impl News {
     }
 }
 
-/// A piece of news and, once somebody needed it, its rendered form; shared by all who hear it.
+/// A piece of news and, once it was needed, the bytes it is rendered as. Shared by all subscribers that get it.
 #[derive(Debug)]
 pub struct Item {
     pub news: News,
@@ -79,7 +78,7 @@ impl Item {
         matches!(self.news, News::Transient(_))
     }
 
-    /// About what it takes in memory, and to send.
+    /// The approximate size in memory and on the wire, in bytes.
     fn bytes(&self) -> usize {
         let data = match &self.news {
             News::Entry(located) | News::Transient(located) => located.entry.data.len(),
@@ -88,6 +87,7 @@ impl Item {
         data + 256
     }
 
+    /// The bytes that `render` makes of the news. Every call must use the same `render`: only the first one is run.
     pub fn rendered(&self, render: impl FnOnce(&News) -> Bytes) -> Bytes {
         self.rendered.get_or_init(|| render(&self.news)).clone()
     }

@@ -1,5 +1,5 @@
-//! Handshakes under way. When there are too many the oldest ends: those of honest clients take a round trip or two, and
-//! those that stall are the oldest soon, so that they keep nobody out.
+//! Bounds the number of handshakes in progress. When there are too many, the oldest is ended. Honest clients need one or two
+//! round trips, so the oldest are soon those that stall, and stalling clients cannot keep others out.
 
 use std::{
     collections::BTreeMap,
@@ -8,34 +8,35 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// Handshakes under way at once; each holds about 20 KiB.
+/// Handshakes in progress at once. Each takes about 20 KiB.
 pub const HANDSHAKES_MAX: usize = 4096;
 
 #[derive(Default)]
-pub struct Handshakes(Mutex<UnderWay>);
+pub struct Handshakes(Mutex<InProgress>);
 
 #[derive(Default)]
-struct UnderWay {
+struct InProgress {
     next: u64,
-    /// By age. Dropped to end one.
+    /// One sender for each handshake, oldest first. Dropping it ends the handshake.
     ends: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
 impl Handshakes {
-    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+    fn in_progress(&self) -> MutexGuard<'_, InProgress> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn begin(&self) -> Turn<'_> {
+    /// Begins a handshake, in place of the oldest if there are too many.
+    pub fn begin(&self) -> Slot<'_> {
         let (sender, end) = oneshot::channel();
-        let mut under_way = self.under_way();
-        if under_way.ends.len() >= HANDSHAKES_MAX {
-            under_way.ends.pop_first();
+        let mut in_progress = self.in_progress();
+        if in_progress.ends.len() >= HANDSHAKES_MAX {
+            in_progress.ends.pop_first();
         }
-        let number = under_way.next;
-        under_way.next += 1;
-        under_way.ends.insert(number, sender);
-        Turn {
+        let number = in_progress.next;
+        in_progress.next += 1;
+        in_progress.ends.insert(number, sender);
+        Slot {
             handshakes: self,
             number,
             end,
@@ -43,23 +44,23 @@ impl Handshakes {
     }
 }
 
-/// A handshake's place, until it is dropped or a newer one needs it.
-pub struct Turn<'a> {
+/// The slot of a handshake, until this is dropped or a newer handshake takes it.
+pub struct Slot<'a> {
     handshakes: &'a Handshakes,
     number: u64,
     end: oneshot::Receiver<()>,
 }
 
-impl Turn<'_> {
-    /// Resolves when a newer one has taken the place.
-    pub async fn is_over(&mut self) {
+impl Slot<'_> {
+    /// Resolves when a newer handshake has taken the slot.
+    pub async fn is_taken(&mut self) {
         let _ = (&mut self.end).await;
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
-        self.handshakes.under_way().ends.remove(&self.number);
+        self.handshakes.in_progress().ends.remove(&self.number);
     }
 }
 
@@ -70,24 +71,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_too_many_ends_the_oldest_that_is_still_under_way() {
+    fn one_too_many_ends_the_oldest_that_is_still_in_progress() {
         let handshakes = Handshakes::default();
-        let gone = handshakes.begin();
-        let mut turns: Vec<_> = (0..HANDSHAKES_MAX - 1)
+        let finished = handshakes.begin();
+        let mut slots: Vec<_> = (0..HANDSHAKES_MAX - 1)
             .map(|_| handshakes.begin())
             .collect();
-        drop(gone);
-        turns.push(handshakes.begin());
-        let over = |turns: &mut [Turn<'_>]| {
-            turns
+        drop(finished);
+        slots.push(handshakes.begin());
+        let taken = |slots: &mut [Slot<'_>]| {
+            slots
                 .iter_mut()
-                .position(|t| t.is_over().now_or_never().is_some())
+                .position(|t| t.is_taken().now_or_never().is_some())
         };
-        assert_eq!(over(&mut turns), None);
-        turns.push(handshakes.begin());
-        assert_eq!(over(&mut turns), Some(0));
-        assert_eq!(over(&mut turns[1..]), None);
-        drop(turns);
-        assert!(handshakes.under_way().ends.is_empty());
+        assert_eq!(taken(&mut slots), None);
+        slots.push(handshakes.begin());
+        assert_eq!(taken(&mut slots), Some(0));
+        assert_eq!(taken(&mut slots[1..]), None);
+        drop(slots);
+        assert!(handshakes.in_progress().ends.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! TLS: certificate and key from their files, read again when they change, and handshakes within bounds.
+//! TLS: loads the certificate and key files, reloads them when they change, and bounds handshakes in time and number.
 
 mod handshakes;
 
@@ -24,46 +24,46 @@ use tokio_util::sync::CancellationToken;
 
 use self::handshakes::Handshakes;
 
-/// Longest handshake; a client has sent its part of it by then, or is cut.
+/// Longest handshake. A client that takes longer is disconnected.
 pub const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// How often the files are looked at.
+/// How often the files are checked for changes.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// In the order we like them (RFC 7301).
+/// Protocols for ALPN (RFC 7301), most preferred first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Where certificate and key are, in PEM.
+/// Paths of the certificate and its key, in PEM format.
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// The certificate, then those that vouch for it.
+    /// The server's certificate, followed by the chain of its issuers.
     pub cert: PathBuf,
     pub key: PathBuf,
 }
 
-/// Why a pair of files is of no use.
+/// Why a pair of files cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot read {} of {flag}: {source}", file.display())]
+    #[error("cannot read {} ({flag}): {source}", file.display())]
     Read {
         flag: &'static str,
         file: PathBuf,
         source: io::Error,
     },
-    #[error("{} of {flag} has no {what} in PEM (a block that begins with {begins})", file.display())]
+    #[error("{} ({flag}) has no {what} in PEM format (a block that begins with {begins})", file.display())]
     Nothing {
         flag: &'static str,
         file: PathBuf,
         what: &'static str,
         begins: &'static str,
     },
-    #[error("{} of {flag} is no PEM: {reason}", file.display())]
+    #[error("{} ({flag}) is not valid PEM: {reason}", file.display())]
     Pem {
         flag: &'static str,
         file: PathBuf,
         reason: String,
     },
-    #[error("the key of {} is not that of the first certificate of {}: give --tls-cert and --tls-key files that belong together", key.display(), cert.display())]
+    #[error("the key in {} does not belong to the first certificate in {}: --tls-cert and --tls-key must be a pair", key.display(), cert.display())]
     Mismatch { cert: PathBuf, key: PathBuf },
-    #[error("the certificate of {} and the key of {} cannot be used: {reason}", cert.display(), key.display())]
+    #[error("the certificate in {} and the key in {} cannot be used: {reason}", cert.display(), key.display())]
     Unusable {
         cert: PathBuf,
         key: PathBuf,
@@ -74,15 +74,15 @@ pub enum Error {
 const CERT: &str = "--tls-cert";
 const KEY: &str = "--tls-key";
 
-/// What the files hold.
+/// The contents of both files.
 struct Pair {
     cert: Vec<u8>,
     key: Vec<u8>,
 }
 
 impl Pair {
-    /// Tells contents apart, as times of files do not always.
-    fn print(&self) -> u64 {
+    /// A hash of the contents, because modification times do not always tell them apart.
+    fn fingerprint(&self) -> u64 {
         use twox_hash::XxHash3_64;
         XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(&self.cert), &self.key)
     }
@@ -152,49 +152,50 @@ impl Files {
             .with_single_cert(chain, key)
             .map_err(unusable)?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
-        // Clients that come back, all at once after a restart of a proxy, need no signature of ours.
+        // Clients resume their sessions without a new signature, which matters when all of them reconnect at once.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(unusable)?;
         Ok(config)
     }
 }
 
-/// What connections are made secure with.
+/// The TLS configuration in use.
 pub struct Tls {
     files: Files,
     current: ArcSwap<ServerConfig>,
     /// Of the pair in use.
-    print: AtomicU64,
+    fingerprint: AtomicU64,
     handshakes: Handshakes,
 }
 
 impl Tls {
-    /// Reads the files; blocks.
+    /// Reads the files. Blocks the thread.
     pub fn open(files: Files) -> Result<Arc<Self>, Error> {
         let pair = files.read()?;
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(files.config(&pair)?),
-            print: AtomicU64::new(pair.print()),
+            fingerprint: AtomicU64::new(pair.fingerprint()),
             handshakes: Handshakes::default(),
             files,
         }))
     }
 
-    /// Takes what the files hold now, if it is another pair than the one in use, for the connections to come; else the
-    /// one in use stays. Says whether it is another. Blocks.
+    /// Reads the files again. If they hold another pair than the one in use, it is used for new connections. Returns
+    /// whether that is so. After an error the pair in use stays. Blocks the thread.
     pub fn reload(&self) -> Result<bool, Error> {
         let pair = self.files.read()?;
-        if pair.print() == self.print.load(Ordering::Relaxed) {
+        if pair.fingerprint() == self.fingerprint.load(Ordering::Relaxed) {
             return Ok(false);
         }
         self.current.store(Arc::new(self.files.config(&pair)?));
-        self.print.store(pair.print(), Ordering::Relaxed);
+        self.fingerprint
+            .store(pair.fingerprint(), Ordering::Relaxed);
         Ok(true)
     }
 
-    /// Follows the files until `stop`.
+    /// Reloads the files when they change, until `stop`.
     pub async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        // What was wrong at the last look, and how often in a row. Whoever replaces two files does it one after the
-        // other: what is wrong once is no news yet.
+        // The error of the last check and how often it was repeated. It is logged when it occurs the second time, because
+        // the two files are replaced one after the other and do not match in between.
         let (mut wrong, mut times) = (None, 0);
         while stop
             .run_until_cancelled(tokio::time::sleep(LOOK_EVERY))
@@ -218,25 +219,25 @@ impl Tls {
             if let (Some(error), 1) = (&wrong, times) {
                 tracing::error!(
                     %error,
-                    "THE NEW CERTIFICATE OR KEY CANNOT BE USED: the old one stays in use until it expires"
+                    "THE NEW CERTIFICATE OR KEY CANNOT BE USED: the old ones stay in use until the certificate expires"
                 );
             }
         }
     }
 
-    /// The handshake; `None` if there was none within its bounds.
+    /// Performs the handshake. `None` if it failed, took too long or was ended in favour of newer ones.
     pub async fn accept(&self, socket: TcpStream) -> Option<TlsStream<TcpStream>> {
-        let mut turn = self.handshakes.begin();
+        let mut slot = self.handshakes.begin();
         let handshake = TlsAcceptor::from(self.current.load_full()).accept(socket);
         let failed: &dyn std::fmt::Display = &tokio::select! {
             done = timeout(HANDSHAKE_TIME_MAX, handshake) => match done {
                 Ok(Ok(stream)) => return Some(stream),
                 Ok(Err(error)) => error.to_string(),
-                Err(_elapsed) => "it took too long".to_owned(),
+                Err(_elapsed) => "timed out".to_owned(),
             },
-            () = turn.is_over() => "there are too many, and it is the oldest".to_owned(),
+            () = slot.is_taken() => "ended as the oldest of too many handshakes".to_owned(),
         };
-        tracing::debug!(error = %failed, "a handshake failed");
+        tracing::debug!(error = %failed, "TLS handshake failed");
         None
     }
 }

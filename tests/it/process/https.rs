@@ -60,24 +60,24 @@ async fn files_that_are_no_good_stop_the_start_with_what_is_wrong() {
         (
             &*one.cert,
             &*other.key,
-            "key.pem is not that of the first certificate of ",
+            "key.pem does not belong to the first certificate in ",
         ),
         (
             "",
             &one.key,
-            "cert.pem of --tls-cert has no certificate in PEM",
+            "cert.pem (--tls-cert) has no certificate in PEM",
         ),
         (
             &one.key,
             &one.key,
-            "cert.pem of --tls-cert has no certificate in PEM",
+            "cert.pem (--tls-cert) has no certificate in PEM",
         ),
         (
             &one.cert,
             &one.cert,
-            "key.pem of --tls-key has no private key in PEM",
+            "key.pem (--tls-key) has no private key in PEM",
         ),
-        (begin, &one.key, "cert.pem of --tls-cert is no PEM"),
+        (begin, &one.key, "cert.pem (--tls-cert) is not valid PEM"),
     ] {
         folder.put(cert_is, key_is);
         let error = failure(&[&serve[..], &tls].concat()).await;
@@ -86,7 +86,7 @@ async fn files_that_are_no_good_stop_the_start_with_what_is_wrong() {
     fs::remove_file(&key).expect("removed");
     let error = failure(&[&serve[..], &tls].concat()).await;
     assert!(
-        error.contains("cannot read ") && error.contains("key.pem of --tls-key"),
+        error.contains("cannot read ") && error.contains("key.pem (--tls-key)"),
         "{error}"
     );
     // One without the other, as the command line's reader says it.

@@ -192,7 +192,7 @@ async fn new_files_are_taken_by_themselves_and_wrong_ones_never() {
         (
             &second.cert,
             &first.key,
-            "is not that of the first certificate",
+            "does not belong to the first certificate",
         ),
         (&"no PEM".to_owned(), &second.key, "has no certificate"),
         (&second.cert, &String::new(), "has no private key"),
