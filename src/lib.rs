@@ -27,8 +27,8 @@
 //!   more, so that its appends are no twins and say so; nothing else depends on the engine.) There is one retry loop
 //!   ([`store::transact`]).
 //! - A snapshot is taken, read and dropped inside one function call; none is held while a client reads or waits.
-//! - A live stream over HTTP/1.1 takes its connection over from hyper, so that it costs a few KiB and no buffer; what
-//!   is rendered for one subscriber is shared by all.
+//! - A live stream over HTTP/1.1 takes its socket away from hyper, so that it costs a few KiB and no buffer. The frame
+//!   that is rendered for one subscriber is shared by all, over both versions of HTTP.
 //! - Every queue is bounded, and what happens at the bound is designed: appends are refused before they are admitted,
 //!   a slow subscriber goes back to reading pages.
 //!

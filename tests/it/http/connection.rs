@@ -1,4 +1,4 @@
-//! A live stream takes its connection over: whatever the connection carried before, nothing of it is lost.
+//! A live stream hijacks its connection from hyper: nothing of what the connection carried before is lost.
 
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ async fn a_stream_begins_on_a_connection_that_served_other_requests(bed: &Bed) {
 }
 
 /// A client that has not taken the answers before. (Hyper reads a request when it has flushed those before it; were
-/// that to change, a stream that takes over would cut them short.)
+/// that to change, a stream that hijacks the connection would cut them short.)
 async fn a_stream_begins_once_all_answers_before_it_were_taken(bed: &Bed) {
     let node = bed.node().await;
     node.append(&visits("v", 3, &["user:1"])).await;
