@@ -23,6 +23,12 @@ pub enum Error {
     /// The service must be correct while it is fast.
     #[error("{count} entries were not delivered correctly; the first: {first}")]
     Inexact { count: u64, first: String },
+    #[cfg(feature = "fdb")]
+    #[error("the bare client failed: {0}")]
+    Bare(String),
+    /// The service ended a stream, closed a connection, or did not deliver each event once.
+    #[error("fan-out failed: {0}")]
+    FanOut(String),
     #[error("stopped by Ctrl-C; there are no results")]
     Interrupted,
     #[error("stopped by Ctrl-C; the results cover what was done until then")]

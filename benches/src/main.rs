@@ -9,17 +9,21 @@
 //! - [`watch`], [`used`]: the CPU time and memory that the processes of the service used, and this one.
 //! - [`session`]: a run with readers. [`append`], [`live`], [`page`], [`day`], [`overload`]: the subcommands.
 //!   [`run`]: what all of them share. [`stop`]: Ctrl-C. [`error`]: why a run ended early.
+//! - [`fanout`]: live streams of any service, for comparisons. `bare` (feature `fdb`): the FoundationDB client alone.
 //! - [`summary`], [`report`], [`chart`]: the results as a table, as JSON, and as HTML.
 //!
 //! The tests of the service compile this file as a module, so paths here are relative to it (`super::`).
 
 mod append;
 mod args;
+#[cfg(feature = "fdb")]
+mod bare;
 mod chart;
 mod chunked;
 mod connection;
 mod day;
 mod error;
+mod fanout;
 mod fleet;
 mod http;
 mod http1;
@@ -100,6 +104,9 @@ enum Command {
     Pages(page::PagesArgs),
     Day(day::DayArgs),
     Overload(overload::OverloadArgs),
+    Fanout(fanout::FanoutArgs),
+    #[cfg(feature = "fdb")]
+    Bare(bare::BareArgs),
 }
 
 fn main() -> ExitCode {
@@ -155,5 +162,8 @@ async fn measure(command: Command, stop: Stop) -> Result<(), Error> {
         Command::Pages(args) => page::run(args, stop).await,
         Command::Day(args) => day::run(args, stop).await,
         Command::Overload(args) => overload::run(args, stop).await,
+        Command::Fanout(args) => fanout::run(args).await,
+        #[cfg(feature = "fdb")]
+        Command::Bare(args) => bare::run(args).await,
     }
 }

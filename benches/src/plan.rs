@@ -126,7 +126,7 @@ impl Plan {
             },
             Shape::Day {
                 messages, channels, ..
-            } => channels[&messages[number as usize].to],
+            } => channels[&message(messages, number).to],
         }
     }
 
@@ -144,7 +144,7 @@ impl Plan {
                 None => write!(f, "{PREFIX}:{run}:hot"),
             },
             Shape::Day { messages, .. } => {
-                let Message { from, to, .. } = messages[number as usize];
+                let Message { from, to, .. } = message(messages, number);
                 let (low, high) = (from.min(to), from.max(to));
                 write!(
                     f,
@@ -229,6 +229,11 @@ impl Plan {
         );
         written.expect("a String takes all");
     }
+}
+
+/// Beyond the end of the list it begins again.
+fn message(messages: &[Message], number: Number) -> Message {
+    messages[number as usize % messages.len()]
 }
 
 /// SplitMix64: consecutive numbers to even ones.

@@ -1,13 +1,12 @@
-//! Events of one stream to many subscribers over server-sent events, for any service that has both: the same code
-//! measures newsfeed and its peers. `benches/peers/compare.py` starts it, samples the service's memory when it says
-//! `subscribed`, and lets it go on with a line on stdin.
+//! `newsfeed-bench fanout`: events of one stream to many subscribers over server-sent events, for any service that has
+//! both, so that the same code measures newsfeed and its peers. `benches/peers/compare.py` starts it, samples the
+//! service's memory when it prints `subscribed`, and lets it go on with a line on stdin.
 //!
 //! Requests are due on a schedule that does not wait for answers; a delivery counts from when its append was due. Every
 //! subscriber must get every event once, or the run fails. (Appends overlap, so they have no order.)
 
 use std::{
-    error::Error,
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{
         Arc, OnceLock,
@@ -17,10 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser;
 use memchr::memmem;
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, task::JoinSet};
+
+use super::{
+    error::Error,
+    http::{Head, head},
+};
 
 /// In the body of an append, where its number goes; it must reach the subscribers as it is.
 const PLACE: &str = "{n}";
@@ -29,12 +32,12 @@ const DIGITS: usize = 9;
 const APPENDERS: u32 = 4;
 /// After the last append, before what is missing counts as lost.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-type Failure = Box<dyn Error + Send + Sync>;
-
-#[derive(Parser)]
-struct Args {
+/// Deliver the events of one stream to many subscribers, on any service with server-sent events
+///
+/// Prints `subscribed` when all streams are open, waits for a line on stdin, and prints the results as JSON.
+#[derive(Debug, Clone, clap::Args)]
+pub struct FanoutArgs {
     /// Address and port of the service
     #[arg(long)]
     to: SocketAddr,
@@ -70,9 +73,16 @@ impl Schedule {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Failure> {
-    let args = Arc::new(Args::parse());
+pub async fn run(args: FanoutArgs) -> Result<(), Error> {
+    fan_out(args)
+        .await
+        .map_err(|failure| Error::FanOut(failure.to_string()))
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn fan_out(args: FanoutArgs) -> Result<(), Failure> {
+    let args = Arc::new(args);
     let schedule = Arc::new(Schedule {
         start: OnceLock::new(),
         rate: args.rate,
@@ -84,7 +94,7 @@ async fn main() -> Result<(), Failure> {
         listeners.spawn(subscriber.listen(Arc::clone(&schedule)));
     }
     println!("subscribed");
-    let go_on = tokio::task::spawn_blocking(|| std::io::stdin().read_line(&mut String::new()));
+    let go_on = tokio::task::spawn_blocking(|| io::stdin().read_line(&mut String::new()));
     if go_on.await?? == 0 {
         return Err("stdin ended before the run began".into());
     }
@@ -132,7 +142,7 @@ struct Subscriber {
 
 impl Subscriber {
     /// Returns when the answer's head is there: the service then knows where the stream begins.
-    async fn open(args: &Args) -> Result<Self, Failure> {
+    async fn open(args: &FanoutArgs) -> Result<Self, Failure> {
         let mut socket = tokio::net::TcpStream::connect(args.to).await?;
         let request = format!(
             "GET {} HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n\r\n",
@@ -161,7 +171,7 @@ impl Subscriber {
             match self.socket.try_read_buf(&mut self.received) {
                 Ok(0) => return Err("the service ended a stream".into()),
                 Ok(_) => return Ok(()),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -198,7 +208,7 @@ impl Subscriber {
     }
 }
 
-fn append(args: &Args, schedule: &Schedule, numbers: &AtomicU32) -> Result<(), Failure> {
+fn append(args: &FanoutArgs, schedule: &Schedule, numbers: &AtomicU32) -> Result<(), Failure> {
     let mut socket = TcpStream::connect(args.to)?;
     socket.set_nodelay(true)?;
     loop {
@@ -232,39 +242,9 @@ fn answer(socket: &mut TcpStream) -> Result<u16, Failure> {
             length => received.extend_from_slice(&buffer[..length]),
         }
         if let Some(head) = head(&received)?
-            && received.len() >= head.bytes + head.body_bytes
+            && received.len() >= head.bytes + head.length.unwrap_or_default()
         {
             return Ok(head.status);
         }
     }
-}
-
-struct Head {
-    status: u16,
-    bytes: usize,
-    body_bytes: usize,
-}
-
-fn head(received: &[u8]) -> Result<Option<Head>, Failure> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut response = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(bytes) = response.parse(received)? else {
-        return match received.len() {
-            ..HEAD_BYTES_MAX => Ok(None),
-            _ => Err("an endless head".into()),
-        };
-    };
-    let length = response
-        .headers
-        .iter()
-        .find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let body_bytes = match length {
-        Some(length) => std::str::from_utf8(length.value)?.parse()?,
-        None => 0,
-    };
-    Ok(Some(Head {
-        status: response.code.unwrap_or_default(),
-        bytes,
-        body_bytes,
-    }))
 }
