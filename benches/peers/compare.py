@@ -99,7 +99,7 @@ def main():
         seconds = 2 if arguments.quick else arguments.seconds
         rounds = 1 if arguments.quick else arguments.rounds
         setting = Setting(
-            processes, seconds, TARGET / "release/newsfeed", TARGET / "release/examples/fanout",
+            processes, seconds, TARGET / "release/newsfeed", TARGET / "release/newsfeed-bench",
             CACHE / "bin/durable-streams-server", postgres_tools() or Path(),
         )
         rows = {}
@@ -192,7 +192,7 @@ def tell_missing(missing):
 
 
 def build():
-    command = ["cargo", "build", "--release", "--locked", "--bin", "newsfeed", "--example", "fanout"]
+    command = ["cargo", "build", "--release", "--locked", "-p", "newsfeed", "-p", "newsfeed-bench"]
     if subprocess.run(command, cwd=REPOSITORY).returncode:
         raise Failure("newsfeed does not build")
 
@@ -246,7 +246,7 @@ def ratio(rows, row, key):
         return None
     of_newsfeed = {own.client: own for own in rows if own.system == "newsfeed" and own.measure == row.measure}
     client = row.client.split(",")[0]
-    own = of_newsfeed.get(client) or of_newsfeed.get("newsfeed bench") or of_newsfeed.get("wrk")
+    own = of_newsfeed.get(client) or of_newsfeed.get("newsfeed-bench") or of_newsfeed.get("wrk")
     figures = own and own.median.get(key), row.median.get(key)
     return figures[0] / figures[1] if all(figures) else None
 

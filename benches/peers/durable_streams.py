@@ -1,6 +1,6 @@
 """Durable Streams' server of crates.io, durable (WAL). It deduplicates by producer and sequence, not by id: here it does not have to.
 
-Its makers measure it with a load generator that no registry has, and locally over plain HTTP; so it gets wrk and fanout.rs here.
+Its makers measure it with a load generator that no registry has, and locally over plain HTTP; so it gets wrk and `newsfeed-bench fanout` here.
 """
 
 import http.client

@@ -9,7 +9,7 @@ from server import BATCH, FEEDS, LIVE_RATE, PAGE, PAGE_ENTRIES, PAGE_FEEDS, SUBS
 
 KIND = "visit"
 # A page costs what lies up to 5 s before the entry that follows it too: little in feeds people write to, all of a feed
-# that was filled in a moment. wrk measures the first, `newsfeed bench pages` the second.
+# that was filled in a moment. wrk measures the first, `newsfeed-bench pages` the second.
 LOOK_BACK_SECONDS = 6
 
 
@@ -29,9 +29,7 @@ class Newsfeed(Server):
         self.begin([self.setting.newsfeed, "serve", "--listen", f"127.0.0.1:{self.port}", "--data", data])
 
     def measures(self):
-        # One that has only a schedule tells another latency than the closed loops of all others.
-        loops = "--closed-loop" in self.client(self.setting.newsfeed, "bench", "append", "--help")
-        bench = "newsfeed bench" if loops else "newsfeed bench at 60 %"
+        bench = "newsfeed-bench"
         single = body(event("{id}", "user:{feed}"))
         array = body([event("{id}", "user:{feed}")] * BATCH)
         yield "memory", "fanout", lambda: self.memory(*self.stream("memory"))
@@ -39,34 +37,30 @@ class Newsfeed(Server):
             yield f"live-{subscribers}", "fanout", lambda n=subscribers: self.with_cpu(
                 lambda: self.fanout(n, LIVE_RATE, *self.stream(f"live-{n}"))
             )
-            yield f"live-{subscribers}", "newsfeed bench", lambda n=subscribers: self.bench_live(n)
+            yield f"live-{subscribers}", bench, lambda n=subscribers: self.bench_live(n)
         for writers in (50, 250):
             yield f"append-{writers}", "wrk", lambda n=writers: self.append_by_wrk(n, single)
-            yield f"append-{writers}", bench, lambda n=writers: self.bench_append(n, 1, loops)
+            yield f"append-{writers}", bench, lambda n=writers: self.bench_append(n, 1)
         yield "append-batch", "wrk", lambda: self.append_by_wrk(50, array, BATCH)
-        yield "append-batch", bench, lambda: self.bench_append(50, BATCH, loops)
+        yield "append-batch", bench, lambda: self.bench_append(50, BATCH)
         yield "pages", "wrk", self.pages_by_wrk
-        yield "pages", f"{bench}, new feeds", lambda: self.bench_pages(loops)
+        yield "pages", f"{bench}, new feeds", self.bench_pages
 
     def stream(self, feed):
-        """Where fanout.rs subscribes and appends, and what."""
+        """Where `newsfeed-bench fanout` subscribes and appends, and what."""
         appended = event(f"{feed}-{{n}}", feed)
         appended["data"] = {"number": "number:{n}", "text": TEXT}
         return f"/v1/feeds/{feed}/live?after=0", "/v1/events", body(appended)
 
     def append_by_wrk(self, connections, appended, events=1):
-        result = self.wrk(connections, "POST", "/v1/events", "application/json", body=appended, events=events)
-        self.wrk_rate = result["per_second"]
-        return result
+        return self.wrk(connections, "POST", "/v1/events", "application/json", body=appended, events=events)
 
     def pages_by_wrk(self):
         new = PAGE + 1
         self.fill("old", PAGE_ENTRIES - new)
         time.sleep(LOOK_BACK_SECONDS)
         self.fill("new", new)
-        result = self.wrk(50, "GET", f"/v1/feeds/page:{{feed}}/entries?limit={PAGE}", feeds=PAGE_FEEDS)
-        self.wrk_rate = result["per_second"]
-        return result
+        return self.wrk(50, "GET", f"/v1/feeds/page:{{feed}}/entries?limit={PAGE}", feeds=PAGE_FEEDS)
 
     def fill(self, name, entries):
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
@@ -83,29 +77,21 @@ class Newsfeed(Server):
         file = self.folder / "bench.json"
         url = f"http://127.0.0.1:{self.port}"
         self.client(
-            self.setting.newsfeed, "bench", command, "--url", url, "--kind", KIND, "--text", len(TEXT),
+            self.setting.bench, command, "--url", url, "--kind", KIND, "--text", len(TEXT),
             "--seconds", self.setting.seconds, "--json", file, *arguments,
         )
         return json.loads(file.read_text())
 
-    def bench_append(self, connections, batch, loops):
+    def bench_append(self, connections, batch):
         options = ["--connections", connections, "--batch", batch, "--feeds", FEEDS]
-        return self.closed_loop(loops, "append", options, "appended", "append")
+        return self.closed_loop("append", options, "appended", "append")
 
-    def bench_pages(self, loops):
+    def bench_pages(self):
         options = ["--connections", 50, "--limit", PAGE, "--older", 0, "--feeds", PAGE_FEEDS, "--entries", PAGE_ENTRIES]
-        return self.closed_loop(loops, "pages", options, "pages", "page")
+        return self.closed_loop("pages", options, "pages", "page")
 
-    def closed_loop(self, loops, command, options, count, latency):
-        def run(*pace):
-            return parse.newsfeed_bench(self.bench(command, *options, *pace), count, latency)
-
-        if loops:
-            return run("--closed-loop")
-        # The rate is that of a run above what wrk just reached, the latencies those at 60 % of it.
-        above = run("--rate", 1.3 * self.wrk_rate)
-        below = run("--rate", 0.6 * above["per_second"])
-        return {**below, "per_second": above["per_second"]}
+    def closed_loop(self, command, options, count, latency):
+        return parse.newsfeed_bench(self.bench(command, *options, "--closed-loop"), count, latency)
 
     def bench_live(self, subscribers):
         run = self.bench(

@@ -69,18 +69,18 @@ def pgbench(text, log_lines, rows=1):
 
 
 def newsfeed_bench(run, count, latency):
-    """`newsfeed bench … --json`: how many of `count` a second, and the quantiles of `latency`."""
+    """`newsfeed-bench … --json`: how many of `count` a second, and the quantiles of `latency`."""
     try:
         quantiles = run["latency"][latency]
         if not run["exact"]:
-            raise Failure(f"newsfeed bench {run['command']} found {run['faults_count']} wrong entries")
+            raise Failure(f"newsfeed-bench {run['command']} found {run['faults_count']} wrong entries")
         return {
             "per_second": run["counts"][count] / run["elapsed_seconds"],
             "p50_ms": quantiles["p50_ms"],
             "p99_ms": quantiles["p99_ms"],
         }
     except (KeyError, TypeError, ZeroDivisionError) as error:
-        raise unreadable("newsfeed bench", json.dumps(run)) from error
+        raise unreadable("newsfeed-bench", json.dumps(run)) from error
 
 
 def fanout(text):

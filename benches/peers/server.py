@@ -27,7 +27,7 @@ class Setting:
     processes: machine.Processes
     seconds: int
     newsfeed: Path
-    fanout: Path
+    bench: Path
     durable_streams: Path
     postgres: Path
 
@@ -82,8 +82,8 @@ class Server:
         return self.with_cpu(lambda: parse.wrk(self.client(*command), events))
 
     def fanout(self, subscribers, rate, subscribe, append, body, seconds=None, subscribed=lambda: None):
-        """Runs fanout.rs; `subscribed` is called when all streams are open and nothing is sent yet."""
-        command = [self.setting.fanout, "--to", f"127.0.0.1:{self.port}", "--subscribe", subscribe, "--append", append]
+        """Runs `newsfeed-bench fanout`; `subscribed` is called when all streams are open and nothing is sent yet."""
+        command = [self.setting.bench, "fanout", "--to", f"127.0.0.1:{self.port}", "--subscribe", subscribe, "--append", append]
         command += ["--body", body, "--subscribers", subscribers, "--rate", rate]
         command += ["--seconds", seconds or self.setting.seconds]
         with open(self.log, "ab") as log:

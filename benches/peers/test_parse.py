@@ -86,7 +86,7 @@ class Table(unittest.TestCase):
             return compare.Row("append-50", system, client, runs)
 
         rows = [
-            row("newsfeed", "newsfeed bench", 900, 1000, 5000),
+            row("newsfeed", "newsfeed-bench", 900, 1000, 5000),
             row("newsfeed", "wrk", 800),
             row("durable-streams", "wrk", 400),
             row("redis", "redis-benchmark", 500),
