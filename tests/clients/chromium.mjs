@@ -1,26 +1,12 @@
 // A page in Chromium as a reader: chromium.mjs BASE FEED PROTOCOL. Ends with its standard input.
 // The protocol is what it must find by itself: browsers speak HTTP/2 over TLS, and over TLS alone.
-import { createRequire } from "node:module";
 import { flow } from "./flow.mjs";
+import { launch } from "./launch.mjs";
 
-const { chromium } = createRequire(`${process.env.NEWSFEED_CLIENTS}/`)("playwright-core");
 const [base, feed, protocol] = process.argv.slice(2);
 
-// In a fresh profile, which Playwright removes; nothing asks for the world outside.
-const browser = await chromium.launch({
-  executablePath: "/usr/bin/chromium",
-  args: [
-    "--no-sandbox",
-    // Of the test's own authority.
-    "--ignore-certificate-errors",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-});
+// The certificate is from the test's own authority.
+const browser = await launch({ args: ["--ignore-certificate-errors"] });
 process.stdin.resume().on("end", async () => {
   await browser.close();
   process.exit(0);

@@ -1,22 +1,11 @@
 // The page for everybody: by keyboard alone, and to axe-core's satisfaction in light and dark, on a phone and a desktop.
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
-import { Newsfeed } from "../../src/web/newsfeed.js";
-import { Browser, DESKTOP, PHONE, accessible, live, open } from "./browser.mjs";
-import { Service, until } from "./harness.mjs";
+import { test } from "node:test";
+import { DESKTOP, PHONE, accessible, live, open } from "./browser.mjs";
+import { until } from "./harness.mjs";
+import { browser, newsfeed, service, setUp } from "./scene.mjs";
 
-let service;
-let browser;
-let newsfeed;
-before(async () => {
-  [service, browser] = await Promise.all([Service.start(), Browser.start()]);
-  newsfeed = new Newsfeed({ url: service.url });
-});
-afterEach(() => assert.deepEqual(browser.complaints(), []));
-after(async () => {
-  await browser.close();
-  await service.stop();
-});
+setUp();
 
 const message = (text) => ({ kind: "message", feeds: ["user:anna", "chat:anna-ben"], actor: "user:ben", data: { text } });
 

@@ -1,22 +1,11 @@
 // The page in Chromium when something goes wrong: the service is killed, the machine sleeps, a token expires.
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
-import { Newsfeed } from "../../src/web/newsfeed.js";
-import { Browser, badgeIs, live, open, texts } from "./browser.mjs";
-import { Service, until } from "./harness.mjs";
+import { test } from "node:test";
+import { badgeIs, live, open, texts } from "./browser.mjs";
+import { until } from "./harness.mjs";
+import { browser, newsfeed, service, setUp } from "./scene.mjs";
 
-let service;
-let browser;
-let newsfeed;
-before(async () => {
-  [service, browser] = await Promise.all([Service.start(), Browser.start()]);
-  newsfeed = new Newsfeed({ url: service.url, random: () => 0.02 });
-});
-afterEach(() => assert.deepEqual(browser.complaints(true), []));
-after(async () => {
-  await browser.close();
-  await service.stop();
-});
+setUp({ away: true, random: () => 0.02 });
 
 const message = (user, text) => ({ kind: "message", feeds: [`user:${user}`], actor: "user:ben", data: { text } });
 const reconnects = async (page) => Number(await page.locator("#reconnects").getAttribute("data-count"));

@@ -2,10 +2,10 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
+import { launch } from "../clients/launch.mjs";
 import { PATIENCE, until } from "./harness.mjs";
 
 const packages = createRequire(`${process.env.NEWSFEED_CLIENTS}/`);
-const { chromium } = packages("playwright-core");
 const axe = () => readFile(packages.resolve("axe-core/axe.min.js"), "utf8");
 
 export const DESKTOP = { width: 1280, height: 800 };
@@ -26,19 +26,7 @@ export class Browser {
 
   static async start() {
     const browser = new Browser();
-    browser.#browser = await chromium.launch({
-      executablePath: "/usr/bin/chromium",
-      args: [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-      ],
-      timeout: PATIENCE,
-    });
+    browser.#browser = await launch({ timeout: PATIENCE });
     return browser;
   }
 

@@ -1,22 +1,11 @@
 // The page in Chromium: what it shows of a feed, in one window and in two.
 import assert from "node:assert/strict";
-import { after, afterEach, before, test } from "node:test";
-import { Newsfeed } from "../../src/web/newsfeed.js";
-import { Browser, badgeIs, live, open, texts } from "./browser.mjs";
-import { Service, until } from "./harness.mjs";
+import { test } from "node:test";
+import { badgeIs, live, open, texts } from "./browser.mjs";
+import { until } from "./harness.mjs";
+import { browser, newsfeed, service, setUp } from "./scene.mjs";
 
-let service;
-let browser;
-let newsfeed;
-before(async () => {
-  [service, browser] = await Promise.all([Service.start(), Browser.start()]);
-  newsfeed = new Newsfeed({ url: service.url });
-});
-afterEach(() => assert.deepEqual(browser.complaints(), []));
-after(async () => {
-  await browser.close();
-  await service.stop();
-});
+setUp();
 
 const message = (to, from, text) => ({
   kind: "message",

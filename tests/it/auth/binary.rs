@@ -15,9 +15,10 @@ use tokio::{
 
 use super::{SECRET, Signer, Site, bearer, claims, master, speak};
 use crate::{
-    process::{PATIENCE, newsfeed_bench},
+    process::newsfeed_bench,
     support::{
         bed::{Api, text},
+        patience::PATIENCE,
         protocol::Protocol,
         sse::Stream,
     },

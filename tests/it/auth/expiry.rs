@@ -8,10 +8,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{SECRET, Signer, Site, ask, bearer, read, speak};
-use crate::{
-    process::PATIENCE,
-    support::{bed::Served, protocol::Protocol, sse::Stream},
-};
+use crate::support::{bed::Served, patience::PATIENCE, protocol::Protocol, sse::Stream};
 
 /// The clock for tokens stands, so that only what is open sees time pass.
 const NOW: u64 = 1_800_000_000;

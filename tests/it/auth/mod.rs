@@ -12,11 +12,7 @@ mod rights;
 mod rotation;
 mod tickets;
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use axum::{
     body::Body,
@@ -272,15 +268,4 @@ pub async fn speak(
 pub async fn read(node: &Served, token: &str) -> Answer {
     let (name, value) = bearer(token);
     ask(node, "GET", "/v1/feeds/a", &[(name, &value)], None).await
-}
-
-/// Until `done`; what nobody can hurry is looked at again and again.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F) {
-    for _ in 0..1200 {
-        if done().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    panic!("{what} did not come about within 2 minutes");
 }

@@ -9,15 +9,18 @@ use axum::{Router, extract::State, http::StatusCode, routing::get};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{SECRET, Signer, Site, claims, read, until};
-use crate::support::bed::Served;
+use super::{SECRET, Signer, Site, claims, read};
+use crate::support::{bed::Served, patience::until};
 
 fn token(signer: &Signer, kid: &str) -> String {
     signer.sign_as(&json!({ "kid": kid }), &claims("read", &["a"]))
 }
 
 async fn comes(node: &Served, what: &str, token: &str, status: u16) {
-    until(what, || async { read(node, token).await.status == status }).await;
+    until(what, async || {
+        (read(node, token).await.status == status).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -148,12 +151,12 @@ async fn a_jwks_is_asked_for_at_an_unknown_kid_but_not_at_each() {
     // An issuer that is ill takes no key away.
     issuer.publish(None);
     let before = issuer.asked();
-    until("another question", || async {
+    until("another request to the issuer", async || {
         let answer = read(&node, &token(&old, "old")).await;
         answer
             .problem(401, "token_key_unknown")
             .expect("still unknown");
-        issuer.asked() > before
+        (issuer.asked() > before).then_some(())
     })
     .await;
     assert_eq!(read(&node, &token(&new, "new")).await.status, 200);

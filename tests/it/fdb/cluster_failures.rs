@@ -9,9 +9,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::fdb::{
-    cluster::{Cluster, fresh_prefix},
-    multi_node::{Client, Load, NodeProcess, PATIENCE, Pressure, Targets, newsfeed},
+use crate::{
+    fdb::{
+        cluster::{Cluster, fresh_prefix},
+        multi_node::{Client, Load, NodeProcess, Pressure, Targets, newsfeed},
+    },
+    support::patience::PATIENCE,
 };
 
 /// The version of a snapshot, as soon as there is one.

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{
     bed::{Bed, Served, text},
+    entries::path,
     sse::Stream,
 };
 
@@ -58,14 +59,6 @@ fn feed(number: usize) -> String {
 
 fn all_feeds() -> Vec<String> {
     (0..FEEDS).map(feed).collect()
-}
-
-fn merged(what: &str) -> String {
-    let feeds = all_feeds()
-        .iter()
-        .map(|feed| format!("feed={feed}&"))
-        .collect::<String>();
-    format!("/v1/{what}?{feeds}")
 }
 
 fn version(value: &Value) -> Version {
@@ -143,7 +136,9 @@ async fn look(
                 (version(&nodes[node].get(&path).await["version"]), None)
             }
             _ => {
-                let page = nodes[node].get(&(merged("entries") + "limit=200")).await;
+                let page = nodes[node]
+                    .get(&(path(&all_feeds(), "entries") + "limit=200"))
+                    .await;
                 let entries = page["entries"].as_array().expect("entries").iter();
                 let entries = entries.map(|entry| (version(&entry["version"]), text(&entry["id"])));
                 (version(&page["version"]), Some(entries.collect()))
@@ -205,7 +200,7 @@ async fn commit_order_is_version_order_on_every_node_to_everybody() {
     for (number, node) in nodes.iter().enumerate() {
         for followed in [None, Some(number), Some(number + NODES)] {
             let path = match followed {
-                None => merged("live"),
+                None => path(&all_feeds(), "live"),
                 Some(number) => format!("/v1/feeds/{}/live", feed(number)),
             };
             let mut stream = Stream::open(&http, &node.url(&path), None).await;

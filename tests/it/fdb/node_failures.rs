@@ -13,11 +13,15 @@ use tokio::time::{sleep, timeout};
 use super::{
     cluster::{self, Cluster, fresh_prefix},
     multi_node::{
-        ALL, Client, END, Load, NodeProcess, PATIENCE, Place, Pressure, Targets, newsfeed,
-        percentile, place, twins,
+        ALL, Client, END, Load, NodeProcess, Pressure, Targets, newsfeed, percentile, twins,
     },
 };
-use crate::support::{bed::text, sse::Stream};
+use crate::support::{
+    bed::text,
+    entries::{Place, assert_same, place},
+    patience::PATIENCE,
+    sse::Stream,
+};
 
 /// Of nodes, in all.
 const KILLS: usize = 50;
@@ -334,7 +338,7 @@ async fn the_epoch_is_raised_under_load_and_old_cursors_keep_working() {
                 .cloned()
                 .collect();
             let resumed = resumed(&targets.url(node, ""), cursor).await;
-            assert!(resumed == rest, "a stream resumes at {cursor}");
+            assert_same(&resumed, &rest, &format!("a stream resumed at {cursor}"));
         }
     }
 }

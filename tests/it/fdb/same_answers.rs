@@ -9,12 +9,11 @@ use serde_json::{Value, json};
 
 use crate::support::{
     bed::{Bed, Served, text},
+    entries::AHEAD,
     sse::Stream,
 };
 
 const TIME: &str = "2026-11-21T21:08:10.123456Z";
-/// A version that nobody has reached.
-const AHEAD: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
 
 /// A line of the minutes: what was asked, the answer as it came, and with values replaced by names.
 #[derive(Debug)]

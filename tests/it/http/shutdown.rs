@@ -11,13 +11,12 @@ use super::{visit, visits};
 use crate::support::{
     bed::{Bed, Served, default_settings},
     gate::Gate,
+    patience::PATIENCE,
     raw,
     sse::Stream,
     stores::troubled,
 };
 
-/// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(240);
 const STREAMS: usize = 200;
 /// Documented, in ms.
 const RETRY_MS: RangeInclusive<u32> = 500..=5_000;

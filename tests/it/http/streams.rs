@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{column, items, message, visit, visits};
 use crate::support::{
     bed::{Bed, Served, text},
+    entries::AHEAD,
     gate::Gate,
     sse::{Event, Stream},
     stores::troubled,
@@ -21,9 +22,6 @@ crate::on_every_engine!(
     a_graceful_stop_says_bye_and_ends_streams_and_long_polls,
     a_stream_whose_store_fails_says_bye_unavailable,
 );
-
-/// An impossible version, for being too great.
-const AHEAD: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
 
 async fn open(node: &Served, path: &str) -> Stream {
     Stream::open(&node.http, &node.url(path), None).await

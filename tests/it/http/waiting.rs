@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{column, items, visit, visits};
 use crate::support::{
     bed::{Bed, text},
+    entries::position_after,
     gate::Gate,
     sse::Stream,
     stores::troubled,
@@ -114,11 +115,7 @@ async fn following_by_long_polls_misses_nothing_and_repeats_nothing(bed: &Bed) {
             // There is always something yet to come: no wait may end without it.
             assert!(!items(&page["entries"]).is_empty());
             heard.extend(column(items(&page["entries"]), "id"));
-            after = text(if page["next"].is_null() {
-                &page["version"]
-            } else {
-                &page["next"]
-            });
+            after = position_after(&page);
             if heard.len() >= 60 {
                 break;
             }

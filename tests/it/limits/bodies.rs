@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{AHEAD, Case, JSON, NDJSON, UNTOUCHED, appends, refused};
-use crate::support::bed::{Bed, text};
+use super::{Case, UNTOUCHED, appends, refused};
+use crate::support::{
+    bed::{Bed, JSON, NDJSON, text},
+    entries::AHEAD,
+};
 
 crate::on_every_engine!(
     a_body_that_is_no_event_is_refused_with_its_reason,

@@ -11,11 +11,11 @@ use newsfeed::{
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-use super::{NDJSON, appends};
+use super::appends;
 use crate::{
     http::{column, visits},
     support::{
-        bed::{Bed, text},
+        bed::{Bed, NDJSON, text},
         gate::Gate,
         raw,
         stores::troubled,

@@ -10,11 +10,11 @@ use tokio::{
     time::Instant,
 };
 
-use super::{JSON, NDJSON, UNTOUCHED, appends};
+use super::{UNTOUCHED, appends};
 use crate::{
     http::{column, visits},
     support::{
-        bed::{Bed, text},
+        bed::{Bed, JSON, NDJSON, text},
         raw,
     },
 };

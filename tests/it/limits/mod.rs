@@ -16,12 +16,6 @@ use crate::support::{bed::Served, raw};
 /// The feed that everything refused names.
 const UNTOUCHED: &str = "untouched";
 
-/// A version that no store reaches.
-const AHEAD: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
-
-const JSON: (&str, &str) = ("content-type", "application/json");
-const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
-
 /// A request and the problem it must be answered with.
 struct Case {
     what: String,

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Case, JSON, NDJSON, UNTOUCHED, appends, refused};
+use super::{Case, UNTOUCHED, appends, refused};
 use crate::{
     http::items,
     support::{
-        bed::{Answer, Bed, Served, text},
+        bed::{Answer, Bed, JSON, NDJSON, Served, text},
         raw,
     },
 };

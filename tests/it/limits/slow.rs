@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 
-use super::{JSON, NDJSON, UNTOUCHED, appends};
+use super::{UNTOUCHED, appends};
 use crate::support::{
-    bed::{Bed, Served},
+    bed::{Bed, JSON, NDJSON, Served},
     raw,
 };
 

@@ -2,9 +2,10 @@
 
 use newsfeed::http::ROUTES;
 
-use super::{AHEAD, Case, JSON, UNTOUCHED, appends, refused};
+use super::{Case, UNTOUCHED, appends, refused};
 use crate::support::{
-    bed::{Bed, text},
+    bed::{Bed, JSON, text},
+    entries::AHEAD,
     raw,
 };
 

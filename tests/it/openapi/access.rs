@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 use super::{answers::Witness, spec::Spec};
 use crate::{
     auth::{Signer, Site, bearer, claims, master},
-    support::{bed::text, sse::Stream},
+    support::{
+        bed::{JSON, text},
+        sse::Stream,
+    },
 };
-
-const JSON: (&str, &str) = ("content-type", "application/json");
 
 #[test]
 fn the_file_and_the_router_want_the_same_rights() {

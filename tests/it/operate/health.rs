@@ -11,6 +11,7 @@ use crate::{
     support::{
         bed::{Bed, Served},
         gate::Gate,
+        patience::until,
         sse::Stream,
         stores::{Trouble, troubled},
     },
@@ -36,7 +37,7 @@ impl Trouble for Panics {
 
 /// Asks until the node is not well; the names of what has ended.
 async fn ended(node: &Served) -> Vec<String> {
-    super::until(async || {
+    until("a 503 from /healthz", async || {
         let answer = node.send("GET", "/healthz", &[]).await;
         if answer.status == 200 {
             return None;
@@ -142,11 +143,14 @@ async fn a_tailer_that_waits_does_not_lag_however_old_its_last_round() {
         )
     };
     let caught_up = async || (lag().await == (0.0, 0.0)).then_some(());
-    super::until(caught_up).await;
+    until("a lag of 0", caught_up).await;
     // One that cannot read falls behind more and more.
     gate.fail(true);
-    let behind = super::until(async || Some(lag().await).filter(|lag| lag.0 >= 0.5)).await;
+    let behind = until("a lag", async || {
+        Some(lag().await).filter(|lag| lag.0 >= 0.5)
+    })
+    .await;
     assert!(behind.1 >= 500_000.0, "{behind:?}");
     gate.fail(false);
-    super::until(caught_up).await;
+    until("a lag of 0", caught_up).await;
 }

@@ -15,6 +15,7 @@ use crate::{
     support::{
         bed::{Api, Bed},
         gate::Gate,
+        patience,
         sse::Stream,
         stores::{Trouble, troubled},
         turnstile::Turnstile,
@@ -22,8 +23,8 @@ use crate::{
 };
 
 /// Scrapes until `series` has `value`.
-async fn until(api: &Api, series: &str, value: f64) -> Scrape {
-    super::until(async || {
+async fn scrape_until(api: &Api, series: &str, value: f64) -> Scrape {
+    patience::until(series, async || {
         let scrape = Scrape::of(api).await;
         (scrape.get(series) == value).then_some(scrape)
     })
@@ -54,7 +55,7 @@ async fn appends_and_requests_are_counted_by_what_became_of_them() {
         node.send(method, path, &[]).await;
     }
 
-    let scrape = until(&node, "newsfeed_transients_total", 1.0).await;
+    let scrape = scrape_until(&node, "newsfeed_transients_total", 1.0).await;
     for (series, value) in [
         (r#"newsfeed_appends_total{outcome="appended"}"#, 7.0),
         (r#"newsfeed_appends_total{outcome="duplicate"}"#, 5.0),
@@ -173,9 +174,9 @@ async fn what_waits_in_the_queue_is_seen_while_it_waits() {
         // That of the scrape, too.
         ("newsfeed_http_requests_in_flight", 3.0),
     ] {
-        until(&node, name, value).await;
+        scrape_until(&node, name, value).await;
     }
-    super::until(async || {
+    patience::until("the age of the queue", async || {
         let scrape = Scrape::of(&node).await;
         let age = scrape.get("newsfeed_append_queue_oldest_seconds");
         (age > 0.0).then_some(())
@@ -191,7 +192,7 @@ async fn what_waits_in_the_queue_is_seen_while_it_waits() {
         "newsfeed_append_queue_events",
         "newsfeed_append_batches_in_flight",
     ] {
-        until(&node, name, 0.0).await;
+        scrape_until(&node, name, 0.0).await;
     }
 
     // What finds no room is counted as well.
@@ -272,7 +273,7 @@ async fn twins_that_readers_leave_out_are_counted_by_reader() {
     }
     stream.next_of(&["notify"]).await;
     let live = r#"newsfeed_twins_hidden_total{reader="live"}"#;
-    let scrape = until(&nodes[0], live, 1.0).await;
+    let scrape = scrape_until(&nodes[0], live, 1.0).await;
     assert_eq!(
         scrape.get(r#"newsfeed_twins_hidden_total{reader="page"}"#),
         0.0
@@ -320,10 +321,10 @@ async fn streams_and_long_polls_are_counted_from_begin_to_end() {
         let http = node.http.clone();
         async move { http.get(url).send().await }
     });
-    until(&node, "newsfeed_long_polls", 1.0).await;
+    scrape_until(&node, "newsfeed_long_polls", 1.0).await;
     // What the hub knows is read before what is counted: in a scrape meanwhile the two may differ.
-    until(&node, "newsfeed_live_subscribers", 4.0).await;
-    let scrape = until(&node, "newsfeed_live_lagging_subscribers", 0.0).await;
+    scrape_until(&node, "newsfeed_live_subscribers", 4.0).await;
+    let scrape = scrape_until(&node, "newsfeed_live_lagging_subscribers", 0.0).await;
     assert_eq!(scrape.get("newsfeed_live_streams"), 3.0);
     let requests =
         r#"newsfeed_http_requests_total{route="/v1/feeds/{feed}/live",method="GET",status="200"}"#;
@@ -331,13 +332,13 @@ async fn streams_and_long_polls_are_counted_from_begin_to_end() {
 
     node.append(&visit("e", &["a"])).await;
     poll.await.expect("no panic").expect("an answer");
-    until(&node, "newsfeed_long_polls", 0.0).await;
+    scrape_until(&node, "newsfeed_long_polls", 0.0).await;
     // A round counts what it found after it has given it to all who wait for it.
-    until(&node, "newsfeed_tail_round_records_sum", 1.0).await;
+    scrape_until(&node, "newsfeed_tail_round_records_sum", 1.0).await;
     drop(streams.pop());
     let gone = r#"newsfeed_live_streams_ended_total{reason="gone"}"#;
-    until(&node, gone, 1.0).await;
-    until(&node, "newsfeed_live_streams", 2.0).await;
+    scrape_until(&node, gone, 1.0).await;
+    scrape_until(&node, "newsfeed_live_streams", 2.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -350,7 +351,7 @@ async fn a_stream_that_cannot_read_its_pages_is_counted_as_such() {
     let mut stream = Stream::open(&node.http, &node.url("/v1/feeds/a/live"), None).await;
     stream.next_of(&["bye"]).await;
     let ended = r#"newsfeed_live_streams_ended_total{reason="unavailable"}"#;
-    let scrape = until(&node, ended, 1.0).await;
+    let scrape = scrape_until(&node, ended, 1.0).await;
     let errors = r#"newsfeed_store_errors_total{operation="read",code="unavailable"}"#;
     assert!(scrape.get(errors) >= 1.0);
     let gone = r#"newsfeed_live_streams_ended_total{reason="gone"}"#;
@@ -362,13 +363,13 @@ async fn streams_that_a_shutdown_ends_are_told_from_those_that_leave() {
     let bed = Bed::embedded();
     let (app, node) = bed.app_on(bed.store()).await;
     let mut stream = Stream::open(&node.http, &node.url("/v1/feeds/a/live"), None).await;
-    until(&node, "newsfeed_live_streams", 1.0).await;
-    until(&node, "newsfeed_live_subscribers", 1.0).await;
+    scrape_until(&node, "newsfeed_live_streams", 1.0).await;
+    scrape_until(&node, "newsfeed_live_subscribers", 1.0).await;
     app.hub.close();
     stream.next_of(&["bye"]).await;
     let ended = r#"newsfeed_live_streams_ended_total{reason="shutdown"}"#;
-    until(&node, ended, 1.0).await;
-    until(&node, "newsfeed_live_streams", 0.0).await;
+    scrape_until(&node, ended, 1.0).await;
+    scrape_until(&node, "newsfeed_live_streams", 0.0).await;
 }
 
 /// Reads fail as often as a test says.

@@ -1,11 +1,10 @@
 //! Requests by name, and what the log may be told to say.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::support::{
     bed::{Bed, Served},
+    patience::until,
     raw,
 };
 
@@ -112,8 +111,7 @@ async fn the_filter_is_told_changed_and_kept_when_the_new_one_is_none() {
 
     // It falls back by itself.
     put(json!({ "filter": "trace", "seconds": 1 })).await;
-    super::until(async || {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    until("the end of the temporary filter", async || {
         let now = node.get("/v1/admin/log").await;
         (now["filter"] != "trace").then_some(())
     })

@@ -12,7 +12,6 @@ mod http2_parity;
 mod https;
 mod interop;
 mod log;
-#[cfg(feature = "otlp")]
 mod otlp;
 mod replay_demo;
 mod sigterm;
@@ -23,21 +22,20 @@ use std::{
     fs,
     path::Path,
     process::{ExitStatus, Output, Stdio},
-    time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     time::timeout,
 };
 
-use crate::support::bed::{Api, text};
-
-/// Far more than a process needs to start, stop or do its work.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+use crate::support::{
+    bed::Api,
+    entries::{Place, assert_same, place},
+    patience::PATIENCE,
+};
 
 /// `newsfeed` with `args`; killed when its handle is dropped.
 fn newsfeed(args: &[&str]) -> Command {
@@ -148,28 +146,4 @@ impl Process {
         self.signal(Signal::TERM);
         assert_eq!(self.exited().await.code(), Some(0));
     }
-}
-
-/// An entry by id and version: `(version, id)`.
-type Place = (String, String);
-
-fn place(entry: &Value) -> Place {
-    (text(&entry["version"]), text(&entry["id"]))
-}
-
-/// Names the first difference, where printing thousands of entries would tell nobody anything.
-fn assert_same(got: &[Place], wanted: &[Place], what: &str) {
-    let differ = got
-        .iter()
-        .zip(wanted)
-        .position(|(got, wanted)| got != wanted);
-    let differ = differ.unwrap_or(got.len().min(wanted.len()));
-    assert!(
-        got == wanted,
-        "{what}: {} entries where {} are wanted; number {differ} is {:?} where {:?} is wanted",
-        got.len(),
-        wanted.len(),
-        got.get(differ),
-        wanted.get(differ),
-    );
 }

@@ -2,81 +2,33 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use flate2::read::GzDecoder;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{PATIENCE, Place, Process, assert_same, place, run};
 use crate::support::{
-    bed::{Api, text},
+    bed::Api,
+    entries::{path, position_after},
+    messages::{self, Message},
     sse::Stream,
 };
 
-/// The real message list. It is not part of the project: without it the test says so and does not run, on CI it fails.
-fn message_list() -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
-    let shared = std::env::var_os("NEWSFEED_SHARED").map_or_else(beside, PathBuf::from);
-    let list = shared.join("data/CollegeMsg.txt.gz");
-    if list.is_file() {
-        return Some(list);
-    }
-    let missing = format!(
-        "NOT RUN: the replay of real messages, as {} is missing; set NEWSFEED_SHARED to the folder that has data/",
-        list.display()
-    );
-    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{missing}");
-    // Past the test harness, which keeps to itself what a passing test prints.
-    let _ = writeln!(std::io::stderr(), "{missing}");
-    None
-}
-
-/// A line of the list and its number.
-struct Message {
-    line: usize,
-    from: u64,
-    to: u64,
-    sent: i64,
-}
-
-impl Message {
-    fn entry(&self) -> Value {
-        let Self {
-            line,
-            from,
-            to,
-            sent,
-        } = self;
-        json!({
-            "id": format!("CollegeMsg:{line}"), "kind": "message", "actor": format!("user:{from}"),
-            "data": { "from": from, "to": to, "sent": sent },
-        })
-    }
-}
-
-fn read_list(path: &Path) -> Vec<Message> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path).expect("the list opens");
-    let read = GzDecoder::new(file).read_to_string(&mut text);
-    read.expect("a gzip file of text");
-    let message = |(line, text): (usize, &str)| {
-        let mut fields = text
-            .split(' ')
-            .map(|field| field.parse::<i64>().expect("a number"));
-        let mut field = || fields.next().expect("three fields");
-        let (from, to) = (field().cast_unsigned(), field().cast_unsigned());
-        Message {
-            line: line + 1,
-            from,
-            to,
-            sent: field(),
-        }
-    };
-    text.lines().enumerate().map(message).collect()
+/// The entry that a message becomes.
+fn entry(message: &Message) -> Value {
+    let Message {
+        line,
+        from,
+        to,
+        sent,
+    } = message;
+    json!({
+        "id": format!("CollegeMsg:{line}"), "kind": "message", "actor": format!("user:{from}"),
+        "data": { "from": from, "to": to, "sent": sent },
+    })
 }
 
 /// Runs `newsfeed replay`; answers how many events it says were appended and how many were duplicates.
@@ -97,18 +49,6 @@ async fn replay(list: &Path, api: &Api) -> (usize, usize) {
     (figure("appended"), figure("duplicates"))
 }
 
-/// The paths of pages and of the stream over one feed or several as one; parameters are to be added.
-fn paths(feeds: &[String]) -> (String, String) {
-    if let [feed] = feeds {
-        return (
-            format!("/v1/feeds/{feed}/entries?"),
-            format!("/v1/feeds/{feed}/live?"),
-        );
-    }
-    let query: String = feeds.iter().map(|feed| format!("feed={feed}&")).collect();
-    (format!("/v1/entries?{query}"), format!("/v1/live?{query}"))
-}
-
 /// What a client reads that joins once `begun` entries are there: history up to vN, then live from vN, until it has
 /// `count`, with a new connection every `reconnect_every`.
 async fn join(
@@ -118,7 +58,7 @@ async fn join(
     count: usize,
     reconnect_every: usize,
 ) -> Vec<Place> {
-    let (pages, live) = paths(&feeds);
+    let (pages, live) = (path(&feeds, "entries"), path(&feeds, "live"));
     let entries = |page: &Value| -> Vec<Place> {
         page["entries"]
             .as_array()
@@ -131,11 +71,7 @@ async fn join(
     while there < begun {
         let page = api.get(&format!("{pages}after={after}&wait=60")).await;
         there += entries(&page).len();
-        after = text(if page["next"].is_null() {
-            &page["version"]
-        } else {
-            &page["next"]
-        });
+        after = position_after(&page);
     }
 
     let now = api.version(&feeds[0]).await;
@@ -209,8 +145,10 @@ async fn holds(api: &Api, feed: &str, messages: &[Value]) -> Vec<Place> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_messages_replayed_are_in_every_feed_once_and_who_joins_midway_misses_nothing() {
-    let Some(path) = message_list() else { return };
-    let list = read_list(&path);
+    let Some(file) = messages::file("the replay of real messages") else {
+        return;
+    };
+    let list: Vec<Message> = messages::read(&file).collect();
     let users: BTreeSet<u64> = list
         .iter()
         .flat_map(|message| [message.from, message.to])
@@ -228,9 +166,8 @@ async fn real_messages_replayed_are_in_every_feed_once_and_who_joins_midway_miss
         feeds.insert(format!("user:{user}"), Vec::new());
     }
     for message in &list {
-        let (low, high) = (message.from.min(message.to), message.from.max(message.to));
-        for feed in [format!("user:{}", message.to), format!("chat:{low}-{high}")] {
-            feeds.entry(feed).or_default().push(message.entry());
+        for feed in message.feeds() {
+            feeds.entry(feed).or_default().push(entry(message));
         }
     }
     let busiest = |kind: &str, count: usize| -> Vec<String> {
@@ -258,7 +195,7 @@ async fn real_messages_replayed_are_in_every_feed_once_and_who_joins_midway_miss
         );
         (feeds, tokio::spawn(timeout(PATIENCE, read)))
     });
-    assert_eq!(replay(&path, api).await, (59_835, 0));
+    assert_eq!(replay(&file, api).await, (59_835, 0));
 
     let checked = [busiest("user:", usize::MAX), busiest("chat:", 100)].concat();
     let stored: BTreeMap<String, Vec<Place>> = stream::iter(checked)
@@ -274,7 +211,7 @@ async fn real_messages_replayed_are_in_every_feed_once_and_who_joins_midway_miss
         assert_same(&read.expect("all comes"), &wanted, &feeds.join(", "));
     }
 
-    assert_eq!(replay(&path, api).await, (0, 59_835));
+    assert_eq!(replay(&file, api).await, (0, 59_835));
     for feed in &receivers {
         let again = holds(api, feed, &feeds[feed]).await;
         assert_same(&again, &stored[feed], feed);

@@ -5,8 +5,10 @@ use std::{path::Path, process::Output};
 
 use tokio::{process::Command, time::timeout};
 
-use super::PATIENCE;
-use crate::support::needs::{self, installed, is_here, on_path};
+use crate::support::{
+    needs::{self, installed, is_here, on_path},
+    patience::PATIENCE,
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -95,7 +97,7 @@ async fn the_page_survives_what_breaks() {
 
 #[tokio::test]
 async fn the_page_is_for_everybody() {
-    in_chromium("access.test.mjs").await;
+    in_chromium("accessibility.test.mjs").await;
 }
 
 #[tokio::test]

@@ -7,8 +7,9 @@ use reqwest::{StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::support::{
-    background::{Load, append, path, walk},
+    background::{BackgroundAppends, append},
     bed::{Bed, Served, text},
+    entries::{path, walk},
     model::{Model, Shown, feed_name, for_random, fresh_feeds},
     stores::{Aging, troubled},
 };
@@ -149,7 +150,9 @@ async fn a_page_at_or_below_a_version_is_the_same_on_every_node_while_appends_go
     let nodes = [bed.node().await, bed.node().await];
     let feeds = fresh_feeds(&bed.keys().await, "kept");
     // The same events through both nodes: twins are part of what must not change a page.
-    let mut loads = nodes.each_ref().map(|node| Load::start(node, &feeds, 600));
+    let mut loads = nodes
+        .each_ref()
+        .map(|node| BackgroundAppends::start(node, &feeds, 600));
     let mut kept: Vec<(String, Kept)> = Vec::new();
     let mut moments = vec!["0".to_owned()];
     for round in 1..=12 {

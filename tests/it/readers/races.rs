@@ -13,10 +13,12 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::{
-    background::{END, committed, event, path, shown, shown_in, walk},
+    background::{END, committed, event},
     bed::{Bed, Served, text},
+    entries::{path, position_after, shown, shown_in, walk},
     gate::Gate,
-    model::{Commit, Model, Shown, feed_name, fresh_feeds, in_time},
+    model::{Commit, Model, Shown, feed_name, fresh_feeds},
+    patience::in_time,
     sse::Stream,
     stores::troubled,
     turnstile::Turnstile,
@@ -209,10 +211,7 @@ async fn poll(nodes: Arc<[Served; 2]>, node: usize, feeds: Vec<FeedName>) -> Rea
         let page = nodes[node].get(&format!("{path}{after}")).await;
         let found = page["entries"].as_array().expect("entries");
         entries.extend(found.iter().map(|entry| shown(entry, &feeds)));
-        after = text(match &page["next"] {
-            Value::Null => &page["version"],
-            next => next,
-        });
+        after = position_after(&page);
     }
     (feeds, entries)
 }

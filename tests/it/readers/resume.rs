@@ -12,10 +12,12 @@ use tokio::{
 };
 
 use crate::support::{
-    background::{END, Load, append, event, first_of_each, path, shown_in, walk},
+    background::{BackgroundAppends, END, append, event, first_of_each},
     bed::{Bed, Served},
+    entries::{path, shown_in, walk},
     follower::{Heard, Live, check_heard},
-    model::{Commit, Model, Shown, fresh_feeds, in_time},
+    model::{Commit, Model, Shown, fresh_feeds},
+    patience::in_time,
     raw_commits::{Raw, uncommitted},
     sse::{Event, Stream},
 };
@@ -99,7 +101,9 @@ async fn record(
 async fn a_client_that_reconnects_all_the_time_under_load_has_exactly_the_feed(bed: &Bed) {
     let nodes = Arc::new([bed.node().await, bed.node().await]);
     let feeds = fresh_feeds(&bed.keys().await, "reconnect");
-    let loads = nodes.each_ref().map(|node| Load::start(node, &feeds, 500));
+    let loads = nodes
+        .each_ref()
+        .map(|node| BackgroundAppends::start(node, &feeds, 500));
     let mut clients = JoinSet::new();
     for feeds in [&feeds[..1], &feeds[1..], &feeds[..]] {
         clients.spawn(reconnect_to_the_end(Arc::clone(&nodes), feeds.to_vec()));
@@ -138,7 +142,9 @@ async fn history_up_to_vn_and_live_after_it_are_the_feed_whenever_and_wherever_o
 ) {
     let nodes = Arc::new([bed.node().await, bed.node().await]);
     let feeds = fresh_feeds(&bed.keys().await, "join");
-    let mut loads = nodes.each_ref().map(|node| Load::start(node, &feeds, 480));
+    let mut loads = nodes
+        .each_ref()
+        .map(|node| BackgroundAppends::start(node, &feeds, 480));
     let mut clients = JoinSet::new();
     for number in 0..24 {
         loads[0].reaches(20 * number).await;

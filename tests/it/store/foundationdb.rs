@@ -1,7 +1,9 @@
 //! Makes sure that the FoundationDB suite runs where it can, and that nobody overlooks where it cannot.
 #![cfg(not(feature = "fdb"))]
 
-use std::{io::Write, path::Path, process::Command};
+use std::{path::Path, process::Command};
+
+use crate::support::needs::{self, not_tested};
 
 /// With fdbserver on PATH, runs this binary's tests again, built with the engine, against clusters they start.
 #[test]
@@ -11,16 +13,7 @@ fn the_foundationdb_suite_runs_or_says_that_it_did_not() {
         .split(':')
         .any(|folder| Path::new(folder).join("fdbserver").is_file());
     if !installed {
-        // Past the test harness, which would swallow it.
-        let _ = std::io::stderr().write_all(
-            b"\n!!! THE FOUNDATIONDB SUITE DID NOT RUN: there is no fdbserver on PATH (NEWSFEED_REQUIRE_FDB=1 makes this a failure)\n\n",
-        );
-        let required = std::env::var("NEWSFEED_REQUIRE_FDB").is_ok_and(|value| value == "1");
-        assert!(
-            !required,
-            "NEWSFEED_REQUIRE_FDB=1, but there is no fdbserver on PATH"
-        );
-        return;
+        return not_tested("FoundationDB", "fdbserver is not on PATH", needs::FDB);
     }
     let status = Command::new(env!("CARGO"))
         .args([

@@ -1,19 +1,19 @@
-//! Appends that go on while a test reads, and readers that follow them over HTTP.
+//! Appends in the background, while a test reads.
 
 use newsfeed::types::FeedName;
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::support::{
+use super::{
     bed::{Served, text},
-    model::{Commit, Model, Shown, feed_name, in_time},
-    sse::Event,
+    model::{Commit, Model, feed_name},
+    patience::in_time,
 };
 
-/// The id of the last event of a load, which stands in all of its feeds.
+/// The id of the last event, which is in all feeds.
 pub const END: &str = "the end";
 
-/// The event `number` of a load: in one to all of `feeds`, of one of three kinds.
+/// Event `number`: in one or more of `feeds`, of one of three kinds.
 pub fn event(number: usize, feeds: &[FeedName]) -> Value {
     let all = (1 << feeds.len()) - 1;
     let mask = number * 5 % all + 1;
@@ -28,7 +28,7 @@ pub fn event(number: usize, feeds: &[FeedName]) -> Value {
     })
 }
 
-/// Makes the commit of an event and its answer.
+/// The commit that an appended event and its answer describe.
 pub fn committed(event: &Value, answer: &Value) -> Commit {
     assert_eq!(answer["id"], event["id"], "{answer}");
     let feeds = event["feeds"].as_array().expect("feeds");
@@ -42,7 +42,7 @@ pub fn committed(event: &Value, answer: &Value) -> Commit {
     }
 }
 
-/// Appends events of fresh ids in one request, and to the model.
+/// Appends events with new ids in one request, and adds them to the model.
 pub async fn append(node: &Served, model: &mut Model, events: Vec<Value>) {
     let answers = node.append(&json!(events)).await;
     for (event, answer) in events.iter().zip(answers.as_array().expect("an array")) {
@@ -52,13 +52,13 @@ pub async fn append(node: &Served, model: &mut Model, events: Vec<Value>) {
     model.0.sort_by_key(|commit| commit.version);
 }
 
-/// Appends events to `feeds` from the background, one request after the other.
-pub struct Load {
+/// A task that appends events to `feeds`, one request after the other.
+pub struct BackgroundAppends {
     task: JoinHandle<Model>,
     appended: watch::Receiver<usize>,
 }
 
-impl Load {
+impl BackgroundAppends {
     pub fn start(node: &Served, feeds: &[FeedName], events: usize) -> Self {
         let (progress, appended) = watch::channel(0);
         let (http, url, feeds) = (node.http.clone(), node.url("/v1/events"), feeds.to_vec());
@@ -88,23 +88,23 @@ impl Load {
         Self { task, appended }
     }
 
-    /// Waits until so many events are in.
+    /// Waits until `events` events have been appended.
     pub async fn reaches(&mut self, events: usize) {
         let reached = self.appended.wait_for(|&appended| appended >= events);
-        in_time(reached).await.expect("the load goes on");
+        in_time(reached).await.expect("appends go on");
     }
 
-    /// Waits for the end and answers what was appended.
+    /// Waits until all are appended; returns them.
     pub async fn end(self) -> Model {
         in_time(self.task).await.expect("no panic")
     }
 }
 
-/// What came of the same events appended through several nodes: of each id the first commit.
-pub async fn first_of_each(loads: impl IntoIterator<Item = Load>) -> Model {
+/// What readers see of the same events appended through several nodes: the first commit of each id.
+pub async fn first_of_each(appends: impl IntoIterator<Item = BackgroundAppends>) -> Model {
     let mut firsts: std::collections::HashMap<String, Commit> = Default::default();
-    for load in loads {
-        for commit in load.end().await.0 {
+    for append in appends {
+        for commit in append.end().await.0 {
             let first = firsts.entry(commit.id.clone()).or_insert(commit.clone());
             if commit.version < first.version {
                 *first = commit;
@@ -114,67 +114,4 @@ pub async fn first_of_each(loads: impl IntoIterator<Item = Load>) -> Model {
     let mut commits: Vec<Commit> = firsts.into_values().collect();
     commits.sort_by_key(|commit| commit.version);
     Model(commits)
-}
-
-/// `/v1/feeds/{feed}/entries` and `live`, or their merged forms for several feeds; ends where parameters are added.
-pub fn path(feeds: &[FeedName], what: &str) -> String {
-    match feeds {
-        [feed] => format!("/v1/feeds/{feed}/{what}?"),
-        several => {
-            let named: String = several.iter().map(|feed| format!("feed={feed}&")).collect();
-            format!("/v1/{what}?{named}")
-        }
-    }
-}
-
-/// An entry of a page, a merged page or a stream over `feeds`.
-pub fn shown(entry: &Value, feeds: &[FeedName]) -> Shown {
-    let named = match (&entry["feed"], entry.get("feeds")) {
-        (Value::Null, _) => vec![feeds[0].clone()],
-        (feed, None) => vec![feed_name(&text(feed))],
-        (feed, Some(several)) => {
-            let several: Vec<_> = several.as_array().expect("an array").iter().collect();
-            assert!(several.len() > 1 && several[0] == feed, "{entry}");
-            several.iter().map(|name| feed_name(&text(name))).collect()
-        }
-    };
-    Shown {
-        version: text(&entry["version"]).parse().expect("a version"),
-        id: text(&entry["id"]),
-        kind: text(&entry["kind"]),
-        data: entry["data"].to_string(),
-        feeds: named,
-    }
-}
-
-/// The entries among the events of a stream over `feeds`.
-pub fn shown_in(events: &[Event], feeds: &[FeedName]) -> Vec<Shown> {
-    let entries = events
-        .iter()
-        .filter(|event| ["entry", "notify"].contains(&event.name.as_str()));
-    entries.map(|event| shown(&event.data, feeds)).collect()
-}
-
-/// Follows `next` from the page at `path` (without `after` or `before`) to the end.
-pub async fn walk(node: &Served, path: &str, from: &str, feeds: &[FeedName]) -> Vec<Shown> {
-    let mut entries = Vec::new();
-    let mut from = from.to_owned();
-    let turn = if from.starts_with("after") {
-        "after"
-    } else {
-        "before"
-    };
-    loop {
-        let page = node.get(&format!("{path}{from}")).await;
-        let found = page["entries"].as_array().expect("entries");
-        entries.extend(found.iter().map(|entry| shown(entry, feeds)));
-        match page["next"].as_str() {
-            Some(next) => {
-                let next = format!("{turn}={next}");
-                assert_ne!(next, from, "{path} does not move on");
-                from = next;
-            }
-            None => return entries,
-        }
-    }
 }

@@ -274,6 +274,10 @@ pub fn default_settings() -> Settings {
         .settings(None)
 }
 
+/// Headers of a request with a body.
+pub const JSON: (&str, &str) = ("content-type", "application/json");
+pub const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+
 const CLIENT_TIME_MAX: Duration = Duration::from_secs(100);
 
 pub fn http_client() -> reqwest::Client {

@@ -11,7 +11,10 @@ use newsfeed::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::model::{Model, PATIENCE, Shown, shown};
+use super::{
+    model::{Model, Shown, shown},
+    patience::PATIENCE,
+};
 
 /// The reading half of a node, in process: a hub and its tailer. Ends when dropped.
 pub struct Live {

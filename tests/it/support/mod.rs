@@ -3,10 +3,13 @@
 pub mod background;
 pub mod bed;
 pub mod certs;
+pub mod entries;
 pub mod follower;
 pub mod gate;
+pub mod messages;
 pub mod model;
 pub mod needs;
+pub mod patience;
 pub mod protocol;
 pub mod raw;
 pub mod raw_commits;

@@ -1,10 +1,7 @@
 //! The plain model: what was committed, and from that, by the rule as it is promised and nothing else, what every
 //! reader must see; and readers held against it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use newsfeed::{
     feed::{Feeds, Order, PAGE_BYTES_MAX, PageEntry, PageQuery},
@@ -16,15 +13,6 @@ use proptest::{
     strategy::Strategy,
     test_runner::{Config, TestRunner},
 };
-
-/// How long anything awaited may take before the test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Waits for what must come.
-pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    let outcome = tokio::time::timeout(PATIENCE, future).await;
-    outcome.expect("what must come comes")
-}
 
 /// One commit of an event.
 #[derive(Debug, Clone)]

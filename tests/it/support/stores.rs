@@ -1,4 +1,4 @@
-//! Stores that get in the way: they pass everything on to a real one, but fail or wait where a test says so.
+//! A store around another one, which fails or waits where a test says so.
 
 use std::sync::{
     Arc,
@@ -11,9 +11,12 @@ use newsfeed::{
     version::Version,
 };
 
-/// What a wrapped store does beside passing on.
+/// What a wrapped store does in addition to passing calls on.
 #[async_trait]
 pub trait Trouble: Send + Sync + 'static {
+    /// A transaction is about to begin.
+    fn before_begin(&self) {}
+
     async fn before_read(&self) -> Result<()> {
         Ok(())
     }
@@ -22,11 +25,16 @@ pub trait Trouble: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Somebody is about to wait for the doorbell.
+    async fn commit(&self, snapshot: Box<dyn Snapshot>, batch: Batch) -> Result<Version> {
+        self.before_commit(&batch).await?;
+        snapshot.commit(batch).await
+    }
+
+    /// Somebody is about to wait for a commit.
     fn before_waiting(&self) {}
 }
 
-/// `store`, with `trouble` on the way to it.
+/// Wraps `store` with `trouble`.
 pub fn troubled<T: Trouble>(store: Arc<dyn Store>, trouble: Arc<T>) -> Arc<dyn Store> {
     Arc::new(Troubled { store, trouble })
 }
@@ -39,6 +47,7 @@ struct Troubled<T> {
 #[async_trait]
 impl<T: Trouble> Store for Troubled<T> {
     async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)> {
+        self.trouble.before_begin();
         if !reads.is_empty() {
             self.trouble.before_read().await?;
         }
@@ -78,12 +87,12 @@ impl<T: Trouble> Snapshot for TroubledSnapshot<T> {
     }
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
-        self.trouble.before_commit(&batch).await?;
-        self.snapshot.commit(batch).await
+        let Self { snapshot, trouble } = *self;
+        trouble.commit(snapshot, batch).await
     }
 }
 
-/// Once it is switched on, reads fail, ever more rarely: the 1st, the 3rd, the 6th, the 10th …
+/// While it is on, reads fail, more and more rarely: the 1st, the 3rd, the 6th, the 10th …
 #[derive(Default)]
 pub struct Flaky {
     pub on: AtomicBool,
@@ -108,7 +117,7 @@ impl Trouble for Flaky {
     }
 }
 
-/// Counts reads down: the one that finds 1 here finds its snapshot too old.
+/// Counts reads down; the read that finds 1 fails because its snapshot is too old.
 #[derive(Default)]
 pub struct Aging(pub AtomicUsize);
 

@@ -11,13 +11,11 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
-    bed::{Answer, Bed, Served},
+    bed::{Answer, Bed, JSON, NDJSON, Served},
     raw,
     sse::Stream,
 };
 
-const JSON: (&str, &str) = ("content-type", "application/json");
-const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
 /// More requests than a burst, however long they take.
 const MANY: usize = 50;
 

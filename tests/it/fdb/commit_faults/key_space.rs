@@ -13,10 +13,10 @@ use newsfeed::{
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::scripted::{Held, Scripted, Step};
-use crate::fdb::{
-    cluster::{self, Cluster, fresh_prefix},
-    multi_node::PATIENCE,
+use super::scripted::{Held, Script, Step};
+use crate::{
+    fdb::cluster::{self, Cluster, fresh_prefix},
+    support::{patience::PATIENCE, stores::troubled},
 };
 
 /// One service in a key space: a writer to play tricks on, a rival on the same cluster, and what readers see.
@@ -79,11 +79,11 @@ impl Scene {
         }
     }
 
-    /// A writer on a store that does `steps` first.
-    pub fn writer(&self, steps: impl IntoIterator<Item = Step>) -> (Writer, Arc<Scripted>) {
-        let scripted = Scripted::new(Arc::clone(&self.store), steps);
-        let store: Arc<dyn Store> = scripted.clone();
-        (Writer::on(store, self.keys.clone()), scripted)
+    /// A writer whose first attempts go by `steps`.
+    pub fn writer(&self, steps: impl IntoIterator<Item = Step>) -> (Writer, Arc<Script>) {
+        let script = Arc::new(Script::new(steps));
+        let store = troubled(Arc::clone(&self.store), Arc::clone(&script));
+        (Writer::on(store, self.keys.clone()), script)
     }
 
     /// Appends `event` and stops it at its commit.

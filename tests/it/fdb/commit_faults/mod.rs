@@ -24,7 +24,8 @@ use self::{
     key_space::{Scene, appended, duplicate, event, event_expecting, event_with},
     scripted::{FAULTS, Fault, Held, Step},
 };
-use super::{cluster::Cluster, multi_node::PATIENCE};
+use super::cluster::Cluster;
+use crate::support::patience::PATIENCE;
 
 /// All sequences of one to three faults.
 fn sequences() -> Vec<Vec<Fault>> {
@@ -81,7 +82,7 @@ async fn plain(scene: &Scene, number: usize, faults: &[Fault]) {
     let feed = format!("plain:{number}");
     let id = |name: &str| format!("{feed} {name}");
     let old = appended(&scene.rival.append_one(event(&id("old"), &feed)).await);
-    let (writer, store) = scene.writer(faults.iter().copied().map(Step::Fail));
+    let (writer, script) = scene.writer(faults.iter().copied().map(Step::Fail));
     let events = vec![
         event(&id("a"), &feed),
         event(&id("old"), &feed),
@@ -100,7 +101,7 @@ async fn plain(scene: &Scene, number: usize, faults: &[Fault]) {
     let entries = scene.entries(&feed).await;
     let expected = [(old, id("old")), (a, id("a")), (b, id("b"))];
     assert_eq!(entries, expected, "{faults:?}");
-    let tried = store.attempts.load(Ordering::Relaxed);
+    let tried = script.attempts.load(Ordering::Relaxed);
     assert_eq!(tried, attempts(faults), "{faults:?}");
 }
 
@@ -108,12 +109,12 @@ async fn plain(scene: &Scene, number: usize, faults: &[Fault]) {
 async fn conditional(scene: &Scene, number: usize, faults: &[Fault]) {
     let feed = format!("slot:{number}");
     let (first, second) = (format!("{feed} 1"), format!("{feed} 2"));
-    let (writer, store) = scene.writer(faults.iter().copied().map(Step::Fail));
+    let (writer, script) = scene.writer(faults.iter().copied().map(Step::Fail));
     let outcome = writer
         .append_one(event_expecting(&first, &feed, None))
         .await;
     let taken = appended(&outcome);
-    let tried = store.attempts.load(Ordering::Relaxed);
+    let tried = script.attempts.load(Ordering::Relaxed);
     assert_eq!(tried, attempts(faults), "{faults:?}");
 
     let (writer, _) = scene.writer(faults.iter().copied().map(Step::Fail));

@@ -1,26 +1,28 @@
-//! A store whose first attempts go as a test wants it.
+//! Scripts for the attempts of a transaction: each fails in a given way, or stops at its commit.
 
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use newsfeed::{
-    store::{Batch, Error, Found, Reads, Result, Retries, Snapshot, Store},
+    store::{Batch, Error, Result, Snapshot},
     version::Version,
 };
 use tokio::sync::oneshot;
 
-/// What becomes of one attempt of a transaction.
+use crate::support::stores::Trouble;
+
+/// What happens to one attempt of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The commit happens, but nobody is told.
+    /// The commit happens, but its outcome is reported as unknown.
     DoneButUnknown,
-    /// The commit does not happen, and nobody is told.
+    /// The commit does not happen, and its outcome is reported as unknown.
     LostAndUnknown,
     CommitTooOld,
     CommitConflict,
@@ -43,7 +45,7 @@ impl Fault {
     }
 }
 
-/// A commit in the test's hands.
+/// A commit that the test carries out.
 pub struct Held {
     pub snapshot: Box<dyn Snapshot>,
     pub batch: Batch,
@@ -51,13 +53,13 @@ pub struct Held {
 }
 
 impl Held {
-    /// Lets the commit go on, and its transaction hear of it.
+    /// Commits, and reports the outcome to the transaction.
     pub async fn release(self) {
         let committed = self.snapshot.commit(self.batch).await;
         assert!(self.answer.send(committed).is_ok(), "somebody waits for it");
     }
 
-    /// The transaction hears that it is unknown what became of the commit; which can still happen.
+    /// Reports an unknown outcome to the transaction; the test can still commit.
     pub fn unknown(self) -> (Box<dyn Snapshot>, Batch) {
         let heard = self.answer.send(Err(Error::Unknown));
         assert!(heard.is_ok(), "somebody waits for it");
@@ -70,86 +72,51 @@ pub enum Step {
     Hold(oneshot::Sender<Held>),
 }
 
-/// A store whose first attempts go as the test wants it.
-pub struct Scripted {
-    inner: Arc<dyn Store>,
+/// The attempts of one transaction after another; those after the script are undisturbed.
+pub struct Script {
     steps: Mutex<VecDeque<Step>>,
+    /// The step of the attempt under way.
+    current: Mutex<Option<Step>>,
     pub attempts: AtomicUsize,
 }
 
-impl Scripted {
-    pub fn new(inner: Arc<dyn Store>, steps: impl IntoIterator<Item = Step>) -> Arc<Self> {
-        Arc::new(Self {
-            inner,
+impl Script {
+    pub fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self {
             steps: Mutex::new(steps.into_iter().collect()),
+            current: Mutex::new(None),
             attempts: AtomicUsize::new(0),
-        })
+        }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Step>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
-impl Store for Scripted {
-    async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)> {
+impl Trouble for Script {
+    fn before_begin(&self) {
         self.attempts.fetch_add(1, Ordering::Relaxed);
-        let step = {
-            let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-            steps.pop_front()
-        };
-        let inner = self.inner.snapshot().await?;
-        let attempt = Attempt { inner, step };
-        let found = match reads.is_empty() {
-            true => Found::default(),
-            false => attempt.read(reads).await?,
-        };
-        Ok((Box::new(attempt), found))
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.current() = steps.pop_front();
     }
 
-    async fn changed(&self, seen: Version) -> Result<()> {
-        self.inner.changed(seen).await
-    }
-
-    fn retries(&self) -> &Retries {
-        self.inner.retries()
-    }
-
-    async fn close(&self) {
-        self.inner.close().await;
-    }
-}
-
-struct Attempt {
-    inner: Box<dyn Snapshot>,
-    step: Option<Step>,
-}
-
-impl Attempt {
-    fn readable(&self) -> Result<()> {
-        match self.step {
+    async fn before_read(&self) -> Result<()> {
+        match *self.current() {
             Some(Step::Fail(Fault::ReadTooOld)) => Err(Error::TooOld),
             Some(Step::Fail(Fault::ReadUnavailable)) => Err(Error::Unavailable("away".into())),
             _ => Ok(()),
         }
     }
-}
 
-#[async_trait]
-impl Snapshot for Attempt {
-    fn version(&self) -> Version {
-        self.inner.version()
-    }
-
-    async fn read(&self, reads: Reads) -> Result<Found> {
-        self.readable()?;
-        self.inner.read(reads).await
-    }
-
-    async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
-        let Self { inner, step } = *self;
+    async fn commit(&self, snapshot: Box<dyn Snapshot>, batch: Batch) -> Result<Version> {
+        let step = self.current().take();
         match step {
-            None => inner.commit(batch).await,
+            None => snapshot.commit(batch).await,
             Some(Step::Fail(fault)) => match fault {
                 Fault::DoneButUnknown => {
-                    inner.commit(batch).await?;
+                    snapshot.commit(batch).await?;
                     Err(Error::Unknown)
                 }
                 Fault::LostAndUnknown => Err(Error::Unknown),
@@ -162,7 +129,7 @@ impl Snapshot for Attempt {
             Some(Step::Hold(sender)) => {
                 let (answer, answered) = oneshot::channel();
                 let held = Held {
-                    snapshot: inner,
+                    snapshot,
                     batch,
                     answer,
                 };

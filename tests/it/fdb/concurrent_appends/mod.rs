@@ -20,13 +20,14 @@ use serde_json::{Value, json};
 use tokio::{sync::Barrier, task::JoinSet};
 
 use self::{
-    readers::{END, Reader, WAYS, Way, feeds_of, get, path, unavailable},
+    readers::{END, Reader, WAYS, Way, get, unavailable},
     workload::{Claims, Seen, Workload, id},
 };
 use crate::{
     fdb::cluster::Cluster,
     support::{
         bed::{Bed, Served, text},
+        entries::{assert_same, feeds_of, path},
         stores::{Trouble, troubled},
     },
 };
@@ -270,9 +271,8 @@ async fn check_all_feeds(nodes: &Arc<Vec<Served>>, workload: &Arc<Workload>, cla
             let feeds: Vec<String> = workload.feeds.keys().cloned().collect();
             for some in feeds.chunks(FEEDS_OF_A_PAGE) {
                 let timeline = without_end(all_entries(&nodes[number], some, number == 0).await);
-                assert_same(&timeline, &claims.timeline(&workload, some), || {
-                    format!("pages of node {number}")
-                });
+                let expected = claims.timeline(&workload, some);
+                assert_same(&timeline, &expected, &format!("pages of node {number}"));
             }
         });
     }
@@ -310,22 +310,6 @@ async fn all_entries(node: &Served, feeds: &[String], oldest_first: bool) -> Vec
 fn without_end(mut seen: Vec<Seen>) -> Vec<Seen> {
     seen.retain(|(_, id, _)| id != END);
     seen
-}
-
-fn assert_same(seen: &[Seen], expected: &[Seen], who: impl Fn() -> String) {
-    let differ = seen
-        .iter()
-        .zip(expected)
-        .position(|(seen, expected)| seen != expected);
-    if let Some(place) = differ.or((seen.len() != expected.len()).then_some(usize::MAX)) {
-        let at = |list: &[Seen]| list.get(place).cloned();
-        let (saw, must) = (at(seen), at(expected));
-        let (count, of) = (seen.len(), expected.len());
-        panic!(
-            "{} saw {count} entries of {of}; number {place} is {saw:?} and must be {must:?}",
-            who()
-        );
-    }
 }
 
 /// Unread counts leave twins out, too.
@@ -428,8 +412,8 @@ async fn run(
 
     check_answers(&claims, &answers);
     for (way, feeds, seen) in &seen {
-        let who = || format!("a client ({way:?}) of {} feeds", feeds.len());
-        assert_same(seen, &claims.timeline(workload, feeds), who);
+        let who = format!("a client ({way:?}) of {} feeds", feeds.len());
+        assert_same(seen, &claims.timeline(workload, feeds), &who);
     }
     check_unread(&nodes.served, workload, &followed[..20]).await;
     check_all_feeds(&nodes.served, workload, &claims).await;

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use super::workload::Seen;
 use crate::support::{
     bed::{Served, text},
+    entries::{feeds_of, path, position_after},
     sse::Stream,
 };
 
@@ -99,10 +100,7 @@ impl Following {
                     return self.seen;
                 }
             }
-            self.reached = text(match &page["next"] {
-                Value::Null => &page["version"],
-                next => next,
-            });
+            self.reached = position_after(&page);
             if last == 0 && wait.is_empty() {
                 tokio::time::sleep(POLL).await;
             }
@@ -195,29 +193,5 @@ pub async fn get(node: &Served, path: &str) -> Value {
         problem.expect("a page, or that there is none now");
         count_unavailable();
         tokio::time::sleep(RETRY_AFTER).await;
-    }
-}
-
-/// The path of a request for one feed or several, up to where parameters may follow.
-pub fn path(feeds: &[String], what: &str) -> String {
-    match feeds {
-        [feed] => format!("/v1/feeds/{feed}/{what}?"),
-        feeds => {
-            let feeds: String = feeds.iter().map(|feed| format!("feed={feed}&")).collect();
-            format!("/v1/{what}?{feeds}")
-        }
-    }
-}
-
-/// The feeds through which an entry came to somebody who asked for `asked`.
-pub fn feeds_of(entry: &Value, asked: &[String]) -> Vec<String> {
-    match (&entry["feeds"], &entry["feed"]) {
-        (Value::Array(feeds), first) => {
-            assert_eq!(first, &feeds[0]);
-            feeds.iter().map(text).collect()
-        }
-        (_, Value::String(feed)) => vec![feed.clone()],
-        // A page of one feed does not repeat its name.
-        _ => asked.to_vec(),
     }
 }

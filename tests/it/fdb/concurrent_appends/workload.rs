@@ -1,12 +1,7 @@
 //! The events that all nodes append, and what clients must see of them according to the raw claims.
 
-use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader, Write},
-    path::PathBuf,
-};
+use std::collections::BTreeMap;
 
-use flate2::read::GzDecoder;
 use newsfeed::{
     store::{
         Store,
@@ -16,6 +11,8 @@ use newsfeed::{
     version::Version,
 };
 use serde_json::json;
+
+use crate::support::messages;
 
 const EVENTS: usize = 20_000;
 /// Claims of one id that are looked at: nodes, and some more to see what must not be.
@@ -36,42 +33,19 @@ pub fn id(event: usize) -> String {
 }
 
 impl Workload {
-    /// The first messages of CollegeMsg; `None`, loudly, if the data set is not there.
+    /// The first messages of the data set; `None`, loudly, if that is missing.
     pub fn load() -> Option<Self> {
-        let shared = std::env::var_os("NEWSFEED_SHARED").map(PathBuf::from);
-        let shared =
-            shared.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared"));
-        let path = shared.join("data/CollegeMsg.txt.gz");
-        let Ok(file) = std::fs::File::open(&path) else {
-            let name = path.display();
-            // Past the test harness, which would swallow it.
-            let _ = std::io::stderr().write_all(
-                format!("\n!!! NOT TESTED: many nodes appending the same events: there is no {name} (NEWSFEED_SHARED says where)\n\n").as_bytes(),
-            );
-            assert!(
-                std::env::var("CI").is_err(),
-                "on CI the data set must be there"
-            );
-            return None;
-        };
+        let file = messages::file("many nodes appending the same events")?;
         let mut workload = Self {
             events: Vec::new(),
             feeds: BTreeMap::new(),
         };
-        let lines = BufReader::new(GzDecoder::new(file)).lines().take(EVENTS);
-        for (event, line) in lines.enumerate() {
-            let line = line.expect("the data set is text");
-            let mut numbers = line
-                .split(' ')
-                .map(|number| number.parse::<u64>().expect("three numbers a line"));
-            let mut number = || numbers.next().expect("three numbers a line");
-            let (sender, receiver, second) = (number(), number(), number());
-            let (low, high) = (sender.min(receiver), sender.max(receiver));
-            let feeds = [format!("user:{receiver}"), format!("chat:{low}-{high}")];
+        for (event, message) in messages::read(&file).take(EVENTS).enumerate() {
+            let feeds = message.feeds();
             workload.events.push(
                 json!({
-                    "id": id(event), "kind": "message", "feeds": feeds, "actor": format!("user:{sender}"),
-                    "data": { "second": second },
+                    "id": id(event), "kind": "message", "feeds": feeds,
+                    "actor": format!("user:{}", message.from), "data": { "second": message.sent },
                 })
                 .to_string(),
             );

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
-use super::{PATIENCE, Targets};
-use crate::support::bed::text;
+use super::Targets;
+use crate::support::{bed::text, patience::PATIENCE};
 
 /// What a client waits when a node does not answer.
 const PAUSE: Duration = Duration::from_millis(20);

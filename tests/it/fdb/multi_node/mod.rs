@@ -26,22 +26,18 @@ pub use self::{
     client::Client,
     node::{NodeProcess, Targets, newsfeed},
 };
-use crate::support::{bed::text, sse::Stream};
+use crate::support::{
+    bed::text,
+    entries::{Place, assert_same, place, position_after},
+    patience::PATIENCE,
+    sse::Stream,
+};
 
-/// Far more than anything here takes.
-pub const PATIENCE: Duration = Duration::from_secs(240);
 /// The feed every event is in; each is in one of [`PARTS`] too.
 pub const ALL: &str = "all";
 const PARTS: usize = 3;
 /// The last event.
 pub const END: &str = "end";
-
-/// An entry by version and id.
-pub type Place = (String, String);
-
-pub fn place(entry: &Value) -> Place {
-    (text(&entry["version"]), text(&entry["id"]))
-}
 
 /// What a producer was told: by id, the version.
 #[derive(Default)]
@@ -323,10 +319,7 @@ async fn poll(mut client: Client, seen: watch::Sender<usize>) -> Journey {
             return journey;
         }
         seen.send_replace(journey.places.len());
-        after = text(match &page["next"] {
-            Value::Null => &page["version"],
-            next => next,
-        });
+        after = position_after(&page);
         client.node += 1;
     }
 }
@@ -364,7 +357,7 @@ async fn pages(client: &mut Client) -> Vec<Place> {
         }
     }
     backwards.reverse();
-    assert!(forwards == backwards, "forwards and backwards differ");
+    assert_same(&backwards, &forwards, "newest first");
     forwards
 }
 
@@ -395,14 +388,7 @@ fn check(all: &[Place], produced: &Produced, journeys: &[Journey]) -> Vec<String
     }
     assert_eq!(entries, BTreeMap::new(), "nobody sent these");
     for Journey { how, places, .. } in journeys {
-        let differs = (0..all.len().max(places.len())).find(|&n| all.get(n) != places.get(n));
-        if let Some(n) = differs {
-            let (there, seen) = (all.get(n), places.get(n));
-            panic!(
-                "{how}: number {n} of {} is {there:?}, seen: {seen:?}",
-                all.len()
-            );
-        }
+        assert_same(places, all, how);
     }
     told_twins
 }

@@ -12,8 +12,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{sleep, timeout};
 
-use super::PATIENCE;
-use crate::fdb::cluster::Cluster;
+use crate::{fdb::cluster::Cluster, support::patience::PATIENCE};
 
 /// `newsfeed` with what tells it the cluster and the key space.
 pub fn newsfeed(command: &[&str], cluster_file: &str, prefix: &str) -> Command {

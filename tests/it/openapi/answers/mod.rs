@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::spec::Spec;
 use crate::support::{
-    bed::{Answer, Bed, Served, text},
+    bed::{Answer, Bed, JSON, Served, text},
+    entries::AHEAD,
     sse::Stream,
 };
 
@@ -17,7 +18,6 @@ crate::on_every_engine!(every_answer_is_as_the_file_documents_it);
 /// Statuses that no request here brings about: slow bodies have tests of their own, and nothing is to be a 500.
 const UNSEEN: [&str; 2] = ["408", "500"];
 
-const JSON: (&str, &str) = ("content-type", "application/json");
 const LOG: &str = "/v1/admin/log";
 
 /// Holds answers against the file and remembers which it has seen.
@@ -284,12 +284,11 @@ async fn read(witness: &mut Witness<'_>) {
 
 /// Each stream, up to an event of each name that can come.
 async fn follow(witness: &mut Witness<'_>) {
-    let ahead = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
     for (template, path) in [
         ("/v1/feeds/{feed}/live", "/v1/feeds/a/live?"),
         ("/v1/live", "/v1/live?feed=b&feed=a&"),
     ] {
-        for after in ["0", ahead] {
+        for after in ["0", AHEAD] {
             let url = witness.node.url(&format!("{path}after={after}"));
             witness.hold_stream(template, &url).await;
             let mut stream = Stream::open(&witness.node.http, &url, None).await;

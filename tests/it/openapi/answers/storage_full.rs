@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use newsfeed::store::{self, Batch};
 use serde_json::json;
 
-use super::{super::spec::Spec, JSON, Witness};
+use super::{super::spec::Spec, Witness};
 use crate::support::{
-    bed::Bed,
+    bed::{Bed, JSON},
     stores::{Trouble, troubled},
 };
 

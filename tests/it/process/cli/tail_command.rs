@@ -2,6 +2,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{FEED, PATIENCE, Running, Service};
+use crate::support::entries::AHEAD;
 
 async fn take(tail: &mut Running, count: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -197,13 +198,12 @@ async fn signals_and_states_come_when_asked_for() {
 async fn a_position_that_was_never_reached_is_told_and_what_comes_is_printed() {
     let service = Service::start().await;
     service.fill(0..2).await;
-    let ahead = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
-    let mut tail = service.begin(&["tail", FEED, "--from", ahead]);
-    tail.says(&format!("the service has not reached {ahead}"))
+    let mut tail = service.begin(&["tail", FEED, "--from", AHEAD]);
+    tail.says(&format!("the service has not reached {AHEAD}"))
         .await;
     service.fill(2..3).await;
     assert_eq!(tail.line().await, service.entries().await[2]);
     tail.interrupt();
     let said = tail.end().await;
-    assert!(!said.stderr.contains(ahead), "{said:?}");
+    assert!(!said.stderr.contains(AHEAD), "{said:?}");
 }

@@ -7,12 +7,10 @@ use super::{
     heard::{Heard, Told},
     in_process, scripts,
 };
-use crate::{
-    process::PATIENCE,
-    support::{
-        needs::{installed, is_here, on_path},
-        protocol::Protocol,
-    },
+use crate::support::{
+    needs::{installed, is_here, on_path},
+    patience::PATIENCE,
+    protocol::Protocol,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

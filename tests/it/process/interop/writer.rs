@@ -6,8 +6,11 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::FEED;
 use crate::{
-    process::{PATIENCE, crash_clients::Life},
-    support::bed::{Api, text},
+    process::crash_clients::Life,
+    support::{
+        bed::{Api, text},
+        patience::PATIENCE,
+    },
 };
 
 /// What must come through as it is: ends of lines, real ones and what some take for such, what looks like a frame,

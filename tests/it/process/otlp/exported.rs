@@ -1,10 +1,10 @@
-//! Traces, as a collector gets them.
+//! What the service exports to a collector.
 
 use axum::{Router, body::Bytes, http::HeaderMap, routing::post};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::mpsc};
 
-use super::{PATIENCE, Process};
+use super::super::{PATIENCE, Process};
 
 const TRACE: [u8; 16] = 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes();
 const SPAN: [u8; 8] = 0xb7ad_6b71_6920_3331_u64.to_be_bytes();
