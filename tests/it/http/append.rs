@@ -26,7 +26,7 @@ async fn ids(node: &Served, feed: &str) -> Vec<String> {
     column(&node.all(feed).await, "id")
 }
 
-/// POST of an event that must fail as the 409 problem `code`.
+/// Appends an event; expects the 409 problem `code`, and returns it.
 async fn conflict(node: &Served, event: &Value, code: &str) -> Value {
     let headers = [("content-type", "application/json")];
     let answer = node.send_body("POST", "/v1/events", &headers, event.to_string());
@@ -84,7 +84,7 @@ async fn an_id_made_by_the_server_is_a_new_uuid_of_version_7(bed: &Bed) {
 async fn versions_grow_in_the_order_of_the_request(bed: &Bed) {
     let node = bed.node().await;
     let mut events = visits("v", 1000, &["a"]);
-    // Conditional events are committed on their own, in between.
+    // Conditional events are committed in transactions of their own.
     for (index, other) in [(100, "b"), (101, "c"), (999, "d")] {
         events[index]["expect"] = json!({ "feed": other, "version": null });
     }
@@ -100,7 +100,7 @@ async fn versions_grow_in_the_order_of_the_request(bed: &Bed) {
 async fn the_same_id_with_the_same_content_is_a_duplicate_of_the_first(bed: &Bed) {
     let node = bed.node().await;
     let event = r#"{"id":"m","kind":"message","feeds":["a","b"],"actor":"x","data":{"k":1,"l":{"m":[],"n":2}}}"#;
-    // Feeds are a set, keys have no order, white space is nothing.
+    // The order of feeds and keys, repeated feeds and white space make no difference.
     let same = r#" { "data":{ "l":{"n":2,"m":[ ]},"k":1 }, "actor":"x", "feeds":["b","a","b"],"kind":"message","id":"m" } "#;
     let headers = [("content-type", "application/json; charset=utf-8")];
     let array = format!("[{event},{same},{event}]");
@@ -153,7 +153,7 @@ async fn the_same_id_with_other_content_is_refused_and_changes_nothing(bed: &Bed
         array.push(other);
     }
     array.push(visit("after", &["d"]));
-    // Also when the first of them is in the same request.
+    // Also if the first event with the id is in the same request.
     array.push(json!({ "id": "after", "kind": "visit", "feeds": ["e"] }));
     let answer = node.append(&json!(array)).await;
     let (results, last) = (items(&answer), array.len() - 1);
@@ -193,7 +193,7 @@ async fn a_condition_holds_or_nothing_is_appended(bed: &Bed) {
     let node = bed.node().await;
     let mut latest = vec![json!("0")];
     let mut appended = Vec::new();
-    // An empty feed is at null, at 0, and at any vN.
+    // For an empty feed, null, 0 and any vN hold.
     let now = json!(node.version("slot").await);
     for (index, holds) in [json!(null), json!("0"), now].iter().enumerate() {
         let (id, feed) = (format!("empty{index}"), format!("empty{index}"));
@@ -214,7 +214,7 @@ async fn a_condition_holds_or_nothing_is_appended(bed: &Bed) {
             assert_eq!(problem["feed"], "slot");
             assert_eq!(problem["current"], latest[latest.len() - 1]);
         }
-        // The latest entry's version, or a moment after it.
+        // The version of the latest entry, or any moment after it.
         let current = match index {
             1 => json!(node.version("slot").await),
             _ => latest[latest.len() - 1].clone(),
@@ -226,7 +226,7 @@ async fn a_condition_holds_or_nothing_is_appended(bed: &Bed) {
         appended.push(format!("ok{index}"));
         latest.push(answer["version"].clone());
     }
-    // About a feed that the event itself is not in; what is refused takes no id.
+    // A condition may name a feed that the event is not in. A refused event does not claim its id.
     let elsewhere = expecting("x", "empty0", &json!(null));
     assert_eq!(node.append(&elsewhere).await["status"], "appended");
     appended.push("x".to_owned());
@@ -265,7 +265,7 @@ async fn a_retried_conditional_append_is_a_duplicate(bed: &Bed) {
     let event = expecting("once", "slot", &json!(null));
     let first = node.append(&event).await;
     node.append(&visit("later", &["slot"])).await;
-    // The condition no longer holds, but the event is there.
+    // The condition no longer holds, but the event is already stored.
     let again = node.append(&event).await;
     assert_eq!(again["status"], "duplicate");
     assert_eq!(again["version"], first["version"]);

@@ -1,4 +1,4 @@
-//! A live stream hijacks its connection from hyper: nothing of what the connection carried before is lost.
+//! A live stream hijacks its connection from hyper. Nothing that the connection carried before is lost.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::{
 
 on_every_engine!(
     a_stream_begins_on_a_connection_that_served_other_requests,
-    a_stream_begins_once_all_answers_before_it_were_taken,
+    a_stream_begins_after_all_earlier_answers_were_sent,
     a_stream_ends_with_its_last_chunk_and_its_connection,
-    a_stream_over_http_1_0_has_no_chunks,
-    connections_that_begin_and_stall_keep_nobody_out,
-    a_client_that_leaves_gives_its_place_up_at_once,
+    a_stream_over_http_1_0_is_not_chunked,
+    connections_that_stall_do_not_block_others,
+    a_stream_ends_as_soon_as_its_client_disconnects,
 );
 
 const LIVE: &str = "/v1/feeds/user:1/live?after=0";
@@ -29,7 +29,7 @@ fn get(path: &str, more: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: test\r\n{more}\r\n")
 }
 
-/// Reads one answer with its length, up to its end.
+/// Reads one answer with `Content-Length`: head and body.
 async fn answer(reader: &mut BufReader<TcpStream>) -> (String, Vec<u8>) {
     let head = head(reader).await;
     let length = head
@@ -49,7 +49,7 @@ async fn head(reader: &mut BufReader<TcpStream>) -> String {
     String::from_utf8(head).expect("UTF-8")
 }
 
-/// What follows a head, chunks or not.
+/// The events after a head, chunked or not.
 fn events(reader: BufReader<TcpStream>, chunked: bool) -> Stream {
     let bytes = stream::try_unfold(reader, move |mut reader| async move {
         let mut bytes = vec![0; 4096];
@@ -111,15 +111,15 @@ async fn a_stream_begins_on_a_connection_that_served_other_requests(bed: &Bed) {
     let hello = stream.block().await.expect("a first block");
     assert!(hello.starts_with("retry: 2000\nid: "), "{hello}");
     assert_eq!(ids(&mut stream).await, ["v0", "v1", "v2"]);
-    // What comes later, and what the client says meanwhile, changes nothing.
+    // Live events arrive on the same connection.
     node.append(&visits("w", 1, &["user:1"])).await;
     assert_eq!(stream.next_of(&["entry"]).await.data["id"], "w0");
     node.stop().await;
 }
 
-/// A client that has not taken the answers before. (Hyper reads a request when it has flushed those before it; were
-/// that to change, a stream that hijacks the connection would cut them short.)
-async fn a_stream_begins_once_all_answers_before_it_were_taken(bed: &Bed) {
+/// The client has not read the answers before the stream. Hyper reads a request only when it has flushed the answers
+/// before it; otherwise a stream that hijacks the connection would cut them off.
+async fn a_stream_begins_after_all_earlier_answers_were_sent(bed: &Bed) {
     let node = bed.node().await;
     node.append(&visits("v", 3, &["user:1"])).await;
     let expected = node.send("GET", "/openapi.yaml", &[]).await.body;
@@ -127,13 +127,13 @@ async fn a_stream_begins_once_all_answers_before_it_were_taken(bed: &Bed) {
     socket.set_recv_buffer_size(4096).expect("a small buffer");
     let connection = socket.connect(node.address).await.expect("connected");
     let mut connection = BufReader::new(connection);
-    // The kernel takes more than one of them at once.
+    // All requests are sent at once.
     let requests = get("/openapi.yaml", "").repeat(3) + &get(LIVE, "");
     connection
         .write_all(requests.as_bytes())
         .await
         .expect("sent");
-    // Time to go wrong; the right one needs none.
+    // Gives an error time to happen.
     tokio::time::sleep(Duration::from_millis(300)).await;
     for _ in 0..3 {
         assert!(answer(&mut connection).await.1 == expected);
@@ -161,7 +161,7 @@ async fn a_stream_ends_with_its_last_chunk_and_its_connection(bed: &Bed) {
     assert!(rest.ends_with("\r\n0\r\n\r\n"), "{rest:?}");
 }
 
-async fn a_stream_over_http_1_0_has_no_chunks(bed: &Bed) {
+async fn a_stream_over_http_1_0_is_not_chunked(bed: &Bed) {
     let node = bed.node().await;
     node.append(&visits("v", 2, &["user:1"])).await;
     let request = get(LIVE, "").replace("HTTP/1.1", "HTTP/1.0");
@@ -176,7 +176,7 @@ async fn a_stream_over_http_1_0_has_no_chunks(bed: &Bed) {
     node.stop().await;
 }
 
-async fn connections_that_begin_and_stall_keep_nobody_out(bed: &Bed) {
+async fn connections_that_stall_do_not_block_others(bed: &Bed) {
     let node = bed.node().await;
     let mut stalled = Vec::new();
     for begin in [
@@ -197,11 +197,11 @@ async fn connections_that_begin_and_stall_keep_nobody_out(bed: &Bed) {
     node.stop().await;
 }
 
-/// Not only when a frame cannot be written any more.
-async fn a_client_that_leaves_gives_its_place_up_at_once(bed: &Bed) {
+/// The service notices it at once, not only when a write fails.
+async fn a_stream_ends_as_soon_as_its_client_disconnects(bed: &Bed) {
     let node = bed.node().await;
     let mut connection = BufReader::new(raw::connect(node.address).await);
-    let request = get(LIVE, "") + "what else it says is of no interest";
+    let request = get(LIVE, "") + "ignored bytes";
     connection
         .write_all(request.as_bytes())
         .await
@@ -209,6 +209,9 @@ async fn a_client_that_leaves_gives_its_place_up_at_once(bed: &Bed) {
     head(&mut connection).await;
     connection.shutdown().await.expect("half closed");
     let rest = raw::drain(&mut connection).await;
-    assert!(!rest.ends_with(b"0\r\n\r\n"), "nobody told it to end");
+    assert!(
+        !rest.ends_with(b"0\r\n\r\n"),
+        "the stream ended as if the service had ended it"
+    );
     node.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Markers: forward only, clearing unread, heard by everybody.
+//! Markers: they only move forward, `read` clears unread, and every client is told.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::support::{
 crate::on_every_engine!(
     a_marker_only_moves_forward,
     read_clears_unread_up_to_it_and_seen_does_not,
-    a_moved_marker_is_heard_with_its_count_by_every_client_on_every_node,
-    a_badge_kept_from_a_stream_does_not_drift,
+    a_moved_marker_is_sent_with_its_count_to_every_client_of_every_node,
+    an_unread_count_kept_from_a_stream_stays_exact,
 );
 
-/// PUT of a marker; the state answered.
+/// Moves a marker; returns the state in the answer.
 async fn mark(node: &Served, feed: &str, marker: &str, version: &str) -> Value {
     let headers = [("content-type", "application/json")];
     let path = format!("/v1/feeds/{feed}/markers/{marker}");
@@ -27,7 +27,7 @@ async fn mark(node: &Served, feed: &str, marker: &str, version: &str) -> Value {
     answer.json()
 }
 
-/// Of a feed of three visits and three messages in turn.
+/// Appends three visits and three messages, alternating; returns their versions.
 async fn six(node: &Served, feed: &str) -> Vec<String> {
     let event = |index: usize| match index % 2 {
         0 => visit(&format!("{feed}{index}"), &[feed]),
@@ -77,7 +77,7 @@ async fn read_clears_unread_up_to_it_and_seen_does_not(bed: &Bed) {
         state["unread"],
         json!({ "total": 3, "kinds": kinds(3), "more": false })
     );
-    // To an entry that counts, one that does not, one below, one that is the last, a moment.
+    // To entries that count as unread and others, backward, to the last entry, and to a moment.
     let now = node.version("a").await;
     for (to, left) in [
         ("0", 3),
@@ -98,7 +98,7 @@ async fn read_clears_unread_up_to_it_and_seen_does_not(bed: &Bed) {
     assert_eq!(node.get("/v1/feeds/b").await["unread"]["total"], 3);
 }
 
-async fn a_moved_marker_is_heard_with_its_count_by_every_client_on_every_node(bed: &Bed) {
+async fn a_moved_marker_is_sent_with_its_count_to_every_client_of_every_node(bed: &Bed) {
     let nodes = [bed.node().await, bed.node().await];
     let v = six(&nodes[0], "a").await;
     let mut streams = Vec::new();
@@ -133,12 +133,12 @@ async fn a_moved_marker_is_heard_with_its_count_by_every_client_on_every_node(be
             assert_eq!(event.data["unread"], state["unread"]);
         }
     }
-    // Whoever follows another feed hears nothing of it.
+    // A stream of another feed gets nothing of it.
     nodes[0].append(&visit("x", &["other"])).await;
     assert_eq!(bystander.next_of(&["marker", "entry"]).await.name, "entry");
 }
 
-/// What a client shows: the last `marker`, and the `notify` events above it.
+/// The unread count as a client computes it: the last `marker` event, plus the `notify` events above it.
 #[derive(Default)]
 struct Badge {
     marked: Value,
@@ -146,7 +146,7 @@ struct Badge {
 }
 
 impl Badge {
-    /// Reads until entry `last` and a marker at `read` have come.
+    /// Reads until entry `last` and a `read` marker at `read` have arrived.
     async fn follow(&mut self, stream: &mut Stream, last: &str, read: &str) {
         let mut seen_last = false;
         while !seen_last || self.marked["markers"]["read"] != read {
@@ -171,7 +171,7 @@ impl Badge {
     }
 }
 
-async fn a_badge_kept_from_a_stream_does_not_drift(bed: &Bed) {
+async fn an_unread_count_kept_from_a_stream_stays_exact(bed: &Bed) {
     let nodes = [Arc::new(bed.node().await), Arc::new(bed.node().await)];
     nodes[0].append(&visits("old", 3, &["a"])).await;
     let mut clients = Vec::new();
@@ -180,7 +180,7 @@ async fn a_badge_kept_from_a_stream_does_not_drift(bed: &Bed) {
         clients.push((Badge::default(), Stream::open(&node.http, &url, None).await));
     }
     for round in 0..10 {
-        // Messages arrive through one node while they are being read through the other.
+        // Messages are appended through one node while they are marked as read through the other.
         let writer = tokio::spawn({
             let node = Arc::clone(&nodes[round % 2]);
             async move {

@@ -12,23 +12,23 @@ mod web_files;
 
 use serde_json::{Value, json};
 
-/// An entry: what a visit does.
+/// A visit: an event that does not count as unread.
 pub fn visit(id: &str, feeds: &[&str]) -> Value {
     json!({ "id": id, "kind": "visit", "feeds": feeds })
 }
 
-/// An entry that counts as unread.
+/// A message: an event that counts as unread.
 pub fn message(id: &str, feeds: &[&str]) -> Value {
     json!({ "id": id, "kind": "message", "feeds": feeds })
 }
 
-/// `{prefix}0` to `{prefix}{count - 1}`, oldest first.
+/// An array of visits with ids `{prefix}0` to `{prefix}{count - 1}`.
 pub fn visits(prefix: &str, count: usize, feeds: &[&str]) -> Value {
     let visit = |index| visit(&format!("{prefix}{index}"), feeds);
     (0..count).map(visit).collect()
 }
 
-/// The text at `field` of each.
+/// The text in `field` of each item.
 pub fn column<'a>(items: impl IntoIterator<Item = &'a Value>, field: &str) -> Vec<String> {
     let text = |item: &Value| crate::support::bed::text(&item[field]);
     items.into_iter().map(text).collect()

@@ -1,4 +1,4 @@
-//! `POST /v1/events` with NDJSON: answered line by line, in order, as it commits.
+//! `POST /v1/events` with NDJSON: each line is answered when it is committed, in order.
 
 use std::pin::Pin;
 
@@ -15,23 +15,23 @@ use crate::support::{
 
 crate::on_every_engine!(
     lines_are_answered_as_they_commit_while_the_body_is_open,
-    each_line_is_answered_in_its_place_whatever_it_is,
+    each_line_is_answered_in_order_whatever_it_contains,
     the_last_line_needs_no_line_feed,
     a_body_without_lines_has_an_answer_without_lines,
     versions_grow_over_any_number_of_lines,
-    a_line_that_its_client_broke_off_is_not_appended,
+    a_line_cut_off_by_a_disconnect_is_not_appended,
 );
 
-/// An NDJSON request whose body is being sent while its answer is being read.
+/// An NDJSON request whose body is sent while its answer is read.
 struct Conversation {
-    /// Ends the body when dropped.
+    /// Dropping it ends the body.
     body: Option<mpsc::Sender<Bytes>>,
     answer: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
     buffer: Vec<u8>,
 }
 
 impl Conversation {
-    /// `first` is what the body starts with.
+    /// `first` is the beginning of the body.
     async fn open(node: &Served, first: &str) -> Self {
         let (body, receiver) = mpsc::channel(16);
         body.send(Bytes::from(first.to_owned()))
@@ -66,7 +66,7 @@ impl Conversation {
             .expect("the server reads");
     }
 
-    /// The answer's next line; `None` at its end.
+    /// The next line of the answer; `None` at its end.
     async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
@@ -85,7 +85,7 @@ impl Conversation {
         }
     }
 
-    /// Ends the body; the rest of the answer.
+    /// Ends the body; returns the rest of the answer.
     async fn finish(mut self) -> Vec<Value> {
         self.body = None;
         let mut lines = Vec::new();
@@ -111,9 +111,9 @@ async fn lines_are_answered_as_they_commit_while_the_body_is_open(bed: &Bed) {
         let answer = talk.next().await.expect("an answer to the line sent");
         assert_eq!(answer["id"], index.to_string());
         assert_eq!(answer["status"], "appended");
-        // Answered means stored, for everyone.
+        // An answered event is stored and visible.
         assert_eq!(node.get("/v1/feeds/a").await["latest"], answer["version"]);
-        // Also when a line comes in pieces.
+        // A line may arrive in pieces.
         let next = line(&visit(&(index + 1).to_string(), &["a"]));
         let (begin, end) = next.split_at(index);
         talk.send(begin).await;
@@ -123,13 +123,13 @@ async fn lines_are_answered_as_they_commit_while_the_body_is_open(bed: &Bed) {
     assert_eq!(node.all("a").await.len(), 21);
 }
 
-async fn each_line_is_answered_in_its_place_whatever_it_is(bed: &Bed) {
+async fn each_line_is_answered_in_order_whatever_it_contains(bed: &Bed) {
     let node = bed.node().await;
     let expect = |id: &str| {
         json!({ "id": id, "kind": "visit", "feeds": ["a"],
                 "expect": { "feed": "a", "version": null } })
     };
-    // What is sent, and of the answer: the id or else index, status or code, field.
+    // The line; its answer's id, or index if it has no id; status, or error code; error field.
     let lines: Vec<(String, Value, &str, Value)> = vec![
         (
             line(&expect("first")),
@@ -238,19 +238,19 @@ async fn versions_grow_over_any_number_of_lines(bed: &Bed) {
     let entries = node.all("a").await;
     assert_eq!(column(&entries, "version"), versions);
     assert_eq!(column(&entries, "id"), column(&answers, "id"));
-    // Sent again, whole: nothing new.
+    // Sent again, all are duplicates.
     let again = answered(&node, &lines.concat()).await;
     assert!(again.iter().all(|answer| answer["status"] == "duplicate"));
     assert_eq!(column(&again, "version"), versions);
 }
 
-async fn a_line_that_its_client_broke_off_is_not_appended(bed: &Bed) {
+async fn a_line_cut_off_by_a_disconnect_is_not_appended(bed: &Bed) {
     let node = bed.node().await;
     let headers = [
         ("content-type", "application/x-ndjson"),
         ("transfer-encoding", "chunked"),
     ];
-    // What was cut off may have been more of the line: that it is JSON already proves nothing.
+    // The rest of the line is unknown, even if what arrived is complete JSON.
     for cut in [
         r#"{"id":"cut","kind":"visit","fee"#,
         r#"{"id":"cut","kind":"visit","feeds":["a"]}"#,
@@ -264,7 +264,7 @@ async fn a_line_that_its_client_broke_off_is_not_appended(bed: &Bed) {
         ];
         stream.write_all(&sent.concat()).await.expect("sent");
         stream.shutdown().await.expect("no more to send");
-        // The server is done with the request when its answer ends.
+        // When the answer ends, the service has finished the request.
         let answer = String::from_utf8(raw::drain(&mut stream).await).expect("UTF-8");
         assert!(answer.contains(r#""id":"whole""#), "{answer}");
         assert_eq!(column(&node.all("a").await, "id"), ["whole"]);

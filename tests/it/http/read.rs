@@ -1,4 +1,4 @@
-//! Heads and pages, of one feed and merged; health.
+//! Feed states and pages, of one feed and merged; health.
 
 use serde_json::{Value, json};
 
@@ -10,18 +10,18 @@ use crate::support::{
 };
 
 crate::on_every_engine!(
-    a_head_tells_version_latest_unread_and_markers,
-    the_link_header_leads_newest_first_through_all_of_history,
-    the_link_header_leads_oldest_first_through_all_and_then_version_goes_on,
+    a_feed_state_has_version_latest_unread_and_markers,
+    the_link_header_leads_through_the_whole_history_newest_first,
+    the_link_header_leads_through_everything_oldest_first_and_then_version_continues,
     a_page_lies_between_its_bounds,
-    pages_that_never_change_can_be_cached_and_others_not,
-    a_page_of_one_kind_holds_that_kind_only,
+    only_pages_that_never_change_can_be_cached,
+    a_page_of_one_kind_has_no_other,
     merged_pages_show_an_event_once_and_name_its_feeds,
     a_merged_page_and_its_link_keep_the_feeds_asked_for,
-    health_is_told_and_readiness_depends_on_the_store,
+    readiness_depends_on_the_store_and_health_does_not,
 );
 
-async fn a_head_tells_version_latest_unread_and_markers(bed: &Bed) {
+async fn a_feed_state_has_version_latest_unread_and_markers(bed: &Bed) {
     let node = bed.node().await;
     let empty = node.get("/v1/feeds/user:42").await;
     let version = text(&empty["version"]);
@@ -56,7 +56,7 @@ fn next_link(page: &Answer) -> Option<String> {
     Some(target.expect("a link to the next page").to_owned())
 }
 
-/// Follows `Link` verbatim from `path` on; the pages. `next` must be null exactly where there is no link.
+/// Follows `Link` verbatim from `path`; returns the pages. `next` must be null exactly if there is no link.
 async fn follow_links(node: &Served, path: &str) -> Vec<Value> {
     let (mut pages, mut next) = (Vec::new(), Some(path.to_owned()));
     while let Some(path) = next {
@@ -78,7 +78,7 @@ fn entries(pages: &[Value]) -> Vec<Value> {
         .collect()
 }
 
-async fn the_link_header_leads_newest_first_through_all_of_history(bed: &Bed) {
+async fn the_link_header_leads_through_the_whole_history_newest_first(bed: &Bed) {
     let node = bed.node().await;
     let appended = node.append(&visits("e", 23, &["user:42"])).await;
     let mut expected = column(items(&appended), "version");
@@ -100,11 +100,11 @@ async fn the_link_header_leads_newest_first_through_all_of_history(bed: &Bed) {
         let last = items(&page["entries"]).last().expect("entries");
         assert!(page["next"].is_null() || page["next"] == last["version"]);
     }
-    // Without bounds: all there is, as of the first page's vN.
+    // Without bounds: all entries as of the first page's vN.
     let pages = follow_links(&node, "/v1/feeds/user:42/entries?limit=10").await;
     assert_eq!(entries(&pages).len(), 26);
     assert!(text(&pages[0]["version"]) > now);
-    // 50 to a page if not said, and a page that holds the last entry has no next one.
+    // A page has 50 entries by default; the page with the last entry has no `next`.
     assert_eq!(
         follow_links(&node, "/v1/feeds/user:42/entries").await.len(),
         1
@@ -124,7 +124,9 @@ async fn the_link_header_leads_newest_first_through_all_of_history(bed: &Bed) {
     assert_eq!(sizes, [50, 1]);
 }
 
-async fn the_link_header_leads_oldest_first_through_all_and_then_version_goes_on(bed: &Bed) {
+async fn the_link_header_leads_through_everything_oldest_first_and_then_version_continues(
+    bed: &Bed,
+) {
     let node = bed.node().await;
     let appended = node.append(&visits("e", 23, &["a"])).await;
     let expected = column(items(&appended), "version");
@@ -142,7 +144,7 @@ async fn the_link_header_leads_oldest_first_through_all_and_then_version_goes_on
             (&json!([]), &json!(null))
         );
         let answer = node.append(&visit(&format!("later{index}"), &["a"])).await;
-        // From the page that was empty, or from the one before: nothing is missed, nothing comes twice.
+        // Continuing from the empty page or from the one before gives the same.
         for after in [&after, &text(&page["version"])] {
             let page = node
                 .get(&format!("/v1/feeds/a/entries?after={after}"))
@@ -161,10 +163,10 @@ async fn a_page_lies_between_its_bounds(bed: &Bed) {
     let appended = node.append(&visits("e", 10, &["a"])).await;
     let v = column(items(&appended), "version");
     let now = node.version("a").await;
-    // Live from a page's version gives what the page has not, so it lies below an exclusive bound.
+    // A stream from a page's version continues the page, so it is below an exclusive bound.
     let bound: newsfeed::version::Version = v[3].parse().expect("a version");
     let below = bound.before().to_string();
-    // The query, the entries (by number) and the version of its page.
+    // The query, the numbers of its entries and the version of its page.
     let cases: Vec<(String, Vec<usize>, Option<&String>)> = vec![
         (format!("until={}", v[3]), vec![3, 2, 1, 0], Some(&v[3])),
         (format!("before={}", v[3]), vec![2, 1, 0], Some(&below)),
@@ -210,7 +212,7 @@ async fn a_page_lies_between_its_bounds(bed: &Bed) {
     }
 }
 
-async fn pages_that_never_change_can_be_cached_and_others_not(bed: &Bed) {
+async fn only_pages_that_never_change_can_be_cached(bed: &Bed) {
     let node = bed.node().await;
     let appended = node.append(&visits("e", 5, &["a", "b"])).await;
     let third = text(&appended[2]["version"]);
@@ -233,7 +235,7 @@ async fn pages_that_never_change_can_be_cached_and_others_not(bed: &Bed) {
             );
             let cached = Some("private, max-age=86400, immutable");
             assert_eq!(page.header("cache-control"), cached, "{path}");
-            // What comes later does not change it.
+            // Later events do not change it.
             node.append(&json!({ "kind": "visit", "feeds": ["a", "b"] }))
                 .await;
             let again = node.send("GET", &path, &[]).await;
@@ -273,7 +275,7 @@ async fn pages_that_never_change_can_be_cached_and_others_not(bed: &Bed) {
     }
 }
 
-async fn a_page_of_one_kind_holds_that_kind_only(bed: &Bed) {
+async fn a_page_of_one_kind_has_no_other(bed: &Bed) {
     let node = bed.node().await;
     let event = |index: usize| match index % 3 {
         0 => message(&format!("e{index}"), &["a"]),
@@ -315,7 +317,7 @@ async fn merged_pages_show_an_event_once_and_name_its_feeds(bed: &Bed) {
     )
     .await;
     let entries = entries(&pages);
-    // The order of the request decides which feed is named first.
+    // Feeds are named in the order of the request.
     let expected = [
         ("e0", "a", json!(null)),
         ("e1", "b", json!(["b", "a"])),
@@ -342,7 +344,7 @@ async fn merged_pages_show_an_event_once_and_name_its_feeds(bed: &Bed) {
 async fn a_merged_page_and_its_link_keep_the_feeds_asked_for(bed: &Bed) {
     let node = bed.node().await;
     node.append(&visits("e", 4, &["user:1", "chat~2"])).await;
-    // A repeated feed counts once; one feed is enough, a hundred are not too many.
+    // A repeated feed counts once; one to a hundred feeds are allowed.
     let page = node
         .get("/v1/entries?feed=user:1&feed=chat~2&feed=user%3A1")
         .await;
@@ -361,7 +363,7 @@ async fn a_merged_page_and_its_link_keep_the_feeds_asked_for(bed: &Bed) {
     assert!(pages.iter().all(|page| items(&page["feeds"]).len() == 100));
 }
 
-async fn health_is_told_and_readiness_depends_on_the_store(bed: &Bed) {
+async fn readiness_depends_on_the_store_and_health_does_not(bed: &Bed) {
     let gate = Gate::open();
     let node = bed.node_on(troubled(bed.store(), gate.clone())).await;
     for down in [false, true, false] {

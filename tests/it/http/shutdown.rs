@@ -1,4 +1,5 @@
-//! How a node leaves: not ready first, streams told to come back at different times, an end whatever others do.
+//! How a node stops: first it is not ready, then streams end with different `retry` values; it ends within its time
+//! whatever clients and the store do.
 
 use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -18,11 +19,11 @@ use crate::support::{
 };
 
 const STREAMS: usize = 200;
-/// Documented, in ms.
+/// The documented range of `retry`, in ms.
 const RETRY_MS: RangeInclusive<u32> = 500..=5_000;
 
-/// Reads all to their end: hardly two are told the same time to come back at.
-async fn are_told_different_times(streams: Vec<Stream>) {
+/// Reads all streams to their end; their `retry` values must be spread over the range.
+async fn get_different_retry_values(streams: Vec<Stream>) {
     let mut told = BTreeSet::new();
     for mut stream in streams {
         let bye = stream.next_of(&["bye"]).await;
@@ -30,7 +31,7 @@ async fn are_told_different_times(streams: Vec<Stream>) {
         let [hello, retry] = stream.retries[..] else {
             panic!("{:?}", stream.retries);
         };
-        assert_eq!(hello, 2_000, "after any other break");
+        assert_eq!(hello, 2_000, "the `retry` after any other break");
         assert!(RETRY_MS.contains(&retry), "{retry}");
         told.insert(retry);
     }
@@ -40,7 +41,7 @@ async fn are_told_different_times(streams: Vec<Stream>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_that_end_together_are_told_to_come_back_at_different_times() {
+async fn streams_that_end_together_get_different_retry_values() {
     let bed = Bed::embedded();
     let node = bed.node().await;
     let url = node.url("/v1/feeds/a/live");
@@ -50,7 +51,7 @@ async fn streams_that_end_together_are_told_to_come_back_at_different_times() {
         stream
     };
     let streams = join_all((0..STREAMS).map(|_| open())).await;
-    tokio::join!(are_told_different_times(streams), node.stop());
+    tokio::join!(get_different_retry_values(streams), node.stop());
 }
 
 async fn node(bed: &Bed, gate: &Arc<Gate>, drain: Drain) -> Served {
@@ -63,7 +64,7 @@ async fn node(bed: &Bed, gate: &Arc<Gate>, drain: Drain) -> Served {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_leaves_is_not_ready_and_serves_all_until_its_delay_is_over() {
+async fn a_stopping_node_is_not_ready_but_serves_everything_until_its_delay_is_over() {
     let bed = Bed::embedded();
     let drain = Drain {
         delay: Duration::from_secs(3_600),
@@ -80,10 +81,10 @@ async fn a_node_that_leaves_is_not_ready_and_serves_all_until_its_delay_is_over(
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, not_ready).await.expect("it hears of it");
+    timeout(PATIENCE, not_ready).await.expect("it notices");
     let answer = node.send("GET", "/readyz", &[]).await;
     answer.problem(503, "shutting_down").expect("not ready");
-    // On new connections, too.
+    // New connections are accepted too.
     let healthy = raw::exchange(node.address, &raw::head("GET", "/healthz", &[])).await;
     assert_eq!(healthy.status, 200);
     node.append(&visits("e", 2, &["a"])).await;
@@ -94,7 +95,7 @@ async fn a_node_that_leaves_is_not_ready_and_serves_all_until_its_delay_is_over(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stop_ends_within_its_time_although_an_append_hangs_and_clients_do_not_go_on() {
+async fn a_stop_ends_within_its_time_although_an_append_hangs_and_a_client_stalls() {
     let bed = Bed::embedded();
     let gate = Gate::open();
     let drain = Drain {
@@ -116,7 +117,7 @@ async fn a_stop_ends_within_its_time_although_an_append_hangs_and_clients_do_not
 
     timeout(PATIENCE, node.stop()).await.expect("it ends");
     let answer = append.await.expect("no panic");
-    answer.expect_err("nothing is known of it, so nothing is said");
+    answer.expect_err("the outcome is unknown, so there is no answer");
     assert_eq!(raw::drain(&mut silent).await, b"");
     gate.hold(false);
     bed.close().await;
@@ -125,9 +126,9 @@ async fn a_stop_ends_within_its_time_although_an_append_hangs_and_clients_do_not
     node.stop().await;
 }
 
-/// Of the unit in README, which systemd waits for before it kills.
+/// systemd kills the service after the unit's `TimeoutStopSec`.
 #[test]
-fn the_unit_leaves_time_to_drain() {
+fn the_systemd_unit_allows_enough_time_to_drain() {
     let readme = include_str!("../../../README.md");
     let seconds = readme
         .lines()

@@ -1,4 +1,4 @@
-//! Live streams: their events, where they start, how they end; transients.
+//! Live streams: their events, where they start and how they end; transients.
 
 use serde_json::{Value, json};
 
@@ -12,12 +12,12 @@ use crate::support::{
 };
 
 crate::on_every_engine!(
-    a_stream_begins_with_what_was_missed_then_the_states_then_its_position,
+    a_stream_begins_with_missed_entries_then_states_then_its_position,
     live_events_have_the_documented_names_ids_and_data,
-    an_event_in_several_followed_feeds_comes_once_and_names_them,
-    the_last_event_id_wins_over_after_and_an_empty_one_counts_as_absent,
+    an_event_in_several_followed_feeds_is_sent_once_and_names_them,
+    last_event_id_takes_precedence_over_after_and_an_empty_one_counts_as_absent,
     without_a_position_a_stream_starts_from_now,
-    a_position_ahead_of_the_store_is_reset_and_the_stream_goes_on,
+    a_position_ahead_of_the_store_is_reset_and_the_stream_continues,
     a_transient_reaches_live_streams_on_every_node_and_no_history,
     a_graceful_stop_says_bye_and_ends_streams_and_long_polls,
     a_stream_whose_store_fails_says_bye_unavailable,
@@ -31,7 +31,7 @@ fn ids(events: &[Event]) -> Vec<String> {
     column(events.iter().map(|event| &event.data), "id")
 }
 
-async fn a_stream_begins_with_what_was_missed_then_the_states_then_its_position(bed: &Bed) {
+async fn a_stream_begins_with_missed_entries_then_states_then_its_position(bed: &Bed) {
     let node = bed.node().await;
     let events = json!([
         visit("old", &["a"]),
@@ -77,7 +77,7 @@ async fn a_stream_begins_with_what_was_missed_then_the_states_then_its_position(
         )
     };
     assert_eq!([marker(&events[2]), marker(&events[3])], expected);
-    // The position covers all that was sent, and is one to resume from.
+    // The position covers all that was sent, and the stream can be resumed from it.
     let position = text(&events[4].data["version"]);
     assert_eq!(events[4].id.as_ref(), Some(&position));
     assert!(position > text(&appended[2]["version"]));
@@ -98,7 +98,7 @@ async fn live_events_have_the_documented_names_ids_and_data(bed: &Bed) {
         let event = stream.next_of(&["entry", "notify", "transient"]).await;
         let version = &appended[index]["version"];
         assert_eq!((event.name.as_str(), event.id), (name, Some(text(version))));
-        // The same as in the history.
+        // The same as in a page.
         let mut entry = node.all("a").await[index].clone();
         entry["feed"] = json!("a");
         assert_eq!(event.data, entry);
@@ -142,7 +142,7 @@ async fn put_read(node: &Served, feed: &str, version: &str) -> (u16, Value) {
     (answer.status, answer.json())
 }
 
-async fn an_event_in_several_followed_feeds_comes_once_and_names_them(bed: &Bed) {
+async fn an_event_in_several_followed_feeds_is_sent_once_and_names_them(bed: &Bed) {
     let node = bed.node().await;
     let path = "/v1/live?feed=c&feed=a&feed=b&feed=a";
     let mut live = open(&node, path).await;
@@ -173,7 +173,7 @@ async fn an_event_in_several_followed_feeds_comes_once_and_names_them(bed: &Bed)
     ];
     assert_eq!(heard.iter().map(feeds).collect::<Vec<_>>(), expected);
     assert_eq!(ids(&heard), ["e0", "e1", "e2", "e3", "e4", "last"]);
-    // Read back, it is the same; and one state for each feed, in the order asked for.
+    // Reading it again gives the same, then one state for each feed, in the order of the request.
     let mut again = open(&node, &format!("{path}&after=0")).await;
     for event in &heard {
         assert_eq!(again.next().await.as_ref(), Some(event));
@@ -188,7 +188,7 @@ async fn an_event_in_several_followed_feeds_comes_once_and_names_them(bed: &Bed)
     assert_eq!(again.next().await.expect("an event").name, "version");
 }
 
-async fn the_last_event_id_wins_over_after_and_an_empty_one_counts_as_absent(bed: &Bed) {
+async fn last_event_id_takes_precedence_over_after_and_an_empty_one_counts_as_absent(bed: &Bed) {
     let node = bed.node().await;
     let appended = node.append(&visits("e", 6, &["a"])).await;
     let v = column(items(&appended), "version");
@@ -229,7 +229,7 @@ async fn without_a_position_a_stream_starts_from_now(bed: &Bed) {
     assert_eq!(ids(&[stream.next_of(&["entry"]).await]), ["new"]);
 }
 
-async fn a_position_ahead_of_the_store_is_reset_and_the_stream_goes_on(bed: &Bed) {
+async fn a_position_ahead_of_the_store_is_reset_and_the_stream_continues(bed: &Bed) {
     let node = bed.node().await;
     node.append(&visits("old", 3, &["a"])).await;
     let ahead = format!("/v1/feeds/a/live?after={AHEAD}");
@@ -283,14 +283,14 @@ async fn a_transient_reaches_live_streams_on_every_node_and_no_history(bed: &Bed
             (&event.data["id"], &event.data["data"]),
             (&answer["id"], &json!({ "now": true }))
         );
-        // Once, whatever feeds it was heard through.
+        // Once, however many of its feeds are followed.
         let (feed, feeds) = match path.contains("feed=b") {
             true => (json!("b"), json!(["b", "a"])),
             false => (json!("a"), json!(null)),
         };
         assert_eq!((&event.data["feed"], &event.data["feeds"]), (&feed, &feeds));
     }
-    // In no history, in no head, and not for who comes later.
+    // It is in no page and no state, and later streams do not get it.
     nodes[0].append(&visit("after", &["a"])).await;
     assert_eq!(column(&nodes[1].all("a").await, "id"), ["after"]);
     assert!(nodes[0].all("b").await.is_empty());
@@ -315,7 +315,7 @@ async fn a_graceful_stop_says_bye_and_ends_streams_and_long_polls(bed: &Bed) {
     let now = node.version("a").await;
     let poll = node.url(&format!("/v1/feeds/a/entries?after={now}&wait=60"));
     let poll = tokio::spawn(node.http.get(poll).send());
-    // Nobody else follows anything yet.
+    // The long poll is the only subscriber so far.
     gate.somebody_waits().await;
     let mut single = open(&node, "/v1/feeds/a/live").await;
     let mut merged = open(&node, "/v1/live?feed=a&feed=b&after=0").await;
@@ -344,9 +344,12 @@ async fn a_graceful_stop_says_bye_and_ends_streams_and_long_polls(bed: &Bed) {
         assert_eq!((bye.id, bye.data), (None, json!({ "reason": "shutdown" })));
         assert_eq!(stream.next().await, None);
     }
-    http.get(url).send().await.expect_err("nobody listens");
+    http.get(url)
+        .send()
+        .await
+        .expect_err("the service has stopped");
 
-    // What the stop kept from the stream comes to who resumes: nothing is lost, nothing comes twice.
+    // A resumed stream gets what the ended one did not: nothing is lost or doubled.
     bed.close().await;
     let node = bed.node().await;
     let url = node.url("/v1/live?feed=a&feed=b");

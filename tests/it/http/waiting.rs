@@ -1,4 +1,4 @@
-//! Long polls and heartbeats. Where only time must pass, the clock of the test leaps.
+//! Long polls and heartbeats. Where a test only has to let time pass, it pauses Tokio's clock, which then jumps.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::support::{
 };
 
 crate::on_every_engine!(in one thread:
-    a_long_poll_answers_at_once_when_there_is_something,
-    a_long_poll_wakes_when_an_entry_comes,
-    a_long_poll_without_news_answers_an_empty_page_to_go_on_from,
+    a_long_poll_is_answered_at_once_if_there_are_entries,
+    a_long_poll_is_answered_when_an_entry_arrives,
+    a_long_poll_that_times_out_returns_an_empty_page_to_continue_from,
     following_by_long_polls_misses_nothing_and_repeats_nothing,
-    an_idle_stream_hears_its_position_every_fifteen_seconds,
+    an_idle_stream_gets_its_position_every_fifteen_seconds,
 );
 
-async fn a_long_poll_answers_at_once_when_there_is_something(bed: &Bed) {
+async fn a_long_poll_is_answered_at_once_if_there_are_entries(bed: &Bed) {
     let node = bed.node().await;
     node.append(&visits("e", 3, &["a"])).await;
     let asked = Instant::now();
@@ -37,12 +37,12 @@ async fn a_long_poll_answers_at_once_when_there_is_something(bed: &Bed) {
     );
     let page = node.get(&path).await;
     assert_eq!(column(items(&page["entries"]), "id"), ["e2"]);
-    // Nothing waited: on a paused clock time passes only when all wait.
+    // Nothing waited: a paused clock advances only when every task waits.
     assert!(asked.elapsed() < Duration::from_secs(60));
     tokio::time::resume();
 }
 
-async fn a_long_poll_wakes_when_an_entry_comes(bed: &Bed) {
+async fn a_long_poll_is_answered_when_an_entry_arrives(bed: &Bed) {
     for path in ["/v1/feeds/a/entries?", "/v1/entries?feed=b&feed=a&"] {
         let gate = Gate::open();
         let node = bed.node_on(troubled(bed.store(), gate.clone())).await;
@@ -69,7 +69,7 @@ async fn a_long_poll_wakes_when_an_entry_comes(bed: &Bed) {
     }
 }
 
-async fn a_long_poll_without_news_answers_an_empty_page_to_go_on_from(bed: &Bed) {
+async fn a_long_poll_that_times_out_returns_an_empty_page_to_continue_from(bed: &Bed) {
     let node = bed.node().await;
     let mut after = text(&node.append(&visit("old", &["a"])).await["version"]);
     for (index, wait) in [0, 1, 60].into_iter().enumerate() {
@@ -112,7 +112,7 @@ async fn following_by_long_polls_misses_nothing_and_repeats_nothing(bed: &Bed) {
         for turn in 0.. {
             let path = format!("/v1/feeds/a/entries?after={after}&wait=60&limit=5");
             let page = nodes[turn % 2].get(&path).await;
-            // There is always something yet to come: no wait may end without it.
+            // More entries are always to come, so no long poll may end empty.
             assert!(!items(&page["entries"]).is_empty());
             heard.extend(column(items(&page["entries"]), "id"));
             after = position_after(&page);
@@ -127,12 +127,12 @@ async fn following_by_long_polls_misses_nothing_and_repeats_nothing(bed: &Bed) {
     assert_eq!(heard, expected);
 }
 
-async fn an_idle_stream_hears_its_position_every_fifteen_seconds(bed: &Bed) {
+async fn an_idle_stream_gets_its_position_every_fifteen_seconds(bed: &Bed) {
     let node = bed.node().await;
     node.append(&visit("old", &["a"])).await;
     let mut stream = Stream::open(&node.http, &node.url("/v1/feeds/a/live?after=0"), None).await;
     stream.caught_up().await;
-    // Elsewhere something happens: an idle client's position moves too.
+    // The position of an idle stream advances with commits to other feeds.
     let elsewhere = node.append(&visit("x", &["elsewhere"])).await;
     tokio::time::pause();
     let mut last = stream.last_id.clone().expect("a position");
@@ -159,7 +159,7 @@ async fn an_idle_stream_hears_its_position_every_fifteen_seconds(bed: &Bed) {
     }
     tokio::time::resume();
     assert!(last >= text(&elsewhere["version"]));
-    // And it is one to resume from.
+    // The stream can be resumed from it.
     let url = node.url("/v1/feeds/a/live");
     let mut resumed = Stream::open(&node.http, &url, Some(&last)).await;
     assert!(resumed.caught_up().await.is_empty());

@@ -1,4 +1,4 @@
-//! The files of the page and of the client library.
+//! The files of the page and the client library.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -6,9 +6,9 @@ use newsfeed::http::web::FILES;
 
 use crate::support::{bed::Bed, raw};
 
-crate::on_every_engine!(each_file_is_served_as_what_it_is);
+crate::on_every_engine!(each_file_is_served_with_its_type_and_headers);
 
-async fn each_file_is_served_as_what_it_is(bed: &Bed) {
+async fn each_file_is_served_with_its_type_and_headers(bed: &Bed) {
     let node = bed.node().await;
     for file in FILES {
         let answer = node.send("GET", file.path, &[]).await;
@@ -50,7 +50,7 @@ async fn each_file_is_served_as_what_it_is(bed: &Bed) {
     assert_eq!(page.body, FILES[0].content.as_bytes());
 }
 
-/// All of `src/web`, as paths from there.
+/// Collects the paths of all files in `folder`, prefixed with `under`.
 fn on_disk(folder: &Path, under: &str, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let entry = entry.expect("an entry");
@@ -107,7 +107,7 @@ fn all_files_are_served_and_refer_to_no_others() {
     }
 }
 
-/// What a file imports, links to and shows.
+/// What a file imports, links to and embeds.
 fn references(content: &str) -> Vec<&str> {
     let starts = [" from \"", "src=\"", "href=\"", "url("];
     let after = starts.iter().flat_map(|start| content.split(start).skip(1));

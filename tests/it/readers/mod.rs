@@ -1,4 +1,4 @@
-//! What readers see, compared with a plain model: pages, streams that resume, and duplicates that nobody sees.
+//! What readers see, compared with a simple model: pages, resumed streams, and twins, which nobody sees.
 
 mod paging;
 mod races;

@@ -1,4 +1,4 @@
-//! Paging over HTTP against the plain model, and the promise that a page at or below a version never changes.
+//! Paging over HTTP, compared with the model; and the promise that a page at or below a version never changes.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -25,7 +25,7 @@ crate::on_every_engine!(
 #[derive(Debug, Clone)]
 struct Draft {
     kind: usize,
-    /// One bit for each.
+    /// A bit for each feed.
     feeds: usize,
     data_bytes: usize,
 }
@@ -35,7 +35,7 @@ struct Query {
     feeds: usize,
     kind: Option<usize>,
     limit: usize,
-    /// The number of the event that bounds it.
+    /// The number of the event whose version bounds the page.
     bound: usize,
 }
 
@@ -124,7 +124,7 @@ async fn following_next_to_the_end_gives_exactly_the_feed_both_ways(bed: &Bed) {
     });
 }
 
-/// A page as it came.
+/// A page as received.
 #[derive(Debug, PartialEq)]
 struct Kept {
     status: StatusCode,
@@ -149,7 +149,7 @@ async fn fetch(node: &Served, path: &str, known: Option<&str>) -> Kept {
 async fn a_page_at_or_below_a_version_is_the_same_on_every_node_while_appends_go_on(bed: &Bed) {
     let nodes = [bed.node().await, bed.node().await];
     let feeds = fresh_feeds(&bed.keys().await, "kept");
-    // The same events through both nodes: twins are part of what must not change a page.
+    // The same events through both nodes: twins must not change a page either.
     let mut loads = nodes
         .each_ref()
         .map(|node| BackgroundAppends::start(node, &feeds, 600));
@@ -219,7 +219,7 @@ async fn a_page_of_large_entries_ends_early_and_its_next_goes_on(bed: &Bed) {
         let path = "/v1/feeds/large/entries?limit=200&";
         let page = node.get(&format!("{path}{from}")).await;
         let on_first = page["entries"].as_array().expect("entries").len();
-        // 4 MiB, and the entry that brings it there.
+        // The page ends with the entry that reaches 4 MiB.
         assert_eq!(on_first, (4 * 1024 * 1024usize).div_ceil(60_002), "{from}");
         assert!(page["next"].is_string());
         let mut walked = walk(&node, path, from, &feed).await;
@@ -252,7 +252,7 @@ async fn a_page_of_a_rare_kind_ends_early_and_its_next_goes_on(bed: &Bed) {
     for limit in [1, 2, 200] {
         let path = format!("/v1/feeds/rare/entries?kind=rare&limit={limit}&");
         let newest = node.get(&path).await;
-        // The last 1,899 are not of the kind, so the first page may show only what the 2,000 examined hold.
+        // The newest 1,899 entries are of another kind, and a page examines 2,000 entries at most.
         assert!(newest["next"].is_string(), "{newest}");
         assert_eq!(walk(&node, &path, "after=0", &feed).await, expected);
         let mut down = walk(&node, &path, "", &feed).await;
@@ -275,7 +275,7 @@ async fn a_page_that_outlives_its_snapshot_ends_early_and_its_next_goes_on(bed: 
         (format!("until={now}&after=0"), "after"),
         (format!("until={now}"), "before"),
     ] {
-        // The page reads from both feeds, and then again from the one that comes first.
+        // A page reads from both feeds, then again from the one that ends first; that read fails.
         aging.0.store(2, Ordering::SeqCst);
         let mut found: Vec<String> = Vec::new();
         loop {
@@ -285,7 +285,7 @@ async fn a_page_that_outlives_its_snapshot_ends_early_and_its_next_goes_on(bed: 
             let page = answer.json();
             let entries = page["entries"].as_array().expect("entries");
             let kept = answer.header("cache-control").expect("cache-control");
-            // Another time it may be full: nobody may keep it.
+            // The shortened page may be longer next time: it must not be cached.
             assert_eq!(kept.contains("immutable"), !found.is_empty(), "{kept}");
             found.extend(entries.iter().map(|entry| text(&entry["id"])));
             let Some(next) = page["next"].as_str() else {

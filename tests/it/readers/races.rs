@@ -1,4 +1,5 @@
-//! The same events through two nodes at the same time: each shows once, in one order, to every reader of either node.
+//! The same events appended through two nodes at the same time: every reader of either node sees each event once, in one
+//! order.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -33,10 +34,13 @@ crate::on_every_engine!(
 );
 
 async fn events_raced_through_two_nodes_show_once_in_one_order_to_every_reader(bed: &Bed) {
-    // Through the gate no engine checks claims.
+    // Behind the wrapper no engine checks claims itself.
     let store = troubled(bed.store(), Gate::open());
     let twins = race(bed, store).await;
-    assert!(twins >= 30, "only {twins} twins: the rule was hardly tried");
+    assert!(
+        twins >= 30,
+        "only {twins} twins: the rule was hardly tested"
+    );
 }
 
 async fn events_raced_through_an_engine_that_checks_claims_have_no_twins(bed: &Bed) {
@@ -46,8 +50,8 @@ async fn events_raced_through_an_engine_that_checks_claims_have_no_twins(bed: &B
     assert!(!checks_claims || twins == 0, "{twins} twins");
 }
 
-/// Races events through two nodes on `store`; answers how many have twins. Most of this is luck, so it goes through
-/// many rounds.
+/// Appends the same events through two nodes on `store` at once; returns how many got twins. That depends on timing, so
+/// there are many rounds.
 async fn race(bed: &Bed, store: Arc<dyn Store>) -> usize {
     let nodes = Arc::new([bed.node_on(store.clone()).await, bed.node_on(store).await]);
     let feeds = fresh_feeds(&bed.keys().await, "race");
@@ -63,7 +67,7 @@ async fn race(bed: &Bed, store: Arc<dyn Store>) -> usize {
             let answers = node.append(&json!(part)).await;
             (part, answers)
         };
-        // Two requests to each node, with other neighbours on the one than on the other.
+        // Two requests to each node, divided differently.
         let (a, b, c, d) = tokio::join!(
             append(&nodes[0], &events[..10]),
             append(&nodes[0], &events[10..]),
@@ -91,14 +95,14 @@ async fn a_batch_committed_twice_shows_once_to_every_reader(bed: &Bed) {
         let mut shuffled = events.clone();
         shuffled.shuffle(&mut rand::rng());
         let (to_append, to_append_too) = (json!(events), json!(shuffled));
-        let both_planned = async {
+        let both_have_read = async {
             turnstile.have_come(2).await;
             turnstile.let_pass(2);
         };
         let (answers, other_answers, ()) = tokio::join!(
             nodes[0].append(&to_append),
             nodes[1].append(&to_append_too),
-            both_planned
+            both_have_read
         );
         race.note(&events, &answers);
         race.note(&shuffled, &other_answers);
@@ -108,7 +112,7 @@ async fn a_batch_committed_twice_shows_once_to_every_reader(bed: &Bed) {
     check_readers(readers, race, &nodes, &feeds).await;
 }
 
-/// What was answered, by id.
+/// All answers, by event id: the commit, and whether it was `appended`.
 #[derive(Default)]
 struct Race {
     answers: HashMap<String, Vec<(Commit, bool)>>,
@@ -124,8 +128,8 @@ impl Race {
         }
     }
 
-    /// How many ids were committed more than once. Each commit was answered as such; what was not committed was
-    /// answered with the first.
+    /// The number of ids that were committed more than once. Checks that each commit was answered `appended`, and each
+    /// `duplicate` has the version of the first commit.
     async fn twins(&self, bed: &Bed) -> usize {
         let mut twins = 0;
         for (id, answers) in &self.answers {
@@ -144,7 +148,7 @@ impl Race {
         twins
     }
 
-    /// Of each id the first commit.
+    /// The first commit of each id.
     fn model(self) -> Model {
         let mut firsts: Vec<Commit> = self
             .answers
@@ -157,7 +161,7 @@ impl Race {
     }
 }
 
-/// The versions of the commits of `id`.
+/// The versions at which `id` was committed.
 async fn claims(bed: &Bed, id: &str) -> Vec<Version> {
     let snapshot = bed.store().snapshot().await.expect("a snapshot");
     let prefix = bed.keys().await.claim(&id.parse().expect("an id"));
@@ -175,7 +179,7 @@ async fn claims(bed: &Bed, id: &str) -> Vec<Version> {
 
 type Read = (Vec<FeedName>, Vec<Shown>);
 
-/// Streams and long polls on each node, over one feed and over all, that read to [`END`].
+/// Streams and long polls on each node, over one feed and over all, which read to [`END`].
 struct Readers(JoinSet<Read>);
 
 impl Readers {
@@ -216,7 +220,7 @@ async fn poll(nodes: Arc<[Served; 2]>, node: usize, feeds: Vec<FeedName>) -> Rea
     (feeds, entries)
 }
 
-/// Appends the end, and holds what each reader has, and the pages of both nodes, against the first commits.
+/// Appends the last event; compares what each reader got, and the pages of both nodes, with the first commits.
 async fn check_readers(readers: Readers, mut race: Race, nodes: &[Served; 2], feeds: &[FeedName]) {
     let names: Vec<&str> = feeds.iter().map(FeedName::as_str).collect();
     let end = json!({ "id": END, "kind": "visit", "feeds": names, "data": null });
@@ -236,7 +240,7 @@ async fn check_readers(readers: Readers, mut race: Race, nodes: &[Served; 2], fe
     for (feeds, entries) in reads {
         assert_eq!(entries, model.merged(&feeds), "{feeds:?}");
     }
-    // No badge drifts either.
+    // Unread counts ignore twins too.
     for feed in feeds {
         let unread: usize = model.unread(feed, None).values().sum();
         let head = nodes[1].get(&format!("/v1/feeds/{feed}")).await;
@@ -244,8 +248,8 @@ async fn check_readers(readers: Readers, mut race: Race, nodes: &[Served; 2], fe
     }
 }
 
-/// Appends two events through a node each. Both are planned before either commits; then the first does, `meanwhile`
-/// happens, and the second goes on.
+/// Appends two events, each through its own node. Both transactions read before either commits; then the first commits,
+/// `meanwhile` is called, and the second commits.
 async fn collide(
     bed: &Bed,
     events: [&Value; 2],
@@ -270,7 +274,7 @@ async fn collide(
     (nodes, [first, second])
 }
 
-/// The loser of the race is told "appended": its node had not seen the winner. From then on everybody is told.
+/// The loser is answered `appended`, because its node had not seen the winner. Later appends are answered correctly.
 async fn of_an_id_reused_at_the_same_moment_the_first_commit_is_the_entry(bed: &Bed) {
     let event =
         |text: &str| json!({ "id": "x", "kind": "message", "feeds": ["reused"], "data": text });
@@ -295,7 +299,7 @@ async fn of_an_id_reused_at_the_same_moment_the_first_commit_is_the_entry(bed: &
     }
 }
 
-/// The rule looks at one feed at a time: two contents of one id hide nothing from each other where they share no feed.
+/// The rule applies to each feed separately: an event hides one with the same id only in feeds that both name.
 async fn an_id_reused_at_the_same_moment_in_other_feeds_stands_in_each(bed: &Bed) {
     let event = |feeds: [&str; 2]| json!({ "id": "x", "kind": "visit", "feeds": feeds });
     let (left, right) = (event(["left", "both"]), event(["right", "both"]));
@@ -317,9 +321,9 @@ async fn an_id_reused_at_the_same_moment_in_other_feeds_stands_in_each(bed: &Bed
     }
 }
 
-/// Through the appender itself: how late a commit can come is bounded by the age of its snapshot.
+/// With the appender: the snapshot's age limit bounds how late a commit can come.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_append_planned_before_the_first_commit_is_a_twin_if_it_commits_within_five_seconds() {
+async fn an_append_that_read_before_the_first_commit_is_a_twin_if_it_commits_within_five_seconds() {
     let wall = WallTime::manual(1_000_000_000);
     let bed = Bed::embedded_at(wall.clone());
     for (late_micros, commits) in [(10, 2), (4_999_000, 2), (5_001_000, 1), (60_000_000, 1)] {

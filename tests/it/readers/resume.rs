@@ -1,4 +1,4 @@
-//! No gap and no overlap: resuming a stream at every cut, joining history to live at any moment, reading too slowly.
+//! No gap and no overlap: streams resumed at every position, history joined with live at any moment, slow readers.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::support::{
     background::{BackgroundAppends, END, append, event, first_of_each},
     bed::{Bed, Served},
     entries::{path, shown_in, walk},
-    follower::{Heard, Live, check_heard},
+    follower::{Live, Recorder, check_recorder},
     model::{Commit, Model, Shown, fresh_feeds},
     patience::in_time,
     raw_commits::{Raw, uncommitted},
@@ -23,14 +23,14 @@ use crate::support::{
 };
 
 crate::on_every_engine!(
-    resuming_at_every_event_goes_on_right_behind_it,
+    resuming_at_every_event_continues_right_after_it,
     a_client_that_reconnects_all_the_time_under_load_has_exactly_the_feed,
     history_up_to_vn_and_live_after_it_are_the_feed_whenever_and_wherever_one_joins,
     a_subscriber_whose_queue_overflows_still_gets_everything,
     a_client_that_stops_reading_its_socket_still_gets_everything,
 );
 
-async fn resuming_at_every_event_goes_on_right_behind_it(bed: &Bed) {
+async fn resuming_at_every_event_continues_right_after_it(bed: &Bed) {
     let nodes = [bed.node().await, bed.node().await];
     let feeds = fresh_feeds(&bed.keys().await, "resume");
     let mut model = Model::default();
@@ -52,7 +52,7 @@ async fn resuming_at_every_event_goes_on_right_behind_it(bed: &Bed) {
         for (index, event) in events.iter().enumerate() {
             last_id = event.id.as_deref().or(last_id);
             let Some(last_id) = last_id else { continue };
-            // `Last-Event-ID` must win over the `after` that a browser repeats.
+            // `Last-Event-ID` takes precedence over `after`, which a browser repeats when it reconnects.
             let url = nodes[index % 2].url(&url);
             let mut stream = Stream::open(&nodes[0].http, &url, Some(last_id)).await;
             let rest = in_time(stream.caught_up()).await;
@@ -62,7 +62,8 @@ async fn resuming_at_every_event_goes_on_right_behind_it(bed: &Bed) {
     }
 }
 
-/// The events of a stream from its catch-up into live, with a transient and a moved marker in between, up to the end.
+/// The events of a stream: those it catches up with, then live ones, among them transients and moved markers, to the
+/// last event.
 async fn record(
     nodes: &[Served; 2],
     model: &mut Model,
@@ -114,7 +115,7 @@ async fn a_client_that_reconnects_all_the_time_under_load_has_exactly_the_feed(b
     }
 }
 
-/// Reads a few events at a time, from one node or the other, until the end of the load.
+/// Reads a few events per connection, from either node, until the last event.
 async fn reconnect_to_the_end(
     nodes: Arc<[Served; 2]>,
     feeds: Vec<FeedName>,
@@ -161,7 +162,7 @@ async fn history_up_to_vn_and_live_after_it_are_the_feed_whenever_and_wherever_o
     }
 }
 
-/// Head, history and live, each from either node.
+/// The feed's version, history and live stream, each from either node.
 async fn join(
     nodes: Arc<[Served; 2]>,
     feeds: Vec<FeedName>,
@@ -199,17 +200,20 @@ async fn a_subscriber_whose_queue_overflows_still_gets_everything(bed: &Bed) {
             let all = model.0.len();
             quick.until(|quick| quick.entries.len() == all).await;
         }
-        // Only a little, so that the next time finds it among the pages.
+        // Reads little, so that the next round finds it reading pages.
         let before = slow.entries.len();
         slow.until(|slow| slow.entries.len() > before).await;
-        assert!(slow.entries.len() < model.0.len(), "it read all of {times}");
+        assert!(
+            slow.entries.len() < model.0.len(),
+            "it read everything in round {times}"
+        );
     }
-    let all = |heard: &Heard| heard.entries.len() >= model.0.len();
+    let all = |recorder: &Recorder| recorder.entries.len() >= model.0.len();
     slow.until(all).await;
-    for heard in [&slow, &quick] {
-        check_heard(heard, &model, newsfeed::version::Version::ZERO);
+    for recorder in [&slow, &quick] {
+        check_recorder(recorder, &model, newsfeed::version::Version::ZERO);
     }
-    assert_eq!(quick.states, feeds.len(), "it never went back to the pages");
+    assert_eq!(quick.states, feeds.len(), "it never fell back to pages");
     slow.until(|slow| slow.states > feeds.len()).await;
 }
 
@@ -223,7 +227,7 @@ async fn a_client_that_stops_reading_its_socket_still_gets_everything(bed: &Bed)
 
     let mut model = Model::default();
     let data = "x".repeat(20_000);
-    // More than the sockets' buffers and a full queue hold.
+    // More than the sockets' buffers and a full queue can hold.
     for _ in 0..12 {
         let mut events: Vec<_> = (0..50).map(|n| event(model.0.len() + n, &feeds)).collect();
         for event in &mut events {
@@ -243,20 +247,20 @@ async fn a_client_that_stops_reading_its_socket_still_gets_everything(bed: &Bed)
     }
     assert!(
         entries == model.merged(&feeds),
-        "a gap, a double or a mix-up"
+        "entries are missing, doubled or out of order"
     );
     while markers == 0 {
-        // It went back to the pages, and tells so.
+        // It fell back to pages, so the feeds' states are sent again.
         markers += usize::from(stopped.next_of(&["marker"]).await.name == "marker");
     }
 }
 
-/// A stream over a socket that buffers next to nothing.
+/// A stream over a socket with a very small buffer.
 async fn small_socket(node: &Served, url: &str) -> Stream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
     let mut socket = socket.connect(node.address).await.expect("connects");
-    // In HTTP/1.0 the body has no frames of its own.
+    // An HTTP/1.0 body has no chunks.
     let request = format!("GET {url} HTTP/1.0\r\n\r\n");
     socket.write_all(request.as_bytes()).await.expect("sent");
     let mut head = Vec::new();

@@ -1,5 +1,5 @@
-//! "Nothing twice" against the plain model: the same id committed again and again, at every distance around the bound,
-//! past the appender, which would not have done so alone; on a wall clock set by hand.
+//! "Nothing twice", compared with the model: one id committed repeatedly, at every distance around the bound. The commits
+//! bypass the appender, which would have found the claim, and the wall clock is set by the test.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::support::{
     bed::Bed,
-    follower::{Heard, Live, check_heard},
+    follower::{Live, Recorder, check_recorder},
     model::{
         Commit, Model, check_page, check_pages, check_state, feed_name, for_random, fresh_feeds,
     },
@@ -21,9 +21,9 @@ use crate::support::{
     stores::{Flaky, troubled},
 };
 
-/// In ticks: so far apart, two commits of an id are two entries.
+/// Distance in ticks from which two commits of an id are two entries.
 const BOUND: u64 = 5_000_000;
-/// Longer than any snapshot lives.
+/// Longer than any snapshot's life, in ticks.
 const LONG: u64 = 100_000_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -32,7 +32,7 @@ async fn the_second_commit_of_an_id_is_invisible_within_its_window_and_only_ther
     let raw = Raw::new(&bed).await;
     let reader = Feeds::new(raw.store.clone(), raw.keys.clone());
     for distance in [2, 1_000_000, BOUND - 1, BOUND, BOUND + 1, 10 * BOUND] {
-        // What the second commit's snapshot showed, relative to the first; or unknown.
+        // The time of the second commit's snapshot relative to the first commit, or unknown.
         for read_at in [None, Some(-1), Some(0), Some(1)] {
             let first_at = raw.now().await + LONG;
             let feed = [feed_name(&format!("table.{first_at}"))];
@@ -54,16 +54,16 @@ async fn the_second_commit_of_an_id_is_invisible_within_its_window_and_only_ther
     }
 }
 
-/// Follows `feeds` from every cut.
+/// Compares a follower of `feeds` with the model, starting at every cut.
 async fn check_catch_up(raw: &Raw, model: &Model, feeds: &[FeedName]) {
     let live = Live::start(raw.store.clone(), raw.keys.clone());
     for cut in model.cuts() {
-        let heard = live.follow(feeds, Some(cut)).await;
-        check_heard(&heard, model, cut);
+        let recorder = live.follow(feeds, Some(cut)).await;
+        check_recorder(&recorder, model, cut);
     }
 }
 
-/// Counts unread with the marker at every cut, one after the other.
+/// Compares unread counts with the model, with the `read` marker at every cut.
 async fn check_markers(reader: &Feeds, model: &Model, feed: &FeedName) {
     for cut in model.cuts() {
         let moved = reader.move_marker(feed, Marker::Read, cut).await;
@@ -75,15 +75,15 @@ async fn check_markers(reader: &Feeds, model: &Model, feed: &FeedName) {
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// Events committed together.
+    /// Commits events in one transaction.
     Commit(When, Vec<Event>),
-    /// Moves the read marker of a feed to a commit, or right before it.
+    /// Moves the `read` marker of a feed to a commit, or right before it.
     Read {
         feed: usize,
         back: usize,
         before: bool,
     },
-    /// Opens a stream over one of [`FEED_SETS`], from a commit on or from now.
+    /// Opens a stream over one of [`FEED_SETS`], after a commit or from now.
     Follow {
         feeds: usize,
         after: Option<usize>,
@@ -94,7 +94,7 @@ enum Op {
 #[derive(Debug, Clone)]
 enum When {
     After(u64),
-    /// So long after an earlier commit, if that is not past.
+    /// `ticks` after an earlier commit, if that is not in the past.
     Since {
         back: usize,
         ticks: u64,
@@ -105,9 +105,9 @@ enum When {
 struct Event {
     id: usize,
     other_kind: bool,
-    /// One bit for each.
+    /// A bit for each feed.
     feeds: usize,
-    /// Before, at or after an earlier commit; or unknown.
+    /// The snapshot's time: an earlier commit and an offset in ticks; or unknown.
     read_at: Option<(usize, i64)>,
 }
 
@@ -116,7 +116,7 @@ const KINDS: [[&str; 2]; 3] = [
     ["visit", "flirt"],
     ["message", "message"],
 ];
-/// The first two feeds share a partition.
+/// Indexes of feeds; the first two share a partition.
 const FEED_SETS: [&[usize]; 4] = [&[0], &[2], &[1, 0], &[2, 0, 1]];
 
 fn any_op() -> impl Strategy<Value = Op> {
@@ -144,16 +144,16 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// One random history being made, and what is known of it.
+/// A random history in progress, and what is known of it.
 struct Run<'a> {
     raw: &'a Raw,
     reader: Feeds,
     live: Live,
     feeds: [FeedName; 3],
     model: Model,
-    /// The latest time of a commit or of the clock.
+    /// The latest time of a commit or of the clock, in ticks.
     now: u64,
-    streams: Vec<(Heard, Version)>,
+    streams: Vec<(Recorder, Version)>,
 }
 
 impl<'a> Run<'a> {
@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
         set.map(|&feed| self.feeds[feed].clone()).collect()
     }
 
-    /// The version of the commit so many back; zero if there is none.
+    /// The version of the commit `back` commits ago; zero if there is none.
     fn back(&self, back: usize) -> Version {
         let index = self.model.0.len().checked_sub(back);
         let commit = index.and_then(|index| self.model.0.get(index));
@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
                     When::Since { back, ticks } => self.back(back).time() + ticks,
                 };
                 let at = at.clamp(self.now + 1, self.now + 2 * BOUND);
-                // A round of live delivery under way must not find its snapshot too old.
+                // A tailer round in progress must not find its snapshot too old.
                 if at - self.now > BOUND / 2 {
                     self.settle().await;
                 }
@@ -205,8 +205,8 @@ impl<'a> Run<'a> {
             }
             Op::Follow { feeds, after } => {
                 let from = after.map(|back| self.back(back));
-                let heard = self.live.follow(&self.set(feeds), from).await;
-                self.streams.push((heard, from.unwrap_or(self.back(1))));
+                let recorder = self.live.follow(&self.set(feeds), from).await;
+                self.streams.push((recorder, from.unwrap_or(self.back(1))));
             }
             Op::RaiseEpoch => self.raw.raise_epoch().await,
         }
@@ -234,20 +234,21 @@ impl<'a> Run<'a> {
         self.model.0.extend(commits);
     }
 
-    /// Commits an event of a fresh id to all feeds and waits until every stream has heard it.
+    /// Commits an event with a new id to all feeds; waits until every stream has received it.
     async fn settle(&mut self) {
         let id = format!("settled {}", self.model.0.len());
         let event = uncommitted(&id, "visit", &self.feeds, 0);
         self.commit(self.now + 1, vec![event]).await;
-        for (heard, _) in &mut self.streams {
-            let arrived = |heard: &Heard| heard.entries.last().is_some_and(|last| last.id == id);
-            heard.until(arrived).await;
+        for (recorder, _) in &mut self.streams {
+            let arrived =
+                |recorder: &Recorder| recorder.entries.last().is_some_and(|last| last.id == id);
+            recorder.until(arrived).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_reader_sees_what_the_plain_model_of_twins_says() {
+async fn every_reader_sees_what_the_model_says() {
     let bed = Bed::embedded_at(WallTime::manual(1_000_000_000));
     let raw = Raw::new(&bed).await;
     let hidden = std::cell::Cell::new(0);
@@ -263,10 +264,10 @@ async fn every_reader_sees_what_the_plain_model_of_twins_says() {
                 }
             }
             run.settle().await;
-            for (heard, after) in &run.streams {
-                check_heard(heard, &run.model, *after);
+            for (recorder, after) in &run.streams {
+                check_recorder(recorder, &run.model, *after);
             }
-            // All limits for a short history; for a long one those around what is read at once.
+            // All limits for a short history; for a long one, limits around the batch size of reads.
             let limits: Vec<usize> = match run.model.0.len() {
                 short @ ..=8 => (1..=short + 1).collect(),
                 _ => vec![1, 6, 9],
@@ -293,7 +294,7 @@ fn hidden_in(model: &Model) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_first_behind_many_entries_still_hides_its_twin() {
+async fn a_first_commit_far_back_still_hides_its_twin() {
     let bed = Bed::embedded_at(WallTime::manual(1_000_000_000));
     let raw = Raw::new(&bed).await;
     let reader = Feeds::new(raw.store.clone(), raw.keys.clone());
@@ -316,17 +317,17 @@ async fn a_first_behind_many_entries_still_hides_its_twin() {
     }
     let live = Live::start(raw.store.clone(), raw.keys.clone());
     let before_twin = model.0.last().expect("commits").version;
-    let mut heard = live.follow(&feed, None).await;
+    let mut recorder = live.follow(&feed, None).await;
     append(&mut model, "x", start + BOUND - 1).await;
     let twin = model.0.last().expect("commits").version;
     assert_eq!(twin.time() - model.0[0].version.time(), BOUND - 1);
     append(&mut model, "end", start + BOUND).await;
 
-    heard
-        .until(|heard| heard.entries.iter().any(|shown| shown.id == "end"))
+    recorder
+        .until(|recorder| recorder.entries.iter().any(|shown| shown.id == "end"))
         .await;
-    check_heard(&heard, &model, before_twin);
-    check_heard(
+    check_recorder(&recorder, &model, before_twin);
+    check_recorder(
         &live.follow(&feed, Some(before_twin)).await,
         &model,
         before_twin,
@@ -374,11 +375,11 @@ async fn a_stream_loses_nothing_when_rounds_of_live_delivery_fail_half_way(bed: 
     let flaky = Arc::new(Flaky::default());
     let live = Live::start(troubled(raw.store.clone(), flaky.clone()), raw.keys.clone());
     let feeds = fresh_feeds(&raw.keys, "flaky");
-    let mut heard = live.follow(&feeds, None).await;
+    let mut recorder = live.follow(&feeds, None).await;
     let mut model = Model::default();
     flaky.on.store(true, Ordering::SeqCst);
     for number in 0..12 {
-        // With an unknown snapshot, so that each round has to look back.
+        // The snapshot's time is unknown, so each round has to look for an earlier commit.
         let mut commits = [uncommitted(
             &format!("event {number}"),
             "message",
@@ -391,14 +392,14 @@ async fn a_stream_loses_nothing_when_rounds_of_live_delivery_fail_half_way(bed: 
         let read = reader.move_marker(&feeds[0], Marker::Read, model.0[0].version);
         read.await.expect("the marker moves");
     }
-    heard
-        .until(|heard| {
-            heard
+    recorder
+        .until(|recorder| {
+            recorder
                 .entries
                 .last()
                 .is_some_and(|last| last.id == "event 11")
         })
         .await;
-    check_heard(&heard, &model, Version::ZERO);
+    check_recorder(&recorder, &model, Version::ZERO);
     assert!(flaky.failures.load(Ordering::SeqCst) > 0, "no read failed");
 }

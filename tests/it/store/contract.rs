@@ -1,4 +1,4 @@
-//! The engine contract: what every [`Store`] must do.
+//! The engine contract: what every [`Store`] does.
 
 use std::sync::{
     Arc,
@@ -22,13 +22,13 @@ crate::on_every_engine!(
     a_condition_sees_commits_after_the_snapshot,
     clears_come_before_puts,
     maxima_only_grow,
-    appends_side_by_side_do_not_conflict,
-    an_epoch_change_aborts_what_began_before_it,
-    a_ring_wakes_who_waits_and_silence_does_not,
-    a_closed_store_says_so_to_everyone,
+    concurrent_appends_do_not_conflict,
+    an_epoch_change_aborts_transactions_that_began_before_it,
+    a_commit_that_notifies_wakes_waiters_and_another_does_not,
+    a_closed_store_refuses_every_call,
 );
 
-/// Where a test keeps its keys: away from the key space, and from other tests that share a cluster with it.
+/// Where a test keeps its keys: outside the key space, and apart from other tests in the same cluster.
 #[derive(Clone, Copy)]
 struct Place(u32);
 
@@ -155,9 +155,9 @@ async fn ranges_page_in_both_directions(bed: &Bed) {
         read("r3", "r6", true, 2, usize::MAX).await,
         ("54".into(), true)
     );
-    // Stopped by the limit: whether there is more is not known.
+    // When the limit ends a range, `more` may be either.
     assert_eq!(read("r3", "r6", false, 3, usize::MAX).await.0, "345");
-    // Ends with the value that reaches the bound, never before the first.
+    // A range ends with the item that reaches `bytes_max`; it has at least one item.
     assert_eq!(read("r", "s", false, 100, 1).await, ("0".into(), true));
     let two = 2 * (at.key("r0").len() + 10);
     assert_eq!(read("r", "s", true, 100, two).await, ("98".into(), true));
@@ -165,7 +165,7 @@ async fn ranges_page_in_both_directions(bed: &Bed) {
         read("r6", "r3", false, 100, usize::MAX).await,
         (String::new(), false)
     );
-    // Several at once, each answered in its place.
+    // Several ranges are answered in the order of the request.
     let ranges = [("r2", "r3"), ("x", "y"), ("r7", "r9")];
     let ranges = ranges.map(|(begin, end)| Range {
         begin: at.key(begin),
@@ -248,7 +248,7 @@ async fn a_commit_lies_above_every_snapshot_taken_before_it(bed: &Bed) {
                     .expect("range")
                     .remove(0)
                     .items;
-                // What it shows lies at or below it …
+                // What the snapshot shows is at or below its version.
                 assert!(
                     seen.iter()
                         .all(|item| keys::version_of(&item.key).expect("a version") <= moment)
@@ -258,7 +258,7 @@ async fn a_commit_lies_above_every_snapshot_taken_before_it(bed: &Bed) {
                     ..Batch::default()
                 };
                 let version = snapshot.commit(batch).await.expect("commit");
-                // … and what it does not show, above.
+                // What it does not show is above.
                 assert!(version > moment, "{version:?} at a snapshot of {moment:?}");
                 let after = store.snapshot().await.expect("snapshot").version();
                 assert!(
@@ -271,7 +271,7 @@ async fn a_commit_lies_above_every_snapshot_taken_before_it(bed: &Bed) {
     while let Some(done) = writers.join_next().await {
         done.expect("no panic");
     }
-    // No snapshot missed a commit at or below its moment: the counts agree with the versions.
+    // No commit was lost.
     assert_eq!(range(&*store, at.all_under("s")).await.len(), 200);
 }
 
@@ -329,7 +329,7 @@ async fn a_condition_sees_commits_after_the_snapshot(bed: &Bed) {
         Err(Error::ConditionFailed(0) | Error::Conflict) => {}
         other => panic!("{other:?}"),
     }
-    // Many at once: one wins.
+    // Of many at once, one wins.
     let mut racers = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let store = Arc::clone(&store);
@@ -398,10 +398,10 @@ async fn maxima_only_grow(bed: &Bed) {
     assert_eq!(at.get(&*store, "m").await, Some("70".into()));
 }
 
-async fn appends_side_by_side_do_not_conflict(bed: &Bed) {
+async fn concurrent_appends_do_not_conflict(bed: &Bed) {
     let at = Place::fresh();
     let store = bed.store();
-    // All read the same range on a snapshot, then all write into it.
+    // All read the same range, then all write into it.
     let mut snapshots = Vec::new();
     for _ in 0..10 {
         let snapshot = store.snapshot().await.expect("snapshot");
@@ -421,7 +421,7 @@ async fn appends_side_by_side_do_not_conflict(bed: &Bed) {
     assert_eq!(range(&*store, at.all_under("n")).await.len(), 10);
 }
 
-async fn an_epoch_change_aborts_what_began_before_it(bed: &Bed) {
+async fn an_epoch_change_aborts_transactions_that_began_before_it(bed: &Bed) {
     let at = Place::fresh();
     let store = bed.store();
     let keys = bed.keys().await;
@@ -467,7 +467,7 @@ async fn an_epoch_change_aborts_what_began_before_it(bed: &Bed) {
     assert_eq!(values, *b"12");
 }
 
-async fn a_ring_wakes_who_waits_and_silence_does_not(bed: &Bed) {
+async fn a_commit_that_notifies_wakes_waiters_and_another_does_not(bed: &Bed) {
     let at = Place::fresh();
     use std::time::Duration;
     let store = bed.store();
@@ -478,7 +478,10 @@ async fn a_ring_wakes_who_waits_and_silence_does_not(bed: &Bed) {
     });
     commit(&*store, at.put("quiet", "x")).await.expect("commit");
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(!waiter.is_finished(), "woken by a commit that did not ring");
+    assert!(
+        !waiter.is_finished(),
+        "woken by a commit that does not notify"
+    );
     commit(
         &*store,
         Batch {
@@ -493,14 +496,14 @@ async fn a_ring_wakes_who_waits_and_silence_does_not(bed: &Bed) {
         .expect("woken")
         .expect("no panic")
         .expect("ok");
-    // Somebody who comes late is not left waiting.
+    // Waiting for a commit that has already happened returns at once.
     tokio::time::timeout(Duration::from_secs(10), store.changed(seen))
         .await
         .expect("at once")
         .expect("ok");
 }
 
-async fn a_closed_store_says_so_to_everyone(bed: &Bed) {
+async fn a_closed_store_refuses_every_call(bed: &Bed) {
     let at = Place::fresh();
     let store = bed.store();
     let early = store.snapshot().await.expect("snapshot");
@@ -512,7 +515,7 @@ async fn a_closed_store_says_so_to_everyone(bed: &Bed) {
     let (begun, under_way) = {
         let snapshot = store.snapshot().await.expect("snapshot");
         let mut commit = snapshot.commit(at.put("a", "1"));
-        // Polled once, then left until the store closes.
+        // Polled once, then not again until the store closes.
         (futures_util::poll!(&mut commit), commit)
     };
     let closing = tokio::spawn({
@@ -536,7 +539,7 @@ async fn a_closed_store_says_so_to_everyone(bed: &Bed) {
 }
 
 mod embedded_only {
-    //! What needs a clock the test can set, or a folder.
+    //! What only the embedded engine has: a wall clock that the test sets, and a folder.
 
     use newsfeed::{
         clock::WallTime,
@@ -641,7 +644,7 @@ mod embedded_only {
     }
 
     #[tokio::test]
-    async fn of_appends_of_one_id_planned_side_by_side_only_the_first_commits() {
+    async fn of_concurrent_commits_of_one_unclaimed_id_only_the_first_succeeds() {
         let folder = tempfile::tempdir().expect("folder");
         let store = Embedded::open(folder.path(), WallTime::system(0)).expect("opens");
         let keys = keys::Keys::open(&store, b"", 16).await.expect("created");
@@ -667,7 +670,7 @@ mod embedded_only {
         let later = c.commit(claim("x", true)).await;
         assert!(matches!(later, Err(Error::Conflict)), "{later:?}");
         d.commit(claim("y", true)).await.expect("another id");
-        // A batch that does not ask may commit a twin; the first stays the first.
+        // A batch without `unclaimed` commits a twin.
         let twin = e.commit(claim("x", false)).await.expect("unasked");
         let prefix = keys.claim(&"x".parse().expect("an id"));
         let range = keys::range(&prefix, None, Version::MAX, false, 9, usize::MAX);

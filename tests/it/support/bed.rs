@@ -1,4 +1,4 @@
-//! What a test stands on: an empty store of one engine, and nodes serving it over real sockets.
+//! An empty store of one engine, and nodes that serve it over real sockets.
 
 use std::{
     net::SocketAddr,
@@ -25,8 +25,8 @@ use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Runs each function, `async fn(&Bed)`, once per engine, as a test of its own. `in one thread:` is for those that
-/// pause the clock of their runtime.
+/// Makes a test of each function, an `async fn(&Bed)`, for each engine. `in one thread:` is for functions that pause
+/// Tokio's clock; they run on the embedded engine only.
 #[macro_export]
 macro_rules! on_every_engine {
     (in one thread: $($name:ident),+ $(,)?) => {
@@ -61,7 +61,7 @@ macro_rules! on_every_engine {
     };
 }
 
-/// An empty store of one engine, with the default settings of a node.
+/// An empty store of one engine. Nodes have the default settings unless told otherwise.
 pub struct Bed {
     engine: Engine,
     pub wall: WallTime,
@@ -70,10 +70,10 @@ pub struct Bed {
 enum Engine {
     Embedded {
         folder: tempfile::TempDir,
-        /// The engine lets one handle in at a time: all nodes of the bed share it.
+        /// The engine allows one handle at a time: all nodes share it.
         store: Mutex<Option<Arc<dyn Store>>>,
     },
-    /// A key space of its own in the test run's cluster. Every node has its own handle.
+    /// A key space in a cluster. Every node has its own handle.
     #[cfg(feature = "fdb")]
     Fdb {
         cluster: Arc<crate::fdb::cluster::Cluster>,
@@ -86,7 +86,7 @@ impl Bed {
         Self::embedded_at(WallTime::system(0))
     }
 
-    /// On a wall clock of the test's own.
+    /// With a wall clock that the test sets.
     pub fn embedded_at(wall: WallTime) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self {
@@ -103,7 +103,7 @@ impl Bed {
         Self::fdb_on(crate::fdb::cluster::shared())
     }
 
-    /// In a cluster of the test's own.
+    /// In the given cluster rather than the shared one.
     #[cfg(feature = "fdb")]
     pub fn fdb_on(cluster: Arc<crate::fdb::cluster::Cluster>) -> Self {
         let prefix = crate::fdb::cluster::fresh_prefix();
@@ -161,7 +161,7 @@ impl Bed {
         self.node_on(self.store()).await
     }
 
-    /// A node on the bed's store as `store` shows it.
+    /// A node on `store`, a wrapper around the bed's store.
     pub async fn node_on(&self, store: Arc<dyn Store>) -> Served {
         let settings = Settings {
             wall: self.wall.clone(),
@@ -171,13 +171,13 @@ impl Bed {
         self.node_as(store, settings).await
     }
 
-    /// A node that is told to be something else than most.
+    /// A node with these settings.
     pub async fn node_as(&self, store: Arc<dyn Store>, settings: Settings) -> Served {
         let node = Node::start(store, self.keys().await, settings).expect("the node starts");
         serve(|listener, shutdown| node.serve(listener, shutdown)).await
     }
 
-    /// A node that is told otherwise than by default, over TLS if there is some.
+    /// A node with the default settings changed by `tell`, over TLS if `tls` is given.
     pub async fn node_with(
         &self,
         tls: Option<Arc<Tls>>,
@@ -193,7 +193,7 @@ impl Bed {
         serve(|listener, shutdown| node.serve(listener, shutdown)).await
     }
 
-    /// The HTTP side alone, without a tailer, on an [`App`] that the test can bring to its limits.
+    /// The HTTP side without a tailer, and its [`App`], whose limits the test can exhaust.
     pub async fn app_on(&self, store: Arc<dyn Store>) -> (App, Served) {
         let keys = self.keys().await;
         let clock = Arc::new(AtClock::new(self.wall.clone()).expect("the clock runs"));
@@ -253,18 +253,18 @@ where
     }
 }
 
-/// A filter that can be changed, of a log that nobody writes.
+/// A log filter that can be changed. Nothing is logged.
 pub fn log_control() -> LogControl {
     let filter: Filter = "info".parse().expect("a filter");
     let env_filter = tracing_subscriber::EnvFilter::new(filter.as_str());
     let (layer, handle) =
         tracing_subscriber::reload::Layer::<_, tracing_subscriber::Registry>::new(env_filter);
-    // The handle works as long as the filter is in use.
+    // The handle stops working when its layer is dropped.
     std::mem::forget(layer);
     LogControl::new(filter, handle)
 }
 
-/// Those of `newsfeed serve` without a flag.
+/// The settings of `newsfeed serve` without flags.
 pub fn default_settings() -> Settings {
     use clap::{Args, FromArgMatches};
     let command = Config::augment_args(clap::Command::new("serve"));
@@ -287,7 +287,7 @@ pub fn http_client() -> reqwest::Client {
         .expect("a client")
 }
 
-/// A node being served.
+/// A running node.
 pub struct Served {
     api: Api,
     pub address: SocketAddr,
@@ -304,19 +304,19 @@ impl Deref for Served {
 }
 
 impl Served {
-    /// Tells the node to stop, as a signal would.
+    /// Tells the node to stop, as SIGTERM does.
     pub fn leave(&self) {
         self.shutdown.cancel();
     }
 
-    /// Stops the node gracefully and waits for it. The bed's store is closed with it.
+    /// Stops the node gracefully and waits for its end. This closes the bed's store.
     pub async fn stop(self) {
         self.shutdown.cancel();
         self.task.await.expect("the node stops without a panic");
     }
 }
 
-/// A service as its clients see it, whoever runs it.
+/// A client of a service, in this process or another.
 #[derive(Clone)]
 pub struct Api {
     base: String,
@@ -324,7 +324,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Over TLS any certificate will do.
+    /// Accepts any certificate.
     pub fn at(base: String) -> Self {
         let http = match base.starts_with("https:") {
             true => reqwest::Client::builder().tls_danger_accept_invalid_certs(true),
@@ -338,7 +338,7 @@ impl Api {
         format!("{}{path}", self.base)
     }
 
-    /// Any request and its whole answer.
+    /// Sends a request without a body; returns the whole answer.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.send_body(method, path, headers, "").await
     }
@@ -358,7 +358,7 @@ impl Api {
         Answer::of(request.send().await.expect("an answer")).await
     }
 
-    /// GET, expecting 200 and JSON.
+    /// GET; expects 200 and JSON.
     pub async fn get(&self, path: &str) -> Value {
         let response = self
             .http
@@ -370,7 +370,7 @@ impl Api {
         response.json().await.expect("JSON")
     }
 
-    /// POST of JSON: the status and the JSON answer.
+    /// POST of JSON; returns the status and the JSON answer.
     pub async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let response = self
             .http
@@ -385,7 +385,7 @@ impl Api {
         )
     }
 
-    /// Appends an event or an array, expecting success.
+    /// Appends an event or an array; expects 200.
     pub async fn append(&self, events: &Value) -> Value {
         let (status, answer) = self.post("/v1/events", events).await;
         assert_eq!(status, 200, "{answer}");
@@ -397,7 +397,7 @@ impl Api {
         text(&self.get(&format!("/v1/feeds/{feed}")).await["version"])
     }
 
-    /// All entries of a feed, oldest first, by paging.
+    /// All entries of a feed, oldest first, page by page.
     pub async fn all(&self, feed: &str) -> Vec<Value> {
         let mut entries = Vec::new();
         let mut after = "0".to_owned();
@@ -414,7 +414,7 @@ impl Api {
     }
 }
 
-/// An answer, whole.
+/// A whole answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -441,11 +441,12 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// This answer as the problem `code`, which must be as every problem is; else what is not.
+    /// Checks that this answer is the problem `code` and has all that a problem must have; returns the problem, or what
+    /// is wrong.
     pub fn problem(&self, status: u16, code: &str) -> Result<Value, String> {
         let body = String::from_utf8_lossy(&self.body);
         let problem: Value = serde_json::from_str(&body)
-            .map_err(|error| format!("{} with no problem: {error}: {body}", self.status))?;
+            .map_err(|error| format!("{} is not a problem: {error}: {body}", self.status))?;
         let text = |name: &str| problem[name].as_str().is_some_and(|text| !text.is_empty());
         let right = [
             (
@@ -479,7 +480,7 @@ impl Answer {
         ];
         match right.iter().find(|(_, right)| !right) {
             Some((what, _)) => Err(format!(
-                "expected {status} {code}, but {what} is not right: {} {body}",
+                "expected {status} {code}, but {what} is wrong: {} {body}",
                 self.status
             )),
             None => Ok(problem),

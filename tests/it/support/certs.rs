@@ -1,4 +1,4 @@
-//! Certificates of a test's own authority, and clients that trust it.
+//! Certificates from a test's own authority, and clients that trust it.
 
 use std::{
     fs, io,
@@ -82,7 +82,7 @@ impl Authority {
     }
 }
 
-/// Where an operator puts certificate and key.
+/// A folder with a certificate and its key, as an operator sets it up.
 pub struct Folder {
     folder: TempDir,
 }

@@ -1,4 +1,4 @@
-//! Followers in process: live delivery without HTTP.
+//! Live delivery without HTTP: followers in this process.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::{
     patience::PATIENCE,
 };
 
-/// The reading half of a node, in process: a hub and its tailer. Ends when dropped.
+/// A hub and its tailer. The tailer ends when this is dropped.
 pub struct Live {
     pub feeds: Feeds,
     hub: Arc<Hub>,
@@ -39,18 +39,21 @@ impl Live {
         Self { feeds, hub, stop }
     }
 
-    /// Follows `feeds` after `after` or from now, and has caught up when it returns.
-    pub async fn follow(&self, feeds: &[FeedName], after: Option<Version>) -> Heard {
-        let subscription = self.hub.subscribe(feeds.to_vec()).expect("a place");
-        let mut heard = Heard {
+    /// Follows `feeds` after the position `after`, or from now; returns when the follower has caught up.
+    pub async fn follow(&self, feeds: &[FeedName], after: Option<Version>) -> Recorder {
+        let subscription = self
+            .hub
+            .subscribe(feeds.to_vec())
+            .expect("room for a stream");
+        let mut recorder = Recorder {
             follower: Follower::new(self.feeds.clone(), subscription, after),
             feeds: feeds.to_vec(),
             entries: Vec::new(),
             moments: 0,
             states: 0,
         };
-        heard.until(|heard| heard.moments > 0).await;
-        heard
+        recorder.until(|recorder| recorder.moments > 0).await;
+        recorder
     }
 }
 
@@ -60,29 +63,29 @@ impl Drop for Live {
     }
 }
 
-/// A follower and what it has heard.
-pub struct Heard {
+/// A follower and what it has received.
+pub struct Recorder {
     follower: Follower,
     pub feeds: Vec<FeedName>,
     pub entries: Vec<Shown>,
     pub moments: usize,
-    /// States of feeds: each arrival at the end of the pages tells all of them.
+    /// Number of feed states received. A follower receives all of them each time it has caught up from pages.
     pub states: usize,
 }
 
-impl Heard {
-    /// Reads on until `enough`.
+impl Recorder {
+    /// Reads until `enough` returns true.
     pub async fn until(&mut self, enough: impl Fn(&Self) -> bool) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !enough(self) {
             match tokio::time::timeout_at(deadline, self.follower.next()).await {
-                Ok(Some(Update::Items(items))) => items.iter().for_each(|item| self.hear(item)),
+                Ok(Some(Update::Items(items))) => items.iter().for_each(|item| self.record(item)),
                 other => panic!("{other:?} after {:#?}", self.entries),
             }
         }
     }
 
-    fn hear(&mut self, item: &Item) {
+    fn record(&mut self, item: &Item) {
         match &item.news {
             News::Entry(Located { entry, feed, feeds }) => {
                 let feeds = match &feeds[..] {
@@ -99,13 +102,13 @@ impl Heard {
     }
 }
 
-/// Holds all that was heard after `after` against the model.
-pub fn check_heard(heard: &Heard, model: &Model, after: Version) {
-    let mut expected = model.merged(&heard.feeds);
+/// Checks that the follower received exactly what the model has after `after`.
+pub fn check_recorder(recorder: &Recorder, model: &Model, after: Version) {
+    let mut expected = model.merged(&recorder.feeds);
     expected.retain(|shown| shown.version > after);
     assert_eq!(
-        heard.entries, expected,
+        recorder.entries, expected,
         "{:?} after {after:?} of {model:#?}",
-        heard.feeds
+        recorder.feeds
     );
 }

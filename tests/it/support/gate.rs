@@ -1,4 +1,5 @@
-//! A store that can be held up, or out of reach, and that tells who waits for its doorbell.
+//! A store whose commits the test can hold, which the test can make unavailable, and which knows that somebody waits for
+//! commits.
 
 use std::sync::Arc;
 
@@ -12,9 +13,9 @@ use crate::support::stores::Trouble;
 struct State {
     held: bool,
     down: bool,
-    /// Calls of [`Store::changed`] so far.
+    /// Waits for a commit so far.
     waits: usize,
-    /// Commits that came to wait so far.
+    /// Commits held so far.
     held_up: usize,
 }
 
@@ -25,34 +26,34 @@ impl Gate {
         Arc::new(Self(watch::Sender::new(State::default())))
     }
 
-    /// Commits wait until `held` is false again.
+    /// Holds commits, or releases them.
     pub fn hold(&self, held: bool) {
         self.0.send_modify(|state| state.held = held);
     }
 
-    /// Whether reads and commits fail.
+    /// Makes reads and commits fail, or succeed again.
     pub fn fail(&self, down: bool) {
         self.0.send_modify(|state| state.down = down);
     }
 
-    /// Resolves once a commit is being held.
+    /// Waits until a commit is held.
     pub async fn something_is_held(&self) {
         let mut state = self.0.subscribe();
         let held = state.wait_for(|state| state.held_up > 0).await;
-        held.expect("the gate holds the sender");
+        held.expect("the gate owns the sender");
     }
 
-    /// Resolves once somebody waits for commits: a tailer with a subscriber, and with nothing left to read.
+    /// Waits until a tailer waits for commits: it has a subscriber and nothing left to read.
     pub async fn somebody_waits(&self) {
         let mut state = self.0.subscribe();
         let waits = state.wait_for(|state| state.waits > 0).await;
-        waits.expect("the gate holds the sender");
+        waits.expect("the gate owns the sender");
     }
 }
 
 fn check(state: &watch::Sender<State>) -> Result<()> {
     match state.borrow().down {
-        true => Err(Error::Unavailable("the test took it away".into())),
+        true => Err(Error::Unavailable("made unavailable by the test".into())),
         false => Ok(()),
     }
 }
@@ -70,7 +71,7 @@ impl Trouble for Gate {
         });
         let mut state = self.0.subscribe();
         let open = state.wait_for(|state| !state.held).await;
-        drop(open.expect("the gate holds the sender"));
+        drop(open.expect("the gate owns the sender"));
         check(&self.0)
     }
 

@@ -1,5 +1,5 @@
-//! The plain model: what was committed, and from that, by the rule as it is promised and nothing else, what every
-//! reader must see; and readers held against it.
+//! The model: all commits, and what every reader must see of them by the promised rules. It is deliberately simple, and
+//! shares no code with the service. Functions here compare readers with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub struct Commit {
     pub kind: String,
     pub feeds: Vec<FeedName>,
     pub data: String,
-    /// Time of the snapshot it was planned on; 0: unknown.
+    /// Time of the snapshot that its transaction read, in ticks; 0 if unknown.
     pub read_at: u64,
 }
 
@@ -33,7 +33,7 @@ pub struct Shown {
     pub id: String,
     pub kind: String,
     pub data: String,
-    /// Those of the reader's feeds that hold it, in the reader's order.
+    /// The reader's feeds that hold it, in the reader's order.
     pub feeds: Vec<FeedName>,
 }
 
@@ -42,8 +42,8 @@ pub struct Shown {
 pub struct Model(pub Vec<Commit>);
 
 impl Model {
-    /// Whether `commit` is invisible in `feed`: the same id stands there at an earlier version that its snapshot did not
-    /// show, less than 5 s before it, in the same epoch.
+    /// Whether `commit` is a twin in `feed`, and so invisible: the feed has the same id at an earlier version of the same
+    /// epoch, less than 5 s before it, that its snapshot did not show.
     pub fn is_twin(&self, commit: &Commit, feed: &FeedName) -> bool {
         let version = commit.version;
         self.0.iter().any(|first| {
@@ -56,7 +56,7 @@ impl Model {
         })
     }
 
-    /// The feeds merged, oldest first.
+    /// What a reader sees of `feeds`, merged, oldest first.
     pub fn merged(&self, feeds: &[FeedName]) -> Vec<Shown> {
         let shown = |commit: &Commit| Shown {
             version: commit.version,
@@ -76,7 +76,7 @@ impl Model {
             .collect()
     }
 
-    /// What a page must draw from, in its order.
+    /// All entries that match `query`, in its order, without its limit.
     fn selected(&self, query: &PageQuery) -> Vec<Shown> {
         let mut all = self.merged(&query.feeds);
         let kind = query.kind.as_ref().map(Kind::as_str);
@@ -96,7 +96,7 @@ impl Model {
         all
     }
 
-    /// Unread of each kind in `feed` above the marker.
+    /// The number of unread entries of each kind in `feed`, above the `read` marker.
     pub fn unread(&self, feed: &FeedName, read: Option<Version>) -> BTreeMap<String, usize> {
         let mut kinds = BTreeMap::new();
         for shown in self.merged(std::slice::from_ref(feed)) {
@@ -107,14 +107,14 @@ impl Model {
         kinds
     }
 
-    /// Every place a page or a stream can begin or end: at each commit, and right before it.
+    /// Every position at which a page or stream can begin or end: each commit, and right before it.
     pub fn cuts(&self) -> BTreeSet<Version> {
         let around = |commit: &Commit| [commit.version.before(), commit.version];
         self.0.iter().flat_map(around).collect()
     }
 }
 
-/// What the default configuration makes of a kind; `call` is one more that notifies.
+/// The delivery of a kind by default; `call` is an additional kind with `notify`.
 pub fn delivery(kind: &str) -> Delivery {
     match kind {
         "message" | "call" => Delivery::Notify,
@@ -126,7 +126,7 @@ pub fn feed_name(name: &str) -> FeedName {
     name.parse().expect("a feed name")
 }
 
-/// Three feeds nobody used before: two in one partition of the log, one in another.
+/// Three new feeds: the first two are in one partition of the log, the third is in another.
 pub fn fresh_feeds(keys: &Keys, name: &str) -> [FeedName; 3] {
     let mut names = (0..).map(|number| feed_name(&format!("{name}.{number}")));
     let first = names.next().expect("endless");
@@ -138,7 +138,7 @@ pub fn fresh_feeds(keys: &Keys, name: &str) -> [FeedName; 3] {
     [first.clone(), find(true), find(false)]
 }
 
-/// Runs `check` on random values, and once it fails on ever simpler ones.
+/// Runs `check` on `cases` random values; shrinks a value on which it fails.
 pub fn for_random<S: Strategy>(cases: u32, values: S, check: impl AsyncFn(S::Value)) {
     let config = Config {
         cases,
@@ -155,7 +155,7 @@ pub fn for_random<S: Strategy>(cases: u32, values: S, check: impl AsyncFn(S::Val
     }
 }
 
-/// How `entry`, held by `feeds`, is seen.
+/// What a reader sees of `entry`, which `feeds` hold.
 pub fn shown(entry: &Entry, feeds: Vec<FeedName>) -> Shown {
     Shown {
         version: entry.version,
@@ -166,7 +166,7 @@ pub fn shown(entry: &Entry, feeds: Vec<FeedName>) -> Shown {
     }
 }
 
-/// Reads one page and holds it against the model.
+/// Reads one page and compares it with the model.
 pub async fn check_page(feeds: &Feeds, model: &Model, query: &PageQuery) {
     let page = feeds.page(query).await.expect("a page");
     let held_by = |found: &PageEntry| {
@@ -197,10 +197,10 @@ pub async fn check_page(feeds: &Feeds, model: &Model, query: &PageQuery) {
             assert_eq!(Some(next), expected.last().map(|shown| shown.version));
             assert!(
                 !rest.is_empty(),
-                "{query:?} has no next page, but says {next}"
+                "{query:?} has `next` {next}, but there are no more entries"
             );
         }
-        // A page of one kind may end anywhere between what it shows and what it does not.
+        // A page of one kind may end at any position between its last entry and the next of that kind.
         (Some(next), Some(_)) => {
             let order = match query.order {
                 Order::NewestFirst { until, .. } => Order::NewestFirst {
@@ -214,12 +214,12 @@ pub async fn check_page(feeds: &Feeds, model: &Model, query: &PageQuery) {
                 ..query.clone()
             };
             assert_eq!(model.selected(&continued), rest, "{query:?}, then {next}");
-            assert_ne!(order, query.order, "{query:?} does not move on");
+            assert_ne!(order, query.order, "{query:?} does not advance");
         }
     }
 }
 
-/// Reads the pages of `feeds` at every cut, in both orders, with each limit.
+/// Compares the pages of `feeds` with the model: at every cut, in both orders, with each limit.
 pub async fn check_pages(
     reader: &Feeds,
     model: &Model,
@@ -233,7 +233,7 @@ pub async fn check_pages(
     }];
     let cuts: Vec<Version> = model.cuts().into_iter().collect();
     for (index, &cut) in cuts.iter().enumerate() {
-        // Any other, but always the same.
+        // Some other cut, the same in every run.
         let other = Some(cuts[(index * 7 + 3) % cuts.len()]);
         for (until, before) in [(Some(cut), None), (None, Some(cut)), (Some(cut), other)] {
             orders.push(Order::NewestFirst { until, before });
@@ -256,7 +256,7 @@ pub async fn check_pages(
     }
 }
 
-/// Holds a feed's latest entry and unread count against the model.
+/// Compares a feed's latest entry and unread count with the model.
 pub async fn check_state(feeds: &Feeds, model: &Model, feed: &FeedName) {
     let state = feeds.state(feed).await.expect("a state");
     let visible = model.merged(std::slice::from_ref(feed));

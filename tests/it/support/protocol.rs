@@ -1,4 +1,4 @@
-//! HTTP/1.1, and HTTP/2 without TLS (prior knowledge), spoken by the same client.
+//! HTTP/1.1 and HTTP/2 without TLS (by prior knowledge), with the same client library.
 
 use axum::{body::Body, http::Version};
 use hyper_util::{

@@ -1,4 +1,4 @@
-//! Requests byte by byte, for what a well-behaved client cannot send.
+//! Requests as bytes, for what an HTTP client library would not send.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::support::bed::Answer;
 
-/// A request with its length, after which the connection closes.
+/// A request with `Content-Length` and `Connection: close`.
 pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let length = body.len().to_string();
     let mut headers = headers.to_vec();
@@ -20,7 +20,7 @@ pub fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) 
     [&head(method, path, &headers)[..], body].concat()
 }
 
-/// The head of a request, after whose answer the connection closes.
+/// The head of a request with `Connection: close`.
 pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
     for (name, value) in headers {
@@ -30,7 +30,7 @@ pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     head.into_bytes()
 }
 
-/// A chunk of a body with `transfer-encoding: chunked`; an empty one ends it.
+/// A chunk of a body with `Transfer-Encoding: chunked`; an empty chunk ends the body.
 pub fn chunk(data: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
@@ -39,24 +39,24 @@ pub async fn connect(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).await.expect("a connection")
 }
 
-/// Sends `bytes` and reads the answer up to the end of the connection.
+/// Sends `bytes`; returns the answer, read to the end of the connection.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> Answer {
     let mut stream = connect(address).await;
-    // The server may answer, and close, before it has read all.
+    // The server may answer and close before it has read everything.
     let _ = stream.write_all(bytes).await;
     answer(&mut stream).await
 }
 
-/// All that the server still sends.
+/// Reads to the end of the connection.
 pub async fn drain(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     let end = tokio::time::timeout(Duration::from_secs(300), stream.read_to_end(&mut bytes));
-    // A reset after the answer is as good an end as any.
+    // A reset after the answer is accepted as the end.
     let _ = end.await.expect("the server ends the connection");
     bytes
 }
 
-/// The answer, which must be the last thing the server sends.
+/// Reads an answer that ends with the connection.
 pub async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> Answer {
     let text = String::from_utf8(drain(stream).await).expect("UTF-8");
     let (head, body) = text

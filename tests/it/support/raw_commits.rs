@@ -1,4 +1,4 @@
-//! Commits past the appender.
+//! Commits that bypass the appender.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::support::{
     model::{Commit, delivery},
 };
 
-/// An event that is still to be committed.
+/// An event that is not committed yet.
 pub fn uncommitted(id: &str, kind: &str, feeds: &[FeedName], read_at: u64) -> Commit {
     Commit {
         version: Version::ZERO,
@@ -30,7 +30,7 @@ pub fn uncommitted(id: &str, kind: &str, feeds: &[FeedName], read_at: u64) -> Co
     }
 }
 
-/// Commits entries without looking for claims, as a second node does that cannot see the first's.
+/// Commits entries without reading claims: as a second node does whose snapshot does not show the first node's commit.
 pub struct Raw {
     pub store: Arc<dyn Store>,
     pub keys: Keys,
@@ -46,13 +46,14 @@ impl Raw {
         }
     }
 
-    /// The store's moment, in ticks.
+    /// The time of a new snapshot, in ticks.
     pub async fn now(&self) -> u64 {
         let snapshot = self.store.snapshot().await.expect("a snapshot");
         snapshot.version().time()
     }
 
-    /// Commits `commits` together, at the tick `at` of the manual wall clock if it lies ahead, and tells them their versions.
+    /// Commits `commits` in one transaction and sets their versions. If the wall clock is manual and `at` (in ticks) is
+    /// ahead of it, the commit happens at `at`.
     pub async fn commit(&self, at: u64, commits: &mut [Commit]) {
         self.wall.set(at - 1);
         let snapshot = self.store.snapshot().await.expect("a snapshot");
@@ -107,7 +108,7 @@ impl Raw {
         }
     }
 
-    /// Begins the next epoch.
+    /// Raises the epoch by one.
     pub async fn raise_epoch(&self) {
         let snapshot = self.store.snapshot().await.expect("a snapshot");
         let epoch = snapshot.version().epoch() + 1;

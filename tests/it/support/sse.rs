@@ -1,11 +1,11 @@
-//! A reader of server-sent events, strict about what the service sends.
+//! A strict reader of server-sent events.
 
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::Value;
 
-/// Far longer than a stream is silent, but for a store that is away as long.
+/// Longest silence of a stream. The heartbeat comes far sooner, unless the store is unavailable.
 const SILENCE_MAX: Duration = Duration::from_secs(240);
 
 #[derive(Debug, Clone, PartialEq)]
@@ -16,12 +16,12 @@ pub struct Event {
 }
 
 pub struct Stream {
-    /// `None` for a broken connection.
+    /// A broken connection yields `None`.
     bytes: std::pin::Pin<Box<dyn futures_util::Stream<Item = Option<bytes::Bytes>> + Send>>,
     buffer: Vec<u8>,
-    /// What `Last-Event-ID` would be.
+    /// The value for `Last-Event-ID`.
     pub last_id: Option<String>,
-    /// When to come back, in ms, as told so far.
+    /// The `retry` values received so far, in ms.
     pub retries: Vec<u32>,
 }
 
@@ -31,7 +31,8 @@ impl Stream {
         opened.expect("an answer")
     }
 
-    /// Fails when nobody answers, or not now; the position stays `last_event_id` until the stream tells another.
+    /// Fails if there is no answer, or 503 with `Retry-After`. The position is `last_event_id` until the stream sends
+    /// another.
     pub async fn try_open(
         http: &reqwest::Client,
         url: &str,
@@ -54,7 +55,7 @@ impl Stream {
         })
     }
 
-    /// Over the body of an answer, however it is read.
+    /// Reads from the body of an answer.
     pub fn over<E: 'static>(
         bytes: impl futures_util::Stream<Item = Result<bytes::Bytes, E>> + Send + 'static,
     ) -> Self {
@@ -80,7 +81,7 @@ impl Stream {
         }
     }
 
-    /// The next block as it is, without the empty line that ends it.
+    /// The next block as text, without the empty line that ends it.
     pub async fn block(&mut self) -> Option<String> {
         loop {
             if let Some(end) = memchr::memmem::find(&self.buffer, b"\n\n") {
@@ -89,14 +90,14 @@ impl Stream {
                 return Some(String::from_utf8(block).expect("UTF-8"));
             }
             let chunk = tokio::time::timeout(SILENCE_MAX, self.bytes.next());
-            match chunk.await.expect("an idle stream has its heartbeat") {
+            match chunk.await.expect("an idle stream sends heartbeats") {
                 Some(Some(chunk)) => self.buffer.extend_from_slice(&chunk),
                 Some(None) | None => return None,
             }
         }
     }
 
-    /// The next event of one of `names`.
+    /// The next event with one of these names.
     pub async fn next_of(&mut self, names: &[&str]) -> Event {
         loop {
             let event = self.next().await.expect("the stream goes on");
@@ -106,7 +107,7 @@ impl Stream {
         }
     }
 
-    /// Reads up to the `version` event that ends the catch-up; answers the entries before it.
+    /// Reads to the `version` event that ends catching up; returns the entries before it.
     pub async fn caught_up(&mut self) -> Vec<Event> {
         let mut entries = Vec::new();
         loop {
@@ -120,7 +121,7 @@ impl Stream {
     }
 }
 
-/// A block of lines; `None` if it has no event (the `retry` line).
+/// Parses a block of lines; `None` if it has no event (it has only `retry`).
 pub fn parse(block: &str) -> Option<Event> {
     let (mut name, mut id, mut data) = (None, None, None);
     for line in block.lines() {

@@ -11,7 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::stores::Trouble;
 
-/// Holds back commits that append, in the order in which they come, until the test lets them pass.
+/// Holds commits of appends, in the order of their arrival, until the test lets them pass.
 pub struct Turnstile {
     came: AtomicUsize,
     news: Semaphore,
@@ -27,13 +27,13 @@ impl Turnstile {
         })
     }
 
-    /// Waits until so many more commits have been planned and stand before the gate.
+    /// Waits until `commits` more have arrived: their transactions have read, but not committed.
     pub async fn have_come(&self, commits: u32) {
         let came = self.news.acquire_many(commits).await;
         came.expect("never closed").forget();
     }
 
-    /// Lets so many more commits pass, also such as are still to come.
+    /// Lets `commits` more pass, including those that have not arrived yet.
     pub fn let_pass(&self, commits: usize) {
         self.passed.send_modify(|passed| *passed += commits);
     }
