@@ -1,5 +1,5 @@
-// A page in Chromium as a reader: chromium.mjs BASE FEED PROTOCOL. Ends with its standard input.
-// The protocol is what it must find by itself: browsers speak HTTP/2 over TLS, and over TLS alone.
+// A page in Chromium as a reader: chromium.mjs BASE FEED PROTOCOL. Ends when its stdin does.
+// PROTOCOL is what the browser must negotiate: browsers use HTTP/2 only over TLS.
 import { flow } from "./flow.mjs";
 import { launch } from "./launch.mjs";
 
@@ -13,7 +13,7 @@ process.stdin.resume().on("end", async () => {
 });
 const page = await browser.newPage();
 await page.exposeFunction("tell", (told) => console.log(JSON.stringify(told)));
-// Any page of the service's own origin will do.
+// Any page of the service's origin.
 await page.goto(`${base}/healthz`);
 const spoken = await page.evaluate(() => performance.getEntriesByType("navigation")[0].nextHopProtocol);
 if (spoken !== { http1: "http/1.1", http2: "h2" }[protocol]) throw new Error(`it speaks ${spoken}, not ${protocol}`);

@@ -1,4 +1,4 @@
-// The npm package `eventsource` as a reader: eventsource.mjs BASE FEED http1|http2. Ends with its standard input.
+// The npm package `eventsource` as a reader: eventsource.mjs BASE FEED http1|http2. Ends when its stdin does.
 import http2 from "node:http2";
 import { createRequire } from "node:module";
 import { flow } from "./flow.mjs";
@@ -8,12 +8,12 @@ const [base, feed, protocol] = process.argv.slice(2);
 
 let session;
 
-/** `fetch` over HTTP/2 with prior knowledge, which Node's own does not speak. */
+/** `fetch` over HTTP/2 with prior knowledge, which Node's own `fetch` does not support. */
 function fetchHttp2(url, { headers, signal } = {}) {
   const { origin, pathname, search } = new URL(url);
   if (!session || session.closed || session.destroyed) {
     session = http2.connect(origin);
-    session.on("error", () => {}); // Each of its streams hears of it as well.
+    session.on("error", () => {}); // Each of its streams gets the error too.
   }
   const stream = session.request({ ":path": pathname + search, ...headers }, { signal });
   return new Promise((resolve, reject) => {

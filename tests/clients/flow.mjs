@@ -1,6 +1,6 @@
 /**
- * What a page does: the version now, the history up to it, then live from it. Runs in a browser's page as well, so it
- * uses nothing of this module. `tell` gets what the test is told, one value after the other.
+ * What a page does: it reads vN, the history up to vN, then live from vN. It also runs in a browser's page, so it uses
+ * nothing else of this module. `tell` reports to the test.
  */
 export async function flow({ base, feed, fetch, EventSource, tell }) {
   const get = async (path) => {
@@ -18,12 +18,12 @@ export async function flow({ base, feed, fetch, EventSource, tell }) {
 
   const source = new EventSource(`${base}/v1/feeds/${feed}/live?after=${version}`);
   source.addEventListener("open", () => tell("opened"));
-  // An event with a name reaches only those who listen for that name.
+  // A named event reaches only listeners for that name.
   for (const name of ["entry", "notify", "transient", "marker", "version", "reset", "bye"]) {
     source.addEventListener(name, ({ lastEventId, data }) => tell({ event: { name, id: lastEventId, data } }));
   }
   source.addEventListener("error", () => {
-    // It comes back by itself, unless it takes the answer for one that will never change.
+    // It reconnects by itself, unless it considers the answer a permanent failure.
     if (source.readyState === EventSource.CLOSED) tell("gave_up");
   });
 }

@@ -1,4 +1,4 @@
-"""PyPI's `httpx-sse` as a reader: httpx_sse_reader.py BASE FEED http1|http2. Ends with its standard input."""
+"""PyPI's `httpx-sse` as a reader: httpx_sse_reader.py BASE FEED http1|http2. Ends when its stdin does."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ def tell(told):
 
 
 async def flow(client, feed):
-    """The version now, the history up to it, then live from it."""
+    """Reads vN, the history up to vN, then live from vN."""
 
     async def get(path):
         response = await client.get(f"/v1/feeds/{feed}{path}")
@@ -34,7 +34,7 @@ async def flow(client, feed):
 
 
 async def follow(client, url):
-    """Comes back as the documentation of httpx-sse shows it."""
+    """Reconnects as the documentation of httpx-sse shows."""
     last_event_id, delay = "", 0.0
     while True:
         await asyncio.sleep(delay)
@@ -47,18 +47,18 @@ async def follow(client, url):
                     last_event_id = event.id
                     if event.retry is not None:
                         delay = event.retry / 1000
-                    # httpx-sse hands out blocks without data, too.
+                    # httpx-sse yields blocks without data too.
                     if event.data:
                         tell({"event": {"name": event.event, "id": event.id, "data": event.data}})
         except (httpx.TransportError, h2.exceptions.ProtocolError):
-            # The latter when a server stops: `h2` takes the PING for an error that follows a GOAWAY, with which servers
-            # ask whether the client has seen it, and httpx lets that error through.
+            # ProtocolError when a server stops: after GOAWAY a server sends a PING to learn whether the client has seen
+            # it. `h2` treats that PING as an error, and httpx does not translate the error.
             continue
 
 
 async def main(base, feed, protocol):
     http2 = protocol == "http2"
-    # An idle stream says something every 15 s.
+    # An idle stream sends a heartbeat every 15 s.
     async with httpx.AsyncClient(base_url=base, http1=not http2, http2=http2, timeout=60) as client:
         await flow(client, feed)
 

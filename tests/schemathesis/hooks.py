@@ -1,4 +1,4 @@
-"""What schemathesis must be told of this service, beyond openapi.yaml."""
+"""What schemathesis must know of this service in addition to openapi.yaml."""
 
 import json
 
@@ -6,13 +6,13 @@ import schemathesis
 from schemathesis.core.failures import Failure
 from schemathesis.specs.openapi.checks import negative_data_rejection
 
-# A version that the service has answered: those that are made up lie mostly in its future.
+# A version that the service has returned: generated versions are mostly ahead of the store.
 known_version = "0"
 
 
 @schemathesis.serializer("application/x-ndjson")
 def ndjson(ctx, value):
-    """Lines as they are; of anything else, the JSON."""
+    """Sends text as it is, and anything else as JSON."""
     if isinstance(value, bytes):
         return value
     return (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "surrogatepass")
@@ -20,8 +20,8 @@ def ndjson(ctx, value):
 
 @schemathesis.hook
 def before_call(ctx, case, kwargs):
-    """Makes valid requests valid in what OpenAPI has no words for: the order of versions, parameters that exclude each
-    other, what kinds are configured, the language of log filters. Long polls do not wait."""
+    """Corrects generated requests where OpenAPI cannot express validity: the order of versions, parameters that exclude
+    each other, configured kinds, log filters. Long polls do not wait."""
     query = case.query or {}
     if str(query.get("wait", "")) in map(str, range(61)):
         query["wait"] = 0
@@ -51,8 +51,8 @@ def after_call(ctx, case, response):
 
 @schemathesis.check
 def invalid_requests_are_refused(ctx, response, case):
-    """The built-in check of the same; but a bad line of NDJSON is refused by a line, and a feed that is asked for again
-    counts once, for which JSON Schema has no words."""
+    """The built-in check, except that an invalid NDJSON line is rejected in the answer, and a repeated feed counts once,
+    which JSON Schema cannot express."""
     try:
         return negative_data_rejection(ctx, response, case)
     except Failure:

@@ -1,4 +1,4 @@
-// The page for everybody: by keyboard alone, and to axe-core's satisfaction in light and dark, on a phone and a desktop.
+// The page is accessible: by keyboard alone, and according to axe-core, in light and dark, on a phone and a desktop.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { DESKTOP, PHONE, accessible, live, open } from "./browser.mjs";
@@ -48,7 +48,7 @@ test("everything can be done with the keyboard", async () => {
   await context.close();
 });
 
-test("on a phone the chats cover the feed, which is out of reach then", async () => {
+test("on a phone the chats cover the feed, which is inert then", async () => {
   const context = await browser.window({ viewport: PHONE });
   const page = await open(context, service.url, "anna");
   assert.equal(await page.locator("#chats").isVisible(), false);

@@ -1,4 +1,4 @@
-// The page in Chromium when something goes wrong: the service is killed, the machine sleeps, a token expires.
+// The page in Chromium when something fails: the service is killed, the machine sleeps, a token expires.
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { badgeIs, live, open, texts } from "./browser.mjs";
@@ -30,7 +30,7 @@ test("the service is killed and comes back while events arrive: nothing is lost,
     for (const [n, page] of pages.entries()) await until("a break", async () => (await reconnects(page)) > before[n]);
     await service.again();
     for (const [n, page] of pages.entries()) {
-      await page.locator("#retry").click({ timeout: 2_000 }).catch(() => {}); // Or it came back by itself.
+      await page.locator("#retry").click({ timeout: 2_000 }).catch(() => {}); // Or it reconnected by itself.
       await live(page);
       await until("what was caught up", async () => /^caught up \d+ entr/.test(await page.locator("#caught-up").textContent()));
     }
@@ -53,7 +53,7 @@ test("after the machine slept the page catches up by itself", async () => {
   await live(page);
   await newsfeed.append(message("slept", "before"));
   await until("an entry", async () => (await texts(page)).length === 1);
-  // A connection that is dead without a word: nothing comes, nothing ends.
+  // A silent dead connection: no data, no end.
   process.kill(service.pid, "SIGSTOP");
   await page.clock.fastForward("01:00:00");
   await until("a break", async () => (await reconnects(page)) > 0);
@@ -67,7 +67,7 @@ test("after the machine slept the page catches up by itself", async () => {
   await context.close();
 });
 
-test("a message that is written while the service is away is sent once it is back, once", async () => {
+test("a message written while the service is down is sent exactly once when it is back", async () => {
   const context = await browser.window();
   const page = await open(context, service.url, "writer", "&chat=reader");
   await service.kill();
@@ -83,10 +83,10 @@ test("a message that is written while the service is away is sent once it is bac
   await context.close();
 });
 
-test("a token is asked for, expires, and a new one goes on where the page is", async () => {
+test("a token is asked for, expires, and a new one continues where the page is", async () => {
   await newsfeed.append(message("tokens", "number 0"));
   const context = await browser.window();
-  // In front of the service, as it does with authentication.
+  // Simulates authentication in front of the service.
   let good = "the first";
   let refusal = "credentials_missing";
   await context.route(/\/v1\//, async (route) => {
@@ -111,7 +111,7 @@ test("a token is asked for, expires, and a new one goes on where the page is", a
   await service.again();
   await page.locator("#token-why", { hasText: "has expired" }).waitFor();
   await newsfeed.append(message("tokens", "number 1"), { patience: Infinity });
-  // Not now: the page says so, and keeps what it has.
+  // Cancelled: the page says so, and keeps its entries.
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.locator("#failure", { hasText: "no good token" }).waitFor();
   assert.equal(await page.locator("#state").textContent(), "No access");

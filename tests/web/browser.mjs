@@ -1,4 +1,4 @@
-// Chromium for the tests of the page, and what they look at. NEWSFEED_CLIENTS has the packages.
+// Chromium for the tests of the page, and helpers to inspect the page.
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -11,10 +11,10 @@ const axe = () => readFile(packages.resolve("axe-core/axe.min.js"), "utf8");
 export const DESKTOP = { width: 1280, height: 800 };
 export const PHONE = { width: 375, height: 812 };
 
-/** A page cannot help these while the service is away: the browser itself writes them. */
+/** Messages that the browser itself writes while the service is down. */
 const NETWORK = /net::ERR_|Failed to load resource/;
 
-/** In the page, before its own scripts: notifications and typing last. */
+/** Runs in the page before its own scripts: notifications and typing indicators do not disappear. */
 function last() {
   const { setTimeout } = globalThis;
   globalThis.setTimeout = (act, ms, ...rest) => setTimeout(act, ms >= 5_000 && ms <= 7_000 ? 1e8 : ms, ...rest);
@@ -30,7 +30,7 @@ export class Browser {
     return browser;
   }
 
-  /** A window with a profile of its own. `lasting`: what goes away by itself stays, however slow the machine is. */
+  /** A window with a new profile. `lasting`: what disappears by itself stays, so that a slow machine sees it. */
   async window({ lasting = false, ...options } = {}) {
     const context = await this.#browser.newContext({ viewport: DESKTOP, reducedMotion: "reduce", ...options });
     context.setDefaultTimeout(PATIENCE);
@@ -42,7 +42,7 @@ export class Browser {
     return context;
   }
 
-  /** What the pages complained of since the last time; `away`: without what an absent service brings. */
+  /** Console errors and warnings since the last call; `away`: without those that an absent service causes. */
   complaints(away = false) {
     return this.#complaints.splice(0).filter((text) => !(away && NETWORK.test(text)));
   }
@@ -52,7 +52,7 @@ export class Browser {
   }
 }
 
-/** The newsfeed of a person, once it is live. */
+/** Opens the newsfeed of a user; returns the page once it is live. */
 export async function open(context, url, user, rest = "") {
   const page = await context.newPage();
   await page.goto(`${url}/?user=${user}${rest}`);
@@ -71,7 +71,7 @@ export async function badgeIs(page, wanted) {
   await until(`the badge ${wanted}`, async () => (await badge(page)) === wanted);
 }
 
-/** Nothing that axe-core finds wrong. Its code gets past the page's policy as the test's own. */
+/** Checks that axe-core finds no violations. Its code is run by the test, because the page's policy forbids it. */
 export async function accessible(page, what) {
   await page.evaluate(await axe());
   const { violations } = await page.evaluate(() => globalThis.axe.run(document));

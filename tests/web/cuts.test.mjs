@@ -1,4 +1,4 @@
-// The connection breaks off after each number of bytes that a session has: what the follower gives out is always the feed.
+// The connection is cut after each possible number of bytes of a session: the follower always yields exactly the feed.
 import assert from "node:assert/strict";
 import net from "node:net";
 import { after, before, test } from "node:test";
@@ -18,7 +18,7 @@ before(async () => {
 });
 after(() => service.stop());
 
-/** Passes on to the service. After `bytes` of answers, of all connections together, it ends the connections, once. */
+/** A proxy to the service that cuts its connection once, after `bytes` of answers on all connections together. */
 async function cutter(bytes) {
   const [host, port] = service.address.split(":");
   const sockets = new Set();
@@ -52,7 +52,7 @@ async function cutter(bytes) {
   return proxy;
 }
 
-/** The session through a connection that breaks off after `bytes`. */
+/** Runs the session through a proxy that cuts after `bytes`. */
 async function session(bytes, options) {
   const proxy = await cutter(bytes);
   try {

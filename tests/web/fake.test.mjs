@@ -1,5 +1,5 @@
-// What the real service does rarely or only with authentication, from a small fake: expired tokens, refusals that ask for
-// patience, silence, expired cursors, lost answers.
+// Rare answers, from a small fake service: expired tokens, refusals with Retry-After, silence, expired cursors, lost
+// answers.
 import assert from "node:assert/strict";
 import http from "node:http";
 import { afterEach, test } from "node:test";
@@ -21,7 +21,7 @@ afterEach(() => {
   server.close();
 });
 
-/** Answers each request as `answer` does, which is told its number. */
+/** A service that answers each request with `answer`, which gets the number of the request. */
 async function fake(answer) {
   const requests = [];
   server = http.createServer((request, response) => {
@@ -44,7 +44,7 @@ function problem(response, status, code, headers = {}) {
   response.end(JSON.stringify({ type: "about:blank", title: "", status, code, detail: `because of ${code}` }));
 }
 
-/** A service whose tokens end, each with a stream of one entry; but for the last of `streams`, which stays open. */
+/** A service whose tokens expire after a stream of one entry; the last of `streams` stays open. */
 function expiring(good, streams = Infinity) {
   let served = 0;
   return ({ path, token, response }) => {
@@ -63,7 +63,7 @@ function expiring(good, streams = Infinity) {
   };
 }
 
-test("a token that has expired is asked for again, once for all who wait, and the stream goes on", async () => {
+test("an expired token is requested again, once for all waiting calls, and the stream continues", async () => {
   const good = { token: "t1" };
   const { url, requests } = await fake(expiring(good, 3));
   const asked = [];
@@ -83,7 +83,7 @@ test("a token that has expired is asked for again, once for all who wait, and th
   assert.equal(new URL(after.path, url).searchParams.get("after"), version(2));
 });
 
-test("a token that nobody renews ends it with the service's words", async () => {
+test("a token that is not renewed ends the follower with the service's error", async () => {
   const good = { token: "t1" };
   const { url } = await fake(expiring(good));
   for (const token of ["t1", () => "t1", ({ error }) => (error ? null : "t1")]) {
@@ -94,7 +94,7 @@ test("a token that nobody renews ends it with the service's words", async () => 
   await assert.rejects(new Newsfeed({ url }).feed(FEED).head(), { status: 401, code: "credentials_missing" });
 });
 
-test("a token that a person has yet to give is waited for, and what waits can be ended", async () => {
+test("a token that the user has not entered yet is waited for, and waiting calls can be aborted", async () => {
   const { url } = await fake(expiring({ token: "t1" }, 1));
   const asked = Promise.withResolvers?.() ?? withResolvers();
   const newsfeed = new Newsfeed({ url, token: () => asked.promise, random: () => 0 });
@@ -112,17 +112,17 @@ function withResolvers() {
   return resolvers;
 }
 
-test("what is forbidden is not asked for again", async () => {
+test("a forbidden request is not repeated", async () => {
   const { url, requests } = await fake(({ response }) => problem(response, 403, "feed_forbidden"));
   await assert.rejects(new Collector(new Newsfeed({ url }).feed(FEED).follow()).done, { status: 403, code: "feed_forbidden" });
   assert.equal(requests.length, 1);
 });
 
-test("events are sent again with the ids that they were given first, also those of an array that were refused", async () => {
+test("events are sent again with the same ids, also rejected ones of an array", async () => {
   const { url, requests } = await fake(({ number, body, response }) => {
     const rejected = { status: "rejected", error: { code: "store_unavailable", detail: "" } };
     const all = Array.isArray(body) ? body : [body];
-    if (number === 1) return response.destroy(); // Committed or not: nobody knows.
+    if (number === 1) return response.destroy(); // The outcome is unknown.
     if (number === 2) return problem(response, 503, "busy", { "retry-after": "0" });
     if (number === 3) return response.writeHead(200).write('{"id":', () => response.destroy());
     const results = all.map(({ id }, n) => (number === 4 && n === 1 ? { id, ...rejected } : { id, status: "appended", version: version(n) }));
@@ -136,7 +136,7 @@ test("events are sent again with the ids that they were given first, also those 
   assert.ok(requests[0].body.every(({ id, feeds }) => /^[0-9a-f]{8}-[0-9a-f]{4}-4/.test(id) && feeds[0] === FEED));
 });
 
-test("Retry-After is waited for, and a call without patience does not", async () => {
+test("followers wait for Retry-After, and calls without patience fail", async () => {
   const { url, requests } = await fake(({ response }) => problem(response, 429, "rate_limited", { "retry-after": "3600" }));
   const newsfeed = new Newsfeed({ url, random: () => 0 });
   await assert.rejects(newsfeed.feed(FEED).head(), { status: 429, retryAfter: 3_600_000, temporary: true });
@@ -148,7 +148,7 @@ test("Retry-After is waited for, and a call without patience does not", async ()
   await follower.close();
 });
 
-test("a stream that has fallen silent is opened anew, behind its last entry", async () => {
+test("a silent stream is opened again after its last entry", async () => {
   const { url, requests } = await fake(({ number, response }) => stream(response, `${entry(number)}${arrived(number)}`));
   const follower = new Collector(new Newsfeed({ url, random: () => 0 }).feed(FEED).live({ after: "0", silence: 50 }));
   await follower.until("three streams", () => follower.ids.length >= 3);
@@ -157,7 +157,7 @@ test("a stream that has fallen silent is opened anew, behind its last entry", as
   assert.deepEqual(requests.slice(0, 3).map(({ path }) => path.split("after=")[1]), ["0", version(1), version(2)]);
 });
 
-test("what comes again or out of order is not given out, and half an event is none", async () => {
+test("repeated, out-of-order and incomplete events are ignored", async () => {
   const { url } = await fake(({ number, response }) => {
     if (number === 1) return stream(response, entry(2) + entry(1) + entry(2) + entry(3) + entry(4).slice(0, -1)), response.end();
     stream(response, entry(3) + entry(5) + arrived(5));
@@ -168,7 +168,7 @@ test("what comes again or out of order is not given out, and half an event is no
   assert.deepEqual(follower.ids, ["e-2", "e-3", "e-5"]);
 });
 
-test("a badge counts on top of the last state told what is later than that, whichever comes first", async () => {
+test("a badge is the last state plus later entries, in whatever order they arrive", async () => {
   const told = (n, total) => frame("marker", { ...state(n), unread: { total, kinds: { message: total }, more: false } });
   const frames = [entry(1), entry(2), told(2, 2), entry(4), told(3, 2), told(1, 9), entry(5), told(9, 5), entry(8), entry(10), arrived(10)];
   const { url } = await fake(({ response }) => stream(response, frames.join("")));
@@ -178,7 +178,7 @@ test("a badge counts on top of the last state told what is later than that, whic
   assert.deepEqual(follower.of("unread").map(({ unread }) => unread.kinds.message ?? 0), [2, 3, 3, 4, 5, 5, 6, 0]);
 });
 
-test("a cursor that retention has passed by begins anew, and says so", async () => {
+test("an expired cursor starts again from the beginning, with a reset", async () => {
   const { url } = await fake(({ path, response }) => {
     if (path.includes(`after=${version(1)}`)) return problem(response, 410, "cursor_expired");
     if (path.includes("/live")) return stream(response, arrived(9));
@@ -194,7 +194,7 @@ test("a cursor that retention has passed by begins anew, and says so", async () 
   }
 });
 
-test("events are the same however their bytes are divided", async () => {
+test("events do not depend on how their bytes are divided", async () => {
   server = http.createServer();
   const bytes = new TextEncoder().encode(": a comment\r\nretry: 7\n\nevent: x\r\ndata: é1\rdata:2\r\n\r\ndata\n\nid: 1\ndata: 😀\n\ndata: lost\n");
   const read = async (chunks) => {

@@ -1,5 +1,4 @@
-// What the tests of the client library and of the page have in common: the real service, and waiting.
-// NEWSFEED_BIN is the program.
+// Shared by the tests of the library and of the page: the service (NEWSFEED_BIN is the program), and waiting.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -8,7 +7,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Ends the service when this process does, however that happens: then the shell's third input ends. */
+/** Ends the service when this process ends for any reason, because file descriptor 3 of the shell then ends. */
 const KEEPER = `
 "$0" "$@" 3<&- & service=$!
 echo $service
@@ -17,14 +16,14 @@ exec 2>/dev/null
 exec 3<&-
 wait $service`;
 
-/** `newsfeed serve` in a temporary folder, at an address that it keeps when it is started again. */
+/** `newsfeed serve` in a temporary folder; it keeps its address over restarts. */
 export class Service {
   static async start(environment = {}) {
     const service = new Service();
     service.environment = { ...process.env, NEWSFEED_LOG: "warn", ...environment };
     service.folder = await mkdtemp(join(tmpdir(), "newsfeed-web-"));
     const part = () => Math.floor(Math.random() * 254) + 1;
-    // Of its own: nobody else takes the port while the service is away.
+    // A random loopback address, so that no other process takes the port while the service is down.
     service.address = `127.${part()}.${part()}.${part()}:0`;
     await service.again();
     return service;
@@ -48,7 +47,7 @@ export class Service {
     this.address = line.replace("newsfeed is listening on http://", "");
   }
 
-  /** As a power cut would. */
+  /** Kills the service. */
   async kill(signal = "SIGKILL") {
     process.kill(this.pid, signal);
     await this.exited;
@@ -60,10 +59,10 @@ export class Service {
   }
 }
 
-/** Against waiting for ever, and nothing else: far more than anything takes. In ms. */
+/** How long a test waits before it fails, in ms: far longer than anything takes. */
 export const PATIENCE = Number(process.env.NEWSFEED_TEST_PATIENCE_MS ?? 300_000);
 
-/** Asks again until `check` answers something true. */
+/** Calls `check` until it returns something truthy, and returns that. */
 export async function until(what, check) {
   const end = Date.now() + PATIENCE;
   for (let tries = 0; ; tries += 1) {
@@ -74,7 +73,7 @@ export async function until(what, check) {
   }
 }
 
-/** Collects what a follower gives out. */
+/** Collects what a follower yields. */
 export class Collector {
   updates = [];
 
@@ -92,7 +91,7 @@ export class Collector {
     return this.updates.filter((update) => update.type === type);
   }
 
-  /** The ids of all entries, oldest first: the history, then what came live. */
+  /** The ids of all entries, oldest first: the history, then live ones. */
   get ids() {
     const history = this.of("history").flatMap(({ entries }) => entries);
     return [...history.reverse(), ...this.of("entry").map(({ entry }) => entry)].map(({ id }) => id);
@@ -102,7 +101,7 @@ export class Collector {
     return new Map(this.of("unread").map(({ feed, unread }) => [feed, unread.total]));
   }
 
-  /** Waits; throws if the follower failed meanwhile. */
+  /** Waits like `until`; throws if the follower ends meanwhile. */
   until(what, check) {
     const failed = this.done.then(() => Promise.reject(new Error(`the follower ended before: ${what}`)));
     return Promise.race([until(what, () => check(this)), failed]);

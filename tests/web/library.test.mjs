@@ -1,4 +1,4 @@
-// The client library against the real service.
+// The client library with a real service.
 import assert from "node:assert/strict";
 import { rm } from "node:fs/promises";
 import { after, before, test } from "node:test";
@@ -33,7 +33,7 @@ async function collect(iterable) {
   return all;
 }
 
-test("failures say what is wrong", async () => {
+test("errors have a status, a code and a detail", async () => {
   const failure = await newsfeed.feed("no spaces").head().catch((error) => error);
   assert.ok(failure instanceof NewsfeedError);
   assert.deepEqual([failure.status, failure.code, failure.temporary], [400, "invalid_feed", false]);
@@ -80,7 +80,7 @@ test("a follower gets the history up to vN and everything after it, once, in ord
   assert.deepEqual(rest.of("status").at(-1).caughtUp, 440);
 });
 
-test("several feeds come as one, and what stands in two of them comes once", async () => {
+test("several feeds are merged, and an entry in two of them is yielded once", async () => {
   const merged = newsfeed.feeds(["user:m1", "user:m2"]);
   await merged.append({ id: "m-both", kind: "message" });
   const follower = new Collector(merged.follow());
@@ -92,7 +92,7 @@ test("several feeds come as one, and what stands in two of them comes once", asy
   assert.deepEqual(follower.ids, ["m-both", "m-2", "m-both-2"]);
 });
 
-test("all clients of a feed show the same badge, whenever they came", async () => {
+test("all clients of a feed have the same badge, whenever they joined", async () => {
   const feed = newsfeed.feed("user:badge");
   await feed.append(Array.from({ length: 5 }, () => ({ kind: "message" })));
   const followers = [new Collector(feed.follow()), new Collector(feed.follow({ history: 0 }))];
@@ -110,7 +110,7 @@ test("all clients of a feed show the same badge, whenever they came", async () =
   for (const follower of followers) await follower.close();
 });
 
-test("a named cursor goes on behind what was dealt with", async () => {
+test("a named cursor continues after the last confirmed entry", async () => {
   const feed = newsfeed.feed("user:cursor");
   const kept = new Map();
   const storage = { getItem: async (key) => kept.get(key) ?? null, setItem: async (key, value) => void kept.set(key, value) };
@@ -128,7 +128,7 @@ test("a named cursor goes on behind what was dealt with", async () => {
   for await (const update of feed.follow(options)) {
     if (update.type !== "entry") continue;
     seen.push(update.entry.id);
-    if (seen.length === 2) break; // The second is not dealt with: the loop does not ask for more.
+    if (seen.length === 2) break; // The second is not confirmed: the loop does not ask for more.
   }
   assert.deepEqual(seen, ["cursor-3", "cursor-4"]);
   const last = new Collector(feed.follow(options));
@@ -143,7 +143,7 @@ test("a named cursor goes on behind what was dealt with", async () => {
   assert.equal(page.ids.length, 4);
 });
 
-test("a follower ends when it is told to, at once", async () => {
+test("a follower ends at once when it is told to", async () => {
   const feed = newsfeed.feed("user:ends");
   const already = new Collector(feed.follow({ signal: AbortSignal.abort() }));
   await already.done;
@@ -187,14 +187,14 @@ test("a killed and a stopped service lose nothing and double nothing", async () 
   await follower.close();
 });
 
-test("in a store that has not got so far, all is read again", async () => {
+test("in a store that is behind the position, everything is read again", async () => {
   await newsfeed.feed("user:reset").append({ id: "of-the-old-store", kind: "message" });
   const page = new Collector(newsfeed.feed("user:reset").follow());
   const worker = new Collector(newsfeed.feed("user:reset").live());
   for (const follower of [page, worker]) await follower.live();
   await service.kill();
   await rm(service.folder, { recursive: true });
-  // An hour back: whatever its versions are, ours are ahead of them.
+  // The clock is an hour back, so the old versions are ahead of the new store.
   await service.again("--wall-offset-s", "-3600");
   for (const follower of [page, worker]) {
     await follower.until("a reset", () => follower.of("reset").length === 1);

@@ -53,7 +53,7 @@ test("history up to vN, live from it, and paging back to the first entry", async
   await page.locator("#entries li:first-child.flirt").waitFor();
   await page.locator("#entries li:nth-child(2).visit", { hasText: "Cleo visited your profile" }).waitFor();
 
-  // By scrolling, as people do.
+  // By scrolling.
   await until("the first entry", async () => {
     await page.mouse.wheel(0, 2_000);
     return page.locator("#first").isVisible();
@@ -61,7 +61,7 @@ test("history up to vN, live from it, and paging back to the first entry", async
   await until("all entries", async () => (await texts(page)).length === 97);
   assert.deepEqual(await texts(page), ["wow", ...numbered(0, 96).reverse()]);
 
-  // Further down, what is new is told and does not move what is read.
+  // When scrolled down, new entries are announced and do not move the visible ones.
   const reading = await page.locator("#entries li").last().boundingBox();
   await newsfeed.append(message("paging", "ben", "number 96"));
   await page.getByRole("button", { name: "↑ 1 new entry" }).waitFor();
@@ -100,7 +100,7 @@ test("messages pop up, and the badge is the same in all windows", async () => {
   await context.close();
 });
 
-test("typing comes, and goes with the message or by itself", async () => {
+test("a typing indicator appears, and disappears with the message or by itself", async () => {
   const context = await browser.window({ lasting: true });
   const page = await open(context, service.url, "typed");
   const says = (page, text) => until(text, async () => (await page.locator("#feed-typing").textContent()) === text);
@@ -142,7 +142,7 @@ test("two people chat: they see each other type, and each message once, in order
   const wanted = ["Hi Ben", "Hi Anna", "one", "two", "three", "four", "five"];
   const bubbles = (page) => page.locator(".bubble .text").allTextContents();
   for (const page of [anna, ben]) assert.deepEqual(await bubbles(page), wanted);
-  // One's own messages are no news of one's own.
+  // Own messages are not in one's own feed.
   assert.deepEqual((await texts(anna)).sort(), ["Hi Anna", "five", "two"]);
   await anna.reload();
   await until("the conversation", async () => (await bubbles(anna)).length === wanted.length);
@@ -164,7 +164,7 @@ test("a long conversation is paged back to its beginning", async () => {
   await context.close();
 });
 
-test("what other people wrote is text, whatever it looks like", async () => {
+test("what other people wrote is shown as text, whatever it looks like", async () => {
   const evil = '<img src=x onerror="globalThis.hacked = 1"><script>globalThis.hacked = 2</script>';
   const data = { from: evil, to: evil, text: evil };
   await newsfeed.append([
@@ -194,7 +194,7 @@ test("what other people wrote is text, whatever it looks like", async () => {
   await context.close();
 });
 
-test("what came since the last visit is set off", async () => {
+test("entries since the last visit are marked", async () => {
   await newsfeed.append(numbered(0, 5).map((text) => message("again", "ben", text)));
   const context = await browser.window();
   const page = await open(context, service.url, "again");

@@ -7,7 +7,7 @@ import { Browser, live, texts } from "./browser.mjs";
 import { Collector, Service, until } from "./harness.mjs";
 
 const SECRET = "of the tests of the page and the library";
-/** Good for as long as any test takes; and so short that it ends during one. In s. */
+/** Lifetimes in s: longer than any test, and so short that the token expires during one. */
 const [LONG, SHORT] = [86_400, 3];
 
 let service;
@@ -31,7 +31,7 @@ function token(seconds, feeds = ["*"]) {
 const newsfeed = (token) => new Newsfeed({ url: service.url, token, random: () => 0 });
 const message = (user, text) => ({ kind: "message", feeds: [`user:${user}`], actor: "user:ben", data: { text } });
 
-test("the library renews a token that ends while it follows, and misses nothing", async () => {
+test("the library renews a token that expires while it follows, and misses nothing", async () => {
   const writer = newsfeed(token(LONG));
   const asked = [];
   const given = ({ error }) => {
@@ -50,14 +50,14 @@ test("the library renews a token that ends while it follows, and misses nothing"
   assert.ok(asked.slice(1).every((code) => code === "token_expired"), `${asked}`);
 });
 
-test("what a token is not for is told with its code", async () => {
+test("a missing right is reported with its code", async () => {
   await assert.rejects(newsfeed().feed("user:a").head(), { status: 401, code: "credentials_missing" });
   await assert.rejects(newsfeed(token(-10)).feed("user:a").head(), { status: 401, code: "token_expired" });
   const narrow = newsfeed(token(LONG, ["user:b"])).feed("user:a");
   await assert.rejects(new Collector(narrow.follow()).done, { status: 403, code: "feed_forbidden" });
 });
 
-test("the page asks for a token, tells that it has ended, and goes on with a new one", async () => {
+test("the page asks for a token, says that it has expired, and continues with a new one", async () => {
   const writer = newsfeed(token(LONG));
   await writer.append(message("anna", "before"));
   const context = await browser.window();

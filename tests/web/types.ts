@@ -1,4 +1,4 @@
-// Compiled, never run: what newsfeed.d.ts allows and what it does not.
+// Compiled, never run: what newsfeed.d.ts accepts and what it rejects.
 import { Newsfeed, NewsfeedError, type Entry, type Json, type Page, type Status, type Version } from "../../src/web/newsfeed.js";
 
 async function uses(): Promise<void> {
@@ -26,11 +26,11 @@ async function uses(): Promise<void> {
       case "entry":
         update.entry.data satisfies Json;
         (update.entry.feeds ?? [update.entry.feed]) satisfies string[];
-        // @ts-expect-error: it is an entry that came live, not a page.
+        // @ts-expect-error: a live entry is not a page.
         update.entries;
         break;
       case "transient":
-        // @ts-expect-error: signals are not stored.
+        // @ts-expect-error: transients are not stored and have no version.
         update.signal.version;
         break;
       case "unread":
@@ -42,7 +42,7 @@ async function uses(): Promise<void> {
       case "status":
         update satisfies Status;
         if (update.state === "waiting") update.error satisfies NewsfeedError;
-        // @ts-expect-error: only what waits has an error.
+        // @ts-expect-error: only the state `waiting` has an error.
         if (update.state === "live") update.error;
         break;
       default:
@@ -54,9 +54,9 @@ async function uses(): Promise<void> {
   one.version satisfies Version;
   const several = await newsfeed.append([{ kind: "visit", feeds: ["user:42"], expect: { feed: "user:42", version: null } }]);
   for (const result of several) if (result.status === "rejected") result.error.code satisfies string;
-  // @ts-expect-error: an event of no feed.
+  // @ts-expect-error: an event needs a feed.
   await newsfeed.append({ kind: "visit" });
-  // @ts-expect-error: nothing but JSON.
+  // @ts-expect-error: data must be JSON.
   await feed.append({ kind: "visit", data: () => {} });
   await feed.transient({ kind: "typing" });
   (await feed.markRead(version)).unread.total satisfies number;

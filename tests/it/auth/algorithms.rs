@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Signer, Site, claims, read};
 
 #[tokio::test]
-async fn each_algorithm_is_accepted_with_its_own_key_alone() {
+async fn each_algorithm_is_accepted_only_with_its_own_kind_of_key() {
     let site = Site::new();
     let signers = Signer::all();
     let tokens = Vec::from_iter(
@@ -29,7 +29,7 @@ async fn each_algorithm_is_accepted_with_its_own_key_alone() {
             }
         }
     }
-    // All of them together.
+    // All keys in one file.
     let keys: Vec<_> = signers
         .iter()
         .map(|signer| signer.jwk(signer.name))
@@ -40,7 +40,7 @@ async fn each_algorithm_is_accepted_with_its_own_key_alone() {
     for (name, token) in &tokens {
         assert_eq!(read(&node, token).await.status, 200, "{name}");
     }
-    // Several public keys in one file, as while one takes over from another.
+    // Several public keys in one file, as during a key rotation.
     let pem: String = signers[1..]
         .iter()
         .map(|signer| signer.public.as_str())
@@ -51,9 +51,9 @@ async fn each_algorithm_is_accepted_with_its_own_key_alone() {
     }
 }
 
-/// Who knows only what is public signs with it as if it were a secret.
+/// An attacker uses the public key as an HS256 secret.
 #[tokio::test]
-async fn a_public_key_is_no_secret() {
+async fn a_public_key_is_not_accepted_as_a_secret() {
     let site = Site::new();
     for signer in &Signer::all()[1..] {
         let jwk = signer.jwk("k");

@@ -56,7 +56,7 @@ async fn one_forbidden_feed_refuses_an_event_and_its_whole_array() {
 }
 
 #[tokio::test]
-async fn of_lines_only_the_forbidden_ones_are_rejected() {
+async fn of_ndjson_lines_only_the_forbidden_ones_are_rejected() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let token = Signer::hs256().sign(&claims("append", &["a"]));
@@ -104,7 +104,7 @@ async fn of_lines_only_the_forbidden_ones_are_rejected() {
 }
 
 #[tokio::test]
-async fn a_token_with_actors_appends_in_the_name_of_nobody_else() {
+async fn a_token_with_actors_appends_only_as_those_actors() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let with_actors = |actors: Value| {
@@ -127,7 +127,7 @@ async fn a_token_with_actors_appends_in_the_name_of_nobody_else() {
         (json!(["user:42"]), Some("user:421"), false),
         (json!(["user:*"]), Some("user:7"), true),
         (json!(["user:*"]), Some("bot"), false),
-        // Nobody is somebody else, too: pages show such entries as the site's own.
+        // An absent actor needs a token without `actors`: pages show such entries as the site's own.
         (json!(["*"]), None, false),
         (json!([]), Some("user:42"), false),
     ] {

@@ -1,4 +1,4 @@
-//! The real binary: where it listens, what it says of secrets (nothing), and the commands that need a token.
+//! The binary: on which addresses it listens, that it never logs secrets, and commands with tokens.
 
 use std::{path::Path, process::Stdio};
 
@@ -38,7 +38,7 @@ fn newsfeed(args: &[&str]) -> Command {
     command
 }
 
-/// `newsfeed serve` on a free loopback port, which logs all it can.
+/// `newsfeed serve` on a free loopback port, with the most verbose log.
 struct Process {
     child: Child,
     api: Api,
@@ -72,7 +72,7 @@ impl Process {
         Self { child, api, said }
     }
 
-    /// All it said on stderr.
+    /// Kills it; returns what it wrote to stderr.
     async fn ended(mut self) -> String {
         self.child.kill().await.expect("killed");
         self.said.await.expect("no panic")
@@ -96,7 +96,7 @@ async fn output(mut command: Command) -> (Option<i32>, String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_keys_only_this_machine_is_served_and_that_is_said_loudly() {
+async fn without_keys_only_loopback_is_served_and_a_warning_is_logged() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().to_str().expect("UTF-8");
     for address in ["0.0.0.0:0", "[::]:0"] {
@@ -107,7 +107,7 @@ async fn without_keys_only_this_machine_is_served_and_that_is_said_loudly() {
             assert!(stderr.contains(said), "{stderr}");
         }
     }
-    // The secret makes it a service with keys.
+    // A secret enables authentication.
     for (environment, open, status) in [
         (vec![], true, 200),
         (vec![("NEWSFEED_AUTH_SECRET", SECRET)], false, 401),
@@ -178,7 +178,7 @@ async fn no_token_ticket_or_secret_is_ever_logged() {
     let said = process.ended().await;
     assert!(said.contains("credentials refused"), "it logs: {said}");
     for text in hidden {
-        // Of a token, what makes it one.
+        // Of a token, its signature.
         let text = text
             .rsplit('.')
             .find(|part| !part.is_empty())
@@ -187,16 +187,16 @@ async fn no_token_ticket_or_secret_is_ever_logged() {
     }
 }
 
-/// As `newsfeed serve` reads them.
+/// The settings of `newsfeed serve` with these flags.
 fn settings(flags: &[&str]) -> AuthArgs {
     let command = AuthArgs::augment_args(clap::Command::new("serve"));
     let matches = command.get_matches_from([&["serve"], flags].concat());
     AuthArgs::from_arg_matches(&matches).expect("arguments")
 }
 
-/// Not by listening, which would be for everybody around.
+/// Checked without listening, which would expose a port to the network.
 #[test]
-fn other_machines_are_served_with_keys_or_if_that_is_wanted() {
+fn other_addresses_require_keys_or_insecure() {
     let keys = ["--auth-keys", "somewhere"];
     let url = ["--auth-jwks-url", "https://example.com/jwks"];
     for address in [
@@ -228,7 +228,7 @@ fn other_machines_are_served_with_keys_or_if_that_is_wanted() {
 }
 
 #[test]
-fn settings_print_no_secret() {
+fn debug_output_of_settings_has_no_secret() {
     let url = "https://user:hidden@example.com/jwks?key=hidden";
     let mut args = settings(&["--auth-jwks-url", url]);
     args.secret = Some(Secret::new(SECRET.as_bytes()));
@@ -241,7 +241,7 @@ fn settings_print_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_minted_token_opens_what_it_says_for_every_kind_of_key() {
+async fn a_minted_token_works_for_every_kind_of_key() {
     let site = Site::new();
     for signer in Signer::all() {
         let node = site
@@ -304,7 +304,7 @@ async fn a_minted_token_opens_what_it_says_for_every_kind_of_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_clients_show_their_token() {
+async fn the_commands_send_their_token() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let url = node.url("");

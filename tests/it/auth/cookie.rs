@@ -1,11 +1,11 @@
-//! The cookie: how it comes and goes, and that no other site's page can use it.
+//! The session cookie: how it is set and cleared, and that pages of other sites cannot use it.
 
 use serde_json::{Value, json};
 
 use super::{SECRET, Signer, Site, ask, bearer, claims, master, now};
 
 #[tokio::test]
-async fn a_session_is_a_cookie_for_as_long_as_the_token_is_good() {
+async fn a_session_cookie_lasts_as_long_as_its_token() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let token = master();
@@ -32,7 +32,7 @@ async fn a_session_is_a_cookie_for_as_long_as_the_token_is_good() {
 
     let answer = ask(&node, "GET", "/v1/feeds/a", &[("cookie", pair)], None).await;
     assert_eq!(answer.status, 200);
-    // A cookie makes no cookie: it would be for as long as it is already.
+    // A cookie is not accepted for a new session.
     let headers = [("cookie", pair), ("sec-fetch-site", "same-origin")];
     let again = ask(&node, "POST", "/v1/session", &headers, None).await;
     again.problem(401, "credentials_missing").expect("a bearer");
@@ -58,7 +58,7 @@ async fn a_session_is_a_cookie_for_as_long_as_the_token_is_good() {
 }
 
 #[tokio::test]
-async fn a_token_too_long_for_a_cookie_is_told_so() {
+async fn a_token_too_long_for_a_cookie_is_refused() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let feeds: Vec<String> = (0..200)
@@ -85,7 +85,7 @@ async fn without_keys_there_is_no_session() {
     }
     let answer = ask(&node, "DELETE", "/v1/session", &[], None).await;
     assert_eq!((answer.status, answer.header("set-cookie")), (204, None));
-    // And whatever credentials come are not looked at.
+    // Credentials are ignored.
     let nonsense = [("authorization", "Bearer nonsense")];
     assert_eq!(
         ask(&node, "GET", "/v1/feeds/a", &nonsense, None)
@@ -96,7 +96,7 @@ async fn without_keys_there_is_no_session() {
 }
 
 #[tokio::test]
-async fn a_cookie_changes_something_only_for_pages_of_the_same_origin() {
+async fn a_cookie_permits_writes_only_from_pages_of_the_same_origin() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let cookie = format!("newsfeed_token={}", master());
@@ -152,14 +152,14 @@ async fn a_cookie_changes_something_only_for_pages_of_the_same_origin() {
                 false => drop(answer.problem(403, "cross_site").expect(path)),
             }
         }
-        // Reading changes nothing, and who may read the answer is for CORS to say.
+        // Reading is permitted: CORS decides who sees the answer.
         assert_eq!(
             ask(&node, "GET", "/v1/feeds/a", &headers, None)
                 .await
                 .status,
             200
         );
-        // With the header it is no browser's doing.
+        // A browser never adds the `Authorization` header by itself.
         let (name, value) = bearer(&master());
         let headers = [&headers[..], &[(name, value.as_str())]].concat();
         let (method, path, body, status) = &writes[0];

@@ -1,4 +1,4 @@
-//! What is open when its token expires ends then, and says so.
+//! Streams, long polls and uploads end when their token expires, and say so.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use super::{SECRET, Signer, Site, ask, bearer, read, speak};
 use crate::support::{bed::Served, patience::PATIENCE, protocol::Protocol, sse::Stream};
 
-/// The clock for tokens stands, so that only what is open sees time pass.
+/// The clock by which new requests are checked stands still, so that only open ones expire.
 const NOW: u64 = 1_800_000_000;
 
-/// A node, and a token that is good for two seconds from whenever it is used.
+/// A node, and a token that is valid for two seconds from its use.
 async fn scene(site: &Site) -> (Served, String) {
     let node = site.node_with_keys(SECRET, &["--auth-leeway-s", "1"]).await;
     let claims = json!({ "scope": "read append", "feeds": ["a", "b"], "exp": NOW + 1 });
@@ -36,7 +36,7 @@ async fn open(protocol: Protocol, url: &str, token: Option<&str>) -> Stream {
 }
 
 async fn ends_with_its_token(mut stream: Stream) {
-    // Heartbeats would keep a stream going that does not end.
+    // If the stream did not end, heartbeats would keep it open.
     let bye = timeout(PATIENCE, stream.next_of(&["bye"])).await;
     let bye = bye.expect("it ends");
     assert_eq!(
@@ -57,7 +57,7 @@ async fn a_stream_ends_with_its_token_on_both_protocols() {
             ends_with_its_token(stream).await;
         }
     }
-    // And whoever comes back with it is told.
+    // A reconnection with the same token is refused.
     site.wall.set((NOW + 2) * 1_000_000);
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let (name, value) = bearer(&token);
@@ -92,9 +92,9 @@ async fn a_stream_of_a_ticket_ends_with_the_token_behind_it() {
     }
 }
 
-/// Also one that is never at rest, and one that reads a long history.
+/// A stream that always has something to send, also while it reads history.
 #[tokio::test]
-async fn a_busy_stream_ends_as_well() {
+async fn a_busy_stream_ends_with_its_token() {
     let site = site();
     let (node, token) = scene(&site).await;
     let stream = open(
@@ -129,7 +129,7 @@ async fn a_long_poll_is_answered_when_its_token_expires() {
         (answer.status, &answer.json()["entries"]),
         (200, &json!([]))
     );
-    // Longer than any stall, and shorter than the wait.
+    // Long before the end of the wait, even on a slow machine.
     assert!(begun.elapsed() < Duration::from_secs(59));
 }
 
@@ -150,7 +150,7 @@ async fn an_upload_ends_with_its_token() {
         .bearer_auth(&token)
         .header("content-type", "application/x-ndjson")
         .body(reqwest::Body::wrap_stream(body));
-    // The body goes on: it is the answer that ends.
+    // The body stays open: the service ends the answer.
     let answer = request
         .send()
         .await

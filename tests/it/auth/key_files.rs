@@ -1,4 +1,4 @@
-//! Key files that are of no use are refused at the start, with a reason.
+//! Unusable key files are refused at the start, with the reason.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{SECRET, Signer, Site};
 
 #[tokio::test]
-async fn key_files_that_are_of_no_use_are_refused_with_a_reason() {
+async fn unusable_key_files_are_refused_with_the_reason() {
     let site = Site::new();
     let signer = Signer::ed25519();
     let p384 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).expect("a key");
@@ -75,7 +75,7 @@ async fn key_files_that_are_of_no_use_are_refused_with_a_reason() {
     site.auth(&["--auth-keys", keys, "--auth-ticket-key", file])
         .await
         .expect_err("short");
-    // Others in the set are passed over.
+    // Unusable keys in a JWKS are skipped if one is usable.
     let mixed = json!({ "keys": [{ "kty": "new" }, 5, signer.jwk("k")] }).to_string();
     let mixed = site.file("mixed", &mixed);
     let auth = site
@@ -86,7 +86,7 @@ async fn key_files_that_are_of_no_use_are_refused_with_a_reason() {
 }
 
 #[tokio::test]
-async fn keys_are_fetched_by_https_or_from_this_machine() {
+async fn keys_are_fetched_only_over_https_or_from_loopback() {
     let site = Site::new();
     for (url, reason) in [
         ("http://example.com/jwks", "use https"),
@@ -94,7 +94,7 @@ async fn keys_are_fetched_by_https_or_from_this_machine() {
         ("http://localhost.example.com/jwks", "use https"),
         ("ftp://example.com/jwks", "write it like"),
         ("jwks", "relative URL"),
-        // Nobody listens on port 1, and the password is nobody's business.
+        // Nothing listens on port 1. The error must not contain the password.
         (
             "http://user:hidden@127.0.0.1:1/jwks?key=hidden",
             "http://127.0.0.1:1/jwks",

@@ -1,4 +1,5 @@
-//! Tokens: what opens what, and what each refusal says. On the embedded engine; nothing here concerns the store.
+//! Authentication: what a token permits, and how each refusal is answered. Nothing here depends on the store, so these
+//! tests use the embedded engine.
 
 mod algorithms;
 mod append_rights;
@@ -35,15 +36,15 @@ use crate::support::{
     protocol::Protocol,
 };
 
-/// What all services of these tests that take HS256 have.
+/// The HS256 secret of all services in these tests.
 pub const SECRET: &str = "a secret of more than thirty-two bytes";
 
-/// Who signs tokens.
+/// A key that signs tokens.
 pub struct Signer {
     pub name: &'static str,
     algorithm: Algorithm,
     key: EncodingKey,
-    /// What a key file for it holds.
+    /// The content of a key file with which a service verifies its tokens.
     pub public: String,
     private: String,
 }
@@ -104,7 +105,7 @@ impl Signer {
         }
     }
 
-    /// The key as one of a JWKS.
+    /// The public key as a JWK.
     pub fn jwk(&self, kid: &str) -> Value {
         let public = self.public.as_bytes();
         let key = match self.algorithm {
@@ -124,7 +125,7 @@ impl Signer {
         self.sign_as(&json!({ "typ": "JWT" }), claims)
     }
 
-    /// With more in the header; `alg` is the signer's, if `header` has none.
+    /// Signs with this header; `alg` is the signer's, unless `header` has one.
     pub fn sign_as(&self, header: &Value, claims: &Value) -> String {
         let mut header = header.clone();
         if header.get("alg").is_none() {
@@ -145,26 +146,26 @@ pub fn now() -> u64 {
     since.expect("after 1970").as_secs()
 }
 
-/// Good for an hour.
+/// Claims that are valid for an hour.
 pub fn claims(scope: &str, feeds: &[&str]) -> Value {
     json!({ "sub": "user:42", "scope": scope, "feeds": feeds, "exp": now() + 3600 })
 }
 
-/// A token that opens everything on services with [`SECRET`].
+/// A token with every right on services with [`SECRET`].
 pub fn master() -> String {
     Signer::hs256().sign(&claims("read append mark admin", &["*"]))
 }
 
-/// Bearer credentials.
+/// The header with bearer credentials.
 pub fn bearer(token: &str) -> (&'static str, String) {
     ("authorization", format!("Bearer {token}"))
 }
 
-/// A store, and nodes on it that want tokens.
+/// A store, and nodes on it that require tokens.
 pub struct Site {
     pub bed: Bed,
     folder: tempfile::TempDir,
-    /// The clock that tokens are held against.
+    /// The clock by which tokens expire.
     pub wall: WallTime,
 }
 
@@ -184,14 +185,14 @@ impl Site {
 
     pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.folder.path().join(name);
-        // At once, so that nobody reads half of it.
+        // Renamed into place, so that nobody reads an incomplete file.
         let fresh = self.folder.path().join(format!("{name}.new"));
         std::fs::write(&fresh, content).expect("written");
         std::fs::rename(&fresh, &path).expect("moved");
         path
     }
 
-    /// The settings of `newsfeed serve` with these flags.
+    /// Authentication as `newsfeed serve` configures it with these flags.
     pub async fn auth(&self, flags: &[&str]) -> Result<Option<Arc<Auth>>, String> {
         let command = AuthArgs::augment_args(clap::Command::new("serve"));
         let matches = command.try_get_matches_from([&["serve"], flags].concat());
@@ -204,7 +205,7 @@ impl Site {
         self.node_limited(flags, Limits::default()).await
     }
 
-    /// One whose callers have limits.
+    /// A node with quotas.
     pub async fn node_limited(&self, flags: &[&str], limits: Limits) -> Served {
         let auth = self.auth(flags).await.expect("keys");
         assert!(auth.is_some());
@@ -217,20 +218,20 @@ impl Site {
         self.bed.node_as(self.bed.store(), settings).await
     }
 
-    /// With the keys of this file.
+    /// A node with a key file of this content.
     pub async fn node_with_keys(&self, keys: &str, flags: &[&str]) -> Served {
         let file = self.file("keys", keys);
         let file = file.to_str().expect("a UTF-8 path");
         self.node(&[&["--auth-keys", file], flags].concat()).await
     }
 
-    /// With [`SECRET`].
+    /// A node with [`SECRET`].
     pub async fn node_with_secret(&self) -> Served {
         self.node_with_keys(SECRET, &[]).await
     }
 }
 
-/// A request with JSON, or without a body.
+/// Sends a request with JSON or without a body.
 pub async fn ask(
     node: &Served,
     method: &str,
@@ -246,7 +247,7 @@ pub async fn ask(
     node.send_body(method, path, &headers, body).await
 }
 
-/// A request by one protocol or the other, and the head of its answer.
+/// Sends a request over `protocol`; returns the answer before its body has arrived.
 pub async fn speak(
     protocol: Protocol,
     method: &str,
@@ -264,7 +265,7 @@ pub async fn speak(
     answer
 }
 
-/// Reads the head of feed `a` with a token.
+/// Reads the state of feed `a` with a token.
 pub async fn read(node: &Served, token: &str) -> Answer {
     let (name, value) = bearer(token);
     ask(node, "GET", "/v1/feeds/a", &[(name, &value)], None).await

@@ -1,4 +1,4 @@
-//! Feed patterns, against the simplest model of them.
+//! Feed patterns, compared with a simple model.
 
 use newsfeed::{
     auth::{PATTERNS_MAX, Patterns},
@@ -6,7 +6,7 @@ use newsfeed::{
 };
 use proptest::prelude::*;
 
-/// Of few letters, so that they have beginnings in common.
+/// Names of few letters, so that they share prefixes.
 fn name() -> impl Strategy<Value = String> {
     "[ab:.]{1,5}".prop_filter("a name", |name| name.parse::<FeedName>().is_ok())
 }
@@ -26,7 +26,7 @@ fn model(patterns: &[String], name: &str) -> bool {
 
 proptest! {
     #[test]
-    fn a_set_of_patterns_holds_what_one_of_them_does(
+    fn a_set_of_patterns_matches_what_any_of_them_matches(
         patterns in proptest::collection::vec(pattern(), 0..12),
         names in proptest::collection::vec(name(), 1..20),
     ) {
@@ -38,7 +38,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused(text in ".{0,6}") {
+    fn invalid_patterns_are_refused(text in ".{0,6}") {
         let start = text.strip_suffix('*').unwrap_or(&text);
         let beginning = start.len() < text.len() && (start.is_empty() || start == "." || start == "..");
         let valid = beginning || start.parse::<FeedName>().is_ok();

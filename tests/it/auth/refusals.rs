@@ -1,4 +1,4 @@
-//! Every refusal, by real requests.
+//! Every refusal, with real requests.
 
 use newsfeed::{clock::WallTime, http::limits::Limits};
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ fn refused(answer: &Answer, status: u16, code: &str, what: &str) -> Value {
 }
 
 #[tokio::test]
-async fn every_fault_of_a_token_has_its_own_code() {
+async fn every_defect_of_a_token_has_its_own_code() {
     let site = Site::new();
     let node = site
         .node_with_keys(
@@ -71,7 +71,7 @@ async fn every_fault_of_a_token_has_its_own_code() {
         encode(&good())
     );
     let mut tampered = signer.sign(&good());
-    // Of the claims, not so that they break.
+    // The claims are replaced by others, which are well-formed.
     let wider = encode(&claims("read append mark admin", &["*"]));
     let start = tampered.find('.').expect("a dot") + 1;
     let end = tampered.rfind('.').expect("a dot");
@@ -132,7 +132,7 @@ async fn every_fault_of_a_token_has_its_own_code() {
     for (code, token) in cases {
         refused(&read(&node, &token).await, 401, code, &token);
     }
-    // Not even with an audience does a token without `feeds` open any.
+    // A token without `feeds` permits no feed.
     refused(
         &read(&node, &without("feeds")).await,
         403,
@@ -162,7 +162,7 @@ async fn every_fault_of_a_token_has_its_own_code() {
 }
 
 #[tokio::test]
-async fn an_unknown_key_is_told_apart_from_a_bad_signature() {
+async fn an_unknown_key_and_a_bad_signature_have_different_codes() {
     let (one, other) = (Signer::ed25519(), Signer::ed25519());
     let site = Site::new();
     let node = site
@@ -186,7 +186,7 @@ async fn an_unknown_key_is_told_apart_from_a_bad_signature() {
 }
 
 #[tokio::test]
-async fn bad_credentials_are_never_passed_over() {
+async fn invalid_credentials_are_rejected_without_a_fallback() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let token = master();
@@ -238,7 +238,7 @@ async fn bad_credentials_are_never_passed_over() {
             _ => drop(refused(&answer, status, code, &format!("{headers:?}"))),
         }
     }
-    // Nor do they matter where none are needed, so that a page can load that is to say so.
+    // Open routes ignore invalid credentials, so that the page loads and can report them.
     for path in ["/healthz", "/readyz", "/openapi.yaml"] {
         let answer = ask(
             &node,
@@ -253,7 +253,7 @@ async fn bad_credentials_are_never_passed_over() {
 }
 
 #[tokio::test]
-async fn a_token_is_good_from_then_until_then_and_leeway_shifts_both() {
+async fn a_token_is_valid_from_nbf_to_exp_and_leeway_extends_both() {
     let second = 1_000_000;
     let begin = 1_800_000_000;
     let wall = WallTime::manual(begin * second);
@@ -273,7 +273,7 @@ async fn a_token_is_good_from_then_until_then_and_leeway_shifts_both() {
             (1000 - leeway, 200, ""),
             (2000 + leeway - 1, 200, ""),
             (2000 + leeway, 401, "token_expired"),
-            // From the cache it would be the same.
+            // Now the token is in the cache.
             (2000 + leeway - 1, 200, ""),
             (2000 + leeway, 401, "token_expired"),
             (1000 - leeway - 1, 401, "token_not_yet_valid"),
@@ -295,7 +295,7 @@ async fn a_token_is_good_from_then_until_then_and_leeway_shifts_both() {
 }
 
 #[tokio::test]
-async fn whoever_shows_many_bad_tokens_is_told_to_wait_and_those_with_good_ones_are_not() {
+async fn many_forged_tokens_are_limited_and_valid_ones_are_not() {
     let site = Site::new();
     let keys = site.file("keys", SECRET);
     let limits = Limits {
@@ -319,7 +319,7 @@ async fn whoever_shows_many_bad_tokens_is_told_to_wait_and_those_with_good_ones_
     assert_eq!(
         read(&node, &good).await.status,
         200,
-        "a token that was seen is its bearer's own"
+        "a token seen before has its own quota"
     );
     node.stop().await;
 }

@@ -1,4 +1,4 @@
-//! What each route needs.
+//! The right that each route requires.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ fn every_route_has_a_decision() {
     assert_eq!(decided.len(), RIGHTS.len(), "one decision each");
 }
 
-/// A request that is as it must be, but for whose it is.
+/// Sends a valid request, with this token or none.
 async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> Answer {
     let body = match (method, path) {
         ("post", "/v1/events") => json!({ "kind": "visit", "feeds": ["a"] }),
@@ -51,7 +51,7 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
         .iter()
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
-    // The head is enough of a stream, which does not end.
+    // Only the head of a stream is read: a stream does not end.
     if path.ends_with("/live") {
         let mut request = node.http.get(node.url(&url));
         for (name, value) in headers {
@@ -74,7 +74,7 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
 }
 
 #[tokio::test]
-async fn every_route_opens_with_its_scope_and_feed_and_with_nothing_less() {
+async fn every_route_requires_its_scope_and_feed() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let token = |scope: &str, feeds: &[&str]| Signer::hs256().sign(&claims(scope, feeds));
@@ -120,9 +120,9 @@ async fn every_route_opens_with_its_scope_and_feed_and_with_nothing_less() {
     }
 }
 
-/// Whatever axum makes of it: HEAD comes with GET, and what is not in the table must not reach a handler.
+/// axum answers HEAD with the handler of GET; no other method may reach a handler without being in the table.
 #[tokio::test]
-async fn no_method_gets_around_the_table() {
+async fn no_method_bypasses_the_table() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     for (path, _) in ROUTES {
@@ -178,9 +178,9 @@ async fn all_feeds_of_a_merged_request_must_be_granted() {
     }
 }
 
-/// Whoever may write to everybody need not read what everybody gets.
+/// A back end may append to all feeds without the right to read them.
 #[tokio::test]
-async fn feeds_may_be_others_for_each_scope() {
+async fn feeds_can_be_granted_for_each_scope() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let mut claims = claims("read append mark", &[]);

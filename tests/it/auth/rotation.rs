@@ -1,4 +1,4 @@
-//! Keys come and go while the service runs.
+//! Keys change while the service runs.
 
 use std::sync::{
     Arc, Mutex,
@@ -24,7 +24,7 @@ async fn comes(node: &Served, what: &str, token: &str, status: u16) {
 }
 
 #[tokio::test]
-async fn a_changed_file_is_read_again_and_a_bad_one_changes_nothing() {
+async fn a_changed_file_is_loaded_and_an_invalid_one_changes_nothing() {
     let site = Site::new();
     let (old, new) = (Signer::ed25519(), Signer::p256());
     let [with_old, with_new] =
@@ -41,7 +41,7 @@ async fn a_changed_file_is_read_again_and_a_bad_one_changes_nothing() {
     comes(&node, "the new key", &with_new.0, 200).await;
     assert_eq!(read(&node, &with_old.0).await.status, 200);
 
-    // A removed key stops working, though its token was remembered.
+    // A removed key stops working, although its token is in the cache.
     site.file("keys", &keys(&[&with_new.1]));
     comes(&node, "the end of the old key", &with_old.0, 401).await;
     read(&node, &with_old.0)
@@ -50,7 +50,7 @@ async fn a_changed_file_is_read_again_and_a_bad_one_changes_nothing() {
         .expect("removed");
     assert_eq!(read(&node, &with_new.0).await.status, 200);
 
-    // Half a file, and none: the keys before stay, also when it has been looked at.
+    // With an incomplete or missing file the previous keys stay, also after the service has looked at it.
     for bad in [Some("{\"keys\": ["), None] {
         match bad {
             Some(content) => drop(site.file("keys", content)),
@@ -59,14 +59,14 @@ async fn a_changed_file_is_read_again_and_a_bad_one_changes_nothing() {
         tokio::time::sleep(std::time::Duration::from_secs(5)).await;
         assert_eq!(read(&node, &with_new.0).await.status, 200, "{bad:?}");
     }
-    // And what is good again is used again.
+    // A valid file is loaded again.
     site.file("keys", &keys(&[&with_old.1]));
     comes(&node, "the old key again", &with_old.0, 200).await;
     comes(&node, "the end of the new key", &with_new.0, 401).await;
 }
 
 #[tokio::test]
-async fn a_secret_is_rotated_as_any_key() {
+async fn a_secret_is_rotated_like_any_key() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let old = super::master();
@@ -81,7 +81,7 @@ async fn a_secret_is_rotated_as_any_key() {
     comes(&node, "the secret again", &old, 200).await;
 }
 
-/// Serves what it is told, and counts how often it was asked.
+/// A server of a JWKS that counts its requests.
 #[derive(Clone, Default)]
 struct Issuer {
     keys: Arc<Mutex<Option<Value>>>,
@@ -116,7 +116,7 @@ impl Issuer {
 }
 
 #[tokio::test]
-async fn a_jwks_is_asked_for_at_an_unknown_kid_but_not_at_each() {
+async fn an_unknown_kid_fetches_the_jwks_but_not_every_time() {
     let site = Site::new();
     let issuer = Issuer::default();
     let (old, new) = (Signer::p256(), Signer::rsa());
@@ -124,7 +124,7 @@ async fn a_jwks_is_asked_for_at_an_unknown_kid_but_not_at_each() {
     site.auth(&["--auth-jwks-url", &url])
         .await
         .expect_err("the issuer fails");
-    // Nobody believes in a secret that others can fetch.
+    // A secret from a URL is not accepted: others could fetch it.
     issuer.publish(Some(json!([Signer::hs256().jwk("shared")])));
     site.auth(&["--auth-jwks-url", &url])
         .await
@@ -140,7 +140,7 @@ async fn a_jwks_is_asked_for_at_an_unknown_kid_but_not_at_each() {
             .problem(401, "token_key_unknown")
             .expect("not published");
     }
-    // 20 requests may take longer than one pause, but not than ten.
+    // Between two fetches there is a pause. 20 requests may take longer than one pause, but not than ten.
     assert!(issuer.asked() - before < 10, "{}", issuer.asked() - before);
 
     issuer.publish(Some(json!([new.jwk("new")])));
@@ -148,7 +148,7 @@ async fn a_jwks_is_asked_for_at_an_unknown_kid_but_not_at_each() {
     let gone = read(&node, &token(&old, "old")).await;
     gone.problem(401, "token_key_unknown").expect("removed");
 
-    // An issuer that is ill takes no key away.
+    // A failing issuer does not remove keys.
     issuer.publish(None);
     let before = issuer.asked();
     until("another request to the issuer", async || {

@@ -1,4 +1,4 @@
-//! Tickets: for a stream, for seconds, on any node, and for nothing else.
+//! Tickets: valid for seconds, on any node, to open streams and nothing else.
 
 use jsonwebtoken::{Algorithm, EncodingKey};
 use newsfeed::clock::WallTime;
@@ -23,7 +23,7 @@ async fn issued(node: &Served, token: &str, feeds: &[&str]) -> String {
     text(&answer.json()["ticket"])
 }
 
-/// The status with which a stream begins, and the problem if it does not.
+/// Opens a stream with a ticket; expects the problem `code`, or success if that is empty.
 async fn opens(node: &Served, path: &str, ticket: &str, code: &str) {
     let sign = if path.contains('?') { '&' } else { '?' };
     let url = node.url(&format!("{path}{sign}ticket={ticket}"));
@@ -72,7 +72,7 @@ async fn a_ticket_opens_streams_of_its_feeds_on_any_node_with_the_same_key() {
             }
         }
     }
-    // Each for itself, without a key that they share.
+    // Without a shared key, a ticket is valid only on its own node.
     let alone = [
         site.node_with_keys(&public.public, &[]).await,
         site.node_with_keys(&public.public, &[]).await,
@@ -83,9 +83,9 @@ async fn a_ticket_opens_streams_of_its_feeds_on_any_node_with_the_same_key() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_no_token_and_a_token_is_no_ticket() {
+async fn a_ticket_is_not_a_token_and_a_token_is_not_a_ticket() {
     let site = Site::new();
-    // The same file for both, as somebody will have it.
+    // The same file for both keys, as an operator may configure it.
     let key = site.file("keys", SECRET);
     let flags = ["--auth-ticket-key", key.to_str().expect("UTF-8")];
     for flags in [&flags[..], &[]] {
@@ -100,7 +100,7 @@ async fn a_ticket_is_no_token_and_a_token_is_no_ticket() {
                 answer.problem(401, "token_malformed").expect(path);
             }
         }
-        // Only where it is for.
+        // A ticket opens only streams.
         let path = format!("/v1/feeds/a/entries?ticket={ticket}");
         ask(&node, "GET", &path, &[], None)
             .await
@@ -146,7 +146,7 @@ async fn a_ticket_is_no_token_and_a_token_is_no_ticket() {
 }
 
 #[tokio::test]
-async fn the_header_counts_more_than_a_ticket_and_a_ticket_more_than_the_cookie() {
+async fn the_header_takes_precedence_over_a_ticket_and_a_ticket_over_the_cookie() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let good = issued(&node, &master(), &["a"]).await;
@@ -180,7 +180,7 @@ async fn the_header_counts_more_than_a_ticket_and_a_ticket_more_than_the_cookie(
 }
 
 #[tokio::test]
-async fn a_ticket_waits_for_seconds_and_no_longer_than_its_token() {
+async fn a_ticket_expires_after_seconds_or_with_its_token() {
     let second = 1_000_000;
     let begin = 1_800_000_000;
     let wall = WallTime::manual(begin * second);
@@ -198,7 +198,7 @@ async fn a_ticket_waits_for_seconds_and_no_longer_than_its_token() {
         assert_eq!(ticket["expires_at"], until.to_string());
         let ticket = text(&ticket["ticket"]);
         wall.set((begin + good) * second - 1);
-        // As often as wanted, till then; with a token as old, the stream is over at once.
+        // A ticket can be used repeatedly until it expires.
         let url = node.url(&format!("/v1/feeds/a/live?ticket={ticket}"));
         for _ in 0..2 {
             let answer = node.http.get(&url).send().await.expect("an answer");
@@ -210,7 +210,7 @@ async fn a_ticket_waits_for_seconds_and_no_longer_than_its_token() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_for_feeds_that_the_token_may_read() {
+async fn a_ticket_needs_the_right_to_read_its_feeds() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let token = |scope: &str| Signer::hs256().sign(&claims(scope, &["a", "b:*"]));
@@ -237,7 +237,7 @@ async fn a_ticket_is_for_feeds_that_the_token_may_read() {
         .await
         .problem(403, "scope_missing")
         .expect("read");
-    // The longest there can be.
+    // The longest possible ticket.
     let long: Vec<String> = (0..100).map(|index| format!("{index:0>128}")).collect();
     let path = long
         .iter()

@@ -1,4 +1,4 @@
-//! FoundationDB clusters of the test run's own, on loopback, in temporary folders.
+//! FoundationDB clusters on loopback, in temporary folders.
 
 use std::{
     ffi::{c_int, c_void},
@@ -19,12 +19,13 @@ use newsfeed::store::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A running cluster; stopped, and its folder removed, when dropped or when this process ends in whatever way.
+/// A running cluster. It is stopped and its folder is removed when this is dropped, or when this process ends for any
+/// reason.
 pub struct Cluster {
     folder: PathBuf,
-    /// What `fdb/up` was told.
+    /// The arguments of `fdb/up`.
     arguments: Vec<String>,
-    /// Ends the cluster when its standard input closes.
+    /// A shell that stops the cluster when its stdin closes.
     keeper: Child,
 }
 
@@ -75,11 +76,11 @@ impl Cluster {
         self.folder.join("fdb.cluster")
     }
 
-    /// Kills fdbserver number `index`: nothing in it gets to run.
+    /// Kills fdbserver number `index` with SIGKILL.
     pub fn kill(&self, index: u16) {
         let id = self.process(index);
         self.signal(index, Signal::KILL);
-        // Gone, or dead and never reaped, because whoever started it has ended.
+        // It may stay a zombie, because its parent has ended.
         let gone = || match std::fs::read_to_string(format!("/proc/{id}/stat")) {
             Ok(stat) => stat.contains(") Z "),
             Err(_) => true,
@@ -87,7 +88,7 @@ impl Cluster {
         while !gone() {
             std::thread::sleep(Duration::from_millis(10));
         }
-        // `fdb/up` would take a dead one for running.
+        // Otherwise `fdb/up` would assume that it is running.
         std::fs::remove_file(self.pid_file(index)).expect("removed");
     }
 
@@ -105,7 +106,7 @@ impl Cluster {
         self.folder.join(index.to_string()).join("pid")
     }
 
-    /// Starts again what was killed, and waits until the database answers.
+    /// Restarts killed processes; waits until the database answers.
     pub fn start_again(&self) {
         let status = Command::new(scripts().join("up"))
             .arg(&self.folder)
@@ -115,7 +116,7 @@ impl Cluster {
         assert!(status.expect("fdb/up runs").success());
     }
 
-    /// Runs a command of fdbcli and answers what it prints.
+    /// Runs a command in fdbcli; returns its output.
     pub fn cli(&self, command: &str) -> String {
         let output = Command::new("fdbcli")
             .arg("-C")
@@ -126,12 +127,12 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A handle of its own on the key space under `prefix`.
+    /// A new handle on the key space under `prefix`.
     pub fn store(&self, prefix: &str) -> Arc<dyn Store> {
         self.store_with(prefix, Duration::from_secs(5))
     }
 
-    /// The same with another time limit of its transactions.
+    /// The same with another time limit for transactions.
     pub fn store_with(&self, prefix: &str, timeout: Duration) -> Arc<dyn Store> {
         network();
         let tuning = Tuning { timeout };
@@ -148,7 +149,7 @@ impl Drop for Cluster {
     }
 }
 
-/// The cluster most tests share, each in a key space of its own.
+/// The cluster that most tests share, each with its own key space.
 pub fn shared() -> Arc<Cluster> {
     static SHARED: OnceLock<Arc<Cluster>> = OnceLock::new();
     Arc::clone(SHARED.get_or_init(|| Arc::new(Cluster::start(1, "ssd"))))
@@ -163,15 +164,15 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fdb")
 }
 
-// SAFETY: they are as the C library declares them, and `leave` takes no notice of the pointer.
+// SAFETY: the declarations match those of the C library, and `leave` ignores the pointer.
 #[allow(unsafe_code)]
 unsafe extern "C" {
     safe fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
     safe fn _exit(status: c_int) -> !;
 }
 
-/// Leaves without the exit handlers of the client library: they would pull its globals from under its thread, which
-/// the test harness gives nobody a place to stop, and the process would crash when all tests have passed.
+/// Exits without the exit handlers of the client library. They would destroy globals that its network thread still uses,
+/// and the test harness has no hook to stop that thread, so the process would crash after all tests have passed.
 extern "C" fn leave(status: c_int, _: *mut c_void) {
     _exit(status)
 }
@@ -179,13 +180,13 @@ extern "C" fn leave(status: c_int, _: *mut c_void) {
 fn network() {
     static NETWORK: OnceLock<Network> = OnceLock::new();
     NETWORK.get_or_init(|| boot().expect("the client library starts"));
-    // Handlers run from the last to the first: anew each time, to come before all that the library has added since.
+    // Handlers run in reverse order. Registering again each time puts this one before those that the library has added.
     let registered = on_exit(leave, std::ptr::null_mut());
     assert_eq!(registered, 0, "a place among the exit handlers");
 }
 
-/// The first of `count` neighbouring ports that are free now. Others may look at the same time, in this process or in
-/// another test run, so the search starts at a place of this call's own.
+/// The first of `count` consecutive free ports. Concurrent calls, in this process or another, start their search at
+/// different ports.
 fn free_ports(count: u16) -> u16 {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     let start = std::process::id()

@@ -1,4 +1,4 @@
-//! A cluster that dies under load and comes back, and starting without one.
+//! A cluster that is killed under load and restarted, and starting without a cluster.
 
 use std::{net::TcpListener, path::Path, process::Output, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     support::patience::PATIENCE,
 };
 
-/// The version of a snapshot, as soon as there is one.
+/// The version of a snapshot, as soon as the cluster answers.
 async fn now(store: &dyn Store) -> Version {
     let now = async {
         loop {
@@ -30,7 +30,7 @@ async fn now(store: &dyn Store) -> Version {
     timeout(PATIENCE, now).await.expect("the cluster answers")
 }
 
-/// Asks a node whether it is ready until it says `status`.
+/// Polls `/readyz` of a node until it answers `status`.
 async fn readyz_turns(targets: &Targets, node: usize, status: u16) {
     let http = reqwest::Client::new();
     let turns = async {
@@ -41,7 +41,7 @@ async fn readyz_turns(targets: &Targets, node: usize, status: u16) {
             let body: Value = response.json().await.expect("JSON");
             match said {
                 200 => assert_eq!(body["status"], "ready"),
-                // The second for the moment between the cluster's return and all that was missed meanwhile.
+                // `tail_behind` while the node catches up after the cluster is back.
                 _ => assert!(
                     said == 503
                         && (body["code"] == "store_unavailable" || body["code"] == "tail_behind"),
@@ -58,7 +58,7 @@ async fn readyz_turns(targets: &Targets, node: usize, status: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_cluster_is_killed_under_load_and_comes_back_with_everything() {
+async fn a_cluster_killed_under_load_loses_nothing() {
     let cluster = block_in_place(|| Cluster::start(1, "ssd"));
     let prefix = fresh_prefix();
     let nodes = [
@@ -70,7 +70,7 @@ async fn the_cluster_is_killed_under_load_and_comes_back_with_everything() {
     load.acknowledged(200).await;
     let store = cluster.store(&prefix);
 
-    // Back at once: appends are late, and right.
+    // Restarted at once: appends are delayed but succeed.
     let before = now(&*store).await;
     cluster.kill(0);
     readyz_turns(&targets, 0, 503).await;
@@ -80,7 +80,7 @@ async fn the_cluster_is_killed_under_load_and_comes_back_with_everything() {
     load.acknowledged(200).await;
     load.delivered().await;
 
-    // Away until an append is told so; what is sent again afterwards is appended once.
+    // Down until an append is refused; sent again afterwards, it is appended once.
     cluster.kill(0);
     let probe = json!({ "id": "probe", "kind": "message", "feeds": ["probe"] });
     let http = reqwest::Client::new();
@@ -129,7 +129,7 @@ async fn each_of_three_fdbservers_is_killed_under_load_and_nothing_is_lost() {
     load.acknowledged(100).await;
     for victim in 0..3 {
         cluster.kill(victim);
-        // The two that are left go on.
+        // The other two keep working.
         load.acknowledged(100).await;
         load.delivered().await;
         block_in_place(|| cluster.start_again());
@@ -144,7 +144,7 @@ async fn each_of_three_fdbservers_is_killed_under_load_and_nothing_is_lost() {
     );
 }
 
-/// Waits until the cluster says that it can do without any one of three again.
+/// Waits until the cluster can tolerate a failure again.
 async fn whole(cluster: &Cluster) {
     let whole = async {
         loop {
@@ -165,7 +165,7 @@ async fn whole(cluster: &Cluster) {
     timeout(PATIENCE, whole).await.expect("it recovers");
 }
 
-/// What a command says that must fail.
+/// Runs a command that must fail; returns its stderr.
 async fn failure(command: &'static [&'static str], cluster_file: &Path) -> String {
     let file = cluster_file.to_str().expect("a UTF-8 path").to_owned();
     let run = tokio::task::spawn_blocking(move || newsfeed(command, &file, "test/").output());
@@ -184,7 +184,7 @@ const SERVE: &[&str] = &["serve", "--listen", "127.0.0.1:0"];
 const EPOCH: &[&str] = &["admin", "epoch"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_good_cluster_file_the_program_says_which_one_to_name() {
+async fn an_unusable_cluster_file_is_reported_with_advice() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let missing = folder.path().join("missing.cluster");
     let rubbish = folder.path().join("rubbish.cluster");
@@ -198,10 +198,10 @@ async fn without_a_good_cluster_file_the_program_says_which_one_to_name() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_a_cluster_the_program_says_so_and_does_not_wait_for_ever() {
+async fn an_unreachable_cluster_is_reported_in_time() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("fdb.cluster");
-    // Nobody listens there any more.
+    // Nothing listens on this port any more.
     let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let address = address.expect("a free port");
     std::fs::write(&file, format!("gone:gone@{address}\n")).expect("written");

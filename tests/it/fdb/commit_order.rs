@@ -1,5 +1,5 @@
-//! One order for all nodes of a cluster: commit order is version order, to producers, readers and live streams alike;
-//! and conditions find one winner.
+//! One order on all nodes of a cluster: commit order is version order, for producers, readers and live streams. A
+//! condition has one winner.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,11 +26,11 @@ const FEEDS: usize = 24;
 const PRODUCERS: usize = 6;
 const APPENDS_OF_EACH: usize = 60;
 const LOOKERS: usize = 3;
-/// Within this time a stream hears what was committed, or never.
+/// Time limit for streams to receive what was committed.
 const HEARD_WITHIN: Duration = Duration::from_secs(90);
 
-/// Something a client did: it began and ended at these places in the order of all beginnings and ends, and it was
-/// answered versions from `low` to `high`.
+/// An operation of a client: when it began and ended, by a common counter, and the versions `low` to `high` in its
+/// answer.
 #[derive(Debug)]
 struct Did {
     node: usize,
@@ -40,7 +40,7 @@ struct Did {
     high: Version,
 }
 
-/// The order of beginnings and ends.
+/// The counter that orders beginnings and ends of operations.
 #[derive(Default)]
 struct Watch(AtomicU64);
 
@@ -50,7 +50,7 @@ impl Watch {
     }
 }
 
-/// An entry as it must be seen: version → (id, feeds).
+/// What must be seen: version → (id, feeds).
 type Truth = BTreeMap<Version, (String, BTreeSet<String>)>;
 
 fn feed(number: usize) -> String {
@@ -65,7 +65,7 @@ fn version(value: &Value) -> Version {
     text(value).parse().expect("a version")
 }
 
-/// Appends single events and arrays through a random node each time.
+/// Appends single events and arrays, each through a random node.
 async fn produce(number: usize, nodes: Arc<Vec<Served>>, watch: Arc<Watch>) -> (Vec<Did>, Truth) {
     let mut rng = StdRng::seed_from_u64(number as u64);
     let (mut done, mut truth) = (Vec::new(), Truth::new());
@@ -107,13 +107,13 @@ async fn produce(number: usize, nodes: Arc<Vec<Served>>, watch: Arc<Watch>) -> (
     (done, truth)
 }
 
-/// What a client saw in a page or a head as of `did.high`.
+/// A read as of `did.high`, with the entries if it was a page.
 struct Look {
     did: Did,
     page: Option<Vec<(Version, String)>>,
 }
 
-/// Looks at random nodes, in every way there is to learn a moment, until the producers are done.
+/// Reads moments from random nodes, in all possible ways, until the producers are done.
 async fn look(
     number: usize,
     nodes: Arc<Vec<Served>>,
@@ -157,7 +157,7 @@ async fn look(
     looks
 }
 
-/// Follows a stream that has caught up, to the event `end`; answers what it told.
+/// Follows a stream to the event `end`; returns its entries.
 async fn listen(mut stream: Stream) -> Vec<(Version, String, BTreeSet<String>)> {
     let mut told = Vec::new();
     loop {
@@ -175,7 +175,7 @@ async fn listen(mut stream: Stream) -> Vec<(Version, String, BTreeSet<String>)> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn commit_order_is_version_order_on_every_node_to_everybody() {
+async fn commit_order_is_version_order_on_every_node() {
     let bed = Bed::fdb();
     let keys = bed.keys().await;
     let partitions: BTreeSet<u16> = all_feeds()
@@ -194,7 +194,7 @@ async fn commit_order_is_version_order_on_every_node_to_everybody() {
     }
     let (nodes, stores) = (Arc::new(nodes), Arc::new(stores));
 
-    // On every node a stream over everything, and some over one feed.
+    // Every node has a stream over all feeds, and some over one feed.
     let http = reqwest::Client::new();
     let mut streams = JoinSet::new();
     for (number, node) in nodes.iter().enumerate() {
@@ -270,7 +270,7 @@ async fn commit_order_is_version_order_on_every_node_to_everybody() {
     }
 }
 
-/// What ended before something else began lies below it.
+/// Checks that an operation that ended before another began has lower versions.
 fn check_order(done: &[Did]) {
     let mut across_nodes = 0;
     for a in done {
@@ -287,7 +287,7 @@ fn check_order(done: &[Did]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_hundred_who_race_for_a_slot_one_wins_and_appends_elsewhere_never_notice() {
+async fn of_two_hundred_racing_conditional_appends_one_wins_and_other_appends_are_unaffected() {
     const CLIENTS: usize = 200;
     const SLOTS: usize = 5;
     let bed = Bed::fdb();
@@ -299,7 +299,7 @@ async fn of_two_hundred_who_race_for_a_slot_one_wins_and_appends_elsewhere_never
     }
     let nodes = Arc::new(nodes);
     let over = Arc::new(AtomicBool::new(false));
-    // The last node takes plain appends only.
+    // The last node gets only unconditional appends.
     let plain = tokio::spawn({
         let (nodes, over) = (Arc::clone(&nodes), Arc::clone(&over));
         async move {
@@ -353,7 +353,7 @@ async fn of_two_hundred_who_race_for_a_slot_one_wins_and_appends_elsewhere_never
             let entries = node.all(&slot).await;
             assert_eq!(entries.len(), 1, "{slot}");
             assert_eq!(entries[0]["version"], answer["version"]);
-            // Who asks again is told again.
+            // Sent again, it is a duplicate.
             let again = node.append(&booking(*winner)).await;
             assert_eq!(
                 (again["status"].as_str(), &again["version"]),
@@ -376,7 +376,7 @@ async fn of_two_hundred_who_race_for_a_slot_one_wins_and_appends_elsewhere_never
     let conflicts = counts[..NODES]
         .iter()
         .filter_map(|counts| counts.get("conflict"));
-    assert!(conflicts.sum::<u64>() > 0, "the race was one");
+    assert!(conflicts.sum::<u64>() > 0, "the appends did conflict");
     assert_eq!(counts[NODES].get("conflict"), None);
     assert_eq!(counts[NODES].get("condition_failed"), None);
 }

@@ -1,4 +1,4 @@
-//! A raise of the epoch: what is in flight on whatever node is done again in the new epoch, and nothing else changes.
+//! Raising the epoch: transactions in flight on any node are retried in the new epoch, and nothing else changes.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ fn ids(entries: &[Value]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn appends_in_flight_across_a_raise_are_done_again_in_the_new_epoch_and_old_cursors_keep_working()
+async fn appends_in_flight_during_a_raise_are_retried_in_the_new_epoch_and_old_cursors_keep_working()
  {
     let bed = Bed::fdb();
     let plain = bed.node().await;
@@ -39,7 +39,7 @@ async fn appends_in_flight_across_a_raise_are_done_again_in_the_new_epoch_and_ol
     let mut stream = Stream::open(&http, &live, None).await;
     assert!(stream.caught_up().await.is_empty());
 
-    // One append of each node has read in the old epoch, and not committed yet.
+    // One append of each node has read in the old epoch, but not committed yet.
     let (mut appends, mut stores, mut turnstiles) = (JoinSet::new(), Vec::new(), Vec::new());
     for number in 0..NODES {
         let (store, turnstile) = (bed.store(), Turnstile::closed());
@@ -104,7 +104,7 @@ async fn appends_in_flight_across_a_raise_are_done_again_in_the_new_epoch_and_ol
             .collect();
         assert_eq!(ids(&told), newer);
     }
-    // Who was there all the while hears the same.
+    // A stream that was open all the time gets the same.
     let mut told = Vec::new();
     while told.len() < newer.len() {
         told.push(stream.next_of(&["entry", "notify"]).await.data);

@@ -1,5 +1,5 @@
-//! What only FoundationDB has: a cluster with many nodes, which can fail in many ways. (What every engine promises is
-//! tested on it too, beside the embedded one.)
+//! What only FoundationDB has: many nodes on one cluster, and its ways to fail. Tests of what every engine promises are in
+//! the other folders and run on FoundationDB too.
 
 pub mod cluster;
 mod cluster_failures;

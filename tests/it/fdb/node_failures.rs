@@ -1,4 +1,4 @@
-//! Nodes that pause, die, come back, disagree about the time of day, and see the epoch raised under them.
+//! Nodes that are paused, killed, restarted, have different wall clocks, or have the epoch raised under load.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
@@ -23,9 +23,9 @@ use crate::support::{
     sse::Stream,
 };
 
-/// Of nodes, in all.
+/// Number of times that a node is killed.
 const KILLS: usize = 50;
-/// Until pauses have met a transaction that was under way.
+/// Maximum number of pauses until one interrupts a transaction.
 const PAUSES_MAX: usize = 8;
 
 async fn start(cluster: &Cluster, prefix: &str, nodes: usize) -> Vec<NodeProcess> {
@@ -33,7 +33,7 @@ async fn start(cluster: &Cluster, prefix: &str, nodes: usize) -> Vec<NodeProcess
     futures_util::future::join_all(start).await
 }
 
-/// Waits until the cluster's clock, which ticks 10⁶ a second, is `ticks` on.
+/// Waits until the cluster's clock has advanced by `ticks` (10⁶ a second).
 async fn ticks_pass(store: &dyn Store, ticks: u64) {
     let time = async || {
         let snapshot = store.snapshot().await;
@@ -48,7 +48,7 @@ async fn ticks_pass(store: &dyn Store, ticks: u64) {
     timeout(PATIENCE, passed).await.expect("the clock ticks");
 }
 
-/// How often a node tried a transaction again, by reason, as it wrote to its log.
+/// Number of retried transactions in a node's log, by reason.
 fn retries(log: &Path) -> BTreeMap<&'static str, usize> {
     let log = std::fs::read_to_string(log).expect("a log");
     let reasons = [Error::TooOld, Error::Conflict, Error::Unknown].map(|error| error.to_string());
@@ -65,10 +65,10 @@ fn retries(log: &Path) -> BTreeMap<&'static str, usize> {
     counts
 }
 
-/// Two wake up: one whose transactions have run into their time limit meanwhile, and one that has more patience, so that
-/// it is the database that refuses them.
+/// Two nodes are paused: one whose transactions time out meanwhile, and one with a longer time limit, so that the
+/// database refuses them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn paused_nodes_wake_up_with_old_transactions_and_nothing_is_lost_or_doubled() {
+async fn paused_nodes_continue_old_transactions_and_nothing_is_lost_or_doubled() {
     let (cluster, prefix) = (cluster::shared(), fresh_prefix());
     let folder = tempfile::tempdir().expect("a temporary folder");
     let log = |node: usize| folder.path().join(node.to_string());
@@ -89,9 +89,9 @@ async fn paused_nodes_wake_up_with_old_transactions_and_nothing_is_lost_or_doubl
 
     let store = cluster.store(&prefix);
     let mut pauses = 0;
-    // Until one had a transaction in hand that could not go on.
+    // Until a pause has interrupted a transaction.
     while retries(&log(0)).is_empty() && retries(&log(1)).is_empty() {
-        assert!(pauses < PAUSES_MAX, "nothing in hand");
+        assert!(pauses < PAUSES_MAX, "no pause interrupted a transaction");
         pauses += 1;
         for node in &nodes[..2] {
             node.signal(Signal::STOP);
@@ -104,11 +104,14 @@ async fn paused_nodes_wake_up_with_old_transactions_and_nothing_is_lost_or_doubl
         load.delivered().await;
     }
     let report = load.finish().await;
-    assert!(report.timeouts > 0, "the nodes had requests in hand");
+    assert!(
+        report.timeouts > 0,
+        "requests were pending during the pauses"
+    );
     let reconnects = &report.reconnects;
     assert!(
         reconnects.is_empty(),
-        "every stream goes on as it is: {reconnects:?}"
+        "no stream reconnects: {reconnects:?}"
     );
     eprintln!(
         "figure: two nodes paused for 10 s, {pauses} times: {} events, {} appends sent again to another node, {} twins hidden, tried again {:?} (time limit 10 s) and {:?} (60 s)",
@@ -121,7 +124,7 @@ async fn paused_nodes_wake_up_with_old_transactions_and_nothing_is_lost_or_doubl
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_are_killed_in_turn_and_clients_go_on_at_another() {
+async fn clients_of_a_killed_node_continue_at_another() {
     let (cluster, prefix) = (cluster::shared(), fresh_prefix());
     let mut nodes = start(&cluster, &prefix, 3).await;
     let targets = Targets::new(&nodes);
@@ -130,7 +133,7 @@ async fn nodes_are_killed_in_turn_and_clients_go_on_at_another() {
     for kill in 0..KILLS {
         let victim = kill % nodes.len();
         nodes[victim].signal(Signal::KILL);
-        // Reaps the dead one.
+        // Dropping the old one reaps it.
         nodes[victim] = NodeProcess::start(&cluster, &prefix, &[]).await;
         targets.set(victim, &nodes[victim]);
         load.acknowledged(60).await;
@@ -150,9 +153,9 @@ async fn nodes_are_killed_in_turn_and_clients_go_on_at_another() {
     );
 }
 
-/// One after the other, each at the address it had, when the one before is ready again.
+/// Nodes are restarted one after the other, at the same address, once the previous one is ready again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rolling_restart_answers_every_request_or_breaks_its_connection_and_loses_nothing() {
+async fn a_rolling_restart_leaves_no_request_hanging_and_loses_nothing() {
     let (cluster, prefix) = (cluster::shared(), fresh_prefix());
     let mut nodes = start(&cluster, &prefix, 3).await;
     let targets = Targets::new(&nodes);
@@ -164,7 +167,7 @@ async fn a_rolling_restart_answers_every_request_or_breaks_its_connection_and_lo
         let leaving = nodes.remove(node);
         leaving.signal(Signal::TERM);
         assert_eq!(leaving.exited().await.code(), Some(0));
-        // The others go on meanwhile.
+        // The others keep working meanwhile.
         load.acknowledged(30).await;
         nodes.insert(
             node,
@@ -206,7 +209,7 @@ async fn wall_clocks_an_hour_apart_change_nothing_but_at_and_no_answer_is_dated_
     }
     let targets = Targets::new(&nodes);
     let mut client = Client::new(&targets, 0);
-    // A message and its answer, from each node to each, in turn; the slow ones start anew in between.
+    // Messages and answers between all pairs of nodes; one node is restarted in between.
     let turns = [2, 1, 2, 0, 1, 0, 2, 2, 1, 1, 0, 0];
     let mut told: Vec<Place> = Vec::new();
     for (round, &node) in turns.iter().cycle().take(60).enumerate() {
@@ -244,7 +247,7 @@ async fn check_conversation(targets: &Targets, told: &[Place]) {
             "{answer} is dated before what it answers: {pair:?}"
         );
     }
-    // The clocks do differ: from the first word of the fast node on, `at` is an hour ahead.
+    // The clocks do differ: from the first message of the fast node on, `at` is an hour ahead.
     let hour = 3_600_000_000;
     assert!(at[at.len() - 1] - at[0] > hour, "{at:?}");
     let time = |place: &Place| place.0.parse::<Version>().expect("a version").time();
@@ -255,13 +258,13 @@ async fn check_conversation(targets: &Targets, told: &[Place]) {
     );
 }
 
-/// µs since 1970.
+/// Microseconds since 1970.
 fn micros(at: &Value) -> i64 {
     let at: jiff::Timestamp = text(at).parse().expect("RFC 3339");
     at.as_microsecond()
 }
 
-/// What `newsfeed admin epoch` prints.
+/// Runs `newsfeed admin epoch`; returns the epoch that it prints.
 async fn admin_epoch(cluster: &Cluster, prefix: &str, raise: bool) -> u32 {
     let file = cluster.file();
     let file = file.to_str().expect("a UTF-8 path");
@@ -287,7 +290,7 @@ async fn the_epoch_is_raised_under_load_and_old_cursors_keep_working() {
     let load = Load::start(&targets, Pressure::default());
     load.acknowledged(300).await;
 
-    // Cursors of the old epoch: an entry's, and a moment's.
+    // Cursors of the old epoch: an entry's version, and a moment.
     let path = format!("/v1/feeds/{ALL}/entries");
     let page = client.get(&format!("{path}?after=0&limit=120")).await;
     let entry = text(&page["next"]);
@@ -308,7 +311,7 @@ async fn the_epoch_is_raised_under_load_and_old_cursors_keep_working() {
         load.acknowledged(100).await;
         load.delivered().await;
     }
-    // Two operators at once raise it twice.
+    // Two concurrent raises raise it twice.
     let both = tokio::join!(
         admin_epoch(&cluster, &prefix, true),
         admin_epoch(&cluster, &prefix, true)
@@ -343,7 +346,7 @@ async fn the_epoch_is_raised_under_load_and_old_cursors_keep_working() {
     }
 }
 
-/// What a stream tells that resumes at `cursor`, up to the last event.
+/// The entries of a stream resumed at `cursor`, up to the last event.
 async fn resumed(base: &str, cursor: &str) -> Vec<Place> {
     let url = format!("{base}/v1/feeds/{ALL}/live");
     let mut stream = Stream::open(&reqwest::Client::new(), &url, Some(cursor)).await;

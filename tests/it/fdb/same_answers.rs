@@ -1,5 +1,5 @@
-//! What a node says has the same form on both engines, to the byte: one session on each, told apart by nothing but
-//! the values of versions, times and digests.
+//! Both engines answer alike, byte for byte: the same session on each differs only in the values of versions, times and
+//! digests.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -15,7 +15,7 @@ use crate::support::{
 
 const TIME: &str = "2026-11-21T21:08:10.123456Z";
 
-/// A line of the minutes: what was asked, the answer as it came, and with values replaced by names.
+/// A line of the transcript: the request, and the answer's length and text with values replaced by names.
 #[derive(Debug)]
 struct Said {
     asked: String,
@@ -26,7 +26,7 @@ struct Said {
 struct Session {
     node: Served,
     said: Vec<Said>,
-    /// Versions of entries, by the order in which producers were told them. All others are moments.
+    /// Versions of entries, numbered in the order of their appends. All other versions are moments.
     entries: HashMap<String, usize>,
 }
 
@@ -39,7 +39,7 @@ impl Session {
         });
     }
 
-    /// Puts names in the place of versions and times, wherever they stand.
+    /// Replaces versions and times by names.
     fn name_values(&self, text: &str) -> String {
         let mut named = String::new();
         let mut word = String::new();
@@ -84,7 +84,7 @@ impl Session {
         answer
     }
 
-    /// Notes versions told to producers, in order.
+    /// Notes the versions in answers to appends, in order.
     fn learn(&mut self, answer: &str) {
         for line in answer.lines() {
             let told: Value = serde_json::from_str(line).unwrap_or_default();
@@ -114,7 +114,7 @@ impl Session {
         serde_json::from_str(&answer).expect("JSON")
     }
 
-    /// Notes blocks of a stream up to the first that has `needle`. Heartbeats come when they like.
+    /// Notes blocks of a stream up to the first that has `needle`, except for heartbeats.
     async fn listen(&mut self, stream: &mut Stream, asked: &str, needle: &str) {
         loop {
             let block = stream.block().await.expect("the stream goes on");
@@ -129,7 +129,7 @@ impl Session {
     }
 }
 
-/// The status and the headers, but for what tells the time of day or a digest.
+/// The status and the headers, without date, request id and ETag value.
 fn head_of(response: &Response) -> String {
     let mut lines: Vec<String> = response
         .headers()
@@ -150,7 +150,7 @@ fn head_of(response: &Response) -> String {
     format!("{}\n{}", response.status(), lines.join("\n"))
 }
 
-/// Whether `word` has a digit (or a hexadecimal one) wherever `form` has one, and else equals it.
+/// Whether `word` equals `form`, except that digits may differ (hexadecimal digits if `form` is quoted).
 fn has_form(word: &str, form: &str) -> bool {
     word.len() == form.len()
         && word.bytes().zip(form.bytes()).all(|(a, b)| {
@@ -180,7 +180,7 @@ static EVENTS: LazyLock<[Value; 4]> = LazyLock::new(|| {
     ]
 });
 
-/// One session: appends, pages, heads, markers, problems and a stream, each continuing from what the one before said.
+/// A session: appends, pages, states, markers, problems and a stream, each based on the answers before.
 async fn session(bed: &Bed) -> Vec<Said> {
     let mut session = Session {
         node: bed.node().await,
@@ -283,7 +283,7 @@ async fn streams(s: &mut Session) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_engines_say_the_same_in_the_same_form() {
+async fn both_engines_give_the_same_answers() {
     let (embedded, fdb) = (session(&Bed::embedded()).await, session(&Bed::fdb()).await);
     assert_eq!(embedded.len(), fdb.len());
     let named: Vec<&str> = embedded.iter().map(|said| &*said.named).collect();
@@ -324,7 +324,7 @@ async fn both_engines_make_versions_of_the_same_parts() {
             );
             assert_eq!(version.epoch(), 0);
         }
-        // A moment has everything of its tick.
+        // A moment includes all commits of its tick.
         for moment in [before, after] {
             assert_eq!(moment, Version::moment(0, moment.time()));
         }

@@ -1,5 +1,4 @@
-//! The bound that the twin rule rests on, as the cluster keeps it: no commit lies farther from its snapshot than the
-//! rule looks back.
+//! The bound on which deduplication relies: no commit is farther from its snapshot than the window looks back.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,8 +10,8 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::cluster;
 
-/// The versions of a cluster whose clock does not stand still, told to everybody who waits for something to grow old:
-/// without commits, read versions do not move.
+/// Publishes the cluster's time, in ticks. It commits continuously, because read versions do not advance without
+/// commits.
 fn tell_time(store: &Arc<dyn Store>) -> watch::Receiver<u64> {
     let (teller, time) = watch::channel(0);
     let store = Arc::clone(store);
@@ -25,13 +24,13 @@ fn tell_time(store: &Arc<dyn Store>) -> watch::Receiver<u64> {
     time
 }
 
-/// Commits something; when.
+/// Commits something; returns the time of the commit, in ticks.
 async fn commit_now(store: &Arc<dyn Store>) -> u64 {
     loop {
         let snapshot = store.snapshot().await.expect("a snapshot");
         match snapshot.commit(blind_write(b"\xf0now/")).await {
             Ok(version) => return version.time(),
-            // The machine slept between the two.
+            // The machine was suspended in between.
             Err(Error::TooOld) => {}
             Err(other) => panic!("{other}"),
         }
@@ -49,25 +48,25 @@ fn blind_write(prefix: &[u8]) -> Batch {
     }
 }
 
-/// A store whose only limit is the cluster's, not the client's.
+/// A store whose client has no time limit below the cluster's.
 fn patient_store() -> Arc<dyn Store> {
     let prefix = cluster::fresh_prefix();
     cluster::shared().store_with(&prefix, Duration::from_secs(60))
 }
 
-/// What became of a commit planned `read_at` and sent `age` ticks later.
+/// A commit that was sent some time after its snapshot was taken at `read_at`.
 struct Late {
     read_at: u64,
     outcome: newsfeed::store::Result<Version>,
-    /// A commit of afterwards.
+    /// The time of a commit after the outcome, in ticks.
     afterwards: u64,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_commit_lies_farther_from_its_snapshot_than_the_twin_rule_looks_back() {
+async fn no_commit_is_farther_from_its_snapshot_than_the_window_looks_back() {
     const PREFIX: &[u8] = b"\xf0late/";
     let store = patient_store();
-    // From far inside the bound to far outside, and thick around it.
+    // From far inside the bound to far outside, most of them close to it.
     let second = SNAPSHOT_AGE_TICKS_MAX / 5;
     let around = (0..16).map(|step| SNAPSHOT_AGE_TICKS_MAX - 80_000 + step * 10_000);
     let ages = [0, 1, 2, 3, 4]
@@ -107,7 +106,7 @@ async fn no_commit_lies_farther_from_its_snapshot_than_the_twin_rule_looks_back(
                 assert!(distance <= SNAPSHOT_AGE_TICKS_MAX, "{distance} ticks");
                 farthest = farthest.max(distance);
             }
-            // Refused for a reason: the bound had passed, and is no narrower than it says.
+            // A refused commit must be outside the bound.
             Err(Error::TooOld) => {
                 let distance = late.afterwards - late.read_at;
                 assert!(distance > SNAPSHOT_AGE_TICKS_MAX, "{distance} ticks");
@@ -124,7 +123,7 @@ async fn no_commit_lies_farther_from_its_snapshot_than_the_twin_rule_looks_back(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_can_no_longer_be_read_once_it_is_too_old() {
+async fn a_snapshot_that_is_too_old_cannot_be_read() {
     let store = patient_store();
     let snapshot = store.snapshot().await.expect("a snapshot");
     let too_old = snapshot.version().time() + SNAPSHOT_AGE_TICKS_MAX;
@@ -132,8 +131,8 @@ async fn a_snapshot_can_no_longer_be_read_once_it_is_too_old() {
     time.wait_for(|now| *now > too_old)
         .await
         .expect("time goes on");
-    // Storage servers follow the log, and forget old versions a little later. The client remembers what it has read: each
-    // time another key.
+    // Storage servers forget old versions with some delay. The client caches what it has read, so each read uses another
+    // key.
     let mut tries = 0_u32;
     let read = loop {
         let key = [&b"\xf0any/"[..], &tries.to_be_bytes()].concat();

@@ -1,4 +1,4 @@
-//! Versions, keys and values: what is decoded encodes to what it was.
+//! Versions, keys and values: whatever decodes encodes to the same again.
 
 use bytes::Bytes;
 use newsfeed::{
@@ -82,7 +82,7 @@ async fn key() {
     .await;
 }
 
-/// Whatever a value holds is an error or something that encodes to a value that says the same.
+/// A value either fails to decode, or encodes to a value with the same meaning.
 #[tokio::test]
 async fn value() {
     let keys = keys().await;

@@ -1,8 +1,8 @@
-//! What arrives as bytes, mutated: nothing panics, what is refused has a code, and what is taken is read back the same.
+//! Mutated input: nothing panics, a refusal has a code, and accepted input is read back unchanged.
 //!
-//! A target is a function from an input to what is wrong, and a few inputs to begin with ([`hammer`]); it runs for
-//! `NEWSFEED_FUZZ_SECONDS` (1 if not set, 10 in CI). A failure prints the input and the seed; `NEWSFEED_FUZZ_SEED` runs
-//! it again.
+//! A target is a function that returns what is wrong with the outcome of an input, and a corpus of inputs ([`hammer`]).
+//! It runs for `NEWSFEED_FUZZ_SECONDS` (default 1; 10 in CI). A failure prints the input and the seed; set
+//! `NEWSFEED_FUZZ_SEED` to repeat it.
 
 mod bytes;
 mod mutate;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-/// Inputs a target runs at least, however slow the machine.
+/// Minimum number of inputs of a target, however slow the machine.
 const INPUTS_MIN: usize = 200;
 
 fn seconds() -> u64 {
@@ -26,7 +26,7 @@ fn seed() -> u64 {
     seed.map_or_else(|_| rand::random(), |seed| seed.parse().expect("a number"))
 }
 
-/// Runs `target` on mutations of `corpus`, and on mutations of those, until its time is over.
+/// Runs `target` on `corpus`, on mutations of it, and on mutations of those, until the time is over.
 async fn hammer(
     name: &str,
     corpus: &[Vec<u8>],
@@ -49,7 +49,7 @@ async fn hammer(
                 String::from_utf8_lossy(&input)
             );
         }
-        // Some of what was made is made more of.
+        // Some mutations become seeds of more.
         if rng.random_ratio(1, 8) {
             let at = rng.random_range(0..pool.len());
             match pool.len() < 64 + corpus.len() {

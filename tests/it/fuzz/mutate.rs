@@ -1,10 +1,10 @@
-//! Mutations: of bytes, and of what JSON and text are made of.
+//! Mutations of bytes, JSON and text.
 
 use rand::{RngExt, rngs::StdRng};
 
 const INPUT_BYTES_MAX: usize = 16 * 1024;
 
-/// Pieces that have broken parsers before.
+/// Pieces that are known to break parsers.
 const PIECES: &[&[u8]] = &[
     b"",
     b"\0",
@@ -47,7 +47,7 @@ const PIECES: &[&[u8]] = &[
     b"vvvvvvvvvvvvvvvvvvvvvvvvvv",
 ];
 
-/// One of `pool`, changed a few times.
+/// A mutated copy of an input from `pool`.
 pub fn mutated(rng: &mut StdRng, pool: &[Vec<u8>]) -> Vec<u8> {
     let mut input = pool[rng.random_range(0..pool.len())].clone();
     for _ in 0..rng.random_range(1..=4) {

@@ -1,4 +1,4 @@
-//! Requests: each is answered, with success or a problem that has a code; and what is taken is what was sent.
+//! Requests: each is answered, with success or a problem that has a code; what is stored is what was sent.
 
 use std::convert::Infallible;
 
@@ -21,14 +21,14 @@ fn corpus(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
-/// What `text` is as `data`, in the service's own form; `None` if it is none.
+/// `data` in the service's canonical form; `None` if it is invalid.
 fn canonical(data: &str) -> Option<String> {
     let raw: &RawValue = serde_json::from_str(data).ok()?;
     let data = Data::from_raw(raw).ok()?;
     Some(String::from_utf8(data.text().to_vec()).expect("UTF-8"))
 }
 
-/// A problem as every problem is.
+/// Checks a 400, 409 or 413 problem.
 fn check_problem(answer: &Answer) -> Result<(), String> {
     let problem: Value = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
     let code = problem["code"].as_str().ok_or("no code")?;
@@ -38,7 +38,7 @@ fn check_problem(answer: &Answer) -> Result<(), String> {
     }
 }
 
-/// The event stands in its first feed at the version it was answered, as it was sent.
+/// Checks that the event is in its first feed at the version answered, as it was sent.
 async fn check_stored(node: &Served, sent: &Value, result: &Value) -> Result<(), String> {
     let status = result["status"].as_str().ok_or("no status")?;
     if status == "rejected" {
@@ -122,7 +122,7 @@ async fn data_keeps_its_meaning_and_has_one_form() {
     .await;
 }
 
-/// The first bytes of the input say where it is cut.
+/// The first byte of the input is the size of the chunks in which the rest is sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ndjson_cut_anywhere() {
     let node = Bed::embedded().node().await;
@@ -180,7 +180,7 @@ async fn ndjson_cut_anywhere() {
     node.stop().await;
 }
 
-/// Sent byte for byte, which no client would.
+/// Sent as bytes, because a client library would refuse the header.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resume_header() {
     let node = Bed::embedded().node().await;
@@ -192,7 +192,7 @@ async fn resume_header() {
     let values = ["0", "", " ", &version, "vvvvvvvvvvvvvvvvvvvvvvvvvs", "m-1"];
     hammer("Last-Event-ID", &corpus(&values), async |input| {
         let mut request = b"GET /v1/feeds/a/live HTTP/1.1\r\nhost: a\r\nlast-event-id: ".to_vec();
-        // A line feed would end the header: what comes behind is another target's.
+        // A line feed would end the header.
         let value: Vec<u8> = input
             .iter()
             .copied()
@@ -218,7 +218,6 @@ async fn resume_header() {
                 None => (String::new(), ""),
             };
             match status.as_str() {
-                // It has caught up.
                 "200" if start.is_none() && !value.is_empty() => return Err(said),
                 "200" if body.contains("event: version\n") => {
                     return check_resumed(start, body, entry);
@@ -229,7 +228,7 @@ async fn resume_header() {
                 _ => return Err(said),
             }
             match socket.read_buf(&mut answer).await {
-                // For what is not HTTP there is no body.
+                // A request that is not HTTP is answered without a body.
                 Ok(0) if status == "400" && body.is_empty() => return Ok(()),
                 Ok(0) | Err(_) => return Err(format!("it ends after {said}")),
                 Ok(_) => {}
@@ -240,7 +239,7 @@ async fn resume_header() {
     node.stop().await;
 }
 
-/// A header's value: what stands between spaces and tabs.
+/// A header's value, without spaces and tabs around it.
 fn without_spaces(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -248,7 +247,7 @@ fn without_spaces(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// A start before the entry shows it, one behind it does not; one that lies ahead is reset.
+/// Checks that the stream sends the entry if it starts before it, and `reset` only if it starts ahead.
 fn check_resumed(start: Option<Version>, body: &str, entry: Version) -> Result<(), String> {
     let shows = body.contains("event: entry\n");
     let is_reset = body.contains("event: reset\n");

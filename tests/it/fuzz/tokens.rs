@@ -1,4 +1,4 @@
-//! Tokens, tickets and key files from strangers.
+//! Tokens, tickets and key files.
 
 use std::str;
 
@@ -15,7 +15,7 @@ fn jwks(signers: &[Signer]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
-/// Whatever is changed in a token, it is refused; nothing makes the check panic.
+/// A token with any change is refused; nothing panics.
 #[tokio::test]
 async fn token() {
     let site = Site::new();
@@ -37,11 +37,11 @@ async fn token() {
             return Ok(());
         };
         if auth.ticket(text).is_ok() {
-            return Err("a token is no ticket".to_owned());
+            return Err("a token was accepted as a ticket".to_owned());
         }
         match auth.token(text).await {
             Ok(_) if !good.iter().any(|good| good == input) => {
-                Err("it was never signed".to_owned())
+                Err("accepted, but never signed".to_owned())
             }
             _ => Ok(()),
         }
@@ -64,14 +64,14 @@ async fn ticket() {
             return Ok(());
         };
         match auth.ticket(text) {
-            Ok(_) if good[0] != input => Err("it was never issued".to_owned()),
+            Ok(_) if good[0] != input => Err("accepted, but never issued".to_owned()),
             _ => Ok(()),
         }
     })
     .await;
 }
 
-/// A file of keys is taken or refused.
+/// A key file is loaded or refused; nothing panics.
 #[tokio::test]
 async fn keys() {
     let site = Site::new();

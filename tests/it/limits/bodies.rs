@@ -1,4 +1,4 @@
-//! Bodies that are no events, no transients, no markers.
+//! Bodies that are not valid events, transients or markers.
 
 use serde_json::{Value, json};
 
@@ -9,14 +9,14 @@ use crate::support::{
 };
 
 crate::on_every_engine!(
-    a_body_that_is_no_event_is_refused_with_its_reason,
-    one_bad_event_refuses_its_whole_array_and_is_named,
-    a_body_that_is_no_transient_is_refused,
-    a_body_that_is_no_marker_is_refused,
-    a_content_type_that_is_not_understood_is_refused,
+    an_invalid_event_is_refused_with_the_reason,
+    one_invalid_event_refuses_its_whole_array_and_is_named,
+    an_invalid_transient_is_refused,
+    an_invalid_marker_is_refused,
+    an_unsupported_content_type_is_refused,
 );
 
-/// A good event with one field replaced, or, by null, left out.
+/// A valid event with one field replaced, or removed if `value` is null.
 fn but(field: &str, value: Value) -> Value {
     let mut event = json!({ "id": "refused", "kind": "visit", "feeds": [UNTOUCHED], "data": 1,
                             "actor": "x", "expect": { "feed": UNTOUCHED, "version": null } });
@@ -29,7 +29,7 @@ fn but(field: &str, value: Value) -> Value {
     event
 }
 
-/// Texts that are not JSON.
+/// Bodies that are not JSON.
 const NO_JSON: [&[u8]; 14] = [
     b"",
     b" \n ",
@@ -47,12 +47,12 @@ const NO_JSON: [&[u8]; 14] = [
     b"\xef\xbb\xbf{\"kind\":\"visit\",\"feeds\":[\"untouched\"]}",
 ];
 
-/// Events that are not as they must be, and the field that is wrong; null for the event as a whole.
-fn no_events() -> Vec<(String, Value)> {
+/// Invalid events, and the field that is named as wrong; null if none is.
+fn invalid_events() -> Vec<(String, Value)> {
     let long = "n".repeat(129);
     let whole = json!(null);
     let mut cases: Vec<(String, Value)> = vec![
-        // Not what JSON has them be.
+        // Wrong JSON types, unknown fields, repeated fields.
         (but("kind", json!(5)).to_string(), whole.clone()),
         (but("kind", whole.clone()).to_string(), whole.clone()),
         (but("feeds", json!(UNTOUCHED)).to_string(), whole.clone()),
@@ -156,7 +156,7 @@ fn no_events() -> Vec<(String, Value)> {
     cases
 }
 
-async fn a_body_that_is_no_event_is_refused_with_its_reason(bed: &Bed) {
+async fn an_invalid_event_is_refused_with_the_reason(bed: &Bed) {
     let node = bed.node().await;
     let post = |code, body: &[u8]| Case::body(400, code, "POST", "/v1/events", &[JSON], body);
     let mut cases: Vec<Case> = NO_JSON
@@ -166,7 +166,7 @@ async fn a_body_that_is_no_event_is_refused_with_its_reason(bed: &Bed) {
     for body in ["[]", " [ ] ", "null", "true", "5", r#""visit""#] {
         cases.push(post("invalid_body", body.as_bytes()));
     }
-    for (event, field) in no_events() {
+    for (event, field) in invalid_events() {
         let with = json!({ "index": 0, "field": field });
         cases.push(post("invalid_event", event.as_bytes()).with(with));
     }
@@ -187,7 +187,7 @@ async fn a_body_that_is_no_event_is_refused_with_its_reason(bed: &Bed) {
     appends(&node, "refused").await;
 }
 
-async fn one_bad_event_refuses_its_whole_array_and_is_named(bed: &Bed) {
+async fn one_invalid_event_refuses_its_whole_array_and_is_named(bed: &Bed) {
     let node = bed.node().await;
     let good = |index: usize| json!({ "id": format!("good{index}"), "kind": "message", "feeds": [UNTOUCHED] });
     let mut cases = Vec::new();
@@ -214,7 +214,7 @@ async fn one_bad_event_refuses_its_whole_array_and_is_named(bed: &Bed) {
     appends(&node, "good0").await;
 }
 
-async fn a_body_that_is_no_transient_is_refused(bed: &Bed) {
+async fn an_invalid_transient_is_refused(bed: &Bed) {
     let node = bed.node().await;
     let typing = |field: &str, value: Value| {
         let mut signal = but("kind", json!("typing"));
@@ -265,7 +265,7 @@ async fn a_body_that_is_no_transient_is_refused(bed: &Bed) {
     assert_eq!(status, 202);
 }
 
-async fn a_body_that_is_no_marker_is_refused(bed: &Bed) {
+async fn an_invalid_marker_is_refused(bed: &Bed) {
     let node = bed.node().await;
     let path = format!("/v1/feeds/{UNTOUCHED}/markers/read");
     let put = |code, body: &[u8]| Case::body(400, code, "PUT", &path, &[JSON], body);
@@ -310,14 +310,14 @@ async fn a_body_that_is_no_marker_is_refused(bed: &Bed) {
     refused(&node, cases).await;
     let head = node.get(&format!("/v1/feeds/{UNTOUCHED}")).await;
     assert_eq!(head["markers"], json!({ "read": null, "seen": null }));
-    // A version ahead is answered with the version to go on from.
+    // The answer to a version ahead has the current version.
     let body = json!({ "version": AHEAD }).to_string();
     let answer = node.send_body("PUT", &path, &[JSON], body).await;
     let now = text(&answer.problem(400, "version_ahead").expect("ahead")["version"]);
     assert!(text(&head["version"]) <= now && now <= node.version("a").await);
 }
 
-async fn a_content_type_that_is_not_understood_is_refused(bed: &Bed) {
+async fn an_unsupported_content_type_is_refused(bed: &Bed) {
     let node = bed.node().await;
     let event = but("expect", json!(null)).to_string();
     let signal = json!({ "kind": "typing", "feeds": [UNTOUCHED] }).to_string();

@@ -1,4 +1,4 @@
-//! More than the service takes: full queues, too many streams, garbage, thousands at once.
+//! Full queues, too many streams, garbage, and thousands of requests at once.
 
 use std::collections::BTreeSet;
 
@@ -24,14 +24,14 @@ use crate::{
 
 crate::on_every_engine!(
     a_full_append_queue_refuses_with_busy_and_appends_nothing,
-    too_many_streams_are_refused_and_a_place_given_up_is_free,
+    too_many_streams_are_refused_until_one_ends,
     too_many_transients_under_way_are_refused,
     a_stopping_node_refuses_new_streams_and_is_not_ready,
-    garbage_on_a_connection_harms_nobody_else,
+    garbage_on_a_connection_does_not_affect_others,
     thousands_of_parallel_appends_are_all_answered_and_all_stored_once,
 );
 
-/// An event that counts as so many KiB in the append queue.
+/// An event that counts as `kib` KiB in the append queue.
 pub fn filler(kib: usize) -> Event {
     let data = format!("\"{}\"", "x".repeat((kib - 1) * 1024));
     let data = serde_json::value::RawValue::from_string(data).expect("JSON");
@@ -66,7 +66,7 @@ async fn a_full_append_queue_refuses_with_busy_and_appends_nothing(bed: &Bed) {
             answer.await.problem(503, "busy").expect("no room");
         }
     };
-    // All but 3 KiB are taken; small events count as one each.
+    // All but 3 KiB are taken; a small event counts as 1 KiB.
     let mut rest = vec![filler(32); QUEUE_KIB_MAX / 32 - 1];
     rest.extend(vec![filler(1); 32 - 3]);
     let taken = app.appender.admit(&rest).expect("room for all of it");
@@ -75,7 +75,7 @@ async fn a_full_append_queue_refuses_with_busy_and_appends_nothing(bed: &Bed) {
     assert!(node.all("a").await.is_empty());
     node.append(&visits("e", 3, &["a"])).await;
 
-    // Three that cannot be committed yet keep their places until they are.
+    // Three events that cannot be committed yet occupy the queue until they are.
     until_room(&app, 3).await;
     gate.hold(true);
     let held = tokio::spawn({
@@ -85,7 +85,7 @@ async fn a_full_append_queue_refuses_with_busy_and_appends_nothing(bed: &Bed) {
     gate.something_is_held().await;
     busy(visits("x", 1, &["a"])[0].take()).await;
     busy(json!([visits("e", 3, &["a"])[0]])).await;
-    // NDJSON waits instead: its client is held back by not being read.
+    // NDJSON waits instead: the service stops reading the body.
     let line = format!("{}\n", visits("line", 1, &["a"])[0]);
     let waiting = tokio::spawn({
         let request = node
@@ -101,7 +101,7 @@ async fn a_full_append_queue_refuses_with_busy_and_appends_nothing(bed: &Bed) {
     let waiting = waiting.await.expect("no panic").expect("an answer");
     assert!(waiting.contains("appended"), "{waiting}");
 
-    // Every place is given back.
+    // All room is free again.
     until_room(&app, 3).await;
     drop(taken);
     until_room(&app, QUEUE_KIB_MAX).await;
@@ -115,7 +115,7 @@ async fn a_full_append_queue_refuses_with_busy_and_appends_nothing(bed: &Bed) {
     );
 }
 
-async fn too_many_streams_are_refused_and_a_place_given_up_is_free(bed: &Bed) {
+async fn too_many_streams_are_refused_until_one_ends(bed: &Bed) {
     let (app, node) = bed.app_on(bed.store()).await;
     let now = node.version("a").await;
     let stream = || app.hub.subscribe(vec!["a".parse().expect("a name")]);
@@ -126,7 +126,7 @@ async fn too_many_streams_are_refused_and_a_place_given_up_is_free(bed: &Bed) {
         let answer = node.send("GET", path, &[]).await;
         answer.problem(503, "too_many_streams").expect(path);
     }
-    // What needs no place goes on.
+    // Requests that need no stream still work.
     node.get(&format!("/v1/feeds/a/entries?after={now}&wait=0"))
         .await;
     appends(&node, "e").await;
@@ -138,12 +138,12 @@ async fn too_many_streams_are_refused_and_a_place_given_up_is_free(bed: &Bed) {
         .await
         .problem(503, "too_many_streams")
         .expect("full");
-    // A client that leaves gives its place up, too.
+    // A client that disconnects frees its stream.
     drop(live);
     while app.hub.subscribers() >= STREAMS_MAX {
         tokio::task::yield_now().await;
     }
-    // In a debug build each of so many would take its time to leave.
+    // Dropping so many subscriptions is slow in a debug build.
     std::mem::forget(others);
 }
 
@@ -179,7 +179,7 @@ async fn a_stopping_node_refuses_new_streams_and_is_not_ready(bed: &Bed) {
     assert_eq!(node.send("GET", "/healthz", &[]).await.status, 200);
 }
 
-async fn garbage_on_a_connection_harms_nobody_else(bed: &Bed) {
+async fn garbage_on_a_connection_does_not_affect_others(bed: &Bed) {
     let node = bed.node().await;
     let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = |length: usize| -> Vec<u8> {
@@ -216,7 +216,7 @@ async fn garbage_on_a_connection_harms_nobody_else(bed: &Bed) {
         .expect("a stream");
     for bytes in garbage {
         let mut stream = raw::connect(node.address).await;
-        // The server may have had enough of it already.
+        // The server may have closed the connection already.
         let _ = stream.write_all(&bytes).await;
         let _ = stream.shutdown().await;
         let answer = raw::drain(&mut stream).await;
@@ -237,7 +237,7 @@ async fn thousands_of_parallel_appends_are_all_answered_and_all_stored_once(bed:
     let client = |client: usize| {
         let (node, url) = (&node, node.url("/v1/events"));
         async move {
-            // A client of its own has a connection of its own.
+            // Each client has its own connection.
             let http = crate::support::bed::http_client();
             let mut versions = Vec::new();
             for index in 0..EACH {

@@ -1,4 +1,4 @@
-//! Clients that mean harm, or half close their connections: none of them keeps the service from its work.
+//! Hostile clients and half-closed connections: the service keeps working.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::{
     },
 };
 
-/// Longest silence before a head is whole.
+/// Longest time for a complete request head.
 const HEAD: Duration = Duration::from_secs(60);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A frame of HTTP/2 (RFC 9113, 4.1).
+/// An HTTP/2 frame (RFC 9113, section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = (payload.len() as u32).to_be_bytes();
     let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
@@ -38,14 +38,14 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// The header block of a GET, without Huffman codes or tables (RFC 7541).
+/// The header block of a GET, without Huffman coding or dynamic table (RFC 7541).
 fn get(path: &str) -> Vec<u8> {
     let length = u8::try_from(path.len()).expect("a short path");
     // :method GET, :scheme http, :authority x, then :path.
     [&[0x82, 0x86, 0x01, 1, b'x', 0x04, length], path.as_bytes()].concat()
 }
 
-/// A header that the service has no use for.
+/// An unknown header.
 fn header(number: usize) -> Vec<u8> {
     let name = format!("x-{number:05}");
     [
@@ -67,7 +67,7 @@ async fn http2(node: &crate::support::bed::Served) -> TcpStream {
     socket
 }
 
-/// Writes `bytes` so many times, or until the other side has had enough: it is gone, or reads no more.
+/// Writes `bytes` `times` times, or until the server closes the connection or stops reading.
 async fn flood(socket: &mut TcpStream, bytes: &[u8], times: usize) {
     for _ in 0..times {
         let written = tokio::time::timeout(Duration::from_secs(5), socket.write_all(bytes));
@@ -77,9 +77,9 @@ async fn flood(socket: &mut TcpStream, bytes: &[u8], times: usize) {
     }
 }
 
-/// Time passes only where everybody waits: the clock of the test leaps.
+/// Tokio's clock is paused, so it jumps when every task waits.
 #[tokio::test]
-async fn a_head_that_drips_is_cut_off() {
+async fn a_request_head_sent_too_slowly_is_cut_off() {
     let bed = Bed::embedded();
     let node = bed.node().await;
     for begin in ["", "GET / HTTP/1.1\r\nhost: test\r\n"] {
@@ -101,10 +101,10 @@ async fn a_head_that_drips_is_cut_off() {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = drip => unreachable!("it drips for ever"),
+            () = drip => unreachable!("it sends bytes for ever"),
             _ = raw::drain(&mut reader) => {}
         }
-        // Until it is told apart from HTTP/2, and then until its head is whole.
+        // One timeout until HTTP/1.1 and HTTP/2 are told apart, and one for the head.
         assert!(began.elapsed() <= HEAD * 2 + Duration::from_secs(10));
         tokio::time::resume();
     }
@@ -138,7 +138,7 @@ async fn too_many_headers_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_head_without_end_ends_its_connection() {
+async fn an_endless_header_block_ends_its_connection() {
     let bed = Bed::embedded();
     let node = bed.node().await;
     let mut socket = http2(&node).await;
@@ -153,20 +153,20 @@ async fn a_head_without_end_ends_its_connection() {
             }
         }
     };
-    // The connection ends, or this does not.
+    // If the connection did not end, this would not return.
     tokio::join!(endless, raw::drain(&mut reader));
     appends(&node, "after").await;
     node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn resets_without_end_end_their_connection() {
+async fn endless_resets_end_their_connection() {
     let bed = Bed::embedded();
     let node = bed.node().await;
     let mut socket = http2(&node).await;
     let (mut reader, mut writer) = socket.split();
     let endless = async {
-        // Many at once, so that they are reset before anybody looks at them.
+        // Many at once, so that they are reset before they are processed.
         for first in (1..).step_by(400) {
             let pairs = (first..first + 400).step_by(2).map(|stream| {
                 let request = frame(HEADERS, END_STREAM | END_HEADERS, stream, &get("/healthz"));
@@ -187,7 +187,7 @@ async fn resets_without_end_end_their_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn floods_that_nobody_reads_the_answers_to_keep_nobody_out() {
+async fn floods_with_unread_answers_do_not_block_others() {
     let bed = Bed::embedded();
     let node = bed.node().await;
     node.append(&visits("v", 500, &["a"])).await;
@@ -195,14 +195,14 @@ async fn floods_that_nobody_reads_the_answers_to_keep_nobody_out() {
     for flooding in [
         frame(PING, 0, 0, b"12345678"),
         frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 16, 0]),
-        // A window of nothing for what is to come.
+        // A window of size 0 for new streams.
         frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]),
     ] {
         let mut socket = http2(&node).await;
         flood(&mut socket, &flooding.repeat(1_000), 200).await;
         kept.push(socket);
     }
-    // Requests whose answers are never taken, as many as a connection may have and more.
+    // More requests than a connection may have at once, whose answers are never read.
     let mut socket = http2(&node).await;
     let none = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
     socket.write_all(&none).await.expect("sent");
@@ -219,20 +219,20 @@ async fn floods_that_nobody_reads_the_answers_to_keep_nobody_out() {
     node.stop().await;
 }
 
-/// Time passes only where everybody waits: the clock of the test leaps.
+/// Tokio's clock is paused, so it jumps when every task waits.
 #[tokio::test]
-async fn an_http2_client_that_is_not_there_any_more_is_cut_off() {
+async fn an_http2_client_that_answers_no_ping_is_cut_off() {
     let bed = Bed::embedded();
     let node = bed.node().await;
     let mut socket = http2(&node).await;
     let live = get("/v1/feeds/a/live");
     let live = frame(HEADERS, END_STREAM | END_HEADERS, 1, &live);
     socket.write_all(&live).await.expect("sent");
-    // It has begun.
+    // The stream has begun.
     while socket.read_u8().await.expect("an answer") != b'\n' {}
     tokio::time::pause();
     let began = Instant::now();
-    // It takes all, but answers no ping.
+    // The client reads everything but does not answer pings.
     raw::drain(&mut socket).await;
     assert!(began.elapsed() <= HEAD * 3, "{:?}", began.elapsed());
     tokio::time::resume();
@@ -241,7 +241,7 @@ async fn an_http2_client_that_is_not_there_any_more_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_compressed_body_is_refused_and_never_inflated() {
+async fn a_compressed_body_is_refused() {
     let bed = Bed::embedded();
     let node = bed.node().await;
     let body = json!({ "kind": "visit", "feeds": [UNTOUCHED] }).to_string();
@@ -267,7 +267,7 @@ async fn a_compressed_body_is_refused_and_never_inflated() {
     node.stop().await;
 }
 
-/// A client that has said all it has to say gets its answer, whole.
+/// A client that closes its sending half after the request gets the complete answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_half_closed_connection_gets_its_answer() {
     let bed = Bed::embedded();
@@ -295,11 +295,11 @@ async fn a_half_closed_connection_gets_its_answer() {
         200
     );
 
-    // A long poll is answered when there is something.
+    // A long poll is answered when an entry arrives.
     let now = node.version("a").await;
     let wait = format!("/v1/feeds/a/entries?after={now}&wait=60");
     let mut socket = half_closed(&raw::head("GET", &wait, &[])).await;
-    // Time to go wrong; the right one needs none.
+    // Gives an error time to happen.
     tokio::time::sleep(Duration::from_millis(300)).await;
     node.append(&visits("x", 1, &["a"])).await;
     let answer = raw::answer(&mut socket).await;

@@ -1,4 +1,4 @@
-//! Bad input and limits: each has its documented answer, changes nothing, and the service goes on.
+//! Invalid input and limits: each gets its documented answer, changes nothing, and the service keeps working.
 
 mod bodies;
 mod capacity;
@@ -13,16 +13,16 @@ use serde_json::{Value, json};
 
 use crate::support::{bed::Served, raw};
 
-/// The feed that everything refused names.
+/// The feed that all refused events name.
 const UNTOUCHED: &str = "untouched";
 
-/// A request and the problem it must be answered with.
+/// A request and the expected problem.
 struct Case {
     what: String,
     request: Vec<u8>,
     status: u16,
     code: &'static str,
-    /// Extensions of the problem; null for one that must be absent.
+    /// Expected extension members of the problem; null for one that must be absent.
     with: Value,
 }
 
@@ -55,7 +55,7 @@ impl Case {
     }
 }
 
-/// Every case is answered as it must be, and after each the service answers and nothing was appended.
+/// Checks that each case gets the expected answer, and that nothing was appended.
 async fn refused(node: &Served, cases: Vec<Case>) {
     let mut wrong = Vec::new();
     for case in &cases {
@@ -87,7 +87,7 @@ async fn check(node: &Served, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-/// The service does its work: an event with this id is new, and is stored.
+/// Checks that the service works: appends an event with this id, which must be new.
 async fn appends(node: &Served, id: &str) {
     let event = json!({ "id": id, "kind": "visit", "feeds": ["goes-on"] });
     assert_eq!(node.append(&event).await["status"], "appended");

@@ -1,4 +1,4 @@
-//! How long appends wait for a store that is away, on a clock of the test's own.
+//! How long appends wait for an unavailable store. Tokio's clock is paused.
 
 use std::{
     sync::{
@@ -26,18 +26,18 @@ use crate::support::{
 };
 
 crate::on_every_engine!(
-    in one thread: an_append_behind_others_gives_up_no_later_than_it_would_alone,
-    appends_are_refused_while_the_queue_is_late_and_taken_when_it_moves,
-    a_disk_that_fills_within_a_commit_makes_its_outcome_unknown,
+    in one thread: an_append_behind_others_times_out_no_later_than_it_would_alone,
+    appends_are_refused_while_the_queue_is_late_and_accepted_when_it_moves,
+    an_unknown_outcome_stays_unknown_when_the_disk_then_is_full,
 );
 
-async fn an_append_behind_others_gives_up_no_later_than_it_would_alone(bed: &Bed) {
+async fn an_append_behind_others_times_out_no_later_than_it_would_alone(bed: &Bed) {
     tokio::time::pause();
     let gate = Gate::open();
     let (app, _node) = bed.app_on(troubled(bed.store(), gate.clone())).await;
     gate.fail(true);
     let begun = Instant::now();
-    // One id in several requests: what comes later waits for the first.
+    // The same id in several requests: the later ones wait for the first.
     let app = &app;
     let append = |after: u64| async move {
         sleep(Duration::from_secs(after)).await;
@@ -57,7 +57,7 @@ async fn an_append_behind_others_gives_up_no_later_than_it_would_alone(bed: &Bed
     assert!(matches!(append(0).await, Outcome::Appended(_)));
 }
 
-async fn appends_are_refused_while_the_queue_is_late_and_taken_when_it_moves(bed: &Bed) {
+async fn appends_are_refused_while_the_queue_is_late_and_accepted_when_it_moves(bed: &Bed) {
     tokio::time::pause();
     let gate = Gate::open();
     let (app, node) = bed.app_on(troubled(bed.store(), gate.clone())).await;
@@ -71,26 +71,26 @@ async fn appends_are_refused_while_the_queue_is_late_and_taken_when_it_moves(bed
     gate.hold(true);
     let first = append();
     gate.something_is_held().await;
-    // What is on its way to the store does not wait in the queue; the same id once more does.
+    // The first append is in a transaction and no longer in the queue; the same id again waits in the queue.
     sleep(max * 2).await;
     let second = append();
     sleep(max - Duration::from_millis(10)).await;
     appender.check().expect("not too late yet");
     sleep(Duration::from_millis(20)).await;
     assert!(matches!(appender.check(), Err(Error::Late)));
-    // From here on sockets and threads have to do with it, and an idle clock would not wait for them.
+    // From here on sockets are involved, and a paused clock would not wait for them.
     tokio::time::resume();
     let event = json!({ "kind": "visit", "feeds": ["a"] });
     let headers = [("content-type", "application/json")];
     let answer = node.send_body("POST", "/v1/events", &headers, event.to_string());
     answer.await.problem(503, "busy").expect("too late");
-    // At its head: nobody waits for the body.
+    // It is refused at its head, without waiting for the body.
     let length = [("content-length", "100"), headers[0]];
     let head = raw::head("POST", "/v1/events", &length);
     let answer = raw::exchange(node.address, &head).await;
     answer.problem(503, "busy").expect("too late");
     let waiting = appender.admit_waiting(&[filler(1)]).await;
-    drop(waiting.expect("lines wait as ever"));
+    drop(waiting.expect("NDJSON waits"));
 
     gate.hold(false);
     let outcomes =
@@ -102,7 +102,7 @@ async fn appends_are_refused_while_the_queue_is_late_and_taken_when_it_moves(bed
     append().await.expect("admitted again");
 }
 
-/// The first commit comes to an end that nobody knows; all after it find the disk full.
+/// The outcome of the first commit is unknown; all later ones fail because the disk is full.
 #[derive(Default)]
 struct Fills(AtomicBool);
 
@@ -116,7 +116,7 @@ impl Trouble for Fills {
     }
 }
 
-async fn a_disk_that_fills_within_a_commit_makes_its_outcome_unknown(bed: &Bed) {
+async fn an_unknown_outcome_stays_unknown_when_the_disk_then_is_full(bed: &Bed) {
     let (_app, node) = bed
         .app_on(troubled(bed.store(), Arc::new(Fills::default())))
         .await;

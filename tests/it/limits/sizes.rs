@@ -1,4 +1,4 @@
-//! Sizes: exactly at each limit all is well, one over is refused.
+//! Sizes: exactly at each limit is accepted, one more is refused.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ crate::on_every_engine!(
     an_event_over_a_limit_is_refused,
     an_array_holds_one_to_a_thousand_events,
     a_body_holds_eight_mebibytes,
-    an_answer_given_early_reaches_a_client_that_is_still_sending,
+    an_early_answer_reaches_a_client_that_is_still_sending,
     a_line_holds_256_kibibytes_and_a_longer_one_ends_the_answer,
     a_head_over_64_kibibytes_is_refused,
 );
@@ -27,7 +27,7 @@ async fn post(node: &Served, media: (&str, &str), body: Vec<u8>) -> Answer {
     node.send_body("POST", "/v1/events", &[media], body).await
 }
 
-/// JSON of exactly so many bytes.
+/// A JSON string of exactly `bytes` bytes.
 fn string(bytes: usize) -> Value {
     "x".repeat(bytes - 2).into()
 }
@@ -54,7 +54,7 @@ async fn an_event_at_every_limit_is_stored(bed: &Bed) {
         json!({ "kind": "visit", "feeds": ["nested"], "data": nested(100) }),
         json!({ "kind": "visit", "feeds": names(100), "data": string(10 * KIB) }),
         json!({ "kind": "visit", "feeds": names(16), "data": string(64 * KIB) }),
-        // A name said twice is written once.
+        // A repeated feed is stored once.
         json!({ "kind": "visit", "feeds": twice, "data": string(64 * KIB) }),
     ];
     for event in &events {
@@ -66,7 +66,7 @@ async fn an_event_at_every_limit_is_stored(bed: &Bed) {
         let path = format!("/v1/feeds/{}/entries?limit=1", text(feed));
         assert_eq!(node.get(&path).await["entries"][0]["data"], event["data"]);
     }
-    // White space is not counted.
+    // White space does not count.
     let spaced = format!(
         r#"{{"kind":"visit","feeds":["size"],"data":[{}1]}}"#,
         " ".repeat(65 * KIB)
@@ -90,7 +90,7 @@ async fn an_event_over_a_limit_is_refused(bed: &Bed) {
             json!({ "kind": "visit", "feeds": [UNTOUCHED], "data": nested(101) }),
             "data",
         ),
-        // One byte a feed over 1 MiB, in as few and in as many feeds as can be.
+        // Just over 1 MiB in all feeds together, with few and with many feeds.
         (
             json!({ "kind": "visit", "feeds": feeds(17), "data": string(KIB * KIB / 17 + 1) }),
             "data",
@@ -117,7 +117,7 @@ async fn an_event_over_a_limit_is_refused(bed: &Bed) {
             case.with(json!({ "field": field, "index": 0 }))
         })
         .collect();
-    // So deep that reading it by recursion would end the process.
+    // So deep that a recursive parser would overflow the stack.
     for bracket in ["[", r#"{"a":"#] {
         let in_data = format!(
             r#"{{"kind":"visit","feeds":["untouched"],"data":{}"#,
@@ -196,7 +196,7 @@ async fn an_array_holds_one_to_a_thousand_events(bed: &Bed) {
     }
 }
 
-/// An array of one event, filled up with white space to so many bytes.
+/// An array of one event, padded with white space to `bytes` bytes.
 fn padded(bytes: usize, feed: &str) -> Vec<u8> {
     let mut body = array(1, feed);
     let end = body.split_off(body.len() - 1);
@@ -222,7 +222,7 @@ async fn a_body_holds_eight_mebibytes(bed: &Bed) {
         request.extend(raw::chunk(b""));
         request
     };
-    // Also when the client goes on sending after the limit.
+    // Also if the client keeps sending.
     let mut cases = Vec::new();
     for bytes in [limit + 1, 3 * limit] {
         let body = padded(bytes, UNTOUCHED);
@@ -248,7 +248,7 @@ async fn a_body_holds_eight_mebibytes(bed: &Bed) {
     appends(&node, &format!("{UNTOUCHED}0")).await;
 }
 
-async fn an_answer_given_early_reaches_a_client_that_is_still_sending(bed: &Bed) {
+async fn an_early_answer_reaches_a_client_that_is_still_sending(bed: &Bed) {
     let node = bed.node().await;
     let text = ("content-type", "text/plain");
     for (path, media, mebibytes, status, code) in [
@@ -316,7 +316,7 @@ async fn a_line_holds_256_kibibytes_and_a_longer_one_ends_the_answer(bed: &Bed) 
             .collect();
         assert_eq!(ids, ["first", "at"], "{last:?}");
     }
-    // One that never ends is cut off as soon as it is too long.
+    // A line without end is refused as soon as it is too long.
     let endless = vec![b'x'; 3 * limit];
     let answer = post(&node, NDJSON, endless).await;
     assert!(String::from_utf8_lossy(&answer.body).contains("body_too_large"));
@@ -337,7 +337,7 @@ async fn a_head_over_64_kibibytes_is_refused(bed: &Bed) {
         assert_eq!(answer.status, 431);
         appends(&node, &format!("after{}", head.len())).await;
     }
-    // Well below it, all is well.
+    // Well below the limit it is accepted.
     let long = "n".repeat(40 * KIB);
     let answer = node.send("GET", "/v1/feeds/a", &[("x-long", &long)]).await;
     assert_eq!(answer.status, 200);

@@ -1,4 +1,4 @@
-//! Clients that are slow or fall silent. Time passes only where everybody waits: the clock of the test leaps.
+//! Slow and silent clients. Tokio's clock is paused, so it jumps when every task waits.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::support::{
 };
 
 crate::on_every_engine!(in one thread:
-    a_body_that_stalls_is_answered_so_and_appends_nothing,
-    a_slow_body_may_take_its_time_while_bytes_come_but_not_for_ever,
-    lines_that_stall_end_the_answer_after_those_that_came,
-    a_client_that_never_sends_a_whole_head_is_cut_off,
+    a_stalled_body_times_out_and_appends_nothing,
+    a_slow_body_is_accepted_while_bytes_arrive_but_not_for_ever,
+    stalled_ndjson_ends_the_answer_after_the_lines_received,
+    a_client_that_never_completes_its_head_is_cut_off,
 );
 
 const STALL: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ fn body() -> Vec<u8> {
         .into_bytes()
 }
 
-/// Lets the clock go on; nothing has been appended.
+/// Resumes the clock; checks that nothing was appended.
 async fn untouched(node: &Served) {
     tokio::time::resume();
     assert_eq!(
@@ -39,7 +39,7 @@ async fn untouched(node: &Served) {
     );
 }
 
-async fn a_body_that_stalls_is_answered_so_and_appends_nothing(bed: &Bed) {
+async fn a_stalled_body_times_out_and_appends_nothing(bed: &Bed) {
     let node = bed.node().await;
     for (method, path) in [
         ("POST", "/v1/events"),
@@ -60,7 +60,7 @@ async fn a_body_that_stalls_is_answered_so_and_appends_nothing(bed: &Bed) {
     appends(&node, "slow").await;
 }
 
-async fn a_slow_body_may_take_its_time_while_bytes_come_but_not_for_ever(bed: &Bed) {
+async fn a_slow_body_is_accepted_while_bytes_arrive_but_not_for_ever(bed: &Bed) {
     let node = bed.node().await;
     let head = raw::head(
         "POST",
@@ -98,7 +98,7 @@ async fn a_slow_body_may_take_its_time_while_bytes_come_but_not_for_ever(bed: &B
         }
     };
     let answer = tokio::select! {
-        () = drip => unreachable!("it drips for ever"),
+        () = drip => unreachable!("it sends bytes for ever"),
         answer = raw::answer(&mut reader) => answer,
     };
     answer.problem(408, "body_timeout").expect("an end to it");
@@ -107,7 +107,7 @@ async fn a_slow_body_may_take_its_time_while_bytes_come_but_not_for_ever(bed: &B
     appends(&node, "after").await;
 }
 
-async fn lines_that_stall_end_the_answer_after_those_that_came(bed: &Bed) {
+async fn stalled_ndjson_ends_the_answer_after_the_lines_received(bed: &Bed) {
     let node = bed.node().await;
     for (round, cut) in [0, 20].into_iter().enumerate() {
         let whole = json!({ "kind": "visit", "feeds": ["lines"] }).to_string();
@@ -136,23 +136,23 @@ async fn lines_that_stall_end_the_answer_after_those_that_came(bed: &Bed) {
     appends(&node, "slow").await;
 }
 
-async fn a_client_that_never_sends_a_whole_head_is_cut_off(bed: &Bed) {
+async fn a_client_that_never_completes_its_head_is_cut_off(bed: &Bed) {
     let node = bed.node().await;
     let heads: [&[u8]; 6] = [
         b"",
-        // As an HTTP/2 client would begin, or a POST.
+        // The beginning of an HTTP/2 preface or of a POST.
         b"P",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /v1/feeds/untouched HT",
         b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: test\r\n",
-        // One request is answered, another never comes.
+        // One request is answered, and no other follows.
         b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: test\r\n\r\n",
     ];
     for head in heads {
         let mut stream = raw::connect(node.address).await;
         send(&mut stream, head).await;
         tokio::time::pause();
-        // All that is asked for is an end.
+        // The connection must end.
         raw::drain(&mut stream).await;
         untouched(&node).await;
     }

@@ -10,29 +10,29 @@ use crate::support::{
 };
 
 crate::on_every_engine!(
-    a_query_that_is_not_understood_is_refused,
+    an_invalid_query_is_refused,
     a_version_ahead_is_refused_with_the_version_now,
-    a_path_that_names_no_feed_is_refused_however_it_is_encoded,
+    an_invalid_feed_name_is_refused_however_it_is_encoded,
     names_may_be_percent_encoded,
     unknown_paths_are_not_found,
-    a_path_answers_other_methods_with_those_it_has,
+    other_methods_are_answered_with_the_allowed_ones,
     head_answers_like_get_without_a_body,
 );
 
-/// `count` different feeds, as parameters.
+/// `count` different feeds as query parameters.
 fn feeds(count: usize) -> String {
     let names: Vec<_> = (0..count).map(|index| format!("feed=f{index}")).collect();
     names.join("&")
 }
 
-/// A path for each endpoint that reads pages: it ends where a parameter can be added.
+/// A path for each endpoint with pages; parameters can be appended.
 const PAGES: [&str; 2] = [
     "/v1/feeds/untouched/entries?",
     "/v1/entries?feed=untouched&",
 ];
 const STREAMS: [&str; 2] = ["/v1/feeds/untouched/live?", "/v1/live?feed=untouched&"];
 
-async fn a_query_that_is_not_understood_is_refused(bed: &Bed) {
+async fn an_invalid_query_is_refused(bed: &Bed) {
     let node = bed.node().await;
     let get = |code, path: String| Case::new(400, code, "GET", &path);
     let mut cases = Vec::new();
@@ -186,7 +186,7 @@ async fn a_version_ahead_is_refused_with_the_version_now(bed: &Bed) {
     }
 }
 
-async fn a_path_that_names_no_feed_is_refused_however_it_is_encoded(bed: &Bed) {
+async fn an_invalid_feed_name_is_refused_however_it_is_encoded(bed: &Bed) {
     let node = bed.node().await;
     let long = "n".repeat(129);
     let mut cases = Vec::new();
@@ -280,7 +280,7 @@ async fn unknown_paths_are_not_found(bed: &Bed) {
     appends(&node, "after").await;
 }
 
-async fn a_path_answers_other_methods_with_those_it_has(bed: &Bed) {
+async fn other_methods_are_answered_with_the_allowed_ones(bed: &Bed) {
     let node = bed.node().await;
     for (path, methods) in ROUTES {
         let path = path

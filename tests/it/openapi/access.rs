@@ -1,4 +1,4 @@
-//! The answers of a service with keys, against the file.
+//! Answers of a service with authentication, compared with `openapi.yaml`.
 
 use std::collections::BTreeSet;
 
@@ -57,7 +57,7 @@ pub async fn access(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) 
             _ => r#"{"version":"0"}"#,
         };
         let method = method.to_uppercase();
-        // Who needs none, says so; the others say what else opens them.
+        // Exactly the operations with security document 401.
         let open = operation["security"]
             .as_array()
             .is_none_or(|ways| ways.is_empty());
@@ -138,7 +138,7 @@ async fn lines(witness: &mut Witness<'_>, blind: &str) {
     assert_eq!(line["error"]["code"], "feed_forbidden");
 }
 
-/// A stream that ends with its token.
+/// A stream that ends when its token expires.
 async fn expires(spec: &Spec) {
     let site = Site::at(newsfeed::clock::WallTime::manual(1_800_000_000_000_000));
     let node = site.node_with_secret().await;

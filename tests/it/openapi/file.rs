@@ -1,4 +1,4 @@
-//! The file itself: it says of the router what is so, and its examples are right.
+//! `openapi.yaml` itself: it matches the router, and its examples match its schemas.
 
 use std::collections::BTreeSet;
 
@@ -55,7 +55,7 @@ fn the_file_and_the_program_have_the_same_problem_codes() {
         .map(|code| code.status().as_u16().to_string())
         .collect();
     assert_eq!(strings(&problem["status"]["enum"]), statuses);
-    // Each has an example, with its status, that says so.
+    // Each code has an example with its status and title.
     for code in Code::ALL {
         let example = &spec.section("examples")[code.name()]["value"];
         spec.check(&json!({ "$ref": "#/components/schemas/Problem" }), example)
@@ -95,7 +95,7 @@ fn every_code_a_response_lists_has_the_status_it_is_listed_under() {
     }
 }
 
-/// The examples beside a schema, and the schema.
+/// Pairs of schema and example in `holder`.
 fn examples<'a>(spec: &'a Spec, holder: &'a Value) -> Vec<(&'a Value, &'a Value)> {
     let schema = &holder["schema"];
     let several = holder["examples"]
@@ -110,7 +110,7 @@ fn examples<'a>(spec: &'a Spec, holder: &'a Value) -> Vec<(&'a Value, &'a Value)
 }
 
 #[test]
-fn every_example_is_as_its_schema_says() {
+fn every_example_matches_its_schema() {
     let spec = Spec::read();
     let mut checked = 0;
     let mut check = |what: &str, schema: &Value, example: &Value| {
@@ -166,7 +166,7 @@ fn every_example_is_as_its_schema_says() {
 }
 
 #[test]
-fn the_lines_of_the_ndjson_examples_answer_each_other() {
+fn the_ndjson_examples_of_request_and_answer_match() {
     let spec = Spec::read();
     let (_, _, operation) = spec
         .operations()
@@ -187,7 +187,7 @@ fn the_lines_of_the_ndjson_examples_answer_each_other() {
     assert_eq!(sent.len(), answered.len());
     for (sent, answered) in sent.iter().zip(&answered) {
         spec.check(&result, answered).expect("a result");
-        // What is no event is answered so.
+        // Exactly the lines that are not events are answered by index.
         assert_eq!(
             spec.check(&event, sent).is_err(),
             answered.get("index").is_some(),

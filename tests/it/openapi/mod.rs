@@ -1,4 +1,4 @@
-//! Router, file and real answers held against each other: `openapi.yaml` is the API.
+//! `openapi.yaml` compared with the router and with real answers.
 
 mod access;
 mod answers;

@@ -1,4 +1,4 @@
-//! `openapi.yaml`, read, and what it says of a request's answer.
+//! Reads `openapi.yaml` and validates answers with it.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -10,7 +10,7 @@ pub const TEXT: &str = include_str!("../../../openapi.yaml");
 
 pub struct Spec {
     root: Value,
-    /// Of each `#/components/schemas/…`.
+    /// A validator for each `#/components/schemas/…`.
     named: BTreeMap<String, Validator>,
 }
 
@@ -37,7 +37,7 @@ impl Spec {
             .expect("a section of components")
     }
 
-    /// What is at a `$ref`, or the value itself.
+    /// Resolves a `$ref`; other values are returned as they are.
     pub fn resolve<'a>(&'a self, value: &'a Value) -> &'a Value {
         match value["$ref"].as_str() {
             Some(reference) => {
@@ -52,16 +52,16 @@ impl Spec {
     }
 
     fn compile(&self, schema: &Value) -> Validator {
-        // The components come along, so that references to them resolve.
+        // The components are included so that references to them resolve.
         let document = json!({ "$schema": "https://json-schema.org/draft/2020-12/schema",
                                "allOf": [schema], "components": self.root["components"] });
         jsonschema::options()
             .should_validate_formats(true)
             .build(&document)
-            .unwrap_or_else(|error| panic!("{schema} is no schema: {error}"))
+            .unwrap_or_else(|error| panic!("{schema} is not a schema: {error}"))
     }
 
-    /// Why `value` is not as `schema` has it.
+    /// Validates `value`; the error lists all violations.
     pub fn check(&self, schema: &Value, value: &Value) -> Result<(), String> {
         let name = schema["$ref"]
             .as_str()
@@ -77,7 +77,7 @@ impl Spec {
         }
     }
 
-    /// Each operation: path, method, what the file says.
+    /// All operations: path, method and description.
     pub fn operations(&self) -> impl Iterator<Item = (&str, &str, &Value)> {
         let paths = self.root["paths"].as_object().expect("paths");
         paths.iter().flat_map(|(path, item)| {
@@ -87,7 +87,7 @@ impl Spec {
         })
     }
 
-    /// The parameters of an operation, its path's among them.
+    /// The parameters of an operation, including those of its path.
     pub fn parameters<'a>(&'a self, path: &str, operation: &'a Value) -> Vec<&'a Value> {
         let of_path = self.root["paths"][path]["parameters"].as_array();
         let own = operation["parameters"].as_array();
@@ -95,7 +95,7 @@ impl Spec {
         both.map(|parameter| self.resolve(parameter)).collect()
     }
 
-    /// What `operation` documents for a status, and under which key.
+    /// The response that `operation` documents for a status, and its key.
     pub fn response<'a>(
         &'a self,
         operation: &'a Value,
@@ -108,7 +108,7 @@ impl Spec {
         })
     }
 
-    /// The schema that the table of `streamFeed` names for the data of an event, and whether the event has an id.
+    /// The schema of an event's data, and whether the event has an id, from the table in the description of `streamFeed`.
     pub fn stream_event(&self, name: &str) -> Option<(Value, bool)> {
         let description =
             self.root["paths"]["/v1/feeds/{feed}/live"]["get"]["description"].as_str();
@@ -123,7 +123,7 @@ impl Spec {
         ))
     }
 
-    /// Checks server-sent events, each against its own schema; answers their names.
+    /// Validates each server-sent event with its own schema; returns their names.
     pub fn check_stream(&self, text: &str) -> Result<Vec<String>, String> {
         let mut names = Vec::new();
         let mut blocks = text.split("\n\n").filter(|block| !block.is_empty());
@@ -134,7 +134,7 @@ impl Spec {
             Some(None | Some(Ok(_))) => {}
             _ => {
                 return Err(format!(
-                    "it does not begin with retry, and maybe an id: {text}"
+                    "it does not begin with retry and an optional id: {text}"
                 ));
             }
         }
@@ -146,7 +146,7 @@ impl Spec {
             self.check(&schema, &event.data)?;
             let version = event.data["version"].as_str();
             if event.id.as_deref() != version.filter(|_| has_id) {
-                return Err(format!("the id is not as it must be in {block}"));
+                return Err(format!("wrong id in {block}"));
             }
             names.push(event.name);
         }

@@ -1,4 +1,4 @@
-//! `/healthz` is about the process, `/readyz` about requests.
+//! `/healthz`: whether the process works. `/readyz`: whether it should get requests.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Ends the task that comes by.
+/// Makes the calling task panic: the tailer when it waits, or the batcher when it commits.
 enum Panics {
     Waiting,
     Commits,
@@ -26,16 +26,16 @@ enum Panics {
 #[async_trait]
 impl Trouble for Panics {
     async fn before_commit(&self, _batch: &Batch) -> Result<()> {
-        assert!(matches!(self, Self::Waiting), "this batch is to panic");
+        assert!(matches!(self, Self::Waiting), "a panic wanted by the test");
         Ok(())
     }
 
     fn before_waiting(&self) {
-        assert!(matches!(self, Self::Commits), "this tailer is to panic");
+        assert!(matches!(self, Self::Commits), "a panic wanted by the test");
     }
 }
 
-/// Asks until the node is not well; the names of what has ended.
+/// Asks until the node is unhealthy; returns the names of the failed checks.
 async fn ended(node: &Served) -> Vec<String> {
     until("a 503 from /healthz", async || {
         let answer = node.send("GET", "/healthz", &[]).await;
@@ -60,7 +60,7 @@ async fn a_node_whose_tailer_or_batcher_has_ended_is_unhealthy_and_says_which() 
     let health = node.get("/healthz").await;
     let all = json!({ "tailer": "ok", "janitor": "ok", "batcher": "ok", "store": "ok" });
     assert_eq!(health, json!({ "status": "ok", "checks": all }));
-    // With a subscriber the tailer comes to wait.
+    // The tailer waits once there is a subscriber.
     let _stream = Stream::open(&node.http, &node.url("/v1/feeds/a/live"), None).await;
     assert_eq!(ended(&node).await, ["tailer"]);
     let ready = node.send("GET", "/readyz", &[]).await;
@@ -73,7 +73,7 @@ async fn a_node_whose_tailer_or_batcher_has_ended_is_unhealthy_and_says_which() 
     assert_eq!(ended(&node).await, ["batcher"]);
 }
 
-/// Reads find no end.
+/// Reads never return.
 struct Stuck;
 
 #[async_trait]
@@ -125,7 +125,7 @@ async fn a_stopping_node_is_not_ready_but_answers() {
     assert_eq!(node.all("a").await.len(), 1);
 }
 
-/// An idle tailer with subscribers keeps up, and so does one that had something to do.
+/// A tailer that waits for commits has no lag, before and after it had work.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tailer_that_waits_does_not_lag_however_old_its_last_round() {
     let bed = Bed::embedded();
@@ -144,7 +144,7 @@ async fn a_tailer_that_waits_does_not_lag_however_old_its_last_round() {
     };
     let caught_up = async || (lag().await == (0.0, 0.0)).then_some(());
     until("a lag of 0", caught_up).await;
-    // One that cannot read falls behind more and more.
+    // The lag of a tailer that cannot read grows.
     gate.fail(true);
     let behind = until("a lag", async || {
         Some(lag().await).filter(|lag| lag.0 >= 0.5)

@@ -1,4 +1,4 @@
-//! Known work, and what the service says it did.
+//! Metrics after known work.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -32,7 +32,7 @@ async fn scrape_until(api: &Api, series: &str, value: f64) -> Scrape {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn appends_and_requests_are_counted_by_what_became_of_them() {
+async fn appends_and_requests_are_counted_by_outcome() {
     let node = Bed::embedded();
     let node = node.node().await;
     node.append(&visits("e", 5, &["secret-feed"])).await;
@@ -154,7 +154,7 @@ async fn appends_and_requests_are_counted_by_what_became_of_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_in_the_queue_is_seen_while_it_waits() {
+async fn the_append_queue_is_visible_while_events_wait() {
     let bed = Bed::embedded();
     let gate = Gate::open();
     let (app, node) = bed.app_on(troubled(bed.store(), gate.clone())).await;
@@ -165,13 +165,13 @@ async fn what_waits_in_the_queue_is_seen_while_it_waits() {
     };
     let first = append(visits("e", 3, &["a"]));
     gate.something_is_held().await;
-    // The same ids wait for those.
+    // The same ids wait for the first append.
     let second = append(visits("e", 3, &["a"]));
     for (name, value) in [
         ("newsfeed_append_queue_events", 3.0),
         ("newsfeed_append_batches_in_flight", 1.0),
         ("newsfeed_append_queue_kibibytes", 6.0),
-        // That of the scrape, too.
+        // Including the scrape itself.
         ("newsfeed_http_requests_in_flight", 3.0),
     ] {
         scrape_until(&node, name, value).await;
@@ -195,7 +195,7 @@ async fn what_waits_in_the_queue_is_seen_while_it_waits() {
         scrape_until(&node, name, 0.0).await;
     }
 
-    // What finds no room is counted as well.
+    // Refused events are counted too.
     let all = vec![crate::limits::filler(32); newsfeed::append::QUEUE_KIB_MAX / 32];
     let _all = app.appender.admit(&all).expect("room");
     assert_eq!(
@@ -209,7 +209,7 @@ async fn what_waits_in_the_queue_is_seen_while_it_waits() {
     );
 }
 
-/// Commits fail so, one after the other; then they are done.
+/// Commits fail with these errors, last one first; then they succeed.
 struct Failing(Mutex<Vec<Error>>);
 
 #[async_trait]
@@ -221,9 +221,9 @@ impl Trouble for Failing {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn attempts_are_counted_by_the_stores_answer() {
+async fn attempts_are_counted_by_store_error() {
     let bed = Bed::embedded();
-    let away = || Error::Unavailable("the test says so".into());
+    let away = || Error::Unavailable("made to fail by the test".into());
     let failing = Failing(Mutex::new(vec![
         Error::Conflict,
         away(),
@@ -251,7 +251,7 @@ async fn attempts_are_counted_by_the_stores_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn twins_that_readers_leave_out_are_counted_by_reader() {
+async fn hidden_twins_are_counted_by_reader() {
     let bed = Bed::embedded();
     let turnstile = Turnstile::closed();
     let store = troubled(bed.store(), turnstile.clone());
@@ -259,14 +259,14 @@ async fn twins_that_readers_leave_out_are_counted_by_reader() {
     let mut stream = Stream::open(&nodes[0].http, &nodes[0].url("/v1/feeds/a/live"), None).await;
     assert_eq!(stream.caught_up().await, []);
     let event = message("twice", &["a"]);
-    let both_planned = async {
+    let both_have_read = async {
         turnstile.have_come(2).await;
         turnstile.let_pass(2);
     };
     let appended = tokio::join!(
         nodes[0].append(&event),
         nodes[1].append(&event),
-        both_planned
+        both_have_read
     );
     for answer in [appended.0, appended.1] {
         assert_eq!(answer["status"], "appended");
@@ -296,7 +296,7 @@ async fn twins_that_readers_leave_out_are_counted_by_reader() {
         1.0
     );
     assert_eq!(scrape.get(live), 1.0);
-    // A node counts for itself.
+    // Each node counts separately.
     let scrape = Scrape::of(&nodes[1]).await;
     for reader in ["page", "unread", "live"] {
         let series = format!(r#"newsfeed_twins_hidden_total{{reader="{reader}"}}"#);
@@ -305,7 +305,7 @@ async fn twins_that_readers_leave_out_are_counted_by_reader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_and_long_polls_are_counted_from_begin_to_end() {
+async fn streams_and_long_polls_are_counted_while_they_are_open() {
     let bed = Bed::embedded();
     let node = bed.node().await;
     let url = node.url("/v1/feeds/a/live");
@@ -322,7 +322,7 @@ async fn streams_and_long_polls_are_counted_from_begin_to_end() {
         async move { http.get(url).send().await }
     });
     scrape_until(&node, "newsfeed_long_polls", 1.0).await;
-    // What the hub knows is read before what is counted: in a scrape meanwhile the two may differ.
+    // Figures of the hub and counters are read one after the other, so they may differ for a moment.
     scrape_until(&node, "newsfeed_live_subscribers", 4.0).await;
     let scrape = scrape_until(&node, "newsfeed_live_lagging_subscribers", 0.0).await;
     assert_eq!(scrape.get("newsfeed_live_streams"), 3.0);
@@ -333,7 +333,7 @@ async fn streams_and_long_polls_are_counted_from_begin_to_end() {
     node.append(&visit("e", &["a"])).await;
     poll.await.expect("no panic").expect("an answer");
     scrape_until(&node, "newsfeed_long_polls", 0.0).await;
-    // A round counts what it found after it has given it to all who wait for it.
+    // A tailer round counts its records after it has delivered them.
     scrape_until(&node, "newsfeed_tail_round_records_sum", 1.0).await;
     drop(streams.pop());
     let gone = r#"newsfeed_live_streams_ended_total{reason="gone"}"#;
@@ -342,11 +342,11 @@ async fn streams_and_long_polls_are_counted_from_begin_to_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_cannot_read_its_pages_is_counted_as_such() {
+async fn a_stream_ended_by_an_unavailable_store_is_counted_as_such() {
     let bed = Bed::embedded();
     let gate = Gate::open();
     let node = bed.node_on(troubled(bed.store(), gate.clone())).await;
-    // Nothing was followed before, so its first round reads nothing.
+    // Nothing was followed before, so the tailer's first round reads nothing.
     gate.fail(true);
     let mut stream = Stream::open(&node.http, &node.url("/v1/feeds/a/live"), None).await;
     stream.next_of(&["bye"]).await;
@@ -359,7 +359,7 @@ async fn a_stream_that_cannot_read_its_pages_is_counted_as_such() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_that_a_shutdown_ends_are_told_from_those_that_leave() {
+async fn streams_ended_by_a_shutdown_are_counted_apart_from_disconnects() {
     let bed = Bed::embedded();
     let (app, node) = bed.app_on(bed.store()).await;
     let mut stream = Stream::open(&node.http, &node.url("/v1/feeds/a/live"), None).await;
@@ -372,7 +372,7 @@ async fn streams_that_a_shutdown_ends_are_told_from_those_that_leave() {
     scrape_until(&node, "newsfeed_live_streams", 0.0).await;
 }
 
-/// Reads fail as often as a test says.
+/// The next reads fail, as many as the test sets.
 #[derive(Default)]
 struct Reads(AtomicUsize);
 
@@ -396,7 +396,7 @@ async fn failed_reads_outside_of_transactions_are_counted_too() {
     let reads = std::sync::Arc::new(Reads::default());
     let (_app, node) = bed.app_on(troubled(bed.store(), reads.clone())).await;
     for path in ["/v1/feeds/a", "/v1/feeds/a/entries", "/readyz"] {
-        // One read fails where one is made; those beside it are given up with it.
+        // One read fails; concurrent reads of the same request are cancelled.
         reads.0.store(1, Ordering::SeqCst);
         assert_eq!(node.send("GET", path, &[]).await.status, 503, "{path}");
     }

@@ -1,4 +1,4 @@
-//! What an operator sees: metrics, health, requests by name.
+//! What an operator sees: metrics, health, request ids and the log filter.
 
 mod health;
 mod metrics;

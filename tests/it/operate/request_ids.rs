@@ -1,4 +1,4 @@
-//! Requests by name, and what the log may be told to say.
+//! Request ids, trace headers, and the log filter.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::support::{
 
 const GIVEN: &str = "x-request-id";
 
-/// The id of the answer to a request with these headers.
+/// The request id in the answer to a request with these headers.
 async fn id(node: &Served, path: &str, headers: &[(&str, &str)]) -> String {
     let request = raw::request("GET", path, headers, b"");
     let answer = raw::exchange(node.address, &request).await;
@@ -18,7 +18,7 @@ async fn id(node: &Served, path: &str, headers: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_answer_names_its_request_by_the_callers_id_if_that_is_safe() {
+async fn every_answer_has_the_callers_request_id_if_that_is_valid() {
     let bed = Bed::embedded();
     let node = bed.node().await;
     let longest = "a".repeat(128);
@@ -40,16 +40,16 @@ async fn every_answer_names_its_request_by_the_callers_id_if_that_is_safe() {
         made.insert(id);
     }
     made.insert(id(&node, "/healthz", &[]).await);
-    assert_eq!(made.len(), 10, "each has its own");
+    assert_eq!(made.len(), 10, "each request has its own id");
 
-    // A stream, whose head another writer writes.
+    // A stream's head is written separately.
     let url = node.url("/v1/feeds/a/live");
     let stream = node.http.get(url).header(GIVEN, "of-a-stream").send().await;
     assert_eq!(stream.expect("a stream").headers()[GIVEN], "of-a-stream");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rubbish_for_a_trace_is_no_reason_to_refuse() {
+async fn invalid_trace_headers_are_ignored() {
     let bed = Bed::embedded();
     let node = bed.node().await;
     let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -68,7 +68,7 @@ async fn rubbish_for_a_trace_is_no_reason_to_refuse() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_filter_is_told_changed_and_kept_when_the_new_one_is_none() {
+async fn the_log_filter_can_be_read_and_changed_and_an_invalid_one_is_refused() {
     let bed = Bed::embedded();
     let node = bed.node().await;
     let put = |body: serde_json::Value| {
@@ -109,7 +109,7 @@ async fn the_filter_is_told_changed_and_kept_when_the_new_one_is_none() {
     assert_eq!(passing["then"], "info,newsfeed=debug");
     assert_eq!(passing["seconds"], 86400.0);
 
-    // It falls back by itself.
+    // A temporary filter ends by itself.
     put(json!({ "filter": "trace", "seconds": 1 })).await;
     until("the end of the temporary filter", async || {
         let now = node.get("/v1/admin/log").await;

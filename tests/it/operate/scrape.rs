@@ -1,10 +1,10 @@
-//! Metrics as a scraper reads them: each line is checked.
+//! A strict parser of the metrics formats.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::bed::Api;
 
-/// Series as they are written, and their values.
+/// Values by series, as the series are written.
 pub struct Scrape(BTreeMap<String, f64>);
 
 impl Scrape {
@@ -21,7 +21,7 @@ impl Scrape {
         ))
     }
 
-    /// The value of one series; 0 if nothing was counted under its labels so far.
+    /// The value of a series; 0 if the metric exists but not with these labels.
     pub fn get(&self, series: &str) -> f64 {
         let name = series.split('{').next().unwrap_or_default();
         assert!(
@@ -31,7 +31,7 @@ impl Scrape {
         self.0.get(series).copied().unwrap_or_default()
     }
 
-    /// Whether there is a metric of this name, with whatever labels.
+    /// Whether the metric exists, with any labels.
     pub fn has(&self, name: &str) -> bool {
         let of = |series: &String| series.split('{').next() == Some(name);
         self.0.keys().any(of)
@@ -48,7 +48,7 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Reads the text format, strictly; `open` is OpenMetrics.
+/// Parses the Prometheus text format, or OpenMetrics if `open`.
 pub fn parse(text: &str, open: bool) -> BTreeMap<String, f64> {
     let mut all = BTreeMap::new();
     let mut families = BTreeSet::new();
@@ -108,7 +108,7 @@ pub fn parse(text: &str, open: bool) -> BTreeMap<String, f64> {
     all
 }
 
-/// The last bucket has all there are.
+/// Checks that the last bucket of each histogram equals its count.
 fn check_histograms(all: &BTreeMap<String, f64>) {
     for (series, count) in all {
         let Some((name, labels)) = series.split_once("_count") else {

@@ -1,4 +1,4 @@
-//! The configuration: a file, the environment, flags, each over the one before.
+//! The configuration: flags override environment variables, which override the file.
 
 use std::{fs, path::PathBuf};
 
@@ -28,7 +28,7 @@ impl File {
     }
 }
 
-/// What `config check` prints, which must be content.
+/// Runs `config check`, which must succeed; returns what it prints.
 async fn checked(args: &[&str], env: &[(&str, &str)]) -> String {
     let output = newsfeed(&[&["config", "check"], args].concat())
         .envs(env.iter().copied())
@@ -48,7 +48,7 @@ fn has(config: &str, line: &str) {
 }
 
 #[tokio::test]
-async fn flags_go_over_the_environment_and_that_over_the_file() {
+async fn flags_override_the_environment_which_overrides_the_file() {
     let file =
         File::new("tail_gap_ms = 5\n[append]\nlinger_us = 50\nqueue_ms = 500\nbatches = 2\n");
     let config = checked(
@@ -67,7 +67,7 @@ async fn flags_go_over_the_environment_and_that_over_the_file() {
 }
 
 #[tokio::test]
-async fn what_is_printed_is_a_file_that_says_the_same() {
+async fn the_printed_configuration_is_an_equivalent_file() {
     let args = ["--tail-gap-ms", "9", "--kind", "a=notify,b=transient"];
     let first = checked(&args, &[]).await;
     has(&first, "kinds = [\"a=notify\", \"b=transient\"]  # flag");
@@ -82,7 +82,7 @@ async fn what_is_printed_is_a_file_that_says_the_same() {
 }
 
 #[tokio::test]
-async fn the_service_does_as_its_file_says() {
+async fn the_service_uses_its_configuration_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = File::new("[kinds]\nblip = \"transient\"\n");
     let service =
@@ -97,7 +97,7 @@ async fn the_service_does_as_its_file_says() {
 }
 
 #[tokio::test]
-async fn mistakes_in_the_file_are_told_with_their_place() {
+async fn mistakes_in_the_file_are_reported_with_their_place() {
     for (content, wanted) in [
         (
             "lisen = \"127.0.0.1:1\"",
@@ -144,7 +144,7 @@ async fn mistakes_in_the_file_are_told_with_their_place() {
 }
 
 #[tokio::test]
-async fn a_variable_that_is_no_setting_is_told() {
+async fn an_unknown_environment_variable_is_reported() {
     let output = newsfeed(&["config", "check"])
         .env("NEWSFEED_LISTN", "127.0.0.1:1")
         .env("NEWSFEED_LISTEN", "127.0.0.1:1")
@@ -157,9 +157,9 @@ async fn a_variable_that_is_no_setting_is_told() {
     assert_eq!(output.status.code(), Some(0));
 }
 
-/// Secrets come by files and variables that no output shows; what is wrong with them is told before anything starts.
+/// No output shows secrets. Defects of the files are reported before anything starts.
 #[tokio::test]
-async fn files_that_are_named_are_looked_at_and_no_secret_is_shown() {
+async fn named_files_are_checked_and_no_secret_is_shown() {
     const SECRET: &str = "sesame-sesame-sesame-sesame-sesame";
     let keys = File::new(SECRET);
     let config = checked(
@@ -186,7 +186,7 @@ async fn files_that_are_named_are_looked_at_and_no_secret_is_shown() {
 }
 
 #[tokio::test]
-async fn the_store_of_the_file_is_the_one_that_admin_looks_after() {
+async fn admin_commands_use_the_store_of_the_configuration_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = folder.path().join("store");
     let file = File::new(&format!("data = {store:?}\nlisten = \"127.0.0.1:0\"\n"));
@@ -198,7 +198,7 @@ async fn the_store_of_the_file_is_the_one_that_admin_looks_after() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever stands in the file: an answer or an error, never a panic.
+    /// Any content is accepted or refused with an error; nothing panics.
     #[test]
     fn any_text_is_a_configuration_or_an_error(text in "([a-z_]{1,12}( = |\\.)|\\[[a-z]{1,8}\\]\n|[0-9]{1,4}|\"[^\"]{0,5}\"|\n|\\PC){0,12}") {
         use clap::{Args, Command};

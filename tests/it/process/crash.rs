@@ -1,5 +1,5 @@
-//! SIGKILL under load, again and again, with the wall clock set back and forth in between; and SIGTERM, each time
-//! with a new start at the same address, as in a rolling restart.
+//! Repeated SIGKILL under load, with the wall clock set back and forth in between; and repeated SIGTERM with a restart at
+//! the same address, as in a rolling restart.
 
 use std::{path::Path, sync::Arc};
 
@@ -14,8 +14,8 @@ use super::{
 use crate::support::bed::Api;
 
 const WRITERS: u64 = 4;
-/// Seconds the wall clock is off in each life of the service, and how many events are acknowledged before it ends,
-/// about. The last life has no end.
+/// For each life of the service: the offset of its wall clock in seconds, and about how many events are acknowledged
+/// before it is ended. The last life is not ended.
 type Lives = [(i64, u64)];
 const KILLED: [(i64, u64); 8] = [
     (0, 600),
@@ -43,15 +43,15 @@ async fn killed_under_load_nothing_acknowledged_is_lost_or_doubled_and_versions_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn restarted_under_load_at_one_address_every_request_is_answered_or_sent_again() {
-    // Of its own: nobody else takes the port while the service is away.
+async fn restarted_under_load_at_one_address_nothing_is_lost_or_doubled() {
+    // A random loopback address, so that no other process takes the port while the service is down.
     let [a, b, c] = rand::random::<[u8; 3]>();
     let address = format!("127.{}.{b}.{c}:0", a | 1);
     outlived(&STOPPED, &address, async |process| process.stop().await).await;
 }
 
-/// Clients live through `lives` of the service, each of which but the last is ended by `end`. The first begins at
-/// `address`, and so do the others, at its port, unless that is any.
+/// Runs clients through several lives of the service, each but the last ended by `end`. All lives use the address of
+/// the first, unless `address` is 127.0.0.1 with any port.
 async fn outlived(lives_of: &Lives, address: &str, end: impl AsyncFn(Process)) {
     let seed = rand::random();
     println!("seed {seed}");
@@ -144,7 +144,7 @@ async fn outlived(lives_of: &Lives, address: &str, end: impl AsyncFn(Process)) {
     process.stop().await;
 }
 
-/// What was acknowledged, in the order of versions.
+/// The acknowledged events in `feeds`, in version order.
 fn expected(acknowledged: &Acknowledged, feeds: &[&str]) -> Vec<Place> {
     let held = acknowledged
         .iter()
@@ -156,7 +156,7 @@ fn expected(acknowledged: &Acknowledged, feeds: &[&str]) -> Vec<Place> {
     places
 }
 
-/// A feed by its pages, which must be the same in both directions, and as many entries as its head counts unread.
+/// Reads a feed page by page. Both directions must agree, and all entries must count as unread.
 async fn stored(api: &Api, feed: &str) -> Vec<Place> {
     let oldest_first: Vec<Place> = api.all(feed).await.iter().map(place).collect();
     let head = api.get(&format!("/v1/feeds/{feed}")).await;
@@ -186,7 +186,7 @@ async fn stored(api: &Api, feed: &str) -> Vec<Place> {
     oldest_first
 }
 
-/// What was appended in a life lies above everything anybody saw in the lives before.
+/// Checks that each life's versions are above everything seen in earlier lives.
 fn versions_grew(known: &[Known]) {
     let mut greatest = "";
     for (number, life) in known.iter().enumerate() {

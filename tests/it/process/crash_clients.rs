@@ -17,19 +17,19 @@ use crate::support::{
 
 pub const FEEDS: [&str; 4] = ["user:0", "user:1", "user:2", "chat:all"];
 
-/// Where the service is in this life of it.
+/// One life of the service: from a start to a crash or stop.
 #[derive(Clone)]
 pub struct Life {
     pub number: usize,
     pub api: Api,
 }
 
-/// What all clients together know of each life.
+/// What the clients together know of one life.
 #[derive(Default, Clone)]
 pub struct Known {
-    /// The greatest version seen: acknowledged, told as vN, or delivered.
+    /// The greatest version seen: of an acknowledged event, a vN or a delivered entry.
     pub greatest: String,
-    /// The least version of an event that was appended in this life.
+    /// The least version that was appended in this life.
     pub least_appended: Option<String>,
     pub acknowledged: u64,
 }
@@ -60,8 +60,8 @@ impl Client {
         });
     }
 
-    /// Sends until there is a whole answer, which must be 200; a broken connection is tried again in the next life, and so
-    /// is "not now" of a node that stops.
+    /// Sends until there is a complete answer, which must be 200. After a broken connection, or 503 from a stopping node, it
+    /// sends again in the next life.
     async fn call(&self, request: impl Fn(&Api) -> reqwest::RequestBuilder) -> (Life, Value) {
         let mut lives = self.life.clone();
         loop {
@@ -90,13 +90,13 @@ impl Client {
 async fn next_life(lives: &mut watch::Receiver<Life>, last: &Life) {
     let begun = lives.wait_for(|life| life.number > last.number);
     let begun = timeout(PATIENCE, begun).await;
-    drop(begun.expect("the service lives on, or again soon"));
+    drop(begun.expect("the service is restarted"));
 }
 
-/// What was acknowledged: an event's version and feeds by its id.
+/// The version and feeds of acknowledged events, by id.
 pub type Acknowledged = BTreeMap<String, (String, Vec<&'static str>)>;
 
-/// Appends events of its own, one by one and in arrays, each until it is acknowledged; sometimes one again that was.
+/// Appends events, single and in arrays, each until it is acknowledged; sometimes repeats an acknowledged one.
 pub async fn write(client: Client, writer: u64, mut rng: StdRng) -> Acknowledged {
     let mut acknowledged = Acknowledged::new();
     let mut ids: Vec<String> = Vec::new();
@@ -163,7 +163,7 @@ pub async fn write(client: Client, writer: u64, mut rng: StdRng) -> Acknowledged
     acknowledged
 }
 
-/// Follows a stream from its beginning through all lives; also reconnects by itself every so many entries.
+/// Follows a stream from its beginning through all lives; also reconnects after every `reconnect_every` entries.
 pub async fn follow(client: Client, path: String, reconnect_every: usize) -> Vec<Place> {
     let mut heard: Vec<Place> = Vec::new();
     let mut position: Option<String> = None;
@@ -197,7 +197,7 @@ pub async fn follow(client: Client, path: String, reconnect_every: usize) -> Vec
                 .for_each(|position| client.saw(&life, position));
         }
     }
-    // The rest, up to now: nobody writes any more.
+    // Nobody writes any more; reads the rest.
     let life = lives.borrow().clone();
     let mut stream = open(&life, position.as_deref()).await.expect("an answer");
     for event in stream.caught_up().await {
@@ -230,7 +230,7 @@ fn take(heard: &mut Vec<Place>, position: Option<&str>, event: &Event) {
     }
 }
 
-/// Long polls from the beginning through all lives, up to the last event there is when nobody writes any more.
+/// Long polls through all lives, from the first entry to the last that is written.
 pub async fn poll(client: Client, feed: &str) -> Vec<Place> {
     let mut heard: Vec<Place> = Vec::new();
     let mut after = "0".to_owned();
@@ -249,7 +249,7 @@ pub async fn poll(client: Client, feed: &str) -> Vec<Place> {
     }
 }
 
-/// Reads heads and pages and moves a marker: no version falls, and what a page showed once it shows for ever.
+/// Reads states and pages and moves a marker: versions never decrease, and a page at a version never changes.
 pub async fn audit(client: Client, mut rng: StdRng) {
     let mut moment = String::new();
     let mut latest: BTreeMap<&str, Option<String>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Damaged files: what is damaged is named, nothing panics, and nothing is answered that was not stored.
+//! Damaged files: the damaged file is named, nothing panics, and nothing is returned that was not stored.
 
 use std::{
     fs,
@@ -14,10 +14,10 @@ use serde_json::json;
 
 use super::{Process, failure, run};
 
-/// Bytes of a file that are changed, one at a time, evenly spread; and places where it is cut.
+/// Number of places, evenly spread over a file, at which a byte is changed or the file is cut.
 const PLACES: usize = 12;
 
-/// A store with tables, a journal with some groups, and all else that a store has; without the zeros that end a journal.
+/// A store with tables and a journal with some groups. The zeros at the end of the journal are cut off.
 async fn whole_store(folder: &Path) {
     let append = async |round: usize| {
         let process = Process::start(folder).await;
@@ -69,7 +69,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// All that the store in `folder` holds.
+/// Everything in the store in `folder`.
 async fn read_all(folder: &Path) -> store::Result<Vec<KeyValue>> {
     let store = Embedded::open(folder, WallTime::system(0))?;
     let everything = Range::all(vec![0], vec![0xff]);
@@ -82,7 +82,7 @@ async fn read_all(folder: &Path) -> store::Result<Vec<KeyValue>> {
     Ok(read?.remove(0).items)
 }
 
-/// What was done to a file.
+/// Damage to a file.
 #[derive(Debug, Clone, Copy)]
 enum Harm {
     Change(usize),
@@ -108,7 +108,7 @@ fn apply(harm: Harm, file: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn damage_to_any_file_is_named_and_never_a_wrong_answer() {
+async fn damage_to_any_file_is_reported_and_never_causes_a_wrong_answer() {
     let whole = tempfile::tempdir().expect("a temporary folder");
     whole_store(whole.path()).await;
     let pristine = tempfile::tempdir().expect("a temporary folder");
@@ -129,7 +129,7 @@ async fn damage_to_any_file_is_named_and_never_a_wrong_answer() {
             let what = format!("{harm:?} of {len} bytes of {}", inside.display());
             match read_all(folder.path()).await {
                 Ok(found) if found == expected => harmless += 1,
-                // A journal that ends early is what a crash leaves; so is one whose last bytes are not right.
+                // A crash can leave a journal that ends early, or whose last bytes are wrong.
                 Ok(found) => {
                     let ends_early = matches!(harm, Harm::Cut(_))
                         || matches!(harm, Harm::Change(at) if at + 40 > len);
@@ -159,7 +159,7 @@ async fn damage_to_any_file_is_named_and_never_a_wrong_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_command_names_what_is_damaged_and_serve_refuses() {
+async fn admin_check_names_damaged_files_and_serve_refuses_to_start() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     whole_store(folder.path()).await;
     let data = folder.path().to_str().expect("UTF-8");

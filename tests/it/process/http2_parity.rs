@@ -1,5 +1,5 @@
-//! Over HTTP/2 without TLS the API is what it is over HTTP/1.1: the same requests get the same answers, but for the
-//! versions and times in them. On one connection, with a stream, a long poll and an open body beside the rest.
+//! Over HTTP/2 without TLS the same requests get the same answers as over HTTP/1.1, except for versions and times. All
+//! requests share one connection, also with an open stream, long poll and request body.
 
 use std::{collections::BTreeMap, convert::Infallible};
 
@@ -21,7 +21,7 @@ use crate::support::{bed::text, protocol::Protocol, sse::Stream};
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
-/// Headers that belong to the protocol or the moment.
+/// Headers that depend on the protocol or the time.
 const NOT_COMPARED: [&str; 5] = [
     "connection",
     "content-length",
@@ -30,12 +30,12 @@ const NOT_COMPARED: [&str; 5] = [
     "x-request-id",
 ];
 
-/// A client's requests and what it was answered.
+/// A client, and a transcript of its requests and answers.
 struct Talk {
     protocol: Protocol,
     client: Client<HttpConnector, Body>,
     base: String,
-    /// Whose version it is, of those that are known.
+    /// The event of each known version.
     versions: BTreeMap<String, String>,
     transcript: Vec<String>,
 }
@@ -61,7 +61,7 @@ impl Talk {
         answer
     }
 
-    /// Any request; its answer, noted.
+    /// Sends a request; adds the answer to the transcript.
     async fn ask(
         &mut self,
         method: &str,
@@ -108,7 +108,7 @@ impl Talk {
         (head.headers, body)
     }
 
-    /// Learns the versions of an answer to an append.
+    /// Notes the versions in the answer to an append.
     fn learn(&mut self, answer: &Value) {
         for outcome in answer.as_array().unwrap_or(&vec![answer.clone()]) {
             if let (Some(id), Some(version), Some(_)) = (
@@ -127,7 +127,7 @@ impl Talk {
         self.transcript.push(line.to_string());
     }
 
-    /// Puts words for versions and times.
+    /// Replaces versions and times by words.
     fn forget_the_moment(&self, value: &mut Value) {
         match value {
             Value::Array(values) => values
@@ -244,7 +244,7 @@ async fn reads(talk: &mut Talk) {
     talk.ask("DELETE", "/v1/events", &[], Body::empty()).await;
 }
 
-/// What waits for news, waits while others go on.
+/// A stream and a long poll, while other requests are answered.
 async fn waits(talk: &mut Talk) {
     let after = text(&talk.get("/v1/feeds/user:ben").await.1["version"]);
     let stream = talk
@@ -275,7 +275,7 @@ async fn waits(talk: &mut Talk) {
     talk.note("the long poll", answer.expect("an answer")).await;
 }
 
-/// Lines go up and answers come down, one by one, in one request.
+/// NDJSON: each line is answered before the next is sent.
 async fn lines(talk: &mut Talk) {
     let (body, receiver) = mpsc::channel::<Bytes>(1);
     let chunks = stream::unfold(receiver, |mut receiver| async move {
@@ -287,7 +287,7 @@ async fn lines(talk: &mut Talk) {
         .send("POST", "/v1/events", &headers, Body::from_stream(chunks))
         .await;
     assert_eq!(response.headers()["content-type"], NDJSON);
-    // The end of a body may be an empty chunk of its own.
+    // The end of a body may be an empty chunk.
     let chunks = response.into_body().into_data_stream();
     let mut answers = Box::pin(chunks.filter(|chunk| {
         let empty = chunk.as_ref().is_ok_and(Bytes::is_empty);

@@ -1,4 +1,4 @@
-//! HTTPS as an operator sets it up, and our own clients over it.
+//! HTTPS as an operator sets it up, and our own commands over it.
 
 use std::{fs, process::Stdio};
 
@@ -10,7 +10,7 @@ fn path(path: &std::path::Path) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_service_says_https_and_our_clients_speak_it() {
+async fn our_commands_work_over_https() {
     let data = tempfile::tempdir().expect("a temporary folder");
     let authority = Authority::new();
     let folder = Folder::with(&authority.issue());
@@ -32,7 +32,7 @@ async fn the_service_says_https_and_our_clients_speak_it() {
     let played = run(&[&demo[..], &["--ca-file", path(&ca)]].concat()).await;
     assert_eq!(played.status.code(), Some(0), "{played:?}");
 
-    // Whom nobody vouches for is not talked to, and a file without certificates vouches for nobody.
+    // An unknown authority is refused, and so is a CA file without certificates.
     let error = failure(&replay).await;
     assert!(error.contains("cannot reach https://"), "{error}");
     let error = failure(&[&replay[..], &["--ca-file", path(&list)]].concat()).await;
@@ -41,7 +41,7 @@ async fn the_service_says_https_and_our_clients_speak_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_that_are_no_good_stop_the_start_with_what_is_wrong() {
+async fn unusable_files_are_refused_with_the_reason() {
     let authority = Authority::new();
     let (one, other) = (authority.issue(), authority.issue());
     let folder = Folder::with(&one);
@@ -89,7 +89,7 @@ async fn files_that_are_no_good_stop_the_start_with_what_is_wrong() {
         error.contains("cannot read ") && error.contains("key.pem (--tls-key)"),
         "{error}"
     );
-    // One without the other, as the command line's reader says it.
+    // One flag without the other is a usage error.
     for half in [&tls[..2], &tls[2..]] {
         let mut command = newsfeed(&[&serve[..], half].concat());
         let output = command

@@ -1,4 +1,4 @@
-//! What the process writes into its log, and what it never does.
+//! What the process logs, and what it never logs.
 
 use std::{fs::File, path::Path};
 
@@ -9,7 +9,7 @@ use crate::support::raw;
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// A service whose log goes into a file of `folder`, and that file's text once it has ended.
+/// A service that logs into a file in `folder`.
 struct Logged<'a> {
     process: Process,
     folder: &'a Path,
@@ -38,7 +38,7 @@ impl<'a> Logged<'a> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn secrets_of_requests_are_in_no_line_however_much_is_logged() {
+async fn secrets_of_requests_are_never_logged() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let service = Logged::start(folder.path(), "trace", &[]).await;
     let headers = [
@@ -55,7 +55,7 @@ async fn secrets_of_requests_are_in_no_line_however_much_is_logged() {
     ] {
         service.get(path, &headers).await;
     }
-    // A whole stream, and bytes that are no HTTP.
+    // A stream, and bytes that are not HTTP.
     let api = &service.process.api;
     let live = api.http.get(api.url("/v1/feeds/a/live"));
     let live = live.header(headers[0].0, headers[0].1).send().await;
@@ -79,7 +79,7 @@ async fn secrets_of_requests_are_in_no_line_however_much_is_logged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lines_of_json_name_the_request_and_the_callers_trace() {
+async fn json_lines_have_the_request_id_and_the_callers_trace_id() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let service = Logged::start(
         folder.path(),
@@ -130,7 +130,7 @@ async fn lines_of_json_name_the_request_and_the_callers_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_logged_changes_while_the_service_runs() {
+async fn the_log_filter_can_be_changed_while_the_service_runs() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let service = Logged::start(folder.path(), "info", &[]).await;
     let set = |filter: &'static str| {

@@ -1,5 +1,5 @@
-//! The real binary as a process of its own: killed, stopped, refused, fed with real input. On the embedded engine, whose
-//! folder and wall clock these tests need.
+//! The binary as a process: killed, stopped, misconfigured, driven by real clients. These tests need the folder and the
+//! wall clock of the embedded engine.
 
 mod bench;
 mod cli;
@@ -67,7 +67,7 @@ fn program(path: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// What `newsfeed` with `args` says, which must end by itself.
+/// Runs `newsfeed` with `args` to its end.
 async fn run(args: &[&str]) -> Output {
     output(newsfeed(args)).await
 }
@@ -78,7 +78,7 @@ async fn output(mut command: Command) -> Output {
     output.expect("it ends by itself").expect("it runs")
 }
 
-/// What a command that must fail says on stderr.
+/// Runs a command that must fail with exit code 1; returns its stderr.
 async fn failure(args: &[&str]) -> String {
     let Output { status, stderr, .. } = run(args).await;
     let stderr = String::from_utf8(stderr).expect("text");
@@ -107,7 +107,7 @@ impl Process {
         Self::of(newsfeed(&[&serve, args].concat())).await
     }
 
-    /// `command` must be one of `newsfeed serve`.
+    /// Starts `command`, which must be `newsfeed serve`.
     async fn of(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
@@ -119,14 +119,14 @@ impl Process {
         let line = line.expect("the service starts").expect("a line of text");
         let line = line.expect("a line before the end");
         let base = line.strip_prefix("newsfeed is listening on ");
-        let base = base.expect("the promised line").to_owned();
+        let base = base.expect("the documented line").to_owned();
         Self {
             child,
             api: Api::at(base),
         }
     }
 
-    /// As a power cut or the kernel would: nothing in the process gets to run.
+    /// Kills the process with SIGKILL.
     async fn kill(mut self) {
         self.child.kill().await.expect("killed and reaped");
     }

@@ -1,4 +1,4 @@
-//! `newsfeed replay`, with the real message list, and `newsfeed demo`.
+//! `newsfeed replay` with real messages, and `newsfeed demo`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +31,7 @@ fn entry(message: &Message) -> Value {
     })
 }
 
-/// Runs `newsfeed replay`; answers how many events it says were appended and how many were duplicates.
+/// Runs `newsfeed replay`; returns the numbers of appended events and duplicates that it prints.
 async fn replay(list: &Path, api: &Api) -> (usize, usize) {
     let list = list.to_str().expect("a UTF-8 path");
     let output = run(&["replay", list, "--url", &api.url("")]).await;
@@ -49,8 +49,8 @@ async fn replay(list: &Path, api: &Api) -> (usize, usize) {
     (figure("appended"), figure("duplicates"))
 }
 
-/// What a client reads that joins once `begun` entries are there: history up to vN, then live from vN, until it has
-/// `count`, with a new connection every `reconnect_every`.
+/// A client that joins when there are `begun` entries: it reads the history up to vN, then live from vN, until it has
+/// `count` entries. It reconnects after every `reconnect_every` entries.
 async fn join(
     api: Api,
     feeds: Vec<String>,
@@ -119,14 +119,14 @@ async fn join(
     }
     assert!(
         connections > (count - there) / reconnect_every / 2,
-        "it reconnected all the time"
+        "it reconnected often"
     );
     let mut stream = Stream::open(&api.http, &url, position.as_deref()).await;
     assert_eq!(stream.caught_up().await, [], "more than was sent");
     read
 }
 
-/// A feed holds exactly `messages`, in order, and as many are unread; answers where they stand.
+/// Checks that a feed has exactly `messages`, in order, all unread; returns their places.
 async fn holds(api: &Api, feed: &str, messages: &[Value]) -> Vec<Place> {
     let mut entries = api.all(feed).await;
     let places: Vec<Place> = entries.iter().map(place).collect();
@@ -144,7 +144,7 @@ async fn holds(api: &Api, feed: &str, messages: &[Value]) -> Vec<Place> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn real_messages_replayed_are_in_every_feed_once_and_who_joins_midway_misses_nothing() {
+async fn replayed_messages_are_in_every_feed_once_and_clients_that_join_midway_miss_nothing() {
     let Some(file) = messages::file("the replay of real messages") else {
         return;
     };

@@ -28,8 +28,8 @@ fn event(id: &str) -> Value {
     json!({ "id": id, "kind": "message", "feeds": [FEED] })
 }
 
-/// Appends one event after the other until one gets no answer or is refused; answers what was acknowledged, by id, and
-/// the id of the last.
+/// Appends events until one is refused or gets no answer; returns the acknowledged versions by id, and the id of the
+/// last event.
 async fn append_until_refused(
     api: Api,
     writer: usize,
@@ -58,7 +58,7 @@ async fn append_until_refused(
     unreachable!("the service stops")
 }
 
-/// A request under way: the service waits for the second half of its body.
+/// An open request: the service waits for the second half of its body.
 struct HalfSent {
     connection: TcpStream,
     rest: Vec<u8>,
@@ -75,7 +75,7 @@ impl HalfSent {
             body.len()
         );
         connection.write_all(head.as_bytes()).await.expect("sent");
-        // So it is asked for the body.
+        // The service asks for the body, so it has read the head.
         let proceed = b"HTTP/1.1 100 Continue\r\n\r\n";
         let mut answer = vec![0; proceed.len()];
         connection.read_exact(&mut answer).await.expect("an answer");
@@ -86,7 +86,7 @@ impl HalfSent {
         Self { connection, rest }
     }
 
-    /// Sends the rest; answers head and body of the response, up to the end of the connection.
+    /// Sends the rest; returns head and body of the answer, after which the connection must end.
     async fn finish(mut self) -> (String, Value) {
         self.connection.write_all(&self.rest).await.expect("sent");
         let mut answer = String::new();
@@ -98,7 +98,7 @@ impl HalfSent {
     }
 }
 
-/// An NDJSON request whose lines the test sends and reads one by one.
+/// An NDJSON request that stays open.
 struct Lines {
     /// Keeps the request open.
     _body: mpsc::Sender<String>,
@@ -130,7 +130,7 @@ impl Lines {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_answers_what_is_under_way_says_bye_and_loses_nothing() {
+async fn sigterm_answers_open_requests_sends_bye_and_loses_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let process = Process::start(folder.path()).await;
     let api = process.api.clone();
@@ -171,11 +171,11 @@ async fn sigterm_answers_what_is_under_way_says_bye_and_loses_nothing() {
                 _ => {}
             }
         }
-        assert_eq!(stream.next().await, None, "bye is the last word");
+        assert_eq!(stream.next().await, None, "nothing follows bye");
         heard.push(entries);
     }
 
-    // It is stopping: what was begun before is finished now.
+    // The service is stopping; open requests are finished now.
     let mut acknowledged = BTreeMap::new();
     let mut acknowledge = |outcome: &Value| {
         assert_eq!(outcome["status"], "appended", "{outcome}");
@@ -191,7 +191,7 @@ async fn sigterm_answers_what_is_under_way_says_bye_and_loses_nothing() {
         .expect("outcomes")
         .iter()
         .for_each(&mut acknowledge);
-    // Lines may have no end: their answer ends here, and what has no answer is sent again to another node.
+    // NDJSON may have no end, so the service ends the answer; a client sends unanswered lines to another node.
     let end = lines.answers.chunk().await.expect("it ends well");
     assert_eq!(end, None);
     drop(lines);
@@ -230,7 +230,7 @@ async fn sigterm_answers_what_is_under_way_says_bye_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn ctrl_c_stops_it_as_well() {
+async fn ctrl_c_stops_it_too() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let process = Process::start(folder.path()).await;
     process.api.append(&event("a")).await;
@@ -244,7 +244,7 @@ fn serve(folder: &Path) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_second_process_on_a_folder_is_told_what_to_do_and_the_first_goes_on() {
+async fn a_second_process_on_a_folder_is_refused_and_the_first_continues() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let first = Process::start(folder.path()).await;
     first.api.append(&event("before")).await;
@@ -263,7 +263,7 @@ async fn a_second_process_on_a_folder_is_told_what_to_do_and_the_first_goes_on()
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_told_with_what_to_do() {
+async fn a_port_in_use_is_reported_with_advice() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
@@ -276,12 +276,12 @@ async fn a_port_in_use_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_folder_of_another_format_is_refused_with_what_to_do() {
+async fn a_folder_of_another_format_is_refused_with_advice() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = Embedded::open(folder.path(), WallTime::system(0)).expect("a new store");
     Keys::open(&store, b"", 16).await.expect("a new key space");
     let snapshot = store.snapshot().await.expect("a snapshot");
-    // The format stands in the only key there is but for the engine's own; that one sorts behind it.
+    // The store has one key besides the engine's own: the format, which sorts first.
     let everything = Range {
         begin: vec![0],
         end: vec![0xff],

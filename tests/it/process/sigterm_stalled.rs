@@ -1,4 +1,4 @@
-//! SIGTERM with clients that do not go on, and over HTTP/2.
+//! SIGTERM with stalled clients, and over HTTP/2.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{PATIENCE, Process};
 
-/// A stream of `feed` whose client has read its beginning and reads no more.
+/// A stream of `feed` whose client stops reading after the beginning.
 async fn unread_stream(address: &str, feed: &str) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
@@ -34,7 +34,7 @@ async fn unread_stream(address: &str, feed: &str) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_ends_it_in_time_with_clients_that_read_nothing_or_do_not_end_their_requests() {
+async fn sigterm_ends_the_service_in_time_although_clients_stall() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let flags = ["--drain-delay-ms", "50", "--drain-time-ms", "500"];
     let process = Process::start_with(folder.path(), &flags).await;
@@ -44,7 +44,7 @@ async fn sigterm_ends_it_in_time_with_clients_that_read_nothing_or_do_not_end_th
         unread_stream(&address, "a").await,
         unread_stream(&address, "a").await,
     ];
-    // More than both kernels take for one that does not read.
+    // More than the socket buffers hold.
     for id in 0..200 {
         let data = "x".repeat(60_000);
         let event = json!({ "id": format!("{id}"), "kind": "visit", "feeds": ["a"], "data": data });
@@ -68,7 +68,7 @@ async fn sigterm_ends_it_in_time_with_clients_that_read_nothing_or_do_not_end_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_http2_what_is_under_way_is_answered_and_the_connection_says_goaway() {
+async fn over_http2_open_requests_are_answered_and_the_connection_ends_with_goaway() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let process = Process::start(folder.path()).await;
     let base = process.api.url("");
@@ -86,7 +86,7 @@ async fn over_http2_what_is_under_way_is_answered_and_the_connection_says_goaway
     let (first, rest) = event.split_at(5);
     body.send_data(Bytes::copy_from_slice(first.as_bytes()), false)
         .expect("sent");
-    // The frames of a connection are read in order.
+    // Frames are read in order, so the service has the beginning of the append too.
     let health = Request::get(format!("{base}/healthz")).body(());
     let (health, _) = sender
         .send_request(health.expect("a request"), true)

@@ -1,5 +1,4 @@
-//! The JavaScript client library in Node.js and the page in Chromium, each against services of its own: the scripts in
-//! `tests/web`.
+//! Runs the scripts in `tests/web`: the JavaScript library in Node.js and the page in Chromium.
 
 use std::{path::Path, process::Output};
 
@@ -14,7 +13,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// `node` with `args` must end well.
+/// Runs `node`, which must succeed.
 async fn node(args: &[&str]) {
     let run = Command::new("node")
         .args(args)
@@ -22,7 +21,7 @@ async fn node(args: &[&str]) {
         .env("NEWSFEED_BIN", env!("CARGO_BIN_EXE_newsfeed"))
         .kill_on_drop(true)
         .output();
-    // A script that waits in vain says itself for what, before this.
+    // A script reports its own timeouts before this one.
     let Output {
         status,
         stdout,
@@ -55,12 +54,12 @@ async fn in_chromium(script: &str) {
 }
 
 #[tokio::test]
-async fn the_library_does_what_it_says() {
+async fn the_library_works_as_documented() {
     in_node("library.test.mjs").await;
 }
 
 #[tokio::test]
-async fn the_library_copes_with_what_a_service_may_do() {
+async fn the_library_handles_rare_answers() {
     in_node("fake.test.mjs").await;
 }
 
@@ -70,7 +69,7 @@ async fn the_library_misses_nothing_wherever_a_connection_breaks() {
 }
 
 #[tokio::test]
-async fn the_types_of_the_library_are_right() {
+async fn the_types_of_the_library_are_correct() {
     let compiler = "node_modules/typescript/bin/tsc";
     if !is_here("types.ts", [on_path("node"), installed(compiler)]) {
         return;
@@ -86,21 +85,21 @@ async fn the_types_of_the_library_are_right() {
 }
 
 #[tokio::test]
-async fn the_page_shows_a_feed_as_it_is() {
+async fn the_page_shows_a_feed() {
     in_chromium("page.test.mjs").await;
 }
 
 #[tokio::test]
-async fn the_page_survives_what_breaks() {
+async fn the_page_survives_failures() {
     in_chromium("breaks.test.mjs").await;
 }
 
 #[tokio::test]
-async fn the_page_is_for_everybody() {
+async fn the_page_is_accessible() {
     in_chromium("accessibility.test.mjs").await;
 }
 
 #[tokio::test]
-async fn tokens_end_and_are_renewed() {
+async fn tokens_expire_and_are_renewed() {
     in_chromium("tokens.test.mjs").await;
 }

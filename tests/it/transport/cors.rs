@@ -1,4 +1,4 @@
-//! Pages of other origins.
+//! CORS: pages of other origins.
 
 use newsfeed::http::cors::Cors;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,7 +38,7 @@ fn allowed(answer: &Answer) -> (Option<&str>, bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_an_origin_nothing_is_said() {
+async fn without_allowed_origins_there_are_no_cors_headers() {
     let bed = Bed::embedded();
     let node = node(&bed, &[]).await;
     let answer = node.send("GET", "/v1/feeds/a", &[("origin", OURS)]).await;
@@ -56,7 +56,7 @@ async fn without_an_origin_nothing_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pages_of_origins_that_are_named_may_use_the_api_and_others_may_not() {
+async fn pages_of_allowed_origins_may_use_the_api_and_others_may_not() {
     let bed = Bed::embedded();
     let node = node(&bed, &[OURS, "http://localhost:3000"]).await;
     for (path, method) in [
@@ -91,7 +91,7 @@ async fn pages_of_origins_that_are_named_may_use_the_api_and_others_may_not() {
             None
         );
     }
-    // Whatever the answer is.
+    // Whatever the status of the answer.
     for (path, status) in [
         ("/v1/feeds/a", 200),
         ("/v1/feeds/a?x=1", 400),
@@ -128,7 +128,7 @@ async fn pages_of_origins_that_are_named_may_use_the_api_and_others_may_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_others_may_come_without_credentials_if_told_so() {
+async fn a_wildcard_allows_other_origins_without_credentials() {
     let bed = Bed::embedded();
     let node = node(&bed, &["*", OURS]).await;
     for (origin, credentials) in [(OURS, true), (THEIRS, false)] {
@@ -141,9 +141,9 @@ async fn all_others_may_come_without_credentials_if_told_so() {
     node.stop().await;
 }
 
-/// It leaves hyper, and takes its headers along.
+/// A stream's answer is not written by hyper, so its headers are tested separately.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_live_stream_says_it_too() {
+async fn a_live_stream_has_cors_headers_too() {
     let bed = Bed::embedded();
     let node = node(&bed, &[OURS]).await;
     for (origin, may) in [(OURS, true), (THEIRS, false)] {

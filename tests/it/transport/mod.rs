@@ -1,5 +1,5 @@
-//! What lies between a client and the API: TLS, CORS, limits of each caller, proxies. On the embedded engine: none of it
-//! knows the store.
+//! What lies between a client and the API: TLS, CORS, quotas of callers, proxies. None of it depends on the store, so
+//! these tests use the embedded engine.
 
 mod cors;
 mod quotas;

@@ -1,4 +1,4 @@
-//! What one caller may take. A proxy that the node trusts says who that is; without one, all tests are one caller.
+//! Quotas of callers. A trusted proxy tells callers apart by `X-Forwarded-For`; without one, all tests are one caller.
 
 use std::{collections::BTreeSet, num::NonZeroU32};
 
@@ -16,14 +16,14 @@ use crate::support::{
     sse::Stream,
 };
 
-/// More requests than a burst, however long they take.
+/// More requests than the burst allows, however slowly they are sent.
 const MANY: usize = 50;
 
 fn some(max: u32) -> Option<NonZeroU32> {
     NonZeroU32::new(max)
 }
 
-/// Limits that hold for those whom loopback speaks for, if it is a proxy, and for itself.
+/// Sets `limits`, also for loopback. If `proxy`, loopback is a trusted proxy.
 fn tell(limits: Limits, proxy: bool) -> impl FnOnce(&mut Settings) {
     move |settings| {
         settings.limits = Limits {
@@ -67,7 +67,7 @@ async fn more_requests_than_a_caller_may_send_are_refused_until_it_waits() {
         detail.contains("1 requests/s, 2 at once (--caller-requests-per-s)"),
         "{detail}"
     );
-    // Others are not concerned, neither by address nor by network.
+    // Other addresses and IPv6 networks are unaffected.
     for other in ["203.0.113.2", "2001:db8:0:1::1", "2001:db8:0:2::1"] {
         assert_eq!(
             get_as(&node, other, "/v1/feeds/a").await.status,
@@ -77,7 +77,7 @@ async fn more_requests_than_a_caller_may_send_are_refused_until_it_waits() {
     }
     let same = statuses(&node, |n| format!("2001:db8:0:1:{n:x}::1")).await;
     assert_eq!(same, [200, 429].into());
-    // What a client says of itself is not believed: it is the proxy's word that counts.
+    // Only the address that the proxy appended counts, not those that the client sent.
     let spoofed = statuses(&node, |n| format!("192.0.2.{n}, 198.51.100.1")).await;
     assert_eq!(spoofed, [200, 429].into());
     let after: u64 = refused
@@ -93,7 +93,7 @@ async fn more_requests_than_a_caller_may_send_are_refused_until_it_waits() {
     );
     node.stop().await;
 
-    // Nor is anybody believed who is no proxy.
+    // Without a trusted proxy the header is ignored.
     bed.close().await;
     let limits = Limits {
         requests_per_s: some(1),
@@ -106,7 +106,7 @@ async fn more_requests_than_a_caller_may_send_are_refused_until_it_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn callers_on_this_machine_have_no_limits_unless_told_so() {
+async fn callers_on_loopback_have_no_quotas_by_default() {
     let bed = Bed::embedded();
     let one = some(1);
     let limits = Limits {
@@ -127,7 +127,7 @@ async fn callers_on_this_machine_have_no_limits_unless_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_bytes_than_a_caller_may_send_are_refused_or_wait() {
+async fn more_bytes_than_a_caller_may_send_are_refused_or_throttled() {
     let bed = Bed::embedded();
     let per_s = 64 * 1024;
     let limits = Limits {
@@ -136,7 +136,7 @@ async fn more_bytes_than_a_caller_may_send_are_refused_or_wait() {
     };
     let node = bed.node_with(None, tell(limits, true)).await;
     let from = ("x-forwarded-for", "203.0.113.1");
-    // As much as there is at once, for the largest body must be possible.
+    // The burst allows the largest body.
     let big = " ".repeat(8 * 1024 * 1024);
     let headers = [JSON, from];
     let send = |body: String| node.send_body("POST", "/v1/events", &headers, body);
@@ -154,7 +154,7 @@ async fn more_bytes_than_a_caller_may_send_are_refused_or_wait() {
         .parse()
         .expect("seconds");
     assert!(after > 1, "{after}");
-    // Requests without a body are no bytes; other callers have theirs.
+    // Requests without a body still work; other callers are unaffected.
     assert_eq!(get_as(&node, from.1, "/v1/feeds/a").await.status, 200);
     let other = ("x-forwarded-for", "203.0.113.2");
     let answer = node
@@ -162,7 +162,7 @@ async fn more_bytes_than_a_caller_may_send_are_refused_or_wait() {
         .await;
     assert_eq!(answer.status, 400);
 
-    // What comes in pieces is slowed down, and stored.
+    // A body without `Content-Length` is throttled, and accepted.
     let line = json!({ "id": "slow", "kind": "visit", "feeds": ["a"] }).to_string() + "\n";
     let lines = line.clone() + &" ".repeat(per_s as usize) + "\n" + &line;
     let stream = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(lines)]);
@@ -174,7 +174,7 @@ async fn more_bytes_than_a_caller_may_send_are_refused_or_wait() {
     let said: Vec<_> = ["appended", "duplicate"].map(|s| text.contains(s)).into();
     assert_eq!((answer.status, said), (200, vec![true, true]), "{text}");
 
-    // Unless there is so much of it that it never gets on.
+    // With too many of them at once, some are refused.
     let many = (0..20).map(|_| {
         let pieces = vec![Ok::<_, std::convert::Infallible>(" ".repeat(per_s as usize)); 16];
         let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
@@ -204,7 +204,7 @@ async fn until_it_may_stream(node: &Served, from: &str) -> reqwest::Response {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn more_streams_than_a_caller_may_have_are_refused_and_one_that_ends_makes_room() {
+async fn more_streams_than_a_caller_may_have_are_refused_until_one_ends() {
     let bed = Bed::embedded();
     let limits = Limits {
         streams: some(3),
@@ -213,7 +213,7 @@ async fn more_streams_than_a_caller_may_have_are_refused_and_one_that_ends_makes
     let node = bed.node_with(None, tell(limits, true)).await;
     let from = "203.0.113.1";
     let now = node.version("a").await;
-    // Over HTTP/1.1, over HTTP/2, and a long poll.
+    // HTTP/1.1, HTTP/2 and long polls count.
     let first = until_it_may_stream(&node, from).await;
     let socket = raw::connect(node.address).await;
     let (client, connection) = h2::client::handshake(socket).await.expect("HTTP/2");
@@ -232,7 +232,7 @@ async fn more_streams_than_a_caller_may_have_are_refused_and_one_that_ends_makes
         let request = request.header("x-forwarded-for", from);
         tokio::spawn(async move { Answer::of(request.send().await.expect("an answer")).await })
     };
-    // There is a place for one of two.
+    // There is room for one of two.
     let (refused, poll) = match futures_util::future::select(poll(), poll()).await {
         Either::Left(done) | Either::Right(done) => done,
     };
@@ -252,7 +252,7 @@ async fn more_streams_than_a_caller_may_have_are_refused_and_one_that_ends_makes
             .expect("no place");
     };
     full().await;
-    // What needs no place goes on, and so do others.
+    // Other requests still work, and other callers are unaffected.
     assert_eq!(get_as(&node, from, "/v1/feeds/a").await.status, 200);
     drop(until_it_may_stream(&node, "203.0.113.2").await);
 
@@ -302,7 +302,7 @@ async fn more_connections_than_an_address_may_have_are_closed() {
     drop(open);
     node.stop().await;
 
-    // A proxy's connections are those of many.
+    // A trusted proxy's connections are not limited: they carry many callers.
     bed.close().await;
     let node = bed.node_with(None, tell(limits(), true)).await;
     let mut open = Vec::new();

@@ -1,4 +1,4 @@
-//! HTTPS over both protocols, certificates that change, and handshakes that come to nothing.
+//! HTTPS over both protocols, renewed certificates, and failed handshakes.
 
 use std::io;
 
@@ -31,7 +31,7 @@ async fn secure(bed: &Bed) -> (Authority, Folder, Served) {
     (authority, folder, node)
 }
 
-/// A request over HTTP/2 and the status and body of its answer; the body as it comes.
+/// Sends a request over HTTP/2; returns the answer's status and its body, which arrives later.
 async fn over_http2(
     authority: &Authority,
     node: &Served,
@@ -92,7 +92,7 @@ async fn both_versions_of_tls_carry_both_protocols() {
     let body = body.data().await.expect("a body").expect("a whole one");
     let body: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("ok")));
-    // Nobody is let down to plain text.
+    // Plain text is not answered.
     let mut plain = raw::connect(node.address).await;
     plain
         .write_all(&raw::head("GET", "/healthz", &[]))
@@ -104,7 +104,7 @@ async fn both_versions_of_tls_carry_both_protocols() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_is_cut_goes_on_where_it_was() {
+async fn a_stream_that_is_cut_resumes_where_it_was() {
     const EVENTS: usize = 12;
     let bed = Bed::embedded();
     let (authority, _folder, node) = secure(&bed).await;
@@ -121,7 +121,7 @@ async fn a_stream_that_is_cut_goes_on_where_it_was() {
         let sent = sent.body(events).send().await.expect("an answer");
         assert_eq!(sent.status(), 200);
         wanted.push(format!("{id}0"));
-        // Each hears one event, then its connection is gone.
+        // Each stream reads one event, then its connection is dropped.
         for (http2, (ids, last)) in heard.iter_mut().enumerate() {
             let path = "/v1/feeds/a/live?after=0";
             let mut stream = if http2 == 1 {
@@ -142,9 +142,9 @@ async fn a_stream_that_is_cut_goes_on_where_it_was() {
     node.stop().await;
 }
 
-/// Without `close_notify` a client could not tell the end from a cut.
+/// Without `close_notify` a client cannot tell the end from a cut.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_ends_with_its_last_chunk_and_a_notice() {
+async fn a_stream_ends_with_its_last_chunk_and_close_notify() {
     let bed = Bed::embedded();
     let (authority, _folder, node) = secure(&bed).await;
     let socket = authority.connect(node.address, &["http/1.1"], &BOTH).await;
@@ -156,7 +156,7 @@ async fn a_stream_ends_with_its_last_chunk_and_a_notice() {
     assert_eq!(&first, b"HTTP/1.1 200 OK");
     let mut rest = Vec::new();
     let (end, ()) = tokio::join!(socket.read_to_end(&mut rest), node.stop());
-    end.expect("an end that the service said");
+    end.expect("an end announced by close_notify");
     let rest = String::from_utf8(rest).expect("UTF-8");
     assert!(
         rest.contains("event: bye\n") && rest.ends_with("\r\n0\r\n\r\n"),
@@ -164,7 +164,7 @@ async fn a_stream_ends_with_its_last_chunk_and_a_notice() {
     );
 }
 
-/// The certificate that a new connection is shown.
+/// The certificate that a new connection gets.
 async fn shown(authority: &Authority, node: &Served) -> io::Result<Vec<u8>> {
     let socket = authority.connect(node.address, &[], &BOTH).await?;
     let shown = socket
@@ -176,7 +176,7 @@ async fn shown(authority: &Authority, node: &Served) -> io::Result<Vec<u8>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn new_files_are_taken_by_themselves_and_wrong_ones_never() {
+async fn renewed_files_are_loaded_automatically_and_invalid_ones_are_not() {
     let bed = Bed::embedded();
     let authority = Authority::new();
     let (first, second, third) = (authority.issue(), authority.issue(), authority.issue());
@@ -203,22 +203,22 @@ async fn new_files_are_taken_by_themselves_and_wrong_ones_never() {
         assert_eq!(shown(&authority, &node).await.expect("shown"), first.der);
     }
 
-    // By its own look at them, not by ours.
+    // The node notices the files by itself, without a call of `reload`.
     folder.put(&third.cert, &third.key);
     while shown(&authority, &node).await.expect("shown") != third.der {
         tokio::task::yield_now().await;
     }
     assert!(!tls.reload().expect("nothing new"));
-    // Who was here before is not disturbed.
+    // An existing connection is unaffected.
     let request = raw::head("GET", "/healthz", &[]);
     before.write_all(&request).await.expect("sent");
     assert_eq!(raw::answer(&mut before).await.status, 200);
     node.stop().await;
 }
 
-/// Time passes only where everybody waits: the clock of the test leaps.
+/// Tokio's clock is paused, so it jumps when every task waits.
 #[tokio::test]
-async fn handshakes_that_come_to_nothing_end_and_keep_nobody_out() {
+async fn stalled_handshakes_time_out_and_do_not_block_others() {
     let bed = Bed::embedded();
     let (authority, _folder, node) = secure(&bed).await;
     let hello = [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
@@ -243,7 +243,7 @@ async fn handshakes_that_come_to_nothing_end_and_keep_nobody_out() {
         &[0x16; 20_000],
     ] {
         let mut socket = raw::connect(node.address).await;
-        // The service may have had enough of it already.
+        // The service may have closed the connection already.
         let _ = socket.write_all(garbage).await;
         let answer = raw::drain(&mut socket).await;
         assert!(answer.len() < 100, "an alert at most: {answer:?}");

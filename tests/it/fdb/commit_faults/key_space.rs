@@ -1,4 +1,4 @@
-//! Writers in a key space of their own, and what readers see there.
+//! Writers in a new key space, and what readers see there.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,8 +19,8 @@ use crate::{
     support::{patience::PATIENCE, stores::troubled},
 };
 
-/// One service in a key space: a writer to play tricks on, a rival on the same cluster, and what readers see.
-pub struct Scene {
+/// A key space: writers with scripted attempts, an undisturbed rival, and readers.
+pub struct KeySpace {
     pub store: Arc<dyn Store>,
     pub keys: Keys,
     feeds: Feeds,
@@ -57,13 +57,13 @@ impl Writer {
     }
 }
 
-impl Scene {
-    /// So patient that it is the database that refuses what comes too late.
+impl KeySpace {
+    /// Without a client-side time limit, so that the database refuses what is too late.
     pub async fn new() -> Self {
         Self::on(&cluster::shared(), PATIENCE).await
     }
 
-    /// With this time limit of transactions.
+    /// With this time limit for transactions.
     pub async fn on(cluster: &Cluster, limit: Duration) -> Self {
         let prefix = fresh_prefix();
         let store = || cluster.store_with(&prefix, limit);
@@ -86,7 +86,7 @@ impl Scene {
         (Writer::on(store, self.keys.clone()), script)
     }
 
-    /// Appends `event` and stops it at its commit.
+    /// Appends `event`, and holds its commit.
     pub async fn hold(&self, event: Event) -> (Held, tokio::task::JoinHandle<Outcome>) {
         let (sender, held) = oneshot::channel();
         let (writer, _) = self.writer([Step::Hold(sender)]);
@@ -94,7 +94,7 @@ impl Scene {
         (held.await.expect("it comes to its commit"), outcome)
     }
 
-    /// All of a feed: versions and ids, the same in both directions.
+    /// Versions and ids of a feed's entries; both directions must agree.
     pub async fn entries(&self, feed: &str) -> Vec<(Version, String)> {
         let forwards = Order::OldestFirst {
             after: Version::ZERO,
@@ -136,7 +136,7 @@ pub fn event_with(id: &str, feed: &str, data: &str) -> Event {
     draft(id, feed, data, None)
 }
 
-/// For a slot: an event for a feed that has no entry after `version`.
+/// An event that expects `feed` to have no entry after `version`.
 pub fn event_expecting(id: &str, feed: &str, version: Option<Version>) -> Event {
     let expect = Expect {
         feed: feed.parse().expect("a name"),

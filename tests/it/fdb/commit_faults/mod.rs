@@ -1,4 +1,4 @@
-//! Commits that fail, that seem to, and that come too late, at every attempt.
+//! Commits that fail, seem to fail, or come too late, at every attempt.
 
 mod key_space;
 mod scripted;
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use self::{
-    key_space::{Scene, appended, duplicate, event, event_expecting, event_with},
+    key_space::{KeySpace, appended, duplicate, event, event_expecting, event_with},
     scripted::{FAULTS, Fault, Held, Step},
 };
 use super::cluster::Cluster;
@@ -41,7 +41,7 @@ fn sequences() -> Vec<Vec<Fault>> {
     [one, two, three].concat()
 }
 
-/// How many attempts it takes: after one that committed, the next that can read finds out.
+/// Number of attempts: after one that committed, the next one that can read ends the transaction.
 fn attempts(faults: &[Fault]) -> usize {
     let done = faults
         .iter()
@@ -56,8 +56,8 @@ fn attempts(faults: &[Fault]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_to_a_commit_an_append_is_answered_right_and_done_once() {
-    let scene = Arc::new(Scene::new().await);
+async fn whatever_happens_to_a_commit_an_append_is_answered_correctly_and_done_once() {
+    let scene = Arc::new(KeySpace::new().await);
     let mut waiting = sequences().into_iter().enumerate();
     let mut running = JoinSet::new();
     loop {
@@ -71,14 +71,14 @@ async fn whatever_happens_to_a_commit_an_append_is_answered_right_and_done_once(
             });
         }
         match running.join_next().await {
-            Some(done) => done.expect("as it must be"),
+            Some(done) => done.expect("no failure"),
             None => break,
         }
     }
 }
 
-/// A batch of what is new, what is there, what comes twice and what reuses an id.
-async fn plain(scene: &Scene, number: usize, faults: &[Fault]) {
+/// A batch with new events, a duplicate, a repeated event and a reused id.
+async fn plain(scene: &KeySpace, number: usize, faults: &[Fault]) {
     let feed = format!("plain:{number}");
     let id = |name: &str| format!("{feed} {name}");
     let old = appended(&scene.rival.append_one(event(&id("old"), &feed)).await);
@@ -105,8 +105,8 @@ async fn plain(scene: &Scene, number: usize, faults: &[Fault]) {
     assert_eq!(tried, attempts(faults), "{faults:?}");
 }
 
-/// A slot is taken by the event that expects it free, then by the one that expects that.
-async fn conditional(scene: &Scene, number: usize, faults: &[Fault]) {
+/// An event expects an empty feed, and a second one expects the first.
+async fn conditional(scene: &KeySpace, number: usize, faults: &[Fault]) {
     let feed = format!("slot:{number}");
     let (first, second) = (format!("{feed} 1"), format!("{feed} 2"));
     let (writer, script) = scene.writer(faults.iter().copied().map(Step::Fail));
@@ -123,7 +123,7 @@ async fn conditional(scene: &Scene, number: usize, faults: &[Fault]) {
     let expected = [(taken, first.clone()), (next, second)];
     assert_eq!(scene.entries(&feed).await, expected, "{faults:?}");
 
-    // Sent again it is a duplicate, although its condition holds no more; and who comes late is told by whom.
+    // Sent again, the first is a duplicate, although its condition no longer holds. A late event gets the current version.
     let again = scene.rival.append_one(event_expecting(&first, &feed, None));
     assert_eq!(duplicate(&again.await), taken);
     let (writer, _) = scene.writer(faults.iter().copied().map(Step::Fail));
@@ -143,12 +143,12 @@ fn assert_conflict(outcome: &Outcome, winner: Version) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_won_by_another_while_the_outcome_was_unknown_is_lost() {
-    let scene = Scene::new().await;
+    let scene = KeySpace::new().await;
     let (held, mine) = scene.hold(event_expecting("mine", "slot", None)).await;
     let theirs = scene.rival.append_one(event("theirs", "slot")).await;
     let (snapshot, batch) = held.unknown();
     assert_conflict(&mine.await.expect("answered"), appended(&theirs));
-    // And if the lost commit comes after all, it is refused.
+    // If the commit arrives after all, it is refused.
     let late = snapshot.commit(batch).await;
     let refused = matches!(late, Err(Error::Conflict | Error::ConditionFailed(_)));
     assert!(refused, "{late:?}");
@@ -158,7 +158,7 @@ async fn a_slot_won_by_another_while_the_outcome_was_unknown_is_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_won_without_knowing_it_stays_won_although_others_came_after() {
-    let scene = Scene::new().await;
+    let scene = KeySpace::new().await;
     let (held, mine) = scene.hold(event_expecting("mine", "slot", None)).await;
     let Held {
         snapshot,
@@ -177,12 +177,12 @@ async fn a_slot_won_without_knowing_it_stays_won_although_others_came_after() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_comes_after_its_own_repetition_is_invisible() {
-    let scene = Scene::new().await;
+async fn a_commit_that_arrives_after_its_own_retry_is_invisible() {
+    let scene = KeySpace::new().await;
     let (held, outcome) = scene.hold(event("late", "feed")).await;
     let (snapshot, batch) = held.unknown();
     let version = appended(&outcome.await.expect("answered"));
-    // It conflicts with nothing: only the rule of twins hides it.
+    // It conflicts with nothing, and is hidden as a twin.
     let twin = snapshot.commit(batch).await.expect("committed");
     assert!(twin > version);
     let after = appended(&scene.rival.append_one(event("after", "feed")).await);
@@ -193,15 +193,15 @@ async fn a_commit_that_comes_after_its_own_repetition_is_invisible() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_held_up_for_longer_than_a_snapshot_lives_is_refused_and_finds_the_first() {
-    let scene = Scene::new().await;
+async fn a_commit_delayed_beyond_its_snapshots_life_is_refused_and_its_retry_finds_the_first() {
+    let scene = KeySpace::new().await;
     let (held, outcome) = scene.hold(event("twice", "feed")).await;
     let first = appended(&scene.rival.append_one(event("twice", "feed")).await);
     let planned_at = held.snapshot.version().time();
     let passed = async {
         loop {
             let snapshot = scene.store.snapshot().await.expect("a snapshot");
-            // What 5 s are, and the time in which the database may be late to notice.
+            // 5 s, and some time until the database notices.
             if snapshot.version().time() > planned_at + 7_000_000 {
                 return;
             }
@@ -219,8 +219,8 @@ async fn a_commit_held_up_for_longer_than_a_snapshot_lives_is_refused_and_finds_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_transaction_in_flight_across_a_raise_of_the_epoch_is_done_again_in_the_new_one() {
-    let scene = Scene::new().await;
+async fn a_transaction_in_flight_during_an_epoch_raise_is_retried_in_the_new_epoch() {
+    let scene = KeySpace::new().await;
     let before = appended(&scene.rival.append_one(event("before", "feed")).await);
     let (held, outcome) = scene.hold(event("across", "feed")).await;
     let raised = epoch::raise(&*scene.store, &scene.keys).await;
@@ -235,11 +235,11 @@ async fn a_transaction_in_flight_across_a_raise_of_the_epoch_is_done_again_in_th
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_runs_into_its_time_limit_is_unknown_and_done_once() {
+async fn a_commit_that_times_out_is_unknown_and_done_once() {
     let cluster = block_in_place(|| Cluster::start(1, "ssd"));
-    let scene = Scene::on(&cluster, Duration::from_secs(1)).await;
+    let scene = KeySpace::on(&cluster, Duration::from_secs(1)).await;
     let (held, outcome) = scene.hold(event("once", "feed")).await;
-    // It is there for the server when that goes on, but by then nobody waits for it.
+    // The server receives the commit when it continues; by then the client has given up.
     cluster.signal(0, Signal::STOP);
     let commit = timeout(PATIENCE, held.snapshot.commit(held.batch)).await;
     cluster.signal(0, Signal::CONT);
@@ -247,20 +247,21 @@ async fn a_commit_that_runs_into_its_time_limit_is_unknown_and_done_once() {
     assert!(matches!(heard, Err(Error::Unknown)), "{heard:?}");
     assert!(held.answer.send(heard).is_ok(), "somebody waits for it");
     let told = appended(&outcome.await.expect("answered"));
-    // The repetition may be ahead of a commit that comes after all, behind it, or its twin.
+    // The retry may commit before the late commit, find its claim, or become its twin.
     let entries = scene.entries("feed").await;
     assert_eq!(entries.len(), 1, "{entries:?}");
     assert!(entries[0].0 <= told, "{entries:?} {told:?}");
 }
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_dies_with_the_server_is_unknown_and_done_once() {
     let cluster = block_in_place(|| Cluster::start(1, "ssd"));
-    // The client library may go on waiting for an answer of the dead, to the limit.
-    let scene = Scene::on(&cluster, Duration::from_secs(5)).await;
+    // The client library may wait for the dead server up to the time limit.
+    let scene = KeySpace::on(&cluster, Duration::from_secs(5)).await;
     let (held, outcome) = scene.hold(event("once", "feed")).await;
     cluster.signal(0, Signal::STOP);
     let commit = tokio::spawn(held.snapshot.commit(held.batch));
-    // Nobody tells when it has left this process.
+    // Gives the commit time to leave this process.
     sleep(Duration::from_millis(200)).await;
     block_in_place(|| {
         cluster.kill(0);
@@ -268,7 +269,7 @@ async fn a_commit_that_dies_with_the_server_is_unknown_and_done_once() {
     });
     let heard = timeout(PATIENCE, commit).await.expect("it hears of it");
     let heard = heard.expect("no panic");
-    // One that had not left yet comes too late: a recovery takes the versions far ahead.
+    // A commit that had not left yet is too old after the recovery, which advances versions far.
     let honest = matches!(heard, Err(Error::Unknown | Error::TooOld));
     assert!(honest, "{heard:?}");
     eprintln!("figure: a commit in flight when fdbserver was killed heard: {heard:?}");

@@ -1,5 +1,5 @@
-//! Many nodes append the same events to one cluster at once: nothing conflicts, and every client sees every event
-//! once, in one order.
+//! Many nodes append the same events to one cluster at once. Nothing conflicts, and every client sees every event once, in
+//! one order.
 
 mod readers;
 mod workload;
@@ -33,39 +33,39 @@ use crate::{
 };
 
 const NODES: usize = 4;
-/// Events of an array, where all nodes send the same arrays.
+/// Events in an array when all nodes send the same arrays.
 const ALIGNED_EVENTS: usize = 250;
-/// Producers of one node, where each node has an order of its own.
+/// Producers of a node when each node sends its own order.
 const SHUFFLED_PRODUCERS: usize = 3;
 
-/// The busiest feeds are followed all the while.
+/// The busiest feeds are followed during the appends.
 const USERS: usize = 30;
 const CHATS: usize = 20;
-/// Feeds of a merged page that is read afterwards.
+/// Feeds in a merged page that is read afterwards.
 const FEEDS_OF_A_PAGE: usize = 50;
 
-/// How long the idle cluster's own conflicts are counted, to compare with.
+/// How long the conflicts of the idle cluster are counted, for comparison.
 const IDLE: Duration = Duration::from_secs(10);
-/// Conflicts that the cluster's own housekeeping is granted beside what it did while idle: it writes into its system
-/// keys about ten times a minute, in bursts.
+/// Conflicts that the cluster's housekeeping may cause in addition to those while idle: it writes system keys about ten
+/// times a minute, in bursts.
 const HOUSEKEEPING_PER_MINUTE: f64 = 10.0;
 const HOUSEKEEPING_BURST: f64 = 10.0;
-/// Within this time after all appends a client hears of the last, or never.
+/// Time limit for clients to receive the last event after all appends.
 const HEARD_WITHIN: Duration = Duration::from_secs(120);
-/// How often a run is tried that the machine itself disturbs.
+/// Maximum number of runs if the machine itself disturbs them.
 const RUNS_MAX: u32 = 3;
-/// How often the status is asked for what it must come to say.
+/// Maximum number of looks at the cluster's status.
 const STATUS_LOOKS_MAX: u32 = 240;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Schedule {
     /// All nodes send the same array at the same moment.
     Aligned,
-    /// Each node sends the events in an order of its own, in arrays of its own.
+    /// Each node sends the events in its own order and its own arrays.
     Shuffled,
 }
 
-/// Holds appends back between their reads and their commits, so that other nodes read before they commit.
+/// Delays appends between their reads and their commits, so that other nodes read before they commit.
 struct Pause {
     schedule: Schedule,
     meeting: Barrier,
@@ -92,16 +92,16 @@ impl Pause {
 #[async_trait]
 impl Trouble for Pause {
     async fn before_commit(&self, batch: &Batch) -> Result<()> {
-        // Appends, among all that commits.
+        // Only appends are delayed.
         if batch.versioned.is_empty() || !batch.ring {
             return Ok(());
         }
         if self.schedule == Schedule::Aligned {
-            // All nodes have read: none has seen the others' claims. One that tries again finds nobody here.
+            // All nodes have read before any commits, so none sees the others' claims. A retry times out here.
             let _ = tokio::time::timeout(Duration::from_secs(1), self.meeting.wait()).await;
         }
         let commit = self.commits.fetch_add(1, Ordering::SeqCst);
-        // Now and then one is so late that everybody has long been shown the first.
+        // Some commits are so late that readers have already seen the first.
         let late = commit % 61 == 60;
         tokio::time::sleep(self.millis(30) + Duration::from_millis(if late { 1500 } else { 0 }))
             .await;
@@ -141,7 +141,7 @@ impl Nodes {
     }
 }
 
-/// What a node answered: event, version, whether "appended".
+/// An answer: event, version, and whether it was `appended`.
 type Answer = (usize, String, bool);
 
 async fn post(node: &Served, workload: &Workload, events: &[usize]) -> Vec<Answer> {
@@ -166,7 +166,7 @@ async fn post(node: &Served, workload: &Workload, events: &[usize]) -> Vec<Answe
     events.iter().zip(&answers).map(answer).collect()
 }
 
-/// All nodes append all events; every answer there was.
+/// Appends all events through all nodes; returns all answers.
 async fn append(
     nodes: &Arc<Vec<Served>>,
     workload: &Arc<Workload>,
@@ -203,7 +203,7 @@ async fn append(
     producers.join_all().await.concat()
 }
 
-/// The arrays one node sends, and how many producers share them.
+/// The arrays that a node sends, and the number of producers that share them.
 fn arrays(events: usize, schedule: Schedule, seed: u64) -> (VecDeque<Vec<usize>>, usize) {
     let mut events: Vec<usize> = (0..events).collect();
     match schedule {
@@ -224,7 +224,7 @@ fn arrays(events: usize, schedule: Schedule, seed: u64) -> (VecDeque<Vec<usize>>
     }
 }
 
-/// Clients of every way, of single feeds and of many merged.
+/// Readers of every kind, of single feeds and of many merged.
 fn start_readers(nodes: &Arc<Vec<Served>>, followed: &[String], single: &[String]) -> Vec<Reader> {
     let mut readers = Vec::new();
     for way in WAYS {
@@ -239,7 +239,7 @@ fn start_readers(nodes: &Arc<Vec<Served>>, followed: &[String], single: &[String
     readers
 }
 
-/// Every answer names a claim, first ones are told as such, and no claim is without its answer.
+/// Checks that every answer has the version of a claim, and that each claim was answered `appended` once.
 fn check_answers(claims: &Claims, answers: &[Answer]) {
     let mut appended = 0;
     for (event, version, was_appended) in answers {
@@ -261,7 +261,7 @@ fn check_answers(claims: &Claims, answers: &[Answer]) {
     assert_eq!(appended, claims.count());
 }
 
-/// All feeds on all nodes by merged pages.
+/// Compares merged pages of all feeds on all nodes with the claims.
 async fn check_all_feeds(nodes: &Arc<Vec<Served>>, workload: &Arc<Workload>, claims: &Arc<Claims>) {
     let mut checks = JoinSet::new();
     for number in 0..NODES {
@@ -279,7 +279,7 @@ async fn check_all_feeds(nodes: &Arc<Vec<Served>>, workload: &Arc<Workload>, cla
     checks.join_all().await;
 }
 
-/// Everything in `feeds`, oldest first, read in either direction.
+/// All entries of `feeds`, oldest first, read in either direction.
 async fn all_entries(node: &Served, feeds: &[String], oldest_first: bool) -> Vec<Seen> {
     let (path, mut from) = (path(feeds, "entries"), String::new());
     if oldest_first {
@@ -312,7 +312,7 @@ fn without_end(mut seen: Vec<Seen>) -> Vec<Seen> {
     seen
 }
 
-/// Unread counts leave twins out, too.
+/// Checks that unread counts ignore twins.
 async fn check_unread(nodes: &[Served], workload: &Workload, feeds: &[String]) {
     for (number, feed) in feeds.iter().enumerate() {
         let head = nodes[number % NODES]
@@ -326,8 +326,8 @@ async fn check_unread(nodes: &[Served], workload: &Workload, feeds: &[String]) {
     }
 }
 
-/// The cluster's counters of (conflicted, committed) transactions since its last recovery, once they are there and
-/// count at least `commits`: the status lags by seconds.
+/// The cluster's counters of (conflicted, committed) transactions since its last recovery, once the second is at least
+/// `commits`: the status lags by seconds.
 async fn transactions(cluster: &Cluster, commits: u64) -> (u64, u64) {
     for _ in 0..STATUS_LOOKS_MAX {
         let status = cluster.cli("status json");
@@ -347,7 +347,7 @@ async fn transactions(cluster: &Cluster, commits: u64) -> (u64, u64) {
     );
 }
 
-/// Conflicts a second of the cluster left to itself.
+/// Conflicts per second of the idle cluster.
 async fn idle_conflicts(cluster: &Cluster) -> f64 {
     let (before, _) = transactions(cluster, 0).await;
     tokio::time::sleep(IDLE).await;
@@ -355,8 +355,8 @@ async fn idle_conflicts(cluster: &Cluster) -> f64 {
     after.saturating_sub(before) as f64 / IDLE.as_secs_f64()
 }
 
-/// Whether not one attempt failed. A machine that sleeps for seconds makes the cluster refuse or forget some, though
-/// never for a conflict: then nothing has been proven, in either direction.
+/// Returns whether no attempt failed. If the machine is suspended for seconds, attempts fail, though never because of a
+/// conflict; then the run proves nothing.
 async fn run(
     cluster: &Arc<Cluster>,
     workload: &Arc<Workload>,
@@ -380,8 +380,8 @@ async fn run(
     for reader in readers {
         let timeline = tokio::time::timeout(HEARD_WITHIN, reader.seen).await;
         let timeline = timeline
-            .expect("the client comes to the end")
-            .expect("the client is content with what it was told");
+            .expect("the client receives the last event")
+            .expect("the client found no error");
         seen.push((reader.way, reader.feeds, timeline));
     }
 
@@ -407,7 +407,7 @@ async fn run(
         "figure: {schedule:?}: {} events on {NODES} nodes in {appending:.1?}; {twins} twins, the farthest {distance} ticks from its first",
         workload.events.len(),
     );
-    assert!(twins > 0, "the rule has been tried");
+    assert!(twins > 0, "there were twins");
     assert!(distance < SNAPSHOT_AGE_TICKS_MAX);
 
     check_answers(&claims, &answers);
@@ -422,7 +422,7 @@ async fn run(
     let (conflicted, _) = transactions(cluster, committed_before + arrays).await;
     let elapsed = began.elapsed().as_secs_f64();
     let moved = conflicted.checked_sub(conflicted_before);
-    let moved = moved.expect("the cluster did not recover, and count anew");
+    let moved = moved.expect("the counters were not reset by a recovery");
     let granted = (idle + HOUSEKEEPING_PER_MINUTE / 60.0) * elapsed + HOUSEKEEPING_BURST;
     eprintln!(
         "figure: {schedule:?}: the cluster counted {moved} conflicts in {elapsed:.0} s (idle: {:.1} a minute); {} times a client was told to come back later",
@@ -438,7 +438,7 @@ async fn run(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_same_events_through_many_nodes_at_once_conflict_nowhere_and_show_once_to_everybody() {
+async fn the_same_events_through_many_nodes_at_once_never_conflict_and_are_seen_once() {
     let Some(workload) = Workload::load().map(Arc::new) else {
         return;
     };

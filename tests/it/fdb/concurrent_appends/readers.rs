@@ -1,4 +1,4 @@
-//! Clients that follow feeds while they grow, each in its own way, until they meet the event that ends the run.
+//! Clients that follow growing feeds in different ways, until the last event.
 
 use std::{
     sync::{
@@ -19,12 +19,12 @@ use crate::support::{
     sse::Stream,
 };
 
-/// The id of the event that ends the run; it stands in every feed that is followed.
+/// The id of the last event, which is in every followed feed.
 pub const END: &str = "end";
 
-/// How often a client that polls does so.
+/// Pause of a polling client.
 const POLL: Duration = Duration::from_millis(100);
-/// What `Retry-After` says.
+/// The value of `Retry-After`.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +35,13 @@ pub enum Way {
     LongPolls,
     /// One stream from one node.
     Stream,
-    /// Streams that break off, each continued on another node with `Last-Event-ID`.
+    /// Short streams, each continued on another node with `Last-Event-ID`.
     Reconnects,
 }
 
 pub const WAYS: [Way; 4] = [Way::Pages, Way::LongPolls, Way::Stream, Way::Reconnects];
 
-/// A client at work.
+/// A running client.
 pub struct Reader {
     pub way: Way,
     pub feeds: Vec<String>,
@@ -75,7 +75,7 @@ struct Following {
     feeds: Vec<String>,
     first: usize,
     seen: Vec<Seen>,
-    /// What the service said it has told everything up to.
+    /// The position up to which everything was received.
     reached: String,
 }
 
@@ -110,7 +110,7 @@ impl Following {
     async fn streams(mut self, reconnect: bool) -> Vec<Seen> {
         let path = self.path("live");
         let mut rng = StdRng::seed_from_u64(self.first as u64);
-        // Without the time limit of the other requests: a stream lasts.
+        // Without a request timeout, because a stream does not end.
         let http = reqwest::Client::new();
         let (mut last_id, mut turn) = (None, self.first);
         loop {
@@ -138,7 +138,7 @@ impl Following {
                         self.reached = version;
                     }
                     "marker" => {}
-                    // Come back, to any node.
+                    // Reconnects to another node.
                     "bye" if event.data["reason"] == "unavailable" => {
                         count_unavailable();
                         break;
@@ -150,7 +150,7 @@ impl Following {
         }
     }
 
-    /// Notes an entry; whether it is the last.
+    /// Notes an entry; returns whether it is the last.
     fn take(&mut self, entry: &Value) -> bool {
         let version = text(&entry["version"]);
         assert!(
@@ -169,7 +169,7 @@ impl Following {
     }
 }
 
-/// How often a client was told to come back later, which is nobody's loss.
+/// How often a client was told to try again later.
 static UNAVAILABLE: AtomicU32 = AtomicU32::new(0);
 const UNAVAILABLE_MAX: u32 = 1000;
 
@@ -182,7 +182,7 @@ fn count_unavailable() {
     assert!(before < UNAVAILABLE_MAX, "the store is always away");
 }
 
-/// GET of `path`, again where the store did not answer in time.
+/// GET; tries again after 503 `store_unavailable`.
 pub async fn get(node: &Served, path: &str) -> Value {
     loop {
         let answer = node.send("GET", path, &[]).await;

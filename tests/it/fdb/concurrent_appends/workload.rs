@@ -1,4 +1,4 @@
-//! The events that all nodes append, and what clients must see of them according to the raw claims.
+//! The events that all nodes append, and what clients must see of them according to the stored claims.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +15,16 @@ use serde_json::json;
 use crate::support::messages;
 
 const EVENTS: usize = 20_000;
-/// Claims of one id that are looked at: nodes, and some more to see what must not be.
+/// Maximum number of claims of one id that are read: more than there can be.
 const CLAIMS_MAX: usize = 100;
 
 /// What a client sees of an entry: its version, its event's id and the feeds it came through.
 pub type Seen = (String, String, Vec<String>);
 
 pub struct Workload {
-    /// As JSON.
+    /// Events as JSON.
     pub events: Vec<String>,
-    /// Which events stand in which feed.
+    /// The events of each feed.
     pub feeds: BTreeMap<String, Vec<usize>>,
 }
 
@@ -57,7 +57,7 @@ impl Workload {
         Some(workload)
     }
 
-    /// A JSON array.
+    /// A JSON array of these events.
     pub fn array(&self, events: &[usize]) -> String {
         let events: Vec<&str> = events.iter().map(|&event| &*self.events[event]).collect();
         format!("[{}]", events.join(","))
@@ -77,7 +77,7 @@ impl Workload {
     }
 }
 
-/// Every claim of every event, in version order, as the database has them.
+/// All stored claims of each event, in version order.
 pub struct Claims(Vec<Vec<Version>>);
 
 impl Claims {
@@ -119,7 +119,7 @@ impl Claims {
         &self.0[event]
     }
 
-    /// What is to be seen: the first commit.
+    /// The first commit, which readers see.
     pub fn first(&self, event: usize) -> Version {
         self.0[event][0]
     }
@@ -128,7 +128,7 @@ impl Claims {
         self.0.iter().map(Vec::len).sum()
     }
 
-    /// How many there are beside the first ones, and how far the farthest lies from its first, in ticks.
+    /// The number of twins, and the greatest distance of one from its first commit, in ticks.
     pub fn twins(&self) -> (usize, u64) {
         let distances = self
             .0
@@ -137,7 +137,7 @@ impl Claims {
         (self.count() - self.0.len(), distances.max().unwrap_or(0))
     }
 
-    /// What a client that follows `feeds` must have seen, all of it and in this order.
+    /// What a client that follows `feeds` must see, in this order.
     pub fn timeline(&self, workload: &Workload, feeds: &[String]) -> Vec<Seen> {
         let mut through: BTreeMap<Version, (usize, Vec<String>)> = BTreeMap::new();
         for feed in feeds {

@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use super::Targets;
 use crate::support::{bed::text, patience::PATIENCE};
 
-/// What a client waits when a node does not answer.
+/// Pause before a client goes to another node.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A client that goes to another node when one does not answer.
@@ -18,7 +18,7 @@ pub struct Client {
     targets: Targets,
     pub node: usize,
     moves: usize,
-    /// Requests that were not answered in the client's time.
+    /// Number of requests that timed out.
     pub timeouts: usize,
 }
 
@@ -37,7 +37,7 @@ impl Client {
         self.targets.url(self.node, path)
     }
 
-    /// To one of the others: now this, now that.
+    /// Moves to one of the other nodes, a different one each time.
     pub async fn move_on(&mut self) {
         let others = self.targets.len().saturating_sub(1).max(1);
         self.node += 1 + self.moves % others;
@@ -45,7 +45,7 @@ impl Client {
         sleep(PAUSE).await;
     }
 
-    /// What the node answers; `None` if it does not, or says that it cannot now.
+    /// Sends a request; `None` if there is no answer, or 503.
     async fn answer(&mut self, request: reqwest::RequestBuilder) -> Option<Value> {
         let answer = async {
             let response = request.send().await?;
@@ -72,7 +72,7 @@ impl Client {
         self.answer(self.http.get(self.url(path))).await
     }
 
-    /// GET from this node or, if it does not answer, another.
+    /// GET from this node, or from others until one answers.
     pub async fn get(&mut self, path: &str) -> Value {
         let got = async {
             loop {
@@ -85,7 +85,7 @@ impl Client {
         timeout(PATIENCE, got).await.expect("some node answers")
     }
 
-    /// Appends an event or an array to this node; what became of each, in order. `None`: nothing is known of any.
+    /// Appends an event or an array through this node; returns the outcomes in order, or `None` if they are unknown.
     pub async fn try_append(&mut self, events: &Value) -> Option<Vec<Value>> {
         let request = self.http.post(self.url("/v1/events")).json(events);
         match self.answer(request).await? {
@@ -94,7 +94,7 @@ impl Client {
         }
     }
 
-    /// Appends one event, at whichever node answers; its version.
+    /// Appends an event through any node that answers; returns its version.
     pub async fn append(&mut self, event: &Value) -> String {
         let appended = async {
             loop {
@@ -108,7 +108,7 @@ impl Client {
     }
 }
 
-/// A refusal that says "try again" and nothing more.
+/// Checks that a problem only asks to try again.
 pub fn assert_away(problem: &Value) {
     let code = problem["code"].as_str().expect("a code");
     let away = ["store_unavailable", "shutting_down", "busy"];

@@ -1,4 +1,4 @@
-//! Load on several nodes, each a process of its own, and the proof that nothing of it was lost, doubled or out of order.
+//! Load on several node processes, and the check that nothing was lost, doubled or out of order.
 
 mod client;
 mod node;
@@ -33,33 +33,33 @@ use crate::support::{
     sse::Stream,
 };
 
-/// The feed every event is in; each is in one of [`PARTS`] too.
+/// The feed of all events. Each event is also in one of [`PARTS`] other feeds.
 pub const ALL: &str = "all";
 const PARTS: usize = 3;
-/// The last event.
+/// The id of the last event.
 pub const END: &str = "end";
 
-/// What a producer was told: by id, the version.
+/// What a producer was answered.
 #[derive(Default)]
 struct Produced {
     acknowledged: BTreeMap<String, String>,
     timeouts: usize,
 }
 
-/// What a reader saw.
+/// What a reader received.
 struct Journey {
     how: String,
     places: Vec<Place>,
-    /// From the loss of a connection to the first entry after it.
+    /// Times from the loss of a connection to the next entry.
     reconnects: Vec<Duration>,
 }
 
 #[derive(Clone, Copy)]
 pub struct Pressure {
     pub producers: usize,
-    /// Between the requests of a producer.
+    /// Time between the requests of a producer.
     pub pace: Duration,
-    /// After which a producer sends the same events to another node.
+    /// Time after which a producer sends the same events to another node.
     pub patience: Duration,
 }
 
@@ -73,8 +73,8 @@ impl Default for Pressure {
     }
 }
 
-/// Producers and readers at work. Per node there is a stream of [`ALL`], a merged stream of the parts, and a client that
-/// pages and long-polls.
+/// Running producers and readers. For each node there is a stream of [`ALL`], a merged stream of the other feeds, and a
+/// client that long-polls.
 pub struct Load {
     targets: Targets,
     stop: CancellationToken,
@@ -129,7 +129,7 @@ impl Load {
         seen
     }
 
-    /// Waits until so many more events are acknowledged.
+    /// Waits until `more` events are acknowledged.
     pub async fn acknowledged(&self, more: usize) {
         let mut acknowledged = self.acknowledged.subscribe();
         let target = *acknowledged.borrow() + more;
@@ -145,11 +145,11 @@ impl Load {
             let mut seen = seen.clone();
             let reached = timeout(PATIENCE, seen.wait_for(|&count| count >= target)).await;
             let reached = reached.expect("readers go on").map(|_| ());
-            reached.expect("no reader found fault");
+            reached.expect("the reader found no error");
         }
     }
 
-    /// Stops, and compares what producers were told, what readers saw, and what the feeds are.
+    /// Stops the load; compares what producers were answered, what readers received, and what is stored.
     pub async fn finish(mut self) -> Report {
         self.stop.cancel();
         let mut produced = Produced::default();
@@ -157,7 +157,7 @@ impl Load {
             .await
             .expect("producers end")
         {
-            let done = done.expect("no producer found fault");
+            let done = done.expect("the producer found no error");
             produced.acknowledged.extend(done.acknowledged);
             produced.timeouts += done.timeouts;
         }
@@ -173,7 +173,7 @@ impl Load {
             .await
             .expect("readers end")
         {
-            journeys.push(journey.expect("no reader found fault"));
+            journeys.push(journey.expect("the reader found no error"));
         }
         let all = pages(&mut client).await;
         let told_twins = check(&all, &produced, &journeys);
@@ -193,12 +193,12 @@ impl Load {
 }
 
 pub struct Report {
-    /// Every event, in order.
+    /// All events, in order.
     pub all: Vec<Place>,
     pub reconnects: Vec<Duration>,
-    /// Appends that were not answered in the producers' time.
+    /// Number of appends that timed out.
     pub timeouts: usize,
-    /// Versions producers were told that are not the entries'.
+    /// Versions that producers were answered, but that are twins of the entries.
     told_twins: Vec<String>,
 }
 
@@ -233,7 +233,7 @@ async fn produce(
             [event] => event.clone(),
             _ => json!(events),
         };
-        // Until each is acknowledged; the whole again, as a client does that lost the answer.
+        // Sends the whole request again until each event is acknowledged, as a client does that lost the answer.
         let mut waiting: Vec<String> = events.iter().map(|event| text(&event["id"])).collect();
         let sent = Instant::now();
         let mut sent_before = false;
@@ -329,7 +329,7 @@ fn places(page: &Value) -> impl Iterator<Item = Place> {
     entries.iter().map(place)
 }
 
-/// The whole of [`ALL`], read forwards and backwards, every page from another node.
+/// All entries of [`ALL`], read in both directions, each page from another node.
 async fn pages(client: &mut Client) -> Vec<Place> {
     let mut forwards = Vec::new();
     let mut after = "0".to_owned();
@@ -361,7 +361,7 @@ async fn pages(client: &mut Client) -> Vec<Place> {
     forwards
 }
 
-/// Answers the versions of twins that producers were told.
+/// Checks everything; returns the versions of twins that producers were answered.
 fn check(all: &[Place], produced: &Produced, journeys: &[Journey]) -> Vec<String> {
     let grow = all.windows(2).all(|pair| pair[0].0 < pair[1].0);
     assert!(grow, "versions do not grow");
@@ -380,7 +380,7 @@ fn check(all: &[Place], produced: &Produced, journeys: &[Journey]) -> Vec<String
     for (id, told) in &produced.acknowledged {
         let version = entries.remove(id);
         let version = version.unwrap_or_else(|| panic!("{id}, acknowledged at {told}, is lost"));
-        // A node whose commit turned out to be a twin told that one's version.
+        // A node whose commit became a twin answered the twin's version.
         assert!(version <= told, "{id} was told {told}, but is at {version}");
         if version != told {
             told_twins.push(told.clone());
@@ -393,8 +393,7 @@ fn check(all: &[Place], produced: &Produced, journeys: &[Journey]) -> Vec<String
     told_twins
 }
 
-/// How many commits of [`ALL`] are invisible twins. Where a producer was told another version than the entry's, there
-/// must be one.
+/// The number of invisible twins in [`ALL`]. Each version that a producer was answered must have been committed.
 pub async fn twins(store: &dyn Store, prefix: &str, report: &Report) -> usize {
     let keys = Keys::open(store, prefix.as_bytes(), 16).await;
     let feed = keys.expect("opened").feed(&ALL.parse().expect("a name"));
@@ -414,7 +413,7 @@ pub async fn twins(store: &dyn Store, prefix: &str, report: &Report) -> usize {
     stored.len() - report.all.len()
 }
 
-/// The duration that so many per cent do not exceed.
+/// A percentile of sorted durations.
 pub fn percentile(sorted: &[Duration], per_cent: usize) -> Duration {
     sorted[(sorted.len() * per_cent / 100).min(sorted.len() - 1)]
 }

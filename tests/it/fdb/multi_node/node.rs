@@ -1,4 +1,4 @@
-//! Nodes as processes of their own, and where they are.
+//! Node processes and their addresses.
 
 use std::{
     fs::File,
@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{fdb::cluster::Cluster, support::patience::PATIENCE};
 
-/// `newsfeed` with what tells it the cluster and the key space.
+/// `newsfeed` with the flags of the cluster and the key space.
 pub fn newsfeed(command: &[&str], cluster_file: &str, prefix: &str) -> Command {
     let log = std::env::var("NEWSFEED_LOG").unwrap_or_else(|_| "error".to_owned());
     let mut newsfeed = Command::new(env!("CARGO_BIN_EXE_newsfeed"));
@@ -27,7 +27,7 @@ pub fn newsfeed(command: &[&str], cluster_file: &str, prefix: &str) -> Command {
     newsfeed
 }
 
-/// A node as a process of its own; killed when dropped.
+/// A node process; killed when dropped.
 pub struct NodeProcess {
     child: Child,
     /// `http://…`
@@ -39,7 +39,7 @@ impl NodeProcess {
         Self::start_as(cluster, prefix, |command| command.args(args)).await
     }
 
-    /// A node that writes every attempt to be repeated to the file `log`.
+    /// A node that logs each retried attempt into the file `log`.
     pub async fn start_logging(cluster: &Cluster, prefix: &str, args: &[&str], log: &Path) -> Self {
         let log = File::create(log).expect("a file");
         Self::start_as(cluster, prefix, |command| {
@@ -49,7 +49,7 @@ impl NodeProcess {
         .await
     }
 
-    /// At `address`, where a node was before.
+    /// Starts a node at `address`.
     pub async fn start_at(cluster: &Cluster, prefix: &str, address: &str) -> Self {
         Self::listening(cluster, prefix, address, |command| command).await
     }
@@ -94,7 +94,7 @@ impl NodeProcess {
         self.base.replace("http://", "")
     }
 
-    /// How it ended, once it has.
+    /// Waits for its end.
     pub async fn exited(mut self) -> ExitStatus {
         let ended = async {
             loop {
@@ -120,7 +120,7 @@ impl Drop for NodeProcess {
     }
 }
 
-/// Where the nodes are now: one that starts again has another address.
+/// The current addresses of the nodes: a restarted node may have a new one.
 #[derive(Clone)]
 pub struct Targets(Arc<RwLock<Vec<String>>>);
 

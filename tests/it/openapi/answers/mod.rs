@@ -1,4 +1,4 @@
-//! Real answers of every operation, against what the file documents for their status.
+//! Real answers of every operation, compared with what `openapi.yaml` documents for their status.
 
 mod storage_full;
 
@@ -13,14 +13,14 @@ use crate::support::{
     sse::Stream,
 };
 
-crate::on_every_engine!(every_answer_is_as_the_file_documents_it);
+crate::on_every_engine!(every_answer_matches_the_file);
 
-/// Statuses that no request here brings about: slow bodies have tests of their own, and nothing is to be a 500.
+/// Statuses that no request here causes: slow bodies are tested elsewhere, and nothing should cause a 500.
 const UNSEEN: [&str; 2] = ["408", "500"];
 
 const LOG: &str = "/v1/admin/log";
 
-/// Holds answers against the file and remembers which it has seen.
+/// Compares answers with the file, and notes which documented answers it has seen.
 pub(super) struct Witness<'a> {
     pub(super) spec: &'a Spec,
     pub(super) node: &'a Served,
@@ -28,7 +28,7 @@ pub(super) struct Witness<'a> {
 }
 
 impl Witness<'_> {
-    /// Sends a request to the operation at `template`; the answer, which is as documented.
+    /// Sends a request to the operation at `template`; checks the answer and returns it.
     pub(super) async fn ask(
         &mut self,
         method: &str,
@@ -49,7 +49,7 @@ impl Witness<'_> {
         self.ask("GET", template, path, &[], "").await
     }
 
-    /// An operation whose path has no parameter, with JSON.
+    /// POST of JSON to a path without parameters.
     async fn post(&mut self, path: &str, body: &Value) -> Answer {
         self.ask("POST", path, path, &[JSON], &body.to_string())
             .await
@@ -65,7 +65,7 @@ impl Witness<'_> {
         for (name, header) in response["headers"].as_object().into_iter().flatten() {
             let header = self.spec.resolve(header);
             match answer.header(name) {
-                // Headers are texts; the schema may speak of what they say.
+                // Header values are text; the schema may describe a number.
                 Some(value) => {
                     let said = match header["schema"]["type"] == "integer" {
                         true => value
@@ -111,7 +111,7 @@ impl Witness<'_> {
         checked.unwrap_or_else(|error| panic!("{what}: {error}"));
     }
 
-    /// The head of a stream; what it says is another matter.
+    /// Checks the head of a stream, not its events.
     async fn hold_stream(&mut self, template: &str, url: &str) {
         let response = self.node.http.get(url).send().await.expect("an answer");
         let documented = self.documented("GET", template);
@@ -141,7 +141,7 @@ impl Witness<'_> {
             .find(|(path, name, _)| *path == template && *name == method);
         match found {
             Some((_, _, operation)) => operation,
-            // Of another method: any operation of the path documents what the path says to all.
+            // For an undocumented method: any operation of the path documents the answer.
             None => {
                 self.spec
                     .operations()
@@ -153,7 +153,7 @@ impl Witness<'_> {
     }
 }
 
-async fn every_answer_is_as_the_file_documents_it(bed: &Bed) {
+async fn every_answer_matches_the_file(bed: &Bed) {
     let spec = Spec::read();
     let node = bed.node().await;
     let mut witness = Witness {
@@ -282,7 +282,7 @@ async fn read(witness: &mut Witness<'_>) {
     witness.get(LOG, LOG).await;
 }
 
-/// Each stream, up to an event of each name that can come.
+/// Reads each stream until it has sent an event of every name.
 async fn follow(witness: &mut Witness<'_>) {
     for (template, path) in [
         ("/v1/feeds/{feed}/live", "/v1/feeds/a/live?"),
@@ -425,7 +425,7 @@ async fn refuse(witness: &mut Witness<'_>) {
         404
     );
 
-    // Every path with a method it does not have; the answer is documented under those it has.
+    // Every path with an unsupported method; its methods document the answer.
     let spec = witness.spec;
     for (template, method, _) in spec.operations() {
         let path = template.replace("{feed}", "a").replace("{marker}", "read");
@@ -435,7 +435,7 @@ async fn refuse(witness: &mut Witness<'_>) {
     }
 }
 
-/// What the operations answer to a caller that sends more than it may.
+/// Answers to a caller that exceeds its quota.
 async fn limit(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
     let bed = Bed::embedded();
     let one = std::num::NonZeroU32::new(1);
@@ -451,7 +451,7 @@ async fn limit(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
     };
     for (template, method, _) in spec.operations() {
         let path = template.replace("{feed}", "a").replace("{marker}", "read");
-        // To a stream that begins nobody listens: what is asked for is refused, in one way or another.
+        // An invalid query, so that no stream begins.
         let path = format!("{path}?x=1");
         let method = method.to_uppercase();
         while witness
@@ -465,7 +465,7 @@ async fn limit(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
     node.stop().await;
 }
 
-/// What the operations answer whose store is gone.
+/// Answers when the store is closed.
 async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String, String, String)>) {
     let now = node.version("a").await;
     node.stop().await;
@@ -536,7 +536,7 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
         let answer = witness.ask(method, LOG, LOG, &[JSON], body).await;
         assert_eq!(answer.status, 501);
     }
-    // What cannot be known beforehand is said for each event.
+    // In an array the error is reported for each event.
     let events = r#"[{"kind":"visit","feeds":["a"]},{"kind":"visit","feeds":["b"]}]"#;
     let answer = witness
         .ask("POST", "/v1/events", "/v1/events", &[JSON], events)

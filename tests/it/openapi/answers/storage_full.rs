@@ -1,4 +1,4 @@
-//! What is answered to writes when the disk is full.
+//! Answers to writes when the disk is full.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -1,3 +1,5 @@
+//! `newsfeed append`.
+
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -11,7 +13,7 @@ use super::{FEED, PATIENCE, Running, Service};
 const EVENT: [&str; 5] = ["append", "--kind", "message", "--feed", FEED];
 
 #[tokio::test]
-async fn one_event_by_flags_is_what_the_flags_say() {
+async fn flags_describe_one_event() {
     let service = Service::start().await;
     let flags = [
         "--feed",
@@ -35,7 +37,7 @@ async fn one_event_by_flags_is_what_the_flags_say() {
     assert_eq!(entries[0]["data"], json!({ "text": "Hi \"Ben\"" }));
     assert_eq!(service.process().api.all("chat:a").await.len(), 1);
 
-    // The same again is there already, other content under its id is refused.
+    // The same event again is a duplicate; other content with the same id is refused.
     assert_eq!(service.run(&flags).await.json(0)[0]["status"], "duplicate");
     let other = service.run(&[&EVENT[..], &["--id", "m-1"]].concat()).await;
     other.told(1, "newsfeed: the event was rejected, id_reused: ");
@@ -100,7 +102,7 @@ async fn conditions_and_signals() {
 async fn lines_are_answered_as_they_come_in_their_order() {
     let service = Service::start().await;
     let mut append = service.begin(&["append"]);
-    // Each answer is there before the next line is written.
+    // Each line is answered before the next is written.
     for number in 0..3 {
         append
             .write(&format!(
@@ -136,7 +138,7 @@ async fn lines_are_answered_as_they_come_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_rejected_is_told_and_the_others_are_appended() {
+async fn a_rejected_line_is_reported_and_the_others_are_appended() {
     let service = Service::start().await;
     let lines = format!(
         "{{\"kind\":\"a\",\"feeds\":[\"{FEED}\"]}}\n\n{{\"kind\":\"a\"}}\nnonsense\n{{\"kind\":\"b\",\"feeds\":[\"{FEED}\"]}}"
@@ -145,7 +147,7 @@ async fn a_line_that_is_rejected_is_told_and_the_others_are_appended() {
     let mut append = service.begin(&["append", "-"]);
     append.write(&format!("{first}\n")).await;
     append.line().await;
-    // The others go in a request of their own, but are numbered on.
+    // The other lines are sent in a second request, but their numbers continue.
     append.write(others).await;
     let said = append.end().await;
     said.told(1, "newsfeed: 2 of 4 events were rejected");
@@ -161,7 +163,7 @@ async fn a_line_that_is_rejected_is_told_and_the_others_are_appended() {
     );
     assert_eq!(service.entries().await.len(), 2);
 
-    // For people it has the number that an editor shows.
+    // In the text format lines are numbered from 1, as in an editor.
     let said = service
         .run_with(&["append", "-", "--format", "text"], &lines)
         .await;
@@ -185,7 +187,7 @@ async fn a_line_that_is_rejected_is_told_and_the_others_are_appended() {
 }
 
 #[tokio::test]
-async fn it_waits_for_a_service_that_is_away_and_appends_once() {
+async fn it_waits_for_an_unavailable_service_and_appends_once() {
     let mut service = Service::start().await;
     let mut append = service.begin(&["append", "--wait", "600"]);
     let line = format!("{{\"kind\":\"a\",\"feeds\":[\"{FEED}\"]}}\n");
@@ -204,7 +206,7 @@ async fn it_waits_for_a_service_that_is_away_and_appends_once() {
 }
 
 #[tokio::test]
-async fn who_stops_reading_the_answers_does_not_stop_the_appends() {
+async fn a_closed_stdout_does_not_stop_appends() {
     let service = Service::start().await;
     let mut append = service.begin(&["append"]);
     let line = format!("{{\"kind\":\"a\",\"feeds\":[\"{FEED}\"]}}\n");
@@ -221,7 +223,7 @@ async fn who_stops_reading_the_answers_does_not_stop_the_appends() {
     for stored in 2..5 {
         let written = stdin.write_all(line.as_bytes()).await;
         written.expect("it reads on");
-        // Each on its own: the answer to the one before found nobody.
+        // One at a time: writing the previous answer has failed.
         let there = async { while service.entries().await.len() < stored {} };
         timeout(PATIENCE, there).await.expect("it is appended");
     }
@@ -232,8 +234,8 @@ async fn who_stops_reading_the_answers_does_not_stop_the_appends() {
     assert_eq!(service.entries().await.len(), 4);
 }
 
-/// Answers request after request as scripted, a connection each, and tells the bodies; an empty answer is a connection
-/// that ends instead.
+/// A server that answers requests as scripted, one per connection, and returns their bodies. With an empty status it
+/// closes the connection instead.
 async fn scripted(script: Vec<(&'static str, String)>) -> (String, JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("bound"));
@@ -267,7 +269,7 @@ async fn scripted(script: Vec<(&'static str, String)>) -> (String, JoinHandle<Ve
 }
 
 #[tokio::test]
-async fn what_is_not_answered_is_sent_again_with_the_same_ids() {
+async fn unanswered_events_are_sent_again_with_the_same_ids() {
     let stored =
         |id: &str| format!("{{\"id\":\"{id}\",\"version\":\"0\",\"status\":\"appended\"}}\n");
     let busy = |status, code| {
@@ -281,7 +283,7 @@ async fn what_is_not_answered_is_sent_again_with_the_same_ids() {
         ("", String::new()),
         busy("503 Service Unavailable", "busy"),
         busy("429 Too Many Requests", "too_many_requests"),
-        // Ended early, as by a service that is being stopped.
+        // An answer that ends early, as from a stopping service.
         ("200 OK", stored("a")),
         ("200 OK", format!("{}{away}{}", stored("b"), stored("d"))),
         ("200 OK", stored("c")),

@@ -1,4 +1,4 @@
-//! What the command line says of itself, and of mistakes.
+//! Help texts, and messages about mistakes.
 
 use std::process::{Command, Stdio};
 
@@ -43,7 +43,7 @@ async fn every_command_has_help_with_examples() {
 }
 
 #[tokio::test]
-async fn mistakes_are_told_with_what_is_meant() {
+async fn mistakes_are_reported_with_advice() {
     for (args, told) in [
         (&["tial", FEED][..], "'tail'"),
         (&["tail"], "<FEED>"),
@@ -81,8 +81,8 @@ async fn mistakes_are_told_with_what_is_meant() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_not_there_is_told_with_what_to_do() {
-    // Bound and dropped: a port where nobody listens.
+async fn an_unreachable_service_is_reported_with_advice() {
+    // Bound and dropped: nothing listens on this port.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let nobody = format!("http://{}", listener.local_addr().expect("bound"));
     drop(listener);
@@ -107,7 +107,7 @@ async fn a_service_that_is_not_there_is_told_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn completions_are_there_for_every_shell_and_bash_takes_its_own() {
+async fn completions_exist_for_every_shell_and_work_in_bash() {
     let service = Service::start().await;
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = said(&["completions", shell]).await;

@@ -1,4 +1,4 @@
-//! The commands for people, `newsfeed append` and so on, as they are used: by flags, in pipes, on a terminal.
+//! The client commands, `newsfeed append` and others: with flags, in pipes, on a terminal.
 
 mod append_command;
 mod help;
@@ -25,7 +25,7 @@ use super::{PATIENCE, Process, newsfeed};
 
 const FEED: &str = "user:ben";
 
-/// A service at an address that it keeps, whatever becomes of its processes.
+/// A service that keeps its address over restarts.
 struct Service {
     folder: TempDir,
     process: Option<Process>,
@@ -35,7 +35,7 @@ struct Service {
 impl Service {
     async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // On an address of its own: nobody else takes the port while the service is away.
+        // A random loopback address, so that no other process takes the port while the service is down.
         let [a, b, c] = rand::rng().random::<[u8; 3]>();
         let any_port = format!("127.{}.{b}.{c}:0", a | 1);
         let process = Process::start_on(&any_port, folder.path(), &[]).await;
@@ -65,7 +65,7 @@ impl Service {
         self.folder.path().join(name)
     }
 
-    /// `newsfeed` with `args`, for this service.
+    /// `newsfeed` with `args` and this service's URL.
     fn command(&self, args: &[&str]) -> Command {
         let mut command = newsfeed(args);
         command
@@ -76,20 +76,20 @@ impl Service {
         command
     }
 
-    /// What it says, with its exit code.
+    /// Runs a command to its end.
     async fn run(&self, args: &[&str]) -> Said {
         let output = timeout(PATIENCE, self.command(args).output()).await;
         output.expect("it ends by itself").expect("it runs").into()
     }
 
-    /// The same with something to read.
+    /// Runs a command with `input` on stdin.
     async fn run_with(&self, args: &[&str], input: &str) -> Said {
         let mut running = self.begin(args);
         running.write(input).await;
         running.end().await
     }
 
-    /// Its three streams are ours.
+    /// Starts a command with piped stdin, stdout and stderr.
     fn begin(&self, args: &[&str]) -> Running {
         let mut child = self
             .command(args)
@@ -106,7 +106,7 @@ impl Service {
         }
     }
 
-    /// Appends messages `from` to `to` (exclusive), and more to see through.
+    /// Appends events with these numbers; every third is a visit, the others are messages.
     async fn fill(&self, numbers: std::ops::Range<u32>) {
         let event = |number| {
             json!({
@@ -118,7 +118,7 @@ impl Service {
         self.process().api.append(&json!(events)).await;
     }
 
-    /// What the feed holds, oldest first, as the merged API shows it: word for word.
+    /// The feed's entries as JSON text of the merged pages, oldest first.
     async fn entries(&self) -> Vec<String> {
         let api = &self.process().api;
         let mut entries = Vec::new();
@@ -142,7 +142,7 @@ struct Page {
     next: Option<String>,
 }
 
-/// What a command said, and how it ended.
+/// A command's output and exit code.
 #[derive(Debug)]
 struct Said {
     code: Option<i32>,
@@ -161,21 +161,21 @@ impl From<Output> for Said {
 }
 
 impl Said {
-    /// The lines it answered with, having ended with `code`.
+    /// The lines of stdout; expects exit code `code`.
     #[track_caller]
     fn lines(&self, code: i32) -> Vec<&str> {
         assert_eq!(self.code, Some(code), "{self:?}");
         self.stdout.lines().collect()
     }
 
-    /// The same as JSON.
+    /// The lines of stdout as JSON; expects exit code `code`.
     #[track_caller]
     fn json(&self, code: i32) -> Vec<Value> {
         let parsed = |line| serde_json::from_str(line).expect("JSON");
         self.lines(code).into_iter().map(parsed).collect()
     }
 
-    /// What it said on stderr, having ended with `code`.
+    /// Expects exit code `code` and `what` on stderr.
     #[track_caller]
     fn told(&self, code: i32, what: &str) {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -187,7 +187,7 @@ impl Said {
     }
 }
 
-/// A command under way.
+/// A running command.
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -207,7 +207,7 @@ impl Running {
         line.expect("a line before the end")
     }
 
-    /// Waits until it says `what` on stderr.
+    /// Waits until it writes `what` to stderr.
     async fn says(&mut self, what: &str) {
         let said = async {
             while let Some(line) = self.stderr.next_line().await.expect("text") {
@@ -226,7 +226,7 @@ impl Running {
         kill_process(pid, Signal::INT).expect("signalled");
     }
 
-    /// Closes its input and hears the rest.
+    /// Closes its stdin; returns the rest of its output.
     async fn end(mut self) -> Said {
         drop(self.stdin.take());
         let ending = async {

@@ -1,3 +1,5 @@
+//! `newsfeed history` and the commands that read and move markers.
+
 use serde_json::{Value, json};
 
 use super::{FEED, Service};
@@ -8,7 +10,7 @@ fn version(entry: &str) -> String {
 }
 
 #[tokio::test]
-async fn history_is_what_the_api_has_word_for_word_in_either_order() {
+async fn history_prints_entries_exactly_as_the_api_does_in_either_order() {
     let service = Service::start().await;
     for part in 0..3 {
         service.fill(part * 150..(part + 1) * 150).await;
@@ -42,7 +44,7 @@ async fn history_is_what_the_api_has_word_for_word_in_either_order() {
     let between = [&between[..], &["--reverse"]].concat();
     assert_eq!(history(&between).await.lines(0), oldest_first[100..350]);
 
-    // What stands in both feeds shows once.
+    // Entries of both feeds are printed once.
     let merged = service.run(&["history", FEED, "chat:anna-ben"]).await;
     let merged = merged.json(0);
     assert_eq!(merged.len(), 450);
@@ -73,7 +75,7 @@ async fn head_and_mark_tell_the_unread_count() {
     assert_eq!(all[0]["unread"]["total"], 0);
     assert!(all[0]["markers"]["read"].as_str() > Some(&*first));
 
-    // Ahead of anything there is.
+    // A version ahead of the store.
     let ahead = service
         .run(&["mark", FEED, "read", "vvvvvvvvvvvvvvvvvvvvvvvvvs"])
         .await;

@@ -1,3 +1,5 @@
+//! `newsfeed tail`.
+
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -13,7 +15,7 @@ async fn take(tail: &mut Running, count: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn it_begins_where_it_is_told() {
+async fn it_starts_at_the_requested_position() {
     let service = Service::start().await;
     service.fill(0..250).await;
     let all = service.entries().await;
@@ -44,7 +46,7 @@ async fn it_begins_where_it_is_told() {
     let both = ["--kind", "visit", "--kind", "flirt", "-n", "20"];
     assert_eq!(tail(&both).await.lines(0), visits[last..]);
 
-    // Live it begins in the same places, and goes on.
+    // When it follows, it starts at the same positions.
     let mut some = service.begin(&["tail", FEED, "-n", "220"]);
     let mut few = service.begin(&["tail", FEED, "-n", "3", "--kind", "visit"]);
     let mut none = service.begin(&["tail", FEED, "--from", "now"]);
@@ -80,7 +82,7 @@ async fn nothing_is_lost_or_doubled_over_killed_services_and_a_cursor_goes_on() 
     let mut tail = service.begin(&args);
     let mut got = Vec::new();
     for round in 0..4 {
-        // Some are there already when it comes back, some come while it listens.
+        // Some entries arrive while it is disconnected, some while it is connected.
         service.fill(round * 40..round * 40 + 20).await;
         got.extend(take(&mut tail, 10).await);
         service.fill(round * 40 + 20..round * 40 + 40).await;
@@ -104,11 +106,11 @@ async fn nothing_is_lost_or_doubled_over_killed_services_and_a_cursor_goes_on() 
 
     service.fill(160..180).await;
     let new = &service.entries().await[160..];
-    // The file wins over --from.
+    // The cursor file takes precedence over --from.
     let mut again = service.begin(&args);
     assert_eq!(take(&mut again, 10).await, new[..10]);
     again.child.kill().await.expect("killed and reaped");
-    // Killed, it may have printed more than its file says; never less.
+    // When killed, it may have printed more than its cursor covers, never less.
     let kept = std::fs::read_to_string(&cursor).expect("kept");
     let later = |entry: &&String| {
         let entry: Value = serde_json::from_str(entry).expect("JSON");
@@ -122,7 +124,7 @@ async fn nothing_is_lost_or_doubled_over_killed_services_and_a_cursor_goes_on() 
 }
 
 #[tokio::test]
-async fn without_a_cursor_file_the_position_is_told() {
+async fn without_a_cursor_file_the_position_is_printed() {
     let service = Service::start().await;
     service.fill(0..2).await;
     let mut tail = service.begin(&["tail", FEED, "-n", "1"]);
@@ -146,11 +148,11 @@ async fn without_a_cursor_file_the_position_is_told() {
 }
 
 #[tokio::test]
-async fn a_closed_pipe_ends_it_quietly_though_nothing_more_comes() {
+async fn a_closed_pipe_ends_it_quietly_although_nothing_more_is_written() {
     let service = Service::start().await;
     service.fill(0..300).await;
     for args in [
-        // One line, and then nothing that would be written.
+        // One line, after which nothing is written.
         &["tail", FEED, "--quiet", "-n", "1"][..],
         &["tail", FEED, "--quiet", "--from", "beginning"],
         &["history", FEED, "chat:anna-ben"],
@@ -175,7 +177,7 @@ async fn a_closed_pipe_ends_it_quietly_though_nothing_more_comes() {
 }
 
 #[tokio::test]
-async fn signals_and_states_come_when_asked_for() {
+async fn transients_and_states_are_printed_on_request() {
     let service = Service::start().await;
     service.fill(0..2).await;
     let mut tail = service.begin(&["tail", FEED, "--events", "all", "-n", "1"]);
@@ -195,7 +197,7 @@ async fn signals_and_states_come_when_asked_for() {
 }
 
 #[tokio::test]
-async fn a_position_that_was_never_reached_is_told_and_what_comes_is_printed() {
+async fn a_position_ahead_is_reported_and_new_entries_are_printed() {
     let service = Service::start().await;
     service.fill(0..2).await;
     let mut tail = service.begin(&["tail", FEED, "--from", AHEAD]);

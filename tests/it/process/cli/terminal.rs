@@ -1,4 +1,4 @@
-//! On a terminal: a pseudo-terminal of which the command has one end and the test the other.
+//! Commands on a pseudo-terminal.
 
 use std::{fs::File, io::Read, process::Stdio};
 
@@ -8,7 +8,7 @@ use tokio::{process::Command, time::timeout};
 
 use super::{FEED, PATIENCE, Service};
 
-/// What a terminal is sent by `command`, until it ends.
+/// Runs `command` on a terminal; returns its output.
 async fn on_terminal(mut command: Command) -> String {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let master = openpt(flags).expect("a pseudo-terminal");
@@ -21,11 +21,11 @@ async fn on_terminal(mut command: Command) -> String {
         .stderr(slave())
         .spawn()
         .expect("it starts");
-    // With the last copy of its other end the terminal ends.
+    // The terminal ends when the last copy of its other end is closed.
     drop(command);
     let shown = tokio::task::spawn_blocking(move || {
         let mut shown = Vec::new();
-        // The end is an error, EIO, by which what was read stays.
+        // The end is reported as EIO; what was read before is kept.
         let _ = File::from(master).read_to_end(&mut shown);
         String::from_utf8(shown)
             .expect("text")
@@ -52,7 +52,7 @@ async fn service() -> Service {
 }
 
 #[tokio::test]
-async fn entries_are_coloured_lines_and_nobody_else_steers_the_terminal() {
+async fn entries_are_coloured_lines_and_their_data_cannot_control_the_terminal() {
     let service = service().await;
     for args in [
         &["history", FEED, "--reverse"][..],
@@ -72,7 +72,7 @@ async fn entries_are_coloured_lines_and_nobody_else_steers_the_terminal() {
 }
 
 #[tokio::test]
-async fn colours_can_be_left_out_or_put_into_a_pipe() {
+async fn colours_can_be_switched_off_and_on() {
     let service = service().await;
     let args = ["history", FEED];
     let mut plain = service.command(&args);
@@ -100,7 +100,7 @@ async fn colours_can_be_left_out_or_put_into_a_pipe() {
 }
 
 #[tokio::test]
-async fn states_answers_and_mistakes_are_told_in_words() {
+async fn states_and_answers_are_printed_as_text() {
     let service = service().await;
     let head = on_terminal(service.command(&["head", FEED, "user:bne", "--color", "never"])).await;
     let lines: Vec<&str> = head.lines().collect();
@@ -128,7 +128,7 @@ async fn states_answers_and_mistakes_are_told_in_words() {
     );
     let again = on_terminal(service.command(&event)).await;
     assert!(again.starts_with("duplicate  0"), "{again}");
-    // Nobody types events by accident.
+    // Without flags it does not read events from a terminal.
     let nothing = on_terminal(service.command(&["append"])).await;
     assert!(
         nothing.contains("no event: give --kind and --feed"),

@@ -1,4 +1,4 @@
-/* Preloaded into the service: while the file $NEWSFEED_TEST_FAULT exists, every sync fails as on a broken disk. */
+/* Preloaded into the service: while the file $NEWSFEED_TEST_FAULT exists, every sync fails with EIO. */
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/syscall.h>

@@ -15,7 +15,7 @@ use crate::support::{
     sse::Stream,
 };
 
-/// What cannot be stored is refused, whichever way it comes; what is stored answers as ever.
+/// Checks that writes are refused in every form, and that duplicates and reads are answered as usual.
 async fn check_refusals(api: &Api, ledger: &Ledger) {
     let (version, id) = ledger.places().first().expect("something").clone();
     let (status, again) = api.post("/v1/events", &event(&id)).await;
@@ -54,7 +54,7 @@ async fn below_the_reserve_appends_are_refused_until_there_is_room() {
         ledger.append_until_taken(api).await;
     }
     disk.fill_but(8 * MIB);
-    // The service looks at the disk now and then: what is appended until it does must not fill it.
+    // The service checks the disk periodically; the events until then must not fill it.
     let small = json!({ "kind": "visit", "feeds": ["probe"] });
     while api.post("/v1/events", &small).await.0 == 200 {
         sleep(Duration::from_millis(50)).await;
@@ -70,7 +70,7 @@ async fn below_the_reserve_appends_are_refused_until_there_is_room() {
     process.stop().await;
 }
 
-/// With room again it takes appends where it runs, and has lost nothing.
+/// Frees the disk; checks that the running service accepts appends again and has lost nothing.
 async fn recovers(disk: &SmallDisk, ledger: &mut Ledger, process: &Process) {
     disk.make_room();
     ledger.append_until_taken(&process.api).await;
@@ -78,7 +78,7 @@ async fn recovers(disk: &SmallDisk, ledger: &mut Ledger, process: &Process) {
     ledger.audit(&process.api).await;
 }
 
-/// Stopped and started again, it has all it had.
+/// Restarts the service; checks that it has lost nothing.
 async fn restarts(disk: &SmallDisk, ledger: &mut Ledger, process: Process, args: &[&str]) {
     process.stop().await;
     let process = disk.serve(args).await;
@@ -113,7 +113,7 @@ async fn a_disk_that_is_full_loses_nothing_and_recovers_when_there_is_room() {
     let stored = ledger.places();
     super::assert_same(&heard, &stored[1..], "the stream that was there all along");
 
-    // Full again, and killed: a restart finds the same, and says the same.
+    // Full again, then killed: the restarted service behaves the same.
     disk.fill_but(2 * MIB);
     ledger.append_until_full(&process.api).await;
     process.kill().await;
@@ -125,15 +125,15 @@ async fn a_disk_that_is_full_loses_nothing_and_recovers_when_there_is_room() {
     restarts(&disk, &mut ledger, process, &reserve).await;
 }
 
-/// Tables are written in the background, from what was acknowledged long before.
+/// Tables are written in the background, from events that were acknowledged before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_a_table_finds_no_room_nothing_is_lost_either() {
+async fn a_table_that_does_not_fit_loses_nothing() {
     let Some(disk) = SmallDisk::new(160).await else {
         return;
     };
     let process = disk.serve(&["--disk-reserve-mib", "0"]).await;
     let mut ledger = Ledger::default();
-    // Somewhat less than a table collects in memory.
+    // Slightly less than a table collects in memory.
     while ledger.acknowledged.len() < 500 {
         ledger.append_until_taken(&process.api).await;
     }

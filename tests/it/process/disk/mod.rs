@@ -1,5 +1,5 @@
-//! Disks that are full, and disks that fail: appends are refused, reads and live streams go on, nothing acknowledged is
-//! lost, and the service recovers by itself.
+//! Full and failing disks: appends are refused, reads and streams keep working, nothing acknowledged is lost, and the
+//! service recovers by itself.
 
 mod full_disk;
 mod small_disk;
@@ -18,11 +18,11 @@ use crate::support::{
 };
 
 const FEED: &str = "user:1";
-/// Of `data`: large enough to fill a small disk soon, and hard to compress.
+/// Characters of `data`: large enough to fill a small disk quickly, and hard to compress.
 const DATA_CHARS: usize = 60_000;
 
 fn event(id: &str) -> Value {
-    // A seed from the id, so that the same id has the same content.
+    // The seed is computed from the id, so that the same id has the same content.
     let seed = id
         .bytes()
         .fold(7u64, |seed, byte| seed * 131 + u64::from(byte));
@@ -34,18 +34,18 @@ fn event(id: &str) -> Value {
     json!({ "id": id, "kind": "message", "feeds": [FEED], "data": data })
 }
 
-/// What is known of what was appended.
+/// What the test knows about the events it appended.
 #[derive(Default)]
 struct Ledger {
     next: usize,
-    /// By id, with the version.
+    /// Versions by id.
     acknowledged: BTreeMap<String, String>,
-    /// Answered "unknown".
+    /// Ids of events whose outcome is unknown.
     unsure: Vec<String>,
 }
 
 impl Ledger {
-    /// Appends one event after the other until one is refused because the disk is full.
+    /// Appends events until one is refused because the disk is full.
     async fn append_until_full(&mut self, api: &Api) {
         loop {
             let id = format!("e-{}", self.next);
@@ -62,7 +62,7 @@ impl Ledger {
         }
     }
 
-    /// Appends an event until it is taken.
+    /// Appends a new event, again and again until it is acknowledged.
     async fn append_until_taken(&mut self, api: &Api) {
         let id = format!("e-{}", self.next);
         self.next += 1;
@@ -86,7 +86,7 @@ impl Ledger {
         self.acknowledged.insert(id, version);
     }
 
-    /// Appends again what may or may not have been appended.
+    /// Appends the events whose outcome is unknown, until they are acknowledged.
     async fn settle_unsure(&mut self, api: &Api) {
         for id in std::mem::take(&mut self.unsure) {
             self.settle(api, id).await;
@@ -103,7 +103,7 @@ impl Ledger {
         places
     }
 
-    /// All that was acknowledged is there, once, whatever else may be; in pages, in the head and to a stream.
+    /// Checks that all acknowledged events are stored once, in pages, in the feed's state and in a stream.
     async fn audit(&self, api: &Api) {
         let shown: Vec<Place> = api.all(FEED).await.iter().map(place).collect();
         let sure = |place: &&Place| !self.unsure.contains(&place.1);

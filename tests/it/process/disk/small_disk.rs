@@ -1,4 +1,4 @@
-//! A disk small enough to be filled: a tmpfs in a mount namespace, which lives as long as a process that holds it.
+//! A small disk that a test can fill: a tmpfs in a mount namespace, which exists as long as a process in it.
 
 use std::{fs, io::Write, path::PathBuf, process::Stdio};
 
@@ -21,7 +21,7 @@ pub(super) struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// `None`, and a loud line, on a machine that does not let us; there CI fails.
+    /// `None`, loudly, if the machine does not allow it.
     pub(super) async fn new(size_mib: usize) -> Option<Self> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let is_root = rustix::process::geteuid().is_root();
@@ -54,12 +54,12 @@ impl SmallDisk {
         })
     }
 
-    /// The service, storing there.
+    /// Starts the service with its store on this disk.
     pub(super) async fn serve(&self, args: &[&str]) -> Process {
         Process::of(self.command(args)).await
     }
 
-    /// What the service says that does not start there.
+    /// Starts the service, which must refuse; returns its stderr.
     pub(super) async fn refused(&self, args: &[&str]) -> String {
         let output = timeout(PATIENCE, self.command(args).output()).await;
         let output = output.expect("it ends by itself").expect("it runs");
@@ -89,7 +89,7 @@ impl SmallDisk {
         self.holder.id().expect("it runs")
     }
 
-    /// A path on the disk, as this process reaches it.
+    /// The path of a file on the disk, from outside the namespace.
     fn path(&self, name: &str) -> PathBuf {
         let inside = self.folder.path().strip_prefix("/").expect("absolute");
         PathBuf::from(format!("/proc/{}/root", self.pid()))
@@ -97,7 +97,7 @@ impl SmallDisk {
             .join(name)
     }
 
-    /// Fills the disk but for `free` bytes.
+    /// Fills the disk up to `free` bytes.
     pub(super) fn fill_but(&self, free: usize) {
         let path = self.path("");
         let disk = rustix::fs::statvfs(&path).expect("a disk");

@@ -9,7 +9,7 @@ use super::{
     Ledger, event,
 };
 
-/// The library that makes syncs fail, compiled into `folder`.
+/// Compiles the library that makes syncs fail; returns its path.
 async fn library(folder: &Path) -> String {
     let path = folder.join("fsync_fails.so");
     let source = concat!(
@@ -24,7 +24,7 @@ async fn library(folder: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_a_failed_sync_nothing_is_trusted_until_the_disk_is_well() {
+async fn after_a_failed_sync_appends_fail_until_the_disk_works_again() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = folder.path().join("store");
     let fault = folder.path().join("fault");
@@ -45,7 +45,7 @@ async fn after_a_failed_sync_nothing_is_trusted_until_the_disk_is_well() {
     let body = event(&id);
     let appended = tokio::spawn(async move { api.post("/v1/events", &body).await });
     ledger.unsure.push(id);
-    // Nothing of it is seen, and all before it is, for as long as the fault lasts.
+    // While the fault lasts, the event is invisible and all earlier ones are visible.
     for _ in 0..3 {
         ledger.audit(&process.api).await;
     }

@@ -1,4 +1,4 @@
-//! The clients, whether they are here, and how a test listens to one.
+//! The clients, and how a test observes them.
 
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -15,9 +15,9 @@ use crate::support::{
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
-    /// A page's `EventSource`.
+    /// A page's `EventSource` in Chromium.
     Chromium,
-    /// The same over TLS, for browsers speak HTTP/2 with it only.
+    /// The same over TLS, because browsers use HTTP/2 only with TLS.
     ChromiumTls,
     NpmEventsource,
     PypiHttpxSse,
@@ -26,7 +26,7 @@ pub enum Client {
 }
 
 impl Client {
-    /// If it cannot be tried, says so in one line, or fails if `NEWSFEED_REQUIRE_CLIENTS=1`.
+    /// Whether the client is installed; if not, it is reported as not tested.
     pub fn is_here(self) -> bool {
         let needed = match self {
             Self::Chromium | Self::ChromiumTls => vec![
@@ -54,7 +54,7 @@ impl Client {
         self == Self::ChromiumTls
     }
 
-    /// Begins to read.
+    /// Starts the client.
     pub fn read(self, base: &str, protocol: Protocol) -> Reader {
         let (sender, heard) = watch::channel(Heard::default());
         let tell = Tell(sender);
@@ -99,7 +99,7 @@ impl Client {
     }
 }
 
-/// Passes on what a reader tells.
+/// Where a reader reports what it receives.
 pub struct Tell(watch::Sender<Heard>);
 
 impl Tell {
@@ -108,10 +108,10 @@ impl Tell {
     }
 }
 
-/// A client that reads, over one protocol.
+/// A running client, over one protocol.
 pub struct Reader {
     name: String,
-    /// The package `h2` does not hand out what comes together with the end of the connection.
+    /// False for the Python package `h2`, which discards data that arrives together with the end of the connection.
     pub hears_bye: bool,
     heard: watch::Receiver<Heard>,
     stop: CancellationToken,
@@ -131,15 +131,12 @@ impl Reader {
         !self.heard.borrow().transients.is_empty()
     }
 
-    /// Waits until it has heard enough.
+    /// Waits until `enough` returns true.
     pub async fn until(&self, what: &str, enough: impl Fn(&Heard) -> bool) {
         let mut heard = self.heard.clone();
         match timeout(PATIENCE, heard.wait_for(|heard| enough(heard))).await {
             Ok(Ok(_)) => {}
-            Ok(Err(_)) => panic!(
-                "{} has ended, without {what}; the cause is above",
-                self.name
-            ),
+            Ok(Err(_)) => panic!("{} ended before {what}; see its error above", self.name),
             Err(_) => panic!(
                 "{} waits for {what} in vain: {}",
                 self.name,
@@ -148,7 +145,7 @@ impl Reader {
         }
     }
 
-    /// Ends the client; its name and what it heard.
+    /// Ends the client; returns its name and what it received.
     pub async fn end(self) -> (String, watch::Receiver<Heard>) {
         self.stop.cancel();
         let ended = timeout(PATIENCE, self.task.join_all()).await;

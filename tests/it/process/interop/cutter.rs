@@ -1,4 +1,4 @@
-//! A stretch of network that breaks: what the service sends is cut off after any number of bytes.
+//! A proxy that cuts connections after a random number of bytes from the service.
 
 use std::{
     ops::RangeInclusive,
@@ -16,21 +16,21 @@ use tokio::{
     task::JoinSet,
 };
 
-/// Bytes that come through before a cut, as powers of two: from less than the head of an answer to several times the
-/// largest frame of HTTP/2, of which many clients take nothing until they have it whole.
+/// Bytes before a cut, as powers of two: from less than a head to several times the largest HTTP/2 frame. (Many clients
+/// process only complete frames.)
 const BYTES_LOG2: RangeInclusive<u32> = 4..=16;
 
 pub struct Cutter {
     address: String,
     rule: Arc<Rule>,
-    /// Ended with it.
+    /// Ends when the cutter is dropped.
     _serving: JoinSet<()>,
 }
 
 struct Rule {
     target: String,
     cutting: AtomicBool,
-    /// Heads of answers over HTTP/1.1 come through whole.
+    /// Heads of HTTP/1.1 answers are not cut.
     spare_heads: bool,
 }
 
@@ -62,7 +62,7 @@ impl Cutter {
         self.address.clone()
     }
 
-    /// Begins to cut each connection sooner or later, or ceases to.
+    /// Starts or stops cutting connections.
     pub fn cut(&self, cutting: bool) {
         self.rule.cutting.store(cutting, Ordering::Relaxed);
     }
@@ -78,7 +78,7 @@ async fn serve(listener: TcpListener, rule: Arc<Rule>, mut rng: StdRng) {
     }
 }
 
-/// Passes bytes in both directions, and once it is to cut, `left` more of the service's.
+/// Passes bytes in both directions; while cutting, only `left` more from the service.
 async fn pass(client: TcpStream, mut left: usize, rule: Arc<Rule>) {
     let service = TcpStream::connect(&rule.target).await.expect("the service");
     let (mut from_client, mut to_client) = client.into_split();
@@ -88,7 +88,7 @@ async fn pass(client: TcpStream, mut left: usize, rule: Arc<Rule>) {
         loop {
             let length = from_service.read(&mut buffer).await?;
             let mut bytes = &mut buffer[..length];
-            // The 2 s that clients are asked to wait would only make the test long.
+            // Shortens the 2 s that clients are asked to wait.
             if let Some(at) = memmem::find(bytes, b"retry: 2000") {
                 bytes[at..at + 11].copy_from_slice(b"retry: 0020");
             }

@@ -1,4 +1,4 @@
-//! What a reader tells of what it gets, and what that comes to.
+//! What a reader reports, and the state that results.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::FEED;
 use crate::support::bed::text;
 
-/// What a reader tells, as it happens.
+/// A report of a reader.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Told {
@@ -17,29 +17,29 @@ pub enum Told {
         version: String,
         entries: Vec<Value>,
     },
-    /// It has a stream, from vN or from where it was.
+    /// It has opened a stream.
     Opened,
     Event {
         name: String,
         id: Option<String>,
         data: String,
     },
-    /// It will not come back.
+    /// It will not reconnect.
     GaveUp,
 }
 
 #[derive(Default)]
 pub struct Heard {
     pub version: Option<String>,
-    /// The history and what came live, oldest first.
+    /// The history and live entries, oldest first.
     pub entries: Vec<Value>,
     pub transients: Vec<Value>,
-    /// The last state told of the feed.
+    /// The last `marker` event.
     pub state: Value,
-    /// Streams it has had.
+    /// Number of streams opened.
     pub opened: usize,
     pub byes: usize,
-    /// The greatest version told.
+    /// The greatest version received.
     position: String,
 }
 

@@ -1,4 +1,4 @@
-//! Clients that this process drives: the crate `eventsource-client`, and curl.
+//! Clients driven by this process: the crate `eventsource-client`, and curl.
 
 use std::{
     process::{Output, Stdio},
@@ -25,7 +25,7 @@ use tokio::{
 use super::{FEED, clients::Tell, heard::Told};
 use crate::support::{bed::text, protocol::Protocol, sse::Stream};
 
-/// vN and the history up to it, told; answers vN.
+/// Reports vN and the history up to it; returns vN.
 async fn history<F: Future<Output = Value>>(tell: &Tell, get: impl Fn(String) -> F) -> String {
     let version = text(&get(format!("/v1/feeds/{FEED}")).await["version"]);
     let mut entries = Vec::new();
@@ -89,8 +89,7 @@ pub async fn eventsource_client(base: String, protocol: Protocol, tell: Tell) {
         }
     })
     .await;
-    // It does not take the service's `retry`, as that comes in a block without data; by itself it waits longer
-    // each time.
+    // The crate ignores `retry` in a block without data, and would increase its delay each time.
     let reconnect = ReconnectOptions::reconnect(true)
         .retry_initial(true)
         .delay(Duration::from_millis(50))
@@ -110,14 +109,14 @@ pub async fn eventsource_client(base: String, protocol: Protocol, tell: Tell) {
                 data: event.data,
             }),
             Ok(SSE::Comment(comment)) => panic!("a comment: {comment}"),
-            // It comes back.
+            // It reconnects.
             Err(_) => {}
         }
     }
     tell.tell(Told::GaveUp);
 }
 
-/// Curl does not understand streams: the test's own reader does, and repeats the command with the position.
+/// Curl does not parse events, so the test's reader does, and starts curl again with `Last-Event-ID`.
 pub async fn curl(base: String, protocol: Protocol, tell: Tell) {
     let curl = |path: &str| {
         let mut command = Command::new("curl");

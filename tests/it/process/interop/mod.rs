@@ -1,7 +1,6 @@
-//! Readers that we did not write, each over HTTP/1.1 and, if it can, over HTTP/2 (browsers with TLS, all others without,
-//! by prior knowledge). Each does what a client does: it asks for vN, reads the history up to vN, follows from vN while
-//! events are being appended, and after a broken stream comes back in its own way. It must have had exactly what was
-//! appended.
+//! Third-party SSE clients, each over HTTP/1.1 and, if it can, over HTTP/2 (browsers with TLS, all others without, by
+//! prior knowledge). Each asks for vN, reads the history up to vN, follows from vN while events are appended, and
+//! reconnects in its own way. It must receive exactly what was appended.
 
 mod clients;
 mod cutter;
@@ -18,14 +17,14 @@ use self::{
 
 const FEED: &str = "user:ben";
 
-/// Entries heard between two changes of the service's fortune.
+/// Entries that each reader receives between two disturbances.
 const STRETCH: usize = 60;
-/// Reconnections that cuts must have forced on each reader.
+/// Number of streams that each reader must have opened because of cuts.
 const CUTS: usize = 15;
-/// The same over TLS, where nobody can shorten the 2 s that clients are asked to wait.
+/// The same over TLS, where the cutter cannot shorten the 2 s that clients are asked to wait.
 const CUTS_OVER_TLS: usize = 5;
 
-/// Killed while it serves, then stopped as an operator does, each time started again at the same address.
+/// The service is killed, later stopped with SIGTERM, and each time restarted at the same address.
 async fn misses_nothing_when_the_service_is_restarted(client: Client) {
     if !client.is_here() {
         return;
@@ -42,12 +41,12 @@ async fn misses_nothing_when_the_service_is_restarted(client: Client) {
     scene.end().await;
 }
 
-/// Its streams break off at any byte, again and again.
+/// Streams are cut off at random bytes, repeatedly.
 async fn misses_nothing_when_its_streams_are_cut(client: Client) {
     if !client.is_here() {
         return;
     }
-    // Chromium takes half a head for a whole one, and one without the right type for an answer that will not change.
+    // Chromium treats an incomplete head as complete, and gives up if the content type is missing.
     let spare_heads = client == Client::Chromium;
     let mut scene = Scene::set_behind_a_cutter(client.over_tls(), spare_heads).await;
     scene.read(client).await;
@@ -61,7 +60,7 @@ async fn misses_nothing_when_its_streams_are_cut(client: Client) {
         scene.heard_further(STRETCH).await;
     }
     scene.cut(false);
-    // Those sent while a stream is away are lost to it; all of them may have been.
+    // A reader misses transients while it is disconnected; so far it may have missed all.
     for _ in 0..20 {
         if scene.readers.iter().all(Reader::has_heard_a_transient) {
             break;

@@ -1,4 +1,4 @@
-//! A service at an address that it keeps, a writer, and the readers of one client.
+//! A service that keeps its address, a writer, and readers of one kind of client.
 
 use rand::RngExt;
 use rustix::process::Signal;
@@ -18,9 +18,9 @@ use crate::{
     support::certs::{Authority, Folder},
 };
 
-/// Events there before anybody reads: several pages.
+/// Events before the first reader: several pages.
 const HISTORY: usize = 40;
-/// Events that the writer may be ahead of the slowest reader: it is in the middle of them whenever something happens.
+/// How many events the writer may be ahead of the slowest reader, so that it is always writing when something happens.
 const AHEAD: usize = 40;
 
 pub struct Scene {
@@ -28,7 +28,7 @@ pub struct Scene {
     /// For TLS.
     certificate: Option<Folder>,
     address: String,
-    /// `None` while it is away.
+    /// `None` while it is stopped.
     service: Option<Process>,
     cutter: Option<Cutter>,
     lives: watch::Sender<Life>,
@@ -40,7 +40,7 @@ impl Scene {
     pub async fn set(over_tls: bool) -> Self {
         let certificate = over_tls.then(|| Folder::with(&Authority::new().issue()));
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // On an address of its own: nobody else takes the port while the service is away.
+        // A random loopback address, so that no other process takes the port while the service is down.
         let [a, b, c] = rand::rng().random::<[u8; 3]>();
         let any_port = format!("127.{}.{b}.{c}:0", a | 1);
         let service = start(&any_port, &folder, certificate.as_ref()).await;
@@ -76,7 +76,7 @@ impl Scene {
         self.cutter.as_ref().expect("a cutter").cut(cutting);
     }
 
-    /// Lets `client` begin, over each protocol it speaks.
+    /// Starts `client` over each of its protocols.
     pub async fn read(&mut self, client: Client) {
         let address = match &self.cutter {
             Some(cutter) => cutter.address(),
@@ -95,7 +95,7 @@ impl Scene {
         }
     }
 
-    /// Until each reader has so many entries more, with the writer always ahead.
+    /// Waits until each reader has `entries` more, with the writer always ahead.
     pub async fn heard_further(&self, entries: usize) {
         let slowest = self
             .readers
@@ -138,7 +138,8 @@ impl Scene {
         self.service = Some(service);
     }
 
-    /// Ends the writer, and the readers when they have all that it wrote; they must have it in order, once, as it is.
+    /// Ends the writer, and the readers once they have everything. Checks that they received each event once, in order and
+    /// unchanged.
     pub async fn end(self) {
         let acknowledged = self.writer.end().await;
         let wanted: Vec<Place> = acknowledged
@@ -147,7 +148,7 @@ impl Scene {
             .collect();
         let last = &acknowledged.last().expect("events").version;
         for reader in self.readers {
-            // The writer's last act was to mark all as read, which is told after the last entry.
+            // The writer's last request marked everything as read, which is sent after the last entry.
             let marked = |heard: &Heard| heard.state["markers"]["read"] == **last;
             reader.until("the last mark", marked).await;
             reader

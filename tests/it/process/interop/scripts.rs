@@ -1,4 +1,4 @@
-//! Clients of other languages: a script in `tests/clients` tells line by line.
+//! Clients in other languages: the scripts in `tests/clients`, which print a JSON report per line.
 
 use std::{path::Path, process::Stdio};
 
@@ -32,7 +32,7 @@ pub async fn python(
     run(Command::new(python), script, &base, protocol, tell, stop).await;
 }
 
-/// Runs until `stop`, which ends the script's input, which ends the script.
+/// Runs a script until `stop`; a script ends when its stdin does.
 async fn run(
     mut command: Command,
     script: &str,

@@ -1,5 +1,5 @@
-//! A producer: appends events, sends transients, marks read; each until it is answered, whatever becomes of the
-//! service.
+//! A producer that appends events, sends transients and moves the `read` marker, each until it is answered, over restarts
+//! of the service.
 
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
@@ -13,8 +13,8 @@ use crate::{
     },
 };
 
-/// What must come through as it is: ends of lines, real ones and what some take for such, what looks like a frame,
-/// and characters of several bytes.
+/// Texts that must arrive unchanged: line ends and what some parsers take for them, text that looks like an event, and
+/// multi-byte characters.
 const TEXTS: [&str; 6] = [
     "Hi Ben",
     "two\nlines\r\nand \r one",
@@ -34,7 +34,7 @@ pub struct Acknowledged {
 }
 
 pub struct Writer {
-    /// Events that it may have appended, from the first.
+    /// Total number of events that it may append.
     allowed: watch::Sender<usize>,
     acknowledged: watch::Receiver<Vec<Acknowledged>>,
     task: JoinHandle<()>,
@@ -56,7 +56,7 @@ impl Writer {
             .send_modify(|allowed| *allowed = events.max(*allowed));
     }
 
-    /// Waits until so many are acknowledged.
+    /// Waits until `events` events are acknowledged.
     pub async fn wrote(&self, events: usize) {
         let mut acknowledged = self.acknowledged.clone();
         let enough = acknowledged.wait_for(|acknowledged| acknowledged.len() >= events);
@@ -64,7 +64,7 @@ impl Writer {
         drop(enough.expect("the writer lives"));
     }
 
-    /// Lets it finish what it was allowed.
+    /// Waits until it has appended all that it may; returns them.
     pub async fn end(self) -> Vec<Acknowledged> {
         drop(self.allowed);
         let ended = timeout(PATIENCE, self.task).await;
@@ -85,7 +85,7 @@ async fn write(
         let Ok(allowed) = more.map(|allowed| *allowed) else {
             return;
         };
-        // One, or several in an array.
+        // A single event or an array.
         let end = allowed.min(number + number % 4 + 1);
         let events: Vec<Value> = (number..end).map(event).collect();
         number = end;
@@ -133,11 +133,11 @@ fn event(number: usize) -> Value {
     })
 }
 
-/// The service in whatever life.
+/// The service, over all its lives.
 struct Service(watch::Receiver<Life>);
 
 impl Service {
-    /// Sends until it is answered; who gets no answer, or is told that the service stops, waits for the next life.
+    /// Sends until it is answered. Without an answer, or if the service is stopping, it sends again in the next life.
     async fn call(&mut self, method: &str, path: &str, body: &Value) -> Value {
         loop {
             let Life { number, api } = self.0.borrow_and_update().clone();

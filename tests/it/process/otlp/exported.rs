@@ -13,7 +13,7 @@ const PARENT: (&str, &str) = (
     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 );
 
-/// A collector that passes on what it is sent; and its address.
+/// Starts a collector; returns its address and a channel of the bodies it receives.
 async fn collector() -> (String, mpsc::UnboundedReceiver<Bytes>) {
     let (spans, received) = mpsc::unbounded_channel();
     let take = move |headers: HeaderMap, body: Bytes| {
@@ -32,7 +32,7 @@ fn has(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|part| part == needle)
 }
 
-/// What the service sends of a request with a parent and of one without, by the time it has ended.
+/// Everything the service exports, until its end, for a request with a parent span and one without.
 async fn sent(args: &[&str]) -> Vec<u8> {
     let (endpoint, mut received) = collector().await;
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -56,7 +56,7 @@ async fn sent(args: &[&str]) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_requests_span_is_a_child_of_the_callers_and_is_sent_before_the_service_ends() {
+async fn a_requests_span_is_a_child_of_the_callers_and_is_exported_before_the_service_ends() {
     let spans = sent(&["--log", "info,newsfeed=debug"]).await;
     for part in [
         &TRACE[..],
@@ -75,7 +75,7 @@ async fn a_requests_span_is_a_child_of_the_callers_and_is_sent_before_the_servic
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_traces_begun_here_a_share_is_sent_of_others_what_the_caller_says() {
+async fn own_traces_are_sampled_and_callers_decide_about_theirs() {
     let spans = sent(&["--log", "info", "--otlp-sample", "0"]).await;
     assert!(has(&spans, &TRACE) && has(&spans, b"GET /v1/feeds/{feed}/entries"));
     for part in [&b"POST /v1/events"[..], b"append_batch"] {
@@ -84,7 +84,7 @@ async fn of_traces_begun_here_a_share_is_sent_of_others_what_the_caller_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_that_is_away_or_never_answers_hurts_no_request() {
+async fn an_unavailable_collector_does_not_affect_requests() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let silent_address = silent.local_addr().expect("bound");
     let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
