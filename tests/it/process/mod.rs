@@ -13,6 +13,7 @@ mod https;
 mod interop;
 mod log;
 mod otlp;
+mod refused_start;
 mod replay_demo;
 mod sigterm;
 mod sigterm_stalled;

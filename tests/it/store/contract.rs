@@ -30,26 +30,26 @@ crate::on_every_engine!(
 
 /// Where a test keeps its keys: outside the key space, and apart from other tests in the same cluster.
 #[derive(Clone, Copy)]
-struct Place(u32);
+pub struct Place(u32);
 
 impl Place {
-    fn fresh() -> Self {
+    pub fn fresh() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn key(self, name: &str) -> Vec<u8> {
+    pub fn key(self, name: &str) -> Vec<u8> {
         [b"\xf0test/", &self.0.to_be_bytes()[..], name.as_bytes()].concat()
     }
 
-    fn put(self, name: &str, value: &str) -> Batch {
+    pub fn put(self, name: &str, value: &str) -> Batch {
         Batch {
             puts: vec![(self.key(name), value.into())],
             ..Batch::default()
         }
     }
 
-    fn versioned(self, name: &str, index: u16, value: &str) -> Versioned {
+    pub fn versioned(self, name: &str, index: u16, value: &str) -> Versioned {
         Versioned {
             prefix: self.key(name),
             index,
@@ -65,17 +65,17 @@ impl Place {
             .map(|value| String::from_utf8(value.to_vec()).expect("text"))
     }
 
-    fn all_under(self, name: &str) -> Range {
+    pub fn all_under(self, name: &str) -> Range {
         let (begin, end) = keys::after_until(&self.key(name), None, Version::MAX);
         Range::all(begin, end)
     }
 }
 
-async fn commit(store: &dyn Store, batch: Batch) -> Result<Version, Error> {
+pub async fn commit(store: &dyn Store, batch: Batch) -> Result<Version, Error> {
     store.snapshot().await?.commit(batch).await
 }
 
-async fn range(store: &dyn Store, range: Range) -> Vec<KeyValue> {
+pub async fn range(store: &dyn Store, range: Range) -> Vec<KeyValue> {
     let snapshot = store.snapshot().await.expect("snapshot");
     snapshot
         .ranges(vec![range])
@@ -535,167 +535,5 @@ async fn a_closed_store_refuses_every_call(bed: &Bed) {
         waiter.await.expect("no panic").err(),
     ] {
         assert!(matches!(refused, Some(Error::Closed)), "{refused:?}");
-    }
-}
-
-mod embedded_only {
-    //! What only the embedded engine has: a wall clock that the test sets, and a folder.
-
-    use newsfeed::{
-        clock::WallTime,
-        store::{SNAPSHOT_AGE_TICKS_MAX, embedded::Embedded},
-    };
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_snapshot_lives_five_seconds() {
-        let at = Place::fresh();
-        let wall = WallTime::manual(1_000_000_000);
-        let bed = Bed::embedded_at(wall.clone());
-        let store = bed.store();
-        commit(&*store, at.put("a", "1")).await.expect("commit");
-        for (age, lives) in [
-            (SNAPSHOT_AGE_TICKS_MAX - 10, true),
-            (SNAPSHOT_AGE_TICKS_MAX + 10, false),
-            (3_600_000_000, false),
-        ] {
-            let now = wall.micros() + 1_000_000;
-            wall.set(now);
-            let (to_read, to_commit) = (
-                store.snapshot().await.expect("snapshot"),
-                store.snapshot().await.expect("snapshot"),
-            );
-            wall.set(now + age);
-            assert_eq!(
-                to_read.get(vec![at.key("a")]).await.is_ok(),
-                lives,
-                "read at {age}"
-            );
-            match to_commit.commit(at.put("a", "2")).await {
-                Ok(_) if lives => {}
-                Err(Error::TooOld) if !lives => {}
-                other => panic!("commit at {age}: {other:?}"),
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn versions_grow_over_restarts_with_the_clock_set_back() {
-        let at = Place::fresh();
-        let wall = WallTime::manual(9_000_000);
-        let bed = Bed::embedded_at(wall.clone());
-        let batch = || Batch {
-            versioned: vec![at.versioned("v", 0, "x")],
-            ..Batch::default()
-        };
-        let mut last = Version::ZERO;
-        for now in [9_000_000, 8_000_000, 1, 9_500_000] {
-            wall.set(now);
-            let store = bed.store();
-            let moment = store.snapshot().await.expect("snapshot").version();
-            assert!(moment >= last, "vN fell from {last:?} to {moment:?}");
-            let version = commit(&*store, batch()).await.expect("commit");
-            assert!(version > moment, "{version:?} at or below vN {moment:?}");
-            last = store.snapshot().await.expect("snapshot").version();
-            drop(store);
-            bed.close().await;
-        }
-        assert_eq!(range(&*bed.store(), at.all_under("v")).await.len(), 4);
-    }
-
-    #[tokio::test]
-    async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
-        let folder = tempfile::tempdir().expect("folder");
-        let open = || Embedded::open(folder.path(), WallTime::system(0));
-        let store = open().expect("opens");
-        let error = open().err().expect("locked").to_string();
-        assert!(error.contains("in use by another process"), "{error}");
-
-        keys::Keys::open(&store, b"", 16).await.expect("created");
-        let keys = keys::Keys::open(&store, b"", 4).await.expect("opened");
-        assert_eq!(
-            keys.partitions(),
-            16,
-            "an existing key space keeps its partitions"
-        );
-        let meta = all_keys(&store).await.remove(0).key;
-        let other = [&2u32.to_be_bytes()[..], b"whatever"].concat();
-        commit(
-            &store,
-            Batch {
-                puts: vec![(meta.to_vec(), other)],
-                ..Batch::default()
-            },
-        )
-        .await
-        .expect("commit");
-        let error = keys::Keys::open(&store, b"", 16)
-            .await
-            .expect_err("refused")
-            .to_string();
-        assert!(
-            error.contains("format 2") && error.contains("format 1"),
-            "{error}"
-        );
-        store.close().await;
-        assert!(matches!(store.snapshot().await, Err(Error::Closed)));
-        open().expect("the lock is gone");
-    }
-
-    #[tokio::test]
-    async fn of_concurrent_commits_of_one_unclaimed_id_only_the_first_succeeds() {
-        let folder = tempfile::tempdir().expect("folder");
-        let store = Embedded::open(folder.path(), WallTime::system(0)).expect("opens");
-        let keys = keys::Keys::open(&store, b"", 16).await.expect("created");
-        let claim = |id: &str, unclaimed| Batch {
-            versioned: vec![Versioned {
-                prefix: keys.claim(&id.parse().expect("an id")),
-                index: 0,
-                value: vec![0; 16],
-            }],
-            unclaimed,
-            ..Batch::default()
-        };
-        let [a, b, c, d, e] = {
-            let snapshots = (0..5).map(|_| store.snapshot());
-            let snapshots = futures_util::future::join_all(snapshots).await;
-            let snapshots: Vec<_> = snapshots.into_iter().map(|s| s.expect("taken")).collect();
-            snapshots.try_into().ok().expect("five")
-        };
-        assert!(a.checks_claims());
-        let at_once = tokio::join!(a.commit(claim("x", true)), b.commit(claim("x", true)));
-        let (first, second) = (at_once.0.expect("the first"), at_once.1);
-        assert!(matches!(second, Err(Error::Conflict)), "{second:?}");
-        let later = c.commit(claim("x", true)).await;
-        assert!(matches!(later, Err(Error::Conflict)), "{later:?}");
-        d.commit(claim("y", true)).await.expect("another id");
-        // A batch without `unclaimed` commits a twin.
-        let twin = e.commit(claim("x", false)).await.expect("unasked");
-        let prefix = keys.claim(&"x".parse().expect("an id"));
-        let range = keys::range(&prefix, None, Version::MAX, false, 9, usize::MAX);
-        let versions: Vec<_> = super::range(&store, range).await;
-        let versions = versions
-            .iter()
-            .map(|item| keys::version_of(&item.key).expect("a version"));
-        assert_eq!(versions.collect::<Vec<_>>(), [first, twin]);
-    }
-
-    #[tokio::test]
-    async fn a_folder_of_an_earlier_layout_is_refused_with_a_reason() {
-        let folder = tempfile::tempdir().expect("folder");
-        let db = fjall::Database::builder(folder.path())
-            .open()
-            .expect("opens");
-        let table = db.keyspace("newsfeed", Default::default).expect("created");
-        drop((table, db));
-        let error = Embedded::open(folder.path(), WallTime::system(0)).err();
-        let error = error.expect("refused").to_string();
-        assert!(error.contains("has another layout"), "{error}");
-    }
-
-    async fn all_keys(store: &dyn Store) -> Vec<KeyValue> {
-        let range = Range::all(vec![0], vec![0xff]);
-        super::range(store, range).await
     }
 }

@@ -1,4 +1,6 @@
-//! The store: the contract that every engine fulfils, and the run of the FoundationDB suite.
+//! The store: the contract that every engine fulfils, what only the embedded engine has, and the run of the FoundationDB
+//! suite.
 
 mod contract;
+mod embedded;
 mod foundationdb;
