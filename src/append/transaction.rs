@@ -146,18 +146,18 @@ impl<'a> Append<'a> {
         expect: &Expect,
     ) -> Result<Condition> {
         let prefix = self.keys.feed(&expect.feed);
-        let (current, last) = dedup::latest(snapshot, &prefix).await?;
-        if !expect.holds(current) {
+        let latest = dedup::latest(snapshot, &prefix).await?;
+        if !expect.holds(latest.entry) {
             let Some((event, ..)) = self.events.first() else {
                 return Err(store::Error::Conflict.into());
             };
             return Err(Error::VersionConflict {
                 id: event.id.clone(),
                 feed: expect.feed.clone(),
-                current,
+                current: latest.entry,
             });
         }
-        let (begin, end) = keys::after_until(&prefix, last, Version::MAX);
+        let (begin, end) = keys::after_until(&prefix, latest.key, Version::MAX);
         Ok(Condition::RangeEmpty { begin, end })
     }
 

@@ -5,7 +5,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::Feeds;
 use crate::{
-    dedup::Cursor,
+    dedup::Scan,
     error::{Error, Result},
     store::{self, Snapshot},
     types::{Entry, FeedName, Kind},
@@ -68,16 +68,16 @@ pub struct PageEntry {
 }
 
 impl Order {
-    fn cursor(self, prefix: Vec<u8>, now: Version) -> Cursor {
+    fn scan(self, prefix: Vec<u8>, now: Version) -> Scan {
         match self {
             Self::NewestFirst { until, before } => {
                 let until = until
                     .unwrap_or(now)
                     .min(before.map_or(now, Version::before));
-                Cursor::newest_first(prefix, until)
+                Scan::newest_first(prefix, until)
             }
             Self::OldestFirst { after, until } => {
-                Cursor::oldest_first(prefix, after, until.unwrap_or(now))
+                Scan::oldest_first(prefix, after, until.unwrap_or(now))
             }
         }
     }
@@ -127,10 +127,10 @@ impl Feeds {
                 current: now,
             });
         }
-        let mut cursors: Vec<Cursor> = query
+        let mut scans: Vec<Scan> = query
             .feeds
             .iter()
-            .map(|feed| query.order.cursor(self.keys.feed(feed), now))
+            .map(|feed| query.order.scan(self.keys.feed(feed), now))
             .collect();
 
         let moment = query.order.moment();
@@ -142,7 +142,7 @@ impl Feeds {
         };
         let (mut examined, mut bytes, mut last) = (0, 0, None);
         loop {
-            let first = match first_of(&*snapshot, query, &mut cursors, page.entries.len()).await {
+            let first = match first_of(&*snapshot, query, &mut scans, page.entries.len()).await {
                 Ok(first) => first,
                 // A page that the snapshot did not outlive ends where it is, so that who pages on gets on.
                 Err(Error::Store(store::Error::TooOld)) if last.is_some() => {
@@ -162,7 +162,7 @@ impl Feeds {
                 page.next = last;
                 break;
             }
-            let mut entries = feeds.iter().map(|&feed| cursors[feed].pop());
+            let mut entries = feeds.iter().map(|&feed| scans[feed].pop());
             let Some(entry) = entries.next().flatten() else {
                 break;
             };
@@ -174,7 +174,7 @@ impl Feeds {
                 page.entries.push(PageEntry { entry, feeds });
             }
         }
-        let hidden = cursors.iter().map(Cursor::hidden).sum();
+        let hidden = scans.iter().map(Scan::hidden).sum();
         self.twins.page.inc_by(hidden);
         Ok(page)
     }
@@ -184,18 +184,18 @@ impl Feeds {
 async fn first_of(
     snapshot: &dyn Snapshot,
     query: &PageQuery,
-    cursors: &mut [Cursor],
+    scans: &mut [Scan],
     have: usize,
 ) -> Result<Option<(Version, FeedIndices)>> {
     // One more than the page takes tells whether there is a next one.
-    let need = (query.limit - have.min(query.limit)) / cursors.len() + 1;
-    let bytes_max = (query.bytes / cursors.len()).max(CHUNK_BYTES_MIN);
+    let need = (query.limit - have.min(query.limit)) / scans.len() + 1;
+    let bytes_max = (query.bytes / scans.len()).max(CHUNK_BYTES_MIN);
     loop {
-        let (wanting, ranges): (Vec<&mut Cursor>, Vec<_>) = cursors
+        let (wanting, ranges): (Vec<&mut Scan>, Vec<_>) = scans
             .iter_mut()
-            .filter_map(|cursor| {
-                let range = cursor.wants(need, bytes_max)?;
-                Some((cursor, range))
+            .filter_map(|scan| {
+                let range = scan.wants(need, bytes_max)?;
+                Some((scan, range))
             })
             .unzip();
         if wanting.is_empty() {
@@ -207,13 +207,13 @@ async fn first_of(
             wanting
                 .into_iter()
                 .zip(slices)
-                .map(|(cursor, slice)| cursor.take(snapshot, slice)),
+                .map(|(scan, slice)| scan.take(snapshot, slice)),
         )
         .await?;
     }
     let mut first: Option<(Version, FeedIndices)> = None;
-    for (index, cursor) in cursors.iter().enumerate() {
-        let Some(version) = cursor.ready().map(|entry| entry.version) else {
+    for (index, scan) in scans.iter().enumerate() {
+        let Some(version) = scan.ready().map(|entry| entry.version) else {
             continue;
         };
         match &mut first {

@@ -2,25 +2,29 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::try_join_all;
+
 use super::Feeds;
 use crate::{
-    dedup,
+    dedup::{self, Commit, Window},
     error::Result,
     store::{self, Snapshot, keys, values},
-    types::{EventId, FeedName, Marker},
+    types::{FeedName, Marker},
     version::Version,
 };
 
-/// Unread entries are counted up to so many.
+/// Unread entries are counted up to this many.
 pub const UNREAD_MAX: usize = 10_000;
 
-/// How many feeds' states are read side by side.
+/// How many feeds' states are read concurrently, on one snapshot.
 const STATES_AT_ONCE: usize = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedState {
     pub feed: FeedName,
+    /// The moment (vN) of the state.
     pub version: Version,
+    /// The version of the latest entry.
     pub latest: Option<Version>,
     pub unread: Unread,
     pub markers: Markers,
@@ -30,7 +34,7 @@ pub struct FeedState {
 pub struct Unread {
     pub total: usize,
     pub kinds: BTreeMap<String, usize>,
-    /// Counting stopped at [`UNREAD_MAX`].
+    /// There are more: counting stopped at [`UNREAD_MAX`].
     pub more: bool,
 }
 
@@ -49,14 +53,14 @@ impl Feeds {
         self.note(state.await)
     }
 
-    /// The states of several feeds, each as of a moment of its own.
+    /// The states of several feeds. They may be as of different moments.
     pub async fn states(&self, feeds: &[FeedName]) -> Result<Vec<FeedState>> {
         let read = async {
             let mut states = Vec::with_capacity(feeds.len());
             for feeds in feeds.chunks(STATES_AT_ONCE) {
                 let snapshot = self.store.snapshot().await?;
                 let read = feeds.iter().map(|feed| self.state_at(&*snapshot, feed));
-                states.extend(futures_util::future::try_join_all(read).await?);
+                states.extend(try_join_all(read).await?);
             }
             Ok(states)
         };
@@ -78,18 +82,18 @@ impl Feeds {
             UNREAD_MAX + 1,
             usize::MAX,
         );
-        let (markers, (latest, _), unread) = tokio::try_join!(
+        let (markers, latest, unread) = tokio::try_join!(
             self.markers_at(snapshot, feed),
             dedup::latest(snapshot, &prefix),
             snapshot.ranges(vec![unread]),
         )?;
-        let slice = unread.into_iter().next().unwrap_or_default();
-        let (unread, hidden) = count(snapshot, &prefix, markers.read, slice).await?;
+        let unread = unread.into_iter().next().unwrap_or_default();
+        let (unread, hidden) = count(snapshot, prefix, markers.read, unread).await?;
         self.twins.unread.inc_by(hidden);
         Ok(FeedState {
             feed: feed.clone(),
             version: now,
-            latest,
+            latest: latest.entry,
             unread,
             markers,
         })
@@ -116,69 +120,80 @@ impl Feeds {
     }
 }
 
-/// Counts unread entries, and twins left out, above the `read` marker. An entry's first may have been read (and its
-/// unread key be gone) while its twin lies above the marker: for those the feed itself is asked.
+/// Counts the unread entries above the `read` marker; the second number is how many twins were left out.
+///
+/// The first commit of an id may lie at or below the marker, where its unread key has been cleared, while a twin of it
+/// lies above. Below the marker, the window therefore consists of the feed's own entries.
 async fn count(
     snapshot: &dyn Snapshot,
-    feed_prefix: &[u8],
+    feed_prefix: Vec<u8>,
     read: Option<Version>,
-    slice: store::Slice,
+    keys: store::Slice,
 ) -> store::Result<(Unread, u64)> {
-    let mut hidden = 0;
     let read = read.unwrap_or(Version::ZERO);
-    let mut keys_above: Vec<values::Unread> = Vec::with_capacity(slice.items.len());
-    for item in &slice.items {
+    let mut above = Vec::with_capacity(keys.items.len());
+    for item in &keys.items {
         let unread = values::decode_unread(item)?;
         if unread.version > read {
-            keys_above.push(unread);
+            above.push(unread);
         }
     }
-    let mut sequence: Vec<(Version, EventId)> = Vec::new();
-    let oldest = keys_above
-        .iter()
-        .map(|unread| dedup::window(unread.version, unread.read_at))
-        .min();
-    if let Some(oldest) = oldest.filter(|&oldest| oldest < read) {
-        let range = keys::range(
-            feed_prefix,
-            Some(oldest),
-            read,
-            false,
-            usize::MAX,
-            usize::MAX,
-        );
-        for item in snapshot
-            .ranges(vec![range])
-            .await?
-            .iter()
-            .flat_map(|slice| &slice.items)
-        {
-            let entry = values::decode_entry(item)?;
-            sequence.push((entry.version, entry.id));
-        }
-    }
+    let commits: Vec<Commit> = above.iter().map(Commit::from).collect();
+    let mut window = Window::of_feed(feed_prefix, read);
+    window.look_back(snapshot, &commits).await?;
+    let mut hidden = 0;
     let mut unread = Unread {
-        more: slice.more,
+        more: keys.more,
         ..Unread::default()
     };
-    for key in keys_above {
-        let window = dedup::window(key.version, key.read_at);
-        let near = sequence
-            .iter()
-            .rev()
-            .map(|(version, id)| (*version, id))
-            .take_while(|(version, _)| *version > window);
-        if !dedup::is_twin(&key.id, key.version, key.read_at, near) {
-            if unread.total == UNREAD_MAX {
+    for (values::Unread { kind, .. }, commit) in above.into_iter().zip(commits) {
+        match window.is_twin(&commit) {
+            true => hidden += 1,
+            false if unread.total == UNREAD_MAX => {
                 unread.more = true;
                 break;
             }
-            unread.total += 1;
-            *unread.kinds.entry(key.kind).or_default() += 1;
-        } else {
-            hidden += 1;
+            false => {
+                unread.total += 1;
+                *unread.kinds.entry(kind).or_default() += 1;
+            }
         }
-        sequence.push((key.version, key.id));
+        window.push_newer(commit);
     }
     Ok((unread, hidden))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dedup::testing::{Memory, any_history, feed, is_twin, keys as test_keys};
+
+    proptest! {
+        /// With the marker anywhere; the unread keys at or below it may have been cleared, or not.
+        #[test]
+        fn unread_counts_are_those_of_the_plain_rule(
+            history in any_history(),
+            (marker, before) in (0..26usize, any::<bool>()),
+            cleared in any::<bool>(),
+        ) {
+            let feed = feed("a");
+            let (memory, keys) = (Memory::of(&history), test_keys());
+            let read = history.get(marker).map(|record| match before {
+                true => record.entry.version.before(),
+                false => record.entry.version,
+            });
+            let from = read.filter(|_| cleared);
+            let unread = keys::range(&keys.unread(&feed), from, Version::MAX, false, 99, usize::MAX);
+            let counted = count(&memory, keys.feed(&feed), read, memory.slice(unread)).now_or_never();
+            let (unread, hidden) = counted.expect("ready").expect("read");
+
+            let entries = history.iter().filter(|record| record.feeds.contains(&feed)).map(|record| &record.entry);
+            let above = entries.filter(|entry| Some(entry.version) > read);
+            let (twins, visible): (Vec<_>, Vec<_>) = above.partition(|entry| is_twin(&history, entry, &feed));
+            prop_assert_eq!((unread.total, hidden), (visible.len(), twins.len() as u64));
+        }
+    }
 }

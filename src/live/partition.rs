@@ -1,38 +1,39 @@
-//! One partition of the log as the tailer follows it.
+//! One partition of the log, as the tailer follows it.
 
 use crate::{
-    dedup::{LookBack, Passed, window},
+    dedup::{Commit, Window},
     store::{
-        KeyValue, Range, Result, Slice, Snapshot, keys,
+        Range, Result, Slice, Snapshot,
         values::{Record, decode_records},
     },
     version::Version,
 };
 
 pub(super) struct Partition {
-    log: LookBack,
+    window: Window,
     hidden: u64,
 }
 
 impl Partition {
-    /// Follows the log at `prefix` from `moment` on.
+    /// Follows the log whose records have keys with `prefix` from `moment` on.
     pub(super) fn new(prefix: Vec<u8>, moment: Version) -> Self {
         Self {
-            log: LookBack::new(prefix, moment, decode_passed),
+            window: Window::of_log(prefix, moment),
             hidden: 0,
         }
     }
 
-    /// How many twins were left out since the last call.
+    /// How many twins have been left out since the last call.
     pub(super) fn take_hidden(&mut self) -> u64 {
         std::mem::take(&mut self.hidden)
     }
 
-    /// Forgets what a round passed above `moment` and then did not deliver.
+    /// Forgets the records above `moment`, which a failed round read but did not deliver.
     pub(super) fn rewind(&mut self, moment: Version) {
-        self.log.rewind(moment);
+        self.window.drop_above(moment);
     }
 
+    /// The range to read next: records in `(after, until]`.
     pub(super) fn range(
         &self,
         after: Version,
@@ -40,17 +41,11 @@ impl Partition {
         limit: usize,
         bytes_max: usize,
     ) -> Range {
-        keys::range(
-            self.log.prefix(),
-            Some(after),
-            until,
-            false,
-            limit,
-            bytes_max,
-        )
+        self.window
+            .range(Some(after), until, false, limit, bytes_max)
     }
 
-    /// The visible records of the next slice of the log.
+    /// The visible records of the next slice of the log, each with the feeds in which it is no twin.
     pub(super) async fn visible(
         &mut self,
         snapshot: &dyn Snapshot,
@@ -59,42 +54,87 @@ impl Partition {
         let mut visible = Vec::new();
         for item in &slice.items {
             let records = decode_records(item)?;
-            let windows = records
-                .iter()
-                .map(|record| window(record.entry.version, record.entry.read_at));
-            if let Some(oldest) = windows.min() {
-                self.log.reach(snapshot, oldest).await?;
-            }
-            for record in records {
-                visible.extend(self.pass(record));
+            let commits: Vec<Commit> = records.iter().map(Commit::from).collect();
+            self.window.look_back(snapshot, &commits).await?;
+            for (mut record, commit) in records.into_iter().zip(commits) {
+                self.window.retain_visible(&commit, &mut record.feeds);
+                self.window.push_newer(commit);
+                match record.feeds.is_empty() {
+                    true => self.hidden += 1,
+                    false => visible.push(record),
+                }
             }
         }
-        self.log.forget();
         Ok(visible)
-    }
-
-    /// Notes the record as passed; what is left of it has the feeds in which it is no twin.
-    fn pass(&mut self, record: Record) -> Option<Record> {
-        let Record { entry, mut feeds } = record;
-        let passed = Passed {
-            version: entry.version,
-            id: entry.id.clone(),
-            feeds: feeds.clone(),
-        };
-        for first in self.log.firsts_of(&entry.id, entry.version, entry.read_at) {
-            feeds.retain(|feed| !first.feeds.contains(feed));
-        }
-        self.log.pass(passed);
-        self.hidden += u64::from(feeds.is_empty());
-        (!feeds.is_empty()).then_some(Record { entry, feeds })
     }
 }
 
-fn decode_passed(item: &KeyValue) -> Result<Vec<Passed>> {
-    let passed = |Record { entry, feeds }: Record| Passed {
-        version: entry.version,
-        id: entry.id,
-        feeds,
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        dedup::testing::{Memory, any_history, is_twin, keys},
+        store::keys::version_of,
     };
-    Ok(decode_records(item)?.into_iter().map(passed).collect())
+
+    proptest! {
+        /// Rounds that end anywhere, read slices of any size, and sometimes fail and are read again, deliver what the plain
+        /// rule over the whole history says.
+        #[test]
+        fn a_partition_delivers_what_the_plain_rule_says(
+            history in any_history(),
+            start in 0..20usize,
+            rounds in proptest::collection::vec((1..6usize, 1..4usize, any::<bool>()), 1..12),
+            look_back in 1..5usize,
+        ) {
+            let prefix = keys().log(0);
+            let memory = Memory::of(&history);
+            let moment = |index: usize| match history.get(index) {
+                Some(record) => record.entry.version.before(),
+                None => Version::MAX,
+            };
+            let mut next = start.min(history.len());
+            let mut at = moment(next);
+            let mut partition = Partition::new(prefix.clone(), at);
+            partition.window = Window::of_log(prefix, at).looking_back_by(look_back);
+            let (mut delivered, mut hidden) = (Vec::new(), 0);
+            let last_round = (history.len() + 1, 2, false);
+            for (length, limit, fails) in rounds.into_iter().chain([last_round]) {
+                let until = moment(next + length);
+                partition.rewind(at);
+                let (mut after, mut round) = (at, Vec::new());
+                loop {
+                    let range = partition.range(after, until, limit, usize::MAX);
+                    let slice = memory.slice(range);
+                    let visible = partition.visible(&memory, &slice).now_or_never();
+                    round.extend(visible.expect("ready").expect("read"));
+                    match slice.items.last() {
+                        Some(last) if slice.more => after = version_of(&last.key).expect("a version"),
+                        _ => break,
+                    }
+                    if fails {
+                        break;
+                    }
+                }
+                let left_out = partition.take_hidden();
+                if !fails {
+                    delivered.extend(round);
+                    hidden += left_out;
+                    (at, next) = (until, next + length);
+                }
+            }
+            let mut expected = history[start.min(history.len())..].to_vec();
+            for record in &mut expected {
+                let feeds = std::mem::take(&mut record.feeds);
+                record.feeds = feeds.into_iter().filter(|feed| !is_twin(&history, &record.entry, feed)).collect();
+            }
+            let all = expected.len();
+            expected.retain(|record| !record.feeds.is_empty());
+            prop_assert_eq!(hidden, (all - expected.len()) as u64);
+            prop_assert_eq!(delivered, expected);
+        }
+    }
 }

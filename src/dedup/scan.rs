@@ -1,0 +1,185 @@
+//! A scan: the visible entries of one feed, in one direction, read in chunks.
+
+use std::collections::VecDeque;
+
+use super::{Commit, Window};
+use crate::{
+    store::{Range, Result, Slice, Snapshot, values::decode_entry},
+    types::Entry,
+    version::Version,
+};
+
+/// How often the chunks of a scan double in size.
+const CHUNK_DOUBLINGS_MAX: u32 = 4;
+/// Keys read beyond the entries needed. Going backward, most commits reach no further than these.
+const KEYS_BEYOND: usize = 4;
+
+/// The caller asks for the range to read ([`Scan::wants`]), reads it, perhaps together with the ranges of other scans,
+/// and hands the result back ([`Scan::take`]), until the next entry is ready.
+pub struct Scan {
+    window: Window,
+    /// What has not been read yet is `(after, until]`; `after` is `None` at the beginning of the feed.
+    after: Option<Version>,
+    until: Version,
+    newest_first: bool,
+    /// Everything has been read.
+    exhausted: bool,
+    /// How many chunks have been read.
+    chunks: u32,
+    /// Newest first: the chunk being read ends here, not at the beginning of the feed.
+    chunk_end: Option<Version>,
+    /// Newest first: read, but not judged yet, because the window does not cover them.
+    pending: VecDeque<Entry>,
+    /// Judged and visible.
+    ready: VecDeque<Entry>,
+    hidden: u64,
+}
+
+impl Scan {
+    /// The entries at or below `until`.
+    pub fn newest_first(prefix: Vec<u8>, until: Version) -> Self {
+        Self::new(prefix, None, until, true)
+    }
+
+    /// The entries above `after`, at or below `until`.
+    pub fn oldest_first(prefix: Vec<u8>, after: Version, until: Version) -> Self {
+        Self::new(prefix, Some(after), until, false)
+    }
+
+    fn new(prefix: Vec<u8>, after: Option<Version>, until: Version, newest_first: bool) -> Self {
+        Self {
+            window: Window::of_feed(prefix, after.unwrap_or(until)),
+            after,
+            until,
+            newest_first,
+            exhausted: false,
+            chunks: 0,
+            chunk_end: None,
+            pending: VecDeque::new(),
+            ready: VecDeque::new(),
+            hidden: 0,
+        }
+    }
+
+    /// How many twins have been left out.
+    pub fn hidden(&self) -> u64 {
+        self.hidden
+    }
+
+    /// The next visible entry, if it has been read.
+    pub fn ready(&self) -> Option<&Entry> {
+        self.ready.front()
+    }
+
+    pub fn pop(&mut self) -> Option<Entry> {
+        self.ready.pop_front()
+    }
+
+    /// The range to read until the next entry is ready; `None` if it is ready, or if there is none. `need` is how many
+    /// entries the caller is going to take; each further chunk is up to twice as large as the one before.
+    pub fn wants(&mut self, need: usize, bytes_max: usize) -> Option<Range> {
+        if self.exhausted || !self.ready.is_empty() {
+            return None;
+        }
+        // If enough entries are pending, only their reach remains to be read.
+        self.chunk_end = self
+            .pending
+            .iter()
+            .map(|entry| Commit::from(entry).reach())
+            .min()
+            .filter(|_| self.pending.len() >= need);
+        let after = self.after.or(self.chunk_end);
+        let limit = (need + KEYS_BEYOND) << self.chunks.min(CHUNK_DOUBLINGS_MAX);
+        let range = self
+            .window
+            .range(after, self.until, self.newest_first, limit, bytes_max);
+        Some(range)
+    }
+
+    /// Takes what reading the range of [`Scan::wants`] found.
+    pub async fn take(&mut self, snapshot: &dyn Snapshot, slice: Slice) -> Result<()> {
+        self.chunks += 1;
+        let entries = slice.items.iter().map(decode_entry);
+        let entries = entries.collect::<Result<Vec<Entry>>>()?;
+        match (slice.more, self.chunk_end.take()) {
+            (false, Some(end)) => self.until = end,
+            (false, None) => self.exhausted = true,
+            (true, _) => {
+                if let Some(last) = entries.last() {
+                    if self.newest_first {
+                        self.until = last.version.before();
+                    } else {
+                        self.after = Some(last.version);
+                    }
+                }
+            }
+        }
+        if self.newest_first {
+            self.take_older(entries);
+            Ok(())
+        } else {
+            self.take_newer(snapshot, entries).await
+        }
+    }
+
+    fn take_older(&mut self, entries: Vec<Entry>) {
+        let complete_from = match self.exhausted {
+            true => Version::ZERO,
+            false => self.until,
+        };
+        let commits = entries.iter().map(Commit::from);
+        self.window.push_older(commits, complete_from);
+        self.pending.extend(entries);
+        while let Some(entry) = self.pending.front() {
+            let commit = Commit::from(entry);
+            if !self.window.covers(&commit) {
+                break;
+            }
+            let is_twin = self.window.is_twin(&commit);
+            self.hidden += u64::from(is_twin);
+            self.window.drop_above(commit.version.before());
+            let entry = self.pending.pop_front();
+            self.ready.extend(entry.filter(|_| !is_twin));
+        }
+    }
+
+    async fn take_newer(&mut self, snapshot: &dyn Snapshot, entries: Vec<Entry>) -> Result<()> {
+        let commits: Vec<Commit> = entries.iter().map(Commit::from).collect();
+        self.window.look_back(snapshot, &commits).await?;
+        for (entry, commit) in entries.into_iter().zip(commits) {
+            match self.window.is_twin(&commit) {
+                true => self.hidden += 1,
+                false => self.ready.push_back(entry),
+            }
+            self.window.push_newer(commit);
+        }
+        Ok(())
+    }
+}
+
+/// The latest entries of a feed, in one snapshot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Latest {
+    /// The version of the latest visible entry.
+    pub entry: Option<Version>,
+    /// The version of the latest key, which may be a twin's.
+    pub key: Option<Version>,
+}
+
+/// Reads the latest versions of the feed whose entries have keys with `prefix`.
+pub async fn latest(snapshot: &dyn Snapshot, prefix: &[u8]) -> Result<Latest> {
+    let mut scan = Scan::newest_first(prefix.to_vec(), snapshot.version());
+    let mut key = None;
+    while let Some(range) = scan.wants(1, usize::MAX) {
+        let slices = snapshot.ranges(vec![range]).await?;
+        let slice = slices.into_iter().next().unwrap_or_default();
+        if let (None, Some(item)) = (key, slice.items.first()) {
+            key = Some(crate::store::keys::version_of(&item.key)?);
+        }
+        scan.take(snapshot, slice).await?;
+    }
+    Ok(Latest {
+        entry: scan.ready().map(|entry| entry.version),
+        key,
+    })
+}

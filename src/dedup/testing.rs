@@ -1,0 +1,207 @@
+//! Random histories, a snapshot of one in memory, and the rule for twins in its plainest form, for property tests.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use proptest::prelude::*;
+
+use crate::{
+    store::{
+        Batch, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot,
+        keys::{Keys, versioned},
+        values::{self, Record, RecordParts},
+    },
+    types::{Delivery, Entry, FeedName, NO_TWIN},
+    version::Version,
+};
+
+/// The maximum age of a snapshot, in ticks.
+const BOUND: u64 = 5_000_000;
+
+pub(crate) fn keys() -> Keys {
+    Keys::before_opening(b"")
+}
+
+/// A history of one feed or of two, in version order.
+pub(crate) fn any_history() -> impl Strategy<Value = Vec<Record>> {
+    let when = prop_oneof![
+        // In the same batch as the commit before.
+        2 => Just(When::SameBatch),
+        3 => (1..4u64).prop_map(When::After),
+        2 => (1..3_000_000u64).prop_map(When::After),
+        5 => (1..9usize, BOUND - 1..BOUND + 2).prop_map(|(back, ticks)| When::Since(back, ticks)),
+        1 => Just(When::NextEpoch),
+    ];
+    let read_at = prop_oneof![
+        2 => Just(None),
+        1 => Just(Some((0, 0))),
+        5 => (1..9usize, -1..2i64).prop_map(Some),
+    ];
+    let commit = (when, 0..3u8, read_at, 1..4u8);
+    proptest::collection::vec(commit, 0..24).prop_map(|commits| {
+        let mut history: Vec<Record> = Vec::new();
+        for (when, id, read_at, feeds) in commits {
+            let back = |back: usize| {
+                let index = history.len().checked_sub(back);
+                index.map_or(Version::ZERO, |index| history[index].entry.version)
+            };
+            let last = match history.last() {
+                Some(last) => last.entry.version,
+                None => Version::new(0, BOUND, 0),
+            };
+            let (epoch, time) = (last.epoch(), last.time());
+            let version = match when {
+                When::SameBatch => last.at_index(last.timestamp().count as u16 + 1),
+                When::After(ticks) => Version::new(epoch, time + ticks, 0),
+                When::Since(commits, ticks) => {
+                    Version::new(epoch, (back(commits).time() + ticks).max(time + 1), 0)
+                }
+                When::NextEpoch => Version::new(epoch + 1, time.saturating_sub(3), 0),
+            };
+            let read_at = match read_at {
+                None => 0,
+                Some((0, _)) => NO_TWIN,
+                Some((commits, offset)) => back(commits).time().saturating_add_signed(offset),
+            };
+            let names = ["a", "b"].iter().enumerate();
+            let names = names.filter(|(index, _)| feeds & (1 << index) != 0);
+            history.push(Record {
+                entry: Entry {
+                    version,
+                    id: format!("id {id}").parse().expect("an id"),
+                    kind: "message".parse().expect("a name"),
+                    delivery: Delivery::Notify,
+                    actor: None,
+                    at: 0,
+                    data: bytes::Bytes::from_static(b"null"),
+                    read_at,
+                },
+                feeds: names.map(|(_, name)| feed(name)).collect(),
+            });
+        }
+        history
+    })
+}
+
+#[derive(Debug, Clone)]
+enum When {
+    SameBatch,
+    After(u64),
+    /// So many ticks after the commit that lies so many commits back.
+    Since(usize, u64),
+    /// In a new epoch, whose clock may be behind.
+    NextEpoch,
+}
+
+pub(crate) fn feed(name: &str) -> FeedName {
+    name.parse().expect("a name")
+}
+
+/// The rule: the same id, earlier in the same feed and epoch, above the snapshot and less than 5 s before.
+pub(crate) fn is_twin(history: &[Record], entry: &Entry, feed: &FeedName) -> bool {
+    history.iter().any(|other| {
+        let first = &other.entry;
+        first.id == entry.id
+            && other.feeds.contains(feed)
+            && first.version < entry.version
+            && first.version.epoch() == entry.version.epoch()
+            && first.version.time() > entry.read_at
+            && entry.version.time() - first.version.time() < BOUND
+    })
+}
+
+/// A snapshot that holds a history: the entries and unread keys of its feeds, and its log.
+pub(crate) struct Memory {
+    values: BTreeMap<Vec<u8>, Vec<u8>>,
+    version: Version,
+    /// Like FoundationDB, say that there may be more whenever a limit was reached.
+    pub(crate) guesses_more: bool,
+}
+
+impl Memory {
+    pub(crate) fn of(history: &[Record]) -> Self {
+        let keys = keys();
+        let mut values = BTreeMap::new();
+        for Record { entry, feeds } in history {
+            for feed in feeds {
+                let key = versioned(&keys.feed(feed), entry.version);
+                values.insert(key, values::encode_entry(entry));
+                let key = versioned(&keys.unread(feed), entry.version);
+                values.insert(key, values::encode_unread(entry));
+            }
+        }
+        let batch = |record: &Record| (record.entry.version.epoch(), record.entry.version.time());
+        for records in history.chunk_by(|a, b| batch(a) == batch(b)) {
+            let parts = records.iter().map(|Record { entry, feeds }| RecordParts {
+                index: entry.version.timestamp().count as u16,
+                feeds: feeds.iter().collect(),
+                entry,
+            });
+            for (index, value) in values::encode_records(&parts.collect::<Vec<_>>()) {
+                let version = records[0].entry.version.at_index(index);
+                values.insert(versioned(&keys.log(0), version), value);
+            }
+        }
+        let version = history.last().map(|last| last.entry.version);
+        Self {
+            values,
+            version: version.unwrap_or(Version::ZERO),
+            guesses_more: false,
+        }
+    }
+
+    /// The same keys as of `version`.
+    pub(crate) fn as_of(mut self, version: Version) -> Self {
+        self.version = version;
+        self
+    }
+
+    pub(crate) fn slice(&self, range: Range) -> Slice {
+        let mut found: Vec<_> = match range.begin < range.end {
+            true => self.values.range(range.begin..range.end).collect(),
+            false => Vec::new(),
+        };
+        if range.reverse {
+            found.reverse();
+        }
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for (key, value) in &found {
+            if items.len() >= range.limit || bytes >= range.bytes_max {
+                break;
+            }
+            bytes += key.len() + value.len();
+            items.push(KeyValue {
+                key: key.to_vec().into(),
+                value: value.to_vec().into(),
+            });
+        }
+        let stopped = items.len() >= range.limit || bytes >= range.bytes_max;
+        Slice {
+            more: items.len() < found.len() || (self.guesses_more && stopped),
+            items,
+        }
+    }
+}
+
+#[async_trait]
+impl Snapshot for Memory {
+    fn version(&self) -> Version {
+        self.version
+    }
+
+    async fn read(&self, reads: Reads) -> Result<Found> {
+        let value = |key: &Vec<u8>| self.values.get(key).map(|value| value.clone().into());
+        Ok(Found {
+            values: reads.keys.iter().map(value).collect(),
+            slices: reads
+                .ranges
+                .into_iter()
+                .map(|range| self.slice(range))
+                .collect(),
+        })
+    }
+
+    async fn commit(self: Box<Self>, _batch: Batch) -> Result<Version> {
+        Err(Error::Closed)
+    }
+}

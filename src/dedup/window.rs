@@ -1,0 +1,230 @@
+//! The window of a sequence: the commits among which the first of a twin is looked for.
+
+use std::collections::VecDeque;
+
+use crate::{
+    store::{
+        KeyValue, Range, Result, SNAPSHOT_AGE_TICKS_MAX, Snapshot, keys,
+        values::{Record, Unread, decode_entry, decode_records},
+    },
+    types::{Entry, EventId, FeedName},
+    version::Version,
+};
+
+/// Keys per read when a window is extended backwards.
+const LOOK_BACK_KEYS: usize = 500;
+
+/// A commit of an event id: all that the rule for twins looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    pub version: Version,
+    pub id: EventId,
+    /// See [`Entry::read_at`].
+    pub read_at: u64,
+    /// In a log: the event's feeds in its partition. Empty in the sequence of a single feed.
+    pub feeds: Vec<FeedName>,
+}
+
+impl Commit {
+    /// How far back its first may lie if this commit is a twin: the first was committed after this version.
+    pub fn reach(&self) -> Version {
+        horizon(self.version).max(Version::moment(self.version.epoch(), self.read_at))
+    }
+}
+
+/// How far back any commit at or above `version` may reach.
+fn horizon(version: Version) -> Version {
+    let oldest = version.time().saturating_sub(SNAPSHOT_AGE_TICKS_MAX);
+    Version::moment(version.epoch(), oldest)
+}
+
+impl From<&Entry> for Commit {
+    fn from(entry: &Entry) -> Self {
+        Self {
+            version: entry.version,
+            id: entry.id.clone(),
+            read_at: entry.read_at,
+            feeds: Vec::new(),
+        }
+    }
+}
+
+impl From<&Unread> for Commit {
+    fn from(unread: &Unread) -> Self {
+        Self {
+            version: unread.version,
+            id: unread.id.clone(),
+            read_at: unread.read_at,
+            feeds: Vec::new(),
+        }
+    }
+}
+
+impl From<&Record> for Commit {
+    fn from(record: &Record) -> Self {
+        Self {
+            feeds: record.feeds.clone(),
+            ..Self::from(&record.entry)
+        }
+    }
+}
+
+/// A contiguous part of a sequence of commits: the entries of a feed, or one partition of the log.
+///
+/// Invariant: the window holds every commit of the sequence above `complete_from`, up to the newest commit that was
+/// added and has not been dropped since. A commit may be judged once the window [covers](Self::covers) its reach.
+///
+/// A reader that goes forward looks back as far as the commits it has read reach, judges each of them and adds it with
+/// [`Self::push_newer`]. A reader that goes backward adds commits with [`Self::push_older`], and judges the newest one as
+/// soon as it is covered.
+pub struct Window {
+    prefix: Vec<u8>,
+    /// The commits in a key and its value, in version order.
+    decode: fn(&KeyValue) -> Result<Vec<Commit>>,
+    /// In version order.
+    commits: VecDeque<Commit>,
+    complete_from: Version,
+    look_back_keys: usize,
+}
+
+impl Window {
+    /// An empty window after `start` over the feed whose entries have keys with `prefix`.
+    pub fn of_feed(prefix: Vec<u8>, start: Version) -> Self {
+        Self::new(prefix, start, |item| {
+            Ok(vec![Commit::from(&decode_entry(item)?)])
+        })
+    }
+
+    /// An empty window after `start` over the log partition whose records have keys with `prefix`.
+    pub fn of_log(prefix: Vec<u8>, start: Version) -> Self {
+        Self::new(prefix, start, |item| {
+            Ok(decode_records(item)?.iter().map(Commit::from).collect())
+        })
+    }
+
+    fn new(prefix: Vec<u8>, start: Version, decode: fn(&KeyValue) -> Result<Vec<Commit>>) -> Self {
+        Self {
+            prefix,
+            decode,
+            commits: VecDeque::new(),
+            complete_from: start,
+            look_back_keys: LOOK_BACK_KEYS,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn looking_back_by(mut self, keys: usize) -> Self {
+        self.look_back_keys = keys;
+        self
+    }
+
+    /// The range of the sequence in `(after, until]`.
+    pub fn range(
+        &self,
+        after: Option<Version>,
+        until: Version,
+        reverse: bool,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Range {
+        keys::range(&self.prefix, after, until, reverse, limit, bytes_max)
+    }
+
+    /// The version above which no commit is missing.
+    pub fn complete_from(&self) -> Version {
+        self.complete_from
+    }
+
+    /// Whether `commit` can be judged: nothing is missing within its reach.
+    pub fn covers(&self, commit: &Commit) -> bool {
+        self.complete_from <= commit.reach()
+    }
+
+    /// The earlier commits of the same id within the reach of `commit`, which the window must cover.
+    fn firsts(&self, commit: &Commit) -> impl Iterator<Item = &Commit> {
+        debug_assert!(self.covers(commit), "a commit was judged too early");
+        let reach = commit.reach();
+        let before = self
+            .commits
+            .partition_point(|other| other.version < commit.version);
+        self.commits
+            .range(..before)
+            .rev()
+            .take_while(move |other| other.version > reach)
+            .filter(|other| other.id == commit.id)
+    }
+
+    /// Whether `commit` is a twin in the sequence of a feed.
+    pub fn is_twin(&self, commit: &Commit) -> bool {
+        self.firsts(commit).next().is_some()
+    }
+
+    /// Removes from `feeds` those in which `commit`, of a log, is a twin.
+    pub fn retain_visible(&self, commit: &Commit, feeds: &mut Vec<FeedName>) {
+        for first in self.firsts(commit) {
+            feeds.retain(|feed| !first.feeds.contains(feed));
+        }
+    }
+
+    /// Reads back until the window covers every commit of `commits`.
+    pub async fn look_back(&mut self, snapshot: &dyn Snapshot, commits: &[Commit]) -> Result<()> {
+        let Some(reach) = commits.iter().map(Commit::reach).min() else {
+            return Ok(());
+        };
+        while reach < self.complete_from {
+            let range = self.range(
+                Some(reach),
+                self.complete_from,
+                true,
+                self.look_back_keys,
+                usize::MAX,
+            );
+            let slices = snapshot.ranges(vec![range]).await?;
+            let slice = slices.into_iter().next().unwrap_or_default();
+            for item in &slice.items {
+                for commit in (self.decode)(item)?.into_iter().rev() {
+                    self.commits.push_front(commit);
+                }
+            }
+            self.complete_from = match slice.items.last() {
+                Some(last) if slice.more => keys::version_of(&last.key)?.before(),
+                _ => reach,
+            };
+        }
+        Ok(())
+    }
+
+    /// Adds the next commit of a reader that goes forward; then drops what no later commit can reach.
+    pub fn push_newer(&mut self, commit: Commit) {
+        let horizon = horizon(commit.version);
+        self.commits.push_back(commit);
+        while let Some(oldest) = self
+            .commits
+            .pop_front_if(|oldest| oldest.version <= horizon)
+        {
+            self.complete_from = self.complete_from.max(oldest.version);
+        }
+    }
+
+    /// Adds the next commits of a reader that goes backward, newest first; none is missing above `complete_from`.
+    pub fn push_older(
+        &mut self,
+        commits: impl IntoIterator<Item = Commit>,
+        complete_from: Version,
+    ) {
+        for commit in commits {
+            self.commits.push_front(commit);
+        }
+        self.complete_from = complete_from;
+    }
+
+    /// Drops the commits above `moment`: they will be added again, or are not needed any more.
+    pub fn drop_above(&mut self, moment: Version) {
+        while self
+            .commits
+            .pop_back_if(|newest| newest.version > moment)
+            .is_some()
+        {}
+        self.complete_from = self.complete_from.min(moment);
+    }
+}
