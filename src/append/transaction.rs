@@ -184,7 +184,7 @@ impl<'a> Append<'a> {
 fn read_claim(item: &store::KeyValue) -> store::Result<(Version, u128)> {
     let digest = (&item.value[..])
         .try_into()
-        .map_err(|_| keys::corrupt(&item.key, "not a digest"))?;
+        .map_err(|_| keys::corrupt(&item.key, "not a content hash"))?;
     Ok((keys::version_of(&item.key)?, u128::from_be_bytes(digest)))
 }
 

@@ -84,7 +84,7 @@ pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
     Batch {
         versioned,
         maxima,
-        ring: true,
+        notify: true,
         ..Batch::default()
     }
 }
@@ -99,7 +99,7 @@ pub fn of_transient(keys: &Keys, feeds: &[FeedName], entry: &Entry) -> Batch {
     let versioned = by_partition(keys, feeds).into_iter().map(record).collect();
     Batch {
         versioned,
-        ring: true,
+        notify: true,
         ..Batch::default()
     }
 }

@@ -51,7 +51,7 @@ impl Transaction for MoveMarker<'_> {
         _unsure: bool,
     ) -> Result<Plan<()>> {
         let now = snapshot.version();
-        // A marker above vN would swallow entries yet to come.
+        // A marker above vN would mark entries as read that do not exist yet.
         if self.to > now {
             return Err(Error::VersionAhead {
                 asked: self.to,
@@ -82,7 +82,7 @@ impl Transaction for MoveMarker<'_> {
                 index: 0,
                 value: values::encode_marker_moved(self.feed),
             }],
-            ring: true,
+            notify: true,
             ..Batch::default()
         }))
     }

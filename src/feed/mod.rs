@@ -1,21 +1,21 @@
-//! Reading feeds: pages, heads, unread counts; moving markers.
+//! Reading feeds: pages, states, unread counts; moving markers.
 //!
-//! Every function here takes one snapshot, reads, lets go of it and only then returns: nobody can hold one while a
+//! Every function takes one snapshot, reads, and drops the snapshot before it returns. So no snapshot can be held while a
 //! client reads.
 
-mod admission;
 mod markers;
 mod page;
+mod read_slots;
 mod state;
 
 use std::sync::Arc;
 
-use self::admission::Admission;
+use self::read_slots::ReadSlots;
 pub use self::{
-    admission::{READ_WAIT_MAX, READS_AT_ONCE, READS_WAITING_MAX, Turn},
     page::{
         Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
     },
+    read_slots::{READ_WAIT_MAX, READS_AT_ONCE, READS_WAITING_MAX, ReadSlot},
     state::{FeedState, Markers, UNREAD_MAX, Unread},
 };
 use crate::{
@@ -30,7 +30,7 @@ pub struct Feeds {
     store: Arc<dyn Store>,
     keys: Keys,
     twins: TwinsHidden,
-    admission: Admission,
+    slots: ReadSlots,
 }
 
 impl Feeds {
@@ -38,25 +38,26 @@ impl Feeds {
         Self::counting(store, keys, TwinsHidden::default())
     }
 
-    /// Counts the twins it hides.
+    /// As [`Self::new`], counting hidden twins in `twins`.
     pub fn counting(store: Arc<dyn Store>, keys: Keys, twins: TwinsHidden) -> Self {
         Self {
             store,
             keys,
             twins,
-            admission: Admission::new(),
+            slots: ReadSlots::new(),
         }
     }
 
-    /// A turn to read for a request. (Streams take theirs from the hub: they wait, and are never refused.)
-    pub async fn turn(&self) -> Result<Turn<'_>> {
-        self.admission.turn().await
+    /// Waits for permission to read on behalf of a request; fails with [`Error::ReadsBusy`]. (Streams do not use this: the
+    /// hub lets them read in turn, without ever refusing them.)
+    pub async fn read_slot(&self) -> Result<ReadSlot<'_>> {
+        self.slots.acquire().await
     }
 
-    /// Counts an error of the store, if it is one.
+    /// Counts the error, if it is one of the store.
     fn note<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(Error::Store(error)) = &result {
-            self.store.retries().note_read(error);
+            self.store.errors().note_read(error);
         }
         result
     }

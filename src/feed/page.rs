@@ -12,24 +12,24 @@ use crate::{
     version::Version,
 };
 
-/// Most entries of a page.
+/// Maximum number of entries of a page.
 pub const PAGE_ENTRIES_MAX: usize = 200;
-/// Most bytes of data after which a page ends.
+/// Maximum of [`PageQuery::bytes`].
 pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// A page of one kind ends after looking at so many entries.
+/// Maximum number of entries that a page examines. A page of one kind may end here before it is full.
 pub const PAGE_EXAMINED_MAX: usize = 2_000;
 
-/// A read of one feed's part of a page takes no less than this, in bytes.
+/// Minimum byte limit of a read of one feed.
 const CHUNK_BYTES_MIN: usize = 8 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// At or below `until`, below `before`.
+    /// Entries at or below `until` and below `before`.
     NewestFirst {
         until: Option<Version>,
         before: Option<Version>,
     },
-    /// Above `after`, at or below `until`.
+    /// Entries above `after`, at or below `until`.
     OldestFirst {
         after: Version,
         until: Option<Version>,
@@ -41,29 +41,29 @@ pub struct PageQuery {
     pub feeds: Vec<FeedName>,
     pub order: Order,
     pub limit: usize,
-    /// The page ends with the entry that brings its data to so many bytes.
+    /// The page ends with the entry that brings its data to this many bytes.
     pub bytes: usize,
     pub kind: Option<Kind>,
 }
 
 #[derive(Debug)]
 pub struct Page {
-    /// The moment the page is as of: `until` if given, else just below `before` if given, else the snapshot's.
+    /// The moment (vN) of the page: `until` if given, else just below `before` if given, else that of the snapshot.
     pub version: Version,
     pub entries: Vec<PageEntry>,
     /// Where the next page continues; `None` at the end. A page may end before it is full.
     pub next: Option<Version>,
-    /// Whether the same query will always have this answer.
+    /// Whether the same query will always have the same result.
     pub immutable: bool,
 }
 
-/// Indices of the feeds of a query; mostly one.
+/// Indices of feeds in a query; usually one.
 pub type FeedIndices = SmallVec<[usize; 2]>;
 
 #[derive(Debug)]
 pub struct PageEntry {
     pub entry: Entry,
-    /// Which of the query's feeds hold it, in the query's order.
+    /// The feeds of the query that contain the entry, in the order of the query.
     pub feeds: FeedIndices,
 }
 
@@ -82,10 +82,10 @@ impl Order {
         }
     }
 
-    /// The moment the page is as of, if it was asked for one; it makes the page the same for ever.
+    /// The moment of the page if the query determines it; then the result never changes.
     fn moment(self) -> Option<Version> {
         match self {
-            // Everything below `before`: who goes live from there hears the entry at `before` again, not never.
+            // Just below `before`: whoever goes live from there gets the entry at `before` again rather than never.
             Self::NewestFirst { until, before } => until.or(before.map(Version::before)),
             Self::OldestFirst { until, .. } => until,
         }
@@ -107,7 +107,7 @@ impl Order {
 }
 
 impl Feeds {
-    /// One page, from a snapshot of its own. [`Error::VersionAhead`] if a bound lies above that.
+    /// Reads one page from one snapshot. Fails with [`Error::VersionAhead`] if a bound is above it.
     pub async fn page(&self, query: &PageQuery) -> Result<Page> {
         self.note(self.read_page(query).await)
     }
@@ -144,7 +144,7 @@ impl Feeds {
         loop {
             let first = match first_of(&*snapshot, query, &mut scans, page.entries.len()).await {
                 Ok(first) => first,
-                // A page that the snapshot did not outlive ends where it is, so that who pages on gets on.
+                // If the snapshot expires, the page ends here, so that reading page by page makes progress.
                 Err(Error::Store(store::Error::TooOld)) if last.is_some() => {
                     page.next = last;
                     page.immutable = false;
@@ -180,14 +180,14 @@ impl Feeds {
     }
 }
 
-/// The version that comes next in the merged order, and the feeds that have an entry there.
+/// The next version in the merged order, and the feeds that have an entry at it.
 async fn first_of(
     snapshot: &dyn Snapshot,
     query: &PageQuery,
     scans: &mut [Scan],
     have: usize,
 ) -> Result<Option<(Version, FeedIndices)>> {
-    // One more than the page takes tells whether there is a next one.
+    // One more entry than the page takes, to know whether there is a next page.
     let need = (query.limit - have.min(query.limit)) / scans.len() + 1;
     let bytes_max = (query.bytes / scans.len()).max(CHUNK_BYTES_MIN);
     loop {
@@ -202,7 +202,7 @@ async fn first_of(
             break;
         }
         let slices = snapshot.ranges(ranges).await?;
-        // Side by side, because each may look back: the snapshot lives for seconds only.
+        // Concurrently, because each may have to look back, and the snapshot lives for only a few seconds.
         try_join_all(
             wanting
                 .into_iter()

@@ -140,7 +140,7 @@ fn sample(app: &App, registry: &mut Registry) {
 }
 
 fn retries(app: &App, registry: &mut Registry) {
-    let retries = app.store.retries();
+    let retries = app.store.errors();
     let attempts = Family::<[(&str, &str); 1], Counter>::default();
     for (code, count) in retries.counts() {
         attempts.get_or_create(&[("code", code)]).inc_by(count);

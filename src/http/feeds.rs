@@ -44,7 +44,7 @@ pub async fn head(
     Params::parse(&parts, &[])?;
     granted.feeds(Scope::Read, [&feed])?;
     let state = {
-        let _turn = app.feeds.turn().await?;
+        let _slot = app.feeds.read_slot().await?;
         app.feeds.state(&feed).await?
     };
     Ok((
@@ -92,7 +92,7 @@ async fn page(
     };
     let deadline = wait.map(until);
     let mut page = {
-        let _turn = app.feeds.turn().await?;
+        let _slot = app.feeds.read_slot().await?;
         app.feeds.page(&query).await?
     };
     // Most of the time there is something, and no place in the hub is needed.

@@ -121,13 +121,13 @@ async fn store_answers(app: &App) -> Result<(), (String, Problem)> {
     match tokio::time::timeout(READY_TIMEOUT, answers).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => {
-            app.store.retries().note_read(&error);
+            app.store.errors().note_read(&error);
             Err((error.reason().to_owned(), Error::Store(error).into()))
         }
         Err(_elapsed) => {
             let detail = "the store did not answer in time";
             let late = store::Error::Unavailable(detail.to_owned());
-            app.store.retries().note_read(&late);
+            app.store.errors().note_read(&late);
             let problem = Problem::new(Code::StoreUnavailable, detail);
             Err((late.reason().to_owned(), problem))
         }

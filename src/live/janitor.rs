@@ -1,4 +1,4 @@
-//! Deletes transients that all nodes have had time to deliver.
+//! Removes transients that all nodes have had time to deliver.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::{
     version::{TICKS_PER_SECOND, Version},
 };
 
-/// How long a transient is kept for tailers that lag behind.
+/// How long a transient is kept for nodes that are behind.
 pub const TRANSIENT_LIFE: Duration = Duration::from_secs(10);
 
-/// Trims every [`TRANSIENT_LIFE`] until `stop`. Several nodes may do so at once.
+/// Removes old transients every [`TRANSIENT_LIFE`] until `stop` is cancelled. Any number of nodes may do this concurrently.
 pub async fn trim_transients(store: &dyn Store, keys: &Keys, stop: CancellationToken) {
     let mut due = tokio::time::interval(TRANSIENT_LIFE);
     loop {
@@ -24,7 +24,7 @@ pub async fn trim_transients(store: &dyn Store, keys: &Keys, stop: CancellationT
             () = stop.cancelled() => return,
         }
         if let Err(error) = transact(store, &mut Trim { keys }).await {
-            tracing::warn!(%error, "could not trim transients");
+            tracing::warn!(%error, "cannot remove old transients");
         }
     }
 }

@@ -8,9 +8,9 @@
 mod follower;
 mod hub;
 mod janitor;
-mod pace;
 mod partition;
 mod tailer;
+mod throttle;
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,4 +1,4 @@
-//! The tailer: one task a node that reads the log in rounds and feeds the hub.
+//! The tailer: one task per node, which reads the log in rounds and gives what it finds to the hub.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Hub, Item, News, hub::JoinTicket, pace::Pace, partition::Partition};
+use super::{Hub, Item, News, hub::JoinTicket, partition::Partition, throttle::Throttle};
 use crate::{
     feed::Feeds,
     store::{
@@ -22,19 +22,19 @@ use crate::{
     version::Version,
 };
 
-/// How often an idle subscriber hears where it stands.
+/// How often an idle subscriber is sent its position.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// A round that finds more than this sends all subscribers back to the pages instead of holding it in memory.
+/// If a round finds more than this, it is not kept in memory: all subscribers go back to reading pages.
 const ROUND_RECORDS_MAX: usize = 50_000;
 const ROUND_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// What one read of a partition takes.
+/// Limits of one read of a partition.
 const READ_KEYS: usize = 1_000;
 const READ_BYTES: usize = 1024 * 1024;
 
 const STORE_BACKOFF: Duration = Duration::from_millis(200);
 
-/// What a round found at one version.
+/// What a round finds at one version.
 enum Found {
     Entry(Entry, Vec<FeedName>),
     Transient(Entry, Vec<FeedName>),
@@ -52,7 +52,7 @@ struct Tailer {
     joining: Vec<JoinTicket>,
 }
 
-/// Runs rounds, each begun `gap` after the one before or later, until `stop`.
+/// Runs rounds, at least `gap` apart, until `stop` is cancelled.
 pub async fn run(
     store: Arc<dyn Store>,
     keys: Keys,
@@ -64,7 +64,7 @@ pub async fn run(
     let metrics = Arc::clone(&hub.metrics);
     let progress = &metrics.tail;
     progress.wakes();
-    let mut pace = Pace::new(gap);
+    let mut throttle = Throttle::new(gap);
     let mut tailer = Tailer {
         store,
         keys,
@@ -81,12 +81,12 @@ pub async fn run(
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let follow = async {
         loop {
-            pace.next().await;
+            throttle.next().await;
             match tailer.round().await {
                 Ok(()) => {}
                 Err(Error::Closed) => return,
                 Err(error) => {
-                    tracing::warn!(%error, "live delivery waits for the store");
+                    tracing::warn!(%error, "live delivery failed to read the store; retrying");
                     tokio::time::sleep(STORE_BACKOFF).await;
                     continue;
                 }
@@ -94,17 +94,17 @@ pub async fn run(
             let idle = tailer.partitions.is_empty();
             progress.waits();
             tokio::select! {
-                // With nobody listening there is nothing to wake up for.
-                changed = tailer.store.changed(tailer.at), if !idle => {
+                // Without subscribers there is nothing to wake up for.
+                committed = tailer.store.wait_for_commit(tailer.at), if !idle => {
                     progress.wakes();
-                    if changed.is_err() {
+                    if committed.is_err() {
                         tokio::time::sleep(STORE_BACKOFF).await;
                     }
                 }
                 () = tailer.hub.registered() => progress.wakes(),
                 _ = beat.tick(), if !idle => {
                     progress.wakes();
-                    // The beat tells a fresh moment, so that an idle client's cursor moves too.
+                    // Read the current moment first, so that the cursor of an idle client advances, too.
                     if tailer.round().await.is_ok() {
                         tailer.hub.heartbeat(tailer.at);
                     }
@@ -119,14 +119,14 @@ pub async fn run(
 }
 
 impl Tailer {
-    /// Delivers everything in (T, R] and sets T to R. After an error T stands and nothing has been delivered.
+    /// Delivers everything in (T, R] and sets T to R. After an error, T is unchanged and nothing has been delivered.
     async fn round(&mut self) -> Result<()> {
         let done = self
             .read_round()
             .instrument(tracing::debug_span!("tail_round"));
         let done = done.await;
         if let Err(error) = &done {
-            self.store.retries().note_read(error);
+            self.store.errors().note_read(error);
         }
         done
     }
@@ -140,7 +140,7 @@ impl Tailer {
         self.partitions
             .retain(|partition, _| active.contains(partition));
 
-        // The round before this one may have failed half way.
+        // The previous round may have failed after reading some records.
         self.partitions
             .values_mut()
             .for_each(|partition| partition.rewind(self.at));
@@ -158,7 +158,7 @@ impl Tailer {
         let hidden = self.partitions.values_mut().map(Partition::take_hidden);
         self.hub.metrics.twins.live.inc_by(hidden.sum());
 
-        // A partition nobody listened to before begins here: those who join read up to here from pages.
+        // A partition that had no subscribers begins here: subscribers who join read pages up to this moment.
         for partition in active {
             let log = || Partition::new(self.keys.log(partition), moment);
             self.partitions.entry(partition).or_insert_with(log);
@@ -167,7 +167,7 @@ impl Tailer {
             self.deliver(found, &states);
         } else {
             tracing::warn!(
-                "a round of live delivery was too large; all subscribers read on from pages"
+                "a round of live delivery was too large; all subscribers continue by reading pages"
             );
             self.partitions.iter_mut().for_each(|(&id, partition)| {
                 *partition = Partition::new(self.keys.log(id), moment);
@@ -182,14 +182,14 @@ impl Tailer {
         Ok(())
     }
 
-    /// Reads (T, `moment`] of every followed partition. `false`: it was too much.
+    /// Reads (T, `moment`] of every followed partition. `false` if there was too much to read.
     async fn read(
         &mut self,
         snapshot: &dyn Snapshot,
         moment: Version,
         found: &mut BTreeMap<Version, Found>,
     ) -> Result<bool> {
-        // (partition, whether its transient log, from where)
+        // (partition, whether of its transients, read after this version)
         let mut unread: Vec<(u16, bool, Version)> = self
             .partitions
             .keys()
@@ -243,7 +243,7 @@ impl Tailer {
         Ok(true)
     }
 
-    /// The states, as of the round's moment, of feeds whose marker moved.
+    /// The states of the feeds whose marker moved, as of the round's moment.
     async fn states(
         &self,
         snapshot: &dyn Snapshot,
@@ -275,14 +275,14 @@ impl Tailer {
                 Found::MarkerMoved(_) => {}
             }
         }
-        // Last, because they are as of the end of the round.
+        // States come last, because they are as of the end of the round.
         for (feed, item) in states {
             self.hub.dispatch_state(feed, item);
         }
     }
 }
 
-/// An event that stands in several partitions comes up in each, at one version.
+/// Adds an entry. An event with feeds in several partitions is found in each of them, at the same version.
 fn add(
     found: &mut BTreeMap<Version, Found>,
     entry: Entry,

@@ -1,4 +1,4 @@
-//! Reads all that a store holds, and decodes it.
+//! Reads and decodes everything in a store.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use super::{
     values,
 };
 
-/// What is read at once.
+/// Limits of one read.
 const PAGE_ITEMS: usize = 10_000;
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
-/// How much of what there is.
+/// How many items of each kind the store contains.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Ids of events.
+    /// Claimed event ids.
     pub claims: u64,
     pub entries: u64,
     pub unread: u64,
-    /// Entries in the log.
+    /// Events in the log, once per partition.
     pub logged: u64,
     pub transients: u64,
 }
@@ -28,19 +28,19 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} ids, {} entries of feeds, {} unread, {} in the log, {} transients",
+            "{} ids, {} feed entries, {} unread keys, {} log records, {} transients",
             self.claims, self.entries, self.unread, self.logged, self.transients
         )
     }
 }
 
-/// Stops at what cannot be read.
+/// Counts everything in the store; fails at the first item that cannot be decoded.
 pub async fn audit(store: &dyn Store, keys: &Keys) -> Result<Counts> {
     let mut counts = Counts::default();
     visit(store, keys.claims(), |item| {
         version_of(&item.key)?;
         if item.value.len() != size_of::<u128>() {
-            return Err(corrupt(&item.key, "not a digest"));
+            return Err(corrupt(&item.key, "not a content hash"));
         }
         counts.claims += 1;
         Ok(())
@@ -66,7 +66,7 @@ pub async fn audit(store: &dyn Store, keys: &Keys) -> Result<Counts> {
     Ok(counts)
 }
 
-/// Page by page, each of a snapshot of its own.
+/// Visits all items in a range, page by page; each page is read from its own snapshot.
 async fn visit(
     store: &dyn Store,
     (mut begin, end): (Vec<u8>, Vec<u8>),

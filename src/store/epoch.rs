@@ -1,4 +1,4 @@
-//! The epoch: the generation number at the front of every version, raised by an operator.
+//! The epoch: the generation number at the front of every version. An operator can raise it.
 
 use async_trait::async_trait;
 
@@ -13,8 +13,8 @@ pub async fn current(store: &dyn Store) -> Result<u32> {
     Ok(store.snapshot().await?.version().epoch())
 }
 
-/// Raises the epoch by one; answers the new one. Whatever is in flight aborts and is tried again in the new epoch, and
-/// every version minted from now on lies above every one minted before.
+/// Raises the epoch by one and returns the new one. Transactions in flight abort and are retried in the new epoch. All
+/// later versions are above all earlier ones.
 pub async fn raise(store: &dyn Store, keys: &Keys) -> Result<u32> {
     transact(store, &mut Raise { keys, to: 0 }).await
 }
@@ -48,7 +48,7 @@ impl Transaction for Raise<'_> {
         }
         self.to = current
             .checked_add(1)
-            .ok_or_else(|| Error::Refused("there is no higher epoch".into()))?;
+            .ok_or_else(|| Error::Refused("the epoch cannot be raised any further".into()))?;
         let key = self.keys.epoch();
         let stored = first.values.pop().flatten();
         Ok(Plan::Commit(Batch {
@@ -57,7 +57,7 @@ impl Transaction for Raise<'_> {
                 value: stored.map(|epoch| epoch.to_vec()),
             }],
             puts: vec![(key, self.to.to_be_bytes().to_vec())],
-            ring: true,
+            notify: true,
             ..Batch::default()
         }))
     }

@@ -1,11 +1,11 @@
-//! The FoundationDB engine: a snapshot is a transaction, a version is the cluster's own versionstamp.
+//! The FoundationDB engine: a snapshot is a transaction, and a version is a versionstamp of the cluster.
 //!
 //! Invariants:
-//! - Reads are snapshot reads (no conflict range), but for the epoch and the conditions of a commit. So the only
-//!   commits that can abort are those whose epoch or condition changed.
-//! - The epoch is read with a conflict range in every transaction: so a raise aborts what is in flight, and a commit is
-//!   refused when its snapshot is older than the database's memory of conflicts (5 s), blind writes too.
-//! - The client library's own retry loop is not used; [`super::transact`] is the one there is.
+//! - All reads are snapshot reads (without conflict ranges), except those of the epoch and of a commit's conditions.
+//!   Commits can therefore only abort because of a changed epoch or condition.
+//! - Every transaction reads the epoch with a conflict range. A raise therefore aborts all transactions in flight, and the
+//!   database refuses a commit, even of blind writes only, whose snapshot is older than its memory of conflicts (5 s).
+//! - The retry loop of the client library is not used: [`super::transact`] is the only one.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -21,16 +21,16 @@ use futures_util::future::try_join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Batch, Condition, Error, Found, KeyValue, Range, Reads, Result, Retries, Slice, Snapshot,
-    Store, keys::Keys,
+    Batch, Condition, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Store,
+    StoreErrors, keys::Keys,
 };
 use crate::version::Version;
 
-/// The client API this program speaks.
+/// The version of the client API that this program uses.
 const API_VERSION: i32 = 730;
-/// Bytes of a versionstamp: commit version and order in the commit batch.
+/// Length of a versionstamp: commit version (8 bytes) and order in the commit batch (2 bytes).
 const STAMP_BYTES: usize = 10;
-/// A watch is armed anew at least so often, in case the cluster forgot it.
+/// A watch is renewed at least this often, in case the cluster has dropped it.
 const WATCH_TIME_MAX: Duration = Duration::from_secs(30);
 
 const TOO_OLD: i32 = 1007;
@@ -40,13 +40,13 @@ const UNKNOWN_RESULT: i32 = 1021;
 const TIMED_OUT: i32 = 1031;
 const CLUSTER_VERSION_CHANGED: i32 = 1039;
 
-/// The client library's network thread. Must be dropped before the process exits, after every [`Fdb`].
+/// The network thread of the client library. Must be dropped before the process exits, and after every [`Fdb`].
 #[must_use]
 pub struct Network {
     _running: NetworkAutoStop,
 }
 
-/// Starts the client library; once a process.
+/// Starts the client library. May be called once per process.
 pub fn boot() -> Result<Network> {
     let open = |error: FdbError| {
         Error::Open(format!(
@@ -58,17 +58,17 @@ pub fn boot() -> Result<Network> {
         .set_runtime_version(API_VERSION)
         .build()
         .map_err(open)?;
-    // SAFETY: `boot` asks that what it answers is dropped before the process exits. `main` holds it to its end, and
-    // leaves by returning; every other way out (a second signal, an abort) does not run exit handlers.
+    // SAFETY: the returned value must be dropped before the process exits. `main` keeps it until it returns, and every
+    // other way to end the process (a second signal, an abort) skips the exit handlers.
     #[allow(unsafe_code)]
     let running = unsafe { builder.boot() }.map_err(open)?;
     Ok(Network { _running: running })
 }
 
-/// Times and limits of the client.
+/// Settings of the client.
 #[derive(Debug, Clone, Copy)]
 pub struct Tuning {
-    /// A read or commit that takes longer fails (and is tried again by whoever retries).
+    /// A read or commit that takes longer fails, and may be retried.
     pub timeout: Duration,
 }
 
@@ -76,26 +76,28 @@ pub struct Fdb {
     db: Arc<Database>,
     epoch: Vec<u8>,
     wake: Vec<u8>,
-    retries: Retries,
+    retries: StoreErrors,
     closed: CancellationToken,
-    /// Its tokens are held by commits under way.
+    /// Commits in flight hold its tokens.
     commits: TaskTracker,
 }
 
 impl Fdb {
-    /// Opens the cluster of `cluster_file` for the key space under `prefix`. Does not wait for the cluster.
+    /// Connects to the cluster of `cluster_file`, for the key space under `prefix`. Does not wait for the cluster.
     pub fn open(cluster_file: &Path, prefix: &[u8], tuning: Tuning) -> Result<Self> {
         let file = cluster_file.display();
         if let Err(error) = std::fs::read(cluster_file) {
             return Err(Error::Open(format!(
-                "cannot read the cluster file {file} ({error}): name the one of your cluster with --cluster-file"
+                "cannot read the cluster file {file} ({error}): specify your cluster's file with --cluster-file"
             )));
         }
         let open =
             |error: FdbError| Error::Open(format!("cannot use the cluster file {file}: {error}"));
-        let path = cluster_file
-            .to_str()
-            .ok_or_else(|| Error::Open(format!("the cluster file's path {file} is not UTF-8")))?;
+        let path = cluster_file.to_str().ok_or_else(|| {
+            Error::Open(format!(
+                "the path of the cluster file {file} is not valid UTF-8"
+            ))
+        })?;
         let db = Database::from_path(path).map_err(open)?;
         let millis = i32::try_from(tuning.timeout.as_millis()).unwrap_or(i32::MAX);
         db.set_option(DatabaseOption::TransactionTimeout(millis))
@@ -105,7 +107,7 @@ impl Fdb {
             db: Arc::new(db),
             epoch: keys.epoch(),
             wake: keys.wake(),
-            retries: Retries::default(),
+            retries: StoreErrors::default(),
             closed: CancellationToken::new(),
             commits: TaskTracker::new(),
         })
@@ -119,11 +121,11 @@ impl Store for Fdb {
             return Err(Error::Closed);
         }
         let transaction = self.db.create_trx().map_err(read_error)?;
-        // Nothing is read after it is written: spare the client its write map.
+        // No transaction reads its own writes, so the client need not keep track of them.
         transaction
             .set_option(TransactionOption::ReadYourWritesDisable)
             .map_err(read_error)?;
-        // The client sends the reads as soon as it has the read version, without waiting for the epoch.
+        // The client sends the reads as soon as it has a read version, without waiting for the epoch.
         let (version, found) =
             tokio::try_join!(self.moment(&transaction), read(&transaction, &reads))?;
         let view = View {
@@ -136,14 +138,14 @@ impl Store for Fdb {
         Ok((Box::new(view), found))
     }
 
-    async fn changed(&self, seen: Version) -> Result<()> {
+    async fn wait_for_commit(&self, seen: Version) -> Result<()> {
         self.closed
-            .run_until_cancelled(self.rung(seen))
+            .run_until_cancelled(self.wait_for_notification(seen))
             .await
             .unwrap_or(Err(Error::Closed))
     }
 
-    fn retries(&self) -> &Retries {
+    fn errors(&self) -> &StoreErrors {
         &self.retries
     }
 
@@ -155,7 +157,7 @@ impl Store for Fdb {
 }
 
 impl Fdb {
-    /// The epoch, read with a conflict range, and the version of what `transaction` reads.
+    /// The moment that `transaction` reads. Reads the epoch with a conflict range.
     async fn moment(&self, transaction: &Transaction) -> Result<Version> {
         let (time, epoch) = tokio::try_join!(
             transaction.get_read_version(),
@@ -165,24 +167,29 @@ impl Fdb {
         let epoch = match epoch.as_deref().map(<[u8; 4]>::try_from) {
             None => 0,
             Some(Ok(epoch)) => u32::from_be_bytes(epoch),
-            Some(Err(_)) => return Err(super::keys::corrupt(&self.epoch, "not an epoch")),
+            Some(Err(_)) => {
+                return Err(super::keys::corrupt(
+                    &self.epoch,
+                    "the epoch is not 4 bytes",
+                ));
+            }
         };
         Ok(Version::moment(epoch, time.unsigned_abs()))
     }
 
-    async fn rung(&self, seen: Version) -> Result<()> {
+    async fn wait_for_notification(&self, seen: Version) -> Result<()> {
         let transaction = self.db.create_trx().map_err(read_error)?;
         let wake = async {
             let wake = transaction.get(&self.wake, true).await;
             wake.map_err(read_error)
         };
-        let (now, rung) = tokio::try_join!(self.moment(&transaction), wake)?;
-        let rung = rung
+        let (now, notified) = tokio::try_join!(self.moment(&transaction), wake)?;
+        let notified = notified
             .as_deref()
             .and_then(|stamp| stamp.first_chunk())
             .map_or(0, |time| u64::from_be_bytes(*time));
-        // A ring later than now is left over from before a restore to a lower version, and says nothing.
-        if now.epoch() != seen.epoch() || (seen.time() + 1..=now.time()).contains(&rung) {
+        // A stamp above now is from before a restore to a lower version, and means nothing.
+        if now.epoch() != seen.epoch() || (seen.time() + 1..=now.time()).contains(&notified) {
             return Ok(());
         }
         let watch = transaction.watch(&self.wake);
@@ -216,7 +223,7 @@ impl Snapshot for View {
     }
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
-        // Before the flag is read: whoever closes waits for this commit, or this commit sees that it is closed.
+        // Taken before the flag is read: either `close` waits for this commit, or this commit sees that it is closed.
         let _under_way = self.commits.token();
         if self.closed.is_cancelled() {
             return Err(Error::Closed);
@@ -233,7 +240,7 @@ impl Snapshot for View {
             .commit()
             .await
             .map_err(|error| commit_error(error.into()))?;
-        // The commit happened; a stamp that cannot be had leaves only its version unknown.
+        // The commit has happened; without the stamp only its version is unknown.
         let stamp = stamp.await.map_err(|_| Error::Unknown)?;
         let stamp: [u8; STAMP_BYTES] = (&stamp[..]).try_into().map_err(|_| Error::Unknown)?;
         let (time, order) = stamp.split_at(8);
@@ -250,7 +257,7 @@ impl Snapshot for View {
 }
 
 impl View {
-    /// Reads what the conditions speak of, with a conflict range: what changes until the commit aborts it.
+    /// Checks the conditions with reads that add conflict ranges: a later change aborts the commit.
     async fn check(&self, conditions: &[Condition]) -> Result<()> {
         for (index, condition) in conditions.iter().enumerate() {
             let holds = match condition {
@@ -289,12 +296,12 @@ impl View {
         for (key, value) in &batch.maxima {
             transaction.atomic_op(key, value, MutationType::ByteMax);
         }
-        // The database adds the write conflict range of a stamped key itself: that is what conditions run into.
+        // The database adds a write conflict range for each stamped key; conditions of other commits conflict with these.
         for put in &batch.versioned {
             let key = stamped_key(&put.prefix, self.version.epoch(), put.index);
             transaction.atomic_op(&key, &put.value, MutationType::SetVersionstampedKey);
         }
-        if batch.ring {
+        if batch.notify {
             transaction
                 .set_option(TransactionOption::NextWriteNoWriteConflictRange)
                 .map_err(read_error)?;
@@ -364,7 +371,7 @@ async fn read_range(transaction: &Transaction, range: &Range) -> Result<Slice> {
     Ok(slice)
 }
 
-/// `prefix ‖ epoch ‖ versionstamp ‖ index`, and the place of the stamp, as the database wants it.
+/// `prefix ‖ epoch ‖ versionstamp ‖ index`, followed by the offset of the stamp as the database expects it.
 pub fn stamped_key(prefix: &[u8], epoch: u32, index: u16) -> Vec<u8> {
     let stamp_at = (prefix.len() + 4) as u32;
     let mut key = Vec::with_capacity(prefix.len() + 20);
@@ -389,7 +396,7 @@ fn read_error(error: FdbError) -> Error {
 
 fn commit_error(error: FdbError) -> Error {
     match error.code() {
-        // A transaction that ran into its timeout may still commit.
+        // A transaction that timed out may still commit.
         UNKNOWN_RESULT | TIMED_OUT | CLUSTER_VERSION_CHANGED => Error::Unknown,
         _ if error.is_maybe_committed() => Error::Unknown,
         _ => read_error(error),

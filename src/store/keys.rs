@@ -1,5 +1,5 @@
-//! Every byte of every key, in one place. Keys are FoundationDB tuples behind a prefix; a versioned key ends
-//! with the 16 bytes of its version, so that it needs no escaping and can be stamped at commit.
+//! The layout of all keys. Keys are FoundationDB tuples behind a prefix. A versioned key ends with the 16 bytes of its
+//! version, not tuple-encoded, so that the store can stamp it at commit.
 
 use foundationdb_tuple::{Subspace, pack_into};
 
@@ -11,10 +11,10 @@ use crate::{
     version::{BYTES_LEN, Version},
 };
 
-/// Version of the layout and of the values; a store of another one is refused.
+/// The version of the key and value formats. A store with another format is refused.
 pub const FORMAT: u32 = 1;
 
-// Codes of the subspaces; small numbers pack to two bytes.
+// Codes of the subspaces. Codes below 256 are packed into two bytes.
 const META: u16 = 1;
 const EPOCH: u16 = 2;
 const LAST: u16 = 3;
@@ -35,7 +35,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// For engines, which use only keys that do not depend on the number of partitions.
+    /// For engines, which only use keys that do not depend on the number of partitions.
     pub(crate) fn before_opening(prefix: &[u8]) -> Self {
         Self::new(prefix, 1)
     }
@@ -47,7 +47,7 @@ impl Keys {
         }
     }
 
-    /// Reads the number of partitions from the store, or creates the key space with `partitions` if it is new.
+    /// Opens the key space and reads its number of partitions; creates it with `partitions` if there is none.
     pub async fn open(store: &dyn Store, prefix: &[u8], partitions: u16) -> Result<Self> {
         let mut opening = Opening {
             keys: Self::new(prefix, partitions),
@@ -59,106 +59,106 @@ impl Keys {
         self.partitions
     }
 
-    /// The partition of the log that `feed`'s entries go to.
+    /// The log partition of `feed`.
     pub fn partition(&self, feed: &FeedName) -> u16 {
         (twox_hash::XxHash3_64::oneshot(feed.as_str().as_bytes()) % u64::from(self.partitions))
             as u16
     }
 
-    /// → the format (4 bytes) and the number of partitions (2 bytes); written when the key space is created.
+    /// → format (4 bytes) and number of partitions (2 bytes). Written when the key space is created.
     fn meta(&self) -> Vec<u8> {
         self.root.pack(&(META,))
     }
 
-    /// → the current epoch, 4 bytes big-endian; absent: 0. Written by an operator.
+    /// → the current epoch, 4 bytes big-endian; 0 if absent. Written by an operator.
     pub fn epoch(&self) -> Vec<u8> {
         self.root.pack(&(EPOCH,))
     }
 
-    /// → the last version stamped (embedded engine only); written with each commit.
+    /// → the moment of the last commit, 16 bytes. Written with each commit, by the embedded engine only.
     pub fn last(&self) -> Vec<u8> {
         self.root.pack(&(LAST,))
     }
 
-    /// → the greatest `at` of any entry, 8 bytes big-endian µs; atomic max with each append.
+    /// → the greatest `at` of any entry, 8 bytes big-endian µs. Atomic maximum, with each append.
     pub fn at(&self) -> Vec<u8> {
         self.root.pack(&(AT,))
     }
 
-    /// → the versionstamp of the last commit that rang; only a doorbell.
+    /// → the versionstamp of the last commit that notified waiting nodes. Its only purpose is to be watched.
     pub fn wake(&self) -> Vec<u8> {
         self.root.pack(&(WAKE,))
     }
 
-    /// ‖ version → digest of the event's content; with each event.
+    /// `‖ version` → hash of the event's content. With each event.
     pub fn claim(&self, id: &EventId) -> Vec<u8> {
         self.versioned_of(CLAIM, id.as_str())
     }
 
-    /// What packing `(code, name)` makes, with room for a version.
+    /// The packed `(code, name)`, with capacity for a version.
     fn versioned_of(&self, code: u16, name: &str) -> Vec<u8> {
         let root = self.root.bytes();
-        // The code, the type of the text and its end.
+        // Code (2 bytes), type of the text and its terminator.
         let mut key = Vec::with_capacity(root.len() + 4 + name.len() + BYTES_LEN);
         key.extend_from_slice(root);
         pack_into(&(code, name), &mut key);
         key
     }
 
-    /// ‖ version → entry; with each event, per feed.
+    /// `‖ version` → entry. With each event, per feed.
     pub fn feed(&self, feed: &FeedName) -> Vec<u8> {
         self.versioned_of(FEED, feed.as_str())
     }
 
-    /// ‖ version → kind and id; per feed, for deliveries that count as unread. Cleared by marking read.
+    /// `‖ version` → kind and id. With each event that counts as unread, per feed; cleared when the feed is marked read.
     pub fn unread(&self, feed: &FeedName) -> Vec<u8> {
         self.versioned_of(UNREAD, feed.as_str())
     }
 
-    /// ‖ version → the entries of one batch in this partition, with their feeds there; per batch.
+    /// `‖ version` → the entries of a batch in this partition, each with its feeds in the partition. Per batch.
     pub fn log(&self, partition: u16) -> Vec<u8> {
         self.root.pack(&(LOG, partition))
     }
 
-    /// ‖ version → a transient or the news that a marker moved; trimmed after seconds.
+    /// `‖ version` → a transient, or the news that a marker moved. Removed after a few seconds.
     pub fn transient(&self, partition: u16) -> Vec<u8> {
         self.root.pack(&(TRANSIENT, partition))
     }
 
-    /// Where all claims lie, as begin and end; for engines that keep kinds of keys apart.
+    /// Begin and end of all claims. For engines that store the kinds of keys separately.
     pub(super) fn claims(&self) -> (Vec<u8>, Vec<u8>) {
         self.root.subspace(&(CLAIM,)).range()
     }
 
-    /// Where all feeds' entries lie.
+    /// Begin and end of the entries of all feeds.
     pub(super) fn feeds(&self) -> (Vec<u8>, Vec<u8>) {
         self.root.subspace(&(FEED,)).range()
     }
 
-    /// Where what is unread lies.
+    /// Begin and end of the unread keys of all feeds.
     pub(super) fn unreads(&self) -> (Vec<u8>, Vec<u8>) {
         self.root.subspace(&(UNREAD,)).range()
     }
 
-    /// Where the log lies.
+    /// Begin and end of all log partitions.
     pub(super) fn logs(&self) -> (Vec<u8>, Vec<u8>) {
         self.root.subspace(&(LOG,)).range()
     }
 
-    /// Where transients lie.
+    /// Begin and end of all transient partitions.
     pub(super) fn transients(&self) -> (Vec<u8>, Vec<u8>) {
         self.root.subspace(&(TRANSIENT,)).range()
     }
 
-    /// What [`Keys::claim`] made of an id, at the front of a key or bound among the claims; `None` if that is cut short.
+    /// The prefix of a key or bound among the claims that [`Keys::claim`] returns for its id; `None` if the id is cut off.
     pub(super) fn claim_prefix<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
-        // Behind the subspace's code (2 bytes) and the type of a text; no id holds the zero that ends it.
+        // After the code (2 bytes) and the type of a text. Ids do not contain the zero byte that terminates the text.
         let id = self.root.bytes().len() + 3;
         let len = memchr::memchr(0, key.get(id..)?)?;
         key.get(..=id + len)
     }
 
-    /// → version; atomic max.
+    /// → version, 16 bytes. Atomic maximum.
     pub fn marker(&self, feed: &FeedName, marker: Marker) -> Vec<u8> {
         let name = match marker {
             Marker::Read => "read",
@@ -173,7 +173,7 @@ pub fn versioned(prefix: &[u8], version: Version) -> Vec<u8> {
     [prefix, &version.to_bytes()].concat()
 }
 
-/// The versioned keys under `prefix` in `(after, until]`, as begin and end of a range.
+/// Begin and end of the versioned keys under `prefix` in `(after, until]`.
 pub fn after_until(prefix: &[u8], after: Option<Version>, until: Version) -> (Vec<u8>, Vec<u8>) {
     let begin = match after {
         Some(after) => next_key(versioned(prefix, after)),
@@ -210,10 +210,11 @@ pub fn range(
 pub fn version_of(key: &[u8]) -> Result<Version> {
     match key.last_chunk::<BYTES_LEN>() {
         Some(bytes) => Ok(Version::from_bytes(*bytes)),
-        None => Err(corrupt(key, "a versioned key without a version")),
+        None => Err(corrupt(key, "the key has no version")),
     }
 }
 
+/// The error for an invalid key or value.
 pub fn corrupt(key: &[u8], what: impl ToString) -> Error {
     Error::Corrupt {
         key: Subspace::from_bytes(key).to_string(),
@@ -254,20 +255,20 @@ impl Transaction for Opening {
                 ..Batch::default()
             }));
         };
-        // The format comes first, whatever another format keeps behind it.
+        // Every format begins with its number; what follows depends on the format.
         let Some((format, rest)) = meta.split_first_chunk() else {
-            return Err(corrupt(&key, "no format number"));
+            return Err(corrupt(&key, "the format number is missing"));
         };
         let format = u32::from_be_bytes(*format);
         if format != FORMAT {
             return Err(Error::Open(format!(
-                "the store has format {format}, this program reads and writes format {FORMAT}: \
-                 use the newsfeed version that wrote it, or another folder or prefix"
+                "the store has format {format}, but this program supports format {FORMAT} only: \
+                 use the newsfeed version that wrote it, or another data folder or key prefix"
             )));
         }
         let partitions = rest.try_into().map(u16::from_be_bytes).unwrap_or(0);
         if partitions == 0 {
-            return Err(corrupt(&key, "no number of partitions"));
+            return Err(corrupt(&key, "the number of partitions is missing"));
         }
         self.keys.partitions = partitions;
         Ok(Plan::Answer(self.keys.clone()))
@@ -302,7 +303,7 @@ mod tests {
             prop_assert_eq!(x.cmp(&y), versions[0].cmp(&versions[1]));
             prop_assert_eq!(version_of(&x).ok(), Some(versions[0]));
             if names[0] != names[1] {
-                // All of one feed lies on one side of all of another.
+                // The key ranges of two feeds do not overlap.
                 let other = versioned(&b, versions[1]);
                 let (begin, end) = after_until(&a, None, Version::MAX);
                 prop_assert!(other < begin || other >= end);
@@ -362,7 +363,7 @@ mod tests {
         ];
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
-        // Partition numbers pack to different lengths: none may be another's prefix.
+        // Partition numbers are packed to different lengths: none may be a prefix of another.
         let logs: Vec<_> = (0..1000).map(|p| keys.log(p)).collect();
         assert!(
             logs.windows(2)
@@ -377,7 +378,7 @@ mod tests {
             .map(|i| keys.partition(&feed(&format!("user:{i}"))))
             .collect();
         assert_eq!(used.len(), 16);
-        // Pinned: another hash would lose every stored log entry.
+        // Fixed: with another hash, existing log entries would not be found.
         assert_eq!(keys.partition(&feed("user:42")), 10);
     }
 }

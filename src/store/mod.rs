@@ -1,8 +1,8 @@
-//! The engine contract: consistent snapshots, commits stamped in one order, a doorbell.
+//! The engine contract: consistent snapshots, commits stamped in one total order, and a notification of commits.
 //!
-//! A [`Store`] holds ordered keys and values. Reads go through a [`Snapshot`]; a commit belongs to the
-//! snapshot it was planned on, which is what bounds twins: it is refused when the snapshot is older than
-//! [`SNAPSHOT_AGE_TICKS_MAX`] or the epoch has changed since. No engine type leaks above this module.
+//! A [`Store`] holds ordered keys and values. Reads go through a [`Snapshot`]. A commit belongs to the snapshot it was
+//! planned on: it is refused when the snapshot is older than [`SNAPSHOT_AGE_TICKS_MAX`] or when the epoch has changed
+//! since, which limits how far apart twins can be. No engine type is visible above this module.
 
 pub mod audit;
 pub mod embedded;
@@ -17,14 +17,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use self::transact::{
-    Operation, Plan, RETRY_FOR, Retries, RetryableError, Transaction, transact, transact_until,
+    Operation, Plan, RETRY_FOR, RetryableError, StoreErrors, Transaction, transact, transact_until,
 };
 use crate::version::{TICKS_PER_SECOND, Version};
 
-/// A snapshot this old (ticks) can neither be read nor committed on. Twins therefore lie closer than this.
+/// A snapshot of this age (in ticks) can be neither read nor committed on. Twins are therefore closer together than this.
 pub const SNAPSHOT_AGE_TICKS_MAX: u64 = 5 * TICKS_PER_SECOND;
 
-/// Most items one batch may stamp with a version: their index takes 16 bits of it.
+/// Maximum number of items in a batch that are stamped with a version: the index takes 16 bits of the version.
 pub const BATCH_ITEMS_MAX: usize = 1 << 16;
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -37,24 +37,24 @@ pub enum Error {
     Conflict,
     #[error("condition {0} does not hold")]
     ConditionFailed(usize),
-    /// The commit may have happened, or not: only reading tells.
+    /// The commit may or may not have happened; only reading can tell.
     #[error("the outcome of the commit is unknown")]
     Unknown,
-    #[error("the store is not available: {0}")]
+    #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// Nothing of the commit was stored: there is no room, and there is none until somebody makes some.
-    #[error("the disk is full, or less of it is free than --disk-reserve-mib says")]
+    /// The disk has too little free space. Nothing of the commit was stored.
+    #[error("the disk is full, or has less free space than --disk-reserve-mib reserves")]
     Full,
-    /// Trying again would end the same way.
-    #[error("the store refused: {0}")]
+    /// Retrying would fail in the same way.
+    #[error("the store refused the request: {0}")]
     Refused(String),
     #[error("the store is closed")]
     Closed,
-    #[error("the store holds something this program did not write at {key}: {what}")]
+    #[error("the store contains an invalid value at key {key}: {what}")]
     Corrupt { key: String, what: String },
-    /// A file of the store, or the disk under it, is not as it was written.
+    /// A file of the store is damaged, or the disk under it.
     #[error(
-        "the store is damaged ({0}): stop the service, and run `newsfeed admin check` on its folder, which names the file"
+        "the store is damaged ({0}): stop the service and run `newsfeed admin check` on its data folder to find the damaged file"
     )]
     Damaged(String),
     #[error("{0}")]
@@ -62,7 +62,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Its kind, for counting.
+    /// The kind of error, as a label in metrics.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::TooOld => "too_old",
@@ -94,10 +94,10 @@ impl Error {
 /// A consistent view of everything committed at or before [`Snapshot::version`].
 #[async_trait]
 pub trait Snapshot: Send + Sync {
-    /// The snapshot's own moment: later commits are stamped above it, all others at or below it.
+    /// The moment of the snapshot (vN): commits it shows are stamped at or below it, all others above it.
     fn version(&self) -> Version;
 
-    /// Reads everything asked for side by side.
+    /// Reads everything that is asked for, concurrently.
     async fn read(&self, reads: Reads) -> Result<Found>;
 
     async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>> {
@@ -110,58 +110,58 @@ pub trait Snapshot: Send + Sync {
         Ok(self.read(Reads { keys, ranges }).await?.slices)
     }
 
-    /// Whether [`Batch::unclaimed`] is heeded: on an engine that commits one batch after the other. Elsewhere a check at
-    /// commit would make appends conflict, and twins are left to readers.
+    /// Whether the engine honours [`Batch::unclaimed`]. An engine that commits one batch after the other does. In others,
+    /// checking claims at commit would make appends conflict; there, readers hide twins.
     fn checks_claims(&self) -> bool {
         false
     }
 
-    /// Commits `batch` if its conditions still hold and the epoch is still the snapshot's.
-    /// Answers the version of index 0; see [`Version::at_index`].
+    /// Commits `batch` if its conditions still hold and the epoch is still that of the snapshot. Returns the version of
+    /// the item with index 0; see [`Version::at_index`].
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version>;
 }
 
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// A snapshot of now and its first reads, in as few round trips as the engine can.
+    /// Takes a snapshot and performs its first reads, in as few round trips as possible.
     async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)>;
 
     async fn snapshot(&self) -> Result<Box<dyn Snapshot>> {
         Ok(self.begin(Reads::default()).await?.0)
     }
 
-    /// Resolves when there may be commits above `seen` that asked to [`Batch::ring`]; never holds a snapshot.
-    async fn changed(&self, seen: Version) -> Result<()>;
+    /// Waits until there may be a commit above `seen` with [`Batch::notify`] set. Does not hold a snapshot.
+    async fn wait_for_commit(&self, seen: Version) -> Result<()>;
 
-    /// What was tried again, and why.
-    fn retries(&self) -> &Retries;
+    /// Counts of failed operations.
+    fn errors(&self) -> &StoreErrors;
 
-    /// What the engine tells of itself at little cost; called off the async runtime, for it may wait for the disk.
+    /// Metrics of the engine. May block on the disk; must be called outside the async runtime.
     fn figures(&self) -> Vec<Figure> {
         Vec::new()
     }
 
-    /// Whether what it runs by itself still runs; if not, only a restart helps.
+    /// Whether the background threads of the engine are running. If not, the process has to be restarted.
     fn is_alive(&self) -> bool {
         true
     }
 
-    /// Finishes commits under way and lets go of the storage. Everything after it answers [`Error::Closed`].
+    /// Finishes commits in flight and releases the storage. Later calls fail with [`Error::Closed`].
     async fn close(&self);
 }
 
-/// One of an engine's own figures.
+/// A metric of an engine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Figure {
-    /// With its unit; without `_total`.
+    /// The name with its unit, without `_total`.
     pub name: &'static str,
     pub help: &'static str,
     pub value: f64,
-    /// Whether it only grows.
+    /// Whether the value only grows.
     pub is_counter: bool,
 }
 
-/// What to read at once.
+/// A set of reads.
 #[derive(Debug, Clone, Default)]
 pub struct Reads {
     pub keys: Vec<Vec<u8>>,
@@ -174,7 +174,7 @@ impl Reads {
     }
 }
 
-/// What [`Reads`] found, each in the order asked for.
+/// The results of [`Reads`], in the order of the requests.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
     pub values: Vec<Option<Bytes>>,
@@ -187,14 +187,14 @@ pub struct Range {
     pub begin: Vec<u8>,
     pub end: Vec<u8>,
     pub reverse: bool,
-    /// Stops after so many keys …
+    /// Maximum number of keys.
     pub limit: usize,
-    /// … or with the value that brings keys and values to so many bytes.
+    /// The read ends with the item that brings the total size of keys and values to this many bytes.
     pub bytes_max: usize,
 }
 
 impl Range {
-    /// All that lies there, in order.
+    /// Everything in the range, in ascending order.
     pub fn all(begin: Vec<u8>, end: Vec<u8>) -> Self {
         Self {
             begin,
@@ -212,31 +212,31 @@ pub struct KeyValue {
     pub value: Bytes,
 }
 
-/// What a range read found, in the order asked for.
+/// The items found by a range read, in the order of the read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slice {
     pub items: Vec<KeyValue>,
-    /// Whether the read stopped at a limit: there may be more.
+    /// The read stopped at a limit; there may be more items.
     pub more: bool,
 }
 
-/// Blind writes, applied in the order: clears, puts and maxima, versioned puts. All or nothing.
+/// Blind writes, committed atomically. They are applied in the order: clears, puts and maxima, versioned puts.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pub conditions: Vec<Condition>,
     pub clears: Vec<(Vec<u8>, Vec<u8>)>,
     pub puts: Vec<(Vec<u8>, Vec<u8>)>,
-    /// The key keeps the greater of its value and this one, as byte strings of one length.
+    /// Sets the key to the greater of its present value and this one, compared as byte strings of equal length.
     pub maxima: Vec<(Vec<u8>, Vec<u8>)>,
     pub versioned: Vec<Versioned>,
-    /// Refuse the batch, as [`Error::Conflict`], if one of the ids it claims has been claimed by then. Only for snapshots
-    /// that say [`Snapshot::checks_claims`]; there each id must be claimed once in a batch.
+    /// Fail with [`Error::Conflict`] if any id that the batch claims is already claimed at commit. Only for snapshots with
+    /// [`Snapshot::checks_claims`]; the batch must not claim an id twice.
     pub unclaimed: bool,
-    /// Wake whoever waits in [`Store::changed`].
-    pub ring: bool,
+    /// Wake the callers of [`Store::wait_for_commit`].
+    pub notify: bool,
 }
 
-/// A put whose key is `prefix ‖ version`, the version being minted at commit with `index`.
+/// A put with the key `prefix ‖ version`. The version is assigned at commit; `index` is its last part.
 #[derive(Debug, Clone)]
 pub struct Versioned {
     pub prefix: Vec<u8>,

@@ -1,4 +1,4 @@
-//! The one retry loop of the program.
+//! The only retry loop of the program for the database.
 
 use std::{
     collections::BTreeMap,
@@ -13,13 +13,13 @@ use tracing::Instrument;
 use super::{Batch, Error, Found, Reads, Snapshot, Store};
 use crate::version::Version;
 
-/// How long a transaction is tried again before its caller hears that the store is not available.
+/// How long a transaction is retried before it fails.
 pub const RETRY_FOR: Duration = Duration::from_secs(20);
 
 const BACKOFF_MIN: Duration = Duration::from_millis(2);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// What failed.
+/// An operation of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     Read,
@@ -35,9 +35,9 @@ impl Operation {
     }
 }
 
-/// What failed since the start, by reason.
+/// Counts of failed operations since the start, by reason.
 #[derive(Debug, Default)]
-pub struct Retries(Mutex<Failures>);
+pub struct StoreErrors(Mutex<Failures>);
 
 #[derive(Debug, Default)]
 struct Failures {
@@ -45,12 +45,12 @@ struct Failures {
     errors: BTreeMap<(Operation, &'static str), u64>,
 }
 
-impl Retries {
+impl StoreErrors {
     fn failures(&self) -> MutexGuard<'_, Failures> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An attempt of a transaction.
+    /// Counts a failed attempt of a transaction.
     fn note(&self, operation: Operation, error: &Error) {
         let reason = error.reason();
         let mut failures = self.failures();
@@ -58,43 +58,43 @@ impl Retries {
         *failures.errors.entry((operation, reason)).or_default() += 1;
     }
 
-    /// A read outside a transaction, which nobody tries again here.
+    /// Counts a failed read outside of a transaction, which is not retried here.
     pub fn note_read(&self, error: &Error) {
         let key = (Operation::Read, error.reason());
         *self.failures().errors.entry(key).or_default() += 1;
     }
 
-    /// Failed attempts of transactions.
-    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+    /// Failed attempts of transactions, by reason.
+    pub fn failed_attempts(&self) -> BTreeMap<&'static str, u64> {
         self.failures().attempts.clone()
     }
 
-    /// Failed reads and commits, those of transactions too.
-    pub fn errors(&self) -> BTreeMap<(Operation, &'static str), u64> {
+    /// Failed reads and commits, inside and outside of transactions, by operation and reason.
+    pub fn by_operation(&self) -> BTreeMap<(Operation, &'static str), u64> {
         self.failures().errors.clone()
     }
 }
 
-/// What a transaction wants to do, having read its snapshot.
+/// What a transaction decides after it has read its snapshot.
 pub enum Plan<T> {
-    /// Nothing to write.
+    /// There is nothing to write.
     Answer(T),
     Commit(Batch),
 }
 
-/// Reads a snapshot, writes a batch. Planned afresh on a new snapshot at every attempt.
+/// A transaction: it reads a snapshot and writes a batch. Every attempt plans again, on a new snapshot.
 #[async_trait]
 pub trait Transaction: Send {
     type Output;
     type Error: From<Error>;
 
-    /// What the plan needs to know in any case; read together with the snapshot.
+    /// The reads that every attempt begins with; they are done together with taking the snapshot.
     fn first_reads(&self) -> Reads {
         Reads::default()
     }
 
-    /// `first` is what [`Self::first_reads`] found. `unsure` says that an earlier attempt may have committed (its
-    /// outcome is unknown): what the snapshot shows may be this transaction's own work.
+    /// Decides what to write. `first` is what [`Self::first_reads`] found. `unsure` says that the outcome of an earlier
+    /// attempt is unknown: the snapshot may show this transaction's own writes.
     async fn plan(
         &mut self,
         snapshot: &dyn Snapshot,
@@ -102,7 +102,7 @@ pub trait Transaction: Send {
         unsure: bool,
     ) -> Result<Plan<Self::Output>, Self::Error>;
 
-    /// The planned batch committed at `version`.
+    /// The planned batch has been committed at `version`.
     fn committed(&mut self, version: Version) -> Self::Output;
 }
 
@@ -111,6 +111,7 @@ enum Attempt<T> {
     Failed(Operation, Error),
 }
 
+/// Runs a transaction, and retries it for up to [`RETRY_FOR`].
 pub async fn transact<T: Transaction>(
     store: &dyn Store,
     transaction: &mut T,
@@ -121,7 +122,7 @@ where
     transact_until(store, transaction, Instant::now() + RETRY_FOR).await
 }
 
-/// For those who have waited already: tries once, and again until `give_up_at`.
+/// Runs a transaction at least once, and retries it until `give_up_at`.
 pub async fn transact_until<T: Transaction>(
     store: &dyn Store,
     transaction: &mut T,
@@ -138,21 +139,21 @@ where
             Attempt::Failed(operation, error) => (operation, error),
         };
         unsure |= matches!(error, Error::Unknown);
-        store.retries().note(operation, &error);
+        store.errors().note(operation, &error);
         if !error.is_retryable() || Instant::now() >= give_up_at {
             return Err(match error {
-                // That holds for this attempt, not for the one before.
+                // This attempt stored nothing, but an earlier one may have.
                 Error::Full if unsure => Error::Unknown.into(),
                 error => error.into(),
             });
         }
-        tracing::debug!(%error, "trying a transaction again");
+        tracing::debug!(%error, "retrying a transaction");
         tokio::time::sleep(backoff).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }
 
-/// Lets the loop look for the store's error inside a transaction's own.
+/// A transaction's error, which may be an error of the store that the retry loop handles.
 pub trait RetryableError: Sized {
     fn into_store_error(self) -> Result<Error, Self>;
 }

@@ -1,4 +1,4 @@
-//! Every byte of every value: FoundationDB tuples.
+//! The encoding of all values, as FoundationDB tuples.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use crate::{
     version::Version,
 };
 
-/// Longest value of a log record, in bytes; FoundationDB refuses values over 100,000.
+/// Maximum size of a value in the log, in bytes. FoundationDB refuses values over 100,000 bytes.
 pub const RECORD_BYTES_MAX: usize = 96_000;
 
 /// `(read_at, delivery, id, kind, actor, at, data)`.
@@ -28,24 +28,24 @@ type EntryTuple<'a> = (
     TupleBytes<'a>,
 );
 
-/// `(index, feeds of the partition, entry)`.
+/// `(index in the batch, feeds in the partition, entry)`.
 type RecordTuple<'a> = (u16, Vec<Cow<'a, str>>, EntryTuple<'a>);
 
-/// An entry and those of its feeds that lie in one partition.
+/// An entry, and those of its feeds that belong to one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub entry: Entry,
     pub feeds: Vec<FeedName>,
 }
 
-/// What the transient log holds.
+/// A record of the transient log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransientRecord {
     Event(Record),
     MarkerMoved { feed: FeedName, version: Version },
 }
 
-/// What an unread key remembers of its entry.
+/// The value of an unread key, with its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
     pub version: Version,
@@ -71,7 +71,7 @@ fn entry_tuple(entry: &Entry) -> EntryTuple<'_> {
     )
 }
 
-/// What a tuple borrows from `value`, sharing its memory; a copy if it was escaped there.
+/// A part of an unpacked tuple, sharing the memory of `value`; a copy if it was escaped.
 fn shared(value: &Bytes, part: Cow<'_, [u8]>) -> Bytes {
     match part {
         Cow::Borrowed(part) => value.slice_ref(part),
@@ -92,7 +92,7 @@ fn text<T: TryFrom<Bytes, Error = Invalid>>(
         .map_err(|error: Invalid| error.to_string())
 }
 
-/// The entry shares the memory of `value`, which the tuple was unpacked from.
+/// The entry in a tuple that was unpacked from `value`; it shares the memory of `value`.
 fn entry_from(
     version: Version,
     value: &Bytes,
@@ -107,7 +107,7 @@ fn entry_from(
             0 => Delivery::Entry,
             1 => Delivery::Notify,
             2 => Delivery::Transient,
-            other => return Err(format!("delivery {other}")),
+            other => return Err(format!("unknown delivery {other}")),
         },
         actor: actor.map(|actor| text(value, actor)).transpose()?,
         at,
@@ -117,7 +117,7 @@ fn entry_from(
 }
 
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
-    // Room for the numbers and the ends of the texts.
+    // 32 bytes for the numbers and the terminators of the texts.
     let actor = entry.actor.as_ref().map_or("", Actor::as_str).len();
     let texts = entry.id.as_str().len() + entry.kind.as_str().len() + actor;
     let mut value = Vec::with_capacity(texts + entry.data.len() + 32);
@@ -146,17 +146,17 @@ pub fn decode_unread(item: &KeyValue) -> Result<Unread> {
     })
 }
 
-/// What a record is made of.
+/// The parts of a log record to encode.
 #[derive(Debug)]
 pub struct RecordParts<'a> {
-    /// The entry's place in its batch.
+    /// The entry's index in its batch.
     pub index: u16,
     pub feeds: Vec<&'a FeedName>,
     pub entry: &'a Entry,
 }
 
-/// Packs records of one partition into values of at most [`RECORD_BYTES_MAX`], each with the
-/// index of its first entry.
+/// Packs the records of one partition into values of at most [`RECORD_BYTES_MAX`] bytes. Each value comes with the index
+/// of its first entry.
 pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
     let mut values: Vec<(u16, Vec<u8>)> = Vec::new();
     for RecordParts {
@@ -167,7 +167,7 @@ pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
     {
         let feeds: Vec<Cow<'_, str>> = feeds.iter().map(|feed| feed.as_str().into()).collect();
         let record: RecordTuple<'_> = (*index, feeds, entry_tuple(entry));
-        // Tuples one after the other are one longer tuple.
+        // The concatenation of packed tuples is a packed tuple.
         match values.last_mut() {
             Some((_, value)) => {
                 let before = value.len();
@@ -233,7 +233,9 @@ pub fn decode_transient(item: &KeyValue) -> Result<TransientRecord> {
                 .map_err(|error: Invalid| bad(error.to_string()))?;
             Ok(TransientRecord::MarkerMoved { feed, version })
         }
-        _ => Err(bad("neither a transient nor a marker".into())),
+        _ => Err(bad(
+            "the record is neither a transient nor a moved marker".into()
+        )),
     }
 }
 

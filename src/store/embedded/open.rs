@@ -1,4 +1,4 @@
-//! Opening the database in a folder that may be damaged, and saying what is wrong.
+//! Opens a database whose folder may be damaged, and reports what is wrong with it.
 
 use std::{
     fs::File,
@@ -10,8 +10,8 @@ use std::{
 use fjall::Database;
 
 use super::{
-    CACHE_BYTES, EngineKeys, Open,
     check::{Depth, Survey, survey, survey_and_mend},
+    shared::{EngineKeys, Open},
     tables::Tables,
 };
 use crate::{
@@ -22,10 +22,13 @@ use crate::{
     version::Version,
 };
 
-/// Opens or creates the database in `folder`; answers the last moment it holds, too.
+/// Size of the block cache, in bytes.
+const CACHE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Opens or creates the database in `folder`. Also returns the moment of its last commit.
 pub(super) fn open_database(folder: &Path, keys: &EngineKeys) -> Result<(Open, Version)> {
-    look_first(folder)?;
-    // What the engine did not expect in a file may make it panic.
+    refuse_if_damaged(folder)?;
+    // Damaged files can make the engine panic.
     let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_> {
         let db = Database::builder(folder)
             .cache_size(CACHE_BYTES)
@@ -48,9 +51,9 @@ pub(super) fn open_database(folder: &Path, keys: &EngineKeys) -> Result<(Open, V
     Ok((open, visible))
 }
 
-/// Refuses a damaged folder before the engine sees it.
-fn look_first(folder: &Path) -> Result<()> {
-    // Whoever holds the lock is writing; the engine will say so.
+/// Refuses to open a damaged folder, because opening could make the damage worse; see [`super::check`].
+fn refuse_if_damaged(folder: &Path) -> Result<()> {
+    // Another process has the store open; opening it will fail.
     let Ok(_lock) = lock(folder) else {
         return Ok(());
     };
@@ -62,7 +65,7 @@ fn look_first(folder: &Path) -> Result<()> {
     }
 }
 
-/// Locks the store in `folder` for as long as the file is held; there may be none yet.
+/// Locks the store in `folder` until the file is dropped; `None` if the folder contains no store yet.
 fn lock(folder: &Path) -> Result<Option<File>> {
     match File::open(folder.join("lock")) {
         Ok(file) if file.try_lock().is_ok() => Ok(Some(file)),
@@ -71,7 +74,7 @@ fn lock(folder: &Path) -> Result<Option<File>> {
     }
 }
 
-/// All that is damaged in the files of the store in `folder`, which nobody may have open, and how many they are.
+/// Checks all files of the store in `folder`, which must not be open.
 pub fn check(folder: &Path) -> Result<Survey> {
     let _lock = lock(folder)?;
     match folder.is_dir() {
@@ -86,20 +89,20 @@ pub fn check(folder: &Path) -> Result<Survey> {
 fn damaged(folder: &Path, what: impl std::fmt::Display) -> Error {
     let folder = folder.display();
     Error::Open(format!(
-        "the store in {folder} is damaged: {what}. Restore the folder from a backup (what was appended since is lost); \
-         `newsfeed admin check --data {folder}` names everything that is damaged"
+        "the store in {folder} is damaged: {what}. Restore the folder from a backup (everything appended since the backup is \
+         lost). `newsfeed admin check --data {folder}` lists all damaged files"
     ))
 }
 
-/// A damaged folder by the file that is; the engine names none.
+/// Explains an error of the engine, which does not name the damaged file.
 fn open_error(folder: &Path, error: fjall::Error) -> Error {
     match error {
         fjall::Error::Locked => Error::Open(format!(
-            "the data folder {} is in use by another process: stop that one, or give this one another --data",
+            "the data folder {} is in use by another process: stop that process, or use another folder with --data",
             folder.display()
         )),
         fjall::Error::InvalidVersion(Some(found)) => Error::Open(format!(
-            "the data folder {} is of another storage format ({found:?}): use the newsfeed version that wrote it",
+            "the data folder {} has another storage format ({found:?}): use the newsfeed version that wrote it",
             folder.display()
         )),
         other => match survey(folder, Depth::Full).damages.first() {
@@ -112,7 +115,7 @@ fn open_error(folder: &Path, error: fjall::Error) -> Error {
     }
 }
 
-/// What went wrong reading: the disk, which may recover, or what is on it.
+/// An error while reading: of the disk, which may recover, or because of damaged files.
 pub(super) fn read_error(error: fjall::Error) -> Error {
     use std::io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
     match &error {

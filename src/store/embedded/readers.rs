@@ -1,8 +1,8 @@
-//! Reads, off the async runtime: a read may wait for the disk, and live delivery, which runs there, must not.
+//! Reads, outside the async runtime: a read may wait for the disk, and must not block live delivery, which runs there.
 //!
-//! A few jobs on tokio's blocking pool share a queue. A job goes on to the next read without a system call or a change of
-//! context; and however many reads there are, they do not crowd the runtime's own threads off the processors, as a job
-//! for each of them would.
+//! A few jobs on tokio's blocking pool share a queue. A job takes the next read without a system call or a context
+//! switch. And many concurrent reads do not displace the threads of the runtime from the processors, as one job per
+//! read would.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::tables::Tables;
 use crate::store::{Error, Found, Reads, Result};
 
-/// Reads that run, or wait for the disk, side by side.
+/// Maximum number of concurrent reads.
 const JOBS_MAX: usize = 4;
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct Readers(Mutex<Waiting>);
 
 #[derive(Default)]
 struct Waiting {
-    /// Each has somebody waiting for its answer, so there are never more than requests.
+    /// Bounded, because each read is awaited by its caller, and the number of requests is limited.
     reads: VecDeque<Read>,
     jobs: usize,
 }
@@ -59,9 +59,11 @@ impl Readers {
             let readers = Arc::clone(self);
             tokio::task::spawn_blocking(move || readers.work());
         }
-        answer
-            .await
-            .unwrap_or_else(|_| Err(Error::Unavailable("a read failed; the log says why".into())))
+        answer.await.unwrap_or_else(|_| {
+            Err(Error::Unavailable(
+                "a read failed; see the log of the service".into(),
+            ))
+        })
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -70,9 +72,9 @@ impl Readers {
 }
 
 impl Readers {
-    /// Answers what waits, until nothing does.
+    /// Answers waiting reads until there are none.
     fn work(&self) {
-        // The last look and the end of the job are one step: a read that comes after it starts another.
+        // Finding the queue empty and ending the job is one atomic step: a later read starts another job.
         while let Some(read) = self.next() {
             let Read {
                 tables,
@@ -80,12 +82,12 @@ impl Readers {
                 reads,
                 reply,
             } = read;
-            // What the engine did not expect in a file may make it panic; the job goes on.
+            // Damaged files can make the engine panic; the job continues.
             let found = catch_unwind(AssertUnwindSafe(|| tables.read(&view, &reads)));
             let found = found.unwrap_or_else(|_| Err(Error::Damaged("a read panicked".into())));
-            // Nobody can open the database again while it is held.
+            // The database cannot be reopened while these are held.
             drop((tables, view));
-            // Whoever asked may be gone.
+            // The caller may have been cancelled.
             let _ = reply.send(found);
         }
     }

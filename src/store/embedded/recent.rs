@@ -1,5 +1,5 @@
-//! Which logs have news. Live delivery asks every log every few milliseconds what came after its last round, and mostly
-//! nothing did; a table would need a dozen comparisons in each of its parts to say so.
+//! Knows which log ranges are empty. Live delivery reads every log partition every few milliseconds, and most of these
+//! ranges are empty; finding that out in the tables would cost a search in each of their parts.
 
 use std::{
     collections::HashMap,
@@ -12,20 +12,20 @@ use crate::{
 };
 
 pub(super) struct Recent {
-    /// Begin and end of the logs' keys.
+    /// Begin and end of the keys of logs.
     logs: [(Vec<u8>, Vec<u8>); 2],
     known: Mutex<Known>,
 }
 
 struct Known {
-    /// Nothing in a log lies above this, but for the logs in `last`.
+    /// No log contains anything above this, except the logs in `last`.
     floor: Version,
-    /// By a log's prefix, of which there are two a partition: nothing in it lies above this.
+    /// By prefix of a log (there are two per partition): the log contains nothing above this.
     last: HashMap<Vec<u8>, Version>,
 }
 
 impl Recent {
-    /// Knows of nothing until [`Self::begin`].
+    /// No range is known to be empty until [`Self::begin`].
     pub(super) fn new(keys: &Keys) -> Self {
         Self {
             logs: [keys.logs(), keys.transients()],
@@ -45,12 +45,13 @@ impl Recent {
         logs.any(|(begin, end)| &begin[..] <= key && key < &end[..])
     }
 
-    /// The store holds nothing above `moment`.
+    /// Begins to keep track. The store contains nothing above `moment`.
     pub(super) fn begin(&self, moment: Version) {
         self.known().floor = moment;
     }
 
-    /// Before readers see it: stamped keys with these prefixes, and puts of these keys, none of them above `moment`.
+    /// Notes a group, before it becomes visible: stamped keys with these prefixes, and puts of these keys, none above
+    /// `moment`.
     pub(super) fn note<'a>(
         &self,
         prefixes: impl Iterator<Item = &'a [u8]>,
@@ -71,9 +72,9 @@ impl Recent {
         }
     }
 
-    /// Whether `range` is known to be empty: all of it lies in one log, above whatever that holds.
-    pub(super) fn is_silent(&self, range: &Range) -> bool {
-        // As of `keys::range`: prefix ‖ version ‖ 0 at both ends.
+    /// Whether `range` is known to be empty: it is a range of one log, above everything in that log.
+    pub(super) fn is_empty(&self, range: &Range) -> bool {
+        // Both ends are as `keys::range` makes them: prefix ‖ version ‖ 0.
         let Some(length) = range.begin.len().checked_sub(BYTES_LEN + 1) else {
             return false;
         };
@@ -101,22 +102,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_known_before_it_begins() {
+    fn no_range_is_known_to_be_empty_before_it_begins() {
         let keys = Keys::before_opening(b"");
         let recent = Recent::new(&keys);
         let later = |time| Version::moment(0, time);
         let range = |after| keys::range(&keys.log(0), Some(after), later(99), false, 9, 9);
-        assert!(!recent.is_silent(&range(later(50))));
+        assert!(!recent.is_empty(&range(later(50))));
         recent.begin(later(50));
-        assert!(recent.is_silent(&range(later(50))));
-        assert!(!recent.is_silent(&range(later(49))));
+        assert!(recent.is_empty(&range(later(50))));
+        assert!(!recent.is_empty(&range(later(49))));
     }
 
     proptest! {
-        /// Against a plain list of what was written: silent is only what is empty; and what is empty beyond the last
-        /// group of its log is silent.
+        /// Against a plain list of what was written: only empty ranges count as empty, and those above the last group of
+        /// their log do.
         #[test]
-        fn only_empty_ranges_are_silent(
+        fn only_empty_ranges_count_as_empty(
             groups in proptest::collection::vec((proptest::collection::vec(0..6usize, 0..4), proptest::option::of(0..6usize)), 0..12),
             after in 0..14u64,
             asked in 0..6usize,
@@ -138,14 +139,14 @@ mod tests {
             }
             let range = keys::range(&prefixes[asked], Some(Version::moment(0, after)), Version::moment(0, 99), false, 9, 9);
             let news = written.iter().any(|&(log, time)| log == asked && time > after);
-            let silent = recent.is_silent(&range);
-            prop_assert!(!(silent && news));
+            let empty = recent.is_empty(&range);
+            prop_assert!(!(empty && news));
             let puts = groups.iter().filter(|(_, put)| put.is_some_and(|log| log < 4)).count();
             if asked < 4 && puts == 0 {
-                prop_assert_eq!(silent, !news);
+                prop_assert_eq!(empty, !news);
             }
             if asked >= 4 {
-                prop_assert!(!silent, "feeds are not watched");
+                prop_assert!(!empty, "only logs are tracked");
             }
         }
     }

@@ -1,12 +1,12 @@
-//! Room on the disk: looked at every second, so that writes are refused while there is still some left to put in order
-//! what is stored.
+//! Free disk space, checked every second. Writes are refused while some space is left, which the engine needs for
+//! flushes and compactions.
 
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// After a write failed for want of room, so many bytes must be free before the next.
+/// After a write has failed for lack of space, this many bytes must be free before the next write.
 const ROOM_BYTES_MIN: u64 = 8 * 1024 * 1024;
 
 pub(super) struct Space {
@@ -22,7 +22,7 @@ impl Space {
             reserve_bytes,
             low: AtomicBool::new(false),
         };
-        space.look();
+        space.check();
         space
     }
 
@@ -31,12 +31,12 @@ impl Space {
         self.low.load(Ordering::Relaxed)
     }
 
-    /// A write found no room.
+    /// A write failed for lack of space.
     pub(super) fn note_full(&self) {
         self.low.store(true, Ordering::Relaxed);
     }
 
-    /// A write failed, maybe in one of the engine's own threads, which do not say why.
+    /// A write failed, perhaps in a thread of the engine, which does not report the cause.
     pub(super) fn note_failure(&self) {
         if self
             .free_bytes()
@@ -46,8 +46,8 @@ impl Space {
         }
     }
 
-    /// Looks at the disk.
-    pub(super) fn look(&self) {
+    /// Checks the free disk space.
+    pub(super) fn check(&self) {
         let Some(free_bytes) = self.free_bytes() else {
             return;
         };
@@ -61,24 +61,27 @@ impl Space {
             match low {
                 true => tracing::error!(
                     free_mib,
-                    "the disk is nearly full: nothing is stored until there is room again; reads go on"
+                    "the disk is nearly full: appends are refused until there is enough free space; reads continue"
                 ),
-                false => tracing::warn!(free_mib, "there is room on the disk again"),
+                false => tracing::warn!(
+                    free_mib,
+                    "the disk has enough free space again; appends are accepted"
+                ),
             }
         }
     }
 
-    /// So much must be free for writes to go on.
+    /// The free space at which writes continue.
     fn enough_bytes(&self) -> u64 {
         self.reserve_bytes.max(ROOM_BYTES_MIN)
     }
 
-    /// What is free for those who are not root.
+    /// Free space for unprivileged processes, in bytes.
     fn free_bytes(&self) -> Option<u64> {
         match rustix::fs::statvfs(&self.folder) {
             Ok(disk) => Some(disk.f_bavail.saturating_mul(disk.f_frsize)),
             Err(error) => {
-                tracing::warn!(%error, folder = %self.folder.display(), "cannot see how much of the disk is free");
+                tracing::warn!(%error, folder = %self.folder.display(), "cannot determine the free disk space");
                 None
             }
         }

@@ -1,12 +1,12 @@
-//! Which keys lie in which table, and how they are read there.
+//! Which keys are stored in which table, and how they are read there.
 //!
-//! Kinds of keys that are written and read in different ways lie in tables (fjall keyspaces) of their own, so that each
-//! stays small and is compacted on its own; the tables share one journal, which makes a batch atomic across them.
+//! Kinds of keys with different access patterns are stored in tables (fjall keyspaces) of their own, so that each table
+//! is small and compacted separately. The tables share one journal, which makes a batch atomic across them.
 //!
-//! The first claim of an id lies under the id alone, `prefix → version ‖ value`; only its twins, if there are any, lie
-//! under their whole keys. So the question that every append asks, "is this id taken?", is a point read, which filters
-//! in memory answer for a new id; and no later claim can overwrite a first. Readers see `prefix ‖ version → value`: an
-//! id's first comes before its twins in either form, so the order of keys is the same.
+//! The first claim of an id is stored under the id alone, as `prefix → version ‖ value`; only twins are stored under their
+//! complete keys. So the question that every append asks, "is this id taken?", is a point read; for a new id, filters in
+//! memory answer it. And no later claim can overwrite the first one. Readers see `prefix ‖ version → value`. In both
+//! forms the first claim of an id comes before its twins, so the order of keys is the same.
 
 use bytes::Bytes;
 use fjall::{
@@ -20,7 +20,7 @@ use crate::{
     version::BYTES_LEN,
 };
 
-/// Names of the tables; their number says which layout it is.
+/// Names of the tables. The number in them is that of the layout.
 const CLAIMS: &str = "claims-2";
 const FEEDS: &str = "feeds-2";
 const LOG: &str = "log-2";
@@ -28,14 +28,14 @@ const REST: &str = "rest-2";
 
 pub(super) const NAMES: [&str; 4] = [CLAIMS, FEEDS, LOG, REST];
 
-/// What a table collects in memory before it writes a file.
+/// Size of the data in memory at which a table writes a file.
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A key and its value.
 pub(super) struct Put {
     pub(super) key: Vec<u8>,
     pub(super) value: Vec<u8>,
-    /// It is known to be the first claim of its id.
+    /// The key is known to be the first claim of its id.
     pub(super) is_first: bool,
 }
 
@@ -49,12 +49,12 @@ impl From<(Vec<u8>, Vec<u8>)> for Put {
     }
 }
 
-/// Whoever uses the database holds its `Tables`: when nobody does, it is closed.
+/// The tables of an open database, which is closed when the last reference is dropped.
 pub(super) struct Tables {
     db: Database,
     keys: Keys,
     claims: Keyspace,
-    /// Each reaches from its first key to the next segment's.
+    /// The table of each segment of the key space, which reaches from its first key to that of the next segment.
     segments: Vec<(Vec<u8>, Keyspace)>,
     pub(super) recent: Recent,
 }
@@ -64,8 +64,8 @@ impl Tables {
         let stored = db.list_keyspace_names();
         if let Some(other) = stored.iter().find(|name| !NAMES.contains(&&***name)) {
             return Err(Error::Open(format!(
-                "the data folder has another layout (its table {other:?} is not known): \
-                 use the newsfeed version that wrote it, or another --data"
+                "the data folder has another layout (its table {other:?} is unknown): \
+                 use the newsfeed version that wrote it, or another folder with --data"
             )));
         }
         let open = |name| {
@@ -95,7 +95,7 @@ impl Tables {
         &self.db
     }
 
-    /// Writes what waits in memory for the engine's own threads, which end when one of their writes fails.
+    /// Flushes the memtables that wait for the engine's own threads, which end after a failed write.
     pub(super) fn finish_flushes(&self) -> fjall::Result<()> {
         for (_, table) in &self.segments {
             if table.tree.sealed_memtable_count() > 0 {
@@ -109,7 +109,7 @@ impl Tables {
         let after = self
             .segments
             .partition_point(|(begin, _)| &begin[..] <= key);
-        // The first segment begins with the empty key.
+        // The first segment begins with the empty key, so there is always one.
         &self.segments[after.max(1) - 1].1
     }
 
@@ -139,7 +139,7 @@ impl Tables {
 
     pub(super) fn range(&self, view: &fjall::Snapshot, range: &Range) -> Result<Slice> {
         let mut slice = Slice::default();
-        if self.recent.is_silent(range) {
+        if self.recent.is_empty(range) {
             return Ok(slice);
         }
         let mut bytes = 0;
@@ -155,7 +155,7 @@ impl Tables {
         Ok(slice)
     }
 
-    /// Shows `take` what lies in `range`, with its table and the key it has there, until that answers `false`.
+    /// Calls `take` with each item in `range`, its table and its stored key, until `take` returns `false`.
     fn visit(
         &self,
         view: &fjall::Snapshot,
@@ -194,7 +194,7 @@ impl Tables {
             }
             if is_claims && let Some(prefix) = self.keys.claim_prefix(begin) {
                 begin = prefix;
-                // All in one id: if there is no first claim, there is none.
+                // The range is within one id: without a first claim there is nothing.
                 if self.keys.claim_prefix(stop) == Some(prefix)
                     && !view.contains_key(table, prefix).map_err(read_error)?
                 {
@@ -226,13 +226,13 @@ impl Tables {
         Ok(())
     }
 
-    /// What a key of the claims stands for.
+    /// The item as readers see it, from a stored item of the table of claims.
     fn logical(&self, key: Bytes, value: Bytes) -> Result<KeyValue> {
         if self.keys.claim_prefix(&key) != Some(&key) {
             return Ok(KeyValue { key, value });
         }
         if value.len() < BYTES_LEN {
-            return Err(keys::corrupt(&key, "a claim without a version"));
+            return Err(keys::corrupt(&key, "the claim has no version"));
         }
         Ok(KeyValue {
             key: [&key[..], &value[..BYTES_LEN]].concat().into(),
@@ -240,7 +240,7 @@ impl Tables {
         })
     }
 
-    /// Where what lies in `range` is stored, to remove it. Of an id's claims a range must hold all or none.
+    /// The stored keys of the items in `range`, in order to remove them. The range must contain all claims of an id or none.
     pub(super) fn places(
         &self,
         view: &fjall::Snapshot,
@@ -254,7 +254,7 @@ impl Tables {
         Ok(places)
     }
 
-    /// The claim's prefix, if `key` is a claim's.
+    /// The prefix of the claim, if `key` is one.
     pub(super) fn claim<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
         match *self.table(key) == self.claims {
             true => self.keys.claim_prefix(key),
@@ -266,8 +266,8 @@ impl Tables {
         view.contains_key(&self.claims, claim).map_err(read_error)
     }
 
-    /// Inserts `items`, which must be in key order: then one insert finds in the processor's caches what the one before
-    /// it has touched, and an id's claims come first one first. `view` must show all that was written before.
+    /// Inserts `items`, which must be in key order: each insert then finds in the processor's caches what the one before it
+    /// has touched, and the first claim of an id precedes its twins. `view` must show everything written before.
     pub(super) fn insert(
         &self,
         view: &fjall::Snapshot,
@@ -308,7 +308,7 @@ mod tests {
     use super::*;
     use crate::{store::keys::versioned, version::Version};
 
-    /// A prefix of one kind or another; there are few, so that ids repeat.
+    /// A prefix of some kind. There are few, so that ids repeat.
     fn prefix(keys: &Keys, number: u8) -> Vec<u8> {
         let name = ["a", "b", "bb"][usize::from(number) % 3];
         match number / 3 {
@@ -323,7 +323,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Readers see whole keys in order, whatever the tables make of them.
+        /// Readers see complete keys in order, independent of how the tables store them.
         #[test]
         fn tables_read_like_one_map(
             groups in proptest::collection::vec(proptest::collection::vec((0..15u8, 0..3u64), 1..6), 1..6),

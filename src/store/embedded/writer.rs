@@ -1,4 +1,4 @@
-//! The writer thread: takes the commits that are waiting, writes them with one fsync, answers, again.
+//! The writer thread: it takes all waiting commits, writes them as a group with one fsync, and answers them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,7 +11,7 @@ use fjall::{Keyspace, OwnedWriteBatch as WriteBatch, PersistMode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    EngineKeys, Health, Shared,
+    shared::{EngineKeys, Shared},
     tables::{Put, Tables},
 };
 use crate::{
@@ -19,19 +19,19 @@ use crate::{
     version::{BYTES_LEN, Version},
 };
 
-/// A group stops taking commits at so many bytes.
+/// A group takes no further commits at this size.
 const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A commit on its way to the writer.
 pub(super) struct Request {
     pub(super) batch: Batch,
-    /// The epoch of its snapshot, and the tick at which that was taken.
+    /// The epoch of its snapshot, and the tick at which the snapshot was taken.
     pub(super) epoch: u32,
     pub(super) taken_at: u64,
     pub(super) reply: oneshot::Sender<Result<Version>>,
 }
 
-/// Runs until nobody can send commits any more.
+/// Runs until all senders are dropped.
 pub(super) fn write_groups(shared: &Shared, mut requests: mpsc::Receiver<Request>) {
     while let Some(first) = requests.blocking_recv() {
         let mut group = vec![first];
@@ -58,7 +58,7 @@ fn size_of_batch(batch: &Batch) -> usize {
         .sum()
 }
 
-/// A commit that looks at what is stored (or changes the epoch) must see all before it: it begins a group.
+/// A commit that reads what is stored, or changes the epoch, must see all commits before it: it begins a new group.
 fn begins_a_group(request: &Request, keys: &EngineKeys) -> bool {
     let Batch {
         conditions,
@@ -69,7 +69,7 @@ fn begins_a_group(request: &Request, keys: &EngineKeys) -> bool {
     !conditions.is_empty() || !clears.is_empty() || puts.iter().any(|(key, _)| *key == keys.epoch)
 }
 
-/// Writes the first of `requests` and those after it that need no group of their own.
+/// Writes a group: the first of `requests`, and those after it up to the next that begins a group.
 fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator<Item = Request>>) {
     let keys = &shared.keys;
     let mut refuse = |error: Error| {
@@ -77,7 +77,7 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
             let _ = request.reply.send(Err(error.clone()));
         }
     };
-    if let Some(refusal) = shared.refusal() {
+    if let Err(refusal) = shared.refusal() {
         return refuse(refusal);
     }
     let (tables, tick, epoch) = {
@@ -88,7 +88,7 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
             Err(error) => return refuse(Error::Unavailable(error.to_string())),
         };
         let Some(open) = &state.open else {
-            return refuse(Error::Unavailable("the database is away".into()));
+            return refuse(Error::Unavailable("the database is being reopened".into()));
         };
         state.committing = Some(tick);
         (Arc::clone(&open.tables), tick, state.visible.epoch())
@@ -96,7 +96,7 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
 
     let mut group = Group::new(Arc::clone(&tables), epoch);
     let mut accepted = Vec::new();
-    let mut ring = false;
+    let mut notify = false;
     for order in 0..=u16::MAX {
         let starts_a_group = |request: &Request| {
             order > 0 && (begins_a_group(request, keys) || group.epoch != epoch)
@@ -105,19 +105,20 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
             break;
         };
         let base = Version::new(epoch, tick, u32::from(order) << 16);
-        let ring_asked = request.batch.ring;
+        let asks_to_notify = request.batch.notify;
         let checked = if request.epoch != epoch {
             Err(Error::Conflict)
         } else if tick - request.taken_at >= SNAPSHOT_AGE_TICKS_MAX {
             Err(Error::TooOld)
         } else {
-            // As in readers: nothing of the commit is in the group before all its reads are done.
+            // Damaged files can make the engine panic. A commit is added to the group after all its reads, so a panic
+            // leaves the group as it was.
             let added = catch_unwind(AssertUnwindSafe(|| group.add(request.batch, base, keys)));
             added.unwrap_or_else(|_| Err(Error::Damaged("a read panicked".into())))
         };
         match checked {
             Ok(()) => {
-                ring |= ring_asked;
+                notify |= asks_to_notify;
                 accepted.push((request.reply, base));
             }
             Err(error) => {
@@ -136,9 +137,9 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
             batch.commit().map_err(|error| {
                 shared.note_failed_write(&error);
                 match error {
-                    // It was refused before anything was written.
+                    // The commit was refused before anything was written.
                     fjall::Error::Poisoned => Error::Unavailable("an earlier write failed".into()),
-                    // Nobody knows what will be found when the database is opened again.
+                    // Whether it is on disk is known only after the database has been reopened.
                     _ => Error::Unknown,
                 }
             })
@@ -161,47 +162,25 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
     for (reply, base) in accepted {
         let _ = reply.send(written.clone().map(|()| base));
     }
-    if ring && written.is_ok() {
+    if notify && written.is_ok() {
         shared.published.send_replace(visible);
     }
 }
 
-impl Shared {
-    /// The database takes no writes after a failed one.
-    pub(super) fn note_failed_write(&self, error: &fjall::Error) {
-        match is_full(error) {
-            true => self.space.note_full(),
-            false => self.space.note_failure(),
-        }
-        self.set_health(Health::Failed);
-        tracing::error!(%error, "the store cannot write; reads go on, and it is opened again once the disk is well");
-    }
-}
-
-fn is_full(error: &fjall::Error) -> bool {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    match error {
-        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => {
-            matches!(error.kind(), StorageFull | QuotaExceeded)
-        }
-        _ => false,
-    }
-}
-
-/// The writes of one group under construction.
+/// A group under construction.
 struct Group {
-    /// All groups before this one.
+    /// Shows all groups before this one.
     before: fjall::Snapshot,
     tables: Arc<Tables>,
     /// The epoch after this group.
     epoch: u32,
-    /// Maxima of this group, not yet in the tree.
+    /// Maxima written by this group.
     maxima: HashMap<Vec<u8>, Vec<u8>>,
     removed: Vec<(Keyspace, Bytes)>,
     puts: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Versioned puts.
+    /// Versioned puts, with their complete keys.
     stamped: Vec<Put>,
-    /// Hashes of the ids that this group claims.
+    /// Hashes of the claims in this group.
     claims: HashSet<u64>,
 }
 
@@ -225,7 +204,7 @@ impl Group {
                 return Err(Error::ConditionFailed(index));
             }
         }
-        // All reads come before the first write: an error here leaves nothing of this commit in the group.
+        // All reads come first, so that an error leaves the group as it was.
         let mut maxima = Vec::new();
         for (key, value) in batch.maxima {
             let stored = match self.maxima.get(&key) {
@@ -240,7 +219,7 @@ impl Group {
         for put in &batch.versioned {
             if let Some(claim) = self.tables.claim(&put.prefix) {
                 let hash = twox_hash::XxHash3_64::oneshot(claim);
-                // Two ids of one hash in a group cost one of them another attempt, no more.
+                // A hash collision in a group costs one of the commits another attempt.
                 if batch.unclaimed
                     && (self.claims.contains(&hash)
                         || self.tables.is_claimed(&self.before, claim)?)

@@ -366,7 +366,7 @@ async fn of_two_hundred_racing_conditional_appends_one_wins_and_other_appends_ar
     assert!(appended > 0);
     let counts: Vec<_> = stores
         .iter()
-        .map(|store| store.retries().counts())
+        .map(|store| store.errors().failed_attempts())
         .collect();
     eprintln!(
         "figure: {CLIENTS} clients raced for {SLOTS} slots; retries by node: {:?}; {appended} plain appends beside them: {:?}",

@@ -67,7 +67,7 @@ async fn appends_in_flight_during_a_raise_are_retried_in_the_new_epoch_and_old_c
         assert_eq!(version(answer).epoch(), 1, "{answer}");
     }
     for store in stores {
-        let counts = store.retries().counts();
+        let counts = store.errors().failed_attempts();
         assert!(
             counts.contains_key("conflict"),
             "the attempt aborted: {counts:?}"

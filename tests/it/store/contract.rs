@@ -474,7 +474,7 @@ async fn a_commit_that_notifies_wakes_waiters_and_another_does_not(bed: &Bed) {
     let seen = store.snapshot().await.expect("snapshot").version();
     let waiter = tokio::spawn({
         let store = Arc::clone(&store);
-        async move { store.changed(seen).await }
+        async move { store.wait_for_commit(seen).await }
     });
     commit(&*store, at.put("quiet", "x")).await.expect("commit");
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -485,7 +485,7 @@ async fn a_commit_that_notifies_wakes_waiters_and_another_does_not(bed: &Bed) {
     commit(
         &*store,
         Batch {
-            ring: true,
+            notify: true,
             ..at.put("loud", "x")
         },
     )
@@ -497,7 +497,7 @@ async fn a_commit_that_notifies_wakes_waiters_and_another_does_not(bed: &Bed) {
         .expect("no panic")
         .expect("ok");
     // Waiting for a commit that has already happened returns at once.
-    tokio::time::timeout(Duration::from_secs(10), store.changed(seen))
+    tokio::time::timeout(Duration::from_secs(10), store.wait_for_commit(seen))
         .await
         .expect("at once")
         .expect("ok");
@@ -510,7 +510,7 @@ async fn a_closed_store_refuses_every_call(bed: &Bed) {
     let seen = early.version();
     let waiter = tokio::spawn({
         let store = Arc::clone(&store);
-        async move { store.changed(seen).await }
+        async move { store.wait_for_commit(seen).await }
     });
     let (begun, under_way) = {
         let snapshot = store.snapshot().await.expect("snapshot");
@@ -531,7 +531,7 @@ async fn a_closed_store_refuses_every_call(bed: &Bed) {
     for refused in [
         early.commit(at.put("a", "2")).await.err(),
         store.snapshot().await.err(),
-        store.changed(seen).await.err(),
+        store.wait_for_commit(seen).await.err(),
         waiter.await.expect("no panic").err(),
     ] {
         assert!(matches!(refused, Some(Error::Closed)), "{refused:?}");

@@ -103,7 +103,7 @@ impl Raw {
         }
         Batch {
             versioned,
-            ring: true,
+            notify: true,
             ..Batch::default()
         }
     }
@@ -114,7 +114,7 @@ impl Raw {
         let epoch = snapshot.version().epoch() + 1;
         let batch = Batch {
             puts: vec![(self.keys.epoch(), epoch.to_be_bytes().to_vec())],
-            ring: true,
+            notify: true,
             ..Batch::default()
         };
         snapshot.commit(batch).await.expect("the epoch is raised");

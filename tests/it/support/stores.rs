@@ -7,7 +7,7 @@ use std::sync::{
 
 use async_trait::async_trait;
 use newsfeed::{
-    store::{Batch, Error, Found, Reads, Result, Retries, Snapshot, Store},
+    store::{Batch, Error, Found, Reads, Result, Snapshot, Store, StoreErrors},
     version::Version,
 };
 
@@ -56,13 +56,13 @@ impl<T: Trouble> Store for Troubled<T> {
         Ok((Box::new(TroubledSnapshot { snapshot, trouble }), found))
     }
 
-    async fn changed(&self, seen: Version) -> Result<()> {
+    async fn wait_for_commit(&self, seen: Version) -> Result<()> {
         self.trouble.before_waiting();
-        self.store.changed(seen).await
+        self.store.wait_for_commit(seen).await
     }
 
-    fn retries(&self) -> &Retries {
-        self.store.retries()
+    fn errors(&self) -> &StoreErrors {
+        self.store.errors()
     }
 
     async fn close(&self) {

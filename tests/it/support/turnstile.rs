@@ -42,7 +42,7 @@ impl Turnstile {
 #[async_trait]
 impl Trouble for Turnstile {
     async fn before_commit(&self, batch: &Batch) -> Result<()> {
-        if batch.ring && batch.clears.is_empty() && batch.versioned.len() > 1 {
+        if batch.notify && batch.clears.is_empty() && batch.versioned.len() > 1 {
             let turn = self.came.fetch_add(1, Ordering::SeqCst);
             self.news.add_permits(1);
             let mut passed = self.passed.subscribe();

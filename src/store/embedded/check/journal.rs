@@ -1,8 +1,9 @@
-//! Journals: groups, one after the other, each synced before the next is begun; then zeros, or the end.
+//! The journals of fjall: groups of writes, each synced before the next one is begun, followed by zeros or the end of the
+//! file.
 //!
-//! A group is `1, items (u32), number (u64)`, its items, and `3, checksum of the items (u64), "FJL\x03"`; numbers are
-//! little-endian. An item is `2, type, compression (0: none, 1: lz4), table (u64), bytes of key (u16), of value (u32), of
-//! what is stored of that (u32), key, value`, or `4, table (u64)`.
+//! A group consists of `1, number of items (u32), sequence number (u64)`, its items, and `3, checksum of the items (u64),
+//! "FJL\x03"`. Numbers are little-endian. An item is `2, type, compression (0: none, 1: lz4), table (u64), length of the key
+//! (u16), of the value (u32), of the stored value (u32), key, stored value`, or `4, table (u64)`.
 
 use std::hash::Hasher;
 
@@ -11,26 +12,27 @@ const ITEM: u8 = 2;
 const END: u8 = 3;
 const CLEAR: u8 = 4;
 const TRAILER: [u8; 4] = *b"FJL\x03";
-/// What a disk writes at once, and a file has as zeros where it was not written.
+/// Size of a page. A page of a file that was not written before a crash reads as zeros.
 const PAGE_BYTES: usize = 4096;
 
 pub(super) struct Scan {
     pub(super) groups: usize,
-    /// The number of the last group.
+    /// The sequence number of the last group.
     pub(super) last: Option<u64>,
-    /// Behind the last whole group.
+    /// The end of the last complete group.
     pub(super) end: usize,
-    /// Whether something stands there that a crash left.
-    pub(super) is_unfinished: bool,
+    /// A group follows that has an end, but not all of its pages: a crash interrupted its sync.
+    pub(super) is_torn: bool,
 }
 
-/// Reads a journal; `after` is the last number of the one before. Only the newest may end in an unfinished group.
+/// Scans a journal; `after` is the last sequence number of the journal before it. Only the newest journal may end in an
+/// incomplete group.
 pub(super) fn scan(bytes: &[u8], is_newest: bool, after: Option<u64>) -> Result<Scan, String> {
     let mut scan = Scan {
         groups: 0,
         last: None,
         end: 0,
-        is_unfinished: false,
+        is_torn: false,
     };
     let mut last = after;
     loop {
@@ -45,31 +47,45 @@ pub(super) fn scan(bytes: &[u8], is_newest: bool, after: Option<u64>) -> Result<
                 scan.groups += 1;
                 scan.end += len;
             }
-            _ if is_newest && is_cut_off(rest, scan.end) => {
-                scan.is_unfinished = true;
-                return Ok(scan);
-            }
-            _ => return Err(format!("is damaged behind byte {}", scan.end)),
+            _ => match remains(rest, scan.end) {
+                Some(remains) if is_newest => {
+                    scan.is_torn = remains == Remains::Torn;
+                    return Ok(scan);
+                }
+                _ => return Err(format!("is damaged after byte {}", scan.end)),
+            },
         }
     }
 }
 
-/// Whether what is no whole group can come from a crash: it has no end; or it has, and it is the last, but whole pages
-/// before that were not written.
-fn is_cut_off(rest: &[u8], at: usize) -> bool {
+/// What a crash can leave of the last group.
+#[derive(Debug, PartialEq, Eq)]
+enum Remains {
+    /// It has no end.
+    Unfinished,
+    /// It has an end, but some of the pages before it were not written.
+    Torn,
+}
+
+/// Whether `rest`, which is at offset `at` and does not begin with a complete group, can be what a crash left.
+fn remains(rest: &[u8], at: usize) -> Option<Remains> {
     let end = memchr::memmem::find_iter(rest, &TRAILER)
         .find(|&trailer| trailer >= 9 && rest[trailer - 9] == END);
-    let Some(trailer) = end else { return true };
+    let Some(trailer) = end else {
+        return Some(Remains::Unfinished);
+    };
     let (torn, behind) = rest.split_at(trailer + TRAILER.len());
     let to_page = at.next_multiple_of(PAGE_BYTES) - at;
     let mut pages = torn
         .get(to_page..)
         .unwrap_or_default()
         .chunks_exact(PAGE_BYTES);
-    pages.any(|page| page.iter().all(|&byte| byte == 0)) && behind.iter().all(|&byte| byte == 0)
+    let is_torn = pages.any(|page| page.iter().all(|&byte| byte == 0))
+        && behind.iter().all(|&byte| byte == 0);
+    is_torn.then_some(Remains::Torn)
 }
 
-/// The number and length of the group that `bytes` begin with, if it is whole.
+/// The sequence number and length of the group at the beginning of `bytes`, if it is complete.
 fn group(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut rest = bytes;
     if take(&mut rest)? != [START] {
@@ -154,29 +170,23 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_is_what_a_crash_leaves() {
+    fn every_cut_can_be_left_by_a_crash() {
         let (journal, _) = journal();
         for cut in 0..=journal.len() {
-            let scan = scan(&journal[..cut], true, Some(0)).expect("whole");
+            let scan = scan(&journal[..cut], true, Some(0)).expect("not damaged");
             assert!(scan.end <= cut && scan.groups <= 3);
         }
-        let scan = scan(&journal, false, None).expect("whole");
-        assert_eq!(
-            (scan.groups, scan.last, scan.is_unfinished),
-            (3, Some(5), false)
-        );
+        let scan = scan(&journal, false, None).expect("not damaged");
+        assert_eq!((scan.groups, scan.last, scan.is_torn), (3, Some(5), false));
     }
 
     #[test]
-    fn a_page_that_was_not_written_is_what_a_crash_leaves_of_the_last_group_only() {
+    fn only_the_last_group_may_lack_a_page() {
         let (mut journal, last) = journal();
         let page = last.next_multiple_of(PAGE_BYTES);
         journal[page..page + PAGE_BYTES].fill(0);
         let found = scan(&journal, true, None).expect("a crash");
-        assert_eq!(
-            (found.groups, found.end, found.is_unfinished),
-            (2, last, true)
-        );
+        assert_eq!((found.groups, found.end, found.is_torn), (2, last, true));
         assert!(scan(&journal, false, None).is_err());
         let end = journal.len() - 99;
         let next = write_group(6, &[b"four"]);
@@ -185,13 +195,13 @@ mod tests {
     }
 
     #[test]
-    fn changed_bytes_are_found_but_at_the_very_end() {
+    fn changed_bytes_are_found_except_at_the_very_end() {
         let (journal, last) = journal();
         let end = journal.len() - 99;
         for at in (0..last + 200).chain(end - 300..end - 13) {
             let mut changed = journal.clone();
             changed[at] ^= 0xff;
-            // Numbers are held against each other: those of the first and the last may be greater.
+            // Sequence numbers are compared with each other: those of the first and last group may be greater.
             let is_number = (5..13).contains(&at) || (last + 5..last + 13).contains(&at);
             assert!(
                 scan(&changed, true, None).is_err() || is_number,
@@ -201,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_grow() {
+    fn sequence_numbers_must_grow() {
         let journal = [write_group(2, &[b"a"]), write_group(2, &[b"b"])].concat();
         assert!(scan(&journal, true, None).is_err());
         assert!(scan(&write_group(3, &[b"a"]), true, Some(3)).is_err());

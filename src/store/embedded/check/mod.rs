@@ -1,8 +1,18 @@
-//! Whether the files of a store are whole, told by reading them and not by opening them: the engine, on its way, deletes
-//! what damaged files do not mention, takes a damaged journal for one that ended early, and names no file.
+//! Checks whether the files of a store are intact by reading them, without opening the database.
 //!
-//! - Quick, before each opening: what says which tables there are, and the journals. All of it is small or read anyway.
-//! - Full: every byte of every table, too.
+//! This reads private file formats of fjall, lsm-tree and sfa. Their versions are therefore pinned exactly in Cargo.toml;
+//! whoever raises them must compare these formats, and run the damage tests. It checks what the engine does not, as of
+//! fjall 3.1 and lsm-tree 3.1:
+//! - When it opens a database, the engine takes a damaged journal for one that ended early, and truncates it: acknowledged
+//!   writes would be lost silently. It does not notice missing journals either.
+//! - It refuses a last group with an end but with pages missing, although a crash can leave that, see
+//!   [`survey_and_mend`].
+//! - It does not compare the list of a table's files with its checksum, and deletes table files that are not listed.
+//! - It deletes tables whose list, or whose name, is missing.
+//! - It does not verify whole table files, and its errors do not name the damaged file.
+//!
+//! What the engine does refuse by itself, such as missing table files, is not checked before opening, only in order to
+//! name the damaged file afterwards: that is the difference between [`Depth::Quick`] and [`Depth::Full`].
 
 mod journal;
 mod tree;
@@ -16,11 +26,13 @@ use super::tables;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
+    /// What opening a damaged database would make worse: the journals, and the lists of tables and of their files.
     Quick,
+    /// Every byte of every table, too.
     Full,
 }
 
-/// A file that is not as it was written.
+/// A damaged or missing file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     pub file: PathBuf,
@@ -46,39 +58,40 @@ impl fmt::Display for Damage {
     }
 }
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub struct Survey {
     pub damages: Vec<Damage>,
     pub files: usize,
     /// Groups of commits in the journals.
     groups: usize,
-    /// A journal whose last group was never finished, and where that begins: what a crash leaves.
-    unfinished: Option<(PathBuf, u64)>,
+    /// The journal whose last group is torn, and the offset of that group.
+    torn: Option<(PathBuf, u64)>,
 }
 
-/// Looks at the store in `folder`, which nobody may have open. One that is not there, or new, is whole.
+/// Checks the store in `folder`, which must not be open. A missing or new store is not damaged.
 pub fn survey(folder: &Path, depth: Depth) -> Survey {
     let mut survey = Survey::default();
-    if let Err(damage) = look(folder, depth, &mut survey) {
+    if let Err(damage) = check(folder, depth, &mut survey) {
         survey.damages.push(damage);
     }
     survey
 }
 
-/// The tables that are damaged, in a store that may be open.
+/// Checks all tables, in a store that may be open.
 pub(super) fn damaged_tables(folder: &Path) -> Vec<Damage> {
     let mut survey = Survey::default();
-    if let Err(damage) = look_at_trees(&folder.join("keyspaces"), Depth::Full, &mut survey) {
+    if let Err(damage) = check_trees(&folder.join("keyspaces"), Depth::Full, &mut survey) {
         survey.damages.push(damage);
     }
     survey.damages
 }
 
-/// As [`survey`], but an unfinished group, which was acknowledged to nobody, is cut off.
+/// As [`survey`], to the depth needed before opening. If the last group of the newest journal is torn, it is cut off: its
+/// sync never finished, so nobody has been told that it was committed. (The engine cuts off groups without an end itself.)
 pub(super) fn survey_and_mend(folder: &Path) -> io::Result<Survey> {
     let survey = survey(folder, Depth::Quick);
-    if let (Some((journal, end)), true) = (&survey.unfinished, survey.damages.is_empty()) {
+    if let (Some((journal, end)), true) = (&survey.torn, survey.damages.is_empty()) {
         let file = fs::OpenOptions::new().write(true).open(journal)?;
         file.set_len(*end)?;
         file.sync_all()?;
@@ -86,17 +99,17 @@ pub(super) fn survey_and_mend(folder: &Path) -> io::Result<Survey> {
     Ok(survey)
 }
 
-fn look(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(), Damage> {
+fn check(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(), Damage> {
     let journals = journals(folder)?;
     let marker = folder.join("version");
     let trees = folder.join("keyspaces");
     match fs::read(&marker) {
-        // Of an earlier format the engine says so itself.
+        // The engine refuses earlier formats itself.
         Ok(bytes) if matches!(bytes[..], [b'F', b'J', b'L', 1..=3]) => {}
         Ok(_) => {
             return Err(Damage::new(
                 &marker,
-                "is damaged, or of a storage format that this program does not know",
+                "is damaged, or has a storage format that this program does not know",
             ));
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -133,8 +146,8 @@ fn look(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(), Damage> 
         match journal::scan(&bytes, *number == newest, after) {
             Ok(scan) => {
                 survey.groups += scan.groups;
-                if scan.is_unfinished {
-                    survey.unfinished = Some((path.clone(), scan.end as u64));
+                if scan.is_torn {
+                    survey.torn = Some((path.clone(), scan.end as u64));
                 }
                 before = Some((*number, scan.last.or(after).unwrap_or(0)));
             }
@@ -144,10 +157,10 @@ fn look(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(), Damage> 
             }
         }
     }
-    look_at_trees(&trees, depth, survey)
+    check_trees(&trees, depth, survey)
 }
 
-/// By number.
+/// The journals in order.
 fn journals(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Damage> {
     let mut journals = Vec::new();
     for path in entries(folder)? {
@@ -156,7 +169,7 @@ fn journals(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Damage> {
                 .file_stem()
                 .and_then(|stem| stem.to_str()?.parse().ok());
             let number =
-                number.ok_or_else(|| Damage::new(&path, "has a name that no journal has"))?;
+                number.ok_or_else(|| Damage::new(&path, "does not have the name of a journal"))?;
             journals.push((number, path));
         }
     }
@@ -164,19 +177,19 @@ fn journals(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Damage> {
     Ok(journals)
 }
 
-fn look_at_trees(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(), Damage> {
+fn check_trees(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(), Damage> {
     let (mut begun, mut filled, mut names) = (0, survey.groups > 0, false);
     for path in entries(folder)? {
         let number = path
             .file_name()
             .and_then(|name| name.to_str()?.parse::<u64>().ok());
         let Some(number) = number.filter(|_| path.is_dir()) else {
-            return Err(Damage::new(&path, "is nothing that the engine wrote"));
+            return Err(Damage::new(&path, "was not written by the storage engine"));
         };
-        // The names of the others are in the first.
+        // The first one contains the names of the others.
         let is_names = number == 0;
         let depth = if is_names { Depth::Full } else { depth };
-        let tables = match tree::look(&path, depth, survey) {
+        let tables = match tree::check(&path, depth, survey) {
             Ok(Some(tables)) => tables,
             Ok(None) => continue,
             Err(damage) => {
@@ -196,7 +209,7 @@ fn look_at_trees(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(),
         survey.damages.push(Damage::missing(&folder.join("0")));
     }
     if filled && begun < tables::NAMES.len() {
-        let what = format!("has {begun} of {} tables", tables::NAMES.len());
+        let what = format!("contains {begun} of {} tables", tables::NAMES.len());
         survey.damages.push(Damage::new(folder, what));
     }
     Ok(())

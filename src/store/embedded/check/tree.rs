@@ -1,16 +1,16 @@
-//! Tables: the folder of one has `current`, which names the list of its files, `v…`, and has the checksum of that; which
-//! has those of the files, in `tables`.
+//! The files of a table. Its folder contains `current`, which names the list of files, `v…`, and has the checksum of that
+//! list. The list has the checksums of the files, which are in the folder `tables`.
 
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{Damage, Depth, Survey, entries};
 
-/// How many files it has; `None` for a folder that was being made when the program ended.
-pub(super) fn look(
+/// Checks a table and returns its number of files; `None` if the program ended while the folder was being created.
+pub(super) fn check(
     folder: &Path,
     depth: Depth,
     survey: &mut Survey,
@@ -28,13 +28,17 @@ pub(super) fn look(
     let (list, checksum) =
         read_current(&current_bytes).ok_or_else(|| Damage::new(&current, "is damaged"))?;
     let list = folder.join(format!("v{list}"));
-    let bytes = fs::read(&list)
-        .map_err(|error| Damage::new(&current, format!("names {}: {error}", list.display())))?;
+    let bytes = fs::read(&list).map_err(|error| {
+        Damage::new(
+            &current,
+            format!("names {}, which cannot be read: {error}", list.display()),
+        )
+    })?;
     let damaged = || {
         Damage::new(
             &list,
             format!(
-                "is damaged, or {}, which has its checksum",
+                "is damaged, or {}, which contains its checksum",
                 current.display()
             ),
         )
@@ -43,40 +47,45 @@ pub(super) fn look(
         return Err(damaged());
     }
     let listed = read_list(&list).ok_or_else(damaged)?;
-    for (number, checksum) in &listed {
+    if depth == Depth::Full {
+        check_files(&tables, &stored, &listed, survey);
+    }
+    Ok(Some(listed.len()))
+}
+
+/// Compares the files `stored` in the folder `tables` with those that are `listed`.
+fn check_files(tables: &Path, stored: &[PathBuf], listed: &[(u64, u128)], survey: &mut Survey) {
+    for (number, checksum) in listed {
         survey.files += 1;
         let file = tables.join(number.to_string());
-        let checked = match depth {
-            Depth::Quick => file.metadata().map(|_| true),
-            Depth::Full => File::open(&file).and_then(|file| {
-                Ok(checksum_of(BufReader::with_capacity(1 << 18, file))? == *checksum)
-            }),
-        };
-        survey.damages.extend(match checked {
-            Ok(true) => None,
-            Ok(false) => Some(Damage::new(&file, "is damaged")),
-            Err(error) => Some(Damage::new(&file, error)),
-        });
+        let read =
+            File::open(&file).and_then(|file| checksum_of(BufReader::with_capacity(1 << 18, file)));
+        survey
+            .damages
+            .extend(match read.map(|read| read == *checksum) {
+                Ok(true) => None,
+                Ok(false) => Some(Damage::new(&file, "is damaged")),
+                Err(error) => Some(Damage::new(&file, error)),
+            });
     }
     for path in stored {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.parse::<u64>().is_err() && !name.starts_with("._") && name != ".DS_Store" {
             survey
                 .damages
-                .push(Damage::new(&path, "is nothing that the engine wrote"));
+                .push(Damage::new(path, "was not written by the storage engine"));
         }
     }
-    Ok(Some(listed.len()))
 }
 
 fn read_current(bytes: &[u8]) -> Option<(u64, u128)> {
     let (list, rest) = bytes.split_first_chunk()?;
     let (checksum, rest) = rest.split_first_chunk()?;
-    // The kind of checksum.
+    // The type of the checksum follows.
     (rest == [0]).then(|| (u64::from_le_bytes(*list), u128::from_le_bytes(*checksum)))
 }
 
-/// The files that a list names, with their checksums.
+/// The files in a list, with their checksums.
 fn read_list(path: &Path) -> Option<Vec<(u64, u128)>> {
     let reader = sfa::Reader::new(path).ok()?;
     let mut reader = reader.toc().section(b"tables")?.buf_reader(path).ok()?;

@@ -212,7 +212,7 @@ async fn a_commit_delayed_beyond_its_snapshots_life_is_refused_and_its_retry_fin
     timeout(PATIENCE, passed).await.expect("time passes");
     held.release().await;
     assert_eq!(duplicate(&outcome.await.expect("answered")), first);
-    let refused = scene.store.retries().counts();
+    let refused = scene.store.errors().failed_attempts();
     let refused: Vec<_> = refused.into_iter().collect();
     assert_eq!(refused, [("too_old", 1)]);
     assert_eq!(scene.entries("feed").await, [(first, "twice".to_owned())]);
@@ -228,7 +228,7 @@ async fn a_transaction_in_flight_during_an_epoch_raise_is_retried_in_the_new_epo
     held.release().await;
     let across = appended(&outcome.await.expect("answered"));
     assert_eq!((before.epoch(), across.epoch()), (0, 1));
-    let conflicts: Vec<_> = scene.store.retries().counts().into_iter().collect();
+    let conflicts: Vec<_> = scene.store.errors().failed_attempts().into_iter().collect();
     assert_eq!(conflicts, [("conflict", 1)]);
     let expected = [(before, "before".to_owned()), (across, "across".to_owned())];
     assert_eq!(scene.entries("feed").await, expected);

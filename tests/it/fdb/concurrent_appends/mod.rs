@@ -93,7 +93,7 @@ impl Pause {
 impl Trouble for Pause {
     async fn before_commit(&self, batch: &Batch) -> Result<()> {
         // Only appends are delayed.
-        if batch.versioned.is_empty() || !batch.ring {
+        if batch.versioned.is_empty() || !batch.notify {
             return Ok(());
         }
         if self.schedule == Schedule::Aligned {
@@ -388,7 +388,7 @@ async fn run(
     let counts: Vec<BTreeMap<&str, u64>> = nodes
         .stores
         .iter()
-        .map(|store| store.retries().counts())
+        .map(|store| store.errors().failed_attempts())
         .collect();
     assert!(
         counts.iter().all(|counts| !counts.contains_key("conflict")),

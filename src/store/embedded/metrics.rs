@@ -1,4 +1,4 @@
-//! What fjall tells of itself.
+//! Metrics of fjall.
 
 use fjall::Database;
 
@@ -18,27 +18,27 @@ pub(super) fn of(db: &Database) -> Vec<Figure> {
     let mut figures = vec![
         gauge(
             "store_memtable_bytes",
-            "Written, and not yet in a table of the disk",
+            "Data in memory that has not been written to a table on disk yet",
             db.write_buffer_size() as f64,
         ),
         gauge(
             "store_cache_bytes",
-            "Blocks of tables held in memory",
+            "Blocks of tables cached in memory",
             db.cache_size() as f64,
         ),
         gauge(
             "store_flushes_pending",
-            "Memtables that wait to become tables; if they grow, the disk is too slow and commits will be held up",
+            "Memtables waiting to be written to disk; if the number grows, the disk is too slow and commits will be delayed",
             db.outstanding_flushes() as f64,
         ),
         gauge(
             "store_compactions_running",
-            "Compactions that run now",
+            "Compactions that are running",
             db.active_compactions() as f64,
         ),
         counter(
             "store_compactions",
-            "Compactions that are done",
+            "Completed compactions",
             db.compactions_completed() as f64,
         ),
         counter(
@@ -47,9 +47,9 @@ pub(super) fn of(db: &Database) -> Vec<Figure> {
             db.time_compacting().as_secs_f64(),
         ),
     ];
-    // It asks the file system; if that does not answer, the log of the writer says more.
+    // This asks the file system. If that fails, writes fail too, and the log says so.
     if let Ok(bytes) = db.disk_space() {
-        let help = "Disk space of the store, tables and journal";
+        let help = "Disk space used by tables and journals";
         figures.push(gauge("store_disk_bytes", help, bytes as f64));
     }
     figures

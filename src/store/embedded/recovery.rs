@@ -1,7 +1,8 @@
-//! The watch: looks at the disk, and opens the database again after a failed write.
+//! The recovery thread: it monitors the disk, and reopens the database after a failed write.
 //!
-//! After a failed write or fsync the engine refuses all writes, rightly: the file system may have dropped what it could
-//! not write, and still show it. So what the journals show is written and synced anew before it is believed.
+//! After a failed write or fsync the engine refuses all further writes, because the file system may have dropped data that
+//! it still shows to readers. Therefore the contents of the journals are rewritten and synced before the database is
+//! reopened from them.
 
 use std::{
     fs::{File, OpenOptions},
@@ -18,24 +19,29 @@ use std::{
 
 use fjall::PersistMode;
 
-use super::{Health, Shared, open::open_database, tables::Tables};
+use super::{
+    open::open_database,
+    shared::{Health, Shared},
+    tables::Tables,
+};
 use crate::store::{Error, Result};
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Between two attempts to open the database again; doubled at each, until it has been well for as long as the last.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// The pause between two attempts to reopen the database. It doubles with each attempt, and starts again from the minimum
+/// after the database has been well for as long as the last pause.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// How long reads and commits under way may hold the failed database.
+/// How long reopening waits for reads and commits in flight to release the failed database.
 const HELD_TIME_MAX: Duration = Duration::from_secs(30);
 const COPY_BYTES: usize = 256 * 1024;
 
-/// Runs until `ended` is.
+/// Runs until the sender of `ended` is dropped.
 pub(super) fn run(shared: &Shared, ended: &Receiver<()>) {
     let mut pause = PAUSE_MIN;
     let mut last_attempt = None::<Instant>;
-    while ended.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+    while ended.recv_timeout(CHECK_EVERY) == Err(RecvTimeoutError::Timeout) {
         let was_low = shared.space.is_low();
-        shared.space.look();
+        shared.space.check();
         let is_low = shared.space.is_low();
         notice_failure(shared);
         let since = last_attempt.map_or(PAUSE_MAX, |at| at.elapsed());
@@ -50,48 +56,46 @@ pub(super) fn run(shared: &Shared, ended: &Receiver<()>) {
             continue;
         }
         match reopen(shared) {
-            Ok(()) => tracing::warn!("the store writes again"),
-            Err(error) => tracing::error!(%error, "the database cannot be opened again yet"),
+            Ok(()) => tracing::warn!("the database has been reopened; appends are accepted"),
+            Err(error) => tracing::error!(%error, "cannot reopen the database yet"),
         }
         last_attempt = Some(Instant::now());
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }
 
-/// A flush or compaction may fail while nobody appends.
+/// Notices a flush or compaction that failed while nothing was being appended.
 fn notice_failure(shared: &Shared) {
     if *shared.health.borrow() != Health::Well {
         return;
     }
-    let tables = match &*shared.state() {
-        Some(state) => state.open.as_ref().map(|open| Arc::clone(&open.tables)),
-        None => None,
-    };
-    if let Some(tables) = tables
+    if let Some(tables) = shared.tables()
         && let Err(error) = tables.db().persist(PersistMode::Buffer)
     {
         shared.note_failed_write(&error);
     }
 }
 
-/// Closes the failed database, if that is still open, and opens it again from what is on the disk.
+/// Closes the failed database, if it is still open, and opens it again from what is on disk.
 fn reopen(shared: &Shared) -> Result<()> {
     let unwell = |error: io::Error| Error::Unavailable(error.to_string());
-    // A disk that cannot be written serves reads best as it is.
+    // While the disk cannot be written, the failed database stays open and serves reads.
     write_probe(&shared.folder).map_err(unwell)?;
-    shared.set_health(Health::Away);
+    shared.set_health(Health::Reopening);
     let failed = shared.state().as_mut().and_then(|state| state.open.take());
     if let Some(failed) = failed {
-        if !is_let_go(&failed.tables) {
+        if !is_released(&failed.tables) {
             if let Some(state) = &mut *shared.state() {
                 state.open = Some(failed);
             }
             shared.set_health(Health::Failed);
-            return Err(Error::Unavailable("a read goes on".into()));
+            return Err(Error::Unavailable(
+                "reads of the failed database have not finished".into(),
+            ));
         }
         drop(failed);
     }
-    write_journals_anew(&shared.folder).map_err(unwell)?;
+    rewrite_journals(&shared.folder).map_err(unwell)?;
     let (open, visible) = open_database(&shared.folder, &shared.keys)?;
     if let Some(state) = &mut *shared.state() {
         state.open = Some(open);
@@ -99,28 +103,28 @@ fn reopen(shared: &Shared) -> Result<()> {
         state.clock.set_epoch(visible.epoch());
     }
     shared.set_health(Health::Well);
-    // A commit whose outcome was unknown may be among what was found.
+    // The database may contain a commit whose outcome was unknown.
     shared.published.send_replace(visible);
     Ok(())
 }
 
-/// Whether nobody else uses `tables` any more, having waited for it.
-fn is_let_go(tables: &Arc<Tables>) -> bool {
+/// Waits until nobody else uses `tables`; `false` if that takes longer than [`HELD_TIME_MAX`].
+fn is_released(tables: &Arc<Tables>) -> bool {
     let since = Instant::now();
     while Arc::strong_count(tables) > 1 {
         if since.elapsed() >= HELD_TIME_MAX {
             return false;
         }
-        // Where the writer may be waiting, in a commit that is on disk already.
+        // The writer may be waiting for a flush, with a commit that is already on disk.
         if let Err(error) = tables.finish_flushes() {
-            tracing::warn!(%error, "what is in memory cannot be written yet");
+            tracing::warn!(%error, "data in memory cannot be written to disk yet");
         }
         sleep(Duration::from_millis(5));
     }
     true
 }
 
-/// Whether a file can be written and synced.
+/// Checks that a file can be written and synced.
 fn write_probe(folder: &Path) -> io::Result<()> {
     let path = folder.join("probe");
     let file = File::create(&path)?;
@@ -129,19 +133,19 @@ fn write_probe(folder: &Path) -> io::Result<()> {
     std::fs::remove_file(path)
 }
 
-fn write_journals_anew(folder: &Path) -> io::Result<()> {
+fn rewrite_journals(folder: &Path) -> io::Result<()> {
     for entry in folder.read_dir()? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "jnl") {
             let file = OpenOptions::new().read(true).write(true).open(path)?;
-            write_anew(&file)?;
+            rewrite(&file)?;
         }
     }
     Ok(())
 }
 
-/// Writes what `file` shows where it is, so that the sync answers for all of it; its holes stay holes.
-fn write_anew(file: &File) -> io::Result<()> {
+/// Rewrites the content of `file` in place, so that a successful sync covers all of it. Holes remain holes.
+fn rewrite(file: &File) -> io::Result<()> {
     let mut buffer = vec![0; COPY_BYTES];
     let mut at = 0;
     loop {
@@ -162,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_anew_is_the_same() {
+    fn rewriting_does_not_change_a_file() {
         let file = tempfile::tempfile().expect("a file");
         let content: Vec<u8> = (0..3 * COPY_BYTES + 17)
             .map(|at| {
@@ -174,7 +178,7 @@ mod tests {
             })
             .collect();
         file.write_all_at(&content, 0).expect("written");
-        write_anew(&file).expect("written anew");
+        rewrite(&file).expect("rewritten");
         let mut read = vec![0; content.len()];
         file.read_exact_at(&mut read, 0).expect("read");
         assert!(read == content);
