@@ -1,6 +1,6 @@
-//! Hybrid clocks: the embedded engine's version stamps and every node's `at`.
+//! Hybrid clocks: for the versions of the embedded engine, and for the `at` of every node.
 //!
-//! Wall time comes in through [`WallTime`] alone, so tests set it.
+//! [`WallTime`] is the only source of wall time, so that tests can control it.
 
 use std::{
     sync::{
@@ -14,29 +14,29 @@ use hybrid_clocks::{Clock, ClockSource, OffsetLimiter, Timestamp};
 
 use crate::version::Version;
 
-/// Wall time in µs since 1970, possibly offset or set by hand.
+/// Wall time in µs since 1970: of the system, possibly with an offset, or set manually.
 #[derive(Debug, Clone)]
 pub struct WallTime(Arc<Source>);
 
 #[derive(Debug)]
 enum Source {
-    /// The system's clock plus µs.
+    /// The system clock, plus an offset in µs.
     System(AtomicI64),
     Manual(AtomicU64),
 }
 
 impl WallTime {
-    /// The system's clock, set off by `offset` µs (0 but in tests of skewed clocks).
+    /// The system clock plus `offset` µs, which is 0 except in tests of skewed clocks.
     pub fn system(offset: i64) -> Self {
         Self(Arc::new(Source::System(AtomicI64::new(offset))))
     }
 
-    /// Stands at `micros` until [`WallTime::set`].
+    /// A clock that stands at `micros` until [`WallTime::set`].
     pub fn manual(micros: u64) -> Self {
         Self(Arc::new(Source::Manual(AtomicU64::new(micros))))
     }
 
-    /// Sets a manual clock, in µs; a system clock takes no notice.
+    /// Sets a manual clock, in µs. Has no effect on a system clock.
     pub fn set(&self, micros: u64) {
         if let Source::Manual(now) = &*self.0 {
             now.store(micros, Ordering::SeqCst);
@@ -66,8 +66,7 @@ impl ClockSource for WallTime {
     }
 }
 
-/// Stamps the embedded engine's group commits: each tick is later than all before it, also when the
-/// wall clock steps back.
+/// The clock of the embedded engine: each tick is later than all before it, even when the wall clock steps back.
 #[derive(Debug)]
 pub struct TickClock {
     clock: Clock<WallTime>,
@@ -75,7 +74,7 @@ pub struct TickClock {
 }
 
 impl TickClock {
-    /// Starts after `last`, the last stored version.
+    /// A clock whose ticks are later than that of `last`, the last stored version.
     pub fn new(wall: WallTime, last: Version) -> hybrid_clocks::Result<Self> {
         let mut clock = Clock::new(wall)?;
         clock.set_epoch(last.epoch());
@@ -93,7 +92,7 @@ impl TickClock {
         self.clock.set_epoch(epoch);
     }
 
-    /// A tick later than any before.
+    /// The next tick; it is later than any before.
     pub fn tick(&mut self) -> hybrid_clocks::Result<u64> {
         let mut now = self.clock.now()?;
         if now.time <= self.last {
@@ -109,11 +108,11 @@ impl TickClock {
     }
 }
 
-/// How far ahead of a node's wall clock an observed `at` may lie and still pull the node's `at` forward:
-/// far enough for clocks set wrong by hours, near enough that one node in the year 2100 drags nobody along.
+/// How far an observed `at` may be ahead of the node's wall clock and still advance the node's own `at`. This tolerates
+/// clocks that are wrong by hours, but a node whose clock is set to the year 2100 does not affect the others.
 pub const AT_OFFSET_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// A node's hybrid clock for `at`: never behind any `at` it has seen (within [`AT_OFFSET_MAX`]).
+/// A node's hybrid clock for `at`: never behind any `at` it has observed (within [`AT_OFFSET_MAX`]).
 #[derive(Debug)]
 pub struct AtClock(Mutex<OffsetLimiter<WallTime>>);
 
@@ -124,7 +123,7 @@ impl AtClock {
         )))
     }
 
-    /// µs since 1970, at or after every `at` observed so far.
+    /// The current time in µs since 1970; at or after every `at` observed so far.
     pub fn now(&self) -> i64 {
         let mut clock = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         clock.now().map_or(0, |now| now.time as i64)
@@ -140,7 +139,7 @@ impl AtClock {
         if clock.observe(&seen).is_err() {
             tracing::warn!(
                 at,
-                "ignored an `at` more than a day ahead of this node's clock; check the clocks"
+                "ignored an `at` that is more than a day ahead of this node's clock; check the clocks of all nodes"
             );
         }
     }
@@ -151,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_grow_through_a_standing_and_a_backward_clock_and_a_restart() {
+    fn ticks_grow_when_the_clock_stands_still_or_steps_back_and_after_a_restart() {
         let wall = WallTime::manual(1_000);
         let mut clock = TickClock::new(wall.clone(), Version::ZERO).expect("clock");
         let mut ticks: Vec<u64> = (0..3).map(|_| clock.tick().expect("tick")).collect();
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn at_follows_what_it_has_seen_but_not_a_clock_gone_wild() {
+    fn at_follows_observed_times_except_those_far_in_the_future() {
         let wall = WallTime::manual(1_000_000);
         let clock = AtClock::new(wall.clone()).expect("clock");
         clock.observe(3_600_000_000);

@@ -1,39 +1,43 @@
-//! A newsfeed read-model service: each feed is a sequence of entries versioned by hybrid timestamps; a client asks for
+//! A newsfeed read-model service: each feed is a sequence of entries, versioned by hybrid timestamps. A client asks for
 //! the current version vN, reads history up to vN, and subscribes live from vN.
 //!
 //! # Map
-//! Arrows point one way: [`http`] → [`feed`], [`live`], [`append`] → [`store`] → engines.
+//! Dependencies point one way: [`http`] → [`feed`], [`live`], [`append`], [`auth`] → [`dedup`] → [`store`] →
+//! [`types`], [`version`], [`clock`].
 //!
-//! - [`http`]: JSON, status codes, SSE frames. Nothing else knows HTTP.
-//! - [`auth`]: tokens, keys, tickets, and what they grant; [`http::access`] says which route needs what.
-//! - [`append`]: admission, batching, the deduplicating transaction.
-//! - [`feed`]: pages, heads, unread counts, markers, and the rule that hides twins.
-//! - [`live`]: one tailer a node, the hub, followers that join history to live.
-//! - [`store`]: the engine contract, the retry loop, the key and value layout ([`store::keys`] alone knows key bytes),
-//!   and the engines.
-//! - [`metrics`], [`logging`]: what an operator sees of a node.
-//! - [`version`], [`clock`], [`types`]: hybrid timestamps, the clocks that make them, names and events.
-//! - [`tls`]: certificates and handshakes; what is served over them is no different.
-//! - [`server`]: what a node is made of and the order in which it stops. [`config`], [`client`]: the command line.
+//! - [`http`]: JSON, status codes, SSE frames. No other module of the service knows HTTP.
+//! - [`auth`]: tokens, keys, tickets, and what they grant.
+//! - [`append`]: the append queue, batching, and the deduplicating transaction.
+//! - [`feed`]: pages, states (latest entry, unread counts, markers), and moving markers.
+//! - [`live`]: one tailer per node, the hub, and followers, which join history to live delivery.
+//! - [`dedup`]: the rule that decides which commits are twins, and the window that every reader judges them with.
+//! - [`store`]: the engine contract, the retry loop, the layout of keys ([`store::keys`]) and values
+//!   ([`store::values`]), and the engines.
+//! - [`types`], [`version`], [`clock`]: names, events and entries; hybrid timestamps; the clocks that make them.
+//!   [`error`]: what can fail above the store.
+//! - [`metrics`], [`logging`]: what operators see of a node. They depend on none of the modules that report to them.
+//! - [`tls`]: certificates and handshakes.
+//! - [`server`]: the parts of a node, and the order in which they stop. [`config`], [`client`]: the command line.
 //!
 //! # Invariants
-//! - A stored entry's version is minted by the store at commit; commit order is version order. What a snapshot at vN
-//!   does not show will be stamped above vN, for ever.
-//! - The first commit of an id is the entry. A later commit of it (a twin) began before the first was visible, so the
-//!   first lies between the twin's own snapshot, whose time the twin carries, and the twin; [`dedup`] is the one
-//!   place that decides, and every reader goes through it.
-//! - Appends are blind writes next to snapshot reads: they cannot conflict, but for an epoch change and a condition
-//!   the client asked for. (The embedded engine, which commits one batch after the other, does look at the claims once
-//!   more, so that its appends are no twins and say so; nothing else depends on the engine.) There is one retry loop
-//!   ([`store::transact`]).
-//! - A snapshot is taken, read and dropped inside one function call; none is held while a client reads or waits.
-//! - A live stream over HTTP/1.1 takes its socket away from hyper, so that it costs a few KiB and no buffer. The frame
-//!   that is rendered for one subscriber is shared by all, over both versions of HTTP.
-//! - Every queue is bounded, and what happens at the bound is designed: appends are refused before they are admitted,
-//!   a slow subscriber goes back to reading pages.
+//! - The store assigns the version of an entry at commit, and commit order is version order. Everything that a snapshot
+//!   at vN does not show will have a version above vN.
+//! - The first commit of an id is the entry. A later commit of the same id, its twin, is invisible. The first lies between
+//!   the twin and the snapshot on which the twin's transaction looked for claims; every entry carries the time of that
+//!   snapshot. [`dedup`] is the only module that decides, and every reader of versioned keys uses it.
+//! - Appends are blind writes plus snapshot reads. They can conflict only with a change of the epoch, or because of a
+//!   condition that the client asked for. (The embedded engine, which commits one batch after the other, checks claims
+//!   again at commit, so that its appends have no twins. Nothing else depends on the engine.)
+//! - There is one retry loop for the database: [`store::transact`].
+//! - A snapshot is taken, read and dropped within one function call. None is held while a client reads or waits.
+//! - A live entry is rendered once, as an SSE frame that all its subscribers share, over both versions of HTTP. A stream
+//!   over HTTP/1.1 takes its socket over from hyper, so that an idle stream costs a few KiB of memory.
+//! - Every queue is bounded, with a defined behaviour at its limit: appends are refused before they enter the queue, and
+//!   subscribers that are too slow go back to reading pages.
 //!
-//! # What is absent on purpose
-//! No leader, lease, lock or session; no clock of a node in a stored version; no offset a reader must commit.
+//! # Absent on purpose
+//! There is no leader, lease, lock or session; no stored version comes from the clock of a node (except in the embedded
+//! engine, which is the only node); and readers do not have to commit positions.
 
 pub mod append;
 pub mod auth;

@@ -1,4 +1,4 @@
-//! What processes of this machine use, as Linux tells it in `/proc`.
+//! CPU time and memory of processes, from Linux's `/proc`.
 
 use std::{fs, io, time::Duration};
 
@@ -9,9 +9,10 @@ use rustix::{
 
 const KIB: u64 = 1024;
 
-/// CPU time since the process began, in user and in system mode, and the memory it has now.
+/// Resource usage of a process.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
+    /// CPU time since the process started, in user and system mode.
     pub cpu: Duration,
     pub resident_bytes: u64,
 }
@@ -21,13 +22,13 @@ impl Usage {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         parse(&stat, &status)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has ended"))
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the process has ended"))
     }
 }
 
-/// A process that has ended but was not waited for has no memory.
+/// `None` for a process that has ended but has not been waited for: it has no memory.
 fn parse(stat: &str, status: &str) -> Option<Usage> {
-    // The command's name is in parentheses and may hold anything, also parentheses.
+    // The name of the command is in parentheses, and may itself contain parentheses.
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut ticks = fields.split(' ').skip(11).map(str::parse::<u64>);
     let ticks = ticks.next()?.ok()? + ticks.next()?.ok()?;
@@ -40,19 +41,20 @@ fn parse(stat: &str, status: &str) -> Option<Usage> {
     })
 }
 
-/// What this process tells of itself to its operator.
+/// Process metrics of this process.
 #[derive(Debug, Clone, Copy)]
 pub struct Own {
     pub usage: Usage,
     pub open_files: usize,
     pub open_files_max: u64,
-    /// In s since 1970.
+    /// Start time, in s since 1970.
     pub began: f64,
 }
 
 impl Own {
     pub fn now() -> io::Result<Self> {
-        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "/proc is of another form");
+        let invalid =
+            || io::Error::new(io::ErrorKind::InvalidData, "/proc has an unexpected format");
         let stat = fs::read_to_string("/proc/self/stat")?;
         let machine = fs::read_to_string("/proc/stat")?;
         Ok(Self {
@@ -64,7 +66,7 @@ impl Own {
     }
 }
 
-/// When a process began, in s since 1970: it says how long after the machine.
+/// Start time of a process in s since 1970, from its start relative to that of the machine.
 fn began(stat: &str, machine: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let ticks: u64 = fields.split(' ').nth(19)?.parse().ok()?;
@@ -75,13 +77,13 @@ fn began(stat: &str, machine: &str) -> Option<f64> {
     Some(booted + ticks as f64 / clock_ticks_per_second() as f64)
 }
 
-/// What the process is called, at most 15 bytes.
+/// The name of a process, at most 15 bytes.
 pub fn name(pid: u32) -> io::Result<String> {
     let name = fs::read_to_string(format!("/proc/{pid}/comm"))?;
     Ok(name.trim_end().to_owned())
 }
 
-/// What the kernel holds in the buffers of all TCP connections of this machine.
+/// Memory of the buffers of all TCP connections of this machine, in bytes.
 pub fn tcp_bytes() -> u64 {
     let sockstat = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
     tcp_pages(&sockstat).unwrap_or_default() * page_size() as u64
@@ -100,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_numbers_are_found_whatever_the_process_is_called() {
+    fn names_of_processes_may_contain_anything() {
         let stat =
             "7 (a) b (c) S 1 7 7 0 -1 4194304 101 0 0 0 250 50 9 9 20 0 1 0 127540 3133440 407";
         let status = "Name:\ta) b (c\nVmHWM:\t  900 kB\nVmRSS:\t  300 kB\nThreads:\t1\n";

@@ -5,8 +5,7 @@ use std::{fmt, str::FromStr};
 use data_encoding::{Encoding, Specification};
 use hybrid_clocks::Timestamp;
 
-/// Ticks of [`Version::time`] in a second: microseconds on the embedded engine, commit versions on
-/// FoundationDB.
+/// Ticks of [`Version::time`] per second: microseconds on the embedded engine, commit versions on FoundationDB.
 pub const TICKS_PER_SECOND: u64 = 1_000_000;
 
 /// Length of a version in a key, in bytes.
@@ -15,22 +14,23 @@ pub const BYTES_LEN: usize = 16;
 /// Length of a version's text form, in characters.
 pub const TEXT_LEN: usize = 26;
 
-/// `(epoch, time, count)`: totally ordered, byte order of [`Version::to_bytes`] = order of the text
-/// form = order in time. Opaque to clients.
+/// A hybrid timestamp `(epoch, time, count)`. The byte order of [`Version::to_bytes`] and the order of the text form are
+/// the order of versions. Opaque to clients.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(Timestamp<u64>);
 
 impl Version {
-    /// Before every entry.
+    /// Below the version of every entry.
     pub const ZERO: Self = Self::new(0, 0, 0);
-    /// Not before any entry.
+    /// At or above every version.
     pub const MAX: Self = Self::moment(u32::MAX, u64::MAX);
 
     pub const fn new(epoch: u32, time: u64, count: u32) -> Self {
         Self(Timestamp { epoch, time, count })
     }
 
-    /// The moment that has everything stamped at `time` or before: what a snapshot is "as of".
+    /// The moment at the end of `time`: everything stamped at `time` or earlier is at or below it. The version of a snapshot
+    /// is a moment.
     pub const fn moment(epoch: u32, time: u64) -> Self {
         Self::new(epoch, time, u32::MAX)
     }
@@ -48,8 +48,8 @@ impl Version {
         self.0
     }
 
-    /// The version of the item at `index` in the transaction whose first item has this version: the
-    /// low 16 bits of `count` are the index, the high 16 the order of the transaction in its tick.
+    /// The version of the item with `index` in the transaction whose first item has this version. The low 16 bits of `count`
+    /// are the index, the high 16 bits the order of the transaction within its tick.
     pub const fn at_index(self, index: u16) -> Self {
         Self::new(
             self.0.epoch,
@@ -58,7 +58,7 @@ impl Version {
         )
     }
 
-    /// The next lower version; that of [`Version::ZERO`] is itself.
+    /// The next lower version; [`Version::ZERO`] if there is none.
     pub fn before(self) -> Self {
         Self::from_bytes(
             u128::from_be_bytes(self.to_bytes())
@@ -88,14 +88,14 @@ impl Version {
     }
 }
 
-/// Base32hex in lower case without padding: its alphabet is in ASCII order, so text order is byte order.
+/// Base32hex in lower case, without padding. Its alphabet is in ASCII order, so the order of texts is that of the bytes.
 static TEXT: std::sync::LazyLock<Encoding> = std::sync::LazyLock::new(|| {
     let mut spec = Specification::new();
     spec.symbols.push_str("0123456789abcdefghijklmnopqrstuv");
     spec.encoding().expect("a fixed, valid alphabet")
 });
 
-/// The text form of a [`Version`] on the stack.
+/// The text form of a [`Version`], without allocation.
 #[derive(Clone, Copy, Debug)]
 pub struct VersionText([u8; TEXT_LEN]);
 
@@ -119,7 +119,7 @@ impl fmt::Debug for Version {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a version: expected the 26 characters [0-9a-v] that this service answered, or 0 for \"before everything\""
+    "not a version: expected a version as returned by this service (26 characters of 0-9a-v), or 0 for the beginning"
 )]
 pub struct BadVersion;
 
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     fn any_version() -> impl Strategy<Value = Version> {
-        // Small ranges too, so that equal parts and neighbours come up.
+        // Small ranges too, so that equal and adjacent parts occur.
         let part = prop_oneof![0..3u64, any::<u64>(), (u64::MAX - 2)..=u64::MAX];
         (part.clone(), part.clone(), part).prop_map(|(e, t, c)| Version::new(e as u32, t, c as u32))
     }
@@ -161,14 +161,14 @@ mod tests {
         }
 
         #[test]
-        fn text_and_bytes_keep_the_order(a in any_version(), b in any_version()) {
+        fn text_and_bytes_preserve_the_order(a in any_version(), b in any_version()) {
             prop_assert_eq!(a.cmp(&b), a.to_bytes().cmp(&b.to_bytes()));
             prop_assert_eq!(a.cmp(&b), a.to_string().cmp(&b.to_string()));
             prop_assert_eq!(a.cmp(&b), a.timestamp().cmp(&b.timestamp()));
         }
 
         #[test]
-        fn rubbish_is_refused_or_round_trips(text in "[0-9a-zA-Z=]{0,30}") {
+        fn invalid_text_is_refused(text in "[0-9a-zA-Z=]{0,30}") {
             if let Ok(v) = text.parse::<Version>() {
                 prop_assert!(text == "0" || v.to_string() == text);
             }

@@ -1,4 +1,4 @@
-//! The batcher: one task that forms batches and keeps equal ids of this node out of each other's way.
+//! The batcher: one task that forms batches, and never has two batches with the same id in flight.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -23,17 +23,17 @@ struct Batcher {
     waiting: VecDeque<Unit>,
     conditional_waiting: usize,
     events_waiting: usize,
-    /// Those who do not wait any more, until that is noted.
+    /// Events that have left the queue since that was last noted.
     events_left: usize,
-    /// Ids of the batches in flight. A unit with one of them waits: afterwards the claim tells it is a duplicate,
-    /// so two batches of one node never write the same id.
+    /// Ids of the batches in flight. A unit with one of these ids waits; afterwards its claim shows that it is a duplicate.
+    /// So two batches of one node never write the same id.
     busy: HashSet<EventId>,
     plain_in_flight: usize,
     plain_in_flight_max: usize,
     conditional_in_flight: usize,
 }
 
-/// What a finished batch gives back.
+/// What a finished batch releases.
 struct Finished {
     ids: Vec<EventId>,
     conditional: bool,
@@ -49,7 +49,7 @@ pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceive
             unit = queue.recv(), if open => match unit {
                 Some(unit) => {
                     batcher.add(unit);
-                    // Whatever else is there already joins the same batch.
+                    // All units that are waiting join the same batch.
                     while let Ok(unit) = queue.try_recv() {
                         batcher.add(unit);
                     }
@@ -59,8 +59,9 @@ pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceive
             Some(finished) = in_flight.join_next() => match finished {
                 Ok(finished) => batcher.finish(finished),
                 Err(error) => {
-                    // A panic would leave its ids busy and its clients without answers: better none at all.
-                    tracing::error!(%error, "a batch panicked; no further appends are taken");
+                    // After a panic, the ids of the batch would remain busy and its clients unanswered. End the batcher, so
+                    // that the node becomes unhealthy.
+                    tracing::error!(%error, "a batch panicked; no further appends are accepted");
                     return;
                 }
             },
@@ -109,8 +110,8 @@ impl Batcher {
         self.waiting.push_back(unit);
     }
 
-    /// Notes that `unit`, which was waiting, no longer does.
-    fn leaves(&mut self, unit: &Unit) {
+    /// Counts `unit` as no longer waiting.
+    fn note_left(&mut self, unit: &Unit) {
         self.conditional_waiting -= usize::from(unit.is_conditional());
         self.events_waiting -= unit.events.len();
         self.events_left += unit.events.len();
@@ -129,7 +130,7 @@ impl Batcher {
         }
     }
 
-    /// The next batch that may start now: the oldest unit that can, and whatever fits beside it.
+    /// The next batch that can start now: the oldest unit that can start, and all units that fit into its batch.
     fn next_batch(&mut self) -> Option<(Vec<Unit>, Finished)> {
         let plain_free = self.plain_in_flight < self.plain_in_flight_max;
         let conditional_free =
@@ -145,7 +146,7 @@ impl Batcher {
         let now = Instant::now();
         while let Some(unit) = self.waiting.pop_front() {
             if unit.give_up_at <= now {
-                self.leaves(&unit);
+                self.note_left(&unit);
                 unit.give_up(&self.metrics.appends);
                 continue;
             }
@@ -169,7 +170,7 @@ impl Batcher {
                 left.push(unit);
                 continue;
             }
-            self.leaves(&unit);
+            self.note_left(&unit);
             events += unit.events.len();
             weight += unit.weight();
             conditional = unit.is_conditional();
@@ -180,7 +181,7 @@ impl Batcher {
                 break;
             }
         }
-        // What was passed over keeps its place ahead of what was not looked at.
+        // Units that were skipped keep their place in the queue.
         while let Some(unit) = left.pop() {
             self.waiting.push_front(unit);
         }

@@ -1,9 +1,9 @@
-//! How much waits for a batch to begin, and whether more may join. Whoever would wait too long is refused rather than
-//! admitted.
+//! Queueing delay of appends: appends that would wait too long are refused.
 //!
-//! A queue that is a burst empties by itself, and may be as long as its oldest may wait. One that does not empty for
-//! that long stands: it only makes everybody wait, and costs memory and the time of those that read and follow. It is
-//! then held at what is worked off in a tenth of the time, which keeps batches full (cf. CoDel, RFC 8289).
+//! A burst drains by itself, so it may grow until its oldest event has waited for the maximum delay. A queue that has not
+//! drained for that long is a standing queue: it adds delay without adding throughput, and competes with readers and
+//! streams for memory and CPU. Its length is then limited to what is processed in a tenth of the maximum delay, which is
+//! enough to keep batches full (cf. CoDel, RFC 8289).
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -14,32 +14,33 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::BATCH_EVENTS_MAX;
 
-/// A queue that stands is held at what it works off in this part of the time it may make the oldest wait.
+/// A standing queue is limited to what is processed in this fraction of the maximum delay.
 const STANDING_PART: u32 = 10;
-/// But not below this, so that batches are full.
+/// Lower bound of that limit, so that batches are full.
 const STANDING_EVENTS_MIN: usize = 3 * BATCH_EVENTS_MAX;
-/// What may wait for others that have all the time there is to join, which leaves room for those in a hurry.
+/// Appends that can wait, such as lines of NDJSON, join only while at most this many events are queued.
 const PATIENT_EVENTS_MAX: usize = BATCH_EVENTS_MAX;
-/// The rate at which the queue is worked off is that of the last one or two of these.
+/// The processing rate is measured over the last one to two of these periods.
 const RATE_PERIOD: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct QueueDelay {
     queue: Mutex<Queue>,
     max: Duration,
-    /// Something has left.
+    /// Notified when events leave the queue.
     left: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     events: usize,
-    /// Since when the oldest has been waiting.
+    /// When the oldest event joined the queue.
     oldest_since: Option<Instant>,
-    /// Since when the queue has not been empty.
+    /// Since when the queue has been non-empty.
     filled_since: Option<Instant>,
-    /// When the last two rate periods began, and how many events had left by then.
+    /// The beginnings of the last two rate periods, with the value of `left` at that time.
     marks: [Option<(Instant, u64)>; 2],
+    /// How many events have left the queue.
     left: u64,
 }
 
@@ -52,7 +53,7 @@ impl QueueDelay {
         }
     }
 
-    /// Of those who join the queue, before the batcher has seen them: so a batcher that is not run is noticed, too.
+    /// Counts events that join the queue. This happens before the batcher sees them, so that a stalled batcher is noticed.
     pub(super) fn note_joined(&self, at: Instant, events: usize) {
         let mut queue = self.queue();
         queue.events += events;
@@ -60,7 +61,7 @@ impl QueueDelay {
         queue.filled_since.get_or_insert(at);
     }
 
-    /// Of those who are in a batch now, or have given up.
+    /// Counts events that have left the queue: they are in a batch, or were given up.
     pub(super) fn note_left(&self, events: usize) {
         if events == 0 {
             return;
@@ -72,7 +73,7 @@ impl QueueDelay {
         self.left.notify_one();
     }
 
-    /// What the batcher has left waiting.
+    /// Notes when the oldest event that is still waiting joined.
     pub(super) fn note_oldest(&self, oldest: Option<Instant>, now: Instant) {
         let mut queue = self.queue();
         queue.oldest_since = oldest;
@@ -85,13 +86,13 @@ impl QueueDelay {
         }
     }
 
-    /// How long the oldest has waited; 0 if nobody does.
+    /// How long the oldest event has been waiting; 0 if the queue is empty.
     pub(super) fn age(&self) -> Duration {
         let oldest = self.queue().oldest_since;
         oldest.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Whoever joined now would have to wait for too long.
+    /// Whether an append that joined now would wait too long.
     pub(super) fn is_too_long(&self, now: Instant) -> bool {
         let queue = self.queue();
         let is_over = |since: Option<Instant>| since.is_some_and(|since| now - since > self.max);
@@ -100,7 +101,7 @@ impl QueueDelay {
                 && queue.events > queue.standing_max(now, self.max / STANDING_PART))
     }
 
-    /// Waits until the queue is short enough for those who are in no hurry. Only one may wait at a time.
+    /// Waits until the queue is short enough for appends that can wait. Only one caller may wait at a time.
     pub(super) async fn short(&self) {
         while self.queue().events > PATIENT_EVENTS_MAX {
             self.left.notified().await;
@@ -113,9 +114,9 @@ impl QueueDelay {
 }
 
 impl Queue {
-    /// How many events leave within `time`, as far as is known.
+    /// The limit of a standing queue: how many events are processed within `time`, at the measured rate.
     fn standing_max(&self, now: Instant, time: Duration) -> usize {
-        let worked_off = match self.marks.iter().flatten().next() {
+        let processed = match self.marks.iter().flatten().next() {
             Some((begun, left_before)) => {
                 let took = (now - *begun).max(Duration::from_millis(1));
                 let rate = (self.left - left_before) as f64 / took.as_secs_f64();
@@ -123,7 +124,7 @@ impl Queue {
             }
             None => 0,
         };
-        worked_off.max(STANDING_EVENTS_MIN)
+        processed.max(STANDING_EVENTS_MIN)
     }
 }
 
@@ -137,8 +138,8 @@ mod tests {
         begin + Duration::from_millis(millis)
     }
 
-    /// A batch of `each` begins every 10 ms up to `until`, and as much joins.
-    fn works(delay: &QueueDelay, begin: Instant, millis: std::ops::Range<u64>, each: usize) {
+    /// Every 10 ms, a batch of `each` events begins, and as many events join.
+    fn process(delay: &QueueDelay, begin: Instant, millis: std::ops::Range<u64>, each: usize) {
         for now in millis.step_by(10).map(|ms| after(begin, ms)) {
             delay.note_joined(now, each);
             delay.note_left(each);
@@ -147,31 +148,31 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_may_wait_for_so_long_and_no_longer() {
+    fn the_oldest_event_may_wait_for_the_maximum_delay() {
         let (delay, begin) = (QueueDelay::new(MAX), Instant::now());
         assert!(!delay.is_too_long(begin));
         delay.note_joined(begin, 60_000);
         assert!(!delay.is_too_long(after(begin, 1_000)));
         assert!(delay.is_too_long(after(begin, 1_001)));
-        // What is left came later.
+        // The remaining events came later.
         delay.note_left(59_000);
         delay.note_oldest(Some(after(begin, 900)), after(begin, 1_001));
         assert!(!delay.is_too_long(after(begin, 1_001)));
     }
 
     #[test]
-    fn a_queue_that_stands_is_held_at_what_is_worked_off_in_a_tenth_of_the_time() {
+    fn a_standing_queue_is_limited_to_what_is_processed_in_a_tenth_of_the_maximum_delay() {
         let (delay, begin) = (QueueDelay::new(MAX), Instant::now());
         let now = after(begin, 2_000);
         delay.note_joined(begin, 0);
-        // 60,000 a second: 6,000 in a tenth.
-        works(&delay, begin, 0..2_000, 600);
+        // 60,000 per second: 6,000 in a tenth of a second.
+        process(&delay, begin, 0..2_000, 600);
         delay.note_joined(now, 5_900);
         assert!(!delay.is_too_long(now));
         delay.note_joined(now, 200);
         assert!(delay.is_too_long(now));
 
-        // One that has been empty is none that stands, however long it is then.
+        // A queue that has been empty is not a standing queue, however long it is.
         delay.note_left(6_100);
         delay.note_oldest(None, now);
         delay.note_joined(now, 60_000);
@@ -179,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn however_slowly_it_is_worked_off_batches_are_full() {
+    fn the_limit_leaves_room_for_full_batches_at_any_rate() {
         let (delay, begin) = (QueueDelay::new(MAX), Instant::now());
-        works(&delay, begin, 0..2_000, 1);
+        process(&delay, begin, 0..2_000, 1);
         let now = after(begin, 2_000);
         delay.note_joined(now, STANDING_EVENTS_MIN);
         assert!(!delay.is_too_long(now));
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_in_no_hurry_wait_until_little_waits() {
+    async fn appends_that_can_wait_join_a_short_queue() {
         let delay = QueueDelay::new(MAX);
         delay.short().await;
         delay.note_joined(Instant::now(), 2 * BATCH_EVENTS_MAX);

@@ -1,4 +1,4 @@
-//! The deduplicating transaction: read claims, write what is new, answer each event.
+//! The deduplicating transaction: reads claims, writes new events, and decides what became of each event.
 
 use std::collections::HashMap;
 
@@ -52,18 +52,18 @@ pub(super) async fn commit_batch(context: &Context, units: Vec<Unit>) {
             })
             .collect();
         super::count(metrics, &outcomes);
-        // The client may have gone; what it sent is committed all the same.
+        // The client may be gone; its events are committed nevertheless.
         let _ = reply.send(outcomes);
     }
 }
 
-/// Where an event of a batch stands among the batch's ids, and whether one before it has the same id.
+/// The position of an event's id among the ids of the batch, and whether an earlier event has the same id.
 struct Place {
     position: usize,
     repeated: bool,
 }
 
-/// What is known of an id: where it stands and what it stands for.
+/// What is known about an id: the version and content hash of its first commit, and whether this batch made it.
 struct Verdict {
     version: Version,
     digest: u128,
@@ -91,11 +91,11 @@ struct Append<'a> {
     clock: &'a AtClock,
     events: Vec<(&'a Event, i64)>,
     expect: Option<&'a Expect>,
-    /// The snapshot of the first attempt: a claim above it, found when an earlier attempt may have committed, is ours.
+    /// The snapshot of the first attempt. A claim above it, found after an attempt with unknown outcome, is our own.
     began: Option<Version>,
-    /// For each of `events`, once it is known.
+    /// For each of `events`, once known.
     verdicts: Vec<Option<Verdict>>,
-    /// Positions in `events` of what the planned batch writes; their place here is their index.
+    /// Positions in `events` of the events that the planned batch writes. The place in this list is the index in the batch.
     planned: Vec<usize>,
 }
 
@@ -127,19 +127,19 @@ impl<'a> Append<'a> {
         (append, places)
     }
 
-    /// The greatest `at` so far.
+    /// The greatest `at` of any entry so far.
     fn greatest_at(&self, first: &Found) -> Result<i64> {
         let Some(at) = first.values.first().and_then(Option::as_ref) else {
             return Ok(0);
         };
         let at = (&at[..])
             .try_into()
-            .map_err(|_| keys::corrupt(&self.keys.at(), "not a time"))?;
+            .map_err(|_| keys::corrupt(&self.keys.at(), "not a timestamp"))?;
         Ok(i64::from_be_bytes(at))
     }
 
-    /// Checks the condition on the snapshot; what to demand of the database at commit is that nothing was added
-    /// behind what the snapshot saw. (A twin behind the expected version is invisible, so it breaks no expectation.)
+    /// Checks the condition on the snapshot. Returns the condition that the store checks at commit: that nothing has been
+    /// added to the feed since the snapshot. (A twin above the expected version is invisible, so it is no violation.)
     async fn check_expectation(
         &self,
         snapshot: &dyn Snapshot,
@@ -161,7 +161,7 @@ impl<'a> Append<'a> {
         Ok(Condition::RangeEmpty { begin, end })
     }
 
-    /// What the planned events write.
+    /// The batch that writes the planned events.
     fn build(&self, snapshot: &dyn Snapshot, at_floor: i64) -> Batch {
         let unclaimed = snapshot.checks_claims();
         let read_at = match unclaimed {
@@ -193,7 +193,7 @@ impl Transaction for Append<'_> {
     type Output = ();
     type Error = Error;
 
-    /// The first claim of each id, and the greatest `at` so far.
+    /// The first claim of each id, and the greatest `at` of any entry.
     fn first_reads(&self) -> Reads {
         let first_claim = |(event, _): &(&Event, i64)| {
             let claims = self.keys.claim(&event.id);
@@ -234,7 +234,7 @@ impl Transaction for Append<'_> {
             return Ok(Plan::Answer(()));
         }
         self.clock.observe(at);
-        // The clock ignores an `at` from a node gone wild; so must the floor.
+        // The clock ignores an `at` that is far in the future; so must the floor.
         let floor = at.min(self.clock.now());
         let mut batch = self.build(snapshot, floor);
         if let Some(expect) = self.expect {

@@ -1,4 +1,4 @@
-//! What an event writes: claim, entries, unread keys, log records; or, if it is a transient, its record.
+//! The writes of an event: claim, entries, unread keys and log records; for a transient, only its record.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::{
 /// The entry of `event`, accepted at `at`; see [`Entry::read_at`].
 pub fn entry(event: &Event, at: i64, read_at: u64) -> Entry {
     Entry {
-        // Minted at commit.
+        // Assigned at commit.
         version: Version::ZERO,
         id: event.id.clone(),
         kind: event.kind.clone(),
@@ -27,7 +27,7 @@ pub fn entry(event: &Event, at: i64, read_at: u64) -> Entry {
     }
 }
 
-/// The batch that stores events; an event's place is its index.
+/// The batch that stores `entries`; the place of an entry is its index.
 pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
     let mut versioned = Vec::with_capacity(3 * entries.len());
     let mut partitions: BTreeMap<u16, Vec<RecordParts<'_>>> = BTreeMap::new();
@@ -89,7 +89,7 @@ pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
     }
 }
 
-/// The batch that lets tailers hear a transient.
+/// The batch that makes a transient available to the tailers of all nodes.
 pub fn of_transient(keys: &Keys, feeds: &[FeedName], entry: &Entry) -> Batch {
     let record = |(partition, feeds): (u16, Vec<&FeedName>)| Versioned {
         prefix: keys.transient(partition),

@@ -64,7 +64,7 @@ fn registry(app: &App) -> Registry {
     let node = all.sub_registry_with_prefix("newsfeed");
     app.metrics.register(node);
     sample(app, node);
-    retries(app, node);
+    store_errors(app, node);
     for figure in app.store.figures() {
         add(node, figure);
     }
@@ -139,10 +139,10 @@ fn sample(app: &App, registry: &mut Registry) {
     }
 }
 
-fn retries(app: &App, registry: &mut Registry) {
-    let retries = app.store.errors();
+fn store_errors(app: &App, registry: &mut Registry) {
+    let failed = app.store.errors();
     let attempts = Family::<[(&str, &str); 1], Counter>::default();
-    for (code, count) in retries.counts() {
+    for (code, count) in failed.failed_attempts() {
         attempts.get_or_create(&[("code", code)]).inc_by(count);
     }
     registry.register(
@@ -151,7 +151,7 @@ fn retries(app: &App, registry: &mut Registry) {
         attempts,
     );
     let errors = Family::<[(&str, &str); 2], Counter>::default();
-    for ((operation, code), count) in retries.errors() {
+    for ((operation, code), count) in failed.by_operation() {
         let labels = [("operation", operation.name()), ("code", code)];
         errors.get_or_create(&labels).inc_by(count);
     }

@@ -1,4 +1,4 @@
-//! Changing what is logged while the service runs.
+//! Changes the log filter while the service runs.
 
 use std::{
     fmt,
@@ -10,12 +10,12 @@ use std::{
 use tokio::task::AbortHandle;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, reload};
 
-/// Longest filter, in bytes.
+/// Maximum length of a filter, in bytes.
 pub const FILTER_BYTES_MAX: usize = 1024;
-/// Longest time after which a filter falls back by itself, in s.
+/// Maximum duration of a temporary filter, in s.
 pub const FALL_BACK_SECONDS_MAX: u64 = 24 * 3600;
 
-/// What is logged, checked.
+/// A valid log filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter(String);
 
@@ -34,12 +34,12 @@ impl FromStr for Filter {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.trim().is_empty() || text.len() > FILTER_BYTES_MAX {
-            return Err(format!("a filter has 1 to {FILTER_BYTES_MAX} bytes"));
+            return Err(format!("a filter must have 1 to {FILTER_BYTES_MAX} bytes"));
         }
         EnvFilter::builder()
             .parse(text)
             .map_err(|error| error.to_string())?;
-        // A lone word that is no level would be taken for a module, all of which is logged, and nothing else.
+        // A single word that is not a level would be taken as the name of a module, and enable that module only.
         let lone = text.split(',').map(str::trim);
         let lone = lone.filter(|part| !part.contains(['=', '[', ']', '{', '}', '"']));
         match lone
@@ -47,22 +47,22 @@ impl FromStr for Filter {
             .find(|part| part.parse::<LevelFilter>().is_err())
         {
             Some(part) => Err(format!(
-                "{part:?} is no level (error, warn, info, debug, trace, off); for a module write {part}=debug"
+                "{part:?} is not a level (error, warn, info, debug, trace, off); to set the level of a module, write {part}=debug"
             )),
             None => Ok(Self(text.to_owned())),
         }
     }
 }
 
-/// What is logged now, and what it falls back to.
+/// The present log filter.
 #[derive(Debug, Clone)]
 pub struct Current {
     pub filter: Filter,
-    /// The filter it was before, if this one is for a time only, and how much of that is left.
+    /// For a temporary filter: the filter that will be restored, and the time until then.
     pub falls_back: Option<(Filter, Duration)>,
 }
 
-/// The handle on the filter of the process; cheap to clone.
+/// The handle on the log filter of the process; cheap to clone.
 #[derive(Clone)]
 pub struct LogControl(Arc<Inner>);
 
@@ -97,7 +97,7 @@ impl Inner {
 }
 
 impl LogControl {
-    /// `handle` is of the filter that is `filter` now.
+    /// `handle` reloads the filter, which is `filter` now.
     pub fn new<S: 'static>(filter: Filter, handle: reload::Handle<EnvFilter, S>) -> Self {
         Self(Arc::new(Inner {
             apply: Box::new(move |filter| handle.reload(filter)),
@@ -122,7 +122,7 @@ impl LogControl {
         }
     }
 
-    /// Logs by `filter` from now on; with `time` only for so long, and then by the last filter that was set without.
+    /// Sets the filter. With `time` it is temporary: afterwards the last filter that was set without `time` is restored.
     pub fn set(&self, filter: Filter, time: Option<Duration>) -> Result<Current, reload::Error> {
         let mut state = self.0.state();
         (self.0.apply)(filter.to_env_filter())?;
@@ -156,18 +156,18 @@ impl LogControl {
 }
 
 impl Inner {
-    /// Ends the time of the filter that is due at `at`, unless another was set meanwhile.
+    /// Ends the temporary filter that expires at `at`, unless another filter has been set since.
     fn fall_back(&self, at: tokio::time::Instant) {
         let mut state = self.state();
         let Some(timer) = state.timer.take_if(|timer| timer.at == at) else {
             return;
         };
         if let Err(error) = (self.apply)(timer.then.to_env_filter()) {
-            tracing::error!(%error, "the log filter cannot fall back");
+            tracing::error!(%error, "cannot restore the log filter");
         }
         state.filter = timer.then;
         drop(state);
-        tracing::info!("the log filter has fallen back");
+        tracing::info!("the temporary log filter has expired; the previous one is restored");
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_would_not_do_what_it_says_is_refused() {
+    fn invalid_and_misleading_filters_are_refused() {
         for good in [
             "info",
             "OFF",
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_filter_for_a_time_falls_back_to_the_last_that_was_set_without() {
+    async fn after_temporary_filters_the_last_permanent_one_is_restored() {
         let (layer, handle) =
             reload::Layer::<_, tracing_subscriber::Registry>::new(EnvFilter::new("info"));
         let control = LogControl::new(filter("info"), handle.clone());
@@ -219,7 +219,7 @@ mod tests {
         control.set(filter("debug"), Some(minute)).expect("set");
         assert_eq!(applied(), "debug");
         tokio::time::advance(minute / 2).await;
-        // Another for a time: the first's end does not end it.
+        // A second temporary filter: the expiry of the first does not end it.
         let current = control.set(filter("trace"), Some(minute)).expect("set");
         assert_eq!(current.falls_back, Some((filter("info"), minute)));
         tokio::time::sleep(minute * 3 / 4).await;
@@ -230,7 +230,7 @@ mod tests {
             ("info", None)
         );
 
-        // One that lasts takes the place of one that does not.
+        // A permanent filter replaces a temporary one.
         control.set(filter("debug"), Some(minute)).expect("set");
         control.set(filter("warn"), None).expect("set");
         tokio::time::sleep(minute * 2).await;

@@ -1,5 +1,4 @@
-//! The log, and traces: what the service says of single requests. To stderr, and as an option to an OpenTelemetry
-//! collector.
+//! The log, which goes to stderr, and traces, which can be exported to an OpenTelemetry collector.
 
 mod control;
 #[cfg(feature = "otlp")]
@@ -20,34 +19,34 @@ pub use self::{
     trace_parent::TraceParent,
 };
 
-/// The store's own engine is chatty.
+/// The storage engine logs a lot at level info.
 const DEFAULT_FILTER: &str = "info,fjall=warn,lsm_tree=warn";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Human-readable lines.
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// What is logged, and how.
+/// Options of logging and tracing.
 #[derive(Debug, Clone, Args)]
 pub struct LogArgs {
-    /// What is logged: levels by module, as of `tracing`, such as `info,newsfeed=debug`.
+    /// Log filter in the syntax of `tracing`: levels by module, such as `info,newsfeed=debug`.
     #[arg(long, env = "NEWSFEED_LOG", default_value = DEFAULT_FILTER, value_name = "FILTER")]
     pub log: Filter,
 
-    /// How lines of the log look.
+    /// Format of the log.
     #[arg(long, env = "NEWSFEED_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// Sends traces to this OpenTelemetry collector, over HTTP, such as http://localhost:4318; needs a program built
-    /// with the feature otlp. OTEL_EXPORTER_OTLP_ENDPOINT does the same.
+    /// OpenTelemetry collector to export traces to, over HTTP, such as http://localhost:4318. Can also be set with
+    /// OTEL_EXPORTER_OTLP_ENDPOINT. Requires a program built with the feature otlp.
     #[arg(long, env = "NEWSFEED_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 
-    /// Share of the traces begun here that is sent, from 0 to 1; of a trace begun by a caller the caller decides.
+    /// Share of the traces begun by this service that is exported, from 0 to 1. For other traces, the caller decides.
     #[arg(long, env = "NEWSFEED_OTLP_SAMPLE", default_value_t = 1.0, value_parser = parse_share, value_name = "SHARE")]
     pub otlp_sample: f64,
 }
@@ -55,11 +54,11 @@ pub struct LogArgs {
 fn parse_share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("it must be a number from 0 to 1".into()),
+        _ => Err("must be a number from 0 to 1".into()),
     }
 }
 
-/// Sends what is left when it is finished; a service that is told to stop has something left.
+/// The export of traces. [`Traces::finish`] sends the remaining spans when the service stops.
 pub struct Traces {
     #[cfg(feature = "otlp")]
     exporter: Option<otlp::Exporter>,
@@ -75,7 +74,7 @@ impl Traces {
 }
 
 impl LogArgs {
-    /// Begins to log, for the whole process.
+    /// Starts logging for the whole process.
     pub fn init(&self) -> Result<(LogControl, Traces), Box<dyn Error>> {
         let (filter, handle) = reload::Layer::new(self.log.to_env_filter());
         let lines = fmt::layer().with_writer(std::io::stderr);
@@ -110,7 +109,7 @@ impl LogArgs {
             Some(_) => {
                 return Err(
                     "this program was built without OTLP: build it with `cargo build --release --features otlp`, or \
-                     leave --otlp-endpoint (and OTEL_EXPORTER_OTLP_ENDPOINT) out"
+                     remove --otlp-endpoint (and OTEL_EXPORTER_OTLP_ENDPOINT)"
                         .into(),
                 );
             }
@@ -119,7 +118,7 @@ impl LogArgs {
     }
 }
 
-/// The log of commands that are clients, or look after a store: for people, by NEWSFEED_LOG.
+/// Starts logging for client and admin commands: human-readable, with the filter in NEWSFEED_LOG.
 pub fn init_for_commands() {
     let filter =
         EnvFilter::try_from_env("NEWSFEED_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));

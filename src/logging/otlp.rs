@@ -1,5 +1,5 @@
-//! Traces to an OpenTelemetry collector, by OTLP over HTTP. A collector that is slow or away costs spans, never a request:
-//! spans wait in a bounded queue, a thread of its own sends them, and what finds the queue full is dropped.
+//! Export of traces to an OpenTelemetry collector, by OTLP over HTTP. A slow or unreachable collector never affects
+//! requests: spans wait in a bounded queue and are sent by a separate thread; when the queue is full, spans are dropped.
 
 use std::{
     error::Error,
@@ -25,21 +25,21 @@ use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 use super::TraceParent;
 
-/// Spans that wait to be sent; one more is dropped.
+/// Maximum number of spans waiting to be sent. Further spans are dropped.
 const QUEUE_SPANS_MAX: usize = 4096;
-/// Spans of one request to the collector.
+/// Maximum number of spans per request to the collector.
 const BATCH_SPANS_MAX: usize = 512;
-/// A span waits no longer for others.
+/// Maximum time a span waits before it is sent.
 const SEND_EVERY: Duration = Duration::from_secs(2);
-/// The collector must answer within this.
+/// Timeout of requests to the collector.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a stopping service tries to send what is left.
+/// How long a stopping service tries to send the remaining spans.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// Sends to `endpoint`, to which `/v1/traces` is added, that share of the traces begun here.
+    /// Exports to `endpoint`/v1/traces, sampling this share of the traces begun here.
     pub(super) fn start(endpoint: &str, share: f64) -> Result<Self, Box<dyn Error>> {
         let endpoint = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let url: reqwest::Url = endpoint.parse().map_err(|error| {
@@ -68,7 +68,7 @@ impl Exporter {
         Ok(Self(provider))
     }
 
-    /// Our own spans only: those of the exporter's connections would make further ones.
+    /// Exports the program's own spans only: spans of the exporter's connections would create further ones.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'span> LookupSpan<'span>,
@@ -89,7 +89,8 @@ impl Exporter {
     }
 }
 
-/// Makes `span` a child of the caller's, if there is one, and names it. Answers the id of its trace; `None` if spans are not exported.
+/// Makes `span` a child of the caller's span, if there is one, and gives it a name. `state` is the caller's `tracestate`.
+/// Returns the id of the trace; `None` if spans are not exported.
 pub fn adopt(
     span: &Span,
     name: &str,
@@ -108,7 +109,7 @@ pub fn adopt(
         );
         Context::new().with_remote_span_context(context)
     });
-    // It fails only where nothing is exported.
+    // Fails only if spans are not exported.
     span.set_parent(parent).ok()?;
     span.record("otel.name", name);
     span.record("otel.kind", "server");
@@ -117,7 +118,7 @@ pub fn adopt(
     (trace_id != TraceId::INVALID).then(|| u128::from_be_bytes(trace_id.to_bytes()))
 }
 
-/// Sends on the runtime, whatever thread asks. Tells the log when the collector goes away and when it is back.
+/// Sends requests on the async runtime, from any thread. Logs when the collector becomes unavailable and available again.
 #[derive(Debug)]
 struct Client {
     http: reqwest::Client,
@@ -156,9 +157,12 @@ impl HttpClient for Client {
         let was_away = self.away.swap(failure.is_some(), Ordering::Relaxed);
         match failure {
             Some(error) if !was_away => {
-                tracing::warn!(error, "the collector does not take spans; they are dropped");
+                tracing::warn!(
+                    error,
+                    "the collector does not accept spans; they are dropped"
+                );
             }
-            None if was_away => tracing::info!("the collector takes spans again"),
+            None if was_away => tracing::info!("the collector accepts spans again"),
             _ => {}
         }
         sent

@@ -1,4 +1,4 @@
-//! The append path.
+//! Metrics of the append path.
 
 use std::time::Duration;
 
@@ -18,21 +18,21 @@ pub struct Appends {
     batch_bytes: Histogram,
     commit: Histogram,
     pub batches_in_flight: Gauge,
-    /// Events admitted that wait for their batch to begin.
+    /// Events in the append queue that are waiting for a batch.
     pub waiting: Gauge,
     transients: Counter,
     transients_lost: [Counter; 3],
     transients_dropped: Family<Label, Counter>,
 }
 
-/// Why somebody did not hear a transient.
+/// Why a transient was not delivered.
 #[derive(Debug, Clone, Copy)]
 pub enum TransientLoss {
-    /// Refused, because too many were under way.
+    /// Refused, because too many were in flight.
     Busy,
-    /// The store did not take it.
+    /// The store failed to commit it.
     Store,
-    /// A subscriber was behind; one for each subscriber.
+    /// A subscriber was behind. Counted once per subscriber.
     Behind,
 }
 
@@ -92,49 +92,49 @@ impl Appends {
         }
         registry.register(
             "appends",
-            "Events that are stored, by whether they were new; what was refused is appends_rejected",
+            "Stored events, by outcome: newly appended or duplicate; rejected events are in appends_rejected",
             outcomes,
         );
         registry.register(
             "appends_rejected",
-            "Well-formed events that were not appended, by code",
+            "Well-formed events that were not appended, by error code",
             self.rejected.clone(),
         );
         registry.register(
             "append_batch_events",
-            "Events of a batch that was committed or given up",
+            "Events per batch that was committed or failed",
             self.batch_events.clone(),
         );
         registry.register_with_unit(
             "append_batch_size",
-            "Size of a batch that was committed or given up, in bytes of keys and values",
+            "Size of a batch that was committed or failed, in bytes of keys and values",
             Unit::Bytes,
             self.batch_bytes.clone(),
         );
         seconds(
             registry,
             "append_commit_duration",
-            "Time of a batch in the store, with every attempt",
+            "Time to commit a batch, including all retries",
             &self.commit,
         );
         registry.register(
             "append_batches_in_flight",
-            "Batches on their way to the store",
+            "Batches being committed",
             self.batches_in_flight.clone(),
         );
         registry.register(
             "append_queue_events",
-            "Events admitted that wait for a batch to take them",
+            "Events in the append queue that are waiting for a batch",
             self.waiting.clone(),
         );
         registry.register(
             "transients",
-            "Transients that the store took",
+            "Committed transients",
             self.transients.clone(),
         );
         registry.register(
             "transients_dropped",
-            "Transients that were not heard: refused (busy), not taken (store), or missed by a subscriber that was behind",
+            "Transients that were not delivered: refused (busy), failed to commit (store), or dropped for a subscriber that was behind (subscriber_behind)",
             self.transients_dropped.clone(),
         );
     }

@@ -1,4 +1,4 @@
-//! Requests, by route, method and status.
+//! Metrics of requests, by route, method and status.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use prometheus_client::{
 
 use super::{Held, LATENCIES};
 
-/// A route's template and a method, or what stands for all others.
+/// The template of a route, and a method; `other` stands for all unknown ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
     route: &'static str,
@@ -49,10 +49,10 @@ impl Default for Http {
     }
 }
 
-/// nginx's status of a request whose client left before the answer.
+/// The status, taken from nginx, of a request whose client disconnected before the response.
 const CLIENT_LEFT: u16 = 499;
 
-/// A request until its answer begins.
+/// A request whose response has not begun.
 pub struct Pending<'a> {
     http: &'a Http,
     operation: Operation,
@@ -75,30 +75,30 @@ impl Http {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "http_requests",
-            "Requests, by route, method and status; 499: the client left before the answer",
+            "Requests, by route, method and status; 499 means that the client disconnected before the response",
             self.answers.clone(),
         );
         registry.register_with_unit(
             "http_request_duration",
-            "Time from a request's head to its answer's; of a long poll with its wait, of a stream to its begin",
+            "Time from the head of a request to the head of its response; includes the waiting time of long polls; for streams, the time until they begin",
             Unit::Seconds,
             self.durations.clone(),
         );
         registry.register(
             "http_problems",
-            "Requests answered with a problem, by route and code",
+            "Requests that failed with a problem, by route and error code",
             self.problems.clone(),
         );
         registry.register(
             "http_requests_in_flight",
-            "Requests whose answer has not begun",
+            "Requests whose response has not begun",
             self.in_flight.clone(),
         );
     }
 }
 
 impl Pending<'_> {
-    /// The answer has this status and, if it is a problem, this code.
+    /// Notes the status of the response and, if it is a problem, its code.
     pub fn answered(&mut self, status: u16, code: Option<&'static str>) {
         self.status = status;
         if let Some(code) = code {

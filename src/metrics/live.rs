@@ -1,4 +1,4 @@
-//! Live delivery: subscribers and streams.
+//! Metrics of live delivery: subscribers, streams and connections.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use super::{Held, Label, Metrics, labelled};
 
 #[derive(Debug)]
 pub struct Live {
-    /// Subscribers that were sent back to the pages and are not through with them.
+    /// Subscribers that have gone back to reading pages and have not caught up yet.
     pub lagging: Gauge,
     pub overflows: Counter,
     pub long_polls: Gauge,
     pub streams: Gauge,
     streams_ended: Family<Label, Counter>,
-    /// Of connections, by protocol.
+    /// Open connections, by protocol.
     pub http1: Gauge,
     pub http2: Gauge,
     connections: Family<Label, Gauge>,
@@ -45,34 +45,34 @@ impl Live {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "live_lagging_subscribers",
-            "Subscribers whose queue overflowed and who read pages now, or will once their client takes something",
+            "Subscribers whose queue overflowed and who have not caught up yet by reading pages",
             self.lagging.clone(),
         );
         registry.register(
             "live_queue_overflows",
-            "Times that what waited for a subscriber was dropped, and the subscriber sent back to the pages",
+            "How often the queue of a subscriber overflowed and was dropped; the subscriber then catches up by reading pages",
             self.overflows.clone(),
         );
         registry.register(
             "long_polls",
-            "Long polls that wait now",
+            "Long polls that are waiting",
             self.long_polls.clone(),
         );
-        registry.register("live_streams", "Streams open now", self.streams.clone());
+        registry.register("live_streams", "Open streams", self.streams.clone());
         registry.register(
             "live_streams_ended",
-            "Streams that ended, by the reason of their bye; gone: without one, because the client left or was cut off",
+            "Streams that ended, by the reason in their bye event; gone means that the client disconnected or was cut off",
             self.streams_ended.clone(),
         );
         registry.register(
             "connections",
-            "Connections open now that have sent something, by protocol; a stream over HTTP/1.1 is one",
+            "Open connections that have sent a request, by protocol; an HTTP/1.1 stream counts as one",
             self.connections.clone(),
         );
     }
 }
 
-/// Counts a stream from its begin to its end, however it ends.
+/// Counts a stream from its beginning to its end, however it ends.
 pub struct StreamEnd {
     metrics: Arc<Metrics>,
     _open: Held,
@@ -83,7 +83,7 @@ pub struct StreamEnd {
 impl StreamEnd {
     const GONE: &str = "gone";
 
-    /// `stream` names it in the log.
+    /// `stream` identifies the stream in the log.
     pub fn of(metrics: &Arc<Metrics>, stream: u64) -> Self {
         Self {
             _open: Held::by(&metrics.live.streams),

@@ -1,8 +1,8 @@
-//! What a node counts of itself, for `GET /metrics`.
+//! Metrics of a node, for `GET /metrics`.
 //!
-//! Each node has its own [`Metrics`], handed to what it counts; there is no registry of the process. Whatever is counted
-//! on the append and delivery paths is an atomic of its own, found when the node starts and not looked up by labels.
-//! Labels are of fixed sets: no text of a client's becomes one.
+//! Each node has its own [`Metrics`]; there is no global registry. On the append and delivery paths every counter is an
+//! atomic that is created when the node starts, without a lookup by labels. Values of labels come from fixed sets: text
+//! from clients never becomes a label.
 
 mod appends;
 mod http;
@@ -21,13 +21,13 @@ pub use self::{
     tail::Tail,
 };
 
-/// In s: from a commit on a fast disk to a long poll's 60.
+/// Bucket bounds in s: from a commit on a fast disk up to the 60 s of a long poll.
 const LATENCIES: [f64; 17] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0,
     60.0,
 ];
 
-/// One label and its value.
+/// A label and its value.
 type Label = [(&'static str, &'static str); 1];
 
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Everything that is counted as it happens.
+    /// Registers all metrics of this node.
     pub fn register(&self, registry: &mut Registry) {
         self.appends.register(registry);
         self.live.register(registry);
@@ -50,7 +50,7 @@ impl Metrics {
     }
 }
 
-/// Twins that readers left out. A reader that comes upon one again counts it again.
+/// Twins that readers left out. Reading a twin again counts it again.
 #[derive(Debug, Clone)]
 pub struct TwinsHidden {
     family: Family<Label, Counter>,
@@ -76,13 +76,13 @@ impl TwinsHidden {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "twins_hidden",
-            "Second commits of an event id that a reader came upon and left out, by what it read",
+            "Twins (second commits of an event id) that readers found and left out, by kind of read",
             self.family.clone(),
         );
     }
 }
 
-/// One in a gauge, while it lives.
+/// Counts one in a gauge while it exists.
 #[derive(Debug)]
 pub struct Held(Gauge);
 
@@ -99,7 +99,7 @@ impl Drop for Held {
     }
 }
 
-/// The member of `family` with this label, made at once so that it is exposed before it first counts.
+/// The member of `family` with this label, created now, so that it is exposed before it is first incremented.
 fn labelled<M: Clone + Default>(
     family: &Family<Label, M>,
     name: &'static str,

@@ -1,4 +1,4 @@
-//! The tailer: its rounds, and how far it lies behind.
+//! Metrics of the tailer: its rounds, and how far it is behind.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -18,14 +18,14 @@ pub struct Tail {
     progress: Mutex<Progress>,
 }
 
-/// A tailer that waits for its doorbell has delivered everything there is, however long ago its last round was; and while
-/// it does not wait, the versions tell nothing by themselves: between T and the store's newest moment there may be an
-/// hour in which nothing was committed. So the lag counts from when the tailer last had everything.
+/// A tailer that is waiting for commits has delivered everything, however long ago its last round was. While it is not
+/// waiting, versions alone do not tell the lag: nothing may have been committed for an hour between T and the newest
+/// moment of the store. So the lag counts from the time at which the tailer had last delivered everything.
 #[derive(Debug, Clone, Copy)]
 enum Progress {
-    /// Nothing is undelivered, or nobody listens.
+    /// Everything has been delivered, or there are no subscribers.
     Waiting,
-    /// Everything that was committed by then has been delivered.
+    /// Everything committed before `since` has been delivered.
     Behind { since: Instant, ticks: u64 },
 }
 
@@ -45,7 +45,7 @@ impl Tail {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The tailer has delivered everything, and waits for more.
+    /// The tailer has delivered everything and is waiting for commits.
     pub fn waits(&self) {
         *self.progress() = Progress::Waiting;
     }
@@ -59,7 +59,7 @@ impl Tail {
         }
     }
 
-    /// A round that began at `begun` has delivered everything up to `moment`, `records` of them, the first of which was
+    /// A round that began at `begun` has delivered everything up to `moment`: `records` records, the first of which was
     /// committed at `oldest`.
     pub fn delivered(
         &self,
@@ -77,7 +77,7 @@ impl Tail {
         self.records.observe(records as f64);
     }
 
-    /// Since when something may be undelivered.
+    /// For how long something may have been undelivered.
     pub fn lag(&self) -> Duration {
         match *self.progress() {
             Progress::Waiting => Duration::ZERO,
@@ -85,8 +85,8 @@ impl Tail {
         }
     }
 
-    /// The lag in the store's ticks: how far the oldest record of the last round lay below that round's moment, or what
-    /// the time since then comes to, if that is more.
+    /// The lag in ticks of the store: how far the oldest record of the last round was below the moment of that round, or the
+    /// time since then, whichever is more.
     pub fn lag_ticks(&self) -> u64 {
         match *self.progress() {
             Progress::Waiting => 0,
@@ -101,12 +101,12 @@ impl Tail {
         seconds(
             registry,
             "tail_round_duration",
-            "Time of a round of live delivery that succeeded",
+            "Duration of a successful round of live delivery",
             &self.rounds,
         );
         registry.register(
             "tail_round_records",
-            "Records (entries, transients, moved markers) that a round of live delivery found",
+            "Records (entries, transients, moved markers) found by a round of live delivery",
             self.records.clone(),
         );
     }
@@ -119,19 +119,19 @@ mod tests {
     const STEP: Duration = Duration::from_secs(3);
 
     #[tokio::test(start_paused = true)]
-    async fn the_lag_counts_from_when_the_tailer_last_had_everything() {
+    async fn the_lag_counts_from_when_everything_had_been_delivered() {
         let tail = Tail::default();
         tokio::time::advance(STEP).await;
         assert_eq!((tail.lag(), tail.lag_ticks()), (Duration::ZERO, 0));
 
-        // An idle hour is no lag; what it has not delivered since it woke up is.
+        // Idle time does not count as lag; the time since the tailer woke up does.
         tail.wakes();
         assert_eq!(tail.lag(), Duration::ZERO);
         tokio::time::advance(STEP).await;
         tail.wakes();
         assert_eq!((tail.lag(), tail.lag_ticks()), (STEP, 3_000_000));
 
-        // A round tells all up to its begin, however long it took.
+        // A round delivers everything up to its beginning, however long it takes.
         let begun = Instant::now();
         tokio::time::advance(STEP).await;
         let version = |time| Version::new(0, time, 0);
