@@ -113,7 +113,7 @@ pub(crate) fn is_twin(history: &[Record], entry: &Entry, feed: &FeedName) -> boo
 /// A snapshot that holds a history: the entries and unread keys of its feeds, and its log.
 pub(crate) struct Memory {
     values: BTreeMap<Vec<u8>, Vec<u8>>,
-    version: Version,
+    pub(crate) version: Version,
     /// Like FoundationDB, say that there may be more whenever a limit was reached.
     pub(crate) guesses_more: bool,
 }
@@ -148,12 +148,6 @@ impl Memory {
             version: version.unwrap_or(Version::ZERO),
             guesses_more: false,
         }
-    }
-
-    /// The same keys as of `version`.
-    pub(crate) fn as_of(mut self, version: Version) -> Self {
-        self.version = version;
-        self
     }
 
     pub(crate) fn slice(&self, range: Range) -> Slice {
