@@ -237,7 +237,7 @@ fn mint_token(args: &mint::MintArgs) -> Result<(), String> {
 
 async fn check_store(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
     if config.store == Engine::Embedded {
-        let survey = embedded::check(&config.data)?;
+        let survey = embedded::check_files(&config.data)?;
         for damage in &survey.damages {
             println!("{damage}");
         }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::{
     store::{
         KeyValue, Range, Result, SNAPSHOT_AGE_TICKS_MAX, Snapshot, keys,
-        values::{Record, Unread, decode_entry, decode_records},
+        values::{Record, UnreadKey, decode_entry, decode_records},
     },
     types::{Entry, EventId, FeedName},
     version::Version,
@@ -49,8 +49,8 @@ impl From<&Entry> for Commit {
     }
 }
 
-impl From<&Unread> for Commit {
-    fn from(unread: &Unread) -> Self {
+impl From<&UnreadKey> for Commit {
+    fn from(unread: &UnreadKey) -> Self {
         Self {
             version: unread.version,
             id: unread.id.clone(),

@@ -146,7 +146,7 @@ async fn count(
         more: keys.more,
         ..Unread::default()
     };
-    for (values::Unread { kind, .. }, commit) in above.into_iter().zip(commits) {
+    for (values::UnreadKey { kind, .. }, commit) in above.into_iter().zip(commits) {
         match window.is_twin(&commit) {
             true => hidden += 1,
             false if unread.total == UNREAD_MAX => {

@@ -35,7 +35,7 @@ const READ_BYTES: usize = 1024 * 1024;
 const STORE_BACKOFF: Duration = Duration::from_millis(200);
 
 /// What a round finds at one version.
-enum Found {
+enum RoundItem {
     Entry(Entry, Vec<FeedName>),
     Transient(Entry, Vec<FeedName>),
     MarkerMoved(FeedName),
@@ -187,7 +187,7 @@ impl Tailer {
         &mut self,
         snapshot: &dyn Snapshot,
         moment: Version,
-        found: &mut BTreeMap<Version, Found>,
+        found: &mut BTreeMap<Version, RoundItem>,
     ) -> Result<bool> {
         // (partition, whether of its transients, read after this version)
         let mut unread: Vec<(u16, bool, Version)> = self
@@ -228,7 +228,7 @@ impl Tailer {
                 } else if let Some(partition) = self.partitions.get_mut(&id) {
                     for Record { entry, feeds } in partition.visible(snapshot, &slice).await? {
                         records += 1;
-                        add(found, entry, feeds, Found::Entry);
+                        add(found, entry, feeds, RoundItem::Entry);
                     }
                 }
                 if let (true, Some(last)) = (slice.more, slice.items.last()) {
@@ -247,13 +247,13 @@ impl Tailer {
     async fn states(
         &self,
         snapshot: &dyn Snapshot,
-        found: &BTreeMap<Version, Found>,
+        found: &BTreeMap<Version, RoundItem>,
     ) -> Result<HashMap<FeedName, Arc<Item>>> {
         let moved: HashSet<&FeedName> = found
             .values()
             .filter_map(|found| match found {
-                Found::MarkerMoved(feed) => Some(feed),
-                Found::Entry(..) | Found::Transient(..) => None,
+                RoundItem::MarkerMoved(feed) => Some(feed),
+                RoundItem::Entry(..) | RoundItem::Transient(..) => None,
             })
             .filter(|feed| self.hub.has_listeners(feed))
             .collect();
@@ -265,14 +265,14 @@ impl Tailer {
         Ok(states)
     }
 
-    fn deliver(&self, found: BTreeMap<Version, Found>, states: &HashMap<FeedName, Arc<Item>>) {
+    fn deliver(&self, found: BTreeMap<Version, RoundItem>, states: &HashMap<FeedName, Arc<Item>>) {
         for found in found.into_values() {
             match found {
-                Found::Entry(entry, feeds) => self.hub.dispatch(&entry, &feeds, News::Entry),
-                Found::Transient(entry, feeds) => {
+                RoundItem::Entry(entry, feeds) => self.hub.dispatch(&entry, &feeds, News::Entry),
+                RoundItem::Transient(entry, feeds) => {
                     self.hub.dispatch(&entry, &feeds, News::Transient)
                 }
-                Found::MarkerMoved(_) => {}
+                RoundItem::MarkerMoved(_) => {}
             }
         }
         // States come last, because they are as of the end of the round.
@@ -284,26 +284,26 @@ impl Tailer {
 
 /// Adds an entry. An event with feeds in several partitions is found in each of them, at the same version.
 fn add(
-    found: &mut BTreeMap<Version, Found>,
+    found: &mut BTreeMap<Version, RoundItem>,
     entry: Entry,
     mut feeds: Vec<FeedName>,
-    make: fn(Entry, Vec<FeedName>) -> Found,
+    make: fn(Entry, Vec<FeedName>) -> RoundItem,
 ) {
     match found.get_mut(&entry.version) {
-        Some(Found::Entry(_, all) | Found::Transient(_, all)) => all.append(&mut feeds),
+        Some(RoundItem::Entry(_, all) | RoundItem::Transient(_, all)) => all.append(&mut feeds),
         _ => {
             found.insert(entry.version, make(entry, feeds));
         }
     }
 }
 
-fn add_transient(found: &mut BTreeMap<Version, Found>, record: TransientRecord) {
+fn add_transient(found: &mut BTreeMap<Version, RoundItem>, record: TransientRecord) {
     match record {
         TransientRecord::Event(Record { entry, feeds }) => {
-            add(found, entry, feeds, Found::Transient)
+            add(found, entry, feeds, RoundItem::Transient)
         }
         TransientRecord::MarkerMoved { feed, version } => {
-            found.insert(version, Found::MarkerMoved(feed));
+            found.insert(version, RoundItem::MarkerMoved(feed));
         }
     }
 }

@@ -47,7 +47,7 @@ pub enum TransientRecord {
 
 /// The value of an unread key, with its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unread {
+pub struct UnreadKey {
     pub version: Version,
     pub kind: String,
     pub id: EventId,
@@ -134,11 +134,11 @@ pub fn encode_unread(entry: &Entry) -> Vec<u8> {
     pack(&(entry.kind.as_str(), entry.id.as_str(), entry.read_at))
 }
 
-pub fn decode_unread(item: &KeyValue) -> Result<Unread> {
+pub fn decode_unread(item: &KeyValue) -> Result<UnreadKey> {
     let (kind, id, read_at): (String, Cow<'_, str>, u64) =
         unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
     let id = text(&item.value, id).map_err(|what| corrupt(&item.key, what))?;
-    Ok(Unread {
+    Ok(UnreadKey {
         version: version_of(&item.key)?,
         kind,
         id,

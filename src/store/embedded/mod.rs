@@ -37,7 +37,7 @@ use std::{
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-pub use self::open::check;
+pub use self::open::check_files;
 use self::{
     open::open_database,
     readers::Readers,

@@ -75,7 +75,7 @@ fn lock(folder: &Path) -> Result<Option<File>> {
 }
 
 /// Checks all files of the store in `folder`, which must not be open.
-pub fn check(folder: &Path) -> Result<Survey> {
+pub fn check_files(folder: &Path) -> Result<Survey> {
     let _lock = lock(folder)?;
     match folder.is_dir() {
         true => Ok(survey(folder, Depth::Full)),

@@ -141,7 +141,8 @@ async fn damage_to_any_file_is_reported_and_never_causes_a_wrong_answer() {
                 Err(error) => {
                     let mut message = error.to_string();
                     if matches!(error, store::Error::Damaged(_)) {
-                        let survey = embedded::check(folder.path()).expect("nobody has it open");
+                        let survey =
+                            embedded::check_files(folder.path()).expect("nobody has it open");
                         for damage in survey.damages {
                             message += &damage.to_string();
                         }
