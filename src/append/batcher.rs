@@ -110,7 +110,7 @@ impl Batcher {
         self.waiting.push_back(unit);
     }
 
-    /// Counts `unit` as no longer waiting.
+    /// Notes that `unit` has left the queue.
     fn note_left(&mut self, unit: &Unit) {
         self.conditional_waiting -= usize::from(unit.is_conditional());
         self.events_waiting -= unit.events.len();

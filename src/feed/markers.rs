@@ -1,4 +1,4 @@
-//! Moving a marker: forward only, never above what exists.
+//! Moving a marker: only forward, and never above vN.
 
 use async_trait::async_trait;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Feeds {
-    /// Moves the marker to `to` if that is forward; answers the state afterwards either way.
+    /// Moves the marker to `to`, unless it is already there or further; returns the state afterwards.
     pub async fn move_marker(
         &self,
         feed: &FeedName,

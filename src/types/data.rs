@@ -134,7 +134,7 @@ fn canonicalize_value<'a>(text: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]>
                 out.push(b':');
                 rest = canonicalize_value(value.strip_prefix(b":")?, out)?;
                 out.push(b',');
-                // Compare without the closing quote, which would sort above some characters of longer keys.
+                // Compared without the closing quote, which would otherwise be compared with a character of a longer key.
                 fields.push((key.get(1..end - 1)?, start..out.len() - begin));
             }
             if !fields.is_sorted_by(|(a, _), (b, _)| a < b) {
