@@ -65,7 +65,7 @@ fn registry(app: &App) -> Registry {
     app.metrics.register(node);
     sample(app, node);
     store_errors(app, node);
-    for figure in app.store.figures() {
+    for figure in app.health.store().figures() {
         add(node, figure);
     }
     process(all.sub_registry_with_prefix("process"));
@@ -140,7 +140,7 @@ fn sample(app: &App, registry: &mut Registry) {
 }
 
 fn store_errors(app: &App, registry: &mut Registry) {
-    let failed = app.store.errors();
+    let failed = app.health.store().errors();
     let attempts = Family::<[(&str, &str); 1], Counter>::default();
     for (code, count) in failed.failed_attempts() {
         attempts.get_or_create(&[("code", code)]).inc_by(count);

@@ -1,4 +1,4 @@
-//! A body of which no more is let through in a time than its caller may send.
+//! A request body throttled to its caller's rate of body bytes.
 
 use std::{
     fmt,
@@ -15,19 +15,19 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::Admitted;
+use super::Limited;
 use crate::http::problem::Problem;
 
-/// Longest time that a piece of a body waits for its turn; half of what a body may be silent.
+/// Longest time that a piece of a body is held back: half the time a body may stall.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// A caller's bodies are too many for it to get on: what this piece's problem says.
+/// The caller's bodies exceed its rate so far that this one fails.
 #[derive(Debug)]
 pub struct OverBytes(pub Problem);
 
 impl fmt::Display for OverBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the caller sends too many bytes")
+        f.write_str("the caller exceeds its rate of body bytes")
     }
 }
 
@@ -35,11 +35,11 @@ impl std::error::Error for OverBytes {}
 
 pub struct Metered {
     body: Body,
-    of: Admitted,
+    of: Limited,
     waiting: Option<Waiting>,
 }
 
-/// A piece that came too early.
+/// A piece that is held back.
 struct Waiting {
     piece: Bytes,
     until: Pin<Box<Sleep>>,
@@ -47,7 +47,7 @@ struct Waiting {
 }
 
 impl Metered {
-    pub(super) fn new(body: Body, of: Admitted) -> Self {
+    pub(super) fn new(body: Body, of: Limited) -> Self {
         Self {
             body,
             of,
@@ -82,7 +82,7 @@ impl HttpBody for Metered {
                     other => return Poll::Ready(other.map(|frame| Ok(frame?))),
                 },
             };
-            let Err(problem) = this.of.callers.take_bytes(&this.of.caller, piece.len()) else {
+            let Err(problem) = this.of.quotas.take_bytes(&this.of.caller, piece.len()) else {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             };
             let now = Instant::now();
