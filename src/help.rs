@@ -1,4 +1,4 @@
-//! `newsfeed --help`: the commands in groups, where clap has one list.
+//! `newsfeed --help` with the commands in groups instead of one list.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use clap::Command;
 const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Read and write feeds",
-        &["append", "tail", "history", "head", "mark"],
+        &["append", "tail", "history", "state", "mark"],
     ),
     ("Run the service", &["serve", "config", "admin"]),
     ("Try it", &["demo", "replay"]),
@@ -15,12 +15,12 @@ const GROUPS: [(&str, &[&str]); 4] = [
 ];
 
 const EXAMPLES: &str = "Examples:\n  \
-    newsfeed serve                                                  the service, on http://127.0.0.1:8080\n  \
+    newsfeed serve                                                  run the service on http://127.0.0.1:8080\n  \
     newsfeed tail user:ben                                          in a second terminal\n  \
-    newsfeed append --kind message --feed user:ben --text 'Hi Ben'  in a third\n\n\
-    `newsfeed COMMAND --help` has all options of a command and more examples.";
+    newsfeed append --kind message --feed user:ben --text 'Hi Ben'  in a third terminal\n\n\
+    `newsfeed COMMAND --help` shows all options of a command and more examples.";
 
-/// `command` with its list in groups.
+/// Groups the subcommands in the help of `command`.
 pub fn grouped(command: Command) -> Command {
     let heading = *command.get_styles().get_header();
     let name = *command.get_styles().get_literal();
@@ -46,8 +46,8 @@ pub fn grouped(command: Command) -> Command {
 fn about(command: &Command, member: &str) -> String {
     match command.find_subcommand(member).and_then(Command::get_about) {
         Some(about) => about.to_string(),
-        // The one that clap adds by itself, later.
-        None => "Print this, or the help of a command".to_owned(),
+        // `help`, which clap adds later.
+        None => "Print this message or the help of a command".to_owned(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The `newsfeed` command: parse, set up logging, run, exit code.
+//! The `newsfeed` command: parses arguments, sets up logging, runs the command and returns its exit code.
 
 mod help;
 
@@ -7,7 +7,7 @@ use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
     auth::mint,
-    client::{self, append, completions, demo, head, history, mark, replay, tail},
+    client::{self, append, completions, demo, history, mark, replay, state, tail},
     clock::WallTime,
     config::{
         Config, Engine, Opened, StoreConfig, check,
@@ -19,16 +19,16 @@ use newsfeed::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Appends allocate in one thread and free in others; the system's allocator takes a fifth longer for them.
+/// Appends allocate in one thread and free in others, for which the system's allocator takes a fifth longer.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Far more than the embedded store's few readers need; each thread keeps memory of its own.
+/// Far more than the embedded store's few readers need. Bounded because each thread keeps memory of its own.
 const BLOCKING_THREADS_MAX: usize = 16;
 
-/// What the runtime still waits for at the end: work that a stopped node has given up on, such as a read of a disk that
-/// hangs.
-const LEFT_WORK_MAX: Duration = Duration::from_secs(1);
+/// How long the runtime waits at exit for blocking work that a stopped node has given up on, such as a read from a disk
+/// that hangs.
+const ABANDONED_WORK_MAX: Duration = Duration::from_secs(1);
 
 /// A newsfeed service: history up to a version, then live from it; nothing lost, nothing twice, no gap.
 #[derive(Parser)]
@@ -42,16 +42,17 @@ struct Cli {
 enum Command {
     /// Run the service.
     Serve(Box<Config>),
-    /// Look at the configuration of the service.
+    /// Check the configuration of the service.
     #[command(subcommand, name = "config")]
     Configuration(Configuration),
-    /// Look after a store.
+    /// Maintain a store, or sign a test token.
     #[command(subcommand)]
     Admin(Admin),
     Append(append::AppendArgs),
     Tail(tail::TailArgs),
     History(history::HistoryArgs),
-    Head(head::HeadArgs),
+    #[command(alias = "head")]
+    State(state::StateArgs),
     Mark(mark::MarkArgs),
     Replay(replay::ReplayArgs),
     Demo(demo::DemoArgs),
@@ -60,28 +61,30 @@ enum Command {
 
 #[derive(Subcommand)]
 enum Configuration {
-    /// Check what `newsfeed serve` would be told by the same flags, environment and --config file, and print it, as a
-    /// configuration file.
+    /// Check the settings that `newsfeed serve` would use with the same flags, environment variables and --config file,
+    /// and print them as a configuration file.
     Check(Box<Config>),
 }
 
 #[derive(Subcommand)]
 enum Admin {
-    /// Show the epoch, or raise it: after a restore from a backup, or when the store's clock was set back. (The
-    /// embedded store must not be in use.)
+    /// Show the epoch of a store, or raise it. Raise it after a restore from a backup, or when the store's clock was set
+    /// back. An embedded store must not be in use.
     Epoch {
         #[command(flatten)]
         store: StoreConfig,
-        /// Raise it by one. Versions minted from then on lie above all before; what is in flight is tried again.
+        /// Raise the epoch by one. Versions assigned from then on are above all earlier ones. Appends in flight are
+        /// retried.
         #[arg(long)]
         raise: bool,
     },
-    /// Sign a token and print it, to try out a service with keys. (Real ones come from whoever logs users in.)
+    /// Sign a token and print it, to try a service that requires tokens. In production, tokens come from the system that
+    /// logs users in.
     #[command(after_help = "Example:\n  \
         newsfeed admin token --key secret --sub user:42 --scope read,mark --feed 'user:42' --feed 'chat:*'")]
     Token(mint::MintArgs),
-    /// Read all of a store, which must not be in use: of the embedded store the bytes of every file, and of any store
-    /// every entry. Says what is damaged, and changes nothing that is whole.
+    /// Read a whole store and report damage: every entry and, in an embedded store, every byte of its files. The store
+    /// must not be in use. Undamaged data is not changed.
     Check {
         #[command(flatten)]
         store: StoreConfig,
@@ -111,7 +114,7 @@ fn main() -> ExitCode {
     match runtime {
         Ok(runtime) => {
             let code = runtime.block_on(run(cli, &given));
-            runtime.shutdown_timeout(LEFT_WORK_MAX);
+            runtime.shutdown_timeout(ABANDONED_WORK_MAX);
             code
         }
         Err(error) => {
@@ -134,7 +137,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Append(args) => append::run(args).await.map_err(Into::into),
         Command::Tail(args) => tail::run(args).await.map_err(Into::into),
         Command::History(args) => history::run(args).await.map_err(Into::into),
-        Command::Head(args) => head::run(args).await.map_err(Into::into),
+        Command::State(args) => state::run(args).await.map_err(Into::into),
         Command::Mark(args) => mark::run(args).await.map_err(Into::into),
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
         Command::Demo(args) => demo::run(args).await.map_err(Into::into),
@@ -148,7 +151,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
             let client = error.downcast_ref::<client::Error>();
             match client {
                 Some(client::Error::Closed) => {}
-                // Some of it may be what a service said.
+                // The message may contain text from a service.
                 Some(error) => eprintln!("newsfeed: {}", client::printable(&error.to_string())),
                 None => eprintln!("newsfeed: {error}"),
             }
@@ -157,7 +160,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
     }
 }
 
-/// The subcommand's arguments, and from where they are.
+/// The subcommand's arguments and their sources.
 struct Given<'a> {
     command: &'a clap::Command,
     matches: &'a clap::ArgMatches,
@@ -165,8 +168,8 @@ struct Given<'a> {
 }
 
 async fn check(config: &Config, given: &Given<'_>) -> Result<(), Box<dyn Error>> {
-    for name in check::strange_variables(given.command) {
-        eprintln!("newsfeed: the environment variable {name} is no setting; it is ignored");
+    for name in check::unknown_variables(given.command) {
+        eprintln!("newsfeed: the environment variable {name} is not a setting; it is ignored");
     }
     config.check().await?;
     print!(
@@ -185,7 +188,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     config.auth.may_listen(config.listen)?;
     let tls = config.transport.tls()?;
     let auth = config.auth().await?;
-    // Kept to the end: with FoundationDB it holds the client library's thread.
+    // Kept until the end: with FoundationDB it holds the client library's thread.
     let opening = config.store.open(config.wall());
     let Some(opened) = shutdown.run_until_cancelled(opening).await else {
         return Ok(());
@@ -200,12 +203,12 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let node = node.over(tls);
     let listener = http::listen(config.listen).map_err(|error| {
         format!(
-            "cannot listen on {}: {error}; choose another --listen",
+            "cannot listen on {}: {error}; choose another address with --listen",
             config.listen
         )
     })?;
 
-    // On stdout and flushed, so that whoever asked for port 0 can read the address from a pipe.
+    // Printed on stdout and flushed, so that a parent process that asked for port 0 can read the address from a pipe.
     let mut stdout = std::io::stdout();
     writeln!(
         stdout,
@@ -243,11 +246,11 @@ async fn check_store(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
         }
         if let count @ 1.. = survey.damages.len() {
             return Err(format!(
-                "{count} of the store's files are damaged: restore its folder from a backup (what was appended since is lost)"
+                "{count} of the store's files are damaged: restore its folder from a backup (events appended since the backup are lost)"
             )
             .into());
         }
-        println!("{} files are whole", survey.files);
+        println!("{} files are undamaged", survey.files);
     }
     let Opened { store, keys, .. } = &config.open(WallTime::system(0)).await?;
     let counts = audit(&**store, keys).await;
@@ -256,7 +259,7 @@ async fn check_store(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Cancels `shutdown` at the first SIGTERM or SIGINT; a second one ends the process at once.
+/// Cancels `shutdown` at the first SIGTERM or SIGINT. A second signal kills the process immediately.
 fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
     use rustix::process::{Signal, getpid, kill_process};
     use tokio::signal::unix::{SignalKind, signal};
@@ -269,7 +272,7 @@ fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Ou
                 _ = interrupt.recv() => {}
             }
             if attempt > 0 {
-                // Without exit handlers: threads of the store may be running.
+                // Exit handlers must not run, because threads of the store may still be running.
                 let _ = kill_process(getpid(), Signal::KILL);
             }
             shutdown.cancel();
@@ -277,12 +280,12 @@ fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Ou
     })
 }
 
-/// Every connection is a file: take as many as the system lets us.
+/// Every connection is an open file, so raise the limit as far as the system allows.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "cannot raise the limit of open files");
+        tracing::warn!(%error, "cannot raise the limit on open files");
     }
 }

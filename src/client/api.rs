@@ -16,16 +16,16 @@ use super::{
     wire::{NewEvent, Outcome, problem},
 };
 
-/// A call that got no answer it could use for this long is given up.
+/// A call is given up after this time without a usable response.
 const NO_PROGRESS_MAX: Duration = Duration::from_secs(60);
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// A live stream that is silent for so long is dead: the service says something every 15 s.
+/// A live stream that is silent for this long counts as a lost connection. The service sends something every 15 s.
 const STREAM_SILENCE_MAX: Duration = Duration::from_secs(45);
 
 /// How one attempt failed.
 pub(super) enum Failure {
-    /// Worth trying again, when the service names a time after that.
+    /// Worth a retry, not before the time the service asked for, if it did.
     NotNow {
         after: Option<Duration>,
         last: Error,
@@ -37,7 +37,7 @@ pub(super) enum Failure {
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
-    /// For answers without an end.
+    /// For responses without an end.
     streams: reqwest::Client,
     base_url: String,
     token: Token,
@@ -45,7 +45,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// `base_url` like `http://127.0.0.1:8080`, with or without a path in front of `/v1`.
+    /// `base_url` is like `http://127.0.0.1:8080` and may have a path, which goes in front of `/v1`.
     pub fn new(base_url: &str, token: Token, trust: &Trust) -> Result<Self, Error> {
         let bad = || Error::BadUrl(base_url.to_owned());
         let url = reqwest::Url::parse(base_url).map_err(|_| bad())?;
@@ -74,7 +74,7 @@ impl Client {
         })
     }
 
-    /// Waits for so long for a service that cannot be reached or is busy; with nothing, not at all.
+    /// Sets how long to retry while the service cannot be reached or is busy. Zero disables retries.
     pub fn patient_for(self, no_progress_max: Duration) -> Self {
         Self {
             no_progress_max,
@@ -90,8 +90,13 @@ impl Client {
         &self.base_url
     }
 
-    /// Fails at once when nobody listens there or somebody else does, so that a wrong address is not
-    /// waited for. A service that is there but busy is fine: the calls to come are patient.
+    /// The actor of the token, if the token allows exactly one.
+    pub fn only_actor(&self) -> Option<String> {
+        self.token.only_actor()
+    }
+
+    /// Fails immediately if no newsfeed service listens at the address, so that a wrong address is not retried. A service
+    /// that is busy passes, because later calls retry.
     pub async fn probe(&self) -> Result<(), Error> {
         let request = self.built(self.request(Method::GET, "/readyz"))?;
         match self.attempt(request).await {
@@ -104,15 +109,14 @@ impl Client {
         }
     }
 
-    /// Appends 1 to 1,000 events; they are committed in the order given, and there is an outcome for
-    /// each, in the same order.
+    /// Appends 1 to 1,000 events. They are committed in the given order, and the outcomes are in the same order.
     pub async fn append(&self, events: &[NewEvent]) -> Result<Vec<Outcome>, Error> {
         let mut outcomes = self.post_events(events).await?;
         let mut patience = self.patience();
         while let Some(rejection) = outcomes.iter().find_map(Outcome::not_now) {
             let last = rejection.clone().of("an event".to_owned());
             patience.pause(None, last).await?;
-            // What was taken before is a duplicate now: its first outcome stands.
+            // An event that was appended before is a duplicate now; its first outcome stands.
             let again = self.post_events(events).await?;
             for (outcome, again) in outcomes.iter_mut().zip(again) {
                 if outcome.not_now().is_some() {
@@ -133,7 +137,7 @@ impl Client {
         Ok(outcomes)
     }
 
-    /// Sends to who listens now. After a lost answer they may hear it twice.
+    /// Sends a transient to current listeners. If a response is lost, they may receive it twice.
     pub async fn transient(&self, event: &NewEvent) -> Result<(), Error> {
         let request = self.request(Method::POST, "/v1/transient").json(event);
         self.call(request).await.map(|IgnoredAny| ())
@@ -155,7 +159,7 @@ impl Client {
             .map_err(|_| Error::BadUrl(self.base_url.clone()))
     }
 
-    /// The answer as JSON, however often it takes.
+    /// The response as JSON, after as many tries as it takes.
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
@@ -164,7 +168,7 @@ impl Client {
         serde_json::from_slice(&answer).map_err(|error| self.not_newsfeed(error.to_string()))
     }
 
-    /// Sends until there is an answer or patience ends.
+    /// Retries until there is a response or patience ends.
     pub(super) async fn answered(&self, request: RequestBuilder) -> Result<Bytes, Error> {
         let request = self.built(request)?;
         let mut patience = self.patience();
@@ -185,13 +189,13 @@ impl Client {
         response.bytes().await.map_err(|error| self.failed(&error))
     }
 
-    /// The answer to one attempt, as soon as it begins and without an end.
+    /// One attempt. Returns the response once its headers arrived, and does not limit its duration.
     pub(super) async fn stream(&self, request: RequestBuilder) -> Result<Response, Failure> {
         let request = self.built(request).map_err(Failure::Final)?;
         self.open(&self.streams, request).await
     }
 
-    /// An answer that says yes.
+    /// A successful response.
     async fn open(&self, http: &reqwest::Client, request: Request) -> Result<Response, Failure> {
         let call = format!("{} {}", request.method(), request.url().path());
         let response = http.execute(request).await;
@@ -207,7 +211,7 @@ impl Client {
         let body = response.bytes().await;
         let body = body.map_err(|error| self.failed(&error))?;
         let refused = problem(status.as_u16(), &body, call, &self.base_url);
-        // Gateways in front of the service say 502 and 504 when they miss it.
+        // Gateways answer 502 and 504 when they cannot reach the service.
         match status {
             StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::TOO_MANY_REQUESTS
@@ -238,7 +242,7 @@ impl Client {
     }
 }
 
-/// The deepest source: reqwest's own text says only that sending failed.
+/// The innermost source: reqwest's own message says only that sending failed.
 pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
@@ -256,8 +260,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers connection after connection with the scripted raw responses and keeps the bodies it got;
-    /// an empty response is a connection dropped without an answer.
+    /// Answers one connection after another with the scripted raw responses and records the request bodies. An empty
+    /// response drops the connection.
     async fn service(script: Vec<String>) -> (Client, Arc<Mutex<Vec<Value>>>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
             .await
@@ -318,7 +322,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn busy_and_lost_answers_are_tried_again_with_the_same_ids() {
+    async fn busy_and_lost_responses_are_retried_with_the_same_ids() {
         let appended = json!([{"id": "a", "version": "v", "status": "appended"}]);
         let ok = response("200 OK", "", appended);
         let too_many = busy().replace("503 Service Unavailable", "429 Too Many Requests");
@@ -333,7 +337,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_store_could_not_take_is_sent_again_and_other_outcomes_stand() {
+    async fn temporarily_rejected_events_are_sent_again_and_other_outcomes_stand() {
         let rejected = |code| json!({"status": "rejected", "error": {"code": code, "detail": ""}});
         let appended = json!({"status": "appended"});
         let duplicate = json!({"status": "duplicate"});
@@ -352,7 +356,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn problems_are_told_at_once_with_code_and_detail() {
+    async fn problems_are_reported_at_once_with_code_and_detail() {
         let problem = json!({"status": 400, "code": "invalid_event", "detail": "no feeds"});
         let (client, _) = service(vec![response("400 Bad Request", "", problem)]).await;
         let error = client.append(&[event("a")]).await.expect_err("a problem");
@@ -374,8 +378,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wrong_address_is_told_at_once() {
-        // Bound and dropped: a port where nobody listens.
+    async fn a_wrong_address_is_reported_at_once() {
+        // Bound and dropped, so that nobody listens on this port.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         drop(listener);

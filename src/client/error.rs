@@ -1,20 +1,21 @@
-use std::io;
-use std::path::PathBuf;
+//! Errors of the client commands and their exit codes.
+
+use std::{io, path::PathBuf};
 
 use super::DEFAULT_URL;
 
-/// Why a client command ended early; each message says what to do about it.
+/// Why a client command failed. Each message says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{0:?} is not the address of a service; write it like {DEFAULT_URL}, or with https")]
     BadUrl(String),
-    #[error("the token is no text of one line: it must be the token alone, as its issuer gave it")]
+    #[error("the token must be a single line of text: the token alone, as issued")]
     BadToken,
     #[error(
-        "cannot reach {url} ({cause}): is `newsfeed serve` running there? --url or NEWSFEED_URL name another address"
+        "cannot reach {url} ({cause}): is `newsfeed serve` running there? Use --url or NEWSFEED_URL for another address"
     )]
     Unreachable { url: String, cause: String },
-    /// There was a connection.
+    /// A connection that was established broke.
     #[error("lost the connection to {url} ({cause})")]
     Lost { url: String, cause: String },
     /// A problem document from the service.
@@ -25,13 +26,13 @@ pub enum Error {
         code: String,
         detail: String,
     },
-    #[error("{url} does not answer like a newsfeed service ({cause}): check the address")]
+    #[error("{url} does not look like a newsfeed service ({cause}): check the address")]
     NotNewsfeed { url: String, cause: String },
     #[error(
-        "gave up after {seconds} s; the last failure: {last}. Run the command again when the service is well"
+        "gave up after {seconds} s; the last failure: {last}. Run the command again when the service is available"
     )]
     GaveUp { seconds: u64, last: Box<Error> },
-    /// The service took the request but not this event.
+    /// The service accepted the request but not this event.
     #[error("{what} was rejected, {code}: {detail}")]
     Rejected {
         what: String,
@@ -49,25 +50,27 @@ pub enum Error {
     #[error("cannot read {path}: {source}", path = path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(
-        "{0:?} cannot name events: event ids are at most 128 printable ASCII bytes; rename the file"
+        "the name of {0:?} cannot be part of event ids, which are at most 128 printable ASCII bytes: rename the file"
     )]
     FileName(PathBuf),
-    /// Arguments that do not go together.
+    /// Invalid arguments that are only detected after parsing.
     #[error("{0}")]
     Arguments(String),
-    /// As clap says it of what it sees by itself.
+    /// A usage error, worded and exited like those that clap detects.
     #[error("{0}; `newsfeed {command} --help` has examples", command = .1)]
     Usage(String, &'static str),
     #[error("{rejected} of {events} events were rejected")]
     SomeRejected { rejected: u64, events: u64 },
-    #[error("line {line} is longer than {bytes_max} bytes; nothing was appended from there on")]
+    #[error(
+        "line {line} is longer than {bytes_max} bytes; this line and those after it were not appended"
+    )]
     LongLine { line: u64, bytes_max: u64 },
-    /// Whoever read our output has enough.
+    /// The reader of our output closed it.
     #[error("the output was closed")]
     Closed,
 }
 
-/// As clap ends a command that was used wrongly.
+/// As clap exits after a usage error.
 const EXIT_USAGE: u8 = 2;
 
 impl Error {

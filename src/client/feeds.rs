@@ -1,4 +1,4 @@
-//! Reading feeds, following them, moving markers.
+//! Calls that read feeds, follow them and move markers.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use super::{
 /// Far above the largest frame of the service, an entry of 64 KiB.
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
 
-/// What the service said, and the words it said it in.
+/// A parsed value together with the JSON it was parsed from.
 #[derive(Debug)]
 pub struct Told<T> {
     pub json: Box<RawValue>,
@@ -33,7 +33,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Told<T> {
     }
 }
 
-/// An entry with the followed feeds that hold it; a transient, if it has no version.
+/// An entry and the requested feeds that hold it. A transient has no version.
 #[derive(Debug, Deserialize)]
 pub struct Entry {
     pub feed: String,
@@ -53,12 +53,12 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// Markers and unread count of a feed, as of `version`.
+/// The unread count and the markers of a feed, as of `version`.
 #[derive(Debug, Deserialize)]
 pub struct State {
     pub feed: String,
     pub version: String,
-    /// Of the newest entry; only a head tells it.
+    /// Version of the newest entry. Absent in `marker` events of a stream.
     pub latest: Option<String>,
     pub unread: Unread,
     pub markers: Markers,
@@ -77,7 +77,7 @@ pub struct Markers {
     pub seen: Option<String>,
 }
 
-/// Names of feeds and parameters as a query; none of them needs escapes.
+/// Feed names and parameters as a query string.
 fn query(feeds: &[String], parameters: &[(&str, &str)]) -> String {
     let feeds = feeds.iter().map(|feed| ("feed", feed.as_str()));
     let pairs = feeds.chain(parameters.iter().copied());
@@ -87,7 +87,7 @@ fn query(feeds: &[String], parameters: &[(&str, &str)]) -> String {
 }
 
 impl Client {
-    pub async fn head(&self, feed: &str) -> Result<Told<State>, Error> {
+    pub async fn state(&self, feed: &str) -> Result<Told<State>, Error> {
         let path = format!("/v1/feeds/{feed}");
         self.call(self.request(Method::GET, &path)).await
     }
@@ -110,7 +110,7 @@ impl Client {
         self.call(self.request(Method::GET, &path)).await
     }
 
-    /// One attempt at a stream of what comes after `position`.
+    /// One attempt to open a live stream of what comes after `position`.
     pub(super) async fn live(&self, feeds: &[String], position: &str) -> Result<Live, Failure> {
         let path = format!("/v1/live?{}", query(feeds, &[]));
         let request = self.request(Method::GET, &path);
@@ -131,8 +131,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// Waits for bytes and hands over the frames they complete; the error says how the stream ended. Nothing is lost
-    /// when this is dropped while it waits.
+    /// Waits for bytes and passes on the frames they complete. The error says how the stream ended. Cancel-safe: dropping
+    /// the future loses nothing.
     pub async fn next(&mut self, take: impl FnMut(Frame<'_>)) -> Result<(), String> {
         let chunk = match self.response.chunk().await {
             Ok(Some(chunk)) => chunk,

@@ -1,4 +1,4 @@
-//! `newsfeed history`: what feeds hold, page by page.
+//! `newsfeed history`: the entries of feeds, page by page.
 
 use super::{
     Error,
@@ -10,28 +10,28 @@ use super::{
 
 /// Print the history of feeds, newest first
 ///
-/// Several feeds are merged, and an event that is in several of them shows once. What is appended meanwhile is not part
-/// of it. In a pipe each line is an entry as the API has it (JSON).
+/// Several feeds are merged into one order; an event that is in several of them is printed once. Entries appended while
+/// the command runs are not included. If the output is not a terminal, each line is an entry as JSON, as in the API.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
     newsfeed history user:ben --limit 20                         the newest 20\n  \
     newsfeed history user:ben chat:anna-ben --kind message       messages of two feeds\n  \
-    newsfeed history user:ben --reverse | jq -r .data.text       all, oldest first\n  \
-    newsfeed history user:ben --after $(cat cursor) --until $VN  between two versions")]
+    newsfeed history user:ben --reverse | jq -r .data.text       all entries, oldest first\n  \
+    newsfeed history user:ben --after $(cat cursor) --until $VN  entries between two versions")]
 pub struct HistoryArgs {
     /// Feeds, such as user:ben (at most 100)
     #[arg(required = true, value_name = "FEED", num_args = 1..=100, value_parser = names::name)]
     feeds: Vec<String>,
-    /// Only entries up to and including this version, or now
+    /// Only entries up to and including this version
     #[arg(long, value_name = "VERSION|now", default_value = "now", value_parser = names::moment)]
     until: Moment,
     /// Only entries after this version [default: all]
     #[arg(long, value_name = "VERSION", default_value = "0", hide_default_value = true, value_parser = names::version)]
     after: String,
-    /// Stop after so many entries [default: all]
+    /// Maximum number of entries [default: all]
     #[arg(long, short = 'n', value_name = "ENTRIES")]
     limit: Option<usize>,
-    /// Only entries of this kind; repeat it for several
+    /// Only entries of this kind (repeatable)
     #[arg(long, value_parser = names::name)]
     kind: Vec<String>,
     /// Oldest first

@@ -1,4 +1,4 @@
-//! Entries, signals and states as a line for people. Whatever comes from the service is escaped.
+//! Entries, transients and states as lines for people. All text from the service is escaped.
 
 use std::fmt::Write;
 
@@ -11,14 +11,14 @@ use super::{
     text::{printable, shortened},
 };
 
-/// Of what an entry says; JSON has all of it.
+/// Maximum length of the printed data of an entry. JSON output has all of it.
 const DATA_CHARS_MAX: usize = 1_000;
-/// So that the actors of common kinds stand below each other.
+/// Width of the kind column, so that the columns after it line up.
 const KIND_CHARS: usize = 8;
 
 const DIM: Style = Style::new().dimmed();
 
-/// With colours or without.
+/// Formats text, with colours or without.
 #[derive(Debug)]
 pub struct Painter {
     color: bool,
@@ -50,7 +50,7 @@ impl Painter {
         self.paint(DIM, text)
     }
 
-    /// Time, kind, actor → feeds, what it says.
+    /// Time, kind, actor → feeds, data.
     pub fn entry(&self, entry: &Entry) -> String {
         let mut kind = kind_style(&entry.kind);
         if entry.version.is_none() {
@@ -77,7 +77,7 @@ impl Painter {
         line
     }
 
-    /// What a feed's readers have not read, and how far they have.
+    /// The unread count and the markers of a feed.
     pub fn state(&self, feed: &str, unread: &Unread, markers: &Markers) -> String {
         let marker = |version: &Option<String>| match version {
             Some(version) => self.dim(version),
@@ -113,7 +113,7 @@ impl Painter {
     }
 }
 
-/// The same kind has the same colour always; the service's own examples have one each.
+/// A kind always has the same colour. The kinds used in examples have one each.
 fn kind_style(kind: &str) -> Style {
     const COLORS: [AnsiColor; 5] = [
         AnsiColor::Green,
@@ -135,7 +135,7 @@ fn kind_style(kind: &str) -> Style {
     Style::new().fg_color(Some(color.into()))
 }
 
-/// In the zone of whoever looks; as it came, if that is no time.
+/// The time in the local zone, or the text unchanged if it is not a time.
 fn local_time(at: &str) -> String {
     match at.parse::<Timestamp>() {
         Ok(at) => at
@@ -146,7 +146,7 @@ fn local_time(at: &str) -> String {
     }
 }
 
-/// The `text` of data, and what else there is, as JSON.
+/// The `text` member of data, and the rest of it as JSON.
 fn said(data: &RawValue) -> (String, String) {
     if let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(data.get())
         && let Some(Value::String(text)) = fields.remove("text")
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_one_line_and_what_it_says_is_escaped() {
+    fn an_entry_is_one_line_and_its_text_is_escaped() {
         let plain = Painter::new(false);
         let message = entry("", r#"{"text":"Hi\n\u001b[31mBen"}"#);
         assert_eq!(
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_only_there_when_asked_for() {
+    fn colours_are_used_only_on_request() {
         let message = entry("\"version\":\"0\",", "[1]");
         assert!(!Painter::new(false).entry(&message).contains('\x1b'));
         let colored = Painter::new(true).entry(&message);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unread_count_names_its_kinds() {
+    fn the_unread_count_lists_its_kinds() {
         let unread = |total, more| Unread {
             total,
             kinds: [("flirt".to_owned(), 1), ("message".to_owned(), 2)].into(),

@@ -1,4 +1,4 @@
-//! `newsfeed mark`: how far a feed has been read or seen.
+//! `newsfeed mark`: moves the `read` or `seen` marker of a feed.
 
 use super::{
     Error,
@@ -8,23 +8,24 @@ use super::{
     output::Output,
 };
 
-/// Mark a feed read or seen, up to a version
+/// Mark a feed as read or seen, up to a version
 ///
-/// Reading clears the unread count; both only move forward, and every live reader hears of it. In a pipe the line is the
-/// state that the API answers, with the unread count before as `unread_before`.
+/// The `read` marker clears the unread count. Markers only move forward, and every live stream of the feed reports the
+/// change. If the output is not a terminal, it is the new state as JSON, as in the API, with the previous unread count
+/// added as `unread_before`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    newsfeed mark user:ben                    all there is by now is read\n  \
-    newsfeed mark user:ben seen               all has been on the screen\n  \
+    newsfeed mark user:ben                    everything up to now is read\n  \
+    newsfeed mark user:ben seen               everything up to now has been on the screen\n  \
     newsfeed mark user:ben read $VERSION      read up to and including this entry")]
 pub struct MarkArgs {
     /// The feed, such as user:ben
     #[arg(value_parser = names::name)]
     feed: String,
-    /// What to move
+    /// The marker to move
     #[arg(value_enum, default_value_t = Marker::Read)]
     marker: Marker,
-    /// How far
+    /// The version to move it to
     #[arg(value_name = "VERSION|now", default_value = "now", value_parser = names::moment)]
     version: Moment,
     #[command(flatten)]
@@ -51,7 +52,7 @@ impl Marker {
 pub async fn run(args: MarkArgs) -> Result<(), Error> {
     let client = args.connection.reached().await?;
     let mut printer = args.output.open();
-    let before = client.head(&args.feed).await?;
+    let before = client.state(&args.feed).await?;
     let to = match &args.version {
         Moment::Now => &before.value.version,
         Moment::Version(version) => version,
@@ -71,7 +72,7 @@ pub async fn run(args: MarkArgs) -> Result<(), Error> {
     printer.flush()
 }
 
-/// What the service answered, an object, and what it was before.
+/// The JSON object `after` with the previous unread count added.
 fn with_unread_before(after: &str, unread: &Unread) -> String {
     let unread = serde_json::to_string(unread).expect("counts and names serialize");
     let fields = after.trim_end().strip_suffix('}').unwrap_or(after);

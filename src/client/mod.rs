@@ -1,15 +1,15 @@
-//! The client side: the commands that speak to a running service.
+//! The commands that are clients of a running service.
 //!
 //! # Layout
-//! - [`append`], [`tail`], [`history`], [`head`], [`mark`]: a call of the API each, made comfortable. [`replay`],
-//!   [`demo`]: many of them.
-//! - [`connection`], [`output`], [`names`]: arguments that they share. [`line`], [`text`]: what people are shown.
-//! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`]: when they fail.
+//! - [`append`], [`tail`], [`history`], [`state`], [`mark`]: one call of the API each. [`replay`], [`demo`]: many
+//!   calls.
+//! - [`connection`], [`output`], [`names`]: arguments shared by the commands. [`line`], [`text`]: output for people.
+//! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`]: retries.
 //!
-//! It speaks HTTP only and knows nothing of the server's modules, so that it proves the API from outside.
-//! Every call here may be sent again: events carry their id, markers only move forward, a transient heard
-//! twice does no harm. So there is one rule for failures, kept by `Patience`: no connection and "not now"
-//! (503, 429) are waited out, everything else is told at once.
+//! This module uses the service over HTTP only and shares no code with the server, so that it tests the API from the
+//! outside. Every request here is safe to repeat: events carry an id, markers only move forward, and a transient that is
+//! delivered twice does no harm. Hence there is one rule for failures, in `Patience`: lost connections and temporary
+//! refusals (429, 502, 503, 504) are retried, and every other failure is reported immediately.
 
 mod api;
 pub mod append;
@@ -18,7 +18,6 @@ mod connection;
 pub mod demo;
 mod error;
 mod feeds;
-pub mod head;
 pub mod history;
 mod line;
 pub mod mark;
@@ -29,6 +28,7 @@ mod patience;
 mod progress;
 pub mod replay;
 mod sse;
+pub mod state;
 pub mod tail;
 mod text;
 mod token;
@@ -50,19 +50,19 @@ pub use self::{
     wire::{Rejection, problem},
 };
 
-/// Where `newsfeed serve` listens unless told otherwise.
+/// The default address of `newsfeed serve`.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
-/// Ends at the next Ctrl-C.
+/// Completes at the next Ctrl-C.
 async fn interrupted() {
     Interrupts::listen().next().await;
 }
 
-/// Ctrl-C, each time; never, where that signal cannot be caught.
+/// Each Ctrl-C. Never completes where that signal cannot be caught.
 pub struct Interrupts(Option<Signal>);
 
 impl Interrupts {
-    /// Hears those that come from now on.
+    /// Receives signals from now on.
     pub fn listen() -> Self {
         Self(signal(SignalKind::interrupt()).ok())
     }

@@ -1,10 +1,10 @@
-//! Arguments that name something in the service, checked as the service would, so that a slip is told with the usage.
+//! Names and versions in arguments, validated as the service does, so that a mistake is reported as a usage error.
 
-/// Of feeds, kinds and actors.
+/// Maximum length of the names of feeds, kinds and actors.
 const NAME_BYTES_MAX: usize = 128;
 const VERSION_LEN: usize = 26;
 
-/// The name of a feed, a kind or an actor. Needs no escapes in a URL.
+/// The name of a feed, a kind or an actor. It needs no escaping in a URL.
 pub fn name(text: &str) -> Result<String, String> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"._~:@-".contains(&b);
     if (1..=NAME_BYTES_MAX).contains(&text.len())
@@ -14,23 +14,23 @@ pub fn name(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "a name is 1 to {NAME_BYTES_MAX} characters of A-Z a-z 0-9 . _ ~ : @ - (and not . or ..), such as user:ben"
+        "a name is 1 to {NAME_BYTES_MAX} characters from A-Z a-z 0-9 . _ ~ : @ - (but not . or ..), such as user:ben"
     ))
 }
 
-/// A version that a service answered, or 0 for before everything.
+/// A version returned by a service, or 0, which is before all entries.
 pub fn version(text: &str) -> Result<String, String> {
     let digit = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'v');
     if text == "0" || (text.len() == VERSION_LEN && text.bytes().all(digit)) {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "a version is the {VERSION_LEN} characters 0-9 a-v that a service answered (as `newsfeed head FEED` shows), or \
-         0 for before everything"
+        "a version is {VERSION_LEN} characters from 0-9 a-v as returned by the service (`newsfeed state FEED` shows the \
+         current one), or 0, which is before all entries"
     ))
 }
 
-/// A version, or this moment's.
+/// A version, or the current one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Moment {
     Now,
@@ -42,7 +42,7 @@ pub fn moment(text: &str) -> Result<Moment, String> {
         "now" => Ok(Moment::Now),
         _ => version(text)
             .map(Moment::Version)
-            .map_err(|is| format!("`now` or a version; {is}")),
+            .map_err(|error| format!("expected `now` or a version: {error}")),
     }
 }
 
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_versions_and_moments_are_checked() {
+    fn names_versions_and_moments_are_validated() {
         assert_eq!(
             name("user:ben@home.example"),
             Ok("user:ben@home.example".to_owned())

@@ -1,4 +1,4 @@
-//! What the commands print: lines for people on a terminal, JSON lines for programs.
+//! Output of the commands: lines for people on a terminal, JSON lines for programs.
 
 use std::{
     io::{self, BufWriter, IsTerminal, Stdout, Write},
@@ -14,10 +14,10 @@ use super::{Error, line::Painter};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Output {
-    /// What to print [default: text on a terminal, json elsewhere]
+    /// Output format [default: text on a terminal, json elsewhere]
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// When to colour text (auto: on a terminal, unless NO_COLOR is set)
+    /// When to colour text (auto, always, never). auto: on a terminal, unless NO_COLOR is set
     #[arg(
         long,
         value_name = "WHEN",
@@ -29,9 +29,9 @@ pub struct Output {
 
 #[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
 enum Format {
-    /// A line for people
+    /// Lines for people
     Text,
-    /// The objects of the API, one a line
+    /// The JSON objects of the API, one per line
     Json,
 }
 
@@ -56,7 +56,7 @@ impl Output {
     }
 }
 
-/// Standard output. Lines gather until they are flushed.
+/// Standard output, buffered until it is flushed.
 pub struct Printer {
     out: BufWriter<Stdout>,
     format: Format,
@@ -68,7 +68,7 @@ impl Printer {
         self.format == Format::Json
     }
 
-    /// One line: `json`, or else the text.
+    /// Prints one line: `json` or the text, depending on the format.
     pub fn print(
         &mut self,
         json: &str,
@@ -89,7 +89,7 @@ impl Printer {
     }
 }
 
-/// Why standard output did not take something.
+/// Maps a failed write to standard output.
 pub fn unwritten(source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::BrokenPipe => Error::Closed,
@@ -100,9 +100,9 @@ pub fn unwritten(source: io::Error) -> Error {
     }
 }
 
-/// Ends when whoever read our standard output is gone; never for a file.
+/// Completes when the reader of our standard output is gone. Never completes for a file.
 pub async fn closed() {
-    // A descriptor of its own, only to be told of errors; nothing is written through it.
+    // A duplicate descriptor, used only to wait for errors; nothing is written through it.
     if let Ok(stdout) = io::stdout().as_fd().try_clone_to_owned()
         && let Ok(stdout) = pipe::Sender::from_owned_fd_unchecked(stdout)
         && stdout.ready(Interest::ERROR).await.is_ok()
@@ -112,7 +112,7 @@ pub async fn closed() {
     std::future::pending().await
 }
 
-/// A line about what goes on, on stderr.
+/// Prints a progress notice on stderr.
 pub fn status(text: &str) {
     let mut stderr = io::stderr();
     let style = match AutoStream::choice(&stderr) {
@@ -120,6 +120,6 @@ pub fn status(text: &str) {
         _ => Style::new().dimmed(),
     };
     let text = super::text::printable(text);
-    // Without a place to say it, it is not said.
+    // A failed write to stderr cannot be reported anywhere.
     let _ = writeln!(stderr, "{style}-- {text}{style:#}");
 }

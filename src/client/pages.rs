@@ -1,4 +1,4 @@
-//! History, page by page.
+//! Reads history page by page.
 
 use super::{
     Error,
@@ -6,7 +6,7 @@ use super::{
     feeds::{Entry, Page, Told},
 };
 
-/// As many entries as a page may have.
+/// Maximum number of entries of a page.
 pub const PAGE_ENTRIES_MAX: usize = 200;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,30 +15,30 @@ pub enum Order {
     OldestFirst,
 }
 
-/// What is to be read.
+/// The entries to read.
 #[derive(Debug, Clone)]
 pub struct Range {
     pub feeds: Vec<String>,
-    /// None for all.
+    /// Empty for all kinds.
     pub kinds: Vec<String>,
-    /// `0` for the beginning.
+    /// Entries after this version; `0` for all.
     pub after: String,
-    /// None for the moment of the first page.
+    /// Entries up to this version; `None` for the version of the first page.
     pub until: Option<String>,
 }
 
-/// Walks through a range, one page in memory at a time. What is appended meanwhile is not part of it.
+/// Walks through a range with one page in memory. Entries appended meanwhile are not included.
 pub struct Walk<'a> {
     client: &'a Client,
     range: Range,
     order: Order,
-    /// Where the next page begins; none at the end.
+    /// Where the next page begins; `None` at the end.
     position: Option<String>,
     entries_wanted: usize,
 }
 
 impl<'a> Walk<'a> {
-    /// `entries_wanted` is how many the caller will take, as far as known: no page is larger.
+    /// `entries_wanted` is an upper bound on what the caller will use; no page is larger.
     pub fn new(client: &'a Client, range: Range, order: Order, entries_wanted: usize) -> Self {
         Self {
             client,
@@ -52,17 +52,17 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The moment that the walk is as of; known once there was a page.
+    /// The version up to which the walk reads. Known after the first page.
     pub fn until(&self) -> Option<&str> {
         self.range.until.as_deref()
     }
 
-    /// The entries of the next page, which may be none; `None` at the end.
+    /// The entries of the next page, possibly none; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Vec<Told<Entry>>>, Error> {
         let Some(position) = self.position.take() else {
             return Ok(None);
         };
-        // With other kinds between them, how many entries make so many of these is not known.
+        // With a filter by kind, any number of entries may be needed to find the wanted ones.
         let limit = match &*self.range.kinds {
             [] => self.entries_wanted.clamp(1, PAGE_ENTRIES_MAX),
             _ => PAGE_ENTRIES_MAX,
@@ -77,7 +77,7 @@ impl<'a> Walk<'a> {
         if let Some(until) = &self.range.until {
             parameters.push(("until", until));
         }
-        // The service filters by one kind; several are filtered here.
+        // The service filters by one kind; several kinds are filtered here.
         if let [kind] = &*self.range.kinds {
             parameters.push(("kind", kind));
         }
@@ -102,7 +102,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Whether one of `kinds`, or all, is meant.
+/// Whether `kinds` contains `kind` or is empty, which means all kinds.
 pub fn wanted(kinds: &[String], kind: &str) -> bool {
     kinds.is_empty() || kinds.iter().any(|wanted| wanted == kind)
 }

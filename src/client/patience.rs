@@ -1,12 +1,14 @@
+//! How long and how often to retry.
+
 use std::time::{Duration, Instant};
 
 use super::Error;
 
-/// Bounds of the pause before a call is sent again, whether we choose it or `Retry-After` does.
+/// Bounds of the pause before a retry, whether we choose it or `Retry-After` does.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// How long to go on trying: from the first failure on, pausing a little longer each time.
+/// Limits retries to a time from the first failure, with pauses that double.
 pub struct Patience {
     max: Duration,
     failing_since: Option<Instant>,
@@ -24,7 +26,7 @@ impl Patience {
         }
     }
 
-    /// Waits before the next try, as long as the service `asked` if it did; fails when patience ends.
+    /// Waits before the next try, for the time the service `asked` for, if it did. Fails with `last` once patience ends.
     pub async fn pause(&mut self, asked: Option<Duration>, last: Error) -> Result<(), Error> {
         if self.max.is_zero() {
             return Err(last);
@@ -38,8 +40,8 @@ impl Patience {
             Some(_) => {}
             None => {
                 match self.max {
-                    Self::ENDLESS => tracing::warn!("{last}; trying again until Ctrl-C"),
-                    _ => tracing::warn!("{last}; trying again for up to {seconds} s"),
+                    Self::ENDLESS => tracing::warn!("{last}; retrying until Ctrl-C"),
+                    _ => tracing::warn!("{last}; retrying for up to {seconds} s"),
                 }
                 self.failing_since = Some(Instant::now());
             }

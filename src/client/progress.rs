@@ -1,18 +1,20 @@
+//! Progress of long commands.
+
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
-/// Without a terminal, progress is a line this often.
+/// Interval between progress lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// A bar on a terminal, a line now and then elsewhere; both on stderr, so that stdout is the result alone.
+/// A progress bar on a terminal, occasional lines elsewhere. Both go to stderr, so that stdout has only the result.
 pub struct Progress {
     bar: ProgressBar,
     line_last: Instant,
 }
 
 impl Progress {
-    /// `length` in whatever [`Progress::set`] counts; without one there is no bar, only the text.
+    /// `length` is in the unit of [`Progress::set`]. Without it there is text but no bar.
     pub fn new(length: Option<u64>) -> Self {
         let template = match length {
             Some(_) => "{bar:30} {percent:>3}%  {msg}",

@@ -1,18 +1,18 @@
-//! Server-sent events, as the service writes them: one `event`, `id` and `data` line each at most.
+//! Parser for server-sent events as the service writes them: at most one `event`, `id` and `data` line each.
 
 use memchr::memmem;
 
-/// What an idle stream may keep.
+/// Capacity that an idle stream may keep.
 const IDLE_BYTES_MAX: usize = 2 * 1024;
 
-/// Bytes of a stream, cut into its frames.
+/// Splits the bytes of a stream into frames.
 #[derive(Debug, Default)]
 pub struct Frames {
-    /// The beginning of a frame.
+    /// Bytes of a frame that is not complete yet.
     pub pending: Vec<u8>,
 }
 
-/// One event of a stream, in the service's words.
+/// One event of a stream.
 #[derive(Debug, PartialEq)]
 pub struct Frame<'a> {
     pub event: &'a str,
@@ -25,7 +25,7 @@ impl Frames {
         memmem::find(&self.pending, b"\n\n").is_some()
     }
 
-    /// Hands over the frames that are complete and keeps the beginning of the next one.
+    /// Passes on the complete frames and keeps the beginning of the next one.
     pub fn drain(&mut self, mut take: impl FnMut(Frame<'_>)) {
         let mut rest = &self.pending[..];
         while let Some(end) = memmem::find(rest, b"\n\n") {

@@ -1,15 +1,15 @@
-//! What others wrote, for a terminal.
+//! Makes untrusted text safe to print on a terminal.
 
 use std::borrow::Cow;
 
-/// `text` with all escaped that would steer a terminal or show in another order than it is in.
+/// Escapes everything in `text` that could control a terminal or change the direction of writing.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(steers) {
+    if !text.contains(controls) {
         return text.into();
     }
     let mut out = String::with_capacity(text.len() + 16);
     for character in text.chars() {
-        if steers(character) {
+        if controls(character) {
             out.extend(character.escape_default());
         } else {
             out.push(character);
@@ -18,8 +18,8 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// Control characters (C0, DEL, C1), separators of lines, and what turns the direction of writing.
-fn steers(character: char) -> bool {
+/// Control characters (C0, DEL, C1), line separators and bidirectional formatting characters.
+fn controls(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
@@ -27,13 +27,13 @@ fn steers(character: char) -> bool {
         )
 }
 
-/// The first `chars_max` characters, and how many more there are.
+/// The first `chars_max` characters, with a note of how many were left out.
 pub fn shortened(text: &str, chars_max: usize) -> Cow<'_, str> {
     match text.char_indices().nth(chars_max) {
         None => text.into(),
         Some((end, _)) => {
             let more = text[end..].chars().count();
-            format!("{}… (and {more} characters more)", &text[..end]).into()
+            format!("{}… ({more} more characters)", &text[..end]).into()
         }
     }
 }
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_steers_a_terminal() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("Grüße, 你好 👋"), "Grüße, 你好 👋");
         assert_eq!(
             printable("\x1b]0;title\x07\r\n\tx\u{9b}31m\u{7f}\u{202e}y"),
@@ -54,6 +54,6 @@ mod tests {
     #[test]
     fn long_text_is_cut_between_characters() {
         assert_eq!(shortened("héé", 3), "héé");
-        assert_eq!(shortened("héé!", 2), "hé… (and 2 characters more)");
+        assert_eq!(shortened("héé!", 2), "hé… (2 more characters)");
     }
 }

@@ -1,4 +1,4 @@
-//! Whom to trust when the service speaks HTTPS.
+//! Trusted certificates for HTTPS.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::Error;
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Trust {
-    /// Certificates (PEM) of who vouches for the service's, instead of the system's
+    /// File with the CA certificates (PEM) to trust for HTTPS instead of the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
 }
@@ -25,7 +25,7 @@ impl Trust {
         match Certificate::from_pem_bundle(&pem) {
             Ok(certificates) if !certificates.is_empty() => Ok(client.tls_certs_only(certificates)),
             _ => Err(Error::Arguments(format!(
-                "{} of --ca-file has no certificate in PEM",
+                "{} (--ca-file) has no certificate in PEM",
                 path.display()
             ))),
         }

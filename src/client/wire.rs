@@ -1,12 +1,11 @@
-//! What the commands send and what they are answered, as JSON.
+//! Request and response bodies (JSON).
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Error;
 
-/// What to append or, if its kind is transient, to tell who listens now. The id is the client's, because
-/// it is what makes sending it again harmless.
+/// An event to append, or a transient. The client chooses the id, which makes retries safe.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NewEvent {
     pub id: String,
@@ -16,12 +15,12 @@ pub struct NewEvent {
     pub data: Value,
 }
 
-/// What became of one event.
+/// The outcome of one event.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "status", rename_all = "lowercase")]
 pub enum Outcome {
     Appended,
-    /// The store had it already: from an earlier run, or from a try of ours whose answer was lost.
+    /// Already stored, by an earlier run or by a try of ours whose response was lost.
     Duplicate,
     Rejected {
         error: Rejection,
@@ -35,7 +34,7 @@ pub struct Rejection {
     pub detail: String,
 }
 
-/// What an answer to `call` means that should have been 200.
+/// The error for a response to `call` whose status was not a success.
 pub fn problem(status: u16, body: &[u8], call: String, base_url: &str) -> Error {
     match serde_json::from_slice(body) {
         Ok(Rejection { code, detail }) => Error::Refused {
@@ -57,14 +56,14 @@ impl Rejection {
         Error::Rejected { what, code, detail }
     }
 
-    /// The same event may well be taken in a moment.
+    /// Whether a retry may succeed.
     pub fn not_now(&self) -> bool {
         matches!(&*self.code, "store_unavailable" | "shutting_down")
     }
 }
 
 impl Outcome {
-    /// Rejected for now.
+    /// The rejection, if a retry may succeed.
     pub fn not_now(&self) -> Option<&Rejection> {
         match self {
             Self::Rejected { error } if error.not_now() => Some(error),

@@ -1,4 +1,4 @@
-//! `newsfeed config check`: what the configuration comes to, and from where each setting is.
+//! `newsfeed config check`: prints the effective configuration and the source of each setting.
 
 use std::fmt::Write;
 
@@ -7,12 +7,12 @@ use clap::{Arg, ArgMatches, Command};
 use super::file::{CONFIG, Origins};
 use crate::auth::SECRET_VARIABLE;
 
-/// The settings in effect, as a configuration file that says the same. Secrets are in none of them: those are only
-/// named by a file or come by an environment variable that is not an argument.
+/// The effective settings, written as a configuration file. Settings contain no secrets: these are read from files named
+/// here, or from an environment variable that is not an argument.
 pub fn effective(command: &Command, matches: &ArgMatches, origins: &Origins) -> String {
     let mut text = match &origins.path {
-        Some(path) => format!("# with the file {}\n", path.display()),
-        None => "# with no file\n".to_owned(),
+        Some(path) => format!("# read from {}\n", path.display()),
+        None => "# no configuration file\n".to_owned(),
     };
     let settings = command.get_arguments().filter(|argument| {
         let hidden = argument.is_hide_set() || argument.get_id() == CONFIG;
@@ -53,19 +53,19 @@ fn literal(text: &str) -> String {
     }
 }
 
-/// Environment variables that look like settings and are none. No errors: Kubernetes makes some of its own for a service
-/// that is called newsfeed.
-pub fn strange_variables(command: &Command) -> Vec<String> {
+/// Environment variables that look like settings but are not. They are not errors: Kubernetes sets such variables for any
+/// service called newsfeed.
+pub fn unknown_variables(command: &Command) -> Vec<String> {
     const OTHERS: [&str; 3] = [SECRET_VARIABLE, "NEWSFEED_TOKEN", "NEWSFEED_URL"];
     let known: Vec<_> = command
         .get_arguments()
         .filter_map(|argument| argument.get_env()?.to_str())
         .chain(OTHERS)
         .collect();
-    let mut strange: Vec<_> = std::env::vars_os()
+    let mut unknown: Vec<_> = std::env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
         .filter(|name| name.starts_with("NEWSFEED_") && !known.contains(&&**name))
         .collect();
-    strange.sort_unstable();
-    strange
+    unknown.sort_unstable();
+    unknown
 }

@@ -1,4 +1,4 @@
-//! How a node leaves.
+//! How a node shuts down.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::server::Drain;
 
 #[derive(Debug, Clone, Args)]
 pub struct DrainConfig {
-    /// After SIGTERM, time in ms in which everything is still served and only /readyz answers 503, so that load balancers
-    /// turn away first.
+    /// Time in ms after SIGTERM during which requests are still served while /readyz already answers 503, so that load
+    /// balancers stop sending traffic first.
     #[arg(long, env = "NEWSFEED_DRAIN_DELAY_MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=600_000))]
     pub drain_delay_ms: u64,
 
-    /// After that, time in ms in which the process ends, whatever its clients and its store do; half of it is for clients
-    /// to take the answers under way.
+    /// Time in ms after the drain delay within which the process exits, whatever clients and the store do. Clients get
+    /// half of it to receive the responses in progress.
     #[arg(long, env = "NEWSFEED_DRAIN_TIME_MS", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..=600_000))]
     pub drain_time_ms: u64,
 }

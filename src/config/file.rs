@@ -1,5 +1,5 @@
-//! The configuration file: TOML whose keys are the arguments of `newsfeed serve`. What the command line and the
-//! environment leave open is added to the command line, so that clap alone checks every value, wherever it stands.
+//! The configuration file: TOML whose keys are the options of `newsfeed serve`. Settings given neither as flags nor in
+//! the environment are appended to the command line, so that clap alone validates every value, whatever its source.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,9 +14,9 @@ use toml::{Table, Value};
 
 use super::Config;
 
-/// Longest configuration file, in bytes.
+/// Maximum size of a configuration file, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// The argument that names the file; commands that have it take their settings from it.
+/// The argument that names the file. Every command with this argument reads its settings from the file.
 pub const CONFIG: &str = "config";
 
 #[derive(Debug, thiserror::Error)]
@@ -39,14 +39,14 @@ pub enum Error {
     Value { path: PathBuf, error: clap::Error },
 }
 
-/// What clap says, without its usage, which speaks of the command line.
+/// The message of a clap error without the usage section, which is about the command line.
 fn clap_message(error: &clap::Error) -> String {
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     text.split("\n\n").next().unwrap_or_default().to_owned()
 }
 
-/// Where each setting of a command was given.
+/// The source of each setting of a command.
 #[derive(Debug, Default)]
 pub struct Origins {
     pub path: Option<PathBuf>,
@@ -66,8 +66,8 @@ impl Origins {
     }
 }
 
-/// Parses `args`, with the settings of the configuration file they name below those of flags and environment.
-/// Mistakes on the command line itself end the process as clap ends it.
+/// Parses `args` and the configuration file they name. Flags and environment variables override the file. A mistake on
+/// the command line itself exits the process the way clap does.
 pub fn parse(command: &Command, args: Vec<OsString>) -> Result<(ArgMatches, Origins), Error> {
     let matches = command.clone().get_matches_from(&args);
     let (used, given) = innermost(command, &matches);
@@ -79,13 +79,11 @@ pub fn parse(command: &Command, args: Vec<OsString>) -> Result<(ArgMatches, Orig
     let mut extended = args;
     for (id, values) in read(&path)? {
         let known = used.get_arguments().find(|known| known.get_id() == &*id);
-        let weaker = |_: &&Arg| {
-            !matches!(
-                given.value_source(&id),
-                Some(ValueSource::CommandLine | ValueSource::EnvVariable)
-            )
-        };
-        if let Some(argument) = known.filter(weaker) {
+        let overridden = matches!(
+            given.value_source(&id),
+            Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+        );
+        if let Some(argument) = known.filter(|_| !overridden) {
             extended.extend(as_flags(argument, &values));
             origins.keys.insert(id);
         }
@@ -99,7 +97,7 @@ pub fn parse(command: &Command, args: Vec<OsString>) -> Result<(ArgMatches, Orig
     Ok((matches, origins))
 }
 
-/// The subcommand that was chosen, and what it was given.
+/// The selected subcommand and its matches.
 pub fn innermost<'a>(
     mut command: &'a Command,
     mut matches: &'a ArgMatches,
@@ -113,13 +111,17 @@ pub fn innermost<'a>(
     (command, matches)
 }
 
-/// What the file says, by argument; nothing in it is unknown.
+/// The settings in the file, by argument id. Unknown keys are errors.
 fn read(path: &Path) -> Result<BTreeMap<String, Vec<String>>, Error> {
     let table = table(path)?;
-    let settings = Config::augment_args(Command::new("serve"));
-    let mut values = BTreeMap::new();
-    flatten(path, &settings, "", table, &mut values)?;
-    Ok(values)
+    let mut reader = Reader {
+        path,
+        command: Config::augment_args(Command::new("serve")),
+        settings: BTreeMap::new(),
+    };
+    reader.flatten("", table)?;
+    let values = reader.settings.into_iter();
+    Ok(values.map(|(id, (_, values))| (id, values)).collect())
 }
 
 fn table(path: &Path) -> Result<Table, Error> {
@@ -151,45 +153,82 @@ fn table(path: &Path) -> Result<Table, Error> {
     })
 }
 
-/// `[tls] cert = …` is the argument `tls_cert`; a table or an array that is an argument itself is its list of values.
-fn flatten(
-    path: &Path,
-    settings: &Command,
-    prefix: &str,
-    table: Table,
-    values: &mut BTreeMap<String, Vec<String>>,
-) -> Result<(), Error> {
-    for (name, value) in table {
-        let key = format!("{prefix}{name}");
-        let wrong = |what: String| Error::Key {
-            path: path.to_owned(),
-            key: key.clone(),
-            what,
-        };
-        let known = settings
-            .get_arguments()
-            .any(|known| known.get_id() == &*key && key != CONFIG);
-        let list = match (value, known) {
-            (Value::Table(inner), true) => inner
-                .into_iter()
-                .map(|(name, value)| scalar(value).map(|value| format!("{name}={value}")))
-                .collect::<Option<_>>(),
-            (Value::Table(inner), false) => {
-                flatten(path, settings, &format!("{key}_"), inner, values)?;
-                continue;
+struct Reader<'a> {
+    path: &'a Path,
+    command: Command,
+    /// The key as it is written in the file and the values, by argument id.
+    settings: BTreeMap<String, (String, Vec<String>)>,
+}
+
+impl Reader<'_> {
+    /// Reads the settings of `table`, whose name is `prefix`: `cert` in `[tls]` is the argument `tls_cert`. A table that
+    /// is an argument itself is a list of `key=value`.
+    fn flatten(&mut self, prefix: &str, table: Table) -> Result<(), Error> {
+        for (name, value) in table {
+            let key = format!("{prefix}{name}");
+            let id = argument(&self.command, &key).map(|argument| argument.get_id().to_string());
+            let values = match (value, &id) {
+                (Value::Table(inner), Some(_)) => inner
+                    .into_iter()
+                    .map(|(name, value)| scalar(value).map(|value| format!("{name}={value}")))
+                    .collect::<Option<_>>(),
+                (Value::Table(inner), None) => {
+                    self.flatten(&format!("{key}_"), inner)?;
+                    continue;
+                }
+                (_, None) => return Err(self.wrong(&key, unknown(&self.command, &key))),
+                (Value::Array(array), Some(_)) => array.into_iter().map(scalar).collect(),
+                (value, Some(_)) => scalar(value).map(|value| vec![value]),
+            };
+            let values = values.ok_or_else(|| {
+                self.wrong(
+                    &key,
+                    "must be a string, a number, true, false, or a list of these".into(),
+                )
+            })?;
+            if let Some(id) = id {
+                self.set(id, key, values)?;
             }
-            (_, false) => return Err(wrong(unknown(settings, &key))),
-            (Value::Array(array), true) => array.into_iter().map(scalar).collect(),
-            (value, true) => scalar(value).map(|value| vec![value]),
-        };
-        let list = list.ok_or_else(|| {
-            wrong("must be a text, a number, true, false, or a list of them".into())
-        })?;
-        if values.insert(key.clone(), list).is_some() {
-            return Err(wrong("is given twice, by itself and in a table".into()));
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, id: String, key: String, values: Vec<String>) -> Result<(), Error> {
+        match self.settings.get(&id) {
+            Some((earlier, _)) if *earlier == key => Err(self.wrong(
+                &key,
+                "is set twice, on its own and in a table; keep one of them".into(),
+            )),
+            Some((earlier, _)) => Err(self.wrong(
+                &key,
+                format!("and {earlier:?} are the same setting; keep {id:?}"),
+            )),
+            None => {
+                self.settings.insert(id, (key, values));
+                Ok(())
+            }
         }
     }
-    Ok(())
+
+    fn wrong(&self, key: &str, what: String) -> Error {
+        Error::Key {
+            path: self.path.to_owned(),
+            key: key.to_owned(),
+            what,
+        }
+    }
+}
+
+/// The argument that `key` names, by its id or by its long flag written with `_`. The two differ for flags that can be
+/// repeated: `--cors-origin` is `cors_origin` or `cors_origins`.
+fn argument<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
+    let mut known = command
+        .get_arguments()
+        .filter(|known| known.get_id() != CONFIG);
+    known.find(|known| {
+        let flag = known.get_long().map(|long| long.replace('-', "_"));
+        known.get_id() == key || flag.as_deref() == Some(key)
+    })
 }
 
 fn scalar(value: Value) -> Option<String> {
@@ -202,18 +241,19 @@ fn scalar(value: Value) -> Option<String> {
     }
 }
 
-fn unknown(settings: &Command, key: &str) -> String {
+/// Why `key` is not a setting, with the settings there are.
+fn unknown(command: &Command, key: &str) -> String {
     let written = key.replace('-', "_");
-    let known = settings
+    if argument(command, &written).is_some() {
+        return format!("is unknown; write it {written}");
+    }
+    let known = command
         .get_arguments()
         .filter(|known| !known.is_hide_set() && known.get_id() != CONFIG)
         .map(|known| known.get_id().as_str());
     let mut known: Vec<_> = known.collect();
     known.sort_unstable();
-    if known.contains(&&*written) {
-        return format!("is unknown; write it {written}");
-    }
-    format!("is unknown; there are {}", known.join(", "))
+    format!("is unknown; the settings are {}", known.join(", "))
 }
 
 fn as_flags(argument: &Arg, values: &[String]) -> Vec<OsString> {

@@ -1,11 +1,10 @@
-//! The configuration of `newsfeed serve`: a file, over which goes the environment, over which go flags.
+//! The configuration of `newsfeed serve`. Flags override environment variables, which override the file.
 
 pub mod check;
 pub mod file;
 
-mod transport;
-
 mod drain;
+mod transport;
 
 use std::{error::Error, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -23,28 +22,28 @@ use crate::{
     types::{Delivery, Kind},
 };
 
-/// The engines.
+/// The storage engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
-    /// On this machine, in the folder --data; needs nothing.
+    /// On this machine, in the folder given by --data.
     Embedded,
-    /// In the FoundationDB cluster of --cluster-file, which any number of nodes may share.
+    /// In the FoundationDB cluster of --cluster-file, shared by any number of nodes.
     Fdb,
 }
 
-/// Where the entries are.
+/// Where events are stored.
 #[derive(Debug, Clone, Args)]
 pub struct StoreConfig {
-    /// File (TOML) with the settings of `newsfeed serve` that neither flags nor the environment give; its keys are the
-    /// long flags, written with `_`.
+    /// Configuration file (TOML) for `newsfeed serve`. Its keys are the long flags, written with `_` (flags that can be
+    /// repeated may also be in the plural). Flags override environment variables, which override the file.
     #[arg(long, env = "NEWSFEED_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Where to store.
+    /// Storage engine.
     #[arg(long, env = "NEWSFEED_STORE", value_enum, default_value_t = Engine::Embedded)]
     pub store: Engine,
 
-    /// Folder of the embedded store; made if it is not there.
+    /// Folder of the embedded store. Created if missing.
     #[arg(
         long,
         env = "NEWSFEED_DATA",
@@ -62,7 +61,7 @@ pub struct StoreConfig {
     )]
     pub cluster_file: PathBuf,
 
-    /// Prefix of all keys in the cluster, so that several services can share it.
+    /// Prefix of all keys in the cluster, so that several services can share one cluster.
     #[arg(
         long,
         env = "NEWSFEED_PREFIX",
@@ -71,12 +70,12 @@ pub struct StoreConfig {
     )]
     pub prefix: String,
 
-    /// Time a read or commit in the cluster may take before it is tried again, in ms.
+    /// Time in ms after which a read or commit in the cluster is retried.
     #[arg(long, env = "NEWSFEED_FDB_TIMEOUT_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub fdb_timeout_ms: u64,
 
-    /// MiB of the embedded store's disk that are left free: below, appends are answered 507 while there is still room to
-    /// put in order what is stored. 0 lets the disk fill.
+    /// Free disk space to keep in reserve (MiB). Below it, appends fail with 507. The embedded store needs the reserve to
+    /// compact its files. 0 disables the check.
     #[arg(
         long,
         env = "NEWSFEED_DISK_RESERVE_MIB",
@@ -86,12 +85,12 @@ pub struct StoreConfig {
     )]
     pub disk_reserve_mib: u64,
 
-    /// Log partitions of a store that is created; an existing one keeps its number.
+    /// Number of log partitions of a new store. An existing store keeps its number.
     #[arg(long, env = "NEWSFEED_PARTITIONS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub partitions: u16,
 }
 
-/// An open store, its key space, and what must live as long as they do.
+/// An open store and its key space. Dropping it stops the FoundationDB client's network thread.
 pub struct Opened {
     pub store: Arc<dyn Store>,
     pub keys: Keys,
@@ -100,7 +99,7 @@ pub struct Opened {
 }
 
 impl StoreConfig {
-    /// Opens the store, creating its key space if there is none.
+    /// Opens the store and creates its key space if there is none.
     pub async fn open(&self, wall: WallTime) -> store::Result<Opened> {
         match self.store {
             Engine::Embedded => {
@@ -149,11 +148,11 @@ impl StoreConfig {
         let store: Arc<dyn Store> = Arc::new(store);
         let keys = Keys::open(&*store, self.prefix.as_bytes(), self.partitions).await.map_err(|error| match error {
             store::Error::Unavailable(_) | store::Error::Unknown => store::Error::Open(format!(
-                "the cluster of {} does not answer ({error}): is FoundationDB running there, and is its database configured?",
+                "the cluster of {} does not answer ({error}): check that FoundationDB is running there and its database is configured",
                 self.cluster_file.display()
             )),
             store::Error::Refused(_) => store::Error::Open(format!(
-                "cannot use the cluster file {} ({error}): name a copy of your cluster's own with --cluster-file",
+                "cannot use the cluster file {} ({error}): give a copy of your cluster's file with --cluster-file",
                 self.cluster_file.display()
             )),
             other => other,
@@ -174,14 +173,14 @@ impl StoreConfig {
 fn without_fdb() -> store::Error {
     store::Error::Open(
         "this program was built without FoundationDB: build it with `cargo build --release --features fdb`, \
-         on a machine that has the FoundationDB client package"
+         on a machine with the FoundationDB client package"
             .into(),
     )
 }
 
 #[derive(Debug, Clone, Args)]
 pub struct Config {
-    /// Address to serve HTTP on; port 0 picks a free one and prints it.
+    /// Address and port to listen on. Port 0 picks a free port and prints it.
     #[arg(
         long,
         env = "NEWSFEED_LISTEN",
@@ -199,8 +198,8 @@ pub struct Config {
     #[command(flatten)]
     pub transport: TransportConfig,
 
-    /// What events of a kind do: `entry` (an entry), `notify` (an entry that counts as unread), `transient` (live
-    /// only). Repeat it, or separate by commas. Kinds that are not named are `entry`.
+    /// Delivery of a kind of event: `entry` (an entry), `notify` (an entry that counts as unread) or `transient` (live
+    /// only, not stored). Can be repeated or comma-separated. Kinds that are not listed are `entry`.
     #[arg(
         long = "kind",
         env = "NEWSFEED_KINDS",
@@ -211,24 +210,24 @@ pub struct Config {
     )]
     pub kinds: Vec<(Kind, Delivery)>,
 
-    /// Live delivery reads the log no more often than this, in ms: what is appended within it is delivered together,
-    /// at less cost an event and up to so much later. 0 delivers at once.
+    /// Minimum interval in ms between two reads of the log for live delivery. A longer interval batches more events,
+    /// which trades latency for CPU. 0 delivers immediately.
     #[arg(long, env = "NEWSFEED_TAIL_GAP_MS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=1_000))]
     pub tail_gap_ms: u64,
 
-    /// Time a batch of appends waits for more events once it could begin, in µs.
+    /// Time in µs that a batch of appends waits for more events before it is committed.
     #[arg(long, env = "NEWSFEED_APPEND_LINGER_US", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000))]
     pub append_linger_us: u64,
 
-    /// Batches of appends on their way to the store at once.
+    /// Maximum number of append batches in flight.
     #[arg(long, env = "NEWSFEED_APPEND_BATCHES", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub append_batches: u8,
 
-    /// Appends are answered 503 while the oldest one in the queue has waited for so many ms.
+    /// New appends get 503 while the oldest one in the queue has been waiting for this time in ms.
     #[arg(long, env = "NEWSFEED_APPEND_QUEUE_MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=20_000))]
     pub append_queue_ms: u64,
 
-    /// The node is not ready (`/readyz`) while its live delivery is so many ms behind.
+    /// Delay of live delivery in ms from which the node reports that it is not ready (`/readyz`).
     #[arg(long, env = "NEWSFEED_READY_LAG_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=600_000))]
     pub ready_lag_ms: u64,
 
@@ -238,13 +237,14 @@ pub struct Config {
     #[command(flatten)]
     pub drain: DrainConfig,
 
-    /// Sets this node's wall clock off by so many seconds, to try out clocks that are wrong.
+    /// Offset in seconds added to this node's wall clock, to test clocks that are wrong.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true, hide = true)]
     pub wall_offset_s: i64,
 }
 
 impl Config {
-    /// Looks, without starting anything, for what would keep the service from starting. (A JWKS is fetched for it.)
+    /// Checks for anything that would keep the service from starting, without starting it. Fetches a JWKS if one is
+    /// configured.
     pub async fn check(&self) -> Result<(), Box<dyn Error>> {
         self.store.check()?;
         self.auth.may_listen(self.listen)?;
@@ -253,10 +253,10 @@ impl Config {
         Ok(())
     }
 
-    /// The keys of tokens, if there are any.
+    /// The keys that verify tokens, if any are configured.
     pub async fn auth(&self) -> Result<Option<Arc<Auth>>, String> {
         let mut args = self.auth.clone();
-        // What is only served over TLS is only sent over TLS.
+        // With TLS the cookie must never travel in plain text.
         args.auth_cookie_secure |= self.transport.tls_cert.is_some();
         Auth::open(&args, self.wall()).await
     }
@@ -265,7 +265,7 @@ impl Config {
         WallTime::system(self.wall_offset_s.saturating_mul(1_000_000))
     }
 
-    /// What the node is told to be; `auth` is of [`Self::auth`], opened.
+    /// The settings of the node. `auth` is the result of [`Self::auth`].
     pub fn settings(&self, auth: Option<Arc<Auth>>) -> Settings {
         Settings {
             auth,
@@ -288,7 +288,9 @@ impl Config {
 }
 
 fn parse_kind(text: &str) -> Result<(Kind, Delivery), String> {
-    let (kind, delivery) = text.split_once('=').ok_or("write it like message=notify")?;
+    let (kind, delivery) = text
+        .split_once('=')
+        .ok_or("expected KIND=DELIVERY, such as message=notify")?;
     Ok((
         kind.parse().map_err(|error| format!("the kind {error}"))?,
         delivery.parse()?,

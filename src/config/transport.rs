@@ -1,4 +1,4 @@
-//! How clients reach the service, and how much each may take of it.
+//! TLS, CORS, trusted proxies, and limits per caller.
 
 use std::{num::NonZeroU32, path::PathBuf, sync::Arc};
 
@@ -14,13 +14,13 @@ use crate::{
     tls::{self, Files, Tls},
 };
 
-/// Least of `--caller-bytes-per-s`: less would let bodies stall that are being sent.
+/// Minimum of `--caller-bytes-per-s`: with less, uploads in progress would stall.
 const BYTES_PER_S_MIN: u32 = 64 * 1024;
 
 #[derive(Debug, Clone, Args)]
 pub struct TransportConfig {
-    /// Certificate chain in PEM, the service's own first: serves HTTPS (TLS 1.2 and 1.3; HTTP/1.1 and HTTP/2) and
-    /// nothing else. Read again when it changes.
+    /// Certificate chain (PEM), the service's own certificate first. The service then serves HTTPS only (TLS 1.2 and 1.3,
+    /// HTTP/1.1 and HTTP/2). The file is reloaded when it changes.
     #[arg(
         long,
         env = "NEWSFEED_TLS_CERT",
@@ -29,7 +29,7 @@ pub struct TransportConfig {
     )]
     pub tls_cert: Option<PathBuf>,
 
-    /// Private key of the certificate in PEM. Read again when it changes.
+    /// Private key of the certificate (PEM). The file is reloaded when it changes.
     #[arg(
         long,
         env = "NEWSFEED_TLS_KEY",
@@ -38,8 +38,8 @@ pub struct TransportConfig {
     )]
     pub tls_key: Option<PathBuf>,
 
-    /// Origin whose pages may use the API, with cookies and tokens, such as https://app.example.com; `*` lets all
-    /// others in without cookies. Repeat it, or separate by commas. Without it pages of other origins may not.
+    /// Origin whose pages may use the API with cookies and tokens, such as https://app.example.com. `*` allows all other
+    /// origins, without cookies. Can be repeated or comma-separated. By default only the service's own origin is allowed.
     #[arg(
         long = "cors-origin",
         env = "NEWSFEED_CORS_ORIGINS",
@@ -48,8 +48,8 @@ pub struct TransportConfig {
     )]
     pub cors_origins: Vec<Origin>,
 
-    /// Address or network of a proxy in front of the service, whose X-Forwarded-For names the client. Repeat it, or
-    /// separate by commas.
+    /// Address or network of a reverse proxy whose X-Forwarded-For header is trusted to name the client. Can be repeated
+    /// or comma-separated.
     #[arg(
         long = "trusted-proxy",
         env = "NEWSFEED_TRUSTED_PROXIES",
@@ -59,25 +59,25 @@ pub struct TransportConfig {
     )]
     pub trusted_proxies: Vec<IpNet>,
 
-    /// Requests a second of one caller (whom its token names, else its address), and twice as many at once; more are
-    /// answered 429. 0 is no limit, here and with the others.
+    /// Requests per second allowed to one caller (its token's subject, else its IP address), with bursts of twice as many.
+    /// Requests beyond that get 429. 0 disables this limit, as it does for the limits below.
     #[arg(long, env = "NEWSFEED_CALLER_REQUESTS_PER_S", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(..=i64::from(PER_S_MAX)))]
     pub caller_requests_per_s: u32,
 
-    /// Bytes a second in request bodies of one caller, and four times as many at once; more are answered 429, or
-    /// wait if their length was not told.
+    /// Bytes per second of request bodies allowed to one caller, with bursts of four times as many. Requests beyond that
+    /// get 429. Bodies without Content-Length are throttled instead.
     #[arg(long, env = "NEWSFEED_CALLER_BYTES_PER_S", default_value_t = 16 * 1024 * 1024, value_parser = parse_bytes)]
     pub caller_bytes_per_s: u32,
 
-    /// Live streams and long polls of one caller at once; more are answered 429.
+    /// Live streams and long polls one caller may have open. More get 429.
     #[arg(long, env = "NEWSFEED_CALLER_STREAMS", default_value_t = 1_000)]
     pub caller_streams: u32,
 
-    /// Connections of one address at once; more are closed.
+    /// Connections one IP address may have open. More are closed.
     #[arg(long, env = "NEWSFEED_PEER_CONNECTIONS", default_value_t = 10_000)]
     pub peer_connections: u32,
 
-    /// Limits callers on this machine that show no token, too.
+    /// Apply the limits also to callers on this machine that send no token.
     #[arg(long, env = "NEWSFEED_LIMIT_LOOPBACK", value_parser = BoolishValueParser::new())]
     pub limit_loopback: bool,
 }
@@ -86,13 +86,13 @@ fn parse_bytes(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(bytes) if bytes == 0 || (BYTES_PER_S_MIN..=PER_S_MAX).contains(&bytes) => Ok(bytes),
         _ => Err(format!(
-            "0, or a whole number from {BYTES_PER_S_MIN} to {PER_S_MAX}"
+            "must be 0 or a whole number from {BYTES_PER_S_MIN} to {PER_S_MAX}"
         )),
     }
 }
 
 impl TransportConfig {
-    /// Reads certificate and key, if the service is to have TLS; blocks.
+    /// Reads the certificate and key if TLS is configured. Blocks.
     pub fn tls(&self) -> Result<Option<Arc<Tls>>, tls::Error> {
         let files = self.tls_cert.clone().zip(self.tls_key.clone());
         files

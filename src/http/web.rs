@@ -44,6 +44,7 @@ pub const FILES: &[File] = files![
     "/newsfeed/badges.js" JAVASCRIPT "newsfeed/badges.js",
     "/newsfeed/follow.js" JAVASCRIPT "newsfeed/follow.js",
     "/newsfeed/http.js" JAVASCRIPT "newsfeed/http.js",
+    "/newsfeed/share.js" JAVASCRIPT "newsfeed/share.js",
     "/newsfeed/sse.js" JAVASCRIPT "newsfeed/sse.js",
     "/ui/app.js" JAVASCRIPT "ui/app.js",
     "/ui/chat.js" JAVASCRIPT "ui/chat.js",

@@ -1,36 +1,42 @@
-/** The client library of newsfeed. Everything that fails throws a {@link NewsfeedError}. */
+/** The client library of newsfeed. Every failure is thrown as a {@link NewsfeedError}. */
 
-/** An opaque position in the one order of all feeds. Versions compare as strings. `"0"` is before everything. */
+/** An opaque position in the order that all feeds share. Versions compare as strings. `"0"` is before all entries. */
 export type Version = string;
 
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
-/** The access token, or a function that is asked for one: at first, and with the error whenever one is refused (401).
- * It may wait for a person. If it gives the same token again, or none, the request fails with that error. */
+/** The access token, or a function that returns one. The function is called before the first request, and with the error
+ * whenever a token is refused (401). It may wait for a person. If it returns the same token again, or none, the request
+ * fails with that error. */
 export type Token = string | ((why: { error: NewsfeedError | null }) => Maybe<string> | Promise<Maybe<string>>);
 type Maybe<T> = T | null | undefined;
 
-/** Where cursors are kept: `localStorage`, or anything like it; its methods may answer promises. */
+/** Where cursors are kept: `localStorage`, or anything with these methods, which may return promises. */
 export interface CursorStorage {
   getItem(key: string): string | null | Promise<string | null>;
   setItem(key: string, value: string): void | Promise<void>;
 }
 
 export interface NewsfeedOptions {
-  /** Where the service is. In a page: its own origin by default. */
+  /** Base URL of the service. Default: the origin of the page; `http://127.0.0.1:8080` elsewhere. */
   url?: string;
   token?: Token;
-  /** Default: `localStorage` in browsers, the process's memory elsewhere. */
+  /** Default: `localStorage` in browsers, memory elsewhere. */
   storage?: CursorStorage;
-  /** In place of the global one. */
+  /** Replaces the global `fetch`. */
   fetch?: typeof fetch;
-  /** From 0 to 1, for the jitter of the back-off; in place of `Math.random`. */
+  /** Whether windows share their live streams (default: true). Windows of one origin that follow the same feeds of the same
+   * service with the same token then use one connection together, because browsers allow only six connections to an
+   * HTTP/1.1 origin. Each window keeps its own position. Needs a page on HTTPS or localhost, Web Locks and
+   * `BroadcastChannel`; elsewhere, and with a `fetch` of your own, each `follow` has its own stream. */
+  share?: boolean;
+  /** Replaces `Math.random` for the jitter of the back-off: a number from 0 to 1. */
   random?: () => number;
 }
 
 export interface CallOptions {
   signal?: AbortSignal;
-  /** How long a request is tried again while the failure is a temporary one, in ms (30,000). 0: once. */
+  /** How long temporary failures are retried, in ms (default: 30,000). 0: no retries. */
   patience?: number;
 }
 
@@ -38,55 +44,57 @@ export class Newsfeed {
   constructor(options?: NewsfeedOptions);
   /** One feed, such as `user:42`. */
   feed(name: string): Feed;
-  /** Several feeds as one: one order, one stream, and an event that stands in several of them comes once. */
+  /** Several feeds merged into one: one order, one stream, and an event that is in several of them comes once. */
   feeds(names: Iterable<string>): MergedFeed;
-  /** Appends an event. Without an `id` it gets one, once: trying again never stores it twice. */
+  /** Appends an event. An event without `id` gets one before the first try, so that retries never store it twice. An event
+   * without `actor` gets the actor of the token, if the token's `actors` claim is exactly one name. */
   append(event: NewEvent, options?: CallOptions): Promise<Appended>;
-  /** Appends up to 1,000 events, in order. Each has an outcome of its own. */
+  /** Appends up to 1,000 events, in order. Each has its own outcome. */
   append(events: NewEvent[], options?: CallOptions): Promise<(Appended | Rejected)[]>;
-  /** Sends a signal that is not stored, such as typing. Tried once. */
+  /** Sends a transient, which is not stored, such as typing. It is not retried. */
   transient(signal: NewTransient, options?: { signal?: AbortSignal }): Promise<{ id: string }>;
 }
 
 interface Reading {
   readonly names: string[];
-  /** Pages of the history, newest first, to the first entry. Leave the loop when you have enough. */
+  /** Pages of the history, newest first, down to the first entry. Leave the loop when you have enough. */
   history(query?: HistoryQuery): AsyncGenerator<Page, void, undefined>;
-  /** One page: `next` goes into `before` (with `after`, which is oldest first, into `after`) for the one behind it. */
+  /** One page. For the following page, pass its `next` as `before`, or as `after` if you read oldest first. */
   page(query?: PageQuery): Promise<Page>;
-  /** Everything after a version (or from now on), as it happens, across breaks. */
+  /** Everything after a version (default: now) as it happens, also after lost connections. */
   live(options?: LiveOptions): Follow;
-  /** All that a client of a feed has to do: asks for the version now, reads the history up to it, follows live from it;
-   * after every break it goes on right behind the last entry. Each entry comes once, in order, with no gap. */
+  /** Gets the current version, reads the history up to it, and follows live from it. After a lost connection it continues
+   * after the last entry. Each entry comes once, in order, without a gap. */
   follow(options?: FollowOptions): Follow;
-  /** As on {@link Newsfeed}; `feeds` is this feed if you leave it out. */
+  /** As on {@link Newsfeed}. `feeds` defaults to this feed. */
   append(event: Partial<Pick<NewEvent, "feeds">> & Omit<NewEvent, "feeds">, options?: CallOptions): Promise<Appended>;
   append(events: (Partial<Pick<NewEvent, "feeds">> & Omit<NewEvent, "feeds">)[], options?: CallOptions): Promise<(Appended | Rejected)[]>;
   transient(signal: Partial<Pick<NewTransient, "feeds">> & Omit<NewTransient, "feeds">, options?: { signal?: AbortSignal }): Promise<{ id: string }>;
 }
 
 export interface Feed extends Reading {
-  /** The version now (vN), the unread count and the markers. */
-  head(options?: CallOptions): Promise<Head>;
-  /** Clears the unread count up to a version, for all clients of the feed. Markers only move forward. */
-  markRead(version: Version, options?: CallOptions): Promise<FeedState>;
-  markSeen(version: Version, options?: CallOptions): Promise<FeedState>;
+  /** The current version (vN), the unread count and the markers. */
+  state(options?: CallOptions): Promise<FeedState>;
+  /** Moves the `read` marker, which clears the unread count up to a version for all clients of the feed. Markers only move
+   * forward. */
+  markRead(version: Version, options?: CallOptions): Promise<MarkerState>;
+  markSeen(version: Version, options?: CallOptions): Promise<MarkerState>;
 }
 
 export interface MergedFeed extends Reading {
-  /** A version that all of the feeds have reached, and the head of each. */
-  head(options?: CallOptions): Promise<{ version: Version; feeds: Head[] }>;
-  /** Marks all of the feeds. */
-  markRead(version: Version, options?: CallOptions): Promise<FeedState[]>;
-  markSeen(version: Version, options?: CallOptions): Promise<FeedState[]>;
+  /** A version that all the feeds have reached, and the state of each. */
+  state(options?: CallOptions): Promise<{ version: Version; feeds: FeedState[] }>;
+  /** Moves the marker of each feed. */
+  markRead(version: Version, options?: CallOptions): Promise<MarkerState[]>;
+  markSeen(version: Version, options?: CallOptions): Promise<MarkerState[]>;
 }
 
-/** The updates, one after the other; the next is read when you ask for it. Leaving the loop, `close()` and the `signal`
- * end it. It throws only what will not go away by itself, such as 403. */
+/** The updates, one after another. The next one is read when the loop asks for it. Leaving the loop, `close()` and the
+ * `signal` end it. It throws only permanent failures, such as 403. */
 export interface Follow extends AsyncIterableIterator<Update> {
   close(): void;
-  /** Tries again now if it waits for a next try; opens a stream anew that has been silent. In browsers it does so by
-   * itself when the page is seen again or the network is back. */
+  /** Retries now if it is waiting for the next try, and reconnects a stream that has been silent. In browsers this happens
+   * by itself when the page becomes visible or the network is back. */
   wake(): void;
 }
 
@@ -96,51 +104,56 @@ export interface HistoryQuery extends CallOptions {
   /** Only below this version. */
   before?: Version;
   kind?: string;
-  /** Entries a page, 1 to 200. */
+  /** Entries per page, 1 to 200. */
   limit?: number;
 }
 
 export interface PageQuery extends HistoryQuery {
-  /** Oldest first, above this version. */
+  /** Oldest first, after this version. */
   after?: Version;
 }
 
 export interface LiveOptions {
-  /** Start behind this version. */
+  /** Start after this version. */
   after?: Version;
-  /** Keeps the position under this name, and goes on from there the next time. An entry counts as dealt with when the
-   * loop asks for what comes after it; if the process ends before, it comes again. */
+  /** Keeps the position under this name, and continues from there the next time. An entry counts as handled when the loop
+   * asks for the next update. If the process ends before that, the entry comes again. */
   cursor?: string;
-  /** In place of the one given to {@link Newsfeed}. */
+  /** Replaces the storage given to {@link Newsfeed}. */
   storage?: CursorStorage;
   signal?: AbortSignal;
-  /** A stream that is silent for so long counts as broken, in ms (40,000; the service speaks every 15 s). */
+  /** Silence after which a stream counts as a lost connection, in ms (default: 40,000). The service sends something every
+   * 15 s. */
   silence?: number;
+  /** Replaces the `share` given to {@link Newsfeed}. */
+  share?: boolean;
 }
 
 export interface FollowOptions extends LiveOptions {
-  /** The most entries of the history to begin with (50); `Infinity` for all, 0 for none. More: `page({ until, before })`. */
+  /** How many entries of the history to begin with, at most (default: 50). `Infinity` for all, 0 for none. Read more with
+   * `page({ until, before })`. */
   history?: number;
 }
 
 export type Update =
-  /** vN is known. `since`: the cursor of the last time, if there is one. */
+  /** vN is known. `since` is the stored cursor, if there is one. */
   | { type: "start"; version: Version; since: Version | null }
-  /** A page of the history up to vN, newest first. `next`: see {@link Reading.page}; null at the first entry. */
+  /** A page of the history up to vN, newest first. `next`: see {@link Reading.page}. It is null at the first entry. */
   | ({ type: "history" } & Page)
-  /** A new entry. `notify`: it counts as unread. `live`: false while catching up. */
+  /** A new entry. `notify`: it counts as unread. `live` is false while catching up. */
   | { type: "entry"; entry: Entry & Located; notify: boolean; live: boolean }
   | { type: "transient"; signal: Transient }
-  /** The badge and the markers of a feed: show this, and all clients show the same. */
+  /** The unread count and the markers of a feed. All clients get the same count. */
   | { type: "unread"; feed: string; unread: Unread; markers: Markers }
-  /** You have everything up to here. */
+  /** Everything up to this version has come. */
   | { type: "version"; version: Version }
-  /** What you have of the feed does not continue: forget it. Unless `history` is 0, `start` and `history` follow. */
+  /** The stream cannot continue from your position: discard what you have of the feed. `start` and `history` follow, unless
+   * `history` is 0. */
   | { type: "reset" }
   | Status;
 
-/** For people. `waiting`: the next try is in `delay` ms. `caughtUp`: entries that came since the stream was opened and
- * before it was `live`. */
+/** The connection, to show to people. `waiting`: the next try is in `delay` ms. `caughtUp`: the number of entries that came
+ * after the stream was opened and before it was `live`. */
 export type Status = { type: "status"; version: Version | null; reconnects: number; caughtUp: number } & (
   | { state: "connecting" | "live" }
   | { state: "waiting"; delay: number; error: NewsfeedError }
@@ -151,12 +164,12 @@ export interface Entry {
   id: string;
   kind: string;
   actor: string | null;
-  /** When the service accepted it, RFC 3339. For people: only `version` gives the order. */
+  /** When the service accepted it (RFC 3339), to show to people. Only `version` defines the order. */
   at: string;
   data: Json;
 }
 
-/** The first of the feeds asked for that holds it; and all of them, if there are several. */
+/** The first requested feed that holds the entry, and all of them if several feeds were requested. */
 export interface Located {
   feed: string;
   feeds?: string[];
@@ -173,7 +186,7 @@ export interface Page {
 export interface Unread {
   total: number;
   kinds: Record<string, number>;
-  /** Counting stopped at 10,000. */
+  /** Whether there are more: counting stops at 10,000. */
   more: boolean;
 }
 
@@ -182,14 +195,16 @@ export interface Markers {
   seen: Version | null;
 }
 
-export interface FeedState {
+/** As of `version`. */
+export interface MarkerState {
   feed: string;
   version: Version;
   unread: Unread;
   markers: Markers;
 }
 
-export interface Head extends FeedState {
+export interface FeedState extends MarkerState {
+  /** Version of the newest entry; null if the feed is empty. */
   latest: Version | null;
 }
 
@@ -197,12 +212,13 @@ export interface NewTransient {
   kind: string;
   feeds: string[];
   data?: Json;
+  /** Who did it. Default: the only actor of the token, if it has exactly one; otherwise none. `null`: none. */
   actor?: string | null;
   id?: string;
 }
 
 export interface NewEvent extends NewTransient {
-  /** Append only if `feed` has no entry after `version` (null: none at all). */
+  /** Append only if `feed` has no entry after `version` (null: no entry at all). */
   expect?: { feed: string; version: Version | null };
 }
 
@@ -219,16 +235,16 @@ export interface Rejected {
 }
 
 export class NewsfeedError extends Error {
-  /** The HTTP status; 0 if no whole answer came. */
+  /** The HTTP status; 0 if there was no complete response. */
   readonly status: number;
-  /** What to decide on: the service's `code`, or `network`, or `http_404` and the like if the answer had none. */
+  /** Decide on this: the service's `code`, or `network`, or `http_` and the status if the response had no code. */
   readonly code: string;
-  /** What to show to people. */
+  /** Show this to people. */
   readonly detail: string;
-  /** ms the service asked to wait; 0 if it did not. */
+  /** How long the service asked to wait, in ms; 0 if it did not. */
   readonly retryAfter: number;
   /** The whole problem document (RFC 9457), if there is one. */
   readonly problem: Record<string, Json> | null;
-  /** Whether the same request may well be answered later. */
+  /** Whether a retry may succeed. */
   readonly temporary: boolean;
 }

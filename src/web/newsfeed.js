@@ -1,6 +1,6 @@
 /**
  * The client library of newsfeed: an ES module without dependencies, for browsers and Node.js (20 or newer).
- * newsfeed.d.ts has its types and says what each part does.
+ * newsfeed.d.ts has the types and documents each part.
  *
  *     import { Newsfeed } from "./newsfeed.js";
  *     const feed = new Newsfeed({ url: "http://127.0.0.1:8080" }).feed("user:42");
@@ -8,20 +8,21 @@
  */
 
 import { Follow } from "./newsfeed/follow.js";
-import { Http, NewsfeedError, PATIENCE, sleep } from "./newsfeed/http.js";
+import { Http, NewsfeedError, PATIENCE, onlyActor, sleep } from "./newsfeed/http.js";
 
 export { NewsfeedError };
 
-/** Outcomes of single events of an array after which the same event may be sent again. */
+/** Error codes of single events of an array after which the event may be sent again. */
 const TEMPORARY = ["store_unavailable", "shutting_down", "internal"];
-/** Between two tries of events whose outcome was one of these, in ms. */
+/** Pause before such events are sent again, in ms. */
 const PAUSE = 1_000;
 
 export class Newsfeed {
   #http;
   #storage;
+  #share;
 
-  constructor({ url, token, storage, fetch, random = Math.random } = {}) {
+  constructor({ url, token, storage, fetch, share = true, random = Math.random } = {}) {
     this.#http = new Http({
       url: url ?? globalThis.location?.origin ?? "http://127.0.0.1:8080",
       token,
@@ -29,60 +30,71 @@ export class Newsfeed {
       random,
     });
     this.#storage = storage ?? defaultStorage();
+    // A `fetch` of the caller's own may send credentials that are unknown here.
+    this.#share = share && !fetch;
   }
 
   feed(name) {
-    return new Feed(this, this.#http, this.#storage, [name], false);
+    return new Feed(this, this.#http, this.#following, [name], false);
   }
 
   feeds(names) {
-    return new Feed(this, this.#http, this.#storage, [...names], true);
+    return new Feed(this, this.#http, this.#following, [...names], true);
+  }
+
+  get #following() {
+    return { storage: this.#storage, share: this.#share };
   }
 
   async append(events, { signal, patience = PATIENCE } = {}) {
     const several = Array.isArray(events);
     const deadline = Date.now() + patience;
-    // Made once: however often the request is sent, each event is stored once.
+    // Ids are chosen once, so that each event is stored once, however often the request is sent.
     const body = (several ? events : [events]).map((event) => ({ ...event, id: event.id ?? uuid() }));
     const send = (body) => this.#http.json("/v1/events", { method: "POST", body, signal, patience });
-    if (!several) return send(body[0]);
+    if (!several) return send((token) => withActor(body[0], token));
     for (;;) {
-      const results = await send(body);
+      const results = await send((token) => body.map((event) => withActor(event, token)));
       const again = results.some(({ error }) => TEMPORARY.includes(error?.code));
       if (!again || Date.now() + PAUSE >= deadline) return results;
       await sleep(PAUSE, signal);
     }
   }
 
-  /** Tried once: a signal that comes late is worth nothing. */
+  /** Tried once, because a late signal is worthless. */
   transient(signal, { signal: abort } = {}) {
-    return this.#http.json("/v1/transient", { method: "POST", body: signal, signal: abort, patience: 0 });
+    return this.#http.json("/v1/transient", {
+      method: "POST",
+      body: (token) => withActor(signal, token),
+      signal: abort,
+      patience: 0,
+    });
   }
 }
 
 class Feed {
   #newsfeed;
   #http;
-  #storage;
+  #following;
   #merged;
 
-  constructor(newsfeed, http, storage, names, merged) {
+  constructor(newsfeed, http, following, names, merged) {
     this.names = names;
     this.#newsfeed = newsfeed;
     this.#http = http;
-    this.#storage = storage;
+    this.#following = following;
     this.#merged = merged;
   }
 
-  async head(options) {
-    const { version, heads } = await this.heads(options);
-    return this.#merged ? { version, feeds: heads } : heads[0];
+  async state(options) {
+    const { version, states } = await this.states(options);
+    return this.#merged ? { version, feeds: states } : states[0];
   }
 
-  /** The lowest version is one that all of them have reached. */
-  async heads(options) {
-    const heads = await Promise.all(this.names.map((name) => this.#http.json(path(name), options)));
-    return { version: heads.map(({ version }) => version).sort()[0], heads };
+  /** The state of each feed, and the lowest of their versions, which all of them have reached. */
+  async states(options) {
+    const states = await Promise.all(this.names.map((name) => this.#http.json(path(name), options)));
+    return { version: states.map(({ version }) => version).sort()[0], states };
   }
 
   page({ until, before, after, kind, limit, signal, patience } = {}) {
@@ -104,7 +116,7 @@ class Feed {
 
   follow(options = {}) {
     const cursor = options.cursor && `newsfeed.cursor.${options.cursor}`;
-    return new Follow(this, this.#http, { storage: this.#storage, ...options, cursor });
+    return new Follow(this, this.#http, { ...this.#following, ...options, cursor });
   }
 
   markRead(version, options) {
@@ -144,9 +156,15 @@ class Feed {
   }
 }
 
+/** An actor given with the event wins, also null. */
+const withActor = (event, token) => {
+  const actor = event.actor === undefined ? onlyActor(token) : undefined;
+  return actor === undefined ? event : { ...event, actor };
+};
+
 const path = (name, rest = "") => `/v1/feeds/${encodeURIComponent(name)}${rest}`;
 
-/** `crypto.randomUUID` exists on https and localhost only. */
+/** `crypto.randomUUID` exists only with HTTPS and on localhost. */
 function uuid() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
@@ -155,13 +173,13 @@ function uuid() {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-/** What a browser keeps of the site, or a memory that ends with the process. */
+/** `localStorage` in a browser, otherwise memory that ends with the process. */
 function defaultStorage() {
   try {
-    // Node has one without a place to keep it; browsers refuse theirs when the user does.
+    // Node has a `localStorage` without a file to keep it in. A browser throws if the user has blocked it.
     if (globalThis.document && globalThis.localStorage) return globalThis.localStorage;
   } catch {
-    // Refused.
+    // Blocked.
   }
   const memory = new Map();
   return { getItem: (key) => memory.get(key) ?? null, setItem: (key, value) => void memory.set(key, value) };

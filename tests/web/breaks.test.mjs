@@ -96,11 +96,11 @@ test("a token is asked for, expires, and a new one continues where the page is",
   });
   const page = await context.newPage();
   await page.goto(`${service.url}/?user=tokens`);
-  await page.locator("#token-why", { hasText: "asks for a token" }).waitFor();
+  await page.locator("#token-why", { hasText: "requires a token" }).waitFor();
   await page.getByLabel("Token", { exact: true }).fill("a wrong one");
   refusal = "token_invalid";
   await page.getByRole("button", { name: "Use it" }).click();
-  await page.locator("#token-why", { hasText: "does not take this token: no good token" }).waitFor();
+  await page.locator("#token-why", { hasText: "refused this token: no good token" }).waitFor();
   await page.getByLabel("Token", { exact: true }).fill(good);
   await page.getByRole("button", { name: "Use it" }).click();
   await live(page);
@@ -116,7 +116,7 @@ test("a token is asked for, expires, and a new one continues where the page is",
   await page.locator("#failure", { hasText: "no good token" }).waitFor();
   assert.equal(await page.locator("#state").textContent(), "No access");
   assert.deepEqual(await texts(page), ["number 0"]);
-  await page.getByRole("button", { name: "Give a token" }).click();
+  await page.getByRole("button", { name: "Enter a token" }).click();
   await page.getByLabel("Token", { exact: true }).fill(good);
   await page.getByRole("button", { name: "Use it" }).click();
   await live(page);

@@ -72,7 +72,7 @@ test("an expired token is requested again, once for all waiting calls, and the s
     return good.token;
   };
   const newsfeed = new Newsfeed({ url, token, random: () => 0 });
-  await Promise.all([newsfeed.feed(FEED).head(), newsfeed.feed(FEED).head()]);
+  await Promise.all([newsfeed.feed(FEED).state(), newsfeed.feed(FEED).state()]);
   assert.deepEqual(asked, [null]);
   const follower = new Collector(newsfeed.feed(FEED).follow());
   await follower.until("three entries", () => follower.ids.length === 3);
@@ -91,7 +91,7 @@ test("a token that is not renewed ends the follower with the service's error", a
     const follower = new Collector(new Newsfeed({ url, token, random: () => 0 }).feed(FEED).follow());
     await assert.rejects(follower.done, { status: 401, code: "token_expired", detail: "because of token_expired" });
   }
-  await assert.rejects(new Newsfeed({ url }).feed(FEED).head(), { status: 401, code: "credentials_missing" });
+  await assert.rejects(new Newsfeed({ url }).feed(FEED).state(), { status: 401, code: "credentials_missing" });
 });
 
 test("a token that the user has not entered yet is waited for, and waiting calls can be aborted", async () => {
@@ -99,7 +99,7 @@ test("a token that the user has not entered yet is waited for, and waiting calls
   const asked = Promise.withResolvers?.() ?? withResolvers();
   const newsfeed = new Newsfeed({ url, token: () => asked.promise, random: () => 0 });
   const follower = new Collector(newsfeed.feed(FEED).follow());
-  const impatient = newsfeed.feed(FEED).head({ signal: AbortSignal.timeout(10) });
+  const impatient = newsfeed.feed(FEED).state({ signal: AbortSignal.timeout(10) });
   await assert.rejects(impatient, { name: "TimeoutError" });
   asked.resolve("t1");
   await follower.until("an entry", () => follower.ids.length === 1);
@@ -139,7 +139,7 @@ test("events are sent again with the same ids, also rejected ones of an array", 
 test("followers wait for Retry-After, and calls without patience fail", async () => {
   const { url, requests } = await fake(({ response }) => problem(response, 429, "rate_limited", { "retry-after": "3600" }));
   const newsfeed = new Newsfeed({ url, random: () => 0 });
-  await assert.rejects(newsfeed.feed(FEED).head(), { status: 429, retryAfter: 3_600_000, temporary: true });
+  await assert.rejects(newsfeed.feed(FEED).state(), { status: 429, retryAfter: 3_600_000, temporary: true });
   const follower = new Collector(newsfeed.feed(FEED).follow());
   await follower.until("a pause", () => follower.of("status").some(({ state, delay }) => state === "waiting" && delay === 3_600_000));
   const sofar = requests.length;

@@ -34,13 +34,13 @@ async function collect(iterable) {
 }
 
 test("errors have a status, a code and a detail", async () => {
-  const failure = await newsfeed.feed("no spaces").head().catch((error) => error);
+  const failure = await newsfeed.feed("no spaces").state().catch((error) => error);
   assert.ok(failure instanceof NewsfeedError);
   assert.deepEqual([failure.status, failure.code, failure.temporary], [400, "invalid_feed", false]);
   assert.match(failure.detail, /1 to 128 characters/);
   const reused = newsfeed.append({ id: "append-1", kind: "visit", feeds: ["user:other"] });
   await assert.rejects(reused, { status: 409, code: "id_reused" });
-  const nobody = new Newsfeed({ url: "http://127.0.0.1:1" }).feed("a").head({ patience: 0 });
+  const nobody = new Newsfeed({ url: "http://127.0.0.1:1" }).feed("a").state({ patience: 0 });
   await assert.rejects(nobody, { status: 0, code: "network", temporary: true });
   await assert.rejects(new Collector(newsfeed.feed("no spaces").follow()).done, { code: "invalid_feed" });
 });
@@ -49,7 +49,7 @@ test("history pages reach the first entry, of one feed and of several", async ()
   const events = visits("paged", 23);
   await newsfeed.feeds(["user:paged", "user:paged2"]).append(events);
   for (const feed of [newsfeed.feed("user:paged"), newsfeed.feeds(["user:paged", "user:paged2"])]) {
-    const { version } = await feed.head();
+    const { version } = await feed.state();
     await newsfeed.feed("user:paged").append({ id: `later-${version}`, kind: "visit" });
     const pages = await collect(feed.history({ until: version, limit: 10 }));
     assert.ok(pages.every((page) => page.version <= version));
@@ -183,7 +183,7 @@ test("a killed and a stopped service lose nothing and double nothing", async () 
   await follower.until("all", () => follower.ids.length >= written.length);
   await follower.until("the badge", () => follower.badges.get("user:crash") === written.length);
   assert.deepEqual(follower.ids, written);
-  assert.equal((await feed.head()).unread.total, written.length);
+  assert.equal((await feed.state()).unread.total, written.length);
   await follower.close();
 });
 

@@ -21,9 +21,9 @@ after(async () => {
   await service.stop();
 });
 
-function token(seconds, feeds = ["*"]) {
+function token(seconds, feeds = ["*"], actors = undefined) {
   const part = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
-  const claims = { sub: "user:ben", scope: "read append mark", feeds, exp: Math.floor(Date.now() / 1000) + seconds };
+  const claims = { sub: "user:ben", scope: "read append mark", feeds, actors, exp: Math.floor(Date.now() / 1000) + seconds };
   const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
 }
@@ -51,10 +51,27 @@ test("the library renews a token that expires while it follows, and misses nothi
 });
 
 test("a missing right is reported with its code", async () => {
-  await assert.rejects(newsfeed().feed("user:a").head(), { status: 401, code: "credentials_missing" });
-  await assert.rejects(newsfeed(token(-10)).feed("user:a").head(), { status: 401, code: "token_expired" });
+  await assert.rejects(newsfeed().feed("user:a").state(), { status: 401, code: "credentials_missing" });
+  await assert.rejects(newsfeed(token(-10)).feed("user:a").state(), { status: 401, code: "token_expired" });
   const narrow = newsfeed(token(LONG, ["user:b"])).feed("user:a");
   await assert.rejects(new Collector(narrow.follow()).done, { status: 403, code: "feed_forbidden" });
+});
+
+test("the library fills in the only actor of the token, and an explicit one wins", async () => {
+  const as = (...actors) => newsfeed(token(LONG, ["*"], actors)).feed("user:actors");
+  const anna = as("user:anna");
+  await anna.append({ kind: "visit" });
+  await anna.append([{ kind: "visit" }, { kind: "visit", actor: "user:anna" }]);
+  await anna.transient({ kind: "typing" });
+  await assert.rejects(anna.append({ kind: "visit", actor: "user:ben" }), { status: 403, code: "actor_forbidden" });
+  await assert.rejects(anna.append({ kind: "visit", actor: null }), { status: 403, code: "actor_forbidden" });
+  for (const several of [as("user:*"), as("user:anna", "user:ben"), as()]) {
+    await assert.rejects(several.append({ kind: "visit" }), { status: 403, code: "actor_forbidden" });
+  }
+  const any = newsfeed(() => token(LONG)).feed("user:actors");
+  await any.append({ kind: "visit" });
+  const { entries } = await any.page();
+  assert.deepEqual(entries.map(({ actor }) => actor), [null, "user:anna", "user:anna", "user:anna"]);
 });
 
 test("the page asks for a token, says that it has expired, and continues with a new one", async () => {
@@ -67,7 +84,7 @@ test("the page asks for a token, says that it has expired, and continues with a 
     await page.getByRole("button", { name: "Use it" }).click();
   };
   await page.goto(`${service.url}/?user=anna`);
-  await page.locator("#token-why", { hasText: "asks for a token" }).waitFor();
+  await page.locator("#token-why", { hasText: "requires a token" }).waitFor();
   await give(token(SHORT));
   await page.locator("#token-why", { hasText: "has expired" }).waitFor();
   await writer.append(message("anna", "meanwhile"));
@@ -79,6 +96,6 @@ test("the page asks for a token, says that it has expired, and continues with a 
   assert.deepEqual(await texts(page), ["after", "meanwhile", "before"]);
   const others = await context.newPage();
   await others.goto(`${service.url}/?user=anna`);
-  await others.locator("#token-why", { hasText: "asks for a token" }).waitFor();
+  await others.locator("#token-why", { hasText: "requires a token" }).waitFor();
   await context.close();
 });

@@ -3,10 +3,10 @@ import { Newsfeed, NewsfeedError, type Entry, type Json, type Page, type Status,
 
 async function uses(): Promise<void> {
   const newsfeed = new Newsfeed({ url: "http://127.0.0.1:8080", token: async ({ error }) => (error?.code === "token_expired" ? "new" : null) });
-  new Newsfeed({ token: "t", storage: localStorage, random: () => 0.5 });
+  new Newsfeed({ token: "t", storage: localStorage, share: false, random: () => 0.5 });
   const feed = newsfeed.feed("user:42");
 
-  const { version, unread, latest } = await feed.head({ signal: AbortSignal.timeout(1_000) });
+  const { version, unread, latest } = await feed.state({ signal: AbortSignal.timeout(1_000) });
   const total: number = unread.total + (unread.kinds["message"] ?? 0);
   const newest: Version | null = latest;
   for await (const page of feed.history({ until: version, limit: 10 })) {
@@ -62,7 +62,7 @@ async function uses(): Promise<void> {
   (await feed.markRead(version)).unread.total satisfies number;
 
   const merged = newsfeed.feeds(["user:42", "chat:7-42"]);
-  (await merged.head()).feeds[0]?.unread.total satisfies number | undefined;
+  (await merged.state()).feeds[0]?.unread.total satisfies number | undefined;
   (await merged.markSeen(version))[0]?.version satisfies Version | undefined;
   const live = merged.live({ after: "0", signal: new AbortController().signal });
   live.wake();

@@ -1,4 +1,4 @@
-//! One event as a line of JSON: made of flags, or somebody's own, to which an id is added.
+//! One event as a line of JSON: built from flags, or a given line that is completed with an id and an actor.
 
 use std::{borrow::Cow, fmt};
 
@@ -9,7 +9,7 @@ use serde::{
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-/// What the flags say.
+/// An event built from flags.
 #[derive(Debug, Serialize)]
 pub struct Event {
     pub id: String,
@@ -39,7 +39,7 @@ pub fn new_id() -> String {
     Uuid::now_v7().to_string()
 }
 
-/// The members of an object, in order and as they were written.
+/// The members of a JSON object, in order and unparsed.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
@@ -49,7 +49,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
             type Value = Vec<(String, &'de RawValue)>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an event, which is an object")
+                f.write_str("an event (a JSON object)")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -64,25 +64,36 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// The line with an id, so that it may be sent again. One that is no object goes as it is: the service says what is wrong
-/// with it.
-pub fn with_id(line: &[u8]) -> Cow<'_, [u8]> {
+/// Adds an id to a line that has none, so that it can be retried, and `actor` to a line without `actor`. A line that is
+/// not an object is left as it is, and the service reports what is wrong with it.
+pub fn completed<'a>(line: &'a [u8], actor: Option<&str>) -> Cow<'a, [u8]> {
     let Ok(Members(members)) = serde_json::from_slice(line) else {
         return line.into();
     };
-    let absent = |(name, value): &(String, &RawValue)| name == "id" && value.get() == "null";
-    if members
+    let null_id = |(name, value): &(String, &RawValue)| name == "id" && value.get() == "null";
+    let has_id = members
         .iter()
-        .any(|member| member.0 == "id" && !absent(member))
-    {
+        .any(|member| member.0 == "id" && !null_id(member));
+    let actor = actor.filter(|_| members.iter().all(|(name, _)| name != "actor"));
+    if has_id && actor.is_none() {
         return line.into();
     }
-    let mut out = format!("{{\"id\":\"{}\"", new_id()).into_bytes();
-    for (name, value) in members.iter().filter(|member| !absent(member)) {
-        out.push(b',');
+    let mut out = Vec::with_capacity(line.len() + 256);
+    let mut put = |name: &str, value: &[u8]| {
+        out.push(if out.is_empty() { b'{' } else { b',' });
         serde_json::to_writer(&mut out, name).expect("a string serializes and a Vec takes it");
         out.push(b':');
-        out.extend_from_slice(value.get().as_bytes());
+        out.extend_from_slice(value);
+    };
+    if !has_id {
+        put("id", format!("\"{}\"", new_id()).as_bytes());
+    }
+    if let Some(actor) = actor {
+        // Names need no escapes in JSON.
+        put("actor", format!("\"{actor}\"").as_bytes());
+    }
+    for (name, value) in members.iter().filter(|member| has_id || !null_id(member)) {
+        put(name, value.get().as_bytes());
     }
     out.push(b'}');
     out.into()
@@ -93,11 +104,11 @@ mod tests {
     use super::*;
 
     fn text(line: &str) -> String {
-        String::from_utf8(with_id(line.as_bytes()).into_owned()).expect("UTF-8")
+        String::from_utf8(completed(line.as_bytes(), None).into_owned()).expect("UTF-8")
     }
 
     #[test]
-    fn an_id_is_added_where_none_is_and_nothing_else_changes() {
+    fn an_id_is_added_only_to_an_event_without_one() {
         let rest = r#""kind":"a\"b","feeds":["user:1"],"data":{"z":1.0,"a":[1e400, "\u00e9"]}"#;
         for line in [
             format!("{{{rest}}}"),
@@ -112,11 +123,35 @@ mod tests {
             );
             assert_eq!(after, format!("{rest}}}"));
         }
-        assert_ne!(text("{}"), text("{}"), "each its own");
+        assert_ne!(text("{}"), text("{}"), "ids are unique");
     }
 
     #[test]
-    fn what_has_an_id_or_is_no_event_stays_as_it_is() {
+    fn the_actor_is_added_only_to_an_event_without_one() {
+        let with = |line: &str| {
+            let line = completed(line.as_bytes(), Some("user:anna"));
+            String::from_utf8(line.into_owned()).expect("UTF-8")
+        };
+        assert_eq!(
+            with(r#"{"id":"m-1" ,"kind":"a"}"#),
+            r#"{"actor":"user:anna","id":"m-1","kind":"a"}"#
+        );
+        let both = with(r#"{"kind":"a"}"#);
+        assert!(
+            both.starts_with("{\"id\":\"")
+                && both.ends_with(r#"","actor":"user:anna","kind":"a"}"#),
+            "{both}"
+        );
+        for explicit in [
+            r#"{"id":"m-1","actor":"user:ben"}"#,
+            r#"{"id":"m-1","actor":null}"#,
+        ] {
+            assert_eq!(with(explicit), explicit);
+        }
+    }
+
+    #[test]
+    fn events_with_an_id_and_other_lines_are_unchanged() {
         for line in [
             r#"{"id":"m-1" ,"kind":"a"}"#,
             r#"{"kind":"a","id":7}"#,
@@ -128,6 +163,9 @@ mod tests {
         ] {
             assert_eq!(text(line), line);
         }
-        assert_eq!(&*with_id(b"{\"a\":\"\xff\"}"), b"{\"a\":\"\xff\"}");
+        assert_eq!(
+            &*completed(b"{\"a\":\"\xff\"}", Some("user:a")),
+            b"{\"a\":\"\xff\"}"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Lines from a file or a pipe, as they come, with a bounded number in memory.
+//! Reads lines from a file or a pipe as they arrive, with a bounded number in memory.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -8,29 +8,29 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::event::with_id;
+use super::event::completed;
 use crate::client::Error;
 
-/// Longest line that the service takes, in bytes, less what an id adds.
-const LINE_BYTES_MAX: u64 = 256 * 1024 - 64;
-/// Lines of one request.
+/// Maximum length of a line in bytes: the service's limit, less room for an id and an actor.
+const LINE_BYTES_MAX: u64 = 256 * 1024 - 256;
+/// Maximum number of lines in a request.
 const BATCH_LINES_MAX: usize = 1_000;
-/// What is read ahead, in bytes. A batch holds no more than this and a line.
+/// Size of the read buffer in bytes. A batch holds at most this and one line.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// Batches that wait for the one on its way.
+/// Batches waiting while another one is being sent.
 const BATCHES_WAITING_MAX: usize = 1;
 
 /// One event, with an id.
 #[derive(Debug, PartialEq)]
 pub struct Line {
-    /// From 1, blank lines included, as editors count.
+    /// Counts from 1 and includes blank lines, like an editor.
     pub number: u64,
     pub json: Vec<u8>,
 }
 
 pub type Batch = Vec<Line>;
 
-/// Where the lines come from.
+/// The batches of lines to send.
 pub struct Lines(mpsc::Receiver<Result<Batch, Error>>);
 
 impl Lines {
@@ -43,12 +43,13 @@ impl Lines {
         Self(receiver)
     }
 
-    /// `path` is for messages.
-    pub fn of(read: impl Read + Send + 'static, path: PathBuf) -> Self {
+    /// Lines of `read`, completed with an id and `actor`. `path` is for messages.
+    pub fn of(read: impl Read + Send + 'static, path: PathBuf, actor: Option<String>) -> Self {
         let (batches, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
-        // Not of the runtime, whose end would wait for it, and a terminal or a pipe may have nothing to say for ever.
+        // Not a blocking task of the runtime: a read from a terminal or a pipe may never return, and the runtime would wait
+        // for it at exit.
         thread::spawn(move || {
-            let mut reader = Reader::new(read, path);
+            let mut reader = Reader::new(read, path, actor);
             while let Some(batch) = reader.next().transpose() {
                 let failed = batch.is_err();
                 if batches.blocking_send(batch).is_err() || failed {
@@ -59,7 +60,7 @@ impl Lines {
         Self(receiver)
     }
 
-    /// What is there, at least a line; `None` at the end.
+    /// The lines available, at least one; `None` at the end.
     pub async fn next(&mut self) -> Option<Result<Batch, Error>> {
         self.0.recv().await
     }
@@ -68,21 +69,23 @@ impl Lines {
 struct Reader<R> {
     read: BufReader<R>,
     path: PathBuf,
+    actor: Option<String>,
     line: u64,
     failed: Option<Error>,
 }
 
 impl<R: Read> Reader<R> {
-    fn new(read: R, path: PathBuf) -> Self {
+    fn new(read: R, path: PathBuf, actor: Option<String>) -> Self {
         Self {
             read: BufReader::with_capacity(BUFFER_BYTES, read),
             path,
+            actor,
             line: 0,
             failed: None,
         }
     }
 
-    /// Waits for a line, and takes those that came with it.
+    /// Waits for a line, and takes all complete lines already in the buffer with it.
     fn next(&mut self) -> Result<Option<Batch>, Error> {
         let mut batch = Batch::new();
         while self.failed.is_none() && batch.len() < BATCH_LINES_MAX {
@@ -97,7 +100,7 @@ impl<R: Read> Reader<R> {
             }
         }
         if !batch.is_empty() {
-            // What was read before a failure goes first.
+            // Lines read before a failure are sent first.
             return Ok(Some(batch));
         }
         self.failed.take().map_or(Ok(None), Err)
@@ -126,7 +129,7 @@ impl<R: Read> Reader<R> {
         }
         let line = (!text.is_empty()).then(|| Line {
             number: self.line,
-            json: with_id(text).into_owned(),
+            json: completed(text, self.actor.as_deref()).into_owned(),
         });
         Ok(Some(line))
     }
@@ -139,7 +142,7 @@ mod tests {
     use super::*;
 
     fn reader(text: impl Into<Vec<u8>>) -> Reader<Cursor<Vec<u8>>> {
-        Reader::new(Cursor::new(text.into()), "events".into())
+        Reader::new(Cursor::new(text.into()), "events".into(), None)
     }
 
     fn numbers(batch: Batch) -> Vec<u64> {
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_what_is_there_and_no_more_than_a_request_takes() {
+    fn a_batch_is_the_lines_available_up_to_the_limit_of_a_request() {
         struct Slow(u8);
         impl Read for Slow {
             fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
@@ -173,7 +176,7 @@ mod tests {
                 Ok(text.len())
             }
         }
-        let mut slow = Reader::new(Slow(0), "pipe".into());
+        let mut slow = Reader::new(Slow(0), "pipe".into(), None);
         assert_eq!(numbers(slow.next().expect("read").expect("lines")), [1, 2]);
         assert_eq!(numbers(slow.next().expect("read").expect("lines")), [3, 4]);
         assert_eq!(slow.next().expect("read"), None);
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_told_after_those_before_it() {
+    fn a_line_that_is_too_long_is_reported_after_the_lines_before_it() {
         let longest = "1".repeat(LINE_BYTES_MAX as usize);
         let mut reader = reader(format!("{longest}\n2\n{longest}1\n4\n"));
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Lines to the service, until each has its answer.
+//! Sends lines to the service until each has an answer.
 
 use reqwest::{Method, header};
 use serde::Deserialize;
@@ -12,20 +12,20 @@ use crate::client::{
     wire::{Outcome, Rejection},
 };
 
-/// What became of a line.
+/// The outcome of a line.
 #[derive(Debug)]
 pub struct Answer {
-    /// In the service's words, but that a line without an id has its number among all lines.
+    /// The service's JSON. A line without an id is identified by its index among all lines.
     pub json: String,
-    pub told: Told,
+    pub outcome: LineOutcome,
 }
 
 #[derive(Debug)]
-pub enum Told {
+pub enum LineOutcome {
     Stored(Outcome, Stored),
     Rejected(Rejection),
-    /// Accepted; whether anybody heard it nobody knows.
-    Signalled(String),
+    /// A transient that was accepted, with its id. Nothing tells whether anybody received it.
+    Sent(String),
 }
 
 #[derive(Debug, Deserialize)]
@@ -35,16 +35,16 @@ pub struct Stored {
 }
 
 impl Answer {
-    /// `index` counts lines from 0, blank ones left out.
+    /// `index` counts lines from 0 without blank lines.
     fn parse(json: &str, index: u64) -> serde_json::Result<Self> {
-        let (json, told) = match serde_json::from_str(json)? {
-            Outcome::Rejected { error } => (renumbered(json, index)?, Told::Rejected(error)),
-            outcome => (
+        let (json, outcome) = match serde_json::from_str(json)? {
+            Outcome::Rejected { error } => (renumbered(json, index)?, LineOutcome::Rejected(error)),
+            stored => (
                 json.to_owned(),
-                Told::Stored(outcome, serde_json::from_str(json)?),
+                LineOutcome::Stored(stored, serde_json::from_str(json)?),
             ),
         };
-        Ok(Self { json, told })
+        Ok(Self { json, outcome })
     }
 
     fn rejected(rejection: Rejection, index: u64) -> Self {
@@ -54,14 +54,14 @@ impl Answer {
         });
         Self {
             json: json.to_string(),
-            told: Told::Rejected(rejection),
+            outcome: LineOutcome::Rejected(rejection),
         }
     }
 
     pub fn rejection(&self) -> Option<&Rejection> {
-        match &self.told {
-            Told::Rejected(rejection) => Some(rejection),
-            Told::Stored(..) | Told::Signalled(_) => None,
+        match &self.outcome {
+            LineOutcome::Rejected(rejection) => Some(rejection),
+            LineOutcome::Stored(..) | LineOutcome::Sent(_) => None,
         }
     }
 
@@ -69,13 +69,13 @@ impl Answer {
         let row = |what: &str, version: &str, id: &str| {
             format!("{what:9}  {}  {}", painter.dim(version), painter.plain(id))
         };
-        match &self.told {
-            Told::Stored(Outcome::Duplicate, Stored { id, version }) => {
+        match &self.outcome {
+            LineOutcome::Stored(Outcome::Duplicate, Stored { id, version }) => {
                 row("duplicate", version, id)
             }
-            Told::Stored(_, Stored { id, version }) => row("appended", version, id),
-            Told::Signalled(id) => format!("sent       {}", painter.plain(id)),
-            Told::Rejected(Rejection { code, detail }) => painter.bad(&format!(
+            LineOutcome::Stored(_, Stored { id, version }) => row("appended", version, id),
+            LineOutcome::Sent(id) => format!("sent       {}", painter.plain(id)),
+            LineOutcome::Rejected(Rejection { code, detail }) => painter.bad(&format!(
                 "rejected   line {}, {code}: {detail}",
                 line.number
             )),
@@ -83,7 +83,8 @@ impl Answer {
     }
 }
 
-/// A line that is no event is answered with its number in the request, and we make the requests.
+/// The service identifies a line that is not an event by its index in the request. Replaces it by the index among all
+/// lines.
 fn renumbered(json: &str, index: u64) -> serde_json::Result<String> {
     #[derive(Deserialize)]
     struct BadLine<'a> {
@@ -102,8 +103,8 @@ fn renumbered(json: &str, index: u64) -> serde_json::Result<String> {
 }
 
 impl Client {
-    /// Appends lines of which the first has `index`. There is an answer for each, in order; what the service could not
-    /// take, or did not answer, is sent again.
+    /// Appends lines; `index` is that of the first. The answers are in the same order. Lines that were rejected temporarily
+    /// or not answered are sent again.
     pub(super) async fn append_lines(
         &self,
         lines: &[Line],
@@ -125,7 +126,7 @@ impl Client {
             let text = self.post_lines(body).await?;
             let mut last = Error::Lost {
                 url: self.base_url().to_owned(),
-                cause: "it ended its answer early".to_owned(),
+                cause: "the response ended early".to_owned(),
             };
             for (&number, json) in numbers.iter().zip(text.lines()) {
                 let answer = Answer::parse(json, index + number as u64);
@@ -151,8 +152,8 @@ impl Client {
         String::from_utf8(answer.into()).map_err(|error| self.not_newsfeed(error.to_string()))
     }
 
-    /// Sends lines as signals, one after the other.
-    pub(super) async fn signal_lines(
+    /// Sends lines as transients, one after the other.
+    pub(super) async fn send_transients(
         &self,
         lines: &[Line],
         index: u64,
@@ -174,7 +175,7 @@ impl Client {
                         accepted.map_err(|error| self.not_newsfeed(error.to_string()))?;
                     Answer {
                         json,
-                        told: Told::Signalled(id),
+                        outcome: LineOutcome::Sent(id),
                     }
                 }
                 Err(Error::Refused {

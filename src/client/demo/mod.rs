@@ -1,7 +1,7 @@
-//! `newsfeed demo`: fills a running service with a made-up social site.
+//! `newsfeed demo`: fills a running service with the activity of an invented social site.
 //!
-//! [`Site`] decides what happens, step by step, from a seed and nothing else: no clock, no network, so the
-//! same seed tells the same story. [`live`] plays it, `--rate` steps a second.
+//! [`Site`] generates the activity step by step from a seed, without clock or network, so that the same seed gives the
+//! same activity. [`live`] performs `--rate` steps per second.
 
 mod site;
 mod words;
@@ -21,35 +21,35 @@ use super::{
     wire::{NewEvent, Outcome},
 };
 
-/// Events in one request of the backlog.
+/// Events per request of the backlog.
 const ARRAY_EVENTS: usize = 500;
 
-/// Fill a running service with a lively made-up site
+/// Fill a running service with the activity of an invented social site
 ///
-/// Users write to each other (typing first), flirt, visit profiles, and read what they got. A backlog goes
-/// in at once, then it goes on live. Every run adds new events; the same --seed tells the same story again
-/// (with the same --users and --rate).
+/// Users write to each other (typing first), flirt, visit profiles and read their feeds. A backlog is appended first,
+/// followed by live activity. Every run appends new events. The same --seed with the same --users and --rate repeats the
+/// same activity.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    newsfeed demo                            a minute of 40 users\n  \
-    newsfeed demo --for forever --rate 5     calm, until Ctrl-C\n  \
-    newsfeed demo --backlog 100000 --for 0   only history, a lot of it")]
+    newsfeed demo                            40 users for one minute\n  \
+    newsfeed demo --for forever --rate 5     slower, until Ctrl-C\n  \
+    newsfeed demo --backlog 100000 --for 0   a long history and nothing live")]
 pub struct DemoArgs {
     #[command(flatten)]
     connection: Connection,
-    /// People on the site (2 to 1000)
+    /// Number of users of the site (2 to 1000)
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(2..=1_000))]
     users: u16,
     /// Events to append before going live
     #[arg(long, value_name = "EVENTS", default_value_t = 2_000)]
     backlog: usize,
-    /// Events a second once live, as far as the service takes them one by one (up to 1000)
+    /// Events per second of live activity, sent one at a time (up to 1000)
     #[arg(long, value_name = "EVENTS", default_value = "20", value_parser = parse_rate)]
     rate: f64,
-    /// Seconds to go on live, or `forever`
+    /// Duration of live activity in seconds, or `forever`
     #[arg(long = "for", value_name = "SECONDS", default_value = "60", value_parser = parse_live_for)]
     live_for: Duration,
-    /// Number that decides all that happens [default: another one each run]
+    /// Seed of the random generator [default: a new one in each run]
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -57,7 +57,7 @@ pub struct DemoArgs {
 fn parse_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.001..=1_000.0).contains(&rate) => Ok(rate),
-        _ => Err("a number from 0.001 to 1000".to_owned()),
+        _ => Err("must be a number from 0.001 to 1000".to_owned()),
     }
 }
 
@@ -65,11 +65,11 @@ fn parse_live_for(text: &str) -> Result<Duration, String> {
     match text.parse::<u32>() {
         Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
         Err(_) if text == "forever" => Ok(Duration::MAX),
-        Err(_) => Err("whole seconds, or `forever`".to_owned()),
+        Err(_) => Err("must be whole seconds or `forever`".to_owned()),
     }
 }
 
-/// The command: backlog, where to look, then live until the time is over or Ctrl-C.
+/// Appends the backlog, prints what to look at, then runs live until the time is over or Ctrl-C.
 pub async fn run(args: DemoArgs) -> Result<(), Error> {
     let client = args.connection.reached().await?;
     let seed = args.seed.unwrap_or_else(rand::random);
@@ -84,11 +84,11 @@ pub async fn run(args: DemoArgs) -> Result<(), Error> {
         result = played => result,
         () = interrupted() => Ok(()),
     };
-    println!("{done}; --seed {seed} tells the same again");
+    println!("{done}; repeat the same activity with --seed {seed}");
     result
 }
 
-/// History for everybody, of which some have read all.
+/// Appends history for all users. Every third user has read everything.
 async fn backlog(
     client: &Client,
     events: usize,
@@ -96,20 +96,21 @@ async fn backlog(
     done: &mut Done,
 ) -> Result<(), Error> {
     let mut progress = Progress::new(Some(events as u64));
-    let mut story = std::iter::repeat_with(|| site.step())
-        .flatten()
-        .filter_map(|act| match act {
-            Act::Append(event) => Some(event),
-            Act::Typing(_) | Act::Read(_) => None,
-        });
+    let mut activity =
+        std::iter::repeat_with(|| site.step())
+            .flatten()
+            .filter_map(|act| match act {
+                Act::Append(event) => Some(event),
+                Act::Typing(_) | Act::Read(_) => None,
+            });
     let mut left = events;
     while left > 0 {
-        let array: Vec<NewEvent> = story.by_ref().take(left.min(ARRAY_EVENTS)).collect();
+        let array: Vec<NewEvent> = activity.by_ref().take(left.min(ARRAY_EVENTS)).collect();
         append(client, &array, done).await?;
         left -= array.len();
         progress.set(done.appended, || format!("backlog: {done}"));
     }
-    drop(story);
+    drop(activity);
     for reader in site.users().step_by(3) {
         read(client, &site.user_feed(reader), done).await?;
     }
@@ -126,7 +127,7 @@ async fn live(
     let end = tokio::time::sleep(args.live_for);
     tokio::pin!(end);
     let mut steps = tokio::time::interval(Duration::from_secs_f64(1.0 / args.rate));
-    // A service too slow for the rate makes the demo slower, not bursty.
+    // If the service is too slow for the rate, the demo slows down instead of sending bursts.
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -144,7 +145,7 @@ async fn live(
                 Act::Read(feed) => read(client, &feed, done).await?,
             }
         }
-        progress.set(0, || format!("live: {done} (Ctrl-C ends it)"));
+        progress.set(0, || format!("live: {done} (Ctrl-C stops)"));
     }
 }
 
@@ -159,9 +160,9 @@ async fn append(client: &Client, events: &[NewEvent], done: &mut Done) -> Result
     Ok(())
 }
 
-/// Reads a feed as a person does: all there is by now.
+/// Marks a feed as read up to its current version.
 async fn read(client: &Client, feed: &str, done: &mut Done) -> Result<(), Error> {
-    let now = client.head(feed).await?.value.version;
+    let now = client.state(feed).await?.value.version;
     client.move_marker(feed, "read", &now).await?;
     done.reads += 1;
     Ok(())
@@ -179,7 +180,7 @@ impl fmt::Display for Done {
         let [appended, typing, reads] = [self.appended, self.typing, self.reads].map(HumanCount);
         write!(
             f,
-            "{appended} events appended, {typing} times typing, {reads} feeds read"
+            "{appended} events appended, {typing} typing signals sent, {reads} feeds marked as read"
         )
     }
 }

@@ -1,4 +1,4 @@
-//! The made-up site: a function of its seed, one step after the other.
+//! The invented site: a deterministic function of its seed, one step after another.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -12,30 +12,30 @@ use serde_json::{Value, json};
 use super::words::{FLIRTS, NAMES, SCRIPTS, TOPICS};
 use crate::client::wire::NewEvent;
 
-/// Between "is typing" and the message.
+/// Time between "is typing" and the message.
 const TYPING_SECONDS: f64 = 1.5;
 
-/// What somebody on the site does.
+/// An action of a user of the site.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
     Append(NewEvent),
     Typing(NewEvent),
-    /// Reads all of a feed.
+    /// Marks a feed as read.
     Read(String),
 }
 
-/// Two friends and where their conversation stands.
+/// Two friends and the state of their conversation.
 #[derive(Debug)]
 struct Chat {
-    /// By alphabet, as in the feed's name.
+    /// In alphabetical order, as in the feed's name.
     people: [usize; 2],
-    /// What is still to be said; at the end another script begins.
+    /// The remaining lines of the script. After the last one another script begins.
     lines: Split<'static, char>,
-    /// What the `{}` of this script stands for.
+    /// The text that replaces `{}` in this script.
     topic: &'static str,
-    /// Which of the two says the next line.
+    /// Index of the person who says the next line.
     speaker: usize,
-    /// Somebody is typing until this step, so nobody answers yet.
+    /// Somebody is typing until this step; no other message begins before.
     busy_until: u64,
 }
 
@@ -43,23 +43,23 @@ pub struct Site {
     rng: StdRng,
     names: Vec<String>,
     chats: Vec<Chat>,
-    /// Typed but not yet sent: the step when it is, and the message. In step order, as all type equally long.
+    /// Messages being typed, with the step at which they are sent. In step order, because typing always takes equally long.
     typed: VecDeque<(u64, NewEvent)>,
     step: u64,
     typing_steps: u64,
-    /// Ids are `demo:{run}:{number}`: new in each run, the same when a request is sent again.
+    /// Event ids are `demo:{run}:{number}`: new in each run and unchanged when a request is retried.
     run: u64,
     events: u64,
 }
 
 impl Site {
-    /// With at least two `users`. `run` tells the events of this run from those of others with the same seed.
+    /// Needs at least two `users`. `run` distinguishes the events of this run from those of others with the same seed.
     pub fn new(users: usize, seed: u64, run: u64, steps_per_second: f64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let names = names(users);
         let chat = |(a, b): (usize, usize)| {
             let mut lines = "".split('|');
-            lines.next(); // Nothing is left to say, so the first message begins a script.
+            lines.next(); // Exhausted, so that the first message begins a script.
             Chat {
                 people: if names[a] < names[b] { [a, b] } else { [b, a] },
                 lines,
@@ -94,7 +94,7 @@ impl Site {
         format!("chat:{}-{}", self.names[a], self.names[b])
     }
 
-    /// What happens in this moment: one stored event on average, since a message typed now is sent later.
+    /// The actions of the next step: one stored event on average, because a message typed now is sent later.
     pub fn step(&mut self) -> Vec<Act> {
         self.step += 1;
         let mut acts = Vec::new();
@@ -113,7 +113,7 @@ impl Site {
         acts
     }
 
-    /// The next line of some conversation, or a visit when everybody is typing already.
+    /// The next line of a random conversation, or a visit if somebody is typing in all of them.
     fn message(&mut self) -> Act {
         let chosen = near_the_front(&mut self.rng, self.chats.len());
         let Some(index) = (chosen..self.chats.len())
@@ -155,7 +155,7 @@ impl Site {
         Act::Append(self.event("flirt", from, to, feeds, json!({ "text": text })))
     }
 
-    /// Two different ones.
+    /// Two different users.
     fn two_people(&mut self) -> (usize, usize) {
         let from = self.rng.random_range(self.users());
         let others = self.rng.random_range(1..self.names.len());
@@ -182,25 +182,25 @@ impl Site {
         }
     }
 
-    /// Commands to see it all with.
+    /// Commands to look at the result.
     pub fn where_to_look(&self, url: &str) -> String {
         let (user, other, chat) = (self.user_feed(0), self.user_feed(1), self.chat_feed(0));
         let (users, chats) = (self.names.len(), self.chats.len());
         format!(
-            "{users} users, {chats} chats. Where to look, in another terminal:\n\
-             \n  # what is new for {user}: its version, what is unread\
+            "{users} users, {chats} chats. To look at them, run in another terminal:\n\
+             \n  # the state of {user}: version and unread count\
              \n  curl -s {url}/v1/feeds/{user}\
-             \n  # the newest entries, of a person, of a chat, of several feeds as one\
+             \n  # the newest entries of a user, of a chat, and of two feeds merged\
              \n  curl -s '{url}/v1/feeds/{user}/entries?limit=5'\
              \n  curl -s '{url}/v1/feeds/{chat}/entries?limit=5'\
              \n  curl -s '{url}/v1/entries?feed={user}&feed={other}&limit=5'\
-             \n  # everything as it happens, typing included (Ctrl-C ends it)\
+             \n  # live entries and typing (Ctrl-C stops)\
              \n  curl -sN {url}/v1/feeds/{user}/live\n"
         )
     }
 }
 
-/// Each later user knows up to three earlier ones: everybody is connected, and those in front are popular.
+/// Each user knows up to three earlier ones, so that everybody is connected and the first users have most friends.
 fn friendships(users: usize, rng: &mut StdRng) -> BTreeSet<(usize, usize)> {
     let mut friends = BTreeSet::new();
     for user in 1..users {
@@ -211,12 +211,12 @@ fn friendships(users: usize, rng: &mut StdRng) -> BTreeSet<(usize, usize)> {
     friends
 }
 
-/// An index below `length`, a low one rather than a high one.
+/// A random index below `length`; low ones are more likely.
 fn near_the_front(rng: &mut StdRng, length: usize) -> usize {
     (rng.random::<f64>().powi(2) * length as f64) as usize
 }
 
-/// The list's names, and when it is used up the same ones with a number.
+/// The names of the list, then the same names with numbers.
 fn names(users: usize) -> Vec<String> {
     let first = NAMES.split(' ').map(str::to_owned);
     let numbered =
@@ -235,7 +235,7 @@ mod tests {
 
     use super::*;
 
-    fn story(seed: u64, run: u64, steps: usize) -> Vec<Act> {
+    fn activity(seed: u64, run: u64, steps: usize) -> Vec<Act> {
         let mut site = Site::new(40, seed, run, 20.0);
         (0..steps).flat_map(|_| site.step()).collect()
     }
@@ -249,10 +249,10 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_makes_the_story_and_the_run_makes_the_ids() {
-        assert_eq!(story(1, 1, 500), story(1, 1, 500));
-        assert_ne!(story(1, 1, 500), story(2, 1, 500));
-        let (one, other) = (events(&story(1, 1, 500)), events(&story(1, 2, 500)));
+    fn the_seed_determines_the_activity_and_the_run_the_ids() {
+        assert_eq!(activity(1, 1, 500), activity(1, 1, 500));
+        assert_ne!(activity(1, 1, 500), activity(2, 1, 500));
+        let (one, other) = (events(&activity(1, 1, 500)), events(&activity(1, 2, 500)));
         let ids: HashSet<_> = one.iter().chain(&other).map(|event| &event.id).collect();
         assert_eq!(ids.len(), one.len() + other.len());
         let mut pairs = one.iter().zip(&other);
@@ -260,8 +260,8 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_about_one_event_and_nobody_hears_of_what_they_did_themselves() {
-        let acts = story(3, 3, 5_000);
+    fn a_step_is_about_one_event_and_nobody_gets_their_own_events() {
+        let acts = activity(3, 3, 5_000);
         let events = events(&acts);
         assert!((4_900..=5_000).contains(&events.len()), "{}", events.len());
         let kinds: HashSet<_> = events.iter().map(|event| event.kind).collect();
@@ -275,13 +275,13 @@ mod tests {
     }
 
     #[test]
-    fn typing_comes_before_its_message_and_people_take_turns() {
+    fn typing_precedes_the_message_and_people_take_turns() {
         let mut typing: HashMap<String, String> = HashMap::new();
-        for act in story(4, 4, 3_000) {
+        for act in activity(4, 4, 3_000) {
             match act {
                 Act::Typing(event) => {
                     let before = typing.insert(event.feeds[1].clone(), event.actor);
-                    assert_eq!(before, None, "one at a time types in a chat");
+                    assert_eq!(before, None, "only one person types in a chat at a time");
                 }
                 Act::Append(event) if event.kind == "message" => {
                     let (user, chat) = (&event.feeds[0], &event.feeds[1]);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn two_users_and_many_users_make_a_site() {
+    fn two_users_or_many_make_a_site() {
         for users in [2, 1_000] {
             let mut site = Site::new(users, 1, 1, 1_000.0);
             let names: HashSet<_> = site.names.iter().collect();

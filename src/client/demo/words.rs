@@ -1,4 +1,4 @@
-//! What people on the made-up site are called and what they say.
+//! Names and texts of the users of the invented site.
 
 pub const NAMES: &str = "anna ben clara david elif felix greta hugo ines jonas katya luis mia noah \
     olga paul quentin rosa samir tara uma viktor wanda xenia yusuf zoe aiko bruno \
@@ -11,7 +11,7 @@ pub const TOPICS: &str = "the lake, salsa night, the flea market, climbing, the 
 pub const FLIRTS: &str =
     "😉, ❤️, 🌹, nice smile!, your profile made my day, coffee?, we should talk more, wow 😍";
 
-/// A conversation a line, said in turns; `{}` is a topic.
+/// One conversation per line, with alternating speakers. `{}` is replaced by a topic.
 pub const SCRIPTS: &str = "\
 hey, how are you? | good! just back from {} | oh nice, how was it? | wonderful, a bit crowded 😅 | next time take me along | deal 🙂
 are you free on Saturday? | I think so, why? | some of us are going to {} | count me in! | 4 pm at the station? | perfect, see you

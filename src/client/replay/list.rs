@@ -1,4 +1,4 @@
-//! The list: its lines, and the event that each becomes.
+//! The message list: its lines, and the event made from each.
 
 use std::{
     fs::File,
@@ -11,10 +11,10 @@ use flate2::bufread::MultiGzDecoder;
 use crate::client::{Error, wire::NewEvent};
 
 const LINE_BYTES_MAX: usize = 256;
-/// An id leaves 20 digits and a colon to the line number.
+/// Maximum length of the file name in event ids: 20 digits and a colon are for the line number.
 const STEM_BYTES_MAX: usize = 128 - 21;
 
-/// A line of the list.
+/// One line of the list.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Message {
     pub from: u64,
@@ -42,7 +42,7 @@ impl Message {
     }
 }
 
-/// The file's name without `.gz` and `.txt`: the front of every event id.
+/// The file's name without `.gz` and `.txt`: the first part of every event id.
 pub fn event_stem(path: &Path) -> Result<String, Error> {
     let name = path.file_name().and_then(|name| name.to_str());
     let name = name.unwrap_or_default();
@@ -56,7 +56,7 @@ pub fn event_stem(path: &Path) -> Result<String, Error> {
     }
 }
 
-/// The first `limit` lines of a file, or all. They are kept in memory, 24 bytes each.
+/// The first `limit` lines of a file, or all. Each takes 24 bytes of memory.
 pub fn read(path: &Path, limit: Option<usize>) -> Result<Vec<Message>, Error> {
     let failed = |source| Error::Read {
         path: path.to_owned(),
@@ -84,7 +84,7 @@ pub fn read(path: &Path, limit: Option<usize>) -> Result<Vec<Message>, Error> {
     Ok(messages)
 }
 
-/// Gzip is known by its first two bytes, which no line of text starts with.
+/// Detects gzip by its first two bytes, which no line of text starts with.
 fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     let mut file = BufReader::new(File::open(path)?);
     Ok(if file.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
@@ -94,7 +94,7 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     })
 }
 
-/// `SENDER RECEIVER UNIX_SECONDS`, or what is wrong.
+/// Parses `SENDER RECEIVER UNIX_SECONDS`. The error says what is wrong.
 fn parse(line: &[u8]) -> Result<Message, String> {
     if line.len() == LINE_BYTES_MAX {
         return Err(format!("longer than {LINE_BYTES_MAX} bytes"));
@@ -104,7 +104,7 @@ fn parse(line: &[u8]) -> Result<Message, String> {
     let [from, to, sent] = fields[..] else {
         let count = fields.len();
         return Err(format!(
-            "{count} fields where `SENDER RECEIVER UNIX_SECONDS` has 3"
+            "{count} fields instead of the 3 of `SENDER RECEIVER UNIX_SECONDS`"
         ));
     };
     Ok(Message::new(
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_named_and_half_a_gzip_file_is_no_list() {
+    fn a_bad_line_is_reported_and_a_truncated_gzip_file_is_an_error() {
         let error = read_bytes(b"1 2 3\nx\n4 5 6\n").expect_err("a bad line");
         assert!(error.to_string().contains(", line 2: 1 fields"), "{error}");
         let whole = gzip(&b"1 2 3\n".repeat(1_000));

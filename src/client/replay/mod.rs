@@ -1,17 +1,17 @@
-//! `newsfeed replay`: a message list, line by line, into a running service.
+//! `newsfeed replay`: appends a list of messages to a running service.
 //!
-//! One array is in flight at a time, so the order of every feed is the order of the file. A line's event
-//! id comes from the file's name and the line's number, so a second run appends nothing.
+//! One request is in flight at a time, so that the order of every feed is the order of the file. An event's id consists of
+//! the file name and the line number, so that a second run appends nothing.
 
 pub mod list;
-mod pace;
 mod summary;
+mod timing;
 
 use std::path::PathBuf;
 
 use tokio::time::Instant;
 
-use self::{list::Message, pace::Pace, summary::Summary};
+use self::{list::Message, summary::Summary, timing::Timing};
 use super::{
     Error,
     api::Client,
@@ -21,25 +21,25 @@ use super::{
     wire::{NewEvent, Outcome},
 };
 
-/// Append a list of messages, a line each, to a running service
+/// Append a list of messages from a file
 ///
-/// Each line `SENDER RECEIVER UNIX_SECONDS` (whole numbers) becomes one `message` in the feeds
-/// `user:RECEIVER` and `chat:LOW-HIGH`. Its id is the file's name and the line's number, so running the
-/// command again appends nothing twice. A list with a malformed line is not sent at all.
+/// Each line `SENDER RECEIVER UNIX_SECONDS` (whole numbers) becomes one `message` in the feeds `user:RECEIVER` and
+/// `chat:LOW-HIGH`. Its id consists of the file name and the line number, so running the command again appends nothing
+/// twice. Nothing is sent if any line is malformed.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    newsfeed replay CollegeMsg.txt.gz                  as fast as the service takes it\n  \
-    newsfeed replay CollegeMsg.txt.gz --pace 3600      an hour of the original every second\n  \
+    newsfeed replay CollegeMsg.txt.gz                  as fast as the service accepts it\n  \
+    newsfeed replay CollegeMsg.txt.gz --pace 3600      one hour of the original per second\n  \
     head -100 list.txt | newsfeed replay /dev/stdin    from standard input")]
 pub struct ReplayArgs {
-    /// The list, plain or gzip
+    /// The list, plain text or gzip
     file: PathBuf,
     #[command(flatten)]
     connection: Connection,
-    /// Times the original pace: 1 is as it happened, 60 a minute every second [default: as fast as possible]
-    #[arg(long, value_name = "TIMES", value_parser = pace::parse)]
+    /// Speed relative to the original times: 1 is real time, 60 is one minute per second [default: as fast as possible]
+    #[arg(long, value_name = "TIMES", value_parser = timing::parse)]
     pace: Option<f64>,
-    /// Events in one request, at most (1 to 1000)
+    /// Maximum number of events in a request (1 to 1000)
     #[arg(long, value_name = "EVENTS", default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     batch: u16,
     /// Stop after this many lines [default: all]
@@ -47,7 +47,7 @@ pub struct ReplayArgs {
     limit: Option<usize>,
 }
 
-/// The command: replays, and prints the summary whatever the end, Ctrl-C included.
+/// Replays the list and prints the summary, also after a failure or Ctrl-C.
 pub async fn run(args: ReplayArgs) -> Result<(), Error> {
     let client = args.connection.client()?;
     let stem = list::event_stem(&args.file)?;
@@ -57,7 +57,7 @@ pub async fn run(args: ReplayArgs) -> Result<(), Error> {
     let result = tokio::select! {
         result = replay(&client, &args, &stem, &messages, &mut summary) => result,
         () = interrupted() => {
-            println!("stopped by Ctrl-C; run it again to go on, nothing is appended twice");
+            println!("stopped by Ctrl-C; run it again to continue, nothing is appended twice");
             Ok(())
         }
     };
@@ -65,7 +65,7 @@ pub async fn run(args: ReplayArgs) -> Result<(), Error> {
     result
 }
 
-/// Sends all `messages`; `summary` is up to date at every answer, so it holds when this is dropped midway.
+/// Sends all `messages`. `summary` is updated with every response, so it is right when this is cancelled.
 async fn replay(
     client: &Client,
     args: &ReplayArgs,
@@ -74,17 +74,17 @@ async fn replay(
     summary: &mut Summary,
 ) -> Result<(), Error> {
     let mut progress = Progress::new(Some(messages.len() as u64));
-    let pace = match (args.pace, messages) {
-        (Some(times), [first, ..]) => Some(Pace::start(times, first.sent)),
+    let timing = match (args.pace, messages) {
+        (Some(times), [first, ..]) => Some(Timing::start(times, first.sent)),
         _ => None,
     };
     let mut done = 0;
     while done < messages.len() {
         let rest = &messages[done..];
         let full = &rest[..rest.len().min(usize::from(args.batch))];
-        let batch = match &pace {
+        let batch = match &timing {
             None => full,
-            Some(pace) => pace.due_of(full).await,
+            Some(timing) => timing.due_of(full).await,
         };
         let numbered = (done + 1..).zip(batch);
         let events: Vec<NewEvent> = numbered
@@ -96,8 +96,10 @@ async fn replay(
         let answered = Instant::now();
         let mut rejected = None;
         for ((line, message), outcome) in numbered.zip(outcomes) {
-            // An event that had to wait for the one before is late from the moment it was due.
-            let due = pace.as_ref().map_or(sent, |pace| pace.due(message.sent));
+            // Latency counts from when the event was due, including the wait for the request before it.
+            let due = timing
+                .as_ref()
+                .map_or(sent, |timing| timing.due(message.sent));
             summary.record(&outcome, answered - due);
             if let Outcome::Rejected { error } = outcome {
                 rejected.get_or_insert((line, error));

@@ -1,3 +1,5 @@
+//! Counts and latencies of a replay.
+
 use std::{
     fmt,
     time::{Duration, Instant},
@@ -8,10 +10,10 @@ use indicatif::HumanCount;
 
 use crate::client::wire::Outcome;
 
-/// An hour; what takes longer counts as that.
+/// One hour. Higher latencies are recorded as this.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 
-/// What a replay did so far.
+/// Progress of a replay.
 pub struct Summary {
     appended: u64,
     duplicates: u64,
@@ -32,7 +34,7 @@ impl Summary {
         }
     }
 
-    /// `latency` is from the moment the event was sent (or, paced, was due) to its answer.
+    /// `latency` is the time from sending the event (with `--pace`: from when it was due) to its response.
     pub fn record(&mut self, outcome: &Outcome, latency: Duration) {
         match outcome {
             Outcome::Appended => self.appended += 1,
@@ -52,7 +54,7 @@ impl Summary {
         (self.latency_us.len() as f64 / seconds).round() as u64
     }
 
-    /// In one line.
+    /// One line of progress.
     pub fn so_far(&self) -> String {
         let events = HumanCount(self.latency_us.len());
         let rate = HumanCount(self.events_per_second());

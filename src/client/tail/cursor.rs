@@ -1,4 +1,4 @@
-//! A file that remembers how far a reader has come.
+//! A file that keeps the position of a reader.
 
 use std::{
     fs::File,
@@ -8,10 +8,10 @@ use std::{
 
 use crate::client::{Error, names};
 
-/// Far more than a version and a line feed.
+/// More than a version and a line feed.
 const FILE_BYTES_MAX: u64 = 1_024;
 
-/// Holds one version, as a line. At any moment, through any crash, it is an old one or the new one and whole.
+/// Holds one version as a line. Writing is atomic: after a crash the file has the old version or the new one.
 #[derive(Debug)]
 pub struct Cursor {
     path: PathBuf,
@@ -38,21 +38,21 @@ impl Cursor {
         match names::version(text.trim()) {
             Ok(version) => Ok(Some(version)),
             Err(_) => Err(failed(io::Error::other(
-                "it holds no version; remove it to begin anew, or name another --cursor",
+                "it does not contain a version; remove it to start over, or give another file with --cursor",
             ))),
         }
     }
 
     pub fn write(&self, version: &str) -> Result<(), Error> {
-        let mut beside = self.path.clone().into_os_string();
-        beside.push(".new");
-        let beside = Path::new(&beside);
+        let mut temporary = self.path.clone().into_os_string();
+        temporary.push(".new");
+        let temporary = Path::new(&temporary);
         let written = || {
-            let mut file = File::create(beside)?;
+            let mut file = File::create(temporary)?;
             writeln!(file, "{version}")?;
-            // Before the name: else a power cut could leave an empty file under it.
+            // Before the rename, or a power failure could leave an empty file under the name.
             file.sync_data()?;
-            std::fs::rename(beside, &self.path)
+            std::fs::rename(temporary, &self.path)
         };
         written().map_err(|source| Error::Write {
             path: self.path.clone(),
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_read_as_written_and_nothing_else_is_taken_for_one() {
+    fn a_cursor_is_read_as_written_and_other_content_is_rejected() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("cursor");
         let cursor = Cursor::new(path.clone());
@@ -76,11 +76,11 @@ mod tests {
             assert_eq!(cursor.read().expect("read").as_deref(), Some(version));
         }
         let files = std::fs::read_dir(folder.path()).expect("listed").count();
-        assert_eq!(files, 1, "nothing is left beside it");
+        assert_eq!(files, 1, "no temporary file is left");
         for wrong in ["", "later", "\u{0}"] {
             std::fs::write(&path, wrong).expect("written");
             let error = cursor.read().expect_err("no version").to_string();
-            assert!(error.contains("remove it to begin anew"), "{error}");
+            assert!(error.contains("remove it to start over"), "{error}");
         }
         let nowhere = Cursor::new(folder.path().join("none/cursor"));
         assert!(matches!(nowhere.write("0"), Err(Error::Write { .. })));

@@ -1,4 +1,4 @@
-//! One stream after the other, each from where the one before ended.
+//! Follows feeds over reconnects: each stream begins where the one before ended.
 
 use std::collections::HashMap;
 
@@ -15,21 +15,21 @@ use crate::client::{
     sse::Frame,
 };
 
-/// Prints what the streams say. `position` only passes what is printed and flushed, so it may be told to anybody.
+/// Prints the events of the streams. `position` only advances over entries that are printed and flushed.
 pub struct Follower<'a> {
     client: &'a Client,
     range: Range,
     position: String,
     printer: Printer,
     cursor: Option<Cursor>,
-    /// Also signals and states.
+    /// Also print transients and states.
     all: bool,
     quiet: bool,
-    /// What each feed's state was when it was last printed.
+    /// The state of each feed when it was last printed.
     states: HashMap<String, (Unread, Markers)>,
 }
 
-/// What frames did that were not yet flushed.
+/// The effects of frames that are not flushed yet.
 #[derive(Default)]
 struct Heard {
     position: Option<String>,
@@ -63,25 +63,25 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Everything up to it is printed.
+    /// Everything up to this version is printed.
     pub fn position(&self) -> &str {
         &self.position
     }
 
-    /// Ends only with an error. May be dropped whenever it waits.
+    /// Returns only with an error. Cancel-safe.
     pub async fn run(&mut self) -> Result<(), Error> {
         let mut patience = self.client.patience();
         loop {
             let (after, last) = match self.client.live(&self.range.feeds, &self.position).await {
                 Ok(live) => {
-                    self.say(|me| {
+                    self.notice(|me| {
                         format!(
                             "following {} from {}",
                             me.range.feeds.join(", "),
                             me.position
                         )
                     });
-                    (None, self.hear(live, &mut patience).await?)
+                    (None, self.print_stream(live, &mut patience).await?)
                 }
                 Err(Failure::NotNow { after, last }) => (after, last),
                 Err(Failure::Final(error)) => return Err(error),
@@ -90,8 +90,12 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Until the stream ends, and how it did.
-    async fn hear(&mut self, mut live: Live, patience: &mut Patience) -> Result<Error, Error> {
+    /// Prints until the stream ends, and returns how it ended.
+    async fn print_stream(
+        &mut self,
+        mut live: Live,
+        patience: &mut Patience,
+    ) -> Result<Error, Error> {
         loop {
             let mut heard = Heard::default();
             let mut printed = Ok(());
@@ -109,7 +113,8 @@ impl<'a> Follower<'a> {
                 if let Some(cursor) = &self.cursor {
                     cursor.write(&self.position)?;
                 }
-                // The service said something new: whatever comes next is a new failure, and it is known to be there.
+                // After progress the next failure starts a new period of retries, without a limit, because the service is
+                // known to exist.
                 *patience = Patience::new(Patience::ENDLESS);
             }
             if let Some(cause) = received.err().or(heard.bye) {
@@ -124,28 +129,28 @@ impl<'a> Follower<'a> {
             "entry" | "notify" => {
                 let entry: Told<Entry> = self.parsed(frame)?;
                 let last = heard.position.as_deref().unwrap_or(&self.position);
-                // The service does not send one twice; a proxy that answers from memory might.
+                // The service sends no entry twice, but a caching proxy might.
                 if entry.value.version.as_deref() > Some(last) {
                     self.entry(&entry)?;
                 }
             }
             "transient" if self.all => {
-                let signal = self.parsed(frame)?;
-                self.entry(&signal)?;
+                let transient = self.parsed(frame)?;
+                self.entry(&transient)?;
             }
             "marker" if self.all && self.range.kinds.is_empty() => self.state(frame)?,
             "reset" => {
                 let to = frame.id.unwrap_or_default();
                 let from = heard.position.as_ref().unwrap_or(&self.position);
                 tracing::warn!(
-                    "the service has not reached {from} (was it restored from a backup?); going on from {to}: entries \
-                     before it may be missing here, `newsfeed history` has them"
+                    "the service has not reached {from} (was it restored from a backup?); continuing from {to}. Earlier entries \
+                     may be missing in this output; `newsfeed history` prints them"
                 );
             }
             "bye" => {
                 heard.bye = Some(match &*self.parsed::<Bye>(frame)?.reason {
-                    "shutdown" => "it is being stopped".to_owned(),
-                    _ => "its store does not answer".to_owned(),
+                    "shutdown" => "the service is shutting down".to_owned(),
+                    _ => "its store does not respond".to_owned(),
                 });
             }
             _ => {}
@@ -164,7 +169,7 @@ impl<'a> Follower<'a> {
             .print(entry.json.get(), |painter| painter.entry(&entry.value))
     }
 
-    /// Each stream begins with the states; only what changed is printed.
+    /// Every stream begins with the states. Prints only those that changed.
     fn state(&mut self, frame: &Frame<'_>) -> Result<(), Error> {
         let Told { json, value }: Told<State> = self.parsed(frame)?;
         let State {
@@ -191,7 +196,7 @@ impl<'a> Follower<'a> {
         })
     }
 
-    fn say(&self, text: impl FnOnce(&Self) -> String) {
+    fn notice(&self, text: impl FnOnce(&Self) -> String) {
         if !self.quiet {
             status(&text(self));
         }

@@ -1,7 +1,7 @@
-//! `newsfeed tail`: the last entries of feeds, then what comes.
+//! `newsfeed tail`: the last entries of feeds, then new ones as they are appended.
 //!
-//! The join is one stream: it begins behind a version ([`start`]), and the service sends what came after it and then
-//! what comes. [`follow`] keeps it going over whatever breaks, [`cursor`] remembers where it was.
+//! A stream begins after a version ([`start`]): the service first sends the entries after it, then live ones. [`follow`]
+//! reconnects after failures, [`cursor`] keeps the position in a file.
 
 mod cursor;
 mod follow;
@@ -20,21 +20,21 @@ use super::{
 
 /// Print the last entries of feeds, then follow them live
 ///
-/// Nothing is missed and nothing comes twice, whatever happens to the connection or the service: tail connects again by
-/// itself, for as long as it takes once it was connected. Several feeds are merged, and an event that is in several of
-/// them shows once. In a pipe each line is an entry as the API has it (JSON).
+/// Every entry is printed once, in order, also when the connection breaks or the service restarts: tail reconnects by
+/// itself, without a time limit once it was connected. Several feeds are merged into one order; an event that is in
+/// several of them is printed once. If the output is not a terminal, each line is an entry as JSON, as in the API.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    newsfeed tail user:ben                                       the last 10, then live (Ctrl-C ends it)\n  \
+    newsfeed tail user:ben                                       the last 10 entries, then live (Ctrl-C stops)\n  \
     newsfeed tail user:ben chat:anna-ben -n 50 --kind message    messages of two feeds\n  \
-    newsfeed tail user:ben --from now | jq -r .data.text         what comes from now on\n  \
-    newsfeed tail user:ben --from beginning --no-follow          all there is, oldest first\n  \
-    newsfeed tail user:ben --cursor ben.cursor | ./import        go on where it was stopped")]
+    newsfeed tail user:ben --from now | jq -r .data.text         only new entries\n  \
+    newsfeed tail user:ben --from beginning --no-follow          the whole feed, oldest first\n  \
+    newsfeed tail user:ben --cursor ben.cursor | ./import        continue where it stopped")]
 pub struct TailArgs {
     /// Feeds, such as user:ben (at most 100)
     #[arg(required = true, value_name = "FEED", num_args = 1..=100, value_parser = names::name)]
     feeds: Vec<String>,
-    /// Entries to begin with, the last ones there are
+    /// Number of existing entries to print first
     #[arg(
         long,
         short = 'n',
@@ -43,23 +43,22 @@ pub struct TailArgs {
         conflicts_with = "from"
     )]
     lines: usize,
-    /// Begin with what comes after this version, with the first entry, or with what comes from now on
+    /// Start after this version, at the first entry, or with new entries only
     #[arg(long, value_name = "VERSION|beginning|now", value_parser = start::parse)]
     from: Option<start::From>,
-    /// Only entries and signals of this kind; repeat it for several
+    /// Only entries and transients of this kind (repeatable)
     #[arg(long, value_parser = names::name)]
     kind: Vec<String>,
-    /// Stop at what there is by now
+    /// Exit after the existing entries
     #[arg(long)]
     no_follow: bool,
-    /// What to print: also signals that are not stored (typing) and unread counts, or only entries [default: all as
-    /// text, entries as json]
+    /// Print also transients (such as typing) and unread counts, or only entries [default: all as text, entries as json]
     #[arg(long, value_enum, conflicts_with = "no_follow")]
     events: Option<Events>,
-    /// Go on from the version in this file, if it is there, and keep in it how far all is printed
+    /// Continue from the version in this file, if it exists, and keep the position in it
     #[arg(long, value_name = "FILE")]
     cursor: Option<PathBuf>,
-    /// Do not say on stderr when it is connected and where it stopped
+    /// Do not report connections and the final position on stderr
     #[arg(long, short)]
     quiet: bool,
     #[command(flatten)]
@@ -131,8 +130,8 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
     if !matches!(followed, Err(Error::Closed)) && !args.quiet {
         let position = follower.position();
         status(&match &args.cursor {
-            None => format!("stopped at {position}; --from {position} goes on from there"),
-            Some(path) => format!("stopped at {position}; kept in {}", path.display()),
+            None => format!("stopped at {position}; continue with --from {position}"),
+            Some(path) => format!("stopped at {position}; saved in {}", path.display()),
         });
     }
     followed

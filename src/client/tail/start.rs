@@ -1,4 +1,4 @@
-//! Where to begin.
+//! Where `tail` starts.
 
 use crate::client::{
     Error,
@@ -20,15 +20,15 @@ pub fn parse(text: &str) -> Result<From, String> {
         "now" => Ok(From::Now),
         _ => names::version(text)
             .map(From::Version)
-            .map_err(|is| format!("`beginning`, `now` or a version; {is}")),
+            .map_err(|error| format!("expected `beginning`, `now` or a version: {error}")),
     }
 }
 
-/// What comes after `after` is to be printed.
+/// The position to start from: entries after `after` are printed.
 #[derive(Debug, PartialEq)]
 pub struct Start {
     pub after: String,
-    /// The moment at which this was found out, if the service was asked.
+    /// The version as of which the position was determined, if the service was asked.
     pub until: Option<String>,
 }
 
@@ -49,8 +49,7 @@ pub async fn from(client: &Client, range: &Range, from: &From) -> Result<Start, 
     }
 }
 
-/// Such that the last `count` entries of `range` come first: behind the one before them. Only that one is kept, so that
-/// `count` costs no memory.
+/// The position before the last `count` entries of `range`. Memory does not depend on `count`.
 pub async fn last(client: &Client, range: &Range, count: usize) -> Result<Start, Error> {
     let one_more = count.saturating_add(1);
     let mut walk = Walk::new(client, range.clone(), Order::NewestFirst, one_more);

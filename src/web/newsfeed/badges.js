@@ -1,11 +1,11 @@
-/** Unread counts that do not drift. No public part of the library. */
+/** Unread counts that do not drift. Not part of the library's public interface. */
 
-/** The service counts no further either. */
+/** The service stops counting here, too. */
 const UNREAD_MAX = 10_000;
 
 /**
- * The state of each feed: what the service last told of it, and on top the notifications that came since, which are those
- * of a greater version. So all clients of a feed show the same, whatever order they heard it in.
+ * The unread count of each feed: the last state from the service, plus the notifications of later versions. All clients of
+ * a feed thus show the same count, whatever order they received states and notifications in.
  */
 export class Badges {
   #feeds = new Map();
@@ -15,8 +15,8 @@ export class Badges {
     return this.#feeds.get(feed);
   }
 
-  /** Takes a head or a `marker` event. */
-  told(state) {
+  /** Takes a state, from a request or a `marker` event. */
+  state(state) {
     const badge = this.#of(state.feed);
     if (badge.state && state.version < badge.state.version) return null;
     badge.state = state;
@@ -24,8 +24,8 @@ export class Badges {
     return this.#update(state.feed, badge);
   }
 
-  /** Counts a notification; null while the feed's state is not known. */
-  notified(feed, { version, kind }) {
+  /** Counts a notification. The result is null while the feed's state is unknown. */
+  notification(feed, { version, kind }) {
     const badge = this.#of(feed);
     const counted = badge.state && version <= badge.state.version;
     if (!counted && badge.later.length < UNREAD_MAX) badge.later.push({ version, kind });

@@ -1,19 +1,20 @@
-/** The whole join: version, history up to it, live from it, and again after every break. */
+/** Version, history up to it, live from it, and a reconnect after every break. Not part of the library's public interface. */
 
 import { Badges } from "./badges.js";
 import { Backoff, NewsfeedError, linked, sleep } from "./http.js";
+import { SharedStream, canShare } from "./share.js";
 import { events } from "./sse.js";
 
-/** The service says something every 15 s; after so much silence a stream counts as broken. In ms. */
+/** A stream that is silent for this long counts as a lost connection, in ms. The service sends something every 15 s. */
 const SILENCE_MAX = 40_000;
-/** … and after so much, when there is a reason to doubt it (the machine woke up, the network came back). */
+/** The same when there is a reason for doubt: the machine woke up or the network came back. */
 const SILENCE_DOUBTFUL = 20_000;
-/** The most entries that the service puts on a page. */
+/** Maximum number of entries of a page. */
 const PAGE_MAX = 200;
 
-/** What we hold does not continue: the service has not reached our version, or no longer has what came after it. */
+/** Our position cannot be continued: the service has not reached it, or no longer has the entries after it. */
 class Reset extends Error {
-  /** Where a stream goes on; null if only asking tells. */
+  /** `version` is where the stream continues; null if it must be asked for. */
   constructor(version) {
     super("reset");
     this.version = version;
@@ -30,12 +31,12 @@ export class Follow {
   #end = new AbortController();
   #badges = new Badges();
   #backoff;
-  /** All that is at or below it has been given out. */
+  /** Everything up to this version has been given to the loop. */
   #position = null;
   #saved = null;
   #connections = 0;
   #caughtUp = 0;
-  /** Since when a read waits, by the wall clock, which goes on while the machine sleeps; null while none does. */
+  /** When the current read began to wait, by the wall clock, which also runs while the machine sleeps; null if none does. */
   #waiting = null;
   #break = () => {};
   #hurry = () => {};
@@ -64,7 +65,7 @@ export class Follow {
     this.#end.abort();
   }
 
-  /** Tries again now instead of later; a stream that has been silent is opened anew. Browsers' events do it. */
+  /** Retries now instead of later, and reconnects a stream that has been silent. Events of the browser call this. */
   wake() {
     this.#hurry();
     if (this.#silentFor(SILENCE_DOUBTFUL)) this.#break();
@@ -79,13 +80,13 @@ export class Follow {
     const close = () => this.close();
     signal?.addEventListener("abort", close);
     if (signal?.aborted) this.close();
-    const deaf = whenAwake(() => this.wake());
+    const unlisten = listen({ wake: () => this.wake(), leave: () => this.#break() });
     try {
       yield* this.#follow();
     } catch (error) {
       if (!this.#end.signal.aborted) throw error;
     } finally {
-      deaf();
+      unlisten();
       signal?.removeEventListener("abort", close);
       this.close();
     }
@@ -110,14 +111,14 @@ export class Follow {
     }
   }
 
-  /** The version now, and as much of the history up to it as is wanted. */
+  /** The current version, and the wanted part of the history up to it. */
   async *#join(since) {
     const { signal } = this.#end;
     let left = this.#options.history;
     yield this.#status("connecting");
-    const { version, heads } = yield* this.#trying(() => this.#feed.heads({ signal, patience: 0 }));
+    const { version, states } = yield* this.#trying(() => this.#feed.states({ signal, patience: 0 }));
     yield { type: "start", version, since: since && since <= version ? since : null };
-    yield* this.#told(heads.map((head) => this.#badges.told(head)));
+    yield* this.#given(states.map((state) => this.#badges.state(state)));
     for (let before; left > 0 && before !== null; ) {
       const query = { until: version, before, limit: Math.min(left, PAGE_MAX), signal, patience: 0 };
       const page = yield* this.#trying(() => this.#feed.page(query));
@@ -129,11 +130,11 @@ export class Follow {
     await this.#save();
   }
 
-  /** One live stream, from its request to its end and the pause behind it. */
+  /** One live stream, from the request to its end and the pause after it. */
   async *#stream() {
     const { controller, unlink } = linked(this.#end.signal);
     const { silence } = this.#options;
-    this.#break = () => controller.abort(new Error("the stream fell silent"));
+    this.#break = () => controller.abort(new Error("the stream was given up"));
     const watchdog = setInterval(() => this.#silentFor(silence) && this.#break(), silence / 8);
     let broken;
     try {
@@ -141,16 +142,15 @@ export class Follow {
       this.#connections += 1;
       this.#caughtUp = 0;
       const waits = (waiting) => (this.#waiting = waiting ? Date.now() : null);
-      const body = await this.#http.open(this.#feed.livePath(this.#position), controller.signal, waits);
       let live = false;
-      for await (const { event, data, retry } of events(body, waits)) {
+      for await (const { event, data, retry } of this.#events(controller.signal, waits)) {
         if (retry !== null) this.#backoff.base = retry;
         if (data === "") continue;
-        const told = JSON.parse(data);
-        if (event === "bye") throw new NewsfeedError({ code: told.reason, detail: "the service ended the stream" });
-        if (event === "reset") throw new Reset(told.version);
+        const value = JSON.parse(data);
+        if (event === "bye") throw new NewsfeedError({ code: value.reason, detail: "the service ended the stream" });
+        if (event === "reset") throw new Reset(value.version);
         this.#backoff.attempts = 0;
-        yield* this.#heard(event, told, live);
+        yield* this.#received(event, value, live);
         if (event !== "version" || live) continue;
         live = true;
         yield this.#status("live");
@@ -172,35 +172,50 @@ export class Follow {
     if (gone(broken)) throw new Reset(null);
   }
 
-  async *#heard(event, told, live) {
-    switch (event) {
-      case "entry":
-      case "notify": {
-        if (told.version <= this.#position) return;
-        this.#position = told.version;
-        if (!live) this.#caughtUp += 1;
-        yield { type: "entry", entry: told, notify: event === "notify", live };
-        const feeds = event === "notify" ? told.feeds ?? [told.feed] : [];
-        yield* this.#told(feeds.map((feed) => this.#badges.notified(feed, told)));
-        return this.#save();
-      }
-      case "version":
-        if (told.version < this.#position) return;
-        this.#position = told.version;
-        yield { type: "version", version: told.version };
-        return this.#save();
-      case "marker":
-        return yield* this.#told([this.#badges.told(told)]);
-      case "transient":
-        yield { type: "transient", signal: told };
+  /** The events of a stream of this window's own, or of one that it shares with other windows. */
+  async *#events(signal, waits) {
+    const connect = async (after, signal, waits) => {
+      const { body, token } = await this.#http.open(this.#feed.livePath(after), signal, waits);
+      return { events: events(body, waits), token };
+    };
+    if (this.#options.share && canShare()) {
+      const service = { url: this.#http.url, path: this.#feed.livePath(null) };
+      const position = () => this.#position;
+      yield* new SharedStream({ service, connect, position, signal, waits }).events();
+    } else {
+      yield* (await connect(this.#position, signal, waits)).events;
     }
   }
 
-  async *#told(updates) {
+  async *#received(event, value, live) {
+    switch (event) {
+      case "entry":
+      case "notify": {
+        if (value.version <= this.#position) return;
+        this.#position = value.version;
+        if (!live) this.#caughtUp += 1;
+        yield { type: "entry", entry: value, notify: event === "notify", live };
+        const feeds = event === "notify" ? value.feeds ?? [value.feed] : [];
+        yield* this.#given(feeds.map((feed) => this.#badges.notification(feed, value)));
+        return this.#save();
+      }
+      case "version":
+        if (value.version < this.#position) return;
+        this.#position = value.version;
+        yield { type: "version", version: value.version };
+        return this.#save();
+      case "marker":
+        return yield* this.#given([this.#badges.state(value)]);
+      case "transient":
+        yield { type: "transient", signal: value };
+    }
+  }
+
+  async *#given(updates) {
     for (const update of updates) if (update) yield update;
   }
 
-  /** After what the position stands for has been dealt with: the loop came back for more. */
+  /** Called when the loop asks for more, which means that it has handled everything up to the position. */
   async #save() {
     const { cursor, storage } = this.#options;
     if (!cursor || this.#saved === this.#position) return;
@@ -208,7 +223,7 @@ export class Follow {
     this.#saved = this.#position;
   }
 
-  /** Until it is answered. */
+  /** Retries `request` until it succeeds or fails for good. */
   async *#trying(request) {
     for (;;) {
       try {
@@ -228,8 +243,8 @@ export class Follow {
     const delay = this.#backoff.next(error);
     yield this.#status("waiting", { error, delay });
     const { controller, unlink } = linked(this.#end.signal);
-    const hurried = new Promise((resolve) => (this.#hurry = resolve));
-    await Promise.race([sleep(delay, controller.signal), hurried]).finally(() => {
+    const woken = new Promise((resolve) => (this.#hurry = resolve));
+    await Promise.race([sleep(delay, controller.signal), woken]).finally(() => {
       this.#hurry = () => {};
       unlink();
       controller.abort();
@@ -242,17 +257,22 @@ export class Follow {
   }
 }
 
-/** Calls `wake` when a browser's page is seen again or the network is back; the answer ends that. */
-function whenAwake(wake) {
+/**
+ * Calls `wake` when a page becomes visible again or the network is back, and `leave` when the page goes away, maybe into
+ * the back-forward cache, where it cannot keep a connection or a lock. The result stops that.
+ */
+function listen({ wake, leave }) {
   const page = globalThis.document;
   if (!page || !globalThis.addEventListener) return () => {};
   const seen = () => page.visibilityState === "visible" && wake();
   globalThis.addEventListener("online", wake);
   globalThis.addEventListener("pageshow", seen);
+  globalThis.addEventListener("pagehide", leave);
   page.addEventListener("visibilitychange", seen);
   return () => {
     globalThis.removeEventListener("online", wake);
     globalThis.removeEventListener("pageshow", seen);
+    globalThis.removeEventListener("pagehide", leave);
     page.removeEventListener("visibilitychange", seen);
   };
 }

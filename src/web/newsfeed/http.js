@@ -1,14 +1,14 @@
-/** Requests to the service: tokens, problems, back-off. No public part of the library. */
+/** Requests to the service: tokens, errors, back-off. Not part of the library's public interface. */
 
-/** One try of a request that is no stream, in ms. */
+/** Timeout of one try of a request other than a stream, in ms. */
 const ANSWER_TIME_MAX = 30_000;
-/** How long the ordinary calls try again, in ms. */
+/** How long ordinary calls are retried, in ms. */
 export const PATIENCE = 30_000;
-/** Back-off, in ms: what it begins with unless the service says `retry:`, and the most. */
+/** Back-off in ms: the first bound, unless the service sends `retry:`, and the greatest. */
 const BACKOFF_BASE = 1_000;
 const BACKOFF_MAX = 30_000;
 
-/** What every failure is thrown as. Decide on `code`; show `detail` to people. */
+/** Every failure is thrown as this. Decide on `code`; show `detail` to people. */
 export class NewsfeedError extends Error {
   constructor({ status = 0, code, detail, retryAfter = 0, problem = null }, cause) {
     super(`${detail} (${code})`, { cause });
@@ -16,12 +16,12 @@ export class NewsfeedError extends Error {
     Object.assign(this, { status, code, detail, retryAfter, problem });
   }
 
-  /** Whether the same request may well be answered later. */
+  /** Whether a retry may succeed. */
   get temporary() {
     return this.status === 0 || this.status >= 500 || [408, 425, 429].includes(this.status);
   }
 
-  /** `error` as it is, or as the cause of an answer that did not come or broke off. */
+  /** `error` itself if it is a NewsfeedError; any other error is a missing or incomplete response. */
   static of(error) {
     if (error instanceof NewsfeedError) return error;
     return new NewsfeedError({ code: "network", detail: "the service cannot be reached" }, error);
@@ -40,7 +40,7 @@ export class NewsfeedError extends Error {
   }
 }
 
-/** In ms; the header has seconds or a date. */
+/** The header in ms; it has seconds or a date. */
 function retryAfter(text) {
   if (!text) return 0;
   const seconds = Number(text);
@@ -48,7 +48,7 @@ function retryAfter(text) {
   return Math.max(0, ms || 0);
 }
 
-/** Full jitter: any time up to a bound that doubles. Never sooner than the service asked for. */
+/** Full jitter: a random delay up to a bound that doubles, but never less than the service asked for. */
 export class Backoff {
   base = BACKOFF_BASE;
   attempts = 0;
@@ -64,7 +64,7 @@ export class Backoff {
   }
 }
 
-/** Waits; `signal` ends it with its reason. */
+/** Waits. An abort of `signal` rejects with its reason. */
 export function sleep(ms, signal) {
   return new Promise((resolve, reject) => {
     const done = (settle) => {
@@ -79,7 +79,7 @@ export function sleep(ms, signal) {
   });
 }
 
-/** A controller that `signal` aborts as well; `unlink` it when it is no longer needed. */
+/** A controller that is also aborted by `signal`. Call `unlink` when it is no longer needed. */
 export function linked(signal) {
   const controller = new AbortController();
   const abort = () => controller.abort(signal.reason);
@@ -101,18 +101,18 @@ export class Http {
     this.#token = this.#ask ? undefined : token;
   }
 
-  /** The JSON answer, asked for again for `patience` ms while the failure is a temporary one. */
+  /**
+   * The JSON response. Temporary failures are retried for `patience` ms. `body` may be a function, which is given the token
+   * of each try.
+   */
   async json(path, { method = "GET", body, signal, patience = PATIENCE } = {}) {
     const init = { method, headers: { accept: "application/json" } };
-    if (body !== undefined) {
-      init.headers["content-type"] = "application/json";
-      init.body = JSON.stringify(body);
-    }
+    if (body !== undefined) init.headers["content-type"] = "application/json";
     const deadline = Date.now() + patience;
     const backoff = new Backoff(this.random);
     for (;;) {
       try {
-        return await this.#answer(path, init, signal);
+        return await this.#answer(path, init, body, signal);
       } catch (error) {
         signal?.throwIfAborted();
         const delay = backoff.next(error);
@@ -122,12 +122,13 @@ export class Http {
     }
   }
 
-  #answer(path, init, signal) {
-    return this.#authorized(signal, async (authorization) => {
+  #answer(path, init, body, signal) {
+    return this.#authorized(signal, async (token) => {
       const { controller, unlink } = linked(signal);
-      const timer = setTimeout(() => controller.abort(new Error("no answer in time")), ANSWER_TIME_MAX);
+      const timer = setTimeout(() => controller.abort(new Error("no response in time")), ANSWER_TIME_MAX);
       try {
-        const response = await this.#send(path, init, authorization, controller.signal);
+        const content = JSON.stringify(typeof body === "function" ? body(token) : body);
+        const response = await this.#send(path, { ...init, body: content }, token, controller.signal);
         return await response.json();
       } catch (error) {
         throw NewsfeedError.of(error);
@@ -138,32 +139,32 @@ export class Http {
     });
   }
 
-  /** The body of a live stream. `waits` is told when the request is sent and when it is answered. */
+  /** The body of a live stream and the token used. `waits` is called with true before the request and false after it. */
   open(path, signal, waits) {
     const init = { headers: { accept: "text/event-stream" }, cache: "no-store" };
-    return this.#authorized(signal, async (authorization) => {
+    return this.#authorized(signal, async (token) => {
       waits(true);
-      const response = await this.#send(path, init, authorization, signal).finally(() => waits(false));
+      const response = await this.#send(path, init, token, signal).finally(() => waits(false));
       if (!response.body || !response.headers.get("content-type")?.startsWith("text/event-stream")) {
-        throw NewsfeedError.of(new Error("the answer is not a stream of events"));
+        throw NewsfeedError.of(new Error("the response is not a stream of events"));
       }
-      return response.body;
+      return { body: response.body, token };
     });
   }
 
-  async #send(path, init, authorization, signal) {
-    const headers = { ...init.headers, ...authorization };
+  async #send(path, init, token, signal) {
+    const headers = token ? { ...init.headers, authorization: `Bearer ${token}` } : init.headers;
     const response = await this.fetch(this.url + path, { ...init, headers, signal });
     if (!response.ok) throw await NewsfeedError.from(response);
     return response;
   }
 
-  /** A token that is refused is asked for anew, until the one given does, or no other is given. */
+  /** Asks for another token while the current one is refused. Fails if the same token is given again, or none. */
   async #authorized(signal, request) {
     let token = this.#token === undefined && this.#ask ? await this.#renew(undefined, null, signal) : this.#token;
     for (;;) {
       try {
-        return await request(token ? { authorization: `Bearer ${token}` } : {});
+        return await request(token || null);
       } catch (error) {
         if (error.status !== 401 || !this.#ask) throw error;
         const renewed = await this.#renew(token, error, signal);
@@ -173,7 +174,7 @@ export class Http {
     }
   }
 
-  /** Asks once for all requests that wait for it. */
+  /** Asks for a token once for all requests that are waiting for one. */
   #renew(refused, error, signal) {
     if (this.#token !== refused) return this.#token;
     this.#asking ??= Promise.resolve(this.#ask({ error }))
@@ -191,4 +192,19 @@ function abortable(promise, signal) {
     if (controller.signal.aborted) reject(controller.signal.reason);
   });
   return Promise.race([promise, aborted]).finally(unlink);
+}
+
+/**
+ * The actor of the token's `actors` claim, if that is one exact name. The token is not verified here: the service does
+ * that, and refuses events of other actors.
+ */
+export function onlyActor(token) {
+  try {
+    const payload = atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));
+    const { actors } = JSON.parse(new TextDecoder().decode(Uint8Array.from(payload, (char) => char.charCodeAt(0))));
+    const [actor] = Array.isArray(actors) && actors.length === 1 ? actors : [];
+    return typeof actor === "string" && !actor.includes("*") ? actor : undefined;
+  } catch {
+    return undefined;
+  }
 }

@@ -1,11 +1,11 @@
-/** Server-sent events from a stream of bytes. No public part of the library. */
+/** Parses server-sent events. Not part of the library's public interface. */
 
-/** An event of the service is far smaller; more than this is not one. In UTF-16 code units. */
+/** Limit for the length of an event, in UTF-16 code units. Events of the service are far smaller. */
 const PENDING_MAX = 4 * 1024 * 1024;
 
 /**
- * The events of `body`, as `{ event, data, retry }`. What the end of the stream leaves incomplete is none.
- * `read` is called around each wait, with true before it and false after.
+ * The events of `body`, as `{ event, data, retry }`. An incomplete event at the end of the stream is dropped.
+ * `read` is called with true before each wait and with false after it.
  */
 export async function* events(body, read = () => {}) {
   const reader = body.getReader();
@@ -18,7 +18,7 @@ export async function* events(body, read = () => {}) {
       const { done, value } = await reader.read().finally(() => read(false));
       if (done) return;
       text += decoder.decode(value, { stream: true });
-      // A CR at the very end may be half of a CRLF: it waits for what comes.
+      // A CR at the very end may be half of a CRLF, so it is kept until more arrives.
       const lines = text.split(/\r\n|\n|\r(?=[^\n])/);
       text = lines.pop();
       for (const line of lines) {
@@ -29,7 +29,7 @@ export async function* events(body, read = () => {}) {
           field(event, line);
         }
       }
-      if (text.length > PENDING_MAX) throw new Error("an event without end");
+      if (text.length > PENDING_MAX) throw new Error("an event is too long");
     }
   } finally {
     // Closes the connection if it is still open.

@@ -1,4 +1,4 @@
-/** The page: puts its parts together. Everything it knows of the service comes through the library. */
+/** Puts the parts of the page together. The page uses the service only through the client library. */
 
 import { Newsfeed } from "../newsfeed.js";
 import { Chats } from "./chat.js";
@@ -11,9 +11,9 @@ import { askToken, kept } from "./token.js";
 import { Typing } from "./typing.js";
 import { NAMES, count, feedsOf, isName, nameOf, shown } from "./words.js";
 
-/** Of those who type at the same time. */
+/** Maximum number of people named as typing. */
 const NAMED_TYPING_MAX = 2;
-/** Where the chats cover the feed. */
+/** Matches where the chats cover the feed. */
 const phone = matchMedia("(max-width: 859px)");
 
 let newsfeed = connect();
@@ -40,7 +40,7 @@ function connect() {
   return new Newsfeed({ token: ({ error }) => (error ? askToken(error) : kept()) });
 }
 
-/** What the session tells. */
+/** Shows the updates of the session. */
 const view = {
   start({ version, since }) {
     status.version(version);
@@ -49,7 +49,7 @@ const view = {
     chats.load();
   },
   history(page) {
-    // That of the open chat is loaded apart from it.
+    // The history of the open chat is loaded separately.
     const own = page.entries.filter((entry) => feedsOf(entry).includes(session.feed));
     entries.history({ ...page, entries: own });
     own.forEach((entry) => chats.note(entry));
@@ -87,14 +87,14 @@ const view = {
     if (update.reconnects > 0 && update.caughtUp > 0) toasts.tell(`Caught up ${count(update.caughtUp, "entry", "entries")}`);
   },
   reset() {
-    toasts.tell("The service's data was set back: everything is loaded anew.");
+    toasts.tell("The service's data was reset. Everything has been reloaded.");
     const { partner } = chats;
     if (partner) chats.show(partner);
   },
   failed(error) {
     status.failed(error);
     const again = h("button", { onclick: () => (resume(), $("content").focus()) }, "Try again");
-    const other = h("button", { onclick: changeToken }, "Give a token");
+    const other = h("button", { onclick: changeToken }, "Enter a token");
     const refused = error.status === 401 || error.status === 403;
     $("failure").replaceChildren(h("p", {}, `${error.detail ?? error.message} `), ...(refused ? [again, other] : [again]));
     $("failure").hidden = false;
@@ -102,7 +102,7 @@ const view = {
   },
 };
 
-/** Goes on, after a failure that did not go away by itself. */
+/** Continues after a permanent failure. */
 function resume() {
   $("failure").hidden = true;
   session.run();
@@ -117,7 +117,7 @@ async function changeToken() {
   if (!$("failure").hidden) resume();
 }
 
-/** Shows what the address says: `?user=anna&chat=ben`. */
+/** Shows what the URL names: `?user=anna&chat=ben`. */
 function route() {
   const params = new URLSearchParams(location.search);
   const name = params.get("user");
@@ -173,7 +173,7 @@ function showChat(partner, list) {
   else if (left) $("to").focus();
 }
 
-/** What a phone's chats cover is out of reach. */
+/** On a phone the chats cover the feed, which must not be reachable then. */
 function cover() {
   $("feed").inert = phone.matches && document.body.classList.contains("chats-open");
 }
@@ -198,12 +198,12 @@ $("read").addEventListener("click", async () => {
 });
 $("token").addEventListener("click", changeToken);
 
-/** A field for a name, and what to do with it. */
+/** A form with a field for a name. */
 function named(form, input, use) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const name = input.value.trim();
-    input.setCustomValidity(isName(name) ? "" : "A name has 1 to 50 letters, digits and . _ ~ : @ -");
+    input.setCustomValidity(isName(name) ? "" : "A name has 1 to 50 characters: letters, digits and . _ ~ : @ -");
     if (!form.reportValidity()) return;
     input.value = "";
     use(name);

@@ -1,15 +1,15 @@
-/** The conversations of a person, and the window of one. */
+/** The conversations of a person, and the panel with the open one. */
 
 import { NewsfeedError } from "../newsfeed.js";
 import { $, avatar, h } from "./dom.js";
 import { ago, chatOf, nameOf, shown, wordsOf } from "./words.js";
 
 const PAGE = 30;
-/** A message is tried again for so long before it is called not sent, in ms. */
+/** How long sending a message is retried, in ms. */
 const SENDING_TIME_MAX = 120_000;
-/** While somebody types, others are told once in so many ms. */
+/** Interval between typing signals, in ms. */
 const TYPING_PAUSE = 3_000;
-/** People in the list of conversations. */
+/** Maximum number of people in the list of conversations. */
 const PEOPLE_MAX = 50;
 
 export class Chats {
@@ -18,10 +18,10 @@ export class Chats {
   #people = new Map();
   #open = null;
   #typed = 0;
-  /** The next drawing of the list. */
+  /** The animation frame that draws the list next; 0 if none is requested. */
   #due = 0;
 
-  /** `position()` is the version up to which live entries have come. */
+  /** `position()` is the version up to which live entries have arrived. */
   constructor({ opened, position }) {
     this.opened = opened;
     this.position = position;
@@ -34,7 +34,7 @@ export class Chats {
     $("text").addEventListener("input", () => this.#type());
   }
 
-  /** With whom the window is open. */
+  /** The person whose conversation is open. */
   get partner() {
     return this.#open?.partner ?? null;
   }
@@ -52,7 +52,7 @@ export class Chats {
     this.#newsfeed = newsfeed;
   }
 
-  /** Shows the conversation with `partner`, or all of them. */
+  /** Shows the conversation with `partner`, or the list of conversations. */
   show(partner) {
     $("people-panel").hidden = partner !== null;
     $("chat").hidden = partner === null;
@@ -65,7 +65,7 @@ export class Chats {
     for (const id of ["chat-older", "chat-first"]) $(id).hidden = true;
   }
 
-  /** The conversation up to where the live stream goes on. */
+  /** Loads the conversation up to the position of the live stream. */
   async load() {
     const open = this.#open;
     if (!open || open.version) return;
@@ -74,7 +74,7 @@ export class Chats {
     $("log").scrollTop = $("log").scrollHeight;
   }
 
-  /** An entry of the person's own feed: who wrote last. */
+  /** Takes an entry of the person's own feed, to sort the list by the last message. */
   note(entry) {
     if (entry.kind !== "message" || !entry.actor?.startsWith("user:")) return;
     const name = nameOf(entry);
@@ -83,7 +83,7 @@ export class Chats {
     if (!this.#due) this.#due = requestAnimationFrame(() => this.#list());
   }
 
-  /** An entry of the open conversation. */
+  /** Takes an entry of the open conversation. */
   heard(entry) {
     const log = $("log");
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
@@ -130,7 +130,7 @@ export class Chats {
     }
   }
 
-  /** A message that was sent from here takes the place of its draft. */
+  /** A message sent from this window replaces its draft. */
   #put(entry, where) {
     const { shown: known } = this.#open;
     const element = this.#bubble(entry);
@@ -161,7 +161,7 @@ export class Chats {
     if (text === "") return;
     $("text").value = "";
     this.#typed = 0;
-    // With an id of its own from the start: also a second attempt by hand does not send it twice.
+    // The id is chosen once, so that a manual retry does not send the message twice.
     const id = Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
     const event = { id, ...this.#event("message", { text }) };
     const open = this.#open;
@@ -172,7 +172,7 @@ export class Chats {
 
   async #deliver(event, open) {
     const note = (...content) => {
-      // The entry itself may have come first.
+      // The entry may have arrived already and replaced the draft.
       open.shown.get(event.id)?.querySelector(".note")?.replaceChildren(...content);
     };
     try {
@@ -188,7 +188,7 @@ export class Chats {
   #type() {
     if (!this.#open || Date.now() - this.#typed < TYPING_PAUSE) return;
     this.#typed = Date.now();
-    // Nobody misses one that is lost.
+    // A lost typing signal does not matter.
     this.#newsfeed.transient(this.#event("typing", {})).catch(() => {});
   }
 }

@@ -1,10 +1,10 @@
-/** Elements. What comes from outside becomes text here and nothing else. */
+/** Helpers for elements. Content from outside is only ever inserted as text. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element with attributes, listeners (`onclick`) and children, of which strings become text. */
+/** An element with attributes, listeners (`onclick`) and children. Strings become text. */
 export function h(tag, props = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
@@ -35,7 +35,7 @@ export function avatar(name) {
   return element;
 }
 
-/** Says it to screen readers; what comes in quick succession is said together. */
+/** Announces `text` to screen readers. Announcements in quick succession are combined. */
 const said = [];
 export function announce(text) {
   if (said.push(text) > 1) return;

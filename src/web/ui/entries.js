@@ -1,13 +1,13 @@
-/** The newsfeed itself: newest first, paged back to the first entry. */
+/** The list of entries: newest first, with older pages down to the first entry. */
 
 import { $, announce, avatar, h, icon } from "./dom.js";
 import { ago, count, nameOf, shown, wordsOf } from "./words.js";
 
-/** Entries of the history that a page begins with, and those of each page behind it. */
+/** Entries per page of the history. */
 export const PAGE = 30;
-/** Entries held while nobody looks further down; older ones are loaded again when they are scrolled to. */
+/** Entries kept while the top is shown. Older ones are removed, and loaded again on scrolling. */
 const HELD_MAX = 600;
-/** Whoever has scrolled no further looks at the newest, in px. */
+/** Scrolled no further than this, the top is shown, in px. */
 const TOP = 200;
 
 export class Entries {
@@ -18,11 +18,11 @@ export class Entries {
   #fresh = 0;
   #since = null;
   #read = null;
-  /** Kept, as asking for it makes the browser lay out the page. */
+  /** Cached, because reading `scrollY` forces a layout of the page. */
   #onTop = true;
   #notifies = new Set(["message"]);
 
-  /** `load(before)` answers the page behind; `reply(name)` opens a chat. */
+  /** `load(before)` returns the page of older entries; `reply(name)` opens a chat. */
   constructor({ load, reply }) {
     this.load = load;
     this.reply = reply;
@@ -65,7 +65,7 @@ export class Entries {
     this.#behind(next);
   }
 
-  /** Something new. */
+  /** Adds a new entry at the top. */
   add(entry, live) {
     const item = this.#item(entry);
     if (live) item.element.classList.add("slides");
@@ -78,7 +78,7 @@ export class Entries {
     else this.#tellFresh(this.#fresh + 1);
   }
 
-  /** The markers and which kinds count as unread. */
+  /** Applies the `read` marker and the kinds that count as unread. */
   marked(markers, unread) {
     const kinds = Object.keys(unread.kinds).filter((kind) => !this.#notifies.has(kind));
     if (kinds.length === 0 && markers.read === this.#read) return;
@@ -95,7 +95,7 @@ export class Entries {
     try {
       const before = this.#next;
       const page = await this.load(before);
-      // Unless all was forgotten meanwhile.
+      // Unless the list was cleared meanwhile.
       if (this.#next === before) this.history(page);
       button.textContent = "Load older entries";
     } catch (error) {
@@ -124,7 +124,7 @@ export class Entries {
     this.#behind(this.#items.at(-1).entry.version);
   }
 
-  /** Above what was there the last time, if anything is new. */
+  /** Inserts a divider above the entries of the last visit, if there are new ones. */
   #divide() {
     this.#since = null;
     if (this.#items.length === 0) return;

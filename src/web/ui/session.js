@@ -1,4 +1,4 @@
-/** One person's newsfeed as it goes on: one live stream for all that the window shows, as browsers have few connections. */
+/** Follows one person's newsfeed, with one live stream for everything in the window, because browsers limit connections. */
 
 import { PAGE } from "./entries.js";
 
@@ -10,7 +10,7 @@ export class Session {
   #ended = false;
   #changed = false;
 
-  /** Up to which version everything has been shown. */
+  /** The version up to which everything has been shown. */
   position = null;
 
   constructor(newsfeed, feed, view) {
@@ -20,7 +20,7 @@ export class Session {
     this.#feeds = [feed];
   }
 
-  /** Follows another feed (or none) besides the person's own, from the position that is reached: nothing comes between. */
+  /** Follows another feed, or none, besides the person's own, from the current position, so that no entry is missed. */
   with(feed) {
     this.#feeds = feed ? [this.feed, feed] : [this.feed];
     this.restart();
@@ -63,7 +63,7 @@ export class Session {
     if (update.type === "entry") this.position = update.entry.version;
     if (update.type === "reset") this.position = null;
     this.#view[update.type](update);
-    // Without a history to begin with, which `follow` then does by itself.
+    // A follower that began without a history does not load it again by itself.
     if (update.type === "reset") this.restart();
   }
 }

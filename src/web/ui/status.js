@@ -1,9 +1,9 @@
-/** The line that says how it stands: connection, version, reconnects, what was caught up. */
+/** The status line: connection, version, reconnects, entries caught up. */
 
 import { $ } from "./dom.js";
 import { count, shortVersion } from "./words.js";
 
-/** A connection that takes longer is spoken of, in ms. */
+/** "Connecting …" is shown after this time, in ms. */
 const SLOW = 400;
 
 export class Status {
@@ -35,11 +35,11 @@ export class Status {
     this.#version = version;
     const button = $("version");
     button.textContent = shortVersion(version);
-    button.title = `Version ${version}: everything up to it is here. Click to copy.`;
+    button.title = `Version ${version}: everything up to it has arrived. Click to copy it.`;
     button.dataset.version = version;
   }
 
-  /** An update of the library's. */
+  /** Shows a status update of the library. */
   show(update) {
     clearTimeout(this.#slow);
     $("retry").hidden = update.state !== "waiting";
@@ -52,7 +52,7 @@ export class Status {
       this.#say("live", "Live");
       if (update.reconnects > 0) $("caught-up").textContent = `caught up ${count(update.caughtUp, "entry", "entries")}`;
     } else {
-      // Most of the time it has connected before anybody could read it.
+      // Usually it has connected before anybody could read this.
       this.#slow = setTimeout(() => this.#say("connecting", "Connecting …"), SLOW);
     }
   }

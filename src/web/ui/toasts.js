@@ -1,10 +1,10 @@
-/** Notifications that pop up and go away. */
+/** Notifications that pop up and disappear. */
 
 import { $, avatar, h, icon } from "./dom.js";
 import { nameOf, shown, wordsOf } from "./words.js";
 
 const SHOWN_MAX = 3;
-/** ms; not while somebody points at them or has the focus in them. */
+/** In ms. A notification stays while it is hovered or has the focus. */
 const SHOWN_TIME = 7_000;
 
 export class Toasts {

@@ -1,23 +1,23 @@
-/** The access token: kept for this window, asked for when the service refuses the one there is. */
+/** The access token: kept for this window, and asked for when the service refuses the current one. */
 
 import { $ } from "./dom.js";
 
 const KEY = "newsfeed.token";
 
 const WHY = {
-  credentials_missing: "This service asks for a token.",
-  token_expired: "Your token has expired. Give a new one, and the page goes on where it is.",
+  credentials_missing: "This service requires a token.",
+  token_expired: "Your token has expired. Enter a new one, and the page continues where it was.",
 };
 
 export const kept = () => sessionStorage.getItem(KEY);
 
-/** Shows the dialog. A new token, or null if there is none. `error` is why, or null if somebody just wants to. */
+/** Shows the dialog. Returns the new token, or null if it was cancelled. `error` is the reason, or null if the user asked. */
 export function askToken(error) {
   const dialog = $("token-dialog");
   const input = $("token-input");
   $("token-why").textContent = error
-    ? (WHY[error.code] ?? `The service does not take this token: ${error.detail}.`)
-    : "Sent with every request, if there is one. Leave it empty for none.";
+    ? (WHY[error.code] ?? `The service refused this token: ${error.detail}.`)
+    : "It is sent with every request. Leave the field empty for no token.";
   input.value = "";
   dialog.returnValue = "";
   if (!dialog.open) dialog.showModal();

@@ -1,6 +1,6 @@
-/** Who is typing: until so long after they were last heard of. */
+/** Who is typing, until a while after their last typing signal. */
 
-/** ms. Clients tell it again more often than that. */
+/** In ms. Clients send typing signals more often than this. */
 const FADES_AFTER = 5_000;
 
 export class Typing {

@@ -1,27 +1,27 @@
-/** How names, kinds and times are shown. */
+/** Names, kinds and times as text. */
 
-/** Those of `newsfeed demo`. */
+/** The names that `newsfeed demo` uses. */
 export const NAMES =
   "anna ben clara david elif felix greta hugo ines jonas katya luis mia noah olga paul quentin rosa samir tara uma viktor " +
   "wanda xenia yusuf zoe";
 
-/** What the service takes as part of a feed's name. */
+/** Whether the service accepts the text as part of a feed's name. */
 export const isName = (text) => /^[A-Za-z0-9._~:@-]{1,50}$/.test(text);
 
 export const shown = (name) => name.charAt(0).toUpperCase() + name.slice(1);
 
-/** Who did it, by name: of the actor, or what the producer wrote, which may be anything. */
+/** The name of who did it: the actor, or the `from` of the data, which is unchecked. */
 export function nameOf({ actor, data }) {
   if (actor) return actor.replace(/^user:/, "");
   return typeof data?.from === "string" && data.from ? data.from : "somebody";
 }
 
-/** Named as `newsfeed demo` does it. */
+/** The feed of a conversation, named as in `newsfeed demo`. */
 export const chatOf = (a, b) => `chat:${[a, b].sort().join("-")}`;
 
 export const feedsOf = ({ feed, feeds }) => feeds ?? [feed];
 
-/** What happened, in words, and the text that came with it. */
+/** What happened in words, and the text of the entry. */
 export function wordsOf({ kind, data }) {
   const text = typeof data?.text === "string" ? data.text : null;
   switch (kind) {
@@ -42,7 +42,7 @@ export function count(number, what, whats = `${what}s`) {
   return `${number.toLocaleString("en")} ${number === 1 ? what : whats}`;
 }
 
-/** A version's telling middle; all of it is opaque. */
+/** The middle of a version, which differs most between versions. */
 export const shortVersion = (version) => `v…${version.slice(9, 19)}…`;
 
 const STEPS = [
@@ -52,7 +52,7 @@ const STEPS = [
   [7, "d"],
 ];
 
-/** How long ago, shortly. */
+/** The age of a time, in short form. */
 export function ago(at) {
   let value = (Date.now() - Date.parse(at)) / 1000;
   if (Number.isNaN(value)) return "";

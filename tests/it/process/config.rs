@@ -81,6 +81,45 @@ async fn the_printed_configuration_is_an_equivalent_file() {
     assert_eq!(plain(&first), plain(&second));
 }
 
+/// Flags that can be repeated have two names in the file: the flag's and the plural.
+#[tokio::test]
+async fn both_spellings_of_a_list_are_read_and_one_is_printed() {
+    for (singular, plural, value) in [
+        ("kind", "kinds", "[\"a=notify\", \"b=transient\"]"),
+        (
+            "cors_origin",
+            "cors_origins",
+            "[\"https://a.example\", \"https://b.example\"]",
+        ),
+        (
+            "trusted_proxy",
+            "trusted_proxies",
+            "[\"10.0.0.0/8\", \"192.0.2.1\"]",
+        ),
+    ] {
+        for key in [singular, plural] {
+            let file = File::new(&format!("{key} = {value}\n"));
+            let config = checked(&["--config", file.path()], &[]).await;
+            has(&config, &format!("{plural} = {value}  # file"));
+            assert!(!config.contains(&format!("{singular} = ")), "{config}");
+        }
+        for (first, second) in [(singular, plural), (plural, singular)] {
+            let file = File::new(&format!("{first} = {value}\n{second} = {value}\n"));
+            let said = failure(&["config", "check", "--config", file.path()]).await;
+            assert!(said.contains("are the same setting"), "{said}");
+            assert!(said.contains(&format!("keep {plural:?}")), "{said}");
+        }
+    }
+    let tables = "[kind]\na = \"notify\"\n[cors]\norigin = \"https://a.example\"\n";
+    let config = checked(&["--config", File::new(tables).path()], &[]).await;
+    has(&config, "kinds = [\"a=notify\"]  # file");
+    has(&config, "cors_origins = [\"https://a.example\"]  # file");
+    let flag = ["--kind", "c=notify"];
+    let file = File::new("kind = [\"a=notify\"]\n");
+    let config = checked(&[&["--config", file.path()][..], &flag].concat(), &[]).await;
+    has(&config, "kinds = [\"c=notify\"]  # flag");
+}
+
 #[tokio::test]
 async fn the_service_uses_its_configuration_file() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -101,7 +140,7 @@ async fn mistakes_in_the_file_are_reported_with_their_place() {
     for (content, wanted) in [
         (
             "lisen = \"127.0.0.1:1\"",
-            "\"lisen\" is unknown; there are ",
+            "\"lisen\" is unknown; the settings are ",
         ),
         ("[append]\nlingers = 1", "\"append_lingers\" is unknown"),
         (
@@ -112,14 +151,14 @@ async fn mistakes_in_the_file_are_reported_with_their_place() {
         ("tail_gap_ms = 1\ntail_gap_ms = 2", "line 2: "),
         (
             "append_linger_us = 1\n[append]\nlinger_us = 2",
-            "\"append_linger_us\" is given twice",
+            "\"append_linger_us\" is set twice",
         ),
         ("\n\nlisten = ", "line 3: "),
         ("listen = \"here\"", "'here' for '--listen"),
         ("tail_gap_ms = 100000", "'100000' for '--tail-gap-ms"),
         (
             "tail_gap_ms = [[1]]",
-            "\"tail_gap_ms\" must be a text, a number",
+            "\"tail_gap_ms\" must be a string, a number",
         ),
         ("tail_gap_ms = [1, 2]", "'--tail-gap-ms"),
         ("[kinds]\nmessage = \"loud\"", "message=loud"),
@@ -152,7 +191,7 @@ async fn an_unknown_environment_variable_is_reported() {
         .await
         .expect("it runs");
     let said = String::from_utf8(output.stderr).expect("text");
-    assert!(said.contains("NEWSFEED_LISTN is no setting"), "{said}");
+    assert!(said.contains("NEWSFEED_LISTN is not a setting"), "{said}");
     assert!(!said.contains("NEWSFEED_LISTEN"), "{said}");
     assert_eq!(output.status.code(), Some(0));
 }

@@ -100,6 +100,11 @@ async fn the_page_is_accessible() {
 }
 
 #[tokio::test]
+async fn windows_share_one_stream() {
+    in_chromium("share.test.mjs").await;
+}
+
+#[tokio::test]
 async fn tokens_expire_and_are_renewed() {
     in_chromium("tokens.test.mjs").await;
 }

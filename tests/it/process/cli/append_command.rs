@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{FEED, PATIENCE, Running, Service};
+use super::{FEED, PATIENCE, Process, Running, Said, Service, newsfeed};
 
 const EVENT: [&str; 5] = ["append", "--kind", "message", "--feed", FEED];
 
@@ -80,10 +80,7 @@ async fn conditions_and_signals() {
     let mut tail = service.begin(&["tail", FEED, "--from", "now", "--events", "all"]);
     while !tail.line().await.contains("\"markers\"") {}
     let typing = ["append", "--kind", "typing", "--feed", FEED];
-    service
-        .run(&typing)
-        .await
-        .told(1, "(here: with --transient)");
+    service.run(&typing).await.told(1, "(use --transient)");
     let sent = service
         .run(&[&typing[..], &["--transient"]].concat())
         .await
@@ -196,7 +193,7 @@ async fn it_waits_for_an_unavailable_service_and_appends_once() {
     for _ in 0..2 {
         service.kill().await;
         append.write(&line).await;
-        append.says("trying again for up to 600 s").await;
+        append.says("retrying for up to 600 s").await;
         service.restart().await;
         let answer: Value = serde_json::from_str(&append.line().await).expect("JSON");
         assert_eq!(answer["status"], "appended");
@@ -320,4 +317,91 @@ async fn unanswered_events_are_sent_again_with_the_same_ids() {
     }
     assert_eq!(lines(&bodies[4]), all[1..]);
     assert_eq!(lines(&bodies[5]), all[2..3]);
+}
+
+/// The actor comes from the payload of the token. An explicit actor wins.
+#[tokio::test]
+async fn the_only_actor_of_the_token_is_filled_in() {
+    let secret = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&secret, "sesame-sesame-sesame-sesame-sesame").expect("written");
+    let secret = secret.path().to_str().expect("UTF-8");
+    let folder = tempfile::tempdir().expect("a folder");
+    let process = Process::start_with(folder.path(), &["--auth-keys", secret]).await;
+    let url = process.api.url("");
+    let token = async |actors: &[&str]| {
+        let args = [
+            "admin",
+            "token",
+            "--key",
+            secret,
+            "--scope",
+            "append,read",
+            "--feed",
+            "*",
+        ];
+        let actors = actors.iter().flat_map(|actor| ["--actor", *actor]);
+        let args: Vec<&str> = args.into_iter().chain(actors).collect();
+        let output = newsfeed(&args).output().await.expect("it runs");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines = folder.path().join("events.ndjson");
+    let line = |id: &str, actor: &str| {
+        format!("{{\"id\":\"{id}\",\"kind\":\"message\",\"feeds\":[\"{FEED}\"]{actor}}}\n")
+    };
+    std::fs::write(
+        &lines,
+        line("m-2", "") + &line("m-3", ",\"actor\":\"user:ben\"") + &line("m-4", ",\"actor\":null"),
+    )
+    .expect("written");
+    let run = async |token: &str, args: &[&str]| -> Said {
+        let mut command = newsfeed(args);
+        command
+            .env("NEWSFEED_URL", &url)
+            .env("NEWSFEED_TOKEN", token);
+        let output = command.output().await;
+        output.expect("it runs").into()
+    };
+    let lines = ["append", lines.to_str().expect("UTF-8")];
+
+    let anna = token(&["user:anna"]).await;
+    run(&anna, &[&EVENT[..], &["--id", "m-1"]].concat())
+        .await
+        .json(0);
+    let other = [&EVENT[..], &["--actor", "user:ben"]].concat();
+    run(&anna, &other).await.told(1, "actor_forbidden");
+    // An actor in the line wins, also null, and the service rejects it.
+    let said = run(&anna, &lines).await;
+    said.told(1, "newsfeed: 2 of 3 events were rejected");
+    let statuses: Vec<_> = said
+        .json(1)
+        .iter()
+        .map(|answer| answer["status"].clone())
+        .collect();
+    assert_eq!(statuses, ["appended", "rejected", "rejected"]);
+
+    // Where the token allows several actors, or any, none is filled in.
+    let several = token(&["user:anna", "user:ben"]).await;
+    run(&several, &EVENT).await.told(1, "actor_forbidden");
+    let prefix = token(&["user:*"]).await;
+    run(&prefix, &EVENT).await.told(1, "actor_forbidden");
+    let any = token(&[]).await;
+    run(&any, &[&EVENT[..], &["--id", "m-5"]].concat())
+        .await
+        .json(0);
+
+    let history = run(&any, &["history", FEED, "--reverse"]).await.json(0);
+    let actors: Vec<_> = history
+        .iter()
+        .map(|entry| (&entry["id"], &entry["actor"]))
+        .collect();
+    assert_eq!(
+        actors,
+        [
+            (&json!("m-1"), &json!("user:anna")),
+            (&json!("m-2"), &json!("user:anna")),
+            (&json!("m-5"), &Value::Null),
+        ]
+    );
+    process.stop().await;
 }

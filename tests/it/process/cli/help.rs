@@ -19,7 +19,7 @@ async fn every_command_has_help_with_examples() {
         "append",
         "tail",
         "history",
-        "head",
+        "state",
         "mark",
         "replay",
         "demo",
@@ -58,7 +58,7 @@ async fn mistakes_are_reported_with_advice() {
         ),
         (
             &["history", FEED, "--until", "1"],
-            "as `newsfeed head FEED` shows",
+            "`newsfeed state FEED` shows",
         ),
         (&["mark", FEED, "raed"], "'read'"),
         (&["append", "--kind", "message"], "--feed"),
@@ -73,7 +73,7 @@ async fn mistakes_are_reported_with_advice() {
         ),
         (
             &["append", "--kind", "a", "--feed", "b", "--data", "{a:1}"],
-            "--data is not JSON",
+            "--data is not valid JSON",
         ),
     ] {
         said(args).await.told(2, told);
@@ -87,7 +87,7 @@ async fn an_unreachable_service_is_reported_with_advice() {
     let nobody = format!("http://{}", listener.local_addr().expect("bound"));
     drop(listener);
     for args in [
-        &["head", FEED][..],
+        &["state", FEED][..],
         &["history", FEED],
         &["mark", FEED],
         &["tail", FEED, "--wait", "0"],
@@ -99,7 +99,7 @@ async fn an_unreachable_service_is_reported_with_advice() {
             said.told(1, part);
         }
     }
-    let strange = said(&["head", FEED, "--url", "localhost:8080"]).await;
+    let strange = said(&["state", FEED, "--url", "localhost:8080"]).await;
     strange.told(
         1,
         "is not the address of a service; write it like http://127.0.0.1:8080",

@@ -52,13 +52,13 @@ async fn history_prints_entries_exactly_as_the_api_does_in_either_order() {
 }
 
 #[tokio::test]
-async fn head_and_mark_tell_the_unread_count() {
+async fn state_and_mark_report_the_unread_count() {
     let service = Service::start().await;
     service.fill(0..3).await;
-    let heads = service.run(&["head", FEED, "user:nobody"]).await.json(0);
-    assert_eq!(heads[0]["feed"], FEED);
-    assert_eq!(heads[0]["unread"]["total"], 2);
-    assert_eq!(heads[1]["latest"], Value::Null);
+    let states = service.run(&["state", FEED, "user:nobody"]).await.json(0);
+    assert_eq!(states[0]["feed"], FEED);
+    assert_eq!(states[0]["unread"]["total"], 2);
+    assert_eq!(states[1]["latest"], Value::Null);
 
     let first = version(&service.entries().await[0]);
     let marked = service.run(&["mark", FEED, "read", &first]).await.json(0);

@@ -92,7 +92,7 @@ async fn nothing_is_lost_or_doubled_over_killed_services_and_a_cursor_goes_on() 
     got.extend(take(&mut tail, 120).await);
     assert_eq!(got, service.entries().await);
     tail.says("following user:ben").await;
-    tail.says("trying again until Ctrl-C").await;
+    tail.says("retrying until Ctrl-C").await;
 
     tail.interrupt();
     let said = tail.end().await;
@@ -101,7 +101,7 @@ async fn nothing_is_lost_or_doubled_over_killed_services_and_a_cursor_goes_on() 
     let position = position.trim_end();
     said.told(
         0,
-        &format!("-- stopped at {position}; kept in {cursor_path}"),
+        &format!("-- stopped at {position}; saved in {cursor_path}"),
     );
 
     service.fill(160..180).await;
@@ -132,7 +132,11 @@ async fn without_a_cursor_file_the_position_is_printed() {
     tail.interrupt();
     let said = tail.end().await;
     let (_, position) = said.stderr.split_once("--from ").expect("a position");
-    let position = position.split(' ').next().expect("a word").to_owned();
+    let position = position
+        .split_whitespace()
+        .next()
+        .expect("a word")
+        .to_owned();
     service.fill(2..4).await;
     let rest = service
         .run(&["tail", FEED, "--no-follow", "--from", &position])
@@ -144,7 +148,7 @@ async fn without_a_cursor_file_the_position_is_printed() {
     let refused = service
         .run(&["tail", FEED, "--cursor", bad.to_str().expect("UTF-8")])
         .await;
-    refused.told(1, "it holds no version; remove it to begin anew");
+    refused.told(1, "it does not contain a version; remove it to start over");
 }
 
 #[tokio::test]

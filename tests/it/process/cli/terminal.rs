@@ -102,16 +102,14 @@ async fn colours_can_be_switched_off_and_on() {
 #[tokio::test]
 async fn states_and_answers_are_printed_as_text() {
     let service = service().await;
-    let head = on_terminal(service.command(&["head", FEED, "user:bne", "--color", "never"])).await;
-    let lines: Vec<&str> = head.lines().collect();
+    let state =
+        on_terminal(service.command(&["state", FEED, "user:bne", "--color", "never"])).await;
+    let lines: Vec<&str> = state.lines().collect();
     assert!(
         lines[0].starts_with("user:ben  unread 1 (1 message)  read –  seen –  version "),
-        "{head}"
+        "{state}"
     );
-    assert!(
-        lines[1].ends_with("empty: nobody has written to it"),
-        "{head}"
-    );
+    assert!(lines[1].ends_with("empty: no entries yet"), "{state}");
     let mark = on_terminal(service.command(&["mark", FEED, "--color", "never"])).await;
     assert!(mark.starts_with("user:ben  unread 0  read 0"), "{mark}");
     assert!(mark.ends_with("before: unread 1 (1 message)\n"), "{mark}");

@@ -1,16 +1,16 @@
-//! `newsfeed head`: where feeds stand.
+//! `newsfeed state`: version, unread count and markers of feeds.
 
 use super::{Error, connection::Connection, feeds::State, line::Painter, names, output::Output};
 
-/// Print where feeds stand: version, unread count and markers
+/// Print the state of feeds: version, unread count and markers
 ///
-/// The version is this moment's (vN): history up to it and live after it are the whole feed.
+/// The version is the current one (vN). History up to it and live entries after it together are the whole feed.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    newsfeed head user:ben                    how many are unread?\n  \
-    VN=$(newsfeed head user:ben | jq -r .version)\n  \
+    newsfeed state user:ben                    how many entries are unread?\n  \
+    VN=$(newsfeed state user:ben | jq -r .version)\n  \
     newsfeed history user:ben --until $VN; newsfeed tail user:ben --from $VN")]
-pub struct HeadArgs {
+pub struct StateArgs {
     /// Feeds, such as user:ben
     #[arg(required = true, value_name = "FEED", value_parser = names::name)]
     feeds: Vec<String>,
@@ -20,12 +20,12 @@ pub struct HeadArgs {
     connection: Connection,
 }
 
-pub async fn run(args: HeadArgs) -> Result<(), Error> {
+pub async fn run(args: StateArgs) -> Result<(), Error> {
     let client = args.connection.reached().await?;
     let mut printer = args.output.open();
     for feed in &args.feeds {
-        let head = client.head(feed).await?;
-        printer.print(head.json.get(), |painter| text(painter, &head.value))?;
+        let state = client.state(feed).await?;
+        printer.print(state.json.get(), |painter| text(painter, &state.value))?;
         printer.flush()?;
     }
     Ok(())
@@ -34,7 +34,7 @@ pub async fn run(args: HeadArgs) -> Result<(), Error> {
 fn text(painter: &Painter, state: &State) -> String {
     let latest = match &state.latest {
         Some(latest) => format!("latest {}", painter.dim(latest)),
-        None => "empty: nobody has written to it".to_owned(),
+        None => "empty: no entries yet".to_owned(),
     };
     format!(
         "{}  version {}  {latest}",

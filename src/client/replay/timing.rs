@@ -1,4 +1,4 @@
-//! Sending at a multiple of the original pace.
+//! When each message is due: the original times, sped up by a factor.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use tokio::time::{Instant, sleep_until};
 
 use super::list::Message;
 
-/// Stands for "never" where a slow pace puts a message beyond what a clock can say.
+/// Upper bound for due times, so that a slow replay does not exceed the range of the clock.
 const DUE_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 pub fn parse(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(times) if times.is_finite() && times > 0.0 => Ok(times),
-        _ => Err("a number above 0, such as 3600".to_owned()),
+        _ => Err("must be a number above 0, such as 3600".to_owned()),
     }
 }
 
-/// Original times on our clock: the first message is due at the start.
-pub struct Pace {
+/// Maps original times to our clock. The first message is due at the start.
+pub struct Timing {
     times: f64,
     start: Instant,
-    /// When the first message was sent, Unix seconds.
+    /// Original time of the first message, in Unix seconds.
     first: i64,
 }
 
-impl Pace {
+impl Timing {
     pub fn start(times: f64, first: i64) -> Self {
         Self {
             times,
@@ -33,14 +33,14 @@ impl Pace {
         }
     }
 
-    /// A message older than the first is due at once.
+    /// A message older than the first is due immediately.
     pub fn due(&self, sent: i64) -> Instant {
         let original_seconds = sent.saturating_sub(self.first).max(0) as f64;
         let after = Duration::try_from_secs_f64(original_seconds / self.times).unwrap_or(DUE_MAX);
         self.start + after.min(DUE_MAX)
     }
 
-    /// Waits for the first of `messages`; answers it and those after it that are due as well.
+    /// Waits until the first of `messages` is due, and returns it and the following ones that are due by then.
     pub async fn due_of<'a>(&self, messages: &'a [Message]) -> &'a [Message] {
         let Some(first) = messages.first() else {
             return messages;
@@ -62,8 +62,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn due_times_are_the_original_ones_divided() {
         let after = |times, first, sent| {
-            let pace = Pace::start(times, first);
-            pace.due(sent) - pace.start
+            let timing = Timing::start(times, first);
+            timing.due(sent) - timing.start
         };
         assert_eq!(after(1.0, 100, 160), Duration::from_secs(60));
         assert_eq!(after(3600.0, 100, 1_900), Duration::from_millis(500));
@@ -76,14 +76,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_array_is_what_is_due_and_after_a_stall_that_is_more() {
+    async fn a_request_has_all_messages_due_which_are_more_after_a_stall() {
         let messages = [1000, 1000, 1010, 1011, 1012, 1020].map(|sent| Message::new(1, 2, sent));
-        let pace = Pace::start(10.0, 1000);
+        let timing = Timing::start(10.0, 1000);
         let mut rest = &messages[..];
         for (count, due_ms, stall_ms) in [(2, 0, 0), (1, 1000, 0), (1, 1100, 950), (2, 2050, 0)] {
-            let due = pace.due_of(rest).await;
+            let due = timing.due_of(rest).await;
             assert_eq!(due.len(), count);
-            let elapsed = pace.start.elapsed().as_millis();
+            let elapsed = timing.start.elapsed().as_millis();
             assert!(elapsed.abs_diff(due_ms) <= 1, "{elapsed} ms");
             rest = &rest[count..];
             tokio::time::advance(Duration::from_millis(stall_ms)).await;
