@@ -41,6 +41,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod dedup;
+pub mod docs;
 pub mod error;
 pub mod feed;
 pub mod http;

@@ -9,6 +9,7 @@ mod chunks;
 mod connection;
 pub mod cors;
 mod credentials;
+pub mod docs;
 mod event_stream;
 mod events;
 mod exposition;
@@ -179,8 +180,10 @@ pub fn router(app: App) -> Router {
         let state = (Arc::clone(auth), Arc::clone(&app.callers));
         router = router.layer(from_fn_with_state(state, access::guard));
     }
-    // The page's files are for everybody.
-    let page = web::routes().layer(from_fn_with_state(callers, limits::admit));
+    // The page and the documentation need no credentials.
+    let page = web::routes()
+        .merge(docs::routes())
+        .layer(from_fn_with_state(callers, limits::admit));
     let router = router
         .merge(page)
         .layer(map_request(async |request: Request| {
