@@ -13,6 +13,7 @@
 //!   and the engines.
 //! - [`metrics`], [`logging`]: what an operator sees of a node.
 //! - [`version`], [`clock`], [`types`]: hybrid timestamps, the clocks that make them, names and events.
+//! - [`docs`]: the guides, which [`http`] serves at `/docs`.
 //! - [`tls`]: certificates and handshakes; what is served over them is no different.
 //! - [`server`]: what a node is made of and the order in which it stops. [`config`], [`client`]: the command line.
 //!

@@ -128,7 +128,7 @@ async fn a_stop_ends_within_its_time_although_an_append_hangs_and_a_client_stall
 
 /// `TimeoutStopSec` of the unit in the guide: the time after which systemd kills the process.
 #[test]
-fn the_unit_leaves_time_to_drain() {
+fn the_systemd_unit_allows_enough_time_to_drain() {
     let guide = include_str!("../../../src/docs/operations.md");
     let seconds = guide
         .lines()
