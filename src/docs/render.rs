@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use pulldown_cmark::{CowStr, Event, Options, Parser, Tag, TagEnd, html};
+use pulldown_cmark::{CodeBlockKind, CowStr, Event, Options, Parser, Tag, TagEnd, html};
 
 use super::{GUIDES, INDEX};
 
@@ -67,7 +67,21 @@ pub fn render(path: &str, text: &str) -> Rendered {
                 }
                 events.push(event);
             }
-            // Wide tables scroll by themselves, so that the page does not.
+            // Wide code and tables scroll by themselves, so that the page does not; by keyboard too.
+            Event::Start(Tag::CodeBlock(kind)) => {
+                let language: String = match &kind {
+                    CodeBlockKind::Fenced(info) => info
+                        .chars()
+                        .take_while(|character| character.is_alphanumeric())
+                        .collect(),
+                    CodeBlockKind::Indented => String::new(),
+                };
+                let start = format!("<pre tabindex=\"0\"><code class=\"language-{language}\">");
+                events.push(Event::Html(CowStr::from(start)));
+            }
+            Event::End(TagEnd::CodeBlock) => {
+                events.push(Event::Html(CowStr::Borrowed("</code></pre>\n")));
+            }
             Event::Start(Tag::Table(_)) => {
                 let frame =
                     "<div class=\"table\" tabindex=\"0\" role=\"group\" aria-label=\"Table\">\n";
