@@ -6,6 +6,7 @@ mod files;
 mod limits;
 mod links;
 mod pages;
+mod proxies;
 mod scripts;
 mod settings;
 mod shell;
