@@ -16,6 +16,7 @@
 //! - [`types`], [`version`], [`clock`]: names, events and entries; hybrid timestamps; the clocks that make them.
 //!   [`error`]: what can fail above the store.
 //! - [`metrics`], [`logging`]: what operators see of a node. They depend on none of the modules that report to them.
+//! - [`docs`]: the guides, which [`http`] serves at `/docs`.
 //! - [`tls`]: certificates and handshakes.
 //! - [`server`]: the parts of a node, and the order in which they stop. [`config`], [`client`]: the command line.
 //!
@@ -45,6 +46,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod dedup;
+pub mod docs;
 pub mod error;
 pub mod feed;
 pub mod http;

@@ -167,3 +167,31 @@ async fn measure(command: Command, stop: Stop) -> Result<(), Error> {
         Command::Bare(args) => bare::run(args).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_of_the_guide_are_understood() {
+        let guide = include_str!("../README.md");
+        let commands = guide
+            .lines()
+            .filter(|line| line.starts_with("newsfeed-bench "));
+        let commands: Vec<_> = commands
+            .map(|line| {
+                line.split(" #")
+                    .next()
+                    .unwrap_or(line)
+                    .replace("$(pgrep -fo 'newsfeed serve')", "1")
+            })
+            .collect();
+        assert!(commands.len() > 8, "{commands:?}");
+        for command in commands {
+            let parsed = Cli::try_parse_from(command.split_whitespace());
+            parsed
+                .map(drop)
+                .unwrap_or_else(|error| panic!("{command}: {error}"));
+        }
+    }
+}

@@ -9,6 +9,7 @@ mod chunks;
 mod connection;
 pub mod cors;
 mod credentials;
+pub mod docs;
 mod event_stream;
 mod events;
 mod exposition;

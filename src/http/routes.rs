@@ -15,7 +15,7 @@ use axum::{
 use super::{
     App, access, admin, body,
     cors::Cors,
-    events, exposition, feeds, health,
+    docs, events, exposition, feeds, health,
     limits::{self, Quotas},
     observe,
     problem::{Code, Problem},
@@ -122,7 +122,7 @@ pub fn router(app: App, edge: &Edge) -> Router {
     }
     let router = api
         .method_not_allowed_fallback(method_not_allowed.layer(metered.clone()))
-        .merge(web::routes().layer(metered.clone()))
+        .merge(web::routes().merge(docs::routes()).layer(metered.clone()))
         .fallback(not_found.layer(metered))
         .layer(map_request(async |request: Request| {
             request.map(body::lingering)
@@ -135,7 +135,7 @@ pub fn router(app: App, edge: &Edge) -> Router {
     router.layer(observed).with_state(Arc::new(app))
 }
 
-async fn not_found() -> Problem {
+pub async fn not_found() -> Problem {
     Problem::new(
         Code::NotFound,
         "there is nothing at this path; GET /openapi.yaml describes the API",

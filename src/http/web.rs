@@ -9,16 +9,17 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use bytes::Bytes;
 
 use super::{App, feeds::matches_etag, routes::method_not_allowed};
 
 /// The page loads from this origin only, has no inline script or style, submits no form and cannot be framed.
-const SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
+pub(super) const SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
 
-const HTML: &str = "text/html; charset=utf-8";
-const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(super) const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const TYPES: &str = "application/typescript; charset=utf-8";
-const CSS: &str = "text/css; charset=utf-8";
+pub(super) const CSS: &str = "text/css; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
 pub struct File {
@@ -46,8 +47,11 @@ pub const FILES: &[File] = files![
     "/newsfeed/http.js" JAVASCRIPT "newsfeed/http.js",
     "/newsfeed/share.js" JAVASCRIPT "newsfeed/share.js",
     "/newsfeed/sse.js" JAVASCRIPT "newsfeed/sse.js",
+    "/ui/api.css" CSS "ui/api.css",
+    "/ui/api.js" JAVASCRIPT "ui/api.js",
     "/ui/app.js" JAVASCRIPT "ui/app.js",
     "/ui/chat.js" JAVASCRIPT "ui/chat.js",
+    "/ui/docs.css" CSS "ui/docs.css",
     "/ui/dom.js" JAVASCRIPT "ui/dom.js",
     "/ui/entries.js" JAVASCRIPT "ui/entries.js",
     "/ui/icon.svg" SVG "ui/icon.svg",
@@ -63,37 +67,57 @@ pub const FILES: &[File] = files![
 /// The routes of all files.
 pub fn routes() -> Router<Arc<App>> {
     let router = FILES.iter().fold(Router::new(), |router, file| {
+        let content = Bytes::from_static(file.content.as_bytes());
+        let content = Content::new(file.content_type, SECURITY_POLICY, content);
         router.route(
             file.path,
-            get(async move |headers: HeaderMap| serve(file, &headers)),
+            get(async move |headers: HeaderMap| content.answer(&headers)),
         )
     });
     router.method_not_allowed_fallback(method_not_allowed)
 }
 
-/// Browsers revalidate the file at every use, so that after an upgrade no page runs with a mixture of old and new files.
-fn serve(file: &File, headers: &HeaderMap) -> Response {
-    let etag = format!(
-        "\"{:016x}\"",
-        twox_hash::XxHash3_64::oneshot(file.content.as_bytes())
-    );
-    let known = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|known| matches_etag(known.trim(), &etag));
-    let headers = [
-        (header::CONTENT_TYPE, file.content_type),
-        (header::CACHE_CONTROL, "no-cache"),
-        (header::ETAG, &etag),
-        (header::CONTENT_SECURITY_POLICY, SECURITY_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ];
-    if known {
-        return (StatusCode::NOT_MODIFIED, headers).into_response();
+/// What is served at one path, the same to everybody.
+#[derive(Clone)]
+pub(super) struct Content {
+    content_type: &'static str,
+    security_policy: &'static str,
+    etag: String,
+    content: Bytes,
+}
+
+impl Content {
+    pub fn new(content_type: &'static str, security_policy: &'static str, content: Bytes) -> Self {
+        let hash = twox_hash::XxHash3_64::oneshot(&content);
+        Self {
+            content_type,
+            security_policy,
+            etag: format!("\"{hash:016x}\""),
+            content,
+        }
     }
-    (headers, file.content).into_response()
+
+    /// Browsers revalidate the file at every use, so that after an upgrade no page runs with a mixture of old and new
+    /// files.
+    pub fn answer(&self, headers: &HeaderMap) -> Response {
+        let known = headers
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|known| matches_etag(known.trim(), &self.etag));
+        let headers = [
+            (header::CONTENT_TYPE, self.content_type),
+            (header::CACHE_CONTROL, "no-cache"),
+            (header::ETAG, &self.etag),
+            (header::CONTENT_SECURITY_POLICY, self.security_policy),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::X_FRAME_OPTIONS, "DENY"),
+            (header::REFERRER_POLICY, "no-referrer"),
+        ];
+        if known {
+            return (StatusCode::NOT_MODIFIED, headers).into_response();
+        }
+        (headers, self.content.clone()).into_response()
+    }
 }

@@ -4,6 +4,7 @@
 //! listed in [`on_every_engine!`].
 
 mod auth;
+mod docs;
 #[cfg(feature = "fdb")]
 mod fdb;
 mod fuzz;

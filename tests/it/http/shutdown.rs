@@ -126,11 +126,11 @@ async fn a_stop_ends_within_its_time_although_an_append_hangs_and_a_client_stall
     node.stop().await;
 }
 
-/// systemd kills the service after the unit's `TimeoutStopSec`.
+/// `TimeoutStopSec` of the unit in the guide: the time after which systemd kills the process.
 #[test]
 fn the_systemd_unit_allows_enough_time_to_drain() {
-    let readme = include_str!("../../../README.md");
-    let seconds = readme
+    let guide = include_str!("../../../src/docs/operations.md");
+    let seconds = guide
         .lines()
         .find_map(|line| line.strip_prefix("TimeoutStopSec="));
     let seconds = seconds.expect("a unit").parse().expect("a number");

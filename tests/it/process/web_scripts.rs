@@ -108,3 +108,8 @@ async fn windows_share_one_stream() {
 async fn tokens_expire_and_are_renewed() {
     in_chromium("tokens.test.mjs").await;
 }
+
+#[tokio::test]
+async fn the_documentation_is_for_everybody() {
+    in_chromium("docs.test.mjs").await;
+}

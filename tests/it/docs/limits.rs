@@ -1,0 +1,333 @@
+//! The guide to limits: every number in its tables is that of a constant or of a setting's default.
+//!
+//! The constants are read from the source, so that they can stay private to their modules.
+
+use std::{fs, path::Path};
+
+use clap::{Args, Command};
+use newsfeed::{config::Config, docs::GUIDES, http::problem::Code};
+
+/// A row by the beginning of its first cell, and what the numbers of its second cell are, in their order: a constant, a
+/// flag, or a number that the protocol or arithmetic gives. `KiB`, `MiB` and `s` follow the number in the text.
+const ROWS: &[(&str, &[&str])] = &[
+    ("name of a feed", &["1", "NAME_BYTES_MAX"]),
+    ("id of an event", &["1", "NAME_BYTES_MAX"]),
+    ("feeds of an event", &["1", "EVENT_FEEDS_MAX"]),
+    ("`data` of an event", &["DATA_BYTES_MAX", "DATA_DEPTH_MAX"]),
+    ("bytes of `data`", &["DATA_FANOUT_BYTES_MAX"]),
+    ("events in an array", &["1", "ARRAY_EVENTS_MAX"]),
+    ("JSON body", &["BODY_BYTES_MAX"]),
+    ("line of NDJSON", &["LINE_BYTES_MAX"]),
+    ("silence inside a body", &["BODY_STALL_MAX"]),
+    ("time for a whole JSON body", &["BODY_TIME_MAX"]),
+    ("compression of a body", &[]),
+    // hyper takes 100 headers of HTTP/1.1 unless told otherwise; `limits::urls` sends more.
+    ("URL and headers", &["HEAD_BYTES_MAX", "100"]),
+    ("time for a request head", &["HEAD_TIMEOUT"]),
+    ("`X-Request-Id`", &["REQUEST_ID_BYTES_MAX"]),
+    ("log filter", &["FILTER_BYTES_MAX"]),
+    ("`seconds` of a log filter", &["1", "FALL_BACK_SECONDS_MAX"]),
+    (
+        "page",
+        &[
+            "PAGE_ENTRIES_MAX",
+            "PAGE_ENTRIES_DEFAULT",
+            "PAGE_BYTES_MAX",
+            "PAGE_EXAMINED_MAX",
+        ],
+    ),
+    ("feeds of a merged page", &["1", "MERGED_FEEDS_MAX"]),
+    ("long poll (`wait`)", &["http/query/WAIT_MAX"]),
+    ("unread count", &["UNREAD_MAX"]),
+    (
+        "reads under way",
+        &["READS_AT_ONCE", "READS_WAITING_MAX", "READ_WAIT_MAX"],
+    ),
+    ("streams and long polls of a node", &["STREAMS_MAX"]),
+    ("entries that wait", &["QUEUE_ITEMS_MAX", "QUEUE_BYTES_MAX"]),
+    ("idle stream", &["HEARTBEAT"]),
+    ("transients for a late stream", &["TRANSIENT_LIFE"]),
+    ("append queue of a node", &["QUEUE_KIB_MAX KiB", "1 KiB"]),
+    ("wait of the oldest append", &["--append-queue-ms ms"]),
+    (
+        "append queue that has not been empty",
+        &["STANDING_EVENTS_MIN"],
+    ),
+    ("append while the store is away", &["RETRY_FOR"]),
+    ("transients on their way", &["TRANSIENTS_IN_FLIGHT_MAX"]),
+    ("free disk space", &["--disk-reserve-mib MiB"]),
+    (
+        "requests of a caller",
+        &["--caller-requests-per-s", "REQUESTS_BURST_S s"],
+    ),
+    (
+        "bytes in bodies of a caller",
+        &["--caller-bytes-per-s", "BYTES_BURST_S s"],
+    ),
+    ("wait of a body", &["http/limits/WAIT_MAX"]),
+    ("streams and long polls of a caller", &["--caller-streams"]),
+    ("callers counted", &["CALLERS_MAX"]),
+    ("connections of an address", &["--peer-connections"]),
+    ("connections of a node", &["CONNECTIONS_MAX"]),
+    ("requests at a time", &["HTTP2_STREAMS_MAX"]),
+    ("TLS handshake", &["HANDSHAKE_TIME_MAX"]),
+    ("TLS handshakes at a time", &["HANDSHAKES_MAX"]),
+    ("HTTP/2 PING", &["HTTP2_PONG_MAX"]),
+    (
+        "token",
+        &["TOKEN_BYTES_MAX", "PATTERNS_MAX", "SUBJECT_BYTES_MAX"],
+    ),
+    ("token in a cookie", &["COOKIE_TOKEN_BYTES_MAX"]),
+    ("ticket", &["MERGED_FEEDS_MAX", "--auth-ticket-s s"]),
+    ("key file or JWKS", &["KEYS_MAX", "KEYS_BYTES_MAX"]),
+    ("RSA key", &["RSA_BYTES_MIN bytes in bits"]),
+    ("HS256 secret", &["SECRET_BYTES_MIN"]),
+    ("verified tokens", &["CACHED_TOKENS_MAX"]),
+    ("time to stop", &["--drain-time-ms ms"]),
+    (
+        "`retry` of the last event",
+        &["BYE_RETRY_MS.start ms", "BYE_RETRY_MS.end ms"],
+    ),
+];
+
+/// Numbers in the first and last cell of a row, apart from HTTP statuses.
+const ASIDE: &[(&str, &[&str])] = &[
+    ("HTTP/2 PING", &["HTTP2_PING_EVERY"]),
+    ("wait of a body", &["BODY_BYTES_MAX"]),
+    (
+        "append queue that has not been empty",
+        &["PATIENT_EVENTS_MAX"],
+    ),
+    ("callers counted", &["SHARED"]),
+    ("connections of a node", &["BACKLOG"]),
+];
+
+#[test]
+fn the_numbers_are_those_of_the_program() {
+    let sources = Sources::read();
+    let mut rows = ROWS.iter();
+    for cells in table_rows() {
+        let (start, wanted) = rows.next().expect("no row that the test does not know");
+        assert!(
+            cells[0].starts_with(start),
+            "{:?} where {start:?} is wanted",
+            cells[0]
+        );
+        let wanted: Vec<_> = wanted.iter().map(|name| sources.shown(name)).collect();
+        assert_eq!(numbers(&cells[1]), wanted, "{}", cells[0]);
+        let aside = ASIDE.iter().find(|(row, _)| row == start);
+        let wanted: Vec<_> = aside
+            .iter()
+            .flat_map(|(_, names)| names.iter())
+            .map(|name| sources.shown(name))
+            .collect();
+        let outside = [numbers(&cells[0]), numbers(&cells[2])].concat();
+        let outside: Vec<_> = outside
+            .into_iter()
+            .filter(|number| !is_status(number))
+            .collect();
+        assert_eq!(outside, wanted, "{}: beside the limit", cells[0]);
+    }
+    assert!(rows.next().is_none(), "a row is missing");
+}
+
+fn is_status(number: &str) -> bool {
+    Code::ALL
+        .iter()
+        .any(|code| code.status().as_str() == number)
+        || number == "431"
+}
+
+/// `409 `code`` is a status and a code that go together.
+#[test]
+fn codes_have_the_status_beside_them() {
+    for cells in table_rows() {
+        let mut status = None;
+        for word in cells[2].split([' ', ',', ';', ':']) {
+            if word.len() == 3 && is_status(word) {
+                status = Some(word.to_owned());
+            }
+            let name = word.trim_matches('`');
+            if word.starts_with('`')
+                && name != "version"
+                && !name.starts_with('-')
+                && name.contains('_')
+            {
+                let code = Code::ALL.iter().find(|code| code.name() == name);
+                let code = code.unwrap_or_else(|| panic!("{name} in {}", cells[0]));
+                if let Some(status) = &status {
+                    assert_eq!(code.status().as_str(), status, "{name} in {}", cells[0]);
+                }
+            }
+        }
+    }
+}
+
+/// The cells of all rows of all tables of the guide.
+fn table_rows() -> Vec<Vec<String>> {
+    let guide = GUIDES
+        .iter()
+        .find(|guide| guide.slug == "limits")
+        .expect("a guide");
+    let rows = guide.text.lines().filter(|line| line.starts_with("| "));
+    let rows = rows.filter(|line| !line.starts_with("| what |") && !line.starts_with("| --- |"));
+    rows.map(|line| {
+        let cells = line
+            .trim_start_matches("| ")
+            .trim_end_matches('|')
+            .split(" | ");
+        let cells: Vec<_> = cells.map(|cell| cell.trim().to_owned()).collect();
+        match cells.len() {
+            2 => [cells, vec![String::new()]].concat(),
+            3 => cells,
+            _ => panic!("{line}"),
+        }
+    })
+    .collect()
+}
+
+/// The numbers of a text, each with its unit; those in code are something else.
+fn numbers(cell: &str) -> Vec<String> {
+    let prose: String = cell.split('`').step_by(2).collect::<Vec<_>>().join("");
+    // Names with digits in them are no numbers.
+    let prose = prose
+        .replace("HTTP/1.1", "")
+        .replace("HTTP/2", "")
+        .replace("IPv6", "")
+        .replace("HS256", "");
+    let words: Vec<&str> = prose.split_whitespace().collect();
+    let mut numbers = Vec::new();
+    for (index, word) in words.iter().enumerate() {
+        let bare = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        let (bare, per) = bare
+            .strip_suffix("/s")
+            .map_or((bare, ""), |bare| (bare, "/s"));
+        if !bare.starts_with(|c: char| c.is_ascii_digit()) {
+            continue;
+        }
+        let next = words
+            .get(index + 1)
+            .map_or("", |next| next.trim_end_matches([',', ';', '.', ':', ')']));
+        let unit = match next.trim_end_matches("/s") {
+            unit @ ("KiB" | "MiB" | "s") if !word.ends_with([',', ';']) => format!(" {unit}"),
+            _ => String::new(),
+        };
+        let per = if next.ends_with("/s") { "/s" } else { per };
+        numbers.push(format!("{}{unit}{per}", bare.replace(',', "")));
+    }
+    numbers
+}
+
+struct Sources {
+    text: Vec<(String, String)>,
+    serve: Command,
+}
+
+impl Sources {
+    fn read() -> Self {
+        let mut text = Vec::new();
+        collect(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+            &mut text,
+        );
+        Self {
+            text,
+            serve: Config::augment_args(Command::new("serve")),
+        }
+    }
+
+    /// As the guide shows it.
+    fn shown(&self, what: &str) -> String {
+        if what.starts_with(|c: char| c.is_ascii_digit()) {
+            return what.to_owned();
+        }
+        let (name, unit) = what.split_once(' ').unwrap_or((what, ""));
+        let (value, its_unit) = match name.strip_prefix("--") {
+            Some(flag) => (self.default(flag), ""),
+            None => self.constant(name),
+        };
+        let bytes = name.contains("BYTES") || name.contains("-bytes-");
+        let per = if name.ends_with("-per-s") { "/s" } else { "" };
+        match (unit, its_unit) {
+            ("ms", _) if value % 1000 == 0 => format!("{} s", value / 1000),
+            // Half a second and the like.
+            ("ms", _) => format!("{}", value as f64 / 1000.0),
+            ("KiB", _) => size(value * 1024),
+            ("bytes in bits", _) => format!("{}", value * 8),
+            (_, "s") => format!("{value} s"),
+            ("", _) if bytes && value % 1024 == 0 && value >= 8 * 1024 => size(value) + per,
+            ("", _) => format!("{value}{per}"),
+            (unit, _) => format!("{value} {unit}"),
+        }
+    }
+
+    fn default(&self, flag: &str) -> u64 {
+        let arg = self
+            .serve
+            .get_arguments()
+            .find(|arg| arg.get_long() == Some(flag));
+        let arg = arg.unwrap_or_else(|| panic!("no flag --{flag}"));
+        let default = arg
+            .get_default_values()
+            .first()
+            .and_then(|value| value.to_str());
+        default
+            .and_then(|value| value.parse().ok())
+            .unwrap_or_else(|| panic!("--{flag} has no number as its default"))
+    }
+
+    /// The value of a constant, and `s` if it is a time. A path before its name says where it is, if there are several.
+    fn constant(&self, name: &str) -> (u64, &'static str) {
+        let (place, name) = name.rsplit_once('/').unwrap_or(("", name));
+        let (name, end) = name.split_once('.').unwrap_or((name, ""));
+        let start = format!("const {name}: ");
+        let files = self
+            .text
+            .iter()
+            .filter(|(file, _)| file.contains(place) && !file.contains("/src/client/"));
+        let found: Vec<&str> = files
+            .flat_map(|(_, text)| text.split(&start).skip(1))
+            .filter_map(|rest| rest.split_once(" = ")?.1.split(';').next())
+            .collect();
+        let [value] = found[..] else {
+            panic!("there is not one constant {name}, but {found:?}");
+        };
+        let value = match (end, value.split_once("..=")) {
+            ("start", Some((first, _))) => first,
+            ("end", Some((_, last))) => last,
+            _ => value,
+        };
+        let (value, unit) = match value.strip_prefix("Duration::from_secs(") {
+            Some(rest) => (rest.trim_end_matches(')'), "s"),
+            None => (value, ""),
+        };
+        let factors = value
+            .split('*')
+            .map(|factor| match factor.trim().replace('_', "").parse() {
+                Ok(number) => number,
+                Err(_) => self.constant(factor.trim()).0,
+            });
+        (factors.product(), unit)
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes % (1024 * 1024) == 0 => format!("{} MiB", bytes / 1024 / 1024),
+        bytes => format!("{} KiB", bytes / 1024),
+    }
+}
+
+fn collect(folder: &Path, text: &mut Vec<(String, String)>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push((
+                path.display().to_string(),
+                fs::read_to_string(&path).expect("text"),
+            ));
+        }
+    }
+}
