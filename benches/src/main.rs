@@ -177,7 +177,7 @@ mod tests {
         let guide = include_str!("../README.md");
         let commands = guide
             .lines()
-            .filter(|line| line.starts_with("newsfeed-bench "));
+            .filter(|line| line.starts_with("newsfeed-bench ") && !line.contains("--help"));
         let commands: Vec<_> = commands
             .map(|line| {
                 line.split(" #")
