@@ -15,9 +15,9 @@ use crate::{
     clock::{AtClock, WallTime},
     feed::Feeds,
     http::{
-        Acceptor, App, Deliveries, Tasks,
+        Acceptor, App, Deliveries, Edge, Health, Tasks,
         cors::Cors,
-        limits::{Callers, Limits},
+        limits::{Limits, Quotas},
         proxies::Proxies,
     },
     live::{Hub, run_tailer, trim_transients},
@@ -60,6 +60,8 @@ pub struct Drain {
 /// A running node without its listening socket.
 pub struct Node {
     app: App,
+    edge: Edge,
+    store: Arc<dyn Store>,
     proxies: Arc<Proxies>,
     tls: Option<Arc<Tls>>,
     batcher: JoinHandle<()>,
@@ -75,11 +77,13 @@ impl Node {
         })?;
         let clock = Arc::new(clock);
         let metrics = Arc::new(Metrics::default());
+        let tracker = TaskTracker::new();
         let (appender, batcher) = Appender::start(
             Arc::clone(&store),
             keys.clone(),
             Arc::clone(&clock),
             settings.appends,
+            tracker.clone(),
             Arc::clone(&metrics),
         );
         let twins = metrics.twins.clone();
@@ -103,36 +107,34 @@ impl Node {
             let stop = stop_background.clone();
             background.spawn(async move { auth.watch(stop).await });
         }
-        let callers = Callers::new(settings.limits);
+        let quotas = Quotas::new(settings.limits);
         background.spawn({
-            let (callers, stop) = (Arc::clone(&callers), stop_background.clone());
-            async move { callers.sweep(stop).await }
+            let (quotas, stop) = (Arc::clone(&quotas), stop_background.clone());
+            async move { quotas.sweep(stop).await }
         });
         let tasks = Tasks::default();
         tasks.watch("tailer", tailer.abort_handle());
         tasks.watch("janitor", janitor.abort_handle());
         let app = App {
             auth: settings.auth,
-            store,
-            keys,
-            clock,
+            deliveries: Arc::new(settings.deliveries),
             appender,
             feeds,
             hub,
-            deliveries: Arc::new(settings.deliveries),
-            transients: App::transient_permits(),
-            callers,
-            cors: settings.cors,
-            tracker: TaskTracker::new(),
-            leaving: CancellationToken::new(),
-            stopping: CancellationToken::new(),
+            health: Health::new(Arc::clone(&store), keys, tasks, settings.ready_lag_max),
             metrics,
-            tasks,
-            ready_lag_max: settings.ready_lag_max,
             log: settings.log,
+            tracker,
+            stopping: CancellationToken::new(),
+        };
+        let edge = Edge {
+            quotas,
+            cors: settings.cors,
         };
         Ok(Self {
             app,
+            edge,
+            store,
             proxies: Arc::new(settings.proxies),
             tls: None,
             batcher,
@@ -165,6 +167,8 @@ impl Node {
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let Self {
             app,
+            edge,
+            store,
             proxies,
             tls,
             batcher,
@@ -172,11 +176,11 @@ impl Node {
             stop_background,
             drain,
         } = self;
-        let acceptor = Acceptor::new(&app, proxies, tls);
+        let acceptor = Acceptor::new(&app, &edge, proxies, tls);
         let connections = acceptor.connections();
         let told_to_stop = async {
             shutdown.cancelled().await;
-            app.leaving.cancel();
+            app.health.leaving.cancel();
             tracing::info!(delay = ?drain.delay, "draining: not ready any more");
             tokio::time::sleep(drain.delay).await;
         };
@@ -208,10 +212,8 @@ impl Node {
                 "requests abandoned: they did not end in time; events without a response may or may not be appended"
             );
         }
-        let App {
-            store, appender, ..
-        } = app;
-        drop(appender);
+        // The batcher ends when the last `Appender` is dropped.
+        drop(app);
         if timeout_at(appends_until, batcher).await.is_err() {
             tracing::warn!(
                 "appends abandoned: they did not commit in time and were not acknowledged"

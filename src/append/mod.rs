@@ -1,8 +1,9 @@
-//! Appending: admission, batching, and the deduplicating transaction.
+//! Appending: a bounded queue, batching, and the deduplicating transaction.
 //!
-//! Requests from all connections flow into one [`Appender`]. Its task keeps a bounded queue and a small number
-//! of batches in flight; while they are, the next batch grows. Work is detached from the connection that brought
-//! it: once admitted, an event is committed whether or not its client waits for the answer.
+//! Requests from all connections go through one [`Appender`]. Whoever wants to append reserves room in its queue and
+//! gets a permit, whose `append` does the rest. A single task forms batches and keeps a few of them in flight; while
+//! they commit, the next batch grows. Appending is detached from the connection that asked for it: once its `append` has
+//! been called, an event is committed whether or not the client waits for the answer.
 
 mod batcher;
 mod delay;
@@ -14,11 +15,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::JoinHandle,
     time::Instant,
 };
+use tokio_util::task::TaskTracker;
 
-use self::delay::QueueDelay;
-pub use self::transient::put_transient;
+pub use self::transient::TransientPermit;
+use self::{delay::QueueDelay, transient::Transients};
 use crate::{
     clock::AtClock,
     error::{Error, Result},
@@ -30,21 +33,22 @@ use crate::{
 
 /// Most events one batch commits.
 pub const BATCH_EVENTS_MAX: usize = 1000;
-/// A batch closes at so many bytes of keys and values ([`Event::weight`]); FoundationDB takes 10 MB.
+/// Most bytes of keys and values ([`Event::weight`]) one batch commits; FoundationDB accepts 10 MB a transaction.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Conditional appends in flight at once, each in a transaction of its own.
+/// Most conditional appends in flight at once, each in its own transaction.
 const CONDITIONAL_IN_FLIGHT_MAX: usize = 16;
-/// The append queue, in KiB of events each counted as at least one.
+/// Size of the append queue, in KiB of event data; each event counts as at least 1 KiB. It includes the events on their
+/// way to the store.
 pub const QUEUE_KIB_MAX: usize = 64 * 1024;
 
-/// What trades latency for throughput.
+/// Settings that trade latency for throughput.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
     /// How long a batch waits for more events once it could begin.
     pub linger: Duration,
-    /// Batches in flight at once: the next one grows while these commit.
+    /// Batches in flight at once. The next batch grows while these commit.
     pub batches_in_flight: usize,
-    /// An append is refused while the oldest one in the queue has waited for longer.
+    /// Appends are refused while the oldest event in the queue has waited longer than this.
     pub queue_time_max: Duration,
 }
 
@@ -52,12 +56,12 @@ pub struct Tuning {
 #[derive(Debug)]
 pub enum Outcome {
     Appended(Version),
-    /// It was there before, with the same content.
+    /// The id was appended before, with the same content.
     Duplicate(Version),
     Rejected(Error),
 }
 
-/// Counts what became of events.
+/// Counts the outcomes of events.
 fn count(metrics: &Appends, outcomes: &[(EventId, Outcome)]) {
     let (mut appended, mut duplicate) = (0, 0);
     for (_, outcome) in outcomes {
@@ -70,23 +74,23 @@ fn count(metrics: &Appends, outcomes: &[(EventId, Outcome)]) {
     metrics.note_stored(appended, duplicate);
 }
 
-/// An event that passed admission, with the wall time of its acceptance.
+/// An event with the wall time at which it was accepted, in microseconds since 1970.
 #[derive(Debug)]
 struct Accepted {
     event: Event,
     at: i64,
 }
 
-/// Events to commit together, in order; more than one only if none is conditional.
+/// Events to commit together, in order. A conditional event is alone in its unit.
 #[derive(Debug)]
 struct Unit {
     events: Vec<Accepted>,
     accepted_at: Instant,
-    /// Until then it is tried; counted from its acceptance, however long it waits behind others.
+    /// When to stop trying. It counts from acceptance, so time spent waiting in the queue is included.
     give_up_at: Instant,
     reply: oneshot::Sender<Vec<(EventId, Outcome)>>,
-    /// Given back when the unit is answered.
-    _admission: OwnedSemaphorePermit,
+    /// Room in the queue, given back when the unit is answered.
+    _room: OwnedSemaphorePermit,
 }
 
 impl Unit {
@@ -96,9 +100,9 @@ impl Unit {
             .any(|accepted| accepted.event.expect.is_some())
     }
 
-    /// Answers that it has waited too long.
+    /// Rejects the events because they have waited too long.
     fn give_up(self, metrics: &Appends) {
-        let late = store::Error::Unavailable("it did not answer those before".into());
+        let late = store::Error::Unavailable("it did not commit earlier appends in time".into());
         let rejected = |accepted: Accepted| {
             let error = Error::Store(late.clone());
             (accepted.event.id, Outcome::Rejected(error))
@@ -126,34 +130,50 @@ struct Context {
     metrics: Arc<Metrics>,
 }
 
-/// The door to the append path; cheap to clone.
+/// The entrance to the append path; cheap to clone.
 #[derive(Clone)]
-pub struct Appender {
+pub struct Appender(Arc<Queue>);
+
+struct Queue {
+    /// Unbounded only in its type: every unit holds some of `room`.
     units: mpsc::UnboundedSender<Unit>,
-    admission: Arc<Semaphore>,
+    /// In KiB.
+    room: Arc<Semaphore>,
     delay: Arc<QueueDelay>,
-    /// Those who wait for room do so one by one.
-    patient: Arc<Mutex<()>>,
+    /// Those who wait for room do so one at a time.
+    patient: Mutex<()>,
     clock: Arc<AtClock>,
     metrics: Arc<Metrics>,
+    transients: Arc<Transients>,
 }
 
-/// Room in the append queue for the events of a request.
-pub struct Admission(OwnedSemaphorePermit);
+/// Events with room in the append queue. Dropping it gives the room back.
+pub struct AppendPermit {
+    queue: Arc<Queue>,
+    events: Vec<Event>,
+    room: OwnedSemaphorePermit,
+}
 
 impl Appender {
-    /// Starts the batcher on the current runtime. It ends, with all it admitted committed, when the last
-    /// `Appender` is dropped; await the handle for that.
+    /// Starts the batcher on the current runtime. When the last `Appender` is dropped it commits what it has and ends;
+    /// await the handle for that. Transients are committed on `tracker`.
     pub fn start(
         store: Arc<dyn Store>,
         keys: Keys,
         clock: Arc<AtClock>,
         tuning: Tuning,
+        tracker: TaskTracker,
         metrics: Arc<Metrics>,
-    ) -> (Self, tokio::task::JoinHandle<()>) {
-        // Unbounded only in type: every unit holds a permit of the bounded `admission`.
+    ) -> (Self, JoinHandle<()>) {
         let (units, queue) = mpsc::unbounded_channel();
         let delay = Arc::new(QueueDelay::new(tuning.queue_time_max));
+        let transients = Transients::new(
+            Arc::clone(&store),
+            keys.clone(),
+            Arc::clone(&clock),
+            tracker,
+            Arc::clone(&metrics),
+        );
         let context = Arc::new(Context {
             store,
             keys,
@@ -163,94 +183,128 @@ impl Appender {
             metrics: Arc::clone(&metrics),
         });
         let batcher = tokio::spawn(batcher::run(context, queue));
-        (
-            Self {
-                units,
-                admission: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
-                delay,
-                patient: Arc::default(),
-                clock,
-                metrics,
-            },
-            batcher,
-        )
+        let queue = Queue {
+            units,
+            room: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
+            delay,
+            patient: Mutex::default(),
+            clock,
+            metrics,
+            transients: Arc::new(transients),
+        };
+        (Self(Arc::new(queue)), batcher)
     }
 
-    /// [`Error::Late`] if appends are refused now, whatever they are.
+    /// To ask before a request's body is read: [`Error::Late`] if the queue is delayed so much that appends are refused
+    /// now, whatever they are.
     pub fn check(&self) -> Result<()> {
-        match self.delay.is_too_long(Instant::now()) {
+        match self.0.delay.is_too_long(Instant::now()) {
             true => Err(Error::Late),
             false => Ok(()),
         }
     }
 
-    /// Room for `events`, or [`Error::Busy`] at once. Whoever passed [`Self::check`] is not asked again whether it is
-    /// late: the work of reading the events, which is dear, would be lost; those to come are refused the sooner.
-    pub fn admit(&self, events: &[Event]) -> Result<Admission> {
-        let permits = queue_kib(events);
-        match Arc::clone(&self.admission).try_acquire_many_owned(permits) {
-            Ok(permit) => Ok(Admission(permit)),
+    /// Reserves room for `events`, or fails at once with [`Error::Busy`]. It does not [`Self::check`] again: parsing the
+    /// events was the expensive part, and refusing them now would waste it.
+    pub fn try_reserve(&self, events: Vec<Event>) -> Result<AppendPermit> {
+        let kib = queue_kib(&events);
+        match Arc::clone(&self.0.room).try_acquire_many_owned(kib) {
+            Ok(room) => Ok(self.permit(events, room)),
             Err(_) => {
                 let count = events.len() as u64;
-                self.metrics
-                    .appends
-                    .note_rejected(Error::Busy.code(), count);
+                let appends = &self.0.metrics.appends;
+                appends.note_rejected(Error::Busy.code(), count);
                 Err(Error::Busy)
             }
         }
     }
 
-    /// Room for `events`, waiting for it behind those in a hurry.
-    pub async fn admit_waiting(&self, events: &[Event]) -> Result<Admission> {
-        let _turn = self.patient.lock().await;
+    /// Reserves room for `events`, waiting for it. Callers of [`Self::try_reserve`] go first.
+    ///
+    /// # Errors
+    /// [`Error::ShuttingDown`] if the batcher has ended.
+    pub async fn reserve(&self, events: Vec<Event>) -> Result<AppendPermit> {
+        let _turn = self.0.patient.lock().await;
         tokio::select! {
-            () = self.delay.short() => {}
-            () = self.units.closed() => return Err(Error::ShuttingDown),
+            () = self.0.delay.short() => {}
+            () = self.0.units.closed() => return Err(Error::ShuttingDown),
         }
-        let permits = queue_kib(events);
-        Arc::clone(&self.admission)
-            .acquire_many_owned(permits)
+        let room = Arc::clone(&self.0.room)
+            .acquire_many_owned(queue_kib(&events))
             .await
-            .map(Admission)
-            .map_err(|_| Error::ShuttingDown)
+            .map_err(|_| Error::ShuttingDown)?;
+        Ok(self.permit(events, room))
     }
 
-    /// Commits `events` in their order and says what became of each. A duplicate id within them is a duplicate of
-    /// the first. Goes on to the end although the caller stops waiting.
-    pub async fn append(
-        &self,
-        events: Vec<Event>,
-        admission: Admission,
-    ) -> Result<Vec<(EventId, Outcome)>> {
-        let at = self.clock.now();
+    /// Reserves one of the transients that may be in flight, or fails at once with [`Error::Busy`].
+    pub fn try_reserve_transient(&self, event: Event) -> Result<TransientPermit> {
+        self.0.transients.try_reserve(event)
+    }
+
+    fn permit(&self, events: Vec<Event>, room: OwnedSemaphorePermit) -> AppendPermit {
+        AppendPermit {
+            queue: Arc::clone(&self.0),
+            events,
+            room,
+        }
+    }
+
+    /// KiB of events in the queue or on their way to the store.
+    pub fn queue_kib(&self) -> usize {
+        QUEUE_KIB_MAX - self.0.room.available_permits()
+    }
+
+    /// How long the oldest event has waited for its batch to begin.
+    pub fn queue_age(&self) -> Duration {
+        self.0.delay.age()
+    }
+
+    /// Whether the batcher is running.
+    pub fn is_open(&self) -> bool {
+        !self.0.units.is_closed()
+    }
+}
+
+impl AppendPermit {
+    /// Commits the events in their order and returns the outcome of each. A repeated id among them is a duplicate of the
+    /// first. The work is completed even if the caller drops this future.
+    ///
+    /// # Errors
+    /// [`Error::ShuttingDown`] if the batcher has ended; then nothing is known about events without an outcome.
+    pub async fn append(self) -> Result<Vec<(EventId, Outcome)>> {
+        let Self {
+            queue,
+            events,
+            mut room,
+        } = self;
+        let at = queue.clock.now();
         let mut chunks = chunks(events);
         if chunks.len() <= 1 {
             // The batcher owns it from here on.
             return match chunks.pop() {
-                Some(chunk) => self.submit(chunk, at, admission.0).await,
+                Some(chunk) => queue.submit(chunk, at, room).await,
                 None => Ok(Vec::new()),
             };
         }
-        let appender = self.clone();
         let work = async move {
-            let mut admission = admission.0;
             let mut outcomes = Vec::new();
             for chunk in chunks {
-                // Never more than is left: both sides add up the same numbers.
-                let permits = queue_kib(&chunk) as usize;
-                let admission = admission.split(permits).ok_or(Error::Busy)?;
-                outcomes.extend(appender.submit(chunk, at, admission).await?);
+                // Never more than is left: the chunks are the events that `room` was reserved for.
+                let room = room.split(queue_kib(&chunk) as usize).ok_or(Error::Busy)?;
+                outcomes.extend(queue.submit(chunk, at, room).await?);
             }
             Ok(outcomes)
         };
         tokio::spawn(work).await.unwrap_or(Err(Error::ShuttingDown))
     }
+}
 
+impl Queue {
     async fn submit(
         &self,
         events: Vec<Event>,
         at: i64,
-        admission: OwnedSemaphorePermit,
+        room: OwnedSemaphorePermit,
     ) -> Result<Vec<(EventId, Outcome)>> {
         let events: Vec<_> = events
             .into_iter()
@@ -264,10 +318,10 @@ impl Appender {
             accepted_at: now,
             give_up_at: now + store::RETRY_FOR,
             reply,
-            _admission: admission,
+            _room: room,
         };
         self.delay.note_joined(now, unit.events.len());
-        // Before it can be taken out again.
+        // Counted before sending, because the batcher may take it out at once.
         self.metrics.appends.waiting.inc_by(count);
         if self.units.send(unit).is_err() {
             self.metrics.appends.waiting.dec_by(count);
@@ -275,32 +329,18 @@ impl Appender {
         }
         answer.await.map_err(|_| Error::ShuttingDown)
     }
-
-    /// KiB of events that hold a place: they wait, or are on their way to the store.
-    pub fn queue_kib(&self) -> usize {
-        QUEUE_KIB_MAX - self.admission.available_permits()
-    }
-
-    /// How long the oldest has waited for a batch to begin.
-    pub fn queue_age(&self) -> Duration {
-        self.delay.age()
-    }
-
-    /// Whether the batcher runs.
-    pub fn is_open(&self) -> bool {
-        !self.units.is_closed()
-    }
 }
 
-fn queue_kib<'a>(events: impl IntoIterator<Item = &'a Event>) -> u32 {
+/// What `events` take of the queue, in KiB.
+fn queue_kib(events: &[Event]) -> u32 {
     let kib = events
-        .into_iter()
+        .iter()
         .map(|event| (event.data.len() / 1024 + 1) as u32)
         .sum::<u32>();
     kib.min(QUEUE_KIB_MAX as u32)
 }
 
-/// Cuts `events` into runs that fit a batch; a conditional event is a run of its own.
+/// Splits `events` into runs that each fit into a batch. A conditional event is a run by itself.
 fn chunks(events: Vec<Event>) -> Vec<Vec<Event>> {
     let mut chunks: Vec<Vec<Event>> = Vec::new();
     let mut weight = 0;

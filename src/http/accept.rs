@@ -17,10 +17,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    App,
+    App, Edge,
     caller::Peer,
     connection::Protocols,
-    limits::{Callers, Place},
+    limits::{Permit, Quotas},
     proxies::Proxies,
 };
 use crate::tls::Tls;
@@ -73,27 +73,27 @@ impl Connections {
 pub struct Acceptor {
     protocols: Protocols,
     tls: Option<Arc<Tls>>,
-    callers: Arc<Callers>,
+    quotas: Arc<Quotas>,
     proxies: Arc<Proxies>,
     connections: Connections,
 }
 
 /// What a connection counts against: the limit of the node, and the limit of its peer's address.
-type Permits = (Option<OwnedSemaphorePermit>, Place<IpAddr>);
+type Permits = (Option<OwnedSemaphorePermit>, Permit<IpAddr>);
 
 impl Acceptor {
     /// Serves `app` over TLS if there is `tls`, else without.
-    pub fn new(app: &App, proxies: Arc<Proxies>, tls: Option<Arc<Tls>>) -> Self {
+    pub fn new(app: &App, edge: &Edge, proxies: Arc<Proxies>, tls: Option<Arc<Tls>>) -> Self {
         let connections = Connections::default();
         Self {
             protocols: Protocols::new(
-                super::router(app.clone()),
+                super::router(app.clone(), edge),
                 Arc::clone(&proxies),
                 connections.draining.clone(),
                 Arc::clone(&app.metrics),
             ),
             tls,
-            callers: Arc::clone(&app.callers),
+            quotas: Arc::clone(&edge.quotas),
             proxies,
             connections,
         }
@@ -118,7 +118,7 @@ impl Acceptor {
                     continue;
                 }
             };
-            let Some(of_peer) = self.callers.connection(peer, &self.proxies) else {
+            let Some(of_peer) = self.quotas.connection(peer, &self.proxies) else {
                 tracing::debug!(peer = %peer.0, "connection closed: its address has reached the connection limit");
                 continue;
             };

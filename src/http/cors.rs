@@ -5,7 +5,7 @@ use std::{str::FromStr, time::Duration};
 use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 
-use super::ROUTES;
+use super::OPERATIONS;
 
 /// How long a browser may cache the response to a preflight request. Chromium caches none for longer.
 const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(2 * 3600);
@@ -58,10 +58,8 @@ impl Cors {
             false if named.is_empty() => return None,
             false => AllowOrigin::list(named.clone()),
         };
-        let methods = ROUTES.iter().flat_map(|(_, methods)| *methods);
-        let mut methods: Vec<Method> = methods
-            .filter_map(|method| method.to_uppercase().parse().ok())
-            .collect();
+        let methods = OPERATIONS.iter().map(|operation| operation.method.clone());
+        let mut methods: Vec<Method> = methods.collect();
         methods.push(Method::HEAD);
         methods.sort_by_key(ToString::to_string);
         methods.dedup();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::time::Sleep;
 
-use super::{caller::Caller, frames::SharedFrames, limits::Place, render};
+use super::{caller::Caller, frames::SharedFrames, limits::Permit, render};
 use crate::{
     live::{Bye, Follower, Update},
     metrics::StreamEnd,
@@ -26,7 +26,7 @@ pub struct EventStream {
     /// When the subscriber's token expires. Boxed, because most streams of a service without keys have none.
     pub(super) token_ends: Option<Pin<Box<Sleep>>>,
     /// Counts the stream against its caller's limit.
-    pub(super) _permit: Place<Caller>,
+    pub(super) _permit: Permit<Caller>,
     pub(super) end: StreamEnd,
 }
 

@@ -27,9 +27,8 @@ use super::{
     query, render,
 };
 use crate::{
-    append::{Outcome, put_transient},
+    append::Outcome,
     auth::Denied,
-    metrics::TransientLoss,
     types::{Actor, Data, Delivery, Draft, Event, EventId, Expect, FeedName, Invalid, Kind},
 };
 
@@ -224,8 +223,7 @@ async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Respo
     match body.trim_ascii_start().first() {
         Some(b'[') => {
             let events = parse_array(app, granted, body)?;
-            let admission = app.appender.admit(&events)?;
-            let outcomes = app.appender.append(events, admission).await?;
+            let outcomes = app.appender.try_reserve(events)?.append().await?;
             let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
             for outcome in outcomes {
                 answer.push(if answer.is_empty() { b'[' } else { b',' });
@@ -237,8 +235,8 @@ async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Respo
         Some(b'{') => {
             let event =
                 parse_one(app, granted, body).map_err(|problem| problem.with("index", 0))?;
-            let admission = app.appender.admit(std::slice::from_ref(&event))?;
-            let mut outcomes = app.appender.append(vec![event], admission).await?;
+            let permit = app.appender.try_reserve(vec![event])?;
+            let mut outcomes = permit.append().await?;
             match outcomes.pop() {
                 Some((_, Outcome::Rejected(error))) => Err(error.into()),
                 Some(outcome) => {
@@ -390,8 +388,8 @@ async fn append_lines(app: &App, granted: &Granted, lines: &[Bytes], first: usiz
             Ok(())
         })
         .collect();
-    let appended = match app.appender.admit_waiting(&events).await {
-        Ok(admission) => app.appender.append(events, admission).await,
+    let appended = match app.appender.reserve(events).await {
+        Ok(permit) => permit.append().await,
         Err(error) => Err(error),
     };
     let (mut outcomes, failure) = match appended {
@@ -425,22 +423,6 @@ pub async fn transient(
     let body = read_json(&parts.headers, body).await?;
     let event = parse_event(&app, &granted, &body, json(&body)?, true)?;
     let id = event.id.clone();
-    let permit = app.transients.clone().try_acquire_owned().map_err(|_| {
-        let appends = &app.metrics.appends;
-        appends.note_transients_lost(TransientLoss::Busy, 1);
-        crate::error::Error::Busy
-    })?;
-    let tracker = app.tracker.clone();
-    tracker.spawn(async move {
-        let appends = &app.metrics.appends;
-        match put_transient(&*app.store, &app.keys, &app.clock, event).await {
-            Ok(()) => appends.note_transient(),
-            Err(error) => {
-                appends.note_transients_lost(TransientLoss::Store, 1);
-                tracing::warn!(%error, "a transient was lost");
-            }
-        }
-        drop(permit);
-    });
+    app.appender.try_reserve_transient(event)?.append();
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id.as_str() }))).into_response())
 }

@@ -65,7 +65,7 @@ fn registry(app: &App) -> Registry {
     app.metrics.register(node);
     sample(app, node);
     retries(app, node);
-    for figure in app.store.figures() {
+    for figure in app.health.store().figures() {
         add(node, figure);
     }
     process(all.sub_registry_with_prefix("process"));
@@ -140,7 +140,7 @@ fn sample(app: &App, registry: &mut Registry) {
 }
 
 fn retries(app: &App, registry: &mut Registry) {
-    let retries = app.store.retries();
+    let retries = app.health.store().retries();
     let attempts = Family::<[(&str, &str); 1], Counter>::default();
     for (code, count) in retries.counts() {
         attempts.get_or_create(&[("code", code)]).inc_by(count);

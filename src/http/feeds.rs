@@ -34,7 +34,7 @@ const MERGED_PARAMS: [&str; 7] = ["feed", "until", "before", "after", "limit", "
 /// How long an immutable page may be taken from a cache; not for ever, because retention and erasure change it.
 const IMMUTABLE_CACHE: &str = "private, max-age=86400, immutable";
 
-pub async fn head(
+pub async fn state(
     State(app): State<Arc<App>>,
     granted: Granted,
     FeedPath(feed): FeedPath,
@@ -101,7 +101,7 @@ async fn page(
         && page.next.is_none()
         && deadline > Instant::now()
     {
-        let _place = limits::stream(parts)?;
+        let _permit = limits::stream_permit(parts)?;
         let subscription = app.hub.subscribe(query.feeds.clone())?;
         let _waiting = Held::by(&app.metrics.live.long_polls);
         page = wait_for_entries(&app.feeds, subscription, &query, deadline).await?;

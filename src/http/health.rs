@@ -14,12 +14,16 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     App,
     problem::{Code, Problem},
 };
-use crate::{error::Error, store};
+use crate::{
+    error::Error,
+    store::{self, Store, keys::Keys},
+};
 
 /// The store must answer `/readyz` within this.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -39,6 +43,57 @@ impl Tasks {
         let tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let running = |(name, task): &(&'static str, AbortHandle)| (*name, !task.is_finished());
         tasks.iter().map(running).collect()
+    }
+}
+
+/// What `/healthz` and `/readyz` look at.
+#[derive(Clone)]
+pub struct Health {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    pub tasks: Tasks,
+    /// A node whose live delivery lags more than this is not ready.
+    pub lag_max: Duration,
+    /// Set before the node stops: it still serves, but is not ready.
+    pub leaving: CancellationToken,
+}
+
+impl Health {
+    pub fn new(store: Arc<dyn Store>, keys: Keys, tasks: Tasks, lag_max: Duration) -> Self {
+        Self {
+            store,
+            keys,
+            tasks,
+            lag_max,
+            leaving: CancellationToken::new(),
+        }
+    }
+
+    /// The store, for its figures.
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Reads a key, within [`READY_TIMEOUT`].
+    async fn store_answers(&self) -> Result<(), (String, Problem)> {
+        let answers = async {
+            let snapshot = self.store.snapshot().await?;
+            snapshot.get(vec![self.keys.epoch()]).await
+        };
+        match tokio::time::timeout(READY_TIMEOUT, answers).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                self.store.retries().note_read(&error);
+                Err((error.reason().to_owned(), Error::Store(error).into()))
+            }
+            Err(_elapsed) => {
+                let detail = "the store did not answer in time";
+                let late = store::Error::Unavailable(detail.to_owned());
+                self.store.retries().note_read(&late);
+                let problem = Problem::new(Code::StoreUnavailable, detail);
+                Err((late.reason().to_owned(), problem))
+            }
+        }
     }
 }
 
@@ -77,9 +132,9 @@ impl Checks {
 
 /// The node's own tasks and engine, and whether each is running.
 fn parts(app: &App) -> Vec<(&'static str, bool)> {
-    let mut parts = app.tasks.running();
+    let mut parts = app.health.tasks.running();
     parts.push(("batcher", app.appender.is_open()));
-    parts.push(("store", app.store.is_alive()));
+    parts.push(("store", app.health.store.is_alive()));
     parts
 }
 
@@ -103,46 +158,25 @@ fn ended(name: &str) -> (String, Problem) {
 pub async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let mut checks = Checks::default();
     let dead = parts(&app).into_iter().find(|(_, runs)| !runs);
-    let serving = match app.leaving.is_cancelled() || app.stopping.is_cancelled() {
+    let serving = match app.health.leaving.is_cancelled() || app.stopping.is_cancelled() {
         true => Some(("stopping".to_owned(), Error::ShuttingDown.into())),
         false => dead.map(|(name, _)| ended(name)),
     };
     checks.add("serving", serving);
-    checks.add("store", store_answers(&app).await.err());
+    checks.add("store", app.health.store_answers().await.err());
     checks.add("tail", tail_keeps_up(&app).err());
     checks.answer("ready")
 }
 
-async fn store_answers(app: &App) -> Result<(), (String, Problem)> {
-    let answers = async {
-        let snapshot = app.store.snapshot().await?;
-        snapshot.get(vec![app.keys.epoch()]).await
-    };
-    match tokio::time::timeout(READY_TIMEOUT, answers).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => {
-            app.store.retries().note_read(&error);
-            Err((error.reason().to_owned(), Error::Store(error).into()))
-        }
-        Err(_elapsed) => {
-            let detail = "the store did not answer in time";
-            let late = store::Error::Unavailable(detail.to_owned());
-            app.store.retries().note_read(&late);
-            let problem = Problem::new(Code::StoreUnavailable, detail);
-            Err((late.reason().to_owned(), problem))
-        }
-    }
-}
-
 fn tail_keeps_up(app: &App) -> Result<(), (String, Problem)> {
     let lag = app.metrics.tail.lag();
-    if lag <= app.ready_lag_max {
+    if lag <= app.health.lag_max {
         return Ok(());
     }
     let detail = format!(
-        "live delivery of this node is {:.1} s behind, more than the allowed {:.1} s: use another node",
+        "live delivery on this node is {:.1} s behind, more than the {:.1} s allowed: use another node",
         lag.as_secs_f64(),
-        app.ready_lag_max.as_secs_f64()
+        app.health.lag_max.as_secs_f64()
     );
     Err(("behind".to_owned(), Problem::new(Code::TailBehind, detail)))
 }

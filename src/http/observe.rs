@@ -12,7 +12,7 @@ use axum::{
 use tracing::{Instrument, Span, field::Empty};
 
 use super::{
-    ROUTES,
+    OPERATIONS,
     problem::Code,
     trace_context::{REQUEST_ID, RequestId, caller_trace},
 };
@@ -67,7 +67,7 @@ pub async fn observe(
 fn route(request: &Request) -> &'static str {
     let matched = request.extensions().get::<MatchedPath>();
     let known = |path: &MatchedPath| {
-        let mut routes = ROUTES.iter().map(|(route, _)| *route);
+        let mut routes = OPERATIONS.iter().map(|operation| operation.path);
         routes.find(|route| *route == path.as_str())
     };
     matched.and_then(known).unwrap_or(OTHER)

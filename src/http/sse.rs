@@ -67,7 +67,7 @@ fn follow(
     after: Option<Version>,
 ) -> Result<Response> {
     granted.feeds(Scope::Read, &feeds)?;
-    let permit = limits::stream(request)?;
+    let permit = limits::stream_permit(request)?;
     let subscription = app.hub.subscribe(feeds)?;
     // The opening names the position that was asked for: some clients forget it when they connect, and the stream may
     // break off before it has told them another.

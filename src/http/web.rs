@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 
-use super::{App, feeds::matches_etag, method_not_allowed};
+use super::{App, feeds::matches_etag, routes::method_not_allowed};
 
 /// The page loads from this origin only, has no inline script or style, submits no form and cannot be framed.
 const SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::Admitted;
+use super::Limited;
 use crate::http::problem::Problem;
 
 /// Longest time that a piece of a body waits for its turn; half of what a body may be silent.
@@ -35,7 +35,7 @@ impl std::error::Error for OverBytes {}
 
 pub struct Metered {
     body: Body,
-    of: Admitted,
+    of: Limited,
     waiting: Option<Waiting>,
 }
 
@@ -47,7 +47,7 @@ struct Waiting {
 }
 
 impl Metered {
-    pub(super) fn new(body: Body, of: Admitted) -> Self {
+    pub(super) fn new(body: Body, of: Limited) -> Self {
         Self {
             body,
             of,
@@ -82,7 +82,7 @@ impl HttpBody for Metered {
                     other => return Poll::Ready(other.map(|frame| Ok(frame?))),
                 },
             };
-            let Err(problem) = this.of.callers.take_bytes(&this.of.caller, piece.len()) else {
+            let Err(problem) = this.of.quotas.take_bytes(&this.of.caller, piece.len()) else {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             };
             let now = Instant::now();

@@ -2,7 +2,7 @@
 //! enough is told to wait (429), so that there is something left for all others.
 
 mod metered;
-mod places;
+mod permits;
 mod rate;
 
 use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
@@ -16,8 +16,8 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{metered::Metered, places::Places, rate::Rate};
-pub use self::{metered::OverBytes, places::Place, rate::PER_S_MAX};
+use self::{metered::Metered, permits::Permits, rate::Rate};
+pub use self::{metered::OverBytes, permits::Permit, rate::PER_S_MAX};
 use super::{
     body::BODY_BYTES_MAX,
     caller::{Caller, Peer},
@@ -31,7 +31,7 @@ const REQUESTS_BURST_S: u32 = 2;
 const BYTES_BURST_S: u32 = 4;
 /// When to come back for a stream: nobody knows when one of the caller's own ends.
 const STREAM_RETRY_S: u32 = 5;
-/// How often what is known of idle callers is dropped.
+/// How often what is known of idle quotas is dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// What one caller may have; `None` is no limit.
@@ -44,20 +44,20 @@ pub struct Limits {
     pub streams: Option<NonZeroU32>,
     /// Of one address at once.
     pub connections: Option<NonZeroU32>,
-    /// Whether they hold for callers on this machine that show no credentials, too.
+    /// Whether they hold for quotas on this machine that show no credentials, too.
     pub loopback: bool,
 }
 
 /// Who has taken what.
-pub struct Callers {
+pub struct Quotas {
     limits: Limits,
     requests: Option<Rate>,
     bytes: Option<Rate>,
-    streams: Option<Arc<Places<Caller>>>,
-    connections: Option<Arc<Places<IpAddr>>>,
+    streams: Option<Arc<Permits<Caller>>>,
+    connections: Option<Arc<Permits<IpAddr>>>,
 }
 
-impl Callers {
+impl Quotas {
     pub fn new(limits: Limits) -> Arc<Self> {
         let rate = |per_s: Option<NonZeroU32>, burst_s, burst_min| {
             per_s.map(|per_s| Rate::new(per_s, per_s.get().saturating_mul(burst_s).max(burst_min)))
@@ -65,23 +65,23 @@ impl Callers {
         Arc::new(Self {
             requests: rate(limits.requests_per_s, REQUESTS_BURST_S, 1),
             bytes: rate(limits.bytes_per_s, BYTES_BURST_S, BODY_BYTES_MAX as u32),
-            streams: limits.streams.map(Places::new),
-            connections: limits.connections.map(Places::new),
+            streams: limits.streams.map(Permits::new),
+            connections: limits.connections.map(Permits::new),
             limits,
         })
     }
 
     /// A place for a connection; `None` if its peer has had all of its own. A proxy's are those of many.
-    pub fn connection(&self, peer: Peer, proxies: &Proxies) -> Option<Place<IpAddr>> {
+    pub fn connection(&self, peer: Peer, proxies: &Proxies) -> Option<Permit<IpAddr>> {
         match &self.connections {
-            Some(places) if self.holds_for(peer) && !proxies.trust(peer.0) => {
-                places.take(peer.party())
+            Some(permits) if self.holds_for(peer) && !proxies.trust(peer.0) => {
+                permits.take(peer.party())
             }
-            _ => Some(Place::unlimited()),
+            _ => Some(Permit::unlimited()),
         }
     }
 
-    /// Drops what is known of idle callers, again and again until `stop`.
+    /// Drops what is known of idle quotas, again and again until `stop`.
     pub async fn sweep(&self, stop: CancellationToken) {
         let pause = || stop.run_until_cancelled(tokio::time::sleep(SWEEP_EVERY));
         while pause().await.is_some() {
@@ -140,57 +140,57 @@ impl Callers {
 
 /// A request whose caller has limits.
 #[derive(Clone)]
-struct Admitted {
-    callers: Arc<Callers>,
+struct Limited {
+    quotas: Arc<Quotas>,
     caller: Caller,
 }
 
 /// Lets a request through that its caller still may send, and no more of its body than that.
-pub async fn admit(
-    State(callers): State<Arc<Callers>>,
+pub async fn enforce(
+    State(quotas): State<Arc<Quotas>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    if let Some(caller) = callers.caller(request.extensions()) {
-        let admitted = Admitted { callers, caller };
-        request = match admitted.admit(request) {
+    if let Some(caller) = quotas.caller(request.extensions()) {
+        let limited = Limited { quotas, caller };
+        request = match limited.charge(request) {
             Ok(request) => request,
             Err(problem) => return problem.into_response(),
         };
-        request.extensions_mut().insert(admitted);
+        request.extensions_mut().insert(limited);
     }
     next.run(request).await
 }
 
-impl Admitted {
-    fn admit(&self, request: Request) -> Result<Request> {
-        self.callers.take_request(&self.caller)?;
+impl Limited {
+    fn charge(&self, request: Request) -> Result<Request> {
+        self.quotas.take_request(&self.caller)?;
         // A body of a known length is taken or refused whole; of others, and of those that may have any length, what
         // comes is counted as it comes.
         match request.body().size_hint().exact() {
             Some(0) => Ok(request),
             Some(bytes) if bytes <= BODY_BYTES_MAX as u64 => {
-                self.callers.take_bytes(&self.caller, bytes as usize)?;
+                self.quotas.take_bytes(&self.caller, bytes as usize)?;
                 Ok(request)
             }
-            _ if self.callers.bytes.is_none() => Ok(request),
+            _ if self.quotas.bytes.is_none() => Ok(request),
             _ => Ok(request.map(|body| Body::new(Metered::new(body, self.clone())))),
         }
     }
 }
 
 /// A place for a stream or long poll of the request's caller.
-pub fn stream(request: &Parts) -> Result<Place<Caller>> {
-    let Some(Admitted { callers, caller }) = request.extensions.get() else {
-        return Ok(Place::unlimited());
+pub fn stream_permit(request: &Parts) -> Result<Permit<Caller>> {
+    let Some(Limited { quotas, caller }) = request.extensions.get() else {
+        return Ok(Permit::unlimited());
     };
-    let Some(places) = &callers.streams else {
-        return Ok(Place::unlimited());
+    let Some(permits) = &quotas.streams else {
+        return Ok(Permit::unlimited());
     };
-    places.take(caller.clone()).ok_or_else(|| {
+    permits.take(caller.clone()).ok_or_else(|| {
         let detail = format!(
             "this caller has {} streams and long polls already, as many as it may (--caller-streams); end one, or try again after Retry-After",
-            places.max()
+            permits.max()
         );
         Problem::new(Code::TooManyCallerStreams, detail)
             .retry_after(Duration::from_secs(STREAM_RETRY_S.into()))
@@ -202,44 +202,44 @@ mod tests {
     use super::*;
     use crate::http::caller::Subject;
 
-    fn callers(loopback: bool) -> Arc<Callers> {
-        Callers::new(Limits {
+    fn quotas(loopback: bool) -> Arc<Quotas> {
+        Quotas::new(Limits {
             connections: NonZeroU32::new(1),
             loopback,
             ..Limits::default()
         })
     }
 
-    fn of(callers: &Callers, peer: &str, subject: Option<&str>) -> Option<Caller> {
+    fn of(quotas: &Quotas, peer: &str, subject: Option<&str>) -> Option<Caller> {
         let mut request = Extensions::new();
         request.insert(Peer(peer.parse().expect("an address")));
         if let Some(subject) = subject {
             request.insert(Subject(subject.into()));
         }
-        callers.caller(&request)
+        quotas.caller(&request)
     }
 
     #[test]
     fn a_caller_is_whom_the_token_names_wherever_it_comes_from_else_its_address() {
-        let callers = callers(false);
+        let quotas = quotas(false);
         let anna = Some(Caller::Subject("anna".into()));
         for peer in ["127.0.0.1", "::1", "203.0.113.1"] {
-            assert_eq!(of(&callers, peer, Some("anna")), anna);
+            assert_eq!(of(&quotas, peer, Some("anna")), anna);
         }
         let address = Some(Caller::Party([203, 0, 113, 1].into()));
-        assert_eq!(of(&callers, "203.0.113.1", None), address);
+        assert_eq!(of(&quotas, "203.0.113.1", None), address);
         for peer in ["127.0.0.1", "127.8.8.8", "::1"] {
-            assert_eq!(of(&callers, peer, None), None);
+            assert_eq!(of(&quotas, peer, None), None);
         }
-        assert_eq!(callers.caller(&Extensions::new()), None);
-        assert!(of(&self::callers(true), "127.0.0.1", None).is_some());
+        assert_eq!(quotas.caller(&Extensions::new()), None);
+        assert!(of(&self::quotas(true), "127.0.0.1", None).is_some());
     }
 
     #[test]
     fn connections_of_this_machine_and_of_proxies_are_not_counted() {
-        let callers = callers(false);
+        let quotas = quotas(false);
         let proxies = Proxies(vec!["10.0.0.0/8".parse().expect("a network")]);
-        let connect = |peer: &str| callers.connection(Peer(peer.parse().expect("it")), &proxies);
+        let connect = |peer: &str| quotas.connection(Peer(peer.parse().expect("it")), &proxies);
         for (peer, second) in [("127.0.0.1", true), ("10.1.2.3", true), ("11.1.2.3", false)] {
             let first = connect(peer);
             assert!(first.is_some());

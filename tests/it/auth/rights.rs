@@ -1,44 +1,24 @@
-//! The right that each route requires.
+//! The right that each operation requires.
 
 use std::collections::BTreeSet;
 
 use newsfeed::{
     auth::Scope,
-    http::{
-        ROUTES,
-        access::{RIGHTS, Right},
-    },
+    http::{OPERATIONS, Right},
 };
 use serde_json::{Value, json};
 
 use super::{Signer, Site, ask, bearer, claims};
 use crate::support::bed::{Answer, Served};
 
-#[test]
-fn every_route_has_a_decision() {
-    let routed: BTreeSet<_> = ROUTES
-        .iter()
-        .flat_map(|(path, methods)| methods.iter().map(move |method| (*method, *path)))
-        .collect();
-    let decided: BTreeSet<_> = RIGHTS
-        .iter()
-        .map(|(method, path, _)| (*method, *path))
-        .collect();
-    assert_eq!(
-        routed, decided,
-        "each route of ROUTES must stand in RIGHTS of src/http/access.rs"
-    );
-    assert_eq!(decided.len(), RIGHTS.len(), "one decision each");
-}
-
 /// Sends a valid request, with this token or none.
 async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> Answer {
     let body = match (method, path) {
-        ("post", "/v1/events") => json!({ "kind": "visit", "feeds": ["a"] }),
-        ("post", "/v1/transient") => json!({ "kind": "typing", "feeds": ["a"] }),
-        ("put", "/v1/admin/log") => json!({ "filter": "info" }),
-        ("put", _) => json!({ "version": "0" }),
-        ("post", "/v1/tickets") => json!({ "feeds": ["a"] }),
+        ("POST", "/v1/events") => json!({ "kind": "visit", "feeds": ["a"] }),
+        ("POST", "/v1/transient") => json!({ "kind": "typing", "feeds": ["a"] }),
+        ("PUT", "/v1/admin/log") => json!({ "filter": "info" }),
+        ("PUT", _) => json!({ "version": "0" }),
+        ("POST", "/v1/tickets") => json!({ "feeds": ["a"] }),
         _ => Value::Null,
     };
     let query = match path {
@@ -70,7 +50,7 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
         };
     }
     let body = (!body.is_null()).then_some(&body);
-    ask(node, &method.to_uppercase(), &url, &headers, body).await
+    ask(node, method, &url, &headers, body).await
 }
 
 #[tokio::test]
@@ -78,10 +58,11 @@ async fn every_route_requires_its_scope_and_feed() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let token = |scope: &str, feeds: &[&str]| Signer::hs256().sign(&claims(scope, feeds));
-    for (method, path, right) in RIGHTS {
+    for operation in OPERATIONS {
+        let (method, path) = (operation.method.as_str(), operation.path);
         let what = format!("{method} {path}");
         let anonymous = call(&node, method, path, None).await;
-        if *right == Right::Open {
+        if operation.right == Right::Open {
             assert!(
                 (200..300).contains(&anonymous.status),
                 "{what}: {}",
@@ -92,8 +73,8 @@ async fn every_route_requires_its_scope_and_feed() {
         anonymous.problem(401, "credentials_missing").expect(&what);
         for scope in Scope::ALL {
             let answer = call(&node, method, path, Some(&token(scope.name(), &["a"]))).await;
-            match *right {
-                Right::Scope(needed) if needed != scope => {
+            match operation.right.scope() {
+                Some(needed) if needed != scope => {
                     let problem = answer.problem(403, "scope_missing").expect(&what);
                     assert_eq!(problem["scope"], needed.name(), "{what}");
                 }
@@ -104,8 +85,10 @@ async fn every_route_requires_its_scope_and_feed() {
                 ),
             }
         }
-        let Right::Scope(scope) = right else { continue };
-        if *scope == Scope::Admin {
+        let Some(scope) = operation.right.scope() else {
+            continue;
+        };
+        if scope == Scope::Admin {
             continue;
         }
         let elsewhere = call(
@@ -125,19 +108,20 @@ async fn every_route_requires_its_scope_and_feed() {
 async fn no_method_bypasses_the_table() {
     let site = Site::new();
     let node = site.node_with_secret().await;
-    for (path, _) in ROUTES {
+    let paths: BTreeSet<_> = OPERATIONS.iter().map(|operation| operation.path).collect();
+    for path in paths {
         for method in [
             "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY",
         ] {
             let name = if method == "HEAD" { "GET" } else { method };
-            let decided = RIGHTS
+            let decided = OPERATIONS
                 .iter()
-                .find(|(other, at, _)| at == path && other.eq_ignore_ascii_case(name));
+                .find(|operation| operation.path == path && operation.method == name);
             let url = path.replace("{feed}", "a").replace("{marker}", "read");
             let status = ask(&node, method, &url, &[], None).await.status;
-            match decided {
+            match decided.map(|operation| operation.right) {
                 None => assert_eq!(status, 405, "{method} {path}"),
-                Some((.., Right::Open)) => assert!(status < 300, "{method} {path}"),
+                Some(Right::Open) => assert!(status < 300, "{method} {path}"),
                 Some(_) => assert_eq!(status, 401, "{method} {path}"),
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use newsfeed::{
-    append::QUEUE_KIB_MAX,
+    append::{QUEUE_KIB_MAX, TransientPermit},
     http::App,
     live::STREAMS_MAX,
     types::{Data, Delivery, Draft, Event},
@@ -50,7 +50,7 @@ pub fn filler(kib: usize) -> Event {
 /// Waits until the append queue has room for `kib`.
 async fn until_room(app: &App, kib: usize) {
     let events = vec![filler(1); kib];
-    while app.appender.admit(&events).is_err() {
+    while app.appender.try_reserve(events.clone()).is_err() {
         tokio::task::yield_now().await;
     }
 }
@@ -69,7 +69,8 @@ async fn a_full_append_queue_refuses_with_busy_and_appends_nothing(bed: &Bed) {
     // All but 3 KiB are taken; a small event counts as 1 KiB.
     let mut rest = vec![filler(32); QUEUE_KIB_MAX / 32 - 1];
     rest.extend(vec![filler(1); 32 - 3]);
-    let taken = app.appender.admit(&rest).expect("room for all of it");
+    let taken = app.appender.try_reserve(rest);
+    let taken = taken.expect("room for all of it");
     busy(visits("x", 4, &["a"])).await;
     busy(visits("x", 1000, &["a"])).await;
     assert!(node.all("a").await.is_empty());
@@ -147,16 +148,15 @@ async fn too_many_streams_are_refused_until_one_ends(bed: &Bed) {
     std::mem::forget(others);
 }
 
+/// Every slot for transients that are in flight.
+pub fn all_transients(app: &App) -> Vec<TransientPermit> {
+    std::iter::from_fn(|| app.appender.try_reserve_transient(filler(1)).ok()).collect()
+}
+
 async fn too_many_transients_under_way_are_refused(bed: &Bed) {
     let (app, node) = bed.app_on(bed.store()).await;
     let signal = json!({ "kind": "typing", "feeds": ["a"] });
-    let all = app.transients.available_permits() as u32;
-    let taken = app
-        .transients
-        .clone()
-        .acquire_many_owned(all)
-        .await
-        .expect("open");
+    let taken = all_transients(&app);
     let headers = [("content-type", "application/json")];
     let answer = node
         .send_body("POST", "/v1/transient", &headers, signal.to_string())

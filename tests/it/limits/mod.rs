@@ -8,7 +8,7 @@ mod sizes;
 mod slow;
 mod urls;
 
-pub use self::capacity::filler;
+pub use self::capacity::{all_transients, filler};
 use serde_json::{Value, json};
 
 use crate::support::{bed::Served, raw};

@@ -41,9 +41,8 @@ async fn an_append_behind_others_times_out_no_later_than_it_would_alone(bed: &Be
     let app = &app;
     let append = |after: u64| async move {
         sleep(Duration::from_secs(after)).await;
-        let events = vec![filler(1)];
-        let admission = app.appender.admit_waiting(&events).await.expect("room");
-        let mut outcomes = app.appender.append(events, admission).await.expect("open");
+        let permit = app.appender.reserve(vec![filler(1)]).await.expect("room");
+        let mut outcomes = permit.append().await.expect("open");
         outcomes.remove(0).1
     };
     let outcomes = tokio::join!(append(0), append(1), append(2));
@@ -64,9 +63,8 @@ async fn appends_are_refused_while_the_queue_is_late_and_accepted_when_it_moves(
     let max = default_settings().appends.queue_time_max;
     let appender = app.appender;
     let append = || {
-        let (appender, events) = (appender.clone(), vec![filler(1)]);
-        let admission = appender.admit(&events).expect("admitted");
-        tokio::spawn(async move { appender.append(events, admission).await.expect("open") })
+        let permit = appender.try_reserve(vec![filler(1)]).expect("room");
+        tokio::spawn(async move { permit.append().await.expect("open") })
     };
     gate.hold(true);
     let first = append();
@@ -89,7 +87,7 @@ async fn appends_are_refused_while_the_queue_is_late_and_accepted_when_it_moves(
     let head = raw::head("POST", "/v1/events", &length);
     let answer = raw::exchange(node.address, &head).await;
     answer.problem(503, "busy").expect("too late");
-    let waiting = appender.admit_waiting(&[filler(1)]).await;
+    let waiting = appender.reserve(vec![filler(1)]).await;
     drop(waiting.expect("NDJSON waits"));
 
     gate.hold(false);

@@ -1,6 +1,8 @@
 //! Paths, methods and query parameters.
 
-use newsfeed::http::ROUTES;
+use std::collections::BTreeMap;
+
+use newsfeed::http::OPERATIONS;
 
 use super::{Case, UNTOUCHED, appends, refused};
 use crate::support::{
@@ -282,12 +284,16 @@ async fn unknown_paths_are_not_found(bed: &Bed) {
 
 async fn other_methods_are_answered_with_the_allowed_ones(bed: &Bed) {
     let node = bed.node().await;
-    for (path, methods) in ROUTES {
+    let mut methods: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for operation in OPERATIONS {
+        let of_path = methods.entry(operation.path).or_default();
+        of_path.push(operation.method.to_string());
+    }
+    for (path, mut allowed) in methods {
         let path = path
             .replace("{feed}", UNTOUCHED)
             .replace("{marker}", "read");
-        let mut allowed: Vec<String> = methods.iter().map(|method| method.to_uppercase()).collect();
-        if methods.contains(&"get") {
+        if allowed.contains(&"GET".to_owned()) {
             allowed.push("HEAD".to_owned());
         }
         allowed.sort();
@@ -318,11 +324,11 @@ async fn other_methods_are_answered_with_the_allowed_ones(bed: &Bed) {
 async fn head_answers_like_get_without_a_body(bed: &Bed) {
     let node = bed.node().await;
     appends(&node, "e").await;
-    for (path, _) in ROUTES
+    for operation in OPERATIONS
         .iter()
-        .filter(|(_, methods)| methods.contains(&"get"))
+        .filter(|operation| operation.method == "GET")
     {
-        let path = path.replace("{feed}", "goes-on");
+        let path = operation.path.replace("{feed}", "goes-on");
         let path = if path.ends_with("/entries") || path.ends_with("/live") {
             format!("{path}?feed=goes-on")
         } else {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use newsfeed::http::access::{RIGHTS, Right};
+use newsfeed::http::{OPERATIONS, Right};
 use serde_json::{Value, json};
 
 use super::{answers::Witness, spec::Spec};
@@ -18,18 +18,21 @@ use crate::{
 fn the_file_and_the_router_want_the_same_rights() {
     let spec = Spec::read();
     for (path, method, operation) in spec.operations() {
-        let found = RIGHTS
-            .iter()
-            .find(|(other, at, _)| (*other, *at) == (method, path));
-        let (.., right) = found.unwrap_or_else(|| panic!("{method} {path} has no right"));
+        let found = OPERATIONS.iter().find(|routed| {
+            routed.path == path && routed.method.as_str().eq_ignore_ascii_case(method)
+        });
+        let right = found.expect("a route of the table").right;
         let ways = operation["security"].as_array();
+        let ticket = ways.is_some_and(|ways| ways.iter().any(|way| way.get("ticket").is_some()));
         let bearer = ways.and_then(|ways| ways.iter().find_map(|way| way.get("bearer")));
         let documented = match bearer.map(|scopes| scopes[0].as_str()) {
             None => Right::Open,
             Some(None) => Right::Token,
+            Some(Some("read")) if ticket => Right::ReadOrTicket,
             Some(Some(scope)) => Right::Scope(scope.parse().expect("a scope")),
         };
-        assert_eq!(documented, *right, "{method} {path}");
+        assert_eq!(ticket, right.accepts_tickets(), "{method} {path}");
+        assert_eq!(documented, right, "{method} {path}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use newsfeed::http::{ROUTES, problem::Code};
+use newsfeed::http::{OPERATIONS, problem::Code};
 use serde_json::{Value, json};
 
 use super::spec::{Spec, TEXT};
@@ -25,11 +25,11 @@ fn the_file_and_the_router_have_the_same_paths_and_methods() {
     let spec = Spec::read();
     let documented: BTreeSet<_> = spec
         .operations()
-        .map(|(path, method, _)| (path, method))
+        .map(|(path, method, _)| (path, method.to_uppercase()))
         .collect();
-    let routed: BTreeSet<_> = ROUTES
+    let routed: BTreeSet<_> = OPERATIONS
         .iter()
-        .flat_map(|(path, methods)| methods.iter().map(move |method| (*path, *method)))
+        .map(|operation| (operation.path, operation.method.to_string()))
         .collect();
     assert_eq!(documented, routed);
 }

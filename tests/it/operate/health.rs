@@ -101,7 +101,7 @@ async fn a_node_whose_live_delivery_is_late_is_not_ready_until_it_is_not() {
     app.metrics.tail.wakes();
     assert_eq!(node.get("/readyz").await["status"], "ready");
     tokio::time::pause();
-    tokio::time::advance(app.ready_lag_max + Duration::from_millis(1)).await;
+    tokio::time::advance(app.health.lag_max + Duration::from_millis(1)).await;
     tokio::time::resume();
     let problem = node.send("GET", "/readyz", &[]).await;
     let problem = problem.problem(503, "tail_behind").expect("behind");

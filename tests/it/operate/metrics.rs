@@ -197,7 +197,7 @@ async fn the_append_queue_is_visible_while_events_wait() {
 
     // Refused events are counted too.
     let all = vec![crate::limits::filler(32); newsfeed::append::QUEUE_KIB_MAX / 32];
-    let _all = app.appender.admit(&all).expect("room");
+    let _all = app.appender.try_reserve(all).expect("room");
     assert_eq!(
         node.post("/v1/events", &visits("f", 4, &["a"])).await.0,
         503

@@ -12,7 +12,7 @@ use newsfeed::{
     clock::{AtClock, WallTime},
     config::Config,
     feed::Feeds,
-    http::{App, Tasks, limits::Callers, router},
+    http::{App, Edge, Health, Tasks, limits::Quotas, router},
     live::Hub,
     logging::{Filter, LogControl},
     metrics::Metrics,
@@ -199,34 +199,32 @@ impl Bed {
         let clock = Arc::new(AtClock::new(self.wall.clone()).expect("the clock runs"));
         let settings = default_settings();
         let metrics = Arc::new(Metrics::default());
+        let tracker = TaskTracker::new();
         let (appender, _batcher) = Appender::start(
             Arc::clone(&store),
             keys.clone(),
             Arc::clone(&clock),
             settings.appends,
+            tracker.clone(),
             Arc::clone(&metrics),
         );
         let app = App {
             auth: settings.auth,
+            deliveries: Arc::new(settings.deliveries),
+            appender,
             feeds: Feeds::new(Arc::clone(&store), keys.clone()),
             hub: Hub::new(keys.clone(), Arc::clone(&metrics)),
-            store,
-            keys,
-            clock,
-            appender,
-            deliveries: Arc::new(settings.deliveries),
-            transients: App::transient_permits(),
-            callers: Callers::new(settings.limits),
-            cors: settings.cors,
-            tracker: TaskTracker::new(),
-            leaving: CancellationToken::new(),
-            stopping: CancellationToken::new(),
+            health: Health::new(store, keys, Tasks::default(), settings.ready_lag_max),
             metrics,
-            tasks: Tasks::default(),
-            ready_lag_max: settings.ready_lag_max,
             log: None,
+            tracker,
+            stopping: CancellationToken::new(),
         };
-        let router = router(app.clone());
+        let edge = Edge {
+            quotas: Quotas::new(settings.limits),
+            cors: settings.cors,
+        };
+        let router = router(app.clone(), &edge);
         let served = serve(|listener, shutdown| async move {
             axum::serve(listener, router)
                 .with_graceful_shutdown(shutdown.cancelled_owned())

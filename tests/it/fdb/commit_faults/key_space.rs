@@ -12,6 +12,7 @@ use newsfeed::{
 };
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 
 use super::scripted::{Held, Script, Step};
 use crate::{
@@ -40,14 +41,15 @@ impl Writer {
             keys,
             Arc::new(clock),
             crate::support::bed::default_settings().appends,
+            TaskTracker::new(),
             Arc::default(),
         );
         Self { appender }
     }
 
     pub async fn append(&self, events: Vec<Event>) -> Vec<Outcome> {
-        let admission = self.appender.admit(&events).expect("room");
-        let outcomes = self.appender.append(events, admission).await;
+        let permit = self.appender.try_reserve(events).expect("room");
+        let outcomes = permit.append().await;
         let outcomes = outcomes.expect("answers").into_iter();
         outcomes.map(|(_, outcome)| outcome).collect()
     }

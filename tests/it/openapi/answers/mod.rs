@@ -7,10 +7,13 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::spec::Spec;
-use crate::support::{
-    bed::{Answer, Bed, JSON, Served, text},
-    entries::AHEAD,
-    sse::Stream,
+use crate::{
+    limits::all_transients,
+    support::{
+        bed::{Answer, Bed, JSON, Served, text},
+        entries::AHEAD,
+        sse::Stream,
+    },
 };
 
 crate::on_every_engine!(every_answer_matches_the_file);
@@ -470,18 +473,13 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
     let now = node.version("a").await;
     node.stop().await;
     bed.close().await;
-    let (app, node) = bed.app_on(bed.store()).await;
+    let store = bed.store();
+    let (app, node) = bed.app_on(store.clone()).await;
     app.hub.close();
-    let all = app.transients.available_permits() as u32;
-    let _taken = app
-        .transients
-        .clone()
-        .acquire_many_owned(all)
-        .await
-        .expect("open");
-    app.store.close().await;
+    let _taken = all_transients(&app);
+    store.close().await;
     let ended = tokio::spawn(async {});
-    app.tasks.watch("tailer", ended.abort_handle());
+    app.health.tasks.watch("tailer", ended.abort_handle());
     ended.await.expect("no panic");
     let mut witness = Witness {
         spec,

@@ -7,13 +7,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Places for each `K`; who has none takes no memory.
-pub struct Places<K> {
+/// Permits for each `K`; who has none takes no memory.
+pub struct Permits<K> {
     max: NonZeroU32,
     taken: Mutex<HashMap<K, u32>>,
 }
 
-impl<K: Clone + Eq + Hash> Places<K> {
+impl<K: Clone + Eq + Hash> Permits<K> {
     pub fn new(max: NonZeroU32) -> Arc<Self> {
         Arc::new(Self {
             max,
@@ -26,39 +26,39 @@ impl<K: Clone + Eq + Hash> Places<K> {
     }
 
     /// One more for `of`; `None` if it has all it may have.
-    pub fn take(self: &Arc<Self>, of: K) -> Option<Place<K>> {
+    pub fn take(self: &Arc<Self>, of: K) -> Option<Permit<K>> {
         let mut taken = self.taken();
         let count = taken.entry(of.clone()).or_default();
         if *count >= self.max.get() {
             return None;
         }
         *count += 1;
-        Some(Place(Some((Arc::clone(self), of))))
+        Some(Permit(Some((Arc::clone(self), of))))
     }
 }
 
-impl<K> Places<K> {
+impl<K> Permits<K> {
     fn taken(&self) -> MutexGuard<'_, HashMap<K, u32>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Given back when dropped.
-pub struct Place<K: Clone + Eq + Hash>(Option<(Arc<Places<K>>, K)>);
+pub struct Permit<K: Clone + Eq + Hash>(Option<(Arc<Permits<K>>, K)>);
 
-impl<K: Clone + Eq + Hash> Place<K> {
+impl<K: Clone + Eq + Hash> Permit<K> {
     /// One that nobody counts.
     pub fn unlimited() -> Self {
         Self(None)
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for Place<K> {
+impl<K: Clone + Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
-        let Some((places, of)) = self.0.take() else {
+        let Some((permits, of)) = self.0.take() else {
             return;
         };
-        if let Entry::Occupied(mut entry) = places.taken().entry(of) {
+        if let Entry::Occupied(mut entry) = permits.taken().entry(of) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
@@ -73,15 +73,15 @@ mod tests {
 
     #[test]
     fn each_has_its_own_places_and_gets_back_what_it_gives_up() {
-        let places = Places::new(NonZeroU32::new(2).expect("not 0"));
-        let first = places.take("a").expect("a place");
-        let _second = places.take("a").expect("a place");
-        assert!(places.take("a").is_none());
-        let other = places.take("b").expect("of its own");
+        let permits = Permits::new(NonZeroU32::new(2).expect("not 0"));
+        let first = permits.take("a").expect("a place");
+        let _second = permits.take("a").expect("a place");
+        assert!(permits.take("a").is_none());
+        let other = permits.take("b").expect("of its own");
         drop(first);
-        let _third = places.take("a").expect("a place given back");
-        assert!(places.take("a").is_none());
+        let _third = permits.take("a").expect("a place given back");
+        assert!(permits.take("a").is_none());
         drop(other);
-        assert_eq!(places.taken().len(), 1, "nothing is kept of who has none");
+        assert_eq!(permits.taken().len(), 1, "nothing is kept of who has none");
     }
 }

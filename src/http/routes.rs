@@ -1,0 +1,160 @@
+//! The route table: every operation of the API with what it needs, and the router built from it.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::Request,
+    handler::Handler,
+    http::{Method, header},
+    middleware::{from_fn_with_state, map_request},
+    response::IntoResponse,
+    routing::{MethodFilter, MethodRouter, on},
+};
+
+use super::{
+    App, access, admin, body,
+    cors::Cors,
+    events, exposition, feeds, health,
+    limits::{self, Quotas},
+    observe,
+    problem::{Code, Problem},
+    session, sse, web,
+};
+use crate::auth::Scope;
+
+/// What a request must show before an operation runs, on a service with keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// Nothing. Credentials are not even looked at.
+    Open,
+    /// A valid token, whatever its scopes.
+    Token,
+    /// A valid token with this scope.
+    Scope(Scope),
+    /// A valid token with scope `read`, or a ticket, which grants that scope for the feeds it names.
+    ReadOrTicket,
+}
+
+impl Right {
+    pub const fn scope(self) -> Option<Scope> {
+        match self {
+            Self::Open | Self::Token => None,
+            Self::Scope(scope) => Some(scope),
+            Self::ReadOrTicket => Some(Scope::Read),
+        }
+    }
+
+    pub const fn accepts_tickets(self) -> bool {
+        matches!(self, Self::ReadOrTicket)
+    }
+}
+
+/// One method of one path.
+pub struct Operation {
+    pub method: Method,
+    /// The path template, as in `openapi.yaml`.
+    pub path: &'static str,
+    pub right: Right,
+    handler: fn(MethodFilter) -> MethodRouter<Arc<App>>,
+}
+
+macro_rules! operations {
+    ($($method:ident $path:literal $right:expr => $handler:path,)+) => {
+        &[$(Operation {
+            method: Method::$method,
+            path: $path,
+            right: $right,
+            handler: |method| on(method, $handler),
+        },)+]
+    };
+}
+
+/// Every operation of the API. `openapi.yaml` describes the same ones (a test compares them). `HEAD` comes with `GET`.
+/// The files of the web page are not operations: [`web`] serves them, without credentials.
+pub static OPERATIONS: &[Operation] = operations![
+    POST   "/v1/events"                          Right::Scope(Scope::Append) => events::append,
+    POST   "/v1/transient"                       Right::Scope(Scope::Append) => events::transient,
+    GET    "/v1/entries"                         Right::Scope(Scope::Read)   => feeds::merged,
+    GET    "/v1/live"                            Right::ReadOrTicket         => sse::merged,
+    GET    "/v1/feeds/{feed}"                    Right::Scope(Scope::Read)   => feeds::state,
+    GET    "/v1/feeds/{feed}/entries"            Right::Scope(Scope::Read)   => feeds::entries,
+    GET    "/v1/feeds/{feed}/live"               Right::ReadOrTicket         => sse::live,
+    PUT    "/v1/feeds/{feed}/markers/{marker}"   Right::Scope(Scope::Mark)   => feeds::move_marker,
+    POST   "/v1/tickets"                         Right::Scope(Scope::Read)   => session::ticket,
+    POST   "/v1/session"                         Right::Token                => session::log_in,
+    // Open: logging out must work with an expired token.
+    DELETE "/v1/session"                         Right::Open                 => session::log_out,
+    GET    "/v1/admin/log"                       Right::Scope(Scope::Admin)  => admin::log,
+    PUT    "/v1/admin/log"                       Right::Scope(Scope::Admin)  => admin::set_log,
+    GET    "/metrics"                            Right::Scope(Scope::Admin)  => exposition::metrics,
+    GET    "/healthz"                            Right::Open                 => health::healthz,
+    GET    "/readyz"                             Right::Open                 => health::readyz,
+    GET    "/openapi.yaml"                       Right::Open                 => openapi,
+];
+
+/// What stands between the sockets and the handlers.
+#[derive(Clone)]
+pub struct Edge {
+    pub quotas: Arc<Quotas>,
+    pub cors: Cors,
+}
+
+/// The router. A request passes, from the outside in: observation, CORS, the care for its body, credentials, quotas,
+/// its handler.
+pub fn router(app: App, edge: &Edge) -> Router {
+    let metered = from_fn_with_state(Arc::clone(&edge.quotas), limits::enforce);
+    let mut api = Router::new();
+    for operation in OPERATIONS {
+        let method = MethodFilter::try_from(operation.method.clone());
+        let handler = (operation.handler)(method.expect("only standard methods are in the table"));
+        // Each layer is outside the one before it.
+        let mut handler = handler.route_layer(metered.clone());
+        if let (Some(auth), false) = (&app.auth, operation.right == Right::Open) {
+            let guard = access::Guard {
+                auth: Arc::clone(auth),
+                quotas: Arc::clone(&edge.quotas),
+                right: operation.right,
+            };
+            handler = handler.route_layer(from_fn_with_state(guard, access::guard));
+        }
+        api = api.route(operation.path, handler);
+    }
+    let router = api
+        .method_not_allowed_fallback(method_not_allowed.layer(metered.clone()))
+        .merge(web::routes().layer(metered.clone()))
+        .fallback(not_found.layer(metered))
+        .layer(map_request(async |request: Request| {
+            request.map(body::lingering)
+        }));
+    let router = match edge.cors.layer() {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    let observed = from_fn_with_state(Arc::clone(&app.metrics), observe::observe);
+    router.layer(observed).with_state(Arc::new(app))
+}
+
+async fn not_found() -> Problem {
+    Problem::new(
+        Code::NotFound,
+        "there is nothing at this path; GET /openapi.yaml describes the API",
+    )
+}
+
+pub async fn method_not_allowed(request: Request) -> Problem {
+    Problem::new(
+        Code::MethodNotAllowed,
+        format!(
+            "this path does not support {}; the Allow header lists its methods",
+            request.method()
+        ),
+    )
+}
+
+async fn openapi() -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "application/yaml")],
+        include_str!("../../openapi.yaml"),
+    )
+}
