@@ -1,46 +1,44 @@
 use super::{Scope, token::TOKEN_BYTES_MAX};
 use crate::types::{Actor, FeedName};
 
-/// Why credentials do not open what was asked for; each message says what to do about it. None repeats a token.
+/// Why credentials were rejected. Each message says what to do about it; none repeats a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     #[error(
         "this needs a token: send it as `Authorization: Bearer …`, or log in with POST /v1/session"
     )]
     Missing,
-    #[error("this is no token that can be read: {0}")]
+    #[error("this is not a valid token: {0}")]
     Malformed(&'static str),
     #[error("{0}")]
     Algorithm(&'static str),
-    #[error(
-        "no key here has the token's `kid`: get a new token, signed with a key that this service knows"
-    )]
+    #[error("this service has no key with the token's `kid`: get a new token from its issuer")]
     KeyUnknown,
-    #[error("the signature is not one of the keys this service knows: get a token from its issuer")]
+    #[error(
+        "the token's signature does not match any key of this service: get a token from its issuer"
+    )]
     Signature,
     #[error("the token has expired: get a new one")]
     Expired,
     #[error(
-        "the token is not valid yet: wait, and check the clocks of its issuer and of this service"
+        "the token is not valid yet: wait, or check the clocks of its issuer and of this service"
     )]
     NotYetValid,
-    #[error("the token is for somebody else: its `aud` must hold {0:?}")]
+    #[error("the token's `aud` must include {0:?}")]
     Audience(String),
-    #[error("the token is from somebody else: its `iss` must be {0:?}")]
+    #[error("the token's `iss` must be {0:?}")]
     Issuer(String),
-    #[error("the token's claims are not as they must be: {0}")]
+    #[error("the token's claims are invalid: {0}")]
     Claims(String),
-    #[error(
-        "the ticket was to be used within seconds, and that time is over: get a new one from POST /v1/tickets"
-    )]
+    #[error("the ticket has expired: get a new one from POST /v1/tickets")]
     TicketExpired,
-    #[error("this is no ticket of this service ({0}): get one from POST /v1/tickets")]
+    #[error("this is not a valid ticket ({0}): get one from POST /v1/tickets")]
     TicketInvalid(&'static str),
-    #[error("the token's `scope` must hold {0:?} for this")]
+    #[error("this needs a token whose `scope` includes `{0}`")]
     Scope(Scope),
-    #[error("the token's `feeds` do not hold the feed {:?}", .0.as_str())]
+    #[error("the token's `feeds` do not cover the feed {:?}", .0.as_str())]
     Feed(FeedName),
-    #[error("the token's `actors` do not hold the event's `actor`{}: name one that they hold", .0.as_ref().map_or_else(|| ", of which it has none".to_owned(), |actor| format!(" {:?}", actor.as_str())))]
+    #[error("the token's `actors` {}", .0.as_ref().map_or_else(|| "require the event to have an actor, one of them".to_owned(), |actor| format!("do not include the event's actor {:?}", actor.as_str())))]
     Actor(Option<Actor>),
 }
 
@@ -48,7 +46,7 @@ impl Denied {
     pub(super) const TOO_LONG: Self = Self::Malformed(
         const {
             assert!(TOKEN_BYTES_MAX == 8 * 1024);
-            "it may have 8 KiB"
+            "it is longer than 8 KiB"
         },
     );
 }

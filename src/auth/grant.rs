@@ -5,12 +5,12 @@ use std::{fmt, str::FromStr, sync::Arc};
 use super::Denied;
 use crate::types::{Actor, FeedName};
 
-/// Most feed patterns of a token.
+/// Most feed patterns in a token.
 pub const PATTERNS_MAX: usize = 256;
 /// Longest `sub`, in bytes.
 pub const SUBJECT_BYTES_MAX: usize = 256;
 
-/// A kind of doing.
+/// What a token may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     Read,
@@ -43,7 +43,7 @@ impl FromStr for Scope {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|scope| scope.name() == text);
-        found.ok_or_else(|| format!("{text:?} is no scope: use read, append, mark or admin"))
+        found.ok_or_else(|| format!("{text:?} is not a scope: use read, append, mark or admin"))
     }
 }
 
@@ -52,7 +52,7 @@ impl FromStr for Scope {
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// Those of a `scope` claim that are ours; an issuer may know others.
+    /// Parses a `scope` claim. Unknown scopes are ignored: an issuer may use others for other services.
     pub fn parse(text: &str) -> Self {
         text.split(' ')
             .filter_map(|name| name.parse().ok())
@@ -71,25 +71,27 @@ impl FromIterator<Scope> for Scopes {
     }
 }
 
-/// A set of feeds, as exact names and beginnings of names.
+/// A set of feeds, as exact names and prefixes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Patterns {
     /// Sorted.
     exact: Vec<Box<str>>,
-    /// Sorted, and none begins with another: of those at or below a name only the greatest can be its beginning.
+    /// Sorted, and none is a prefix of another: so only the greatest one at or below a name can be its prefix.
     prefixes: Vec<Box<str>>,
 }
 
 impl Patterns {
-    /// Each is a feed's name, or a beginning of names followed by `*`.
+    /// Each pattern is a feed's name, or a prefix followed by `*`.
     pub fn parse<T: AsRef<str>>(patterns: &[T]) -> Result<Self, String> {
         Self::of_claim("feeds", patterns)
     }
 
-    /// Those of a claim; actors have names like feeds.
+    /// Parses the patterns of `claim`. Actors have names like feeds.
     pub fn of_claim<T: AsRef<str>>(claim: &str, patterns: &[T]) -> Result<Self, String> {
         if patterns.len() > PATTERNS_MAX {
-            return Err(format!("{claim} may have {PATTERNS_MAX} patterns"));
+            return Err(format!(
+                "`{claim}` can have at most {PATTERNS_MAX} names and prefixes"
+            ));
         }
         let (mut exact, mut prefixes) = (Vec::new(), Vec::new());
         for (index, pattern) in patterns.iter().map(AsRef::as_ref).enumerate() {
@@ -99,7 +101,7 @@ impl Patterns {
             };
             if !valid {
                 return Err(format!(
-                    "{claim}[{index}] is neither a name nor the beginning of one followed by *"
+                    "`{claim}[{index}]` is neither a name nor a prefix followed by *"
                 ));
             }
             list.push(pattern.strip_suffix('*').unwrap_or(pattern).into());
@@ -107,7 +109,7 @@ impl Patterns {
         Ok(Self::new(exact, prefixes))
     }
 
-    /// These feeds and no other.
+    /// Exactly these feeds.
     pub fn exactly(feeds: &[FeedName]) -> Self {
         let exact = feeds.iter().map(|feed| feed.as_str().into()).collect();
         Self::new(exact, Vec::new())
@@ -116,7 +118,7 @@ impl Patterns {
     fn new(mut exact: Vec<Box<str>>, mut prefixes: Vec<Box<str>>) -> Self {
         exact.sort_unstable();
         prefixes.sort_unstable();
-        // A beginning stands right before what begins with it.
+        // A prefix sorts right before what begins with it.
         prefixes.dedup_by(|next, kept| next.starts_with(&**kept));
         Self { exact, prefixes }
     }
@@ -136,7 +138,7 @@ impl Patterns {
     }
 }
 
-/// The feeds of each scope.
+/// The feeds granted for each scope.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Feeds {
     pub read: Patterns,
@@ -145,7 +147,7 @@ pub struct Feeds {
 }
 
 impl Feeds {
-    /// The same for all scopes.
+    /// The same feeds for all scopes.
     pub fn same(patterns: Patterns) -> Self {
         Self {
             read: patterns.clone(),
@@ -159,24 +161,24 @@ impl Feeds {
             Scope::Read => self.read.holds(feed),
             Scope::Append => self.append.holds(feed),
             Scope::Mark => self.mark.holds(feed),
-            // Not about feeds.
+            // Scope `admin` is not about feeds.
             Scope::Admin => false,
         }
     }
 }
 
-/// `.` and `..` are no names, but names begin with them.
+/// `.` and `..` are not names, but names can begin with them.
 fn is_beginning(prefix: &str) -> bool {
     prefix.parse::<FeedName>().is_ok() || matches!(prefix, "." | "..")
 }
 
-/// What its holder may do, from a moment to a moment.
+/// What a token or ticket grants, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     pub subject: Option<Arc<str>>,
     pub scopes: Scopes,
     pub feeds: Feeds,
-    /// In whose name it may append; `None`: in anybody's.
+    /// The actors it may append with; `None`: any.
     pub actors: Option<Patterns>,
     /// µs since 1970, without leeway.
     pub begins_us: u64,
@@ -185,6 +187,7 @@ pub struct Grant {
 }
 
 impl Grant {
+    /// Checks that `scope` is granted.
     pub fn allows(&self, scope: Scope) -> Result<(), Denied> {
         match self.scopes.holds(scope) {
             true => Ok(()),
@@ -192,7 +195,7 @@ impl Grant {
         }
     }
 
-    /// Whether it may append in the name of `actor`.
+    /// Checks that it may append with `actor`.
     pub fn speaks_for(&self, actor: Option<&Actor>) -> Result<(), Denied> {
         let held = |actors: &Patterns| actor.is_some_and(|actor| actors.holds_name(actor.as_str()));
         match self.actors.as_ref().is_none_or(held) {
@@ -201,7 +204,7 @@ impl Grant {
         }
     }
 
-    /// Whether it may do to all these `feeds` what `scope` is for.
+    /// Checks that `scope` is granted for all of `feeds`.
     pub fn covers<'a>(
         &self,
         scope: Scope,

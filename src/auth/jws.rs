@@ -33,7 +33,7 @@ pub struct Jws<'a> {
 
 impl<'a> Jws<'a> {
     pub fn parse(text: &'a str) -> Result<Self, Denied> {
-        let parts = Denied::Malformed("it must be three parts of base64url with dots between them");
+        let parts = Denied::Malformed("it must be three parts of base64url, separated by dots");
         let (message, signature) = text.rsplit_once('.').ok_or_else(|| parts.clone())?;
         let (header, payload) = message.split_once('.').ok_or_else(|| parts.clone())?;
         let decode = |part: &str| BASE64URL_NOPAD.decode(part.as_bytes());
@@ -45,7 +45,7 @@ impl<'a> Jws<'a> {
             .map_err(|_| Denied::Malformed("its header must be a JSON object with `alg`"))?;
         if header.crit.is_some() {
             return Err(Denied::Malformed(
-                "its header has `crit`, of which nothing is understood here",
+                "its header has `crit`, which this service does not support",
             ));
         }
         let message = message.as_bytes();
@@ -62,7 +62,7 @@ impl<'a> Jws<'a> {
         match ALGORITHMS.iter().find(|(known, _)| *known == name) {
             Some((_, algorithm)) => Ok(*algorithm),
             None if name.eq_ignore_ascii_case("none") => Err(Denied::Algorithm(
-                "a token without a signature (`alg: none`) opens nothing",
+                "unsigned tokens (`alg` none) are not accepted",
             )),
             None => Err(Denied::Algorithm(
                 "the token's `alg` must be HS256, RS256, ES256 or EdDSA",

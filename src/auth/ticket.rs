@@ -60,21 +60,21 @@ impl Ring {
         if ticket.len() > TICKET_BYTES_MAX {
             return Err(Denied::TicketInvalid("too long"));
         }
-        let jws = Jws::parse(ticket).map_err(|_| Denied::TicketInvalid("it cannot be read"))?;
+        let jws = Jws::parse(ticket).map_err(|_| Denied::TicketInvalid("it is malformed"))?;
         if jws.header.typ.as_deref() != Some(TYPE) {
             return Err(Denied::TicketInvalid(
-                "it is something else, a token perhaps",
+                "it is something else, perhaps a token",
             ));
         }
         let signed = |key: &Secret| {
             jws.is_signed_by(&DecodingKey::from_secret(key.bytes()), Algorithm::HS256)
         };
         if jws.algorithm() != Ok(Algorithm::HS256) || !self.tickets.iter().any(signed) {
-            return Err(Denied::TicketInvalid("its signature is not ours"));
+            return Err(Denied::TicketInvalid("its signature does not match"));
         }
         let claims: Claims = jws
             .claims()
-            .map_err(|_| Denied::TicketInvalid("it says what no ticket says"))?;
+            .map_err(|_| Denied::TicketInvalid("its content is invalid"))?;
         if now_us >= claims.begin_us {
             return Err(Denied::TicketExpired);
         }
@@ -83,7 +83,7 @@ impl Ring {
             .iter()
             .map(|feed| feed.parse())
             .collect::<Result<Vec<_>, _>>();
-        let feeds = exact.map_err(|_| Denied::TicketInvalid("it says what no ticket says"))?;
+        let feeds = exact.map_err(|_| Denied::TicketInvalid("its content is invalid"))?;
         Ok(Grant {
             actors: None,
             subject: claims.sub.map(Into::into),

@@ -75,9 +75,7 @@ impl Ring {
         let algorithm = jws.algorithm()?;
         let typ = jws.header.typ.as_ref().map(|typ| typ.to_ascii_lowercase());
         if typ.is_some_and(|typ| !TYPES.contains(&&*typ)) {
-            return Err(Denied::Malformed(
-                "its `typ` says that it is something else",
-            ));
+            return Err(Denied::Malformed("its `typ` is not that of a token"));
         }
         // A key without a name may be the one that is meant.
         let named = |key: &&Key| match (&jws.header.kid, &key.kid) {
@@ -94,7 +92,7 @@ impl Ring {
             .peekable();
         if fit.peek().is_none() {
             return Err(Denied::Algorithm(
-                "the token's `alg` is not that of the key it is to be verified with: get one from its issuer",
+                "the token's `alg` does not fit the key that would verify it: get a new token from its issuer",
             ));
         }
         match fit.any(|key| jws.is_signed_by(&key.verifier, algorithm)) {

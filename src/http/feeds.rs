@@ -31,7 +31,7 @@ use crate::{
 const PAGE_PARAMS: [&str; 6] = ["until", "before", "after", "limit", "kind", "wait"];
 const MERGED_PARAMS: [&str; 7] = ["feed", "until", "before", "after", "limit", "kind", "wait"];
 
-/// How long an immutable page may be taken from a cache; not for ever, because retention and erasure change it.
+/// How long an unchanging page may be cached: not for ever, because retention and erasure can remove entries.
 const IMMUTABLE_CACHE: &str = "private, max-age=86400, immutable";
 
 pub async fn state(
@@ -85,7 +85,7 @@ async fn page(
 ) -> Result<Response> {
     let (query, wait) = params.page(feeds)?;
     granted.feeds(Scope::Read, &query.feeds)?;
-    // Not for longer than its token is good.
+    // A long poll ends when the token expires.
     let until = |wait| {
         let deadline = Instant::now() + wait;
         granted.ends().map_or(deadline, |ends| ends.min(deadline))
@@ -95,7 +95,7 @@ async fn page(
         let _turn = app.feeds.turn().await?;
         app.feeds.page(&query).await?
     };
-    // Most of the time there is something, and no place in the hub is needed.
+    // Usually there is something to return, and the request needs no permit and no subscription.
     if let Some(deadline) = deadline
         && page.entries.is_empty()
         && page.next.is_none()
@@ -150,7 +150,7 @@ pub fn matches_etag(known: &str, etag: &str) -> bool {
     known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag
 }
 
-/// The same request, continued.
+/// The `Link` header with the URL of the next page.
 fn next_link(parts: &Parts, query: &PageQuery, page: &Page) -> Option<String> {
     let next = page.next?;
     let replaced = match query.order {
@@ -191,7 +191,7 @@ pub async fn move_marker(
     let MarkerIn { version: text } = object(
         json(&body)?,
         Code::InvalidBody,
-        "send {\"version\": \"…\"} and nothing else",
+        "the body must be {\"version\": \"…\"}",
     )?;
     let to = version("version", &text)?;
     let state = app.feeds.move_marker(&feed, marker, to).await?;

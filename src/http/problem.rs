@@ -1,4 +1,4 @@
-//! Errors as `application/problem+json`: the one place that maps them to a status and a code.
+//! Errors as `application/problem+json`: the only place that maps them to a status and a code.
 
 use std::time::Duration;
 
@@ -83,17 +83,17 @@ codes! {
     StorageFull "storage_full" INSUFFICIENT_STORAGE,
 }
 
-/// What the client is told. Internal causes stay in the log.
+/// What the client is told about an error. Internal causes go to the log only.
 #[derive(Debug, Clone)]
 pub struct Problem {
     pub code: Code,
     detail: String,
     extensions: Map<String, Value>,
-    /// When to try again.
+    /// Becomes `Retry-After`.
     wait: Duration,
 }
 
-/// When to try again, unless a problem says otherwise.
+/// `Retry-After`, unless a problem sets another.
 const WAIT: Duration = Duration::from_secs(1);
 
 pub type Result<T> = std::result::Result<T, Problem>;
@@ -108,7 +108,7 @@ impl Problem {
         }
     }
 
-    /// Says when to try again, with a status that has something to say about it.
+    /// Sets `Retry-After`, which 429 and 503 have.
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
@@ -123,7 +123,7 @@ impl Problem {
         self
     }
 
-    /// A field of an event that is not as it must be.
+    /// An event has an invalid field.
     pub fn invalid_event(field: impl Into<String>, invalid: &Invalid) -> Self {
         let field = field.into();
         Self::new(Code::InvalidEvent, format!("{field} {invalid}")).with("field", field)
@@ -132,7 +132,7 @@ impl Problem {
     pub fn invalid_feed() -> Self {
         Self::new(
             Code::InvalidFeed,
-            format!("a feed's name {}", Invalid::Name),
+            format!("the feed's name {}", Invalid::Name),
         )
     }
 
@@ -155,7 +155,7 @@ impl From<Error> for Problem {
         match &error {
             Error::IdReused { id, version } => Self::new(
                 Code::IdReused,
-                "this id was used before for an event with other content; a new event needs a new id",
+                "this id was already used for an event with other content; a new event needs a new id",
             )
             .with("id", id.as_str())
             .with("version", version.to_string()),
@@ -168,7 +168,7 @@ impl From<Error> for Problem {
             .with("current", text(*current)),
             Error::VersionAhead { current, .. } => Self::new(
                 Code::VersionAhead,
-                "this version has not been reached here; ask for the feed's current version and go on from that",
+                "this version has not been reached here; get the feed's current version and continue from it",
             )
             .with("version", current.to_string()),
             Error::Busy => Self::new(
@@ -177,15 +177,15 @@ impl From<Error> for Problem {
             ),
             Error::Late => Self::new(
                 Code::Busy,
-                "appends wait too long here; send the same events again after Retry-After, or to another node",
+                "appends are waiting too long on this node; send the same events again after Retry-After, or to another node",
             ),
             Error::ReadsBusy => Self::new(
                 Code::Busy,
-                "too many reads wait here; ask again after Retry-After, or another node",
+                "too many reads are waiting on this node; try again after Retry-After, or use another node",
             ),
             Error::TooManyStreams => Self::new(
                 Code::TooManyStreams,
-                format!("this node serves {STREAMS_MAX} streams and long polls already; try again, or another node"),
+                format!("this node has {STREAMS_MAX} streams and long polls open, as many as allowed; try again, or use another node"),
             ),
             Error::ShuttingDown | Error::Store(store::Error::Closed) => {
                 Self::new(Code::ShuttingDown, "this node is shutting down; send the same request again, or to another node")
@@ -193,20 +193,20 @@ impl From<Error> for Problem {
             Error::Store(
                 store::Error::Corrupt { .. } | store::Error::Damaged(_) | store::Error::Open(_),
             ) => {
-                tracing::error!(%error, "the store holds what this program cannot read");
+                tracing::error!(%error, "the store has data that this program cannot read");
                 Self::new(Code::Internal, "the service could not read its store; its log says more")
             }
             Error::Store(store::Error::Full) => Self::new(
                 Code::StorageFull,
-                "the service's disk is full: this was not stored; reads and live streams go on. Send it again, with \
-                 the same id, once its operator has made room",
+                "the service's disk is full, so this was not stored; reading still works. Send it again, with the same \
+                 id, once the operator has freed space",
             ),
             Error::Store(_) => {
                 tracing::warn!(%error, "the store did not answer");
                 Self::new(
                     Code::StoreUnavailable,
-                    "the store did not answer in time: try again; whether an event of this request was appended is \
-                     unknown, so send it with the same id",
+                    "the store did not answer in time. Try again: whether the events of this request were appended is \
+                     unknown, so send them with the same ids",
                 )
             }
         }
@@ -243,7 +243,7 @@ impl From<Denied> for Problem {
 }
 
 impl Problem {
-    /// What RFC 6750 has a refusal say: nothing of an error where no credentials came.
+    /// The `WWW-Authenticate` header of RFC 6750. It names no error if the request had no credentials.
     fn challenge(&self) -> Option<String> {
         let error = match self.code {
             Code::CredentialsMissing => return Some("Bearer realm=\"newsfeed\"".to_owned()),
@@ -275,7 +275,7 @@ impl IntoResponse for Problem {
             fields.extend(self.extensions);
         }
         let mut response = (status, body.to_string()).into_response();
-        // For those who count.
+        // For the metrics.
         response.extensions_mut().insert(self.code);
         let headers = response.headers_mut();
         headers.insert(

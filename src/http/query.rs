@@ -1,4 +1,4 @@
-//! Strict reading of what comes in a request's line and headers.
+//! Strict parsing of paths, query parameters and headers.
 
 use std::{borrow::Cow, collections::HashSet, str::FromStr, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     version::Version,
 };
 
-/// Most feeds a merged page or stream may name.
+/// Most feeds of a merged page or stream.
 pub const MERGED_FEEDS_MAX: usize = 100;
 /// Longest long poll.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -47,14 +47,14 @@ impl<S: Send + Sync> FromRequestParts<S> for MarkerPath {
             "seen" => Ok(Self(Marker::Seen)),
             _ => Err(Problem::new(
                 Code::NotFound,
-                "a feed has the markers read and seen",
+                "a feed has two markers, `read` and `seen`",
             )),
         }
     }
 }
 
 async fn path_param<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String> {
-    // Fails on percent-encoded bytes that are not UTF-8: no name has such.
+    // Fails on percent-encoded bytes that are not UTF-8, which no name has.
     let params = RawPathParams::from_request_parts(parts, state)
         .await
         .map_err(|_| Problem::invalid_feed())?;
@@ -65,7 +65,7 @@ async fn path_param<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) ->
     Ok(value.unwrap_or_default())
 }
 
-/// Query parameters, each of a known name.
+/// Query parameters, all with known names.
 #[derive(Debug)]
 pub struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
@@ -74,8 +74,11 @@ impl<'a> Params<'a> {
         let query = parts.uri.query().unwrap_or_default();
         let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
         match pairs.iter().find(|(name, _)| !known.contains(&&**name)) {
+            Some((name, _)) if known.is_empty() => Err(invalid(format!(
+                "unknown query parameter {name:?}; there are none here"
+            ))),
             Some((name, _)) => Err(invalid(format!(
-                "there is no parameter {name:?} here; known are {}",
+                "unknown query parameter {name:?}; known ones: {}",
                 known.join(", ")
             ))),
             None => Ok(Self(pairs)),
@@ -90,7 +93,7 @@ impl<'a> Params<'a> {
             .map(|(_, value)| &**value);
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
-            (_, Some(_)) => Err(invalid(format!("{name} may be given once"))),
+            (_, Some(_)) => Err(invalid(format!("{name} can be given only once"))),
         }
     }
 
@@ -117,7 +120,7 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// The feeds of a merged request, each once, in order.
+    /// The feeds of a merged request, in order, without repetitions.
     pub fn feeds(&self) -> Result<Vec<FeedName>> {
         let mut seen = HashSet::new();
         let mut feeds = Vec::new();
@@ -131,7 +134,7 @@ impl<'a> Params<'a> {
             Ok(feeds)
         } else {
             Err(invalid(format!(
-                "name 1 to {MERGED_FEEDS_MAX} feeds, as feed=a&feed=b; there are {}",
+                "name 1 to {MERGED_FEEDS_MAX} feeds, as in feed=a&feed=b; this request names {}",
                 feeds.len()
             )))
         }
@@ -148,7 +151,7 @@ impl<'a> Params<'a> {
         let order = match (after, before) {
             (Some(_), Some(_)) => {
                 return Err(invalid(
-                    "after reads oldest first, before newest first: give one of them",
+                    "after (oldest first) and before (newest first) cannot be combined",
                 ));
             }
             (Some(after), None) => Order::OldestFirst { after, until },
@@ -156,7 +159,7 @@ impl<'a> Params<'a> {
         };
         if wait.is_some() && (after.is_none() || until.is_some()) {
             return Err(invalid(
-                "wait needs after, and no until: it waits for entries to come",
+                "wait needs after and cannot be combined with until",
             ));
         }
         let limit = self

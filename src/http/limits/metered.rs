@@ -1,4 +1,4 @@
-//! A body of which no more is let through in a time than its caller may send.
+//! A request body throttled to its caller's rate of body bytes.
 
 use std::{
     fmt,
@@ -18,16 +18,16 @@ use tokio::time::{Instant, Sleep};
 use super::Limited;
 use crate::http::problem::Problem;
 
-/// Longest time that a piece of a body waits for its turn; half of what a body may be silent.
+/// Longest time that a piece of a body is held back: half the time a body may stall.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// A caller's bodies are too many for it to get on: what this piece's problem says.
+/// The caller's bodies exceed its rate so far that this one fails.
 #[derive(Debug)]
 pub struct OverBytes(pub Problem);
 
 impl fmt::Display for OverBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the caller sends too many bytes")
+        f.write_str("the caller exceeds its rate of body bytes")
     }
 }
 
@@ -39,7 +39,7 @@ pub struct Metered {
     waiting: Option<Waiting>,
 }
 
-/// A piece that came too early.
+/// A piece that is held back.
 struct Waiting {
     piece: Bytes,
     until: Pin<Box<Sleep>>,

@@ -1,5 +1,5 @@
-//! What one caller may take of a node: requests and bytes in a time, streams and connections at once. Whoever has had
-//! enough is told to wait (429), so that there is something left for all others.
+//! Limits per caller: rates of requests and of body bytes, and numbers of open streams and connections. Exceeding one
+//! returns 429 (a connection is closed); other callers are unaffected.
 
 mod metered;
 mod permits;
@@ -25,30 +25,30 @@ use super::{
     proxies::Proxies,
 };
 
-/// Requests that may come at once, in seconds of what may come steadily.
+/// The burst of requests, in seconds of the steady rate.
 const REQUESTS_BURST_S: u32 = 2;
-/// The same of bytes; a whole JSON body always may.
+/// The burst of body bytes, in seconds of the steady rate; at least one whole JSON body.
 const BYTES_BURST_S: u32 = 4;
-/// When to come back for a stream: nobody knows when one of the caller's own ends.
+/// `Retry-After` for a refused stream. When one of the caller's streams will end is unknown.
 const STREAM_RETRY_S: u32 = 5;
-/// How often what is known of idle quotas is dropped.
+/// How often the state of idle callers is dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// What one caller may have; `None` is no limit.
+/// The limits of one caller; `None` is no limit.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
     pub requests_per_s: Option<NonZeroU32>,
-    /// Of request bodies.
+    /// Bytes of request bodies.
     pub bytes_per_s: Option<NonZeroU32>,
-    /// Live streams and long polls at once.
+    /// Open live streams and long polls.
     pub streams: Option<NonZeroU32>,
-    /// Of one address at once.
+    /// Open connections from one address.
     pub connections: Option<NonZeroU32>,
-    /// Whether they hold for quotas on this machine that show no credentials, too.
+    /// Whether the limits also apply to callers on this machine without credentials.
     pub loopback: bool,
 }
 
-/// Who has taken what.
+/// What each caller has used of its limits.
 pub struct Quotas {
     limits: Limits,
     requests: Option<Rate>,
@@ -71,7 +71,7 @@ impl Quotas {
         })
     }
 
-    /// A place for a connection; `None` if its peer has had all of its own. A proxy's are those of many.
+    /// A permit for a connection; `None` if its peer has as many as allowed. Proxies are exempt: they connect for many.
     pub fn connection(&self, peer: Peer, proxies: &Proxies) -> Option<Permit<IpAddr>> {
         match &self.connections {
             Some(permits) if self.holds_for(peer) && !proxies.trust(peer.0) => {
@@ -81,7 +81,7 @@ impl Quotas {
         }
     }
 
-    /// Drops what is known of idle quotas, again and again until `stop`.
+    /// Drops the state of idle callers periodically, until `stop`.
     pub async fn sweep(&self, stop: CancellationToken) {
         let pause = || stop.run_until_cancelled(tokio::time::sleep(SWEEP_EVERY));
         while pause().await.is_some() {
@@ -94,7 +94,7 @@ impl Quotas {
         self.limits.loopback || !peer.is_loopback()
     }
 
-    /// Whom the limits of a request are for; `None` if there are none.
+    /// The caller whose limits apply to a request; `None` if none apply.
     fn caller(&self, request: &Extensions) -> Option<Caller> {
         let local = |peer: &Peer| !self.holds_for(*peer);
         Caller::of(request).filter(|caller| {
@@ -102,8 +102,8 @@ impl Quotas {
         })
     }
 
-    /// One request of whoever is at the other end, to look at credentials nobody has vouched for yet: without this, those
-    /// that are refused would count for nobody, and checking signatures is what costs.
+    /// Counts one request against the peer's address, before unknown credentials are verified. Otherwise requests with
+    /// invalid credentials would count against nobody, although verifying signatures is what costs most.
     pub fn take_unverified(&self, request: &Extensions) -> Result<()> {
         match request.get::<Peer>() {
             Some(peer) if self.holds_for(*peer) => self.take_request(&Caller::Party(peer.party())),
@@ -118,7 +118,7 @@ impl Quotas {
         rate.take(caller, 1).map_err(|wait| {
             let Rate { per_s, burst, .. } = rate;
             let detail = format!(
-                "this caller may send {per_s} requests/s, {burst} at once (--caller-requests-per-s); go on after Retry-After"
+                "this caller may send {per_s} requests/s, in bursts of up to {burst}; try again after Retry-After"
             );
             Problem::new(Code::TooManyRequests, detail).retry_after(wait)
         })
@@ -131,21 +131,21 @@ impl Quotas {
         rate.take(caller, bytes).map_err(|wait| {
             let Rate { per_s, burst, .. } = rate;
             let detail = format!(
-                "this caller may send {per_s} bytes/s in bodies, {burst} at once (--caller-bytes-per-s); send the rest after Retry-After"
+                "this caller may send {per_s} body bytes/s, in bursts of up to {burst}; send the rest after Retry-After"
             );
             Problem::new(Code::TooManyBytes, detail).retry_after(wait)
         })
     }
 }
 
-/// A request whose caller has limits.
+/// A request whose caller has limits, in the request's extensions.
 #[derive(Clone)]
 struct Limited {
     quotas: Arc<Quotas>,
     caller: Caller,
 }
 
-/// Lets a request through that its caller still may send, and no more of its body than that.
+/// Enforces the caller's rates of requests and of body bytes.
 pub async fn enforce(
     State(quotas): State<Arc<Quotas>>,
     mut request: Request,
@@ -163,10 +163,10 @@ pub async fn enforce(
 }
 
 impl Limited {
+    /// Counts a request and its body.
     fn charge(&self, request: Request) -> Result<Request> {
         self.quotas.take_request(&self.caller)?;
-        // A body of a known length is taken or refused whole; of others, and of those that may have any length, what
-        // comes is counted as it comes.
+        // A JSON body with `Content-Length` is accepted or refused as a whole. Others are counted as they arrive.
         match request.body().size_hint().exact() {
             Some(0) => Ok(request),
             Some(bytes) if bytes <= BODY_BYTES_MAX as u64 => {
@@ -179,7 +179,7 @@ impl Limited {
     }
 }
 
-/// A place for a stream or long poll of the request's caller.
+/// A permit for a stream or long poll of the request's caller.
 pub fn stream_permit(request: &Parts) -> Result<Permit<Caller>> {
     let Some(Limited { quotas, caller }) = request.extensions.get() else {
         return Ok(Permit::unlimited());
@@ -189,7 +189,7 @@ pub fn stream_permit(request: &Parts) -> Result<Permit<Caller>> {
     };
     permits.take(caller.clone()).ok_or_else(|| {
         let detail = format!(
-            "this caller has {} streams and long polls already, as many as it may (--caller-streams); end one, or try again after Retry-After",
+            "this caller has {} streams and long polls open, as many as allowed; close one, or try again after Retry-After",
             permits.max()
         );
         Problem::new(Code::TooManyCallerStreams, detail)

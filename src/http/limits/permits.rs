@@ -1,4 +1,4 @@
-//! Counts of what somebody has at once.
+//! Permits: a bounded number per key.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Permits for each `K`; who has none takes no memory.
+/// Up to `max` permits for each `K`. A key without permits takes no memory.
 pub struct Permits<K> {
     max: NonZeroU32,
     taken: Mutex<HashMap<K, u32>>,
@@ -25,7 +25,7 @@ impl<K: Clone + Eq + Hash> Permits<K> {
         self.max
     }
 
-    /// One more for `of`; `None` if it has all it may have.
+    /// One more permit for `of`; `None` if it has `max` already.
     pub fn take(self: &Arc<Self>, of: K) -> Option<Permit<K>> {
         let mut taken = self.taken();
         let count = taken.entry(of.clone()).or_default();
@@ -43,11 +43,11 @@ impl<K> Permits<K> {
     }
 }
 
-/// Given back when dropped.
+/// One permit. Dropping it gives it back.
 pub struct Permit<K: Clone + Eq + Hash>(Option<(Arc<Permits<K>>, K)>);
 
 impl<K: Clone + Eq + Hash> Permit<K> {
-    /// One that nobody counts.
+    /// A permit that is not counted.
     pub fn unlimited() -> Self {
         Self(None)
     }
@@ -72,16 +72,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_has_its_own_places_and_gets_back_what_it_gives_up() {
+    fn each_key_has_its_own_permits_and_dropped_ones_are_free_again() {
         let permits = Permits::new(NonZeroU32::new(2).expect("not 0"));
-        let first = permits.take("a").expect("a place");
-        let _second = permits.take("a").expect("a place");
+        let first = permits.take("a").expect("a permit");
+        let _second = permits.take("a").expect("a permit");
         assert!(permits.take("a").is_none());
-        let other = permits.take("b").expect("of its own");
+        let other = permits.take("b").expect("a permit of its own");
         drop(first);
-        let _third = permits.take("a").expect("a place given back");
+        let _third = permits.take("a").expect("a permit given back");
         assert!(permits.take("a").is_none());
         drop(other);
-        assert_eq!(permits.taken().len(), 1, "nothing is kept of who has none");
+        assert_eq!(
+            permits.taken().len(),
+            1,
+            "a key without permits takes no memory"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! How much may come from each caller in a time.
+//! A rate limit per caller.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -11,21 +11,21 @@ use governor::{DefaultKeyedRateLimiter, Quota, clock::Clock};
 
 use crate::http::caller::Caller;
 
-/// Callers that are known one by one.
+/// Most callers tracked individually.
 pub const CALLERS_MAX: usize = 100_000;
-/// Looks at how many there are once in so many requests: that many more than [`CALLERS_MAX`] are possible.
+/// The number of callers is checked once in this many requests, so it can exceed [`CALLERS_MAX`] by as many.
 const LOOK_EVERY: u32 = 4096;
-/// Beyond them, strangers share so many allowances. Whoever fills the table with addresses gets no more for it, and
-/// all others get something.
+/// Beyond [`CALLERS_MAX`], new callers share this many allowances. So filling the table with addresses gains an attacker
+/// nothing, and others still get something.
 const SHARED: u64 = 4096;
 
-/// Most of anything in a second: a nanosecond each.
+/// Highest rate per second: one per nanosecond.
 pub const PER_S_MAX: u32 = 1_000_000_000;
 
 pub struct Rate {
     pub per_s: NonZeroU32,
     pub burst: NonZeroU32,
-    /// By a hash of the caller: nobody finds two callers with the same, and a collision costs little.
+    /// By a keyed hash of the caller, so that nobody can construct collisions. A random one costs little.
     limiter: DefaultKeyedRateLimiter<u64>,
     hasher: RandomState,
     looks: AtomicU32,
@@ -47,8 +47,8 @@ impl Rate {
         }
     }
 
-    /// Takes `count` for `caller`; if there is not so much now, says how long to wait for it. (More than the burst
-    /// counts as the burst.)
+    /// Takes `count` from the allowance of `caller`, or returns how long to wait for that much. A `count` above the burst
+    /// is taken as the burst.
     pub fn take(&self, caller: &Caller, count: usize) -> Result<(), Duration> {
         let count = u32::try_from(count)
             .unwrap_or(u32::MAX)
@@ -82,7 +82,7 @@ impl Rate {
         self.full.store(full(), Ordering::Relaxed);
     }
 
-    /// Drops who has all of its allowance again.
+    /// Drops the callers whose allowance is full again.
     pub fn sweep(&self) {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();

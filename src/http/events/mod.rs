@@ -1,0 +1,102 @@
+//! `POST /v1/events` and `POST /v1/transient`.
+
+mod array;
+mod ndjson;
+mod transient;
+mod wire;
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use serde_json::{json, value::RawValue};
+
+pub use self::transient::transient;
+use self::{array::parse_array, wire::parse_one};
+use super::{
+    App,
+    access::Granted,
+    body::{Media, json, media, read_all},
+    problem::{Code, Problem, Result},
+    query, render,
+};
+use crate::{append::Outcome, types::EventId};
+
+pub async fn append(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    query::Params::parse(&parts, &[])?;
+    match media(&parts.headers)? {
+        Media::Json => {
+            // Before the body is read, so that refusing requests under overload costs little.
+            app.appender.check()?;
+            append_json(&app, &granted, &read_all(body).await?).await
+        }
+        Media::Ndjson => Ok(ndjson::append(app, granted, body)),
+    }
+}
+
+async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Response> {
+    match body.trim_ascii_start().first() {
+        Some(b'[') => {
+            let events = parse_array(app, granted, body)?;
+            let outcomes = app.appender.try_reserve(events)?.append().await?;
+            let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
+            for outcome in outcomes {
+                answer.push(if answer.is_empty() { b'[' } else { b',' });
+                result(&mut answer, outcome);
+            }
+            answer.push(b']');
+            Ok(json_response(answer))
+        }
+        Some(b'{') => {
+            let event =
+                parse_one(app, granted, body).map_err(|problem| problem.with("index", 0))?;
+            let permit = app.appender.try_reserve(vec![event])?;
+            let mut outcomes = permit.append().await?;
+            match outcomes.pop() {
+                Some((_, Outcome::Rejected(error))) => Err(error.into()),
+                Some(outcome) => {
+                    let mut answer = Vec::with_capacity(128);
+                    result(&mut answer, outcome);
+                    Ok(json_response(answer))
+                }
+                None => Err(Problem::new(
+                    Code::Internal,
+                    "the outcome of the event is unknown",
+                )),
+            }
+        }
+        _ => {
+            let _: &RawValue = json(body)?;
+            Err(Problem::new(
+                Code::InvalidBody,
+                "the body must be an event (an object) or an array of events",
+            ))
+        }
+    }
+}
+
+fn json_response(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// Writes the result of one event.
+fn result(out: &mut Vec<u8>, (id, outcome): (EventId, Outcome)) {
+    match outcome {
+        Outcome::Appended(version) => render::appended(out, &id, version, "appended"),
+        Outcome::Duplicate(version) => render::appended(out, &id, version, "duplicate"),
+        Outcome::Rejected(error) => {
+            let error = Problem::from(error).to_error();
+            let answer = json!({ "id": id.as_str(), "status": "rejected", "error": error });
+            out.extend_from_slice(answer.to_string().as_bytes());
+        }
+    }
+}

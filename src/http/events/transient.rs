@@ -1,0 +1,34 @@
+//! Transients.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+
+use super::wire::parse_event;
+use crate::http::{
+    App,
+    access::Granted,
+    body::{json, read_json},
+    problem::Result,
+    query,
+};
+
+pub async fn transient(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    query::Params::parse(&parts, &[])?;
+    let body = read_json(&parts.headers, body).await?;
+    let event = parse_event(&app, &granted, &body, json(&body)?, true)?;
+    let id = event.id.clone();
+    app.appender.try_reserve_transient(event)?.append();
+    Ok((StatusCode::ACCEPTED, Json(json!({ "id": id.as_str() }))).into_response())
+}
