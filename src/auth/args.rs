@@ -1,4 +1,4 @@
-//! The settings of `newsfeed serve` that are about tokens.
+//! The settings of `newsfeed serve` for authentication.
 
 use std::{
     fmt,
@@ -11,51 +11,50 @@ use clap::{Args, builder::BoolishValueParser};
 
 use super::secret::Secret;
 
-/// The environment variable with the secret of HS256; there is no flag, for others see what a process is started with.
+/// The environment variable with the secret for HS256. There is no flag, because other users can see command lines.
 pub const SECRET_VARIABLE: &str = "NEWSFEED_AUTH_SECRET";
 
 #[derive(Debug, Clone, Args)]
 pub struct AuthArgs {
-    /// File with the keys that tokens are verified with: a JWKS, PEM public keys (RSA, EC P-256, Ed25519), or a secret
-    /// for HS256 (at least 32 bytes). Read again when it changes.
+    /// File with the keys that verify tokens: a JWKS, PEM public keys (RSA, EC P-256, Ed25519), or a secret for HS256
+    /// (at least 32 bytes). Reloaded when it changes.
     #[arg(long, env = "NEWSFEED_AUTH_KEYS", value_name = "FILE")]
     pub auth_keys: Option<PathBuf>,
 
-    /// URL of a JWKS; https, or http on this machine. Fetched again every 5 minutes, and when a token names an unknown
-    /// key.
+    /// URL of a JWKS: https, or http on this machine. Fetched every 5 minutes, and when a token names an unknown key.
     #[arg(long, env = "NEWSFEED_AUTH_JWKS_URL", value_name = "URL")]
     pub auth_jwks_url: Option<JwksUrl>,
 
-    /// From the environment alone.
+    /// Read from the environment only.
     #[arg(skip = Secret::from_environment(SECRET_VARIABLE))]
     pub secret: Option<Result<Secret, String>>,
 
-    /// What a token's `aud` must hold.
+    /// Audience that a token's `aud` must include.
     #[arg(long, env = "NEWSFEED_AUTH_AUDIENCE", value_name = "TEXT")]
     pub auth_audience: Option<String>,
 
-    /// What a token's `iss` must be.
+    /// Issuer that a token's `iss` must equal.
     #[arg(long, env = "NEWSFEED_AUTH_ISSUER", value_name = "TEXT")]
     pub auth_issuer: Option<String>,
 
-    /// How far the clocks of issuers may be off, in s.
+    /// Accepted difference to the clocks of issuers, in seconds.
     #[arg(long, env = "NEWSFEED_AUTH_LEEWAY_S", default_value_t = 30, value_parser = clap::value_parser!(u16).range(0..=300))]
     pub auth_leeway_s: u16,
 
-    /// File with the secret that tickets are signed with, the same on all nodes [default: derived from the secret of
-    /// HS256; without one, random, so that tickets are good on the node that gave them out]
+    /// File with the secret that signs tickets; must be the same on all nodes [default: derived from the secret for
+    /// HS256; without one, random, so that tickets work only on the node that issued them]
     #[arg(long, env = "NEWSFEED_AUTH_TICKET_KEY", value_name = "FILE")]
     pub auth_ticket_key: Option<PathBuf>,
 
-    /// How long a ticket may wait to be used, in s.
+    /// Lifetime of a ticket, in seconds. A stream must begin within it.
     #[arg(long, env = "NEWSFEED_AUTH_TICKET_S", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=300))]
     pub auth_ticket_s: u16,
 
-    /// The cookie of POST /v1/session is for https only; for a service behind something that speaks TLS for it.
+    /// Mark the cookie of POST /v1/session as `Secure`. Use this behind a proxy that terminates TLS.
     #[arg(long, env = "NEWSFEED_AUTH_COOKIE_SECURE", value_parser = BoolishValueParser::new())]
     pub auth_cookie_secure: bool,
 
-    /// Serve other machines though there are no keys: whoever reaches the address may do everything.
+    /// Accept connections from other machines although no keys are configured: anyone can read and write everything.
     #[arg(long, env = "NEWSFEED_INSECURE", value_parser = BoolishValueParser::new())]
     pub insecure: bool,
 }
@@ -65,7 +64,7 @@ impl AuthArgs {
         self.auth_keys.is_some() || self.auth_jwks_url.is_some() || self.secret.is_some()
     }
 
-    /// Without keys only this machine is served, unless that is wanted otherwise.
+    /// Checks that a service without keys listens on a loopback address only, unless `--insecure` is set.
     pub fn may_listen(&self, address: SocketAddr) -> Result<(), String> {
         if self.has_keys() {
             return Ok(());
@@ -73,20 +72,20 @@ impl AuthArgs {
         let loopback = address.ip().to_canonical().is_loopback();
         if !loopback && !self.insecure {
             return Err(format!(
-                "there are no keys, so everybody who reaches {address} could read and write everything: give keys \
-                 (--auth-keys, --auth-jwks-url or {SECRET_VARIABLE}), listen on 127.0.0.1, or say --insecure"
+                "no keys are configured, so anyone who can reach {address} could read and write everything: configure \
+                 keys (--auth-keys, --auth-jwks-url or {SECRET_VARIABLE}), listen on 127.0.0.1, or set --insecure"
             ));
         }
         tracing::warn!(
             %address,
-            "NO AUTHENTICATION: there are no keys, so whoever reaches this address may read and write everything; give \
-             --auth-keys, --auth-jwks-url or {SECRET_VARIABLE}"
+            "NO AUTHENTICATION: no keys are configured, so anyone who can reach this address can read and write everything; \
+             set --auth-keys, --auth-jwks-url or {SECRET_VARIABLE}"
         );
         Ok(())
     }
 }
 
-/// Where a JWKS is. Printed without user, password and query.
+/// The URL of a JWKS. Printed without user, password and query.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JwksUrl(reqwest::Url);
 
@@ -106,8 +105,10 @@ impl FromStr for JwksUrl {
         match url.scheme() {
             "https" => Ok(Self(url)),
             "http" if here => Ok(Self(url)),
-            "http" => Err("keys fetched by http can be anybody's: use https".into()),
-            _ => Err("write it like https://login.example.com/.well-known/jwks.json".into()),
+            "http" => Err("keys fetched over http could be forged: use https".into()),
+            _ => {
+                Err("expected a URL such as https://login.example.com/.well-known/jwks.json".into())
+            }
         }
     }
 }

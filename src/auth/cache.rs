@@ -1,4 +1,4 @@
-//! Tokens that were verified lately: a signature costs more than all else of a small request.
+//! A cache of verified tokens: verifying a signature costs more than everything else in a small request.
 
 use std::{
     collections::HashMap,
@@ -9,10 +9,10 @@ use aws_lc_rs::digest;
 
 use super::Grant;
 
-/// Most tokens remembered.
+/// Most tokens in the cache.
 pub const CACHED_TOKENS_MAX: usize = 8192;
 
-/// A token's SHA-256: the token itself is not kept.
+/// The SHA-256 of a token. The token itself is not stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -23,8 +23,8 @@ impl Digest {
     }
 }
 
-/// Two generations: when the young one is full it becomes the old one, and what nobody asked for since goes. It belongs
-/// to one set of keys, and goes with it.
+/// Two generations of tokens. When the young one is full it replaces the old one, and tokens that were not used since are
+/// dropped. A cache belongs to one set of keys and is dropped with it.
 #[derive(Default)]
 pub struct Cache(Mutex<Generations>);
 

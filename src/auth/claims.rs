@@ -1,4 +1,4 @@
-//! The claims of a token (RFC 7519, RFC 9068), checked.
+//! Parses and checks the claims of a token (RFC 7519, RFC 9068).
 
 use serde::Deserialize;
 
@@ -7,20 +7,20 @@ use super::{
     grant::{Feeds, Grant, Patterns, SUBJECT_BYTES_MAX, Scopes},
 };
 
-/// Times later than this, in the year 5138, are taken as this.
+/// Later times (after the year 5138) are treated as this one.
 const SECONDS_MAX: f64 = 1e11;
 
-/// What a token must say, besides a signature.
+/// What the claims of a token must satisfy.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     pub audience: Option<String>,
     pub issuer: Option<String>,
-    /// How far clocks may be apart, in µs.
+    /// Accepted clock difference, in µs.
     pub leeway_us: u64,
 }
 
 impl Rules {
-    /// Whether it is time for a grant.
+    /// Checks that a grant is valid at this time.
     pub fn in_time(&self, grant: &Grant, now_us: u64) -> Result<(), Denied> {
         if now_us >= grant.expires_us.saturating_add(self.leeway_us) {
             return Err(Denied::Expired);
@@ -93,7 +93,7 @@ impl Audience {
 }
 
 impl Claims {
-    /// What they grant to who follows `rules`; whether it is time for it is another question.
+    /// The grant of these claims, if they satisfy `rules`. The time is not checked.
     pub fn grant(self, rules: &Rules) -> Result<Grant, Denied> {
         let wrong = |what: &str| Denied::Claims(what.to_owned());
         let exp = self.exp.ok_or_else(|| wrong("`exp` is missing"))?;

@@ -1,4 +1,4 @@
-//! Sets of keys as JSON (RFC 7517).
+//! JSON Web Key Sets (RFC 7517).
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{
@@ -13,11 +13,11 @@ use serde_json::Value;
 
 use super::{keys::Key, pem::RSA_BYTES_MIN, secret::Secret};
 
-/// Where a set comes from.
+/// Where a key set comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum From {
     File,
-    /// Others can read it there: it has no secret that we would believe in.
+    /// Public, so shared secrets in it are not accepted.
     Url,
 }
 
@@ -26,10 +26,10 @@ struct Set {
     keys: Vec<Value>,
 }
 
-/// The keys of a set that are for us; others are passed over, as the RFC has it, but one there must be.
+/// The usable keys of a set. Others are skipped, as the RFC prescribes, but there must be at least one.
 pub fn parse(bytes: &[u8], from: From) -> Result<Vec<Key>, String> {
     let set: Set = serde_json::from_slice(bytes)
-        .map_err(|error| format!("it is no JWKS ({{\"keys\": [...]}}): {error}"))?;
+        .map_err(|error| format!("it is not a JWKS ({{\"keys\": [...]}}): {error}"))?;
     let mut keys = Vec::new();
     let mut unfit = Vec::new();
     for (index, key) in set.keys.into_iter().enumerate() {
@@ -45,7 +45,7 @@ pub fn parse(bytes: &[u8], from: From) -> Result<Vec<Key>, String> {
         ));
     }
     for reason in unfit {
-        tracing::warn!("a key of the JWKS is not used: {reason}");
+        tracing::warn!("key of the JWKS skipped: {reason}");
     }
     Ok(keys)
 }
@@ -56,7 +56,7 @@ fn usable(key: Value, from: From) -> Result<Key, String> {
     let kid = jwk.common.key_id.clone();
     let (algorithm, name) = match &jwk.algorithm {
         AlgorithmParameters::OctetKey(_) if from == From::Url => {
-            return Err("is a shared secret at a URL".into());
+            return Err("is a shared secret, which a URL must not serve".into());
         }
         AlgorithmParameters::OctetKey(key) => {
             check_algorithm(&jwk.common, KeyAlgorithm::HS256)?;
@@ -65,7 +65,7 @@ fn usable(key: Value, from: From) -> Result<Key, String> {
             return Ok(Key::of_secret(kid, &secret));
         }
         AlgorithmParameters::RSA(key) if decoded(&key.n) < RSA_BYTES_MIN => {
-            return Err("is RSA of less than 2048 bits".into());
+            return Err("is an RSA key of less than 2048 bits".into());
         }
         AlgorithmParameters::RSA(_) => (Algorithm::RS256, KeyAlgorithm::RS256),
         AlgorithmParameters::EllipticCurve(key)
@@ -79,14 +79,14 @@ fn usable(key: Value, from: From) -> Result<Key, String> {
         {
             (Algorithm::EdDSA, KeyAlgorithm::EdDSA)
         }
-        _ => return Err("is of a kind or a curve that is not used here".into()),
+        _ => return Err("has an unsupported type or curve".into()),
     };
     check_algorithm(&jwk.common, name)?;
     let verifier = DecodingKey::from_jwk(&jwk).map_err(|_| "is malformed".to_owned())?;
     Ok(Key::public(kid, algorithm, verifier))
 }
 
-/// Bytes of a base64url text; 0 if it is none.
+/// The decoded length of base64url text, in bytes; 0 if it is invalid.
 fn decoded(text: &str) -> usize {
     BASE64URL_NOPAD
         .decode(text.as_bytes())

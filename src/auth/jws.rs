@@ -1,4 +1,4 @@
-//! The compact form of a signed text (RFC 7515): taken apart, with nothing believed yet.
+//! Parses the compact form of a JWS (RFC 7515), without trusting anything in it yet.
 
 use data_encoding::BASE64URL_NOPAD;
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -6,7 +6,7 @@ use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
 
 use super::Denied;
 
-/// The algorithms of our keys. Which one a token is checked with is its key's, never its header's choice.
+/// The supported algorithms. The key determines which one verifies a token, never the token's header.
 pub const ALGORITHMS: [(&str, Algorithm); 4] = [
     ("HS256", Algorithm::HS256),
     ("RS256", Algorithm::RS256),
@@ -19,13 +19,13 @@ pub struct Header {
     pub alg: String,
     pub kid: Option<String>,
     pub typ: Option<String>,
-    /// What must be understood; we understand nothing of it.
+    /// Extensions that must be understood. None are supported.
     crit: Option<IgnoredAny>,
 }
 
 pub struct Jws<'a> {
     pub header: Header,
-    /// Header and payload, as they were signed.
+    /// Header and payload, as signed.
     message: &'a [u8],
     payload: Vec<u8>,
     signature: &'a str,
@@ -75,7 +75,7 @@ impl<'a> Jws<'a> {
         verified.unwrap_or(false)
     }
 
-    /// What the payload says; only to be believed after [`Jws::is_signed_by`].
+    /// Parses the payload. Do not trust it before [`Jws::is_signed_by`].
     pub fn claims<T: DeserializeOwned>(&self) -> Result<T, Denied> {
         serde_json::from_slice(&self.payload).map_err(|error| Denied::Claims(error.to_string()))
     }

@@ -1,25 +1,25 @@
-//! Keys, as they come from files: which algorithm each is for is decided here, by what the key is.
+//! Keys from files. The type of a key determines its algorithm.
 
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::{jwks, pem, secret::Secret};
 
-/// Largest file or answer with keys, in bytes.
+/// Largest key file or JWKS response, in bytes.
 pub const KEYS_BYTES_MAX: usize = 256 * 1024;
-/// Most keys of a file or an answer: a token without `kid` may be tried with each.
+/// Most keys in a file or response. A token without `kid` is tried with each of them.
 pub const KEYS_MAX: usize = 32;
 
-/// What a ticket's key is derived for.
+/// The purpose for which the key of tickets is derived.
 const TICKET_PURPOSE: &str = "newsfeed ticket v1";
 
-/// A key that tokens are verified with. `DecodingKey` prints nothing of itself.
+/// A key that verifies tokens. `DecodingKey` does not print its content.
 #[derive(Debug, Clone)]
 pub struct Key {
-    /// Its name, if it has one; one without stands for any.
+    /// Its `kid`. A key without one is tried for every token.
     pub kid: Option<String>,
     pub algorithm: Algorithm,
     pub verifier: DecodingKey,
-    /// Of a shared secret: the key for tickets that comes with it.
+    /// For a shared secret: the key for tickets derived from it.
     pub ticket: Option<Secret>,
 }
 
@@ -43,17 +43,17 @@ impl Key {
     }
 }
 
-/// Never the secret itself: what signs tickets signs nothing else, even where the same file is given for both.
+/// Derives the key for tickets, so that a ticket's signature is never valid for a token, even if both use the same file.
 pub fn ticket_key(secret: &Secret) -> Secret {
     secret.derive(TICKET_PURPOSE)
 }
 
-/// The keys of a file: a JWKS, PEM public keys one after the other, or the bytes of a secret.
+/// The keys in a file: a JWKS, one or more PEM public keys, or the bytes of a secret.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Key>, String> {
     let keys = if bytes.trim_ascii_start().starts_with(b"{") {
         jwks::parse(bytes, jwks::From::File)?
     } else if memchr::memmem::find(bytes, b"-----BEGIN").is_some() {
-        let text = std::str::from_utf8(bytes).map_err(|_| "it is not PEM: it is not even text")?;
+        let text = std::str::from_utf8(bytes).map_err(|_| "it is not PEM: it is not text")?;
         pem::public_keys(text)?
     } else {
         vec![Key::of_secret(None, &secret(bytes)?)]
@@ -65,11 +65,11 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Key>, String> {
 pub fn check_count(keys: &[Key]) -> Result<(), String> {
     match keys.len() {
         0..=KEYS_MAX => Ok(()),
-        many => Err(format!("it has {many} keys, and may have {KEYS_MAX}")),
+        many => Err(format!("it has {many} keys, more than {KEYS_MAX}")),
     }
 }
 
-/// The bytes of a secret, and of nothing that is public: who knows a public key must not be able to sign with it.
+/// The bytes of a secret. A public key is rejected: used as a secret, anyone who knows it could sign tokens.
 pub fn secret(bytes: &[u8]) -> Result<Secret, String> {
     let text = bytes.trim_ascii();
     let public = [&b"ssh-"[..], b"ecdsa-sha2-", b"-----BEGIN", b"{"];
@@ -81,13 +81,13 @@ pub fn secret(bytes: &[u8]) -> Result<Secret, String> {
     let decoded = data_encoding::BASE64.decode(&base64).unwrap_or_default();
     if public.iter().any(|start| text.starts_with(start)) || is_der(bytes) || is_der(&decoded) {
         return Err(
-            "it looks like a key and not like a secret: give a public key as PEM (BEGIN PUBLIC KEY) or as JWKS".into(),
+            "it looks like a key, not like a secret: use a public key in PEM (BEGIN PUBLIC KEY) or a JWKS".into(),
         );
     }
     Secret::new(bytes)
 }
 
-/// A DER SEQUENCE with the right length, as all key files in DER are.
+/// Whether this is a DER SEQUENCE of the right length, as all key files in DER are.
 fn is_der(bytes: &[u8]) -> bool {
     match *bytes {
         [0x30, length @ 0..=0x7f, ref rest @ ..] => rest.len() == usize::from(length),

@@ -1,5 +1,5 @@
-//! `newsfeed admin token`: signs tokens with a key file, to try things out with. Real ones come from whoever logs users
-//! in.
+//! `newsfeed admin token`: signs tokens with a key file, for trying things out. In production, an identity provider issues
+//! them.
 
 use std::path::PathBuf;
 
@@ -12,16 +12,16 @@ use crate::clock::WallTime;
 
 #[derive(Debug, Clone, Args)]
 pub struct MintArgs {
-    /// A private key (PEM: RSA, EC P-256 or Ed25519) or a secret for HS256
+    /// File with a private key (PEM: RSA, EC P-256 or Ed25519) or a secret for HS256
     #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
-    /// Name of the key, if the service has several
+    /// `kid` of the key, if the service has several
     #[arg(long, value_name = "TEXT")]
     pub kid: Option<String>,
-    /// Whom it is for
+    /// Subject of the token
     #[arg(long, value_name = "TEXT")]
     pub sub: Option<String>,
-    /// What it is for: read, append, mark, admin; repeat it, or separate by commas
+    /// Scope: read, append, mark or admin; repeat the flag or separate several with commas
     #[arg(
         long,
         value_name = "SCOPE",
@@ -29,20 +29,19 @@ pub struct MintArgs {
         default_value = "read"
     )]
     pub scope: Vec<Scope>,
-    /// A feed, or a beginning of feeds' names followed by *; repeat it for several
+    /// Feed, or a prefix of feed names followed by *; repeat the flag for several
     #[arg(long, value_name = "PATTERN")]
     pub feed: Vec<String>,
-    /// An actor in whose name it may append, or a beginning of actors' names followed by *; repeat it for several
-    /// [default: anybody's]
+    /// Actor that events may name, or a prefix of actors followed by *; repeat the flag for several [default: any actor]
     #[arg(long, value_name = "PATTERN")]
     pub actor: Vec<String>,
-    /// How long it is good
+    /// Lifetime of the token
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=525_600))]
     pub minutes: u32,
-    /// The `aud` it has
+    /// `aud` of the token
     #[arg(long, value_name = "TEXT")]
     pub audience: Option<String>,
-    /// The `iss` it has
+    /// `iss` of the token
     #[arg(long, value_name = "TEXT")]
     pub issuer: Option<String>,
 }
@@ -63,7 +62,7 @@ struct Claims<'a> {
     exp: u64,
 }
 
-/// A token for `args`.
+/// Signs a token as `args` says.
 pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
     Patterns::parse(&args.feed)?;
     Patterns::of_claim("actors", &args.actor)?;
@@ -93,5 +92,5 @@ pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
         ..Header::new(algorithm)
     };
     jsonwebtoken::encode(&header, &claims, &key)
-        .map_err(|_| in_file("it does not sign: is the key whole?".to_owned()))
+        .map_err(|_| in_file("the key cannot sign: is it complete?".to_owned()))
 }

@@ -1,12 +1,12 @@
-//! Who may do what: tokens (JWT), the keys that vouch for them, tickets, and what they grant. Nothing here knows HTTP,
-//! but for fetching a JWKS.
+//! Authentication and authorization: tokens (JWT), the keys that verify them, tickets, and what they grant. This module
+//! knows nothing of HTTP, except for fetching a JWKS.
 //!
-//! - A token is verified with keys that its issuer has (`keys`, `jwks`, `pem`), of which there is one [`token::Ring`] at
-//!   a time; `source` makes another when a file or a JWKS changes. The algorithm is the key's, never the token's choice.
-//! - What a token says (`claims`) becomes a [`Grant`]: scopes, feeds, until when.
-//! - A ticket (`ticket`) is a grant to begin a live stream, for those who cannot send a header. Its key is derived for it
-//!   alone.
-//! - `mint` makes tokens, to try things out with.
+//! - Tokens are verified with the current set of keys, a [`token::Ring`], parsed by `keys`, `jwks` and `pem`. When a file
+//!   or a JWKS changes, `source` replaces it. The key determines the algorithm, never the token.
+//! - The claims of a token (`claims`) become a [`Grant`]: scopes, feeds, and when it is valid.
+//! - A ticket (`ticket`) is a grant to begin a live stream, for clients that cannot send headers. It is signed with a key
+//!   derived for this purpose only.
+//! - `mint` signs tokens, for trying things out.
 
 mod args;
 mod cache;
@@ -41,14 +41,14 @@ pub use self::{
 use self::{claims::Rules, source::Sources, token::Ring};
 use crate::{clock::WallTime, types::FeedName};
 
-/// Files with keys are looked at so often.
+/// How often key files are checked for changes.
 const FILES_EVERY: Duration = Duration::from_secs(2);
-/// A JWKS is asked for so often.
+/// How often a JWKS is fetched.
 const JWKS_EVERY: Duration = Duration::from_secs(300);
-/// No timer is set further ahead: a stream of a token that lives longer ends after this.
+/// Longest timer: the stream of a token that lives longer ends after this.
 const TIMER_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Verifies tokens and tickets with the keys there are now.
+/// Verifies tokens and tickets with the current keys.
 pub struct Auth {
     rules: Rules,
     wall: WallTime,
@@ -60,7 +60,7 @@ pub struct Auth {
 }
 
 impl Auth {
-    /// `None` if no keys are configured: then nobody is asked for a token.
+    /// `None` if no keys are configured: then no token is required.
     pub async fn open(args: &AuthArgs, wall: WallTime) -> Result<Option<Arc<Self>>, String> {
         if !args.has_keys() {
             return Ok(None);
@@ -82,7 +82,7 @@ impl Auth {
         })))
     }
 
-    /// What a token that was verified lately grants, which costs little to say; `None` of one that was not.
+    /// The cached grant of a token, which is cheap to look up; `None` if the token is not in the cache.
     pub fn remembered(&self, token: &str) -> Option<Result<Arc<Grant>, Denied>> {
         let ring = self.ring.load();
         ring.remembered(token, &self.rules, self.wall.micros())
@@ -95,7 +95,7 @@ impl Auth {
             .verify(token, &self.rules, self.wall.micros());
         match verified {
             Err(Denied::KeyUnknown) if self.has_jwks => {
-                // Who waits here behind another finds what that one was told.
+                // Whoever waited here for another fetch finds its result.
                 let mut sources = self.sources.lock().await;
                 if sources.fetch_for_unknown_kid().await {
                     self.ring.store(Arc::new(sources.ring()));
@@ -116,7 +116,7 @@ impl Auth {
         Ok(grant)
     }
 
-    /// A ticket for reading `feeds`, all of which `grant` covers.
+    /// Issues a ticket for reading `feeds`, all of which `grant` must cover.
     pub fn issue_ticket(&self, grant: &Grant, feeds: &[FeedName]) -> Result<Ticket, Denied> {
         grant.allows(Scope::Read)?;
         grant.covers(Scope::Read, feeds)?;
@@ -126,24 +126,24 @@ impl Auth {
         Ok(self.ring.load().issue_ticket(grant, feeds, begin_us))
     }
 
-    /// How long a grant is still good, leeway included.
+    /// How long a grant remains valid, leeway included.
     pub fn rest(&self, grant: &Grant) -> Duration {
         let end_us = grant.expires_us.saturating_add(self.rules.leeway_us);
         Duration::from_micros(end_us.saturating_sub(self.wall.micros())).min(TIMER_MAX)
     }
 
-    /// How long until it expires, by the letter.
+    /// How long until a grant expires, without leeway.
     pub fn life(&self, grant: &Grant) -> Duration {
         Duration::from_micros(grant.expires_us.saturating_sub(self.wall.micros()))
     }
 
-    /// Looks at the sources of keys again and again, until `stop`.
+    /// Reloads the sources of keys periodically, until `stop`.
     pub async fn watch(&self, stop: CancellationToken) {
         let mut files = tokio::time::interval(FILES_EVERY);
         let mut jwks = tokio::time::interval(JWKS_EVERY);
         for interval in [&mut files, &mut jwks] {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            // What was just read needs no second look.
+            // The first tick is immediate, and the sources were just read.
             interval.reset();
         }
         let watch = async {

@@ -8,10 +8,10 @@ use super::keys::Key;
 pub const RSA_BYTES_MIN: usize = 256;
 
 const BEGIN: &str = "-----BEGIN ";
-/// The object identifier of the curve P-256, which other curves' keys of the same length lack.
+/// The object identifier of the curve P-256, to distinguish it from other curves with keys of the same length.
 const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
-/// The public keys of a text, which has nothing else.
+/// The public keys in `text`, which must contain nothing else.
 pub fn public_keys(text: &str) -> Result<Vec<Key>, String> {
     text.match_indices(BEGIN)
         .map(|(start, _)| {
@@ -50,10 +50,10 @@ fn public_key(block: &str) -> Result<Key, String> {
         "PUBLIC KEY" | "RSA PUBLIC KEY" => {}
         private if private.ends_with("PRIVATE KEY") => {
             return Err(
-                "it has a private key: give only the public one (openssl pkey -pubout)".into(),
+                "it has a private key: use only the public key (openssl pkey -pubout)".into(),
             );
         }
-        other => return Err(format!("it has a {other}: give a PUBLIC KEY")),
+        other => return Err(format!("it has a {other}: a PUBLIC KEY is needed")),
     }
     let (der, pem) = (der(block)?, block.as_bytes());
     let (algorithm, verifier) = if let Ok(key) = DecodingKey::from_ed_pem(pem) {
@@ -74,17 +74,17 @@ fn public_key(block: &str) -> Result<Key, String> {
     Ok(Key::public(None, algorithm, verifier))
 }
 
-/// The private key of a text, and what it signs with.
+/// The private key in `text`, and its algorithm.
 pub fn private_key(text: &str) -> Result<(Algorithm, EncodingKey), String> {
     let block = &text[text.find(BEGIN).unwrap_or_default()..];
     match label(block) {
         "PRIVATE KEY" | "RSA PRIVATE KEY" => {}
         "EC PRIVATE KEY" => {
             return Err(
-                "it is in an old form: convert it with `openssl pkcs8 -topk8 -nocrypt`".into(),
+                "it is in an old format: convert it with `openssl pkcs8 -topk8 -nocrypt`".into(),
             );
         }
-        other => return Err(format!("it has a {other}: a PRIVATE KEY signs")),
+        other => return Err(format!("it has a {other}: signing needs a PRIVATE KEY")),
     }
     let (der, pem) = (der(block)?, block.as_bytes());
     if let Ok(key) = EncodingKey::from_ed_pem(pem) {

@@ -1,10 +1,10 @@
-//! What must not be told.
+//! Secrets that are never printed.
 
 use std::fmt;
 
 use aws_lc_rs::hmac;
 
-/// Shortest secret, in bytes: as long as the hash of HS256 (RFC 7518, 3.2).
+/// Shortest secret, in bytes: the length of the hash of HS256 (RFC 7518, 3.2).
 pub const SECRET_BYTES_MIN: usize = 32;
 
 /// A shared secret; it is never printed.
@@ -12,12 +12,12 @@ pub const SECRET_BYTES_MIN: usize = 32;
 pub struct Secret(Vec<u8>);
 
 impl Secret {
-    /// White space at the end does not count: editors and shells leave a line feed there.
+    /// Whitespace at the end is ignored, because editors and shells append a line feed.
     pub fn new(bytes: &[u8]) -> Result<Self, String> {
         let bytes = bytes.trim_ascii_end();
         if bytes.len() < SECRET_BYTES_MIN {
             return Err(format!(
-                "a secret must have at least {SECRET_BYTES_MIN} bytes, and this one has {}: make one with \
+                "a secret must have at least {SECRET_BYTES_MIN} bytes, this one has {}: create one with \
                  `openssl rand -hex 32`",
                 bytes.len()
             ));
@@ -31,7 +31,7 @@ impl Secret {
         Some(Self::new(value.as_bytes()).map_err(|error| format!("{name}: {error}")))
     }
 
-    /// Of this process alone.
+    /// A random secret for this process only.
     pub fn random() -> Self {
         Self(rand::random::<[u8; SECRET_BYTES_MIN]>().to_vec())
     }
@@ -40,7 +40,7 @@ impl Secret {
         &self.0
     }
 
-    /// Another secret, for one purpose, which tells nothing of this one.
+    /// Derives a secret for one purpose, from which this one cannot be computed.
     pub fn derive(&self, purpose: &str) -> Self {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
         Self(hmac::sign(&key, purpose.as_bytes()).as_ref().to_vec())

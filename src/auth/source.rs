@@ -1,5 +1,5 @@
-//! Where keys come from, and when they are looked at again. What cannot be read then is told, and the keys before it
-//! stay; nothing else takes one away but a set without it.
+//! The sources of keys, and when they are reloaded. If reloading fails, the failure is logged and the previous keys stay in
+//! use. A key is removed only when its source is read successfully without it.
 
 use std::{
     io::{self, Read},
@@ -18,19 +18,19 @@ use super::{
     token::Ring,
 };
 
-/// Unknown `kid`s make us ask for the JWKS no more often than this.
+/// Shortest interval between fetches of the JWKS that unknown `kid`s cause.
 pub const UNKNOWN_KID_PAUSE: Duration = Duration::from_secs(10);
-/// Longest wait for a JWKS.
+/// Timeout of fetching a JWKS.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Everything keys come from. A source that is not configured has none.
+/// All sources of keys. Those that are not configured are empty.
 pub struct Sources {
     secret: Option<Secret>,
     keys: Option<File<Vec<Key>>>,
     jwks: Option<Jwks>,
     ticket: Option<File<Secret>>,
-    /// For tickets, where no other key is.
+    /// Signs tickets if there is no other key for them.
     random: Secret,
 }
 
@@ -58,8 +58,8 @@ impl Sources {
         };
         if sources.shared_ticket_keys().is_empty() {
             tracing::warn!(
-                "tickets are good on this node only, as there is no key that nodes share: give --auth-ticket-key \
-                 where there are several"
+                "tickets work on this node only, because no key is shared between nodes: set --auth-ticket-key if there \
+                 are several nodes"
             );
         }
         Ok(sources)
@@ -97,7 +97,7 @@ impl Sources {
         Ring::new(self.all_keys(), tickets)
     }
 
-    /// Looks at the files; true if something is new.
+    /// Reloads changed files. Returns whether any has new keys.
     pub async fn read_files(&mut self) -> bool {
         let keys = match &mut self.keys {
             Some(file) => file.look(keys::parse).await,
@@ -110,7 +110,7 @@ impl Sources {
         keys || ticket
     }
 
-    /// Asks for the JWKS; true if it was answered.
+    /// Fetches the JWKS. Returns whether that succeeded.
     pub async fn fetch(&mut self) -> bool {
         match &mut self.jwks {
             Some(jwks) => jwks.fetch_or_tell().await,
@@ -118,7 +118,7 @@ impl Sources {
         }
     }
 
-    /// As [`Self::fetch`], but not soon after the last time.
+    /// Like [`Self::fetch`], but not soon after the last time.
     pub async fn fetch_for_unknown_kid(&mut self) -> bool {
         match &mut self.jwks {
             Some(jwks) if jwks.asked.elapsed() >= UNKNOWN_KID_PAUSE => jwks.fetch_or_tell().await,
@@ -131,11 +131,11 @@ impl Sources {
     }
 }
 
-/// A file, and what it held when it was last as it must be.
+/// A file, and its last valid content.
 struct File<T> {
     path: PathBuf,
     content: T,
-    /// What was last found in its place, good or bad.
+    /// What was read last, valid or not.
     seen: Result<Vec<u8>, io::ErrorKind>,
 }
 
@@ -154,7 +154,7 @@ impl<T> File<T> {
         })
     }
 
-    /// True if it has another content than before, and a good one.
+    /// Returns whether the content changed and is valid.
     async fn look(&mut self, parse: fn(&[u8]) -> Result<T, String>) -> bool {
         let bytes = read(self.path.clone()).await;
         let found = bytes.as_ref().map(Clone::clone).map_err(io::Error::kind);
@@ -168,12 +168,12 @@ impl<T> File<T> {
             .and_then(|bytes| parse(&bytes))
         {
             Ok(content) => {
-                tracing::info!(%path, "read again, as it has changed");
+                tracing::info!(%path, "file changed and was reloaded");
                 self.content = content;
                 true
             }
             Err(error) => {
-                tracing::error!(%path, "CHANGED AND OF NO USE, so what it held before is still used: {error}");
+                tracing::error!(%path, "CANNOT USE THE CHANGED FILE; its previous keys stay in use: {error}");
                 false
             }
         }
@@ -190,14 +190,14 @@ async fn read(path: PathBuf) -> io::Result<Vec<u8>> {
             0..=KEYS_BYTES_MAX => Ok(bytes),
             _ => Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
-                format!("it has more than {KEYS_BYTES_MAX} bytes"),
+                format!("it is larger than {KEYS_BYTES_MAX} bytes"),
             )),
         }
     });
     read.await?
 }
 
-/// A JWKS at a URL, and the keys it last had.
+/// A JWKS at a URL, and its last valid keys.
 struct Jwks {
     http: reqwest::Client,
     url: JwksUrl,
@@ -234,7 +234,7 @@ impl Jwks {
                 true
             }
             Err(error) => {
-                tracing::error!(url = %self.url, "NO JWKS, so the keys before are still used: {error}");
+                tracing::error!(url = %self.url, "CANNOT FETCH THE JWKS; its previous keys stay in use: {error}");
                 false
             }
         }
@@ -254,7 +254,7 @@ impl Jwks {
         {
             body.extend_from_slice(&chunk);
             if body.len() > KEYS_BYTES_MAX {
-                return Err(format!("it has more than {KEYS_BYTES_MAX} bytes"));
+                return Err(format!("it is larger than {KEYS_BYTES_MAX} bytes"));
             }
         }
         let keys = jwks::parse(&body, jwks::From::Url)?;
@@ -263,7 +263,7 @@ impl Jwks {
     }
 }
 
-/// The deepest source: reqwest's own text says only that sending failed.
+/// The root cause: reqwest's own message says only that sending failed.
 fn cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

@@ -1,5 +1,5 @@
-//! Tickets: to begin a live stream of certain feeds, within seconds, where no header can be sent. Signed by a key that
-//! all nodes have, so that any of them takes what another gave out.
+//! Tickets: short-lived grants to begin live streams of certain feeds, for clients that cannot send headers. They are signed
+//! with a key that all nodes share, so that every node accepts them.
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use serde::{Deserialize, Serialize};
@@ -13,10 +13,10 @@ use super::{
 };
 use crate::types::FeedName;
 
-/// Longest ticket, in bytes: of 100 feeds with the longest names.
+/// Longest ticket, in bytes: one for 100 feeds with the longest names.
 pub const TICKET_BYTES_MAX: usize = 24 * 1024;
 
-/// A ticket is nothing but a ticket: neither it nor its key does for a token, nor the other way round.
+/// The `typ` of a ticket. It and its key ensure that a ticket is never accepted as a token, nor a token as a ticket.
 const TYPE: &str = "newsfeed-ticket+jwt";
 
 #[derive(Serialize, Deserialize)]
@@ -24,13 +24,13 @@ struct Claims {
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<String>,
     feeds: Vec<String>,
-    /// Until when a stream can be begun, µs since 1970.
+    /// When the ticket expires: streams must begin before. µs since 1970.
     begin_us: u64,
-    /// When the token behind it expires, and so the stream: µs since 1970.
+    /// When the token it was issued for expires, and with it the streams. µs since 1970.
     end_us: u64,
 }
 
-/// A ticket that was given out.
+/// An issued ticket.
 pub struct Ticket {
     pub text: String,
     /// µs since 1970.
@@ -38,7 +38,7 @@ pub struct Ticket {
 }
 
 impl Ring {
-    /// For reading `feeds`, which `grant` must cover; good until `begin_us`.
+    /// Issues a ticket for reading `feeds`, which `grant` must cover. It expires at `begin_us`.
     pub fn issue_ticket(&self, grant: &Grant, feeds: &[FeedName], begin_us: u64) -> Ticket {
         let key = &self.tickets[0];
         let claims = Claims {

@@ -1,4 +1,4 @@
-//! A set of keys, and what they make of a token.
+//! Verifies tokens with a set of keys.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use super::{
 /// Longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// What the `typ` of a token may be, if it has one (RFC 9068): other signed texts, tickets among them, are no tokens.
+/// The accepted values of a token's `typ`, if it has one (RFC 9068). Other JWTs, such as tickets, are not tokens.
 const TYPES: [&str; 3] = ["jwt", "at+jwt", "application/at+jwt"];
 
-/// All keys there are at a time. Another set is another ring, with a cache of its own: what a removed key vouched for is
-/// forgotten with it.
+/// All keys at one time. When the keys change, a new ring with an empty cache replaces it, so that tokens of a removed key
+/// are forgotten.
 pub struct Ring {
     keys: Vec<Key>,
-    /// At least one. The first signs tickets; all verify them.
+    /// At least one. The first one signs tickets, and all verify them.
     pub(super) tickets: Vec<Secret>,
     cache: Cache,
 }
@@ -35,7 +35,7 @@ impl Ring {
         }
     }
 
-    /// What a token that was verified lately grants, if it still does.
+    /// The cached grant of a token, if it is still valid.
     pub fn remembered(
         &self,
         token: &str,
@@ -77,7 +77,7 @@ impl Ring {
         if typ.is_some_and(|typ| !TYPES.contains(&&*typ)) {
             return Err(Denied::Malformed("its `typ` is not that of a token"));
         }
-        // A key without a name may be the one that is meant.
+        // A key without `kid` may be the right one for any token.
         let named = |key: &&Key| match (&jws.header.kid, &key.kid) {
             (Some(wanted), Some(has)) => wanted == has,
             _ => true,

@@ -32,14 +32,14 @@ async fn unusable_key_files_are_refused_with_the_reason() {
             &signer.public.replace("PUBLIC KEY", "CERTIFICATE"),
         ),
         ("broken", &signer.public.replace("MCow", "!!!!")),
-        ("no JWKS", "{\"keys\": 5}"),
-        ("no JWKS", "{\"kty\": \"oct\"}"),
+        ("not a JWKS", "{\"keys\": 5}"),
+        ("not a JWKS", "{\"kty\": \"oct\"}"),
         ("no key for", "{\"keys\": []}"),
         ("another algorithm", &with("alg", json!("RS256"))),
         ("not for signatures", &with("use", json!("enc"))),
         ("not for signatures", &with("key_ops", json!(["sign"]))),
-        ("kind or a curve", &with("x", json!("AAAA"))),
-        ("kind or a curve", &with("crv", json!("P-256"))),
+        ("type or curve", &with("x", json!("AAAA"))),
+        ("type or curve", &with("crv", json!("P-256"))),
         ("2048 bits", &small),
         ("at least 32 bytes", &short),
         ("33 keys", &json!({ "keys": many }).to_string()),
@@ -47,7 +47,7 @@ async fn unusable_key_files_are_refused_with_the_reason() {
             "looks like a key",
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJPZxxxxxxxxx me@here",
         ),
-        ("more than", &"x".repeat(300 * 1024)),
+        ("larger than", &"x".repeat(300 * 1024)),
     ];
     for (reason, content) in cases {
         let file = site.file("bad", content);
