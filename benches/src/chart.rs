@@ -1,176 +1,247 @@
-//! A chart of lines as inline SVG, in the classes of the page it stands on.
+//! A chart of lines as inline SVG. The page that it stands on gives the colours: its style rules take precedence over
+//! the colours that the drawing crate writes as attributes.
 
-use std::fmt::Write;
+use std::ops::Range;
 
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 280.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 28.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 40.0;
+use plotters::{
+    coord::{
+        Shift,
+        ranged1d::{BoldPoints, DefaultFormatting, KeyPointHint, Ranged},
+        types::RangedCoordf64,
+    },
+    prelude::*,
+};
 
-/// How a value becomes a height, and where the grid is.
+type Failure = DrawingAreaErrorKind<std::io::Error>;
+
+const SIZE: (u32, u32) = (720, 280);
+const MARGIN: u32 = 10;
+const BELOW: u32 = 42;
+const LEFT: u32 = 64;
+/// Ticks that an axis has at most, where they are not given.
+const TICKS_MAX: usize = 10;
+
+/// What the vertical axis shows.
+#[derive(Debug, Clone, Copy)]
 pub enum Scale {
-    /// Milliseconds on a logarithmic scale of whole decades, given as their logarithms.
-    Decades { low: f64, high: f64 },
-    /// From 0, with a line every `step`.
+    /// Milliseconds on a logarithmic scale, from the decade of the least to the decade above the greatest.
+    Decades {
+        least_ms: f64,
+        greatest_ms: f64,
+    },
     FromZero {
-        step: f64,
-        high: f64,
+        greatest: f64,
         unit: &'static str,
     },
 }
 
 impl Scale {
-    pub fn decades(least_ms: f64, greatest_ms: f64) -> Self {
-        let low = least_ms.max(0.001).log10().floor();
-        let high = greatest_ms.max(0.001).log10().ceil().max(low + 1.0);
-        Self::Decades { low, high }
-    }
-
-    /// At most five steps of 1, 2 or 5 times a power of ten.
-    pub fn from_zero(greatest: f64, unit: &'static str) -> Self {
-        let least = greatest.max(1.0) / 5.0;
-        let power = 10_f64.powf(least.log10().floor());
-        let round = [1.0, 2.0, 5.0].into_iter().map(|digit| digit * power);
-        let step = round
-            .into_iter()
-            .find(|step| *step >= least)
-            .unwrap_or(10.0 * power);
-        let high = (greatest.max(1.0) / step).ceil() * step;
-        Self::FromZero { step, high, unit }
-    }
-
-    /// From 0 to 1.
-    fn share(&self, value: f64) -> f64 {
-        let share = match self {
-            Self::Decades { low, high } => (value.max(0.001).log10() - low) / (high - low),
-            Self::FromZero { high, .. } => value / high,
-        };
-        share.clamp(0.0, 1.0)
-    }
-
-    /// Values and what stands at them.
-    fn lines(&self) -> Vec<(f64, String)> {
+    /// Where a value is on the axis.
+    fn place(self, value: f64) -> f64 {
         match self {
-            Self::Decades { low, high } => (*low as i32..=*high as i32)
-                .map(|decade| {
-                    let value = 10_f64.powi(decade);
-                    (value, format!("{value} ms"))
-                })
-                .collect(),
-            Self::FromZero { step, high, unit } => (0..=(high / step).round() as u32)
-                .map(|line| {
-                    let value = f64::from(line) * step;
-                    (value, format!("{} {unit}", (value * 1e3).round() / 1e3))
-                })
-                .collect(),
+            Self::Decades { .. } => value.max(0.001).log10(),
+            Self::FromZero { .. } => value,
         }
+    }
+
+    fn ticks(self) -> Vec<f64> {
+        match self {
+            Self::Decades {
+                least_ms,
+                greatest_ms,
+            } => {
+                let low = self.place(least_ms).floor() as i32;
+                let high = (self.place(greatest_ms).ceil() as i32).max(low + 1);
+                (low..=high).map(f64::from).collect()
+            }
+            Self::FromZero { greatest, .. } => {
+                let mut ticks = round_ticks(greatest.max(1.0), TICKS_MAX / 2);
+                // The highest tick is at or above the greatest value.
+                if let [.., before, last] = ticks[..]
+                    && last < greatest
+                {
+                    ticks.push(2.0 * last - before);
+                }
+                ticks
+            }
+        }
+    }
+
+    fn label(self, place: f64) -> String {
+        match self {
+            Self::Decades { .. } => format!("{} ms", 10_f64.powf(place)),
+            Self::FromZero { unit, .. } => format!("{} {unit}", (place * 1e3).round() / 1e3),
+        }
+    }
+}
+
+fn round_ticks(greatest: f64, ticks_max: usize) -> Vec<f64> {
+    RangedCoordf64::from(0.0..greatest).key_points(BoldPoints(ticks_max))
+}
+
+/// An axis with ticks of our own.
+struct Axis {
+    inner: RangedCoordf64,
+    ticks: Vec<f64>,
+}
+
+impl Axis {
+    fn new(range: Range<f64>, ticks: Vec<f64>) -> Self {
+        let inner = range.into();
+        Self { inner, ticks }
+    }
+}
+
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.inner.map(value, limit)
+    }
+
+    /// No light lines between the ticks.
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() {
+            return Vec::new();
+        }
+        self.ticks.clone()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.inner.range()
     }
 }
 
 pub struct Chart {
-    svg: String,
     x_max: f64,
+    x_ticks: Vec<(f64, String)>,
     scale: Scale,
+    lines: Vec<(RGBColor, Vec<(f64, f64)>)>,
 }
 
 impl Chart {
     pub fn new(x_max: f64, scale: Scale) -> Self {
-        let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\n");
-        for (value, label) in scale.lines() {
-            let y = height(&scale, value);
-            let _ = writeln!(
-                svg,
-                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>\
-                 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>",
-                WIDTH - RIGHT,
-                LEFT - 6.0,
-                y + 4.0
-            );
-        }
         Self {
-            svg,
             x_max: x_max.max(f64::MIN_POSITIVE),
+            x_ticks: Vec::new(),
             scale,
+            lines: Vec::new(),
         }
-    }
-
-    fn x(&self, x: f64) -> f64 {
-        LEFT + x / self.x_max * (WIDTH - LEFT - RIGHT)
     }
 
     pub fn tick(&mut self, x: f64, label: &str) {
-        let x = self.x(x);
-        let bottom = HEIGHT - BOTTOM;
-        let _ = writeln!(
-            self.svg,
-            "<line class=\"grid\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{bottom}\"/>\
-             <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
-            bottom + 18.0
-        );
+        self.x_ticks.push((x, label.to_owned()));
     }
 
     /// About ten ticks for `seconds` from 0.
     pub fn second_ticks(&mut self, seconds: usize) {
-        let step = seconds.div_ceil(10).max(1);
-        for second in (0..seconds).step_by(step) {
+        for second in (0..seconds).step_by(seconds.div_ceil(TICKS_MAX).max(1)) {
             self.tick(second as f64, &second.to_string());
         }
     }
 
-    pub fn line(&mut self, class: &str, points: impl Iterator<Item = (f64, f64)>) {
-        let mut path = String::new();
-        let mut count = 0;
-        for (x, value) in points {
-            let _ = write!(path, "{:.1},{:.1} ", self.x(x), height(&self.scale, value));
-            count += 1;
-        }
-        if count == 1 {
+    pub fn line(&mut self, color: RGBColor, points: impl Iterator<Item = (f64, f64)>) {
+        let scale = self.scale;
+        let mut points: Vec<_> = points.map(|(x, value)| (x, scale.place(value))).collect();
+        if let [point] = points[..] {
             // A line of no length is a dot.
-            path = path.repeat(2);
+            points.push(point);
         }
-        let _ = writeln!(
-            self.svg,
-            "<polyline class=\"line {class}\" points=\"{}\"><title>{class}</title></polyline>",
-            path.trim_end()
-        );
+        self.lines.push((color, points));
     }
 
-    pub fn end(self, below: &str) -> String {
-        let x = (LEFT + WIDTH - RIGHT) / 2.0;
-        let y = HEIGHT - 4.0;
-        self.svg
-            + &format!("<text x=\"{x}\" y=\"{y}\" text-anchor=\"middle\">{below}</text>\n</svg>\n")
+    /// The SVG, with `below` under the horizontal axis.
+    pub fn svg(self, below: &str) -> String {
+        let mut svg = String::new();
+        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        self.draw(&area, below)
+            .expect("a string takes all that is drawn");
+        drop(area);
+        svg
     }
-}
 
-fn height(scale: &Scale, value: f64) -> f64 {
-    HEIGHT - BOTTOM - scale.share(value) * (HEIGHT - TOP - BOTTOM)
+    fn draw(self, area: &DrawingArea<SVGBackend<'_>, Shift>, below: &str) -> Result<(), Failure> {
+        let Self {
+            x_max,
+            x_ticks,
+            scale,
+            lines,
+        } = self;
+        let y_ticks = scale.ticks();
+        let (low, high) = (y_ticks[0], y_ticks[y_ticks.len() - 1]);
+        let x_axis = Axis::new(0.0..x_max, x_ticks.iter().map(|(x, _)| *x).collect());
+        let y_axis = Axis::new(low..high, y_ticks);
+        let mut chart = ChartBuilder::on(area)
+            .margin(MARGIN)
+            .x_label_area_size(BELOW)
+            .y_label_area_size(LEFT)
+            .build_cartesian_2d(x_axis, y_axis)?;
+        let x_label = |x: &f64| {
+            let tick = x_ticks.iter().find(|(at, _)| at == x);
+            tick.map_or_else(String::new, |(_, label)| label.clone())
+        };
+        chart
+            .configure_mesh()
+            .x_desc(below)
+            .x_label_formatter(&x_label)
+            .y_label_formatter(&|place| scale.label(*place))
+            .draw()?;
+        for (color, points) in lines {
+            chart.draw_series(LineSeries::new(points, color.stroke_width(2)))?;
+        }
+        area.present()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn labels(scale: Scale) -> Vec<String> {
+        let ticks = scale.ticks().into_iter();
+        ticks.map(|tick| scale.label(tick)).collect()
+    }
+
     #[test]
     fn the_grid_has_round_numbers_and_room_for_all() {
-        for (greatest, top, lines) in [
-            (0.0, "1 %", 6),
-            (87.0, "100 %", 6),
-            (130.0, "150 %", 4),
-            (3.2, "4 %", 5),
-        ] {
-            let grid = Scale::from_zero(greatest, "%").lines();
-            assert_eq!(
-                grid.last().map(|(_, label)| &**label),
-                Some(top),
-                "{grid:?}"
-            );
-            assert_eq!(grid.len(), lines, "{grid:?}");
+        for (greatest, top) in [(0.0, 1.0), (87.0, 87.0), (130.0, 130.0), (3.2, 3.2)] {
+            let ticks = Scale::FromZero {
+                greatest,
+                unit: "%",
+            }
+            .ticks();
+            assert_eq!(ticks[0], 0.0);
+            assert!(ticks[ticks.len() - 1] >= top, "{ticks:?}");
+            assert!((3..=TICKS_MAX).contains(&ticks.len()), "{ticks:?}");
         }
-        let decades = Scale::decades(0.3, 47.0).lines();
-        let labels: Vec<&str> = decades.iter().map(|(_, label)| &**label).collect();
-        assert_eq!(labels, ["0.1 ms", "1 ms", "10 ms", "100 ms"]);
+        let decades = Scale::Decades {
+            least_ms: 0.3,
+            greatest_ms: 47.0,
+        };
+        assert_eq!(labels(decades), ["0.1 ms", "1 ms", "10 ms", "100 ms"]);
+    }
+
+    #[test]
+    fn a_chart_has_its_lines_and_labels() {
+        let mut chart = Chart::new(
+            9.0,
+            Scale::FromZero {
+                greatest: 4.0,
+                unit: "%",
+            },
+        );
+        chart.second_ticks(10);
+        chart.line(RED, [(0.0, 1.0), (9.0, 4.0)].into_iter());
+        chart.line(BLUE, std::iter::once((3.0, 2.0)));
+        let svg = chart.svg("seconds");
+        assert_eq!(
+            svg.matches("stroke-width=\"2\"").count(),
+            2,
+            "two lines: {svg}"
+        );
+        for label in ["4 %", "9", "seconds"] {
+            assert!(svg.contains(label), "{label}: {svg}");
+        }
     }
 }

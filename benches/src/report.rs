@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use plotters::style::RGBColor;
+
 use super::{
     chart::{Chart, Scale},
     recorder::{Latencies, ms},
@@ -11,6 +13,7 @@ use super::{
 
 const MIB: f64 = 1024.0 * 1024.0;
 
+/// The charts are drawn in the colours of a light page; on a dark one the rules replace them.
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --faint: #d5dae0; --soft: #5c6670;
   --p50: #1a7f5a; --p99: #b45f06; --max: #b3261e; --curve: #1f5fbf; }
@@ -21,13 +24,36 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 pre { font: 13px/1.4 ui-monospace, monospace; overflow-x: auto; }
 svg { width: 100%; height: auto; }
 svg text { fill: var(--soft); font: 12px system-ui, sans-serif; }
-.grid { stroke: var(--faint); } .line { fill: none; stroke-width: 1.75; stroke-linecap: round; }
-.p50 { stroke: var(--p50); } .p99 { stroke: var(--p99); } .max { stroke: var(--max); } .curve { stroke: var(--curve); }
+svg line, svg polyline { stroke: var(--faint); opacity: 1; }
+svg polyline[stroke='#1A7F5A'] { stroke: var(--p50); } svg polyline[stroke='#B45F06'] { stroke: var(--p99); }
+svg polyline[stroke='#B3261E'] { stroke: var(--max); } svg polyline[stroke='#1F5FBF'] { stroke: var(--curve); }
 .key span { margin-right: 1rem; } .key i { display: inline-block; width: 1.2em; border-top: 3px solid; margin-right: .4em;
   vertical-align: middle; }
 ";
 
-const COLOURS: [&str; 4] = ["curve", "p50", "p99", "max"];
+/// A colour of the style, as the charts have it.
+struct Colour {
+    name: &'static str,
+    rgb: RGBColor,
+}
+
+const P50: Colour = Colour {
+    name: "p50",
+    rgb: RGBColor(0x1a, 0x7f, 0x5a),
+};
+const P99: Colour = Colour {
+    name: "p99",
+    rgb: RGBColor(0xb4, 0x5f, 0x06),
+};
+const MAX: Colour = Colour {
+    name: "max",
+    rgb: RGBColor(0xb3, 0x26, 0x1e),
+};
+const CURVE: Colour = Colour {
+    name: "curve",
+    rgb: RGBColor(0x1f, 0x5f, 0xbf),
+};
+const COLOURS: [Colour; 4] = [CURVE, P50, P99, MAX];
 
 pub fn html(summary: &Summary) -> String {
     let title = format!("newsfeed-bench {}", summary.command);
@@ -44,9 +70,9 @@ pub fn html(summary: &Summary) -> String {
         let _ = write!(
             out,
             "<h2>{name}: latency over time</h2>\n<p class=\"key\">{}{}{}</p>\n{}",
-            key("p50"),
-            key("p99"),
-            key("max"),
+            key(&P50),
+            key(&P99),
+            key(&MAX),
             over_time(latencies)
         );
         let _ = write!(
@@ -90,28 +116,28 @@ fn curves(
         return String::new();
     };
     let greatest = seconds().map(&value).fold(0.0, f64::max);
-    let mut chart = Chart::new(end.as_secs_f64(), Scale::from_zero(greatest, unit));
+    let mut chart = Chart::new(end.as_secs_f64(), Scale::FromZero { greatest, unit });
     chart.second_ticks(end.as_secs() as usize + 1);
     let mut keys = String::new();
-    for (process, class) in processes.iter().zip(COLOURS.iter().cycle()) {
+    for (process, colour) in processes.iter().zip(COLOURS.iter().cycle()) {
         let Process { name, seconds, .. } = process;
-        keys.push_str(&labelled(class, &escaped(name)));
+        keys.push_str(&labelled(colour, &escaped(name)));
         let points = seconds.iter();
         chart.line(
-            class,
+            colour.rgb,
             points.map(|second| (second.end.as_secs_f64(), value(second))),
         );
     }
-    let svg = chart.end("seconds since the first request was due");
+    let svg = chart.svg("seconds since the first request was due");
     format!("<h2>{title}</h2>\n<p class=\"key\">{keys}</p>\n{svg}")
 }
 
-fn key(name: &str) -> String {
-    labelled(name, name)
+fn key(colour: &Colour) -> String {
+    labelled(colour, colour.name)
 }
 
-fn labelled(colour: &str, label: &str) -> String {
-    format!("<span><i style=\"border-color: var(--{colour})\"></i>{label}</span>")
+fn labelled(Colour { name, .. }: &Colour, label: &str) -> String {
+    format!("<span><i style=\"border-color: var(--{name})\"></i>{label}</span>")
 }
 
 fn escaped(text: &str) -> String {
@@ -123,25 +149,24 @@ fn escaped(text: &str) -> String {
 /// A point for each second in which something was due.
 fn over_time(latencies: &Latencies) -> String {
     let seconds = latencies.seconds.len();
-    let all = &latencies.all;
-    let scale = Scale::decades(ms(all.min()), ms(all.max()));
+    let scale = decades(latencies);
     let mut chart = Chart::new((seconds.max(2) - 1) as f64, scale);
     chart.second_ticks(seconds);
-    for (class, quantile) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
+    for (colour, quantile) in [(P50, 0.5), (P99, 0.99), (MAX, 1.0)] {
         let points = latencies.seconds.iter().enumerate();
         let points = points.filter(|(_, of_second)| !of_second.is_empty());
         let points = points
             .map(|(second, of_second)| (second as f64, ms(of_second.value_at_quantile(quantile))));
-        chart.line(class, points);
+        chart.line(colour.rgb, points);
     }
-    chart.end("seconds, by when it was due")
+    chart.svg("seconds, by when it was due")
 }
 
 /// Each nine takes the same width, as far as there are measurements for it.
 fn by_percentile(latencies: &Latencies) -> String {
     let all = &latencies.all;
     let nines_max = (all.len().max(10) as f64).log10();
-    let mut chart = Chart::new(nines_max, Scale::decades(ms(all.min()), ms(all.max())));
+    let mut chart = Chart::new(nines_max, decades(latencies));
     for (nines, label) in ["0%", "90%", "99%", "99.9%", "99.99%", "99.999%"]
         .iter()
         .enumerate()
@@ -154,6 +179,13 @@ fn by_percentile(latencies: &Latencies) -> String {
         let quantile = 1.0 - 10_f64.powf(-nines);
         (nines, ms(all.value_at_quantile(quantile)))
     });
-    chart.line("curve", points);
-    chart.end("share of measurements at or below")
+    chart.line(CURVE.rgb, points);
+    chart.svg("share of measurements at or below")
+}
+
+fn decades(latencies: &Latencies) -> Scale {
+    Scale::Decades {
+        least_ms: ms(latencies.all.min()),
+        greatest_ms: ms(latencies.all.max()),
+    }
 }
