@@ -38,7 +38,7 @@ pub struct TransportConfig {
     )]
     pub tls_key: Option<PathBuf>,
 
-    /// Origin whose pages may use the API with cookies and tokens, such as https://app.example.com. `*` allows all other
+    /// Origin whose pages may use the API with cookies and tokens, such as `https://app.example.com`. `*` allows all other
     /// origins, without cookies. Can be repeated or comma-separated. By default only the service's own origin is allowed.
     #[arg(
         long = "cors-origin",

@@ -110,7 +110,9 @@ impl Workplace {
     /// `text` with the addresses and folders of this place.
     pub fn here(&self, text: &str) -> String {
         let path = self.path().to_str().expect("a UTF-8 path");
+        let host = self.address.trim_end_matches(":8080");
         text.replace("127.0.0.1:8080", &self.address)
+            .replace("IP:127.0.0.1", &format!("IP:{host}"))
             .replace("/var/lib/newsfeed", &format!("{path}/newsfeed-data"))
             .replace("/var/backups", path)
     }
