@@ -78,12 +78,15 @@ pub fn parse(command: &Command, args: Vec<OsString>) -> Result<(ArgMatches, Orig
     let mut origins = Origins::default();
     let mut extended = args;
     for (id, values) in read(&path)? {
-        let known = used.get_arguments().find(|known| known.get_id() == &*id);
+        // The file may have settings of `serve` that this command does not have; clap panics when asked for those.
+        let Some(argument) = used.get_arguments().find(|known| known.get_id() == &*id) else {
+            continue;
+        };
         let overridden = matches!(
             given.value_source(&id),
             Some(ValueSource::CommandLine | ValueSource::EnvVariable)
         );
-        if let Some(argument) = known.filter(|_| !overridden) {
+        if !overridden {
             extended.extend(as_flags(argument, &values));
             origins.keys.insert(id);
         }

@@ -106,9 +106,9 @@ async fn json_lines_have_the_request_id_and_the_callers_trace_id() {
         .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}")))
         .collect();
     let of = |id: &str| {
-        let mut answers = lines
-            .iter()
-            .filter(|line| line["message"] == "answered" && line["span"]["request_id"] == id);
+        let mut answers = lines.iter().filter(|line| {
+            line["message"] == "request completed" && line["span"]["request_id"] == id
+        });
         let line = answers.next().unwrap_or_else(|| panic!("no {id} in {log}"));
         assert!(answers.next().is_none(), "{id} twice");
         line

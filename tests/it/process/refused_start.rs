@@ -76,7 +76,7 @@ async fn a_folder_of_another_format_is_refused_with_advice() {
     for part in [
         "format 7",
         "the newsfeed version that wrote it",
-        "another folder",
+        "another data folder",
     ] {
         assert!(message.contains(part), "{message}");
     }
