@@ -1,10 +1,10 @@
-//! What asks one thing after the other: on a connection of its own or, with HTTP/2, on one that it shares.
+//! A client that sends one request at a time, on a connection of its own or, with HTTP/2, on a shared one.
 
 use std::{io, sync::Arc, time::Duration};
 
 use super::{http::Answer, http1::Http1, http2::Http2, patient::Patient, pool::Pool};
 
-/// Longer than any long poll.
+/// Timeout of a request; longer than any long poll.
 const ANSWER_MAX: Duration = Duration::from_secs(120);
 
 pub struct Connection {
@@ -20,7 +20,7 @@ enum Line {
 }
 
 impl Connection {
-    /// Opened at its first call, and again after a failure.
+    /// The connection is opened at the first call, and again after a failure.
     pub fn new(pool: &Arc<Pool>, number: usize) -> Self {
         let line = match pool.slot(number) {
             None => Line::Own(Http1::new(Arc::clone(&pool.dialer), number)),
@@ -46,8 +46,8 @@ impl Connection {
         self.call("POST", path, json).await
     }
 
-    /// Every call of the benchmark may be sent again (ids make appends so), and one is: the service may have closed a
-    /// connection that was idle.
+    /// Retries once on a new connection if a reused one fails, because the service may have closed it while it was idle.
+    /// Every call of the benchmark is idempotent; appends are, because of their ids.
     async fn call(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer<'_>> {
         let kept = self.line.is_open();
         let call = self.line.call(method, path, body);

@@ -1,8 +1,9 @@
-//! What every reader must have got: exactly the acknowledged events of its feeds, once each, in version order.
+//! What every reader must have received: exactly the acknowledged events of its feeds, once each, in version order.
 //!
-//! Readers of the same feeds must get the same, so one log is kept for them all: who is first at a place writes it, the
-//! others compare. So a delivery costs one comparison, and memory grows with events, not with deliveries. A reader that
-//! differs from the log goes on with a list of its own. At the end each list is held against what was acknowledged.
+//! Readers of the same feeds must receive the same entries, so they share one log. The first reader to reach a position
+//! writes the entry, the others compare theirs with it. A delivery therefore costs one comparison, and memory grows with
+//! the number of events, not of deliveries. A reader that differs from the log continues with a list of its own. At the
+//! end, each list is compared with what was acknowledged.
 
 use std::{
     collections::HashMap,
@@ -12,7 +13,7 @@ use std::{
 
 use super::plan::{Number, Plan};
 
-/// As text, which the API gives a fixed length.
+/// The text of a version, which has a fixed length in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version([u8; 26]);
 
@@ -26,7 +27,7 @@ impl Version {
     }
 }
 
-/// An event at the version it has.
+/// An event and its version.
 pub type Entry = (Version, Number);
 
 /// The acknowledged events of each channel, in version order.
@@ -55,15 +56,16 @@ pub struct Channel {
     log: Mutex<Vec<Entry>>,
 }
 
-/// How far a reader is in its channel's log.
+/// What a reader has received.
 #[derive(Debug, Default)]
 pub struct Place {
+    /// It received this many entries from the beginning of its channel's log.
     length: usize,
-    /// Set when it differs from the log.
+    /// All that it received, once that differs from the log.
     own: Option<Vec<Entry>>,
-    /// Ids that nobody appended.
+    /// Ids that this run did not append.
     pub strangers: Vec<String>,
-    /// It got the channel's last event: there is nothing to come.
+    /// It has received the channel's closing event: nothing follows.
     pub closed: bool,
 }
 
@@ -76,7 +78,7 @@ impl Channel {
         }
     }
 
-    /// One feed by its name, several by the first.
+    /// For messages: the name of the first feed, and the number of further ones.
     pub fn name(&self) -> String {
         match &self.feeds[..] {
             [feed] => feed.clone(),
@@ -84,7 +86,7 @@ impl Channel {
         }
     }
 
-    /// The path and query of what reads these feeds as one: `what` is `live` or `entries`.
+    /// Path and beginning of the query of a request for these feeds; `what` is `live` or `entries`.
     pub fn path(&self, what: &str) -> String {
         match &self.feeds[..] {
             [feed] => format!("/v1/feeds/{feed}/{what}?"),
@@ -92,7 +94,7 @@ impl Channel {
         }
     }
 
-    /// A reader got `entry`.
+    /// Records that a reader received `entry`.
     pub fn take(&self, place: &mut Place, entry: Entry) {
         if let Some(own) = &mut place.own {
             own.push(entry);
@@ -101,7 +103,7 @@ impl Channel {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         match log.get(place.length) {
             None => log.push(entry),
-            Some(there) if *there == entry => {}
+            Some(logged) if *logged == entry => {}
             Some(_) => {
                 let mut own = log[..place.length].to_vec();
                 own.push(entry);
@@ -111,7 +113,7 @@ impl Channel {
         place.length += 1;
     }
 
-    /// Holds what the readers got against what was acknowledged. Readers that got the same are told of once.
+    /// Compares what the readers received with what was acknowledged. Readers that received the same share their faults.
     pub fn audit(
         &self,
         places: &[&Place],
@@ -158,13 +160,13 @@ pub enum Wrong {
     Lost,
     Doubled,
     Disordered,
-    /// It belongs to other feeds, or nobody appended it.
+    /// It belongs to other feeds, or was not appended by this run.
     Unexpected,
-    /// Not the version that its appender was told.
+    /// Its version differs from the one in the response to its append.
     OtherVersion,
 }
 
-/// What is wrong with `got`. An event without an answer may be there or not.
+/// The faults in `got`. An event whose append got no response may be present or not.
 fn differences(
     got: &[Entry],
     wanted: &[Entry],
@@ -200,7 +202,7 @@ fn differences(
     wrong
 }
 
-/// An entry that some readers of a feed did not get as they should.
+/// An entry that was not delivered correctly to some readers of a feed.
 #[derive(Debug)]
 pub struct Fault {
     pub wrong: Wrong,
@@ -216,7 +218,7 @@ impl fmt::Display for Wrong {
             Self::Doubled => "doubled",
             Self::Disordered => "disordered",
             Self::Unexpected => "unexpected",
-            Self::OtherVersion => "at another version than its appender was told",
+            Self::OtherVersion => "version differs from the acknowledged one",
         })
     }
 }
@@ -233,7 +235,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The first few are kept, all are counted.
+/// Keeps the first [`FAULTS_KEPT`] faults and counts all.
 #[derive(Debug, Default)]
 pub struct Faults {
     pub first: Vec<Fault>,
@@ -266,14 +268,14 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_fault_is_told_apart() {
+    fn each_kind_of_fault_is_detected() {
         let wanted = [entry(1, 10), entry(2, 11), entry(3, 12)];
         let differ = |got: &[Entry]| differences(got, &wanted, |n| usize::from(n >= 90), 0);
         assert_eq!(differ(&wanted), []);
         assert_eq!(
             differ(&[wanted[0], wanted[2]]),
             [(Wrong::Lost, 11)],
-            "a hole"
+            "a gap"
         );
         assert_eq!(
             differ(&[wanted[0], wanted[1], wanted[1], wanted[2]]),
@@ -295,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_differs_is_found_and_the_others_are_whole() {
+    fn only_the_reader_that_differs_has_faults() {
         let plan = Plan::spread("message", 0, 1, 1, None);
         let entries: Vec<Entry> = (0..9).map(|n| entry(n, n.into())).collect();
         let acknowledged = Acknowledged::new(&plan, 1, entries.clone());
@@ -319,7 +321,7 @@ mod tests {
         let lost = |number| vec![format!("{} in f: lost (1 readers)", plan.id(number))];
         for first in 0..3 {
             assert_eq!(faults_without(Some(4), first), lost(4));
-            assert_eq!(faults_without(Some(8), first), lost(8), "the last one");
+            assert_eq!(faults_without(Some(8), first), lost(8), "the last entry");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `bench overload`: what is possible, then multiples of it, while others read pages and follow feeds.
+//! `newsfeed-bench overload`: finds the peak append rate, then offers multiples of it while other clients read pages and
+//! follow feeds.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -31,53 +32,55 @@ const PAGE_ENTRIES: u32 = 500;
 const PAGE_LIMIT: u8 = 50;
 const OLDER_PERCENT: u8 = 50;
 const PAGE_CONNECTIONS: u32 = 100;
-/// Of those whose appends are followed: each waits for its answers, however late they are.
+/// Connections for the appends that live streams follow. Each waits for its responses, however late they are, so there
+/// are enough for slow ones.
 const LIVE_CONNECTIONS: u32 = 200;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// Ask for 1, 2 and 3 times as many appends as are possible, while others read pages and follow feeds
+/// Offer 1, 2 and 3 times the highest possible append rate, while other clients read pages and follow feeds
 ///
-/// First as many arrays are appended as `--connections` clients get in, each waiting for its answer: the peak. Then the
-/// same arrays are due at 1, 2 and 3 times that rate, over many more connections, so that most must be refused. What
-/// was appended all the same, divided by the peak, is the goodput. In each step a few more clients read pages, and
-/// append events one by one that live streams follow. Everything that was acknowledged is read back.
+/// The first step finds the peak: `--connections` clients append arrays, each as soon as it has the response to the last.
+/// The other steps append the same arrays at 1, 2 and 3 times that rate, over many more connections, so that the service
+/// must refuse the excess. The goodput ratio is the rate appended at 3 times the peak, divided by the highest rate of all
+/// steps. In each step, other clients read pages, and append single events that live streams follow. Everything that was
+/// acknowledged is read back and checked.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  \
     newsfeed-bench overload --seconds 10 --rounds 3")]
 pub struct OverloadArgs {
     #[command(flatten)]
     common: Common,
-    /// Of each step
+    /// Duration of each step, in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
-    /// All steps, so many times; every second time in the other order, because a store that grows gets slower
+    /// How often to repeat all steps; every second round reverses their order, because a growing store gets slower
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Events in one append (1 to 1000)
+    /// Events per append (1 to 1000)
     #[arg(long, value_name = "EVENTS", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     batch: u16,
-    /// Connections that append at a multiple of what is possible
+    /// Number of connections that append at a multiple of the peak
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     flood_connections: u32,
-    /// Feeds the events are spread over
+    /// Number of feeds over which the events are spread
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     feeds: u32,
-    /// Pages a second that are read meanwhile
+    /// Pages per second that other clients read
     #[arg(long, value_name = "PAGES", default_value = "200", value_parser = parse_rate)]
     page_rate: f64,
-    /// Live streams, each of a feed of its own
+    /// Number of live streams, each of its own feed
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     subscribers: u32,
-    /// Events a second that the streams follow
+    /// Events per second that are appended for the live streams
     #[arg(long, value_name = "EVENTS", default_value = "100", value_parser = parse_rate)]
     live_rate: f64,
     #[command(flatten)]
     events: Events,
 }
 
-/// What is asked for, and what its figures are called.
+/// A step and the names of its results.
 struct Step {
-    /// Of the peak; `None` finds the peak.
+    /// The rate as a multiple of the peak; `None` finds the peak.
     multiple: Option<f64>,
     offered: &'static str,
     appended: &'static str,
@@ -108,7 +111,7 @@ const STEPS: [Step; 4] = [
     step!("3x", Some(3.0)),
 ];
 
-/// What a step has come to, over all rounds.
+/// The results of a step, summed over all rounds.
 #[derive(Default)]
 struct Total {
     offered: u64,
@@ -146,7 +149,7 @@ impl Total {
     }
 }
 
-/// What all steps share.
+/// What the steps share.
 struct Scene {
     args: OverloadArgs,
     stop: Stop,
@@ -255,7 +258,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Appends at `rate`, or as much as is possible; audits all that was acknowledged.
+    /// Appends at `rate`, or as fast as possible, and checks everything that was acknowledged.
     async fn step(&self, rate: Option<f64>, faults: &mut Faults) -> Result<Total, Error> {
         let args = &self.args;
         let Events {
@@ -318,7 +321,7 @@ impl Scene {
         })
     }
 
-    /// Those that follow feeds, and those that append to these.
+    /// The live streams, and the appends to their feeds.
     fn session(&self) -> Session {
         let args = &self.args;
         let Events { kind, text, .. } = &args.events;

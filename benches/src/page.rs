@@ -1,4 +1,4 @@
-//! `bench pages`: pages of feeds whose content is known, newest first.
+//! `newsfeed-bench pages`: reads pages, newest entries first, of feeds whose content is known.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,37 +18,37 @@ use super::{
     writers::{Writers, get},
 };
 
-/// Feeds are filled with arrays of this many.
+/// Events per append when feeds are filled.
 const FILL_BATCH: u16 = 500;
 const FILL_CONNECTIONS: u32 = 4;
 
-/// Read pages at a rate: some the newest of a feed, some from further back
+/// Read pages of feeds: some at the newest end, some further back
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  \
     newsfeed-bench pages --feeds 100 --entries 1000 --rate 5000 --limit 50")]
 pub struct PagesArgs {
     #[command(flatten)]
     common: Common,
-    /// Pages a second
+    /// Pages per second
     #[arg(long, value_name = "PAGES", default_value = "1000", value_parser = parse_rate)]
     rate: f64,
-    /// Each connection sends its next request when it has the last answer, at no rate: how much is possible, and not to
-    /// be compared with the latencies of a rate, for here they count from sending
+    /// Measure the highest throughput: each connection sends its next request as soon as it has a response. Latencies
+    /// count from sending, so they are not comparable with those at a fixed rate
     #[arg(long, conflicts_with = "rate")]
     closed_loop: bool,
-    /// How long to read
+    /// How long to read, in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// Entries on a page (1 to 200)
+    /// Entries per page (1 to 200)
     #[arg(long, value_name = "ENTRIES", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=200))]
     limit: u8,
-    /// Percentage of pages from anywhere in the feed rather than its newest end
+    /// Percentage of pages that start anywhere in the feed rather than at its newest end
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
     older: u8,
-    /// Feeds to fill before
+    /// Number of feeds, which are filled first
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     feeds: u32,
-    /// Entries in each feed, on average
+    /// Average number of entries in a feed
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     entries: u32,
     #[command(flatten)]
@@ -107,14 +107,15 @@ pub async fn run(args: PagesArgs, stop: Stop) -> Result<(), Error> {
     run.conclude(&summary)
 }
 
-/// Feeds whose content is known, and what was wrong with their pages.
+/// Feeds whose content is known, and the faults found on their pages.
 pub struct Known {
     asks: Arc<Asks>,
     faults: Arc<Mutex<Faults>>,
 }
 
 impl Known {
-    /// Fills so many feeds, with so many entries each, for pages of `limit`, of which `older` percent are not the newest.
+    /// Fills `feeds` with `entries` each, on average. Pages will have `limit` entries, and `older` percent of them start
+    /// anywhere in the feed.
     pub async fn fill(
         dialer: &Arc<Dialer>,
         plan: &Arc<Plan>,
@@ -134,7 +135,7 @@ impl Known {
         })
     }
 
-    /// Reads and checks pages as the schedule of `readers` has it.
+    /// Reads and checks pages on the schedule of `readers`.
     pub async fn read(&self, readers: &Arc<PageReaders>, connections: u32) -> Result<(), Error> {
         let asks = Arc::clone(&self.asks);
         let path = move |request| asks.path(request);
@@ -148,13 +149,13 @@ impl Known {
         readers.run(connections, path, check).await
     }
 
-    /// What was wrong since the last call.
+    /// The faults found since the last call.
     pub fn faults(&self) -> Faults {
         std::mem::take(&mut *self.faults.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// What pages are asked for: request `n` of each run for the same.
+/// Which pages are requested. Request `n` asks for the same page in every run.
 struct Asks {
     plan: Arc<Plan>,
     acknowledged: Acknowledged,
@@ -165,7 +166,7 @@ struct Asks {
 }
 
 impl Asks {
-    /// The page's feed, and how many entries of the feed lie below it.
+    /// The page's feed, and the number of entries in the feed up to and including the newest on the page.
     fn asked(&self, request: u64) -> (usize, usize) {
         let random = mix(request);
         let feed = (random % self.feeds) as usize;
@@ -202,7 +203,8 @@ impl Asks {
     }
 }
 
-/// Appends as fast as the service takes it; every event must be acknowledged, for the pages to be known.
+/// Fills the feeds as fast as the service accepts events. Fails unless every event is acknowledged, because otherwise the
+/// content of the feeds would not be known.
 async fn fill(
     dialer: &Arc<Dialer>,
     plan: &Arc<Plan>,
@@ -235,7 +237,7 @@ async fn fill(
     Ok(Acknowledged::new(plan, plan.channels().len(), sent))
 }
 
-/// The first difference between a page, newest first, and the entries it must have, oldest first.
+/// The first difference between `page`, newest entry first, and the entries it must have, oldest first.
 fn difference(page: &Page<'_>, wanted: &[Entry], plan: &Plan) -> Option<(Wrong, String)> {
     let mut wanted = wanted.iter().rev();
     for item in &page.entries {

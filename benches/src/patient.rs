@@ -1,5 +1,5 @@
-//! A limit on how long something may take, for what is done thousands of times a second: one timer is used again and
-//! again, and set anew only when it goes off, which is seldom.
+//! A timeout for operations that are started thousands of times a second. It reuses one timer, and resets it only when
+//! it fires, which is rare, rather than for each operation.
 
 use std::{
     future::{Future, poll_fn},
@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 pub struct Patient {
     limit: Duration,
-    /// Goes off at the end of the current work's time or before.
+    /// Fires when the current operation must end, or before.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -23,7 +23,7 @@ impl Patient {
         Self { limit, timer }
     }
 
-    /// Does `work`, unless it takes longer than the limit.
+    /// Waits for `work`. Fails with [`io::ErrorKind::TimedOut`] if it takes longer than the limit.
     pub async fn wait<T>(&mut self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let until = Instant::now() + self.limit;
         let timer = self
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn each_work_has_all_of_the_time() {
+    async fn the_limit_applies_to_each_operation() {
         let mut patient = Patient::new(Duration::from_secs(10));
         let began = Instant::now();
         let work = |seconds| async move {

@@ -1,4 +1,4 @@
-//! One reader: a small task that follows a stream, or polls, takes what comes, and comes back after a break.
+//! A reader: a task that follows a live stream or long polls, records what it receives, and reconnects after a failure.
 
 use std::{
     io,
@@ -23,25 +23,25 @@ use super::{
     writers::{add, unreachable},
 };
 
-/// Bounds of the pause before a reader comes back that was refused.
+/// Range of the pause before a reader retries.
 const BACK_MS: std::ops::Range<u64> = 100..1_000;
 const POLL_WAIT_S: u32 = 30;
-/// Between two bytes of a slow reader.
+/// Pause of a slow reader after each byte.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
-/// What the kernel may hold for a reader that lags, so that what it does not read waits at the service. Linux makes
-/// twice as much of it, for its own bookkeeping.
+/// Receive buffer of a lagging reader: so small that what it does not read stays in the service. Linux doubles the value
+/// for its own bookkeeping.
 pub const LAGGING_RECEIVE_BYTES: u32 = 4 * 1024;
-/// For one that reads again.
+/// Receive buffer of a lagging reader once it catches up.
 const RESUMED_RECEIVE_BYTES: usize = 256 * 1024;
 
 pub struct Reader {
     fleet: Arc<Fleet>,
-    /// Of its connection.
+    /// The number of its current connection.
     number: usize,
-    /// How many there are.
+    /// The number of readers.
     readers: usize,
     channel: Arc<Channel>,
-    /// The connection it shares, if it does.
+    /// The connection that it shares with other readers, with HTTP/2.
     slot: Option<Arc<Slot>>,
     habit: Habit,
     place: Place,
@@ -83,7 +83,7 @@ impl Reader {
         Ok((self.channel.index, self.place))
     }
 
-    /// Follows the stream, and comes back with `Last-Event-ID` whenever it ends.
+    /// Follows the stream, and resumes it with `Last-Event-ID` whenever it ends.
     async fn follow(&mut self) -> Result<(), Error> {
         let mut storms = self.fleet.storm.subscribe();
         let mut first = true;
@@ -91,7 +91,8 @@ impl Reader {
         loop {
             let lags = self.lags();
             let mut stream = self.stream(first).await?;
-            // The port it leaves cannot be had again at once: the next connection is one that nobody had.
+            // A closed connection's port stays in use for a while, so the next connection gets a number, and with it a
+            // source address, of its own.
             if self.slot.is_none() {
                 self.number += self.readers;
             }
@@ -129,12 +130,12 @@ impl Reader {
         }
     }
 
-    /// It is one of those that do not read as fast as they can, and it is not yet time to.
+    /// True for a slow or stuck reader until lagging readers catch up.
     fn lags(&self) -> bool {
         self.habit != Habit::Prompt && self.fleet.resume.borrow().is_none()
     }
 
-    /// How many bytes it takes next; waits until it takes any.
+    /// Waits until the reader may read again; returns how many bytes.
     async fn appetite(&self, stream: &Stream) -> io::Result<usize> {
         if !self.lags() {
             return Ok(READ_BYTES);
@@ -152,11 +153,11 @@ impl Reader {
         Ok(READ_BYTES)
     }
 
-    /// Only the first time a failure is final.
+    /// Opens a stream. Before the run, any failure is final; later, the reader retries when it is refused.
     async fn stream(&self, first: bool) -> Result<Stream, Error> {
         let fleet = &self.fleet;
-        let place = if first {
-            Some(fleet.door.acquire().await)
+        let permit = if first {
+            Some(fleet.opening.acquire().await)
         } else {
             None
         };
@@ -166,7 +167,7 @@ impl Reader {
         loop {
             match self.opened(path, position).await {
                 Ok(stream) => {
-                    drop(place);
+                    drop(permit);
                     return Ok(stream);
                 }
                 Err(Error::Client(
@@ -195,7 +196,7 @@ impl Reader {
         pause().await;
     }
 
-    /// True if the service says that everything up to here was sent.
+    /// Records a frame. True for a `version` event, which says that everything up to its position was sent.
     fn frame(&mut self, frame: &Frame<'_>) -> bool {
         if let Some(position) = frame.id.and_then(Version::parse) {
             self.position = Some(position);
@@ -238,23 +239,24 @@ impl Reader {
         }
     }
 
-    /// Asks again and again for what is new.
+    /// Long polls for new entries.
     async fn poll(&mut self) -> Result<(), Error> {
         let fleet = Arc::clone(&self.fleet);
         let mut connection = Connection::new(&fleet.pool, self.number);
         let base_url = connection.base_url().to_owned();
-        let mut door = Some(fleet.door.acquire().await);
+        // Held until the first response.
+        let mut opening = Some(fleet.opening.acquire().await);
         let (mut after, mut wait) = ("0".to_owned(), 0);
         loop {
             let path = self.channel.path("entries");
             let path = format!("{path}after={after}&limit=200&wait={wait}");
             match connection.get(&path).await {
-                Err(error) if door.is_some() => return Err(unreachable(&base_url, &error).into()),
+                Err(error) if opening.is_some() => return Err(unreachable(&base_url, &error).into()),
                 Err(_) => {
                     add(&fleet.counts.broken, 1);
                     self.come_back_later().await;
                 }
-                Ok(answer) if answer.refused() && door.is_none() => self.come_back_later().await,
+                Ok(answer) if answer.refused() && opening.is_none() => self.come_back_later().await,
                 Ok(answer) => {
                     let page: Page = answer.json(&format!("GET {path}"), &base_url)?;
                     for item in &page.entries {
@@ -262,7 +264,7 @@ impl Reader {
                     }
                     after = page.next.unwrap_or(page.version).into_owned();
                     wait = POLL_WAIT_S;
-                    if door.take().is_some() {
+                    if opening.take().is_some() {
                         add(&fleet.counts.ready, 1);
                     }
                 }
