@@ -85,7 +85,7 @@ impl Load {
     /// An open loop at `rate` events per second.
     pub fn schedule(&self, rate: f64) -> Result<Arc<Schedule>, Error> {
         let pace = Pace::of_events(rate, self.batch, self.seconds);
-        countable(pace.count().saturating_mul(self.batch.into()))?;
+        check_event_count(pace.count().saturating_mul(self.batch.into()))?;
         Ok(Schedule::new(pace))
     }
 
@@ -111,7 +111,7 @@ pub fn closed_loop(seconds: u32, batch: u16) -> Arc<Schedule> {
 }
 
 /// Fails if a run cannot have so many events, because each needs a [`Number`].
-pub fn countable(events: u64) -> Result<(), Error> {
+pub fn check_event_count(events: u64) -> Result<(), Error> {
     if events < Number::MAX.into() {
         return Ok(());
     }

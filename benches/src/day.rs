@@ -12,8 +12,8 @@ use serde_json::json;
 use super::{
     args::{Common, Events},
     error::Error,
-    fleet::Way,
-    ledger::{Fault, Faults, Wrong},
+    fleet::ReadMode,
+    ledger::{Fault, FaultKind, Faults},
     pages::{Page, PageReaders},
     plan::Plan,
     run::Run,
@@ -63,7 +63,10 @@ pub async fn run(args: DayArgs, stop: Stop) -> Result<(), Error> {
     // Some published lists have a few lines out of order.
     messages.sort_by_key(|message| message.sent);
     let Some((moments, times)) = compressed(&messages, *seconds) else {
-        let message = format!("{} contains no messages: choose another list", file.display());
+        let message = format!(
+            "{} contains no messages: choose another list",
+            file.display()
+        );
         return Err(Error::Arguments(message));
     };
     let lines = messages.len();
@@ -83,7 +86,7 @@ pub async fn run(args: DayArgs, stop: Stop) -> Result<(), Error> {
         follows: (0..readers).collect(),
         idle: 0,
         laggards: Vec::new(),
-        way: Way::Stream,
+        mode: ReadMode::Stream,
         storm: None,
         silence_max: SILENCE_MAX,
     };
@@ -103,10 +106,10 @@ pub async fn run(args: DayArgs, stop: Stop) -> Result<(), Error> {
         let (plan, faults) = (Arc::clone(&opened.plan), Arc::clone(&wrong_pages));
         move |request, page: &Page<'_>| {
             let feed = chat(&plan, request);
-            if let Some((wrong, id)) = misfit(page, &feed, &plan, lines as u64) {
+            if let Some((kind, id)) = first_fault(page, &feed, &plan, lines as u64) {
                 let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
                 faults.add(Fault {
-                    wrong,
+                    kind,
                     feed,
                     id,
                     readers: 1,
@@ -148,19 +151,24 @@ fn chat(plan: &Plan, message: u64) -> String {
 
 /// The first entry of a page that would be wrong at any point of the run. Which entries a page must have depends on
 /// what was appended when it was read, so missing entries are not detected here.
-fn misfit(page: &Page<'_>, feed: &str, plan: &Plan, events: u64) -> Option<(Wrong, String)> {
+fn first_fault(
+    page: &Page<'_>,
+    feed: &str,
+    plan: &Plan,
+    events: u64,
+) -> Option<(FaultKind, String)> {
     let mut below = None;
     let mut seen = Vec::new();
     for item in &page.entries {
-        let wrong = |wrong| Some((wrong, item.id.to_string()));
+        let fault = |kind| Some((kind, item.id.to_string()));
         match item.number(plan, events) {
             Some((_, number)) if chat(plan, number.into()) != feed => {
-                return wrong(Wrong::Unexpected);
+                return fault(FaultKind::Unexpected);
             }
-            None => return wrong(Wrong::Unexpected),
-            Some((_, number)) if seen.contains(&number) => return wrong(Wrong::Doubled),
+            None => return fault(FaultKind::Unexpected),
+            Some((_, number)) if seen.contains(&number) => return fault(FaultKind::Duplicated),
             Some((version, _)) if below.is_some_and(|below| version >= below) => {
-                return wrong(Wrong::Disordered);
+                return fault(FaultKind::OutOfOrder);
             }
             Some((version, number)) => {
                 below = Some(version);

@@ -198,7 +198,9 @@ impl Subscriber {
                     Some(_) => return Err(format!("event {number} was delivered twice").into()),
                     None => return Err(format!("event {number} was never appended").into()),
                 }
-                let due = schedule.due(number).ok_or("an event was delivered before the run")?;
+                let due = schedule
+                    .due(number)
+                    .ok_or("an event was delivered before the run")?;
                 latencies.push(now.duration_since(due).as_micros() as u32);
                 used = from + DIGITS;
             }
@@ -219,7 +221,9 @@ fn append(args: &FanoutArgs, schedule: &Schedule, numbers: &AtomicU32) -> Result
         if number >= schedule.events {
             return Ok(());
         }
-        let body = args.body.replace(PLACEHOLDER, &format!("{number:0DIGITS$}"));
+        let body = args
+            .body
+            .replace(PLACEHOLDER, &format!("{number:0DIGITS$}"));
         let request = format!(
             "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             args.append,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
 use super::{
-    ledger::{Acknowledged, Channel, Faults, Place},
+    ledger::{Acknowledged, Channel, Faults, Received},
     plan::Plan,
     pool::Pool,
     reader::{LAGGING_RECEIVE_BYTES, Reader},
@@ -30,7 +30,7 @@ const OPENING_MAX: usize = 200;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy)]
-pub enum Way {
+pub enum ReadMode {
     Stream,
     LongPoll,
 }
@@ -65,7 +65,7 @@ pub struct Fleet {
     /// From when an event's append was due until a prompt reader received the event.
     pub delivery: Recorder,
     /// From when a reader's stream was dropped until the service said that the reader has everything.
-    pub whole: Recorder,
+    pub recovery: Recorder,
     /// From when a lagging reader began to catch up until it had everything.
     pub catch_up: Recorder,
     pub counts: Counts,
@@ -112,7 +112,7 @@ impl Fleet {
             batch,
             channels,
             delivery: Recorder::new("delivery"),
-            whole: Recorder::new("until whole"),
+            recovery: Recorder::new("until whole"),
             catch_up: Recorder::new("catch up"),
             counts: Counts::default(),
             opening: Semaphore::new(OPENING_MAX),
@@ -126,12 +126,12 @@ impl Fleet {
     pub async fn open(
         self: &Arc<Self>,
         followers: &[Follower],
-        way: Way,
+        mode: ReadMode,
     ) -> Result<Readers, Error> {
         let mut tasks = JoinSet::new();
         for (number, follower) in followers.iter().enumerate() {
             let reader = Reader::new(Arc::clone(self), number, followers.len(), *follower);
-            tasks.spawn(reader.run(way));
+            tasks.spawn(reader.run(mode));
         }
         let mut readers = Readers { tasks };
         loop {
@@ -172,9 +172,9 @@ impl Fleet {
     }
 
     /// Waits until all `readers` have recovered from the storm, or none has for `silence_max`.
-    pub async fn whole_again(&self, readers: u64, silence_max: Duration) {
-        let whole = || self.whole.latencies().all.len();
-        until_stalled(|| whole() >= readers, whole, silence_max).await;
+    pub async fn recovered(&self, readers: u64, silence_max: Duration) {
+        let recovered = || self.recovery.latencies().all.len();
+        until_stalled(|| recovered() >= readers, recovered, silence_max).await;
     }
 
     /// Stops the readers and compares what they received with what was acknowledged.
@@ -185,15 +185,16 @@ impl Fleet {
     ) -> Result<Faults, Error> {
         self.stop.cancel();
         let mut tasks = readers.tasks;
-        let mut of_channels: Vec<Vec<Place>> = self.channels.iter().map(|_| Vec::new()).collect();
+        let mut of_channels: Vec<Vec<Received>> =
+            self.channels.iter().map(|_| Vec::new()).collect();
         while let Some(done) = tasks.join_next().await {
-            let (channel, place) = done.expect("a reader does not panic and is not aborted")?;
-            of_channels[channel].push(place);
+            let (channel, received) = done.expect("a reader does not panic and is not aborted")?;
+            of_channels[channel].push(received);
         }
         let mut faults = Faults::default();
-        for (channel, places) in self.channels.iter().zip(&of_channels) {
-            let places: Vec<&Place> = places.iter().collect();
-            channel.audit(&places, acknowledged, &self.plan, &mut faults);
+        for (channel, all_received) in self.channels.iter().zip(&of_channels) {
+            let all_received: Vec<&Received> = all_received.iter().collect();
+            channel.audit(&all_received, acknowledged, &self.plan, &mut faults);
         }
         Ok(faults)
     }
@@ -235,7 +236,7 @@ async fn until_stalled<T: PartialEq>(
 
 /// The running readers.
 pub struct Readers {
-    tasks: JoinSet<Result<(usize, Place), Error>>,
+    tasks: JoinSet<Result<(usize, Received), Error>>,
 }
 
 impl Readers {

@@ -65,12 +65,12 @@ impl Answer<'_> {
         if self.status != 200 {
             return Err(self.problem(call.to_owned(), base_url).into());
         }
-        let wrong = |cause: &dyn fmt::Display| client::Error::NotNewsfeed {
+        let invalid = |cause: &dyn fmt::Display| client::Error::NotNewsfeed {
             url: base_url.to_owned(),
             cause: format!("{call}: {cause}"),
         };
         // Validating UTF-8 once is cheaper than for each string.
-        let text = str::from_utf8(self.body).map_err(|error| wrong(&error))?;
-        Ok(serde_json::from_str(text).map_err(|error| wrong(&error))?)
+        let text = str::from_utf8(self.body).map_err(|error| invalid(&error))?;
+        Ok(serde_json::from_str(text).map_err(|error| invalid(&error))?)
     }
 }

@@ -11,10 +11,10 @@ use serde_json::json;
 use super::error::Error;
 use super::{
     append::channels,
-    args::{Common, Events, closed_loop, countable, parse_rate},
-    fleet::Way,
+    args::{Common, Events, check_event_count, closed_loop, parse_rate},
+    fleet::ReadMode,
     ledger::{Acknowledged, Faults},
-    page::Known,
+    page::KnownFeeds,
     pages::{self, PageReaders},
     plan::Plan,
     recorder::Latencies,
@@ -150,11 +150,11 @@ impl Total {
 }
 
 /// What the steps share.
-struct Scene {
+struct Setup {
     args: OverloadArgs,
     stop: Stop,
     dialer: Arc<Dialer>,
-    known: Known,
+    known: KnownFeeds,
 }
 
 pub async fn run(args: OverloadArgs, stop: Stop) -> Result<(), Error> {
@@ -164,14 +164,14 @@ pub async fn run(args: OverloadArgs, stop: Stop) -> Result<(), Error> {
     let Events { kind, text, .. } = &args.events;
     let text = *text as usize;
     let plan = Arc::new(Plan::spread(kind, text, PAGE_FEEDS, 1, None));
-    let known = Known::fill(
+    let known = KnownFeeds::fill(
         &dialer,
         &plan,
         (PAGE_FEEDS, PAGE_ENTRIES),
         (PAGE_LIMIT, OLDER_PERCENT),
     )
     .await?;
-    let scene = Scene {
+    let setup = Setup {
         args,
         stop,
         dialer,
@@ -179,11 +179,11 @@ pub async fn run(args: OverloadArgs, stop: Stop) -> Result<(), Error> {
     };
     let mut totals: [Total; STEPS.len()] = Default::default();
     let mut faults = Faults::default();
-    let work = scene.rounds(&mut totals, &mut faults);
+    let work = setup.rounds(&mut totals, &mut faults);
     run.measured(work).await?;
-    faults.merge(scene.known.faults());
+    faults.merge(setup.known.faults());
 
-    let args = &scene.args;
+    let args = &setup.args;
     let mut summary = Summary {
         command: "overload",
         run: plan.run().to_owned(),
@@ -233,7 +233,7 @@ pub async fn run(args: OverloadArgs, stop: Stop) -> Result<(), Error> {
     run.conclude(&summary)
 }
 
-impl Scene {
+impl Setup {
     async fn rounds(&self, totals: &mut [Total], faults: &mut Faults) -> Result<(), Error> {
         let mut peak = 0.0;
         for round in 0..self.args.rounds {
@@ -271,7 +271,7 @@ impl Scene {
             None => (closed_loop(args.seconds, args.batch), *connections),
             Some(rate) => {
                 let pace = Pace::of_events(rate, args.batch, args.seconds);
-                countable(pace.count().saturating_mul(args.batch.into()))?;
+                check_event_count(pace.count().saturating_mul(args.batch.into()))?;
                 (Schedule::new(pace), args.flood_connections)
             }
         };
@@ -337,7 +337,7 @@ impl Scene {
             follows: (0..args.subscribers as usize).collect(),
             idle: 0,
             laggards: Vec::new(),
-            way: Way::Stream,
+            mode: ReadMode::Stream,
             storm: None,
             silence_max: SILENCE_MAX,
         }

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::error::Error;
 use super::{
-    args::{Common, Events, closed_loop, countable, parse_rate},
-    ledger::{Acknowledged, Entry, Fault, Faults, Wrong},
+    args::{Common, Events, check_event_count, closed_loop, parse_rate},
+    ledger::{Acknowledged, Entry, Fault, FaultKind, Faults},
     pages::{Page, PageReaders},
     plan::{Owner, Plan, mix},
     run::{Run, with_progress},
@@ -58,11 +58,11 @@ pub struct PagesArgs {
 pub async fn run(args: PagesArgs, stop: Stop) -> Result<(), Error> {
     let run = Run::new(args.common.clone(), stop)?;
     let events = &args.events;
-    countable(u64::from(args.feeds) * u64::from(args.entries))?;
+    check_event_count(u64::from(args.feeds) * u64::from(args.entries))?;
     let dialer = run.dialer(events.connections as usize).await?;
     let text = events.text as usize;
     let plan = Arc::new(Plan::spread(&events.kind, text, args.feeds, 1, None));
-    let known = Known::fill(
+    let known = KnownFeeds::fill(
         &dialer,
         &plan,
         (args.feeds, args.entries),
@@ -108,12 +108,12 @@ pub async fn run(args: PagesArgs, stop: Stop) -> Result<(), Error> {
 }
 
 /// Feeds whose content is known, and the faults found on their pages.
-pub struct Known {
-    asks: Arc<Asks>,
+pub struct KnownFeeds {
+    requests: Arc<PageRequests>,
     faults: Arc<Mutex<Faults>>,
 }
 
-impl Known {
+impl KnownFeeds {
     /// Fills `feeds` with `entries` each, on average. Pages will have `limit` entries, and `older` percent of them start
     /// anywhere in the feed.
     pub async fn fill(
@@ -122,7 +122,7 @@ impl Known {
         (feeds, entries): (u32, u32),
         (limit, older): (u8, u8),
     ) -> Result<Self, Error> {
-        let asks = Asks {
+        let requests = PageRequests {
             plan: Arc::clone(plan),
             acknowledged: fill(dialer, plan, feeds, entries).await?,
             feeds: feeds.into(),
@@ -130,18 +130,18 @@ impl Known {
             older: older.into(),
         };
         Ok(Self {
-            asks: Arc::new(asks),
+            requests: Arc::new(requests),
             faults: Arc::default(),
         })
     }
 
     /// Reads and checks pages on the schedule of `readers`.
     pub async fn read(&self, readers: &Arc<PageReaders>, connections: u32) -> Result<(), Error> {
-        let asks = Arc::clone(&self.asks);
-        let path = move |request| asks.path(request);
-        let (asks, faults) = (Arc::clone(&self.asks), Arc::clone(&self.faults));
+        let requests = Arc::clone(&self.requests);
+        let path = move |request| requests.path(request);
+        let (requests, faults) = (Arc::clone(&self.requests), Arc::clone(&self.faults));
         let check = move |request, page: &Page<'_>| {
-            if let Some(fault) = asks.fault(request, page) {
+            if let Some(fault) = requests.fault(request, page) {
                 let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
                 faults.add(fault);
             }
@@ -155,8 +155,8 @@ impl Known {
     }
 }
 
-/// Which pages are requested. Request `n` asks for the same page in every run.
-struct Asks {
+/// Which pages are requested. Request `n` requests for the same page in every run.
+struct PageRequests {
     plan: Arc<Plan>,
     acknowledged: Acknowledged,
     feeds: u64,
@@ -165,7 +165,7 @@ struct Asks {
     older: u64,
 }
 
-impl Asks {
+impl PageRequests {
     /// The page's feed, and the number of entries in the feed up to and including the newest on the page.
     fn asked(&self, request: u64) -> (usize, usize) {
         let random = mix(request);
@@ -193,9 +193,9 @@ impl Asks {
     fn fault(&self, request: u64, page: &Page<'_>) -> Option<Fault> {
         let (feed, end) = self.asked(request);
         let wanted = &self.acknowledged.of(feed)[end.saturating_sub(self.limit)..end];
-        let (wrong, id) = difference(page, wanted, &self.plan)?;
+        let (kind, id) = difference(page, wanted, &self.plan)?;
         Some(Fault {
-            wrong,
+            kind,
             feed: self.plan.feed(feed),
             id,
             readers: 1,
@@ -238,24 +238,24 @@ async fn fill(
 }
 
 /// The first difference between `page`, newest entry first, and the entries it must have, oldest first.
-fn difference(page: &Page<'_>, wanted: &[Entry], plan: &Plan) -> Option<(Wrong, String)> {
+fn difference(page: &Page<'_>, wanted: &[Entry], plan: &Plan) -> Option<(FaultKind, String)> {
     let mut wanted = wanted.iter().rev();
     for item in &page.entries {
         match wanted.next() {
-            None => return Some((Wrong::Unexpected, item.id.to_string())),
+            None => return Some((FaultKind::Unexpected, item.id.to_string())),
             Some((version, number)) => {
-                let wrong = if plan.owner(&item.id) != Owner::Event(*number) {
-                    Wrong::Lost
+                let kind = if plan.owner(&item.id) != Owner::Event(*number) {
+                    FaultKind::Lost
                 } else if item.version != version.as_str() {
-                    Wrong::OtherVersion
+                    FaultKind::OtherVersion
                 } else {
                     continue;
                 };
-                return Some((wrong, plan.id(*number)));
+                return Some((kind, plan.id(*number)));
             }
         }
     }
     wanted
         .next()
-        .map(|(_, number)| (Wrong::Lost, plan.id(*number)))
+        .map(|(_, number)| (FaultKind::Lost, plan.id(*number)))
 }

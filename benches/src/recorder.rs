@@ -56,9 +56,7 @@ impl Recorder {
         inner.all.saturating_record(micros);
         while inner.seconds.len() <= second {
             let of_second = Histogram::new_with_max(LATENCY_US_MAX, 2);
-            inner
-                .seconds
-                .push(of_second.expect("the bounds are valid"));
+            inner.seconds.push(of_second.expect("the bounds are valid"));
         }
         inner.seconds[second].saturating_record(micros);
     }

@@ -141,7 +141,7 @@ impl Source {
         }
     }
 
-    pub fn receive_buffer(&self, bytes: usize) -> io::Result<()> {
+    pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
         match self {
             Self::Own { socket, .. } => Ok(set_socket_recv_buffer_size(socket, bytes)?),
             Self::Shared { .. } => Ok(()),

@@ -66,7 +66,7 @@ impl Summary {
             .collect();
         let faults = self.faults.first.iter().map(|fault| {
             json!({
-                "wrong": fault.wrong.to_string(), "feed": fault.feed, "id": fault.id, "readers": fault.readers,
+                "wrong": fault.kind.to_string(), "feed": fault.feed, "id": fault.id, "readers": fault.readers,
             })
         });
         json!({
@@ -127,7 +127,11 @@ impl fmt::Display for Summary {
         if self.exact() {
             write!(f, "  exact: nothing lost, duplicated or out of order")
         } else {
-            write!(f, "  NOT EXACT: {} entries were not delivered correctly", self.faults.count)
+            write!(
+                f,
+                "  NOT EXACT: {} entries were not delivered correctly",
+                self.faults.count
+            )
         }
     }
 }

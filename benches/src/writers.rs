@@ -123,7 +123,10 @@ impl Writers {
                 vec![answer.json(call, &base_url)?]
             };
             if outcomes.len() as u64 != batch {
-                let cause = format!("the response has {} outcomes for {batch} events", outcomes.len());
+                let cause = format!(
+                    "the response has {} outcomes for {batch} events",
+                    outcomes.len()
+                );
                 return Err(client::Error::NotNewsfeed {
                     url: base_url,
                     cause,

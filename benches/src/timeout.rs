@@ -11,13 +11,13 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
-pub struct Patient {
+pub struct Timeout {
     limit: Duration,
     /// Fires when the current operation must end, or before.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
+impl Timeout {
     pub fn new(limit: Duration) -> Self {
         let timer = None;
         Self { limit, timer }
@@ -52,19 +52,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_limit_applies_to_each_operation() {
-        let mut patient = Patient::new(Duration::from_secs(10));
+        let mut timeout = Timeout::new(Duration::from_secs(10));
         let began = Instant::now();
         let work = |seconds| async move {
             sleep(Duration::from_secs(seconds)).await;
             Ok(seconds)
         };
         for seconds in [1, 9, 9] {
-            let done = patient.wait(work(seconds)).await;
+            let done = timeout.wait(work(seconds)).await;
             assert_eq!(done.expect("in time"), seconds);
         }
-        let late = patient.wait(work(3_600)).await.expect_err("too late");
+        let late = timeout.wait(work(3_600)).await.expect_err("too late");
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed(), Duration::from_secs(19 + 10));
-        assert_eq!(patient.wait(work(9)).await.expect("in time"), 9);
+        assert_eq!(timeout.wait(work(9)).await.expect("in time"), 9);
     }
 }
