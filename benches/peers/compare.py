@@ -125,8 +125,8 @@ def parse_arguments():
     parser.add_argument("--rounds", type=int, default=3, help="number of rounds [3]")
     parser.add_argument("--quick", action="store_true", help="run one round of 2 s per measure")
     names = f"{', '.join(SYSTEMS)}; {', '.join(MEASURES)}"
-    parser.add_argument("--only", metavar="NAME,…", default="", help=f"run only these systems, measures or both: {names}")
-    parser.add_argument("--install", action="store_true", help=f"install missing systems, from Debian packages and into {CACHE}")
+    parser.add_argument("--only", metavar="NAME,…", default="", help=f"run only these systems and measures: {names}")
+    parser.add_argument("--install", action="store_true", help=f"install missing systems (Debian packages, and into {CACHE})")
     parser.add_argument("--folder", help="create the temporary folder here, on the disk to measure [TMPDIR]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     arguments = parser.parse_args()
@@ -241,7 +241,7 @@ def table(rows):
 
 
 def ratio(rows, row, key):
-    """Newsfeed's figure ÷ the peer's; for newsfeed, measured by the same client, else by newsfeed-bench, else by wrk."""
+    """Newsfeed's figure ÷ the peer's. Newsfeed's is by the same client, else by newsfeed-bench, else by wrk."""
     if row.system == "newsfeed":
         return None
     of_newsfeed = {own.client: own for own in rows if own.system == "newsfeed" and own.measure == row.measure}

@@ -20,7 +20,7 @@ class Processes:
         self.running = []
 
     def start(self, command, **options):
-        """Starts a process in a session of its own, so that Ctrl-C only reaches this program, which stops all in order."""
+        """Starts a process in a new session, so that Ctrl-C only reaches this program, which stops all in order."""
         process = subprocess.Popen(list(map(str, command)), start_new_session=True, **options)
         self.running.append(process)
         return process

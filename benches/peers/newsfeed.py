@@ -1,4 +1,4 @@
-"""newsfeed on its embedded engine, measured by newsfeed-bench, which checks every entry, and by wrk, as its HTTP peer is."""
+"""newsfeed on its embedded engine, measured by newsfeed-bench, which checks every entry, and by wrk, like its HTTP peer."""
 
 import http.client
 import json

@@ -15,7 +15,7 @@ class Failure(Exception):
 
 
 def unreadable(tool, text):
-    return Failure(f"the output of {tool} cannot be parsed; its format may differ between versions:\n{text.strip()[-2000:]}")
+    return Failure(f"the output of {tool} cannot be parsed; is its version supported?\n{text.strip()[-2000:]}")
 
 
 def wrk(text, events=1):
@@ -47,9 +47,9 @@ def redis_benchmark(text):
 
 
 def pgbench(text, log_lines, rows=1):
-    """The report of pgbench, and its transaction logs for the quantiles; the third field of a log line is the latency in µs.
+    """The report of pgbench and, for the quantiles, its transaction logs; `rows` is the number of rows per transaction.
 
-    `rows` is the number of rows per transaction.
+    The third field of a log line is the latency in µs.
     """
     tps = re.search(r"^tps = ([0-9.]+) \(without initial connection time\)$", text, re.MULTILINE)
     done = re.search(r"^number of transactions actually processed: (\d+)$", text, re.MULTILINE)
@@ -77,7 +77,7 @@ def newsfeed_bench(run, count, latency):
     try:
         quantiles = run["latency"][latency]
         if not run["exact"]:
-            raise Failure(f"newsfeed-bench {run['command']}: {run['faults_count']} entries were not delivered correctly")
+            raise Failure(f"newsfeed-bench {run['command']}: {run['faults_count']} entries not delivered correctly")
         return {
             "per_second": run["counts"][count] / run["elapsed_seconds"],
             "p50_ms": quantiles["p50_ms"],

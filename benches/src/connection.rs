@@ -46,8 +46,8 @@ impl Connection {
         self.call("POST", path, json).await
     }
 
-    /// Retries once on a new connection if a reused one fails, because the service may have closed it while it was idle.
-    /// Every call of the benchmark is idempotent; appends are, because of their ids.
+    /// Retries once on a new connection if a reused one fails, because the service may have closed it while it was
+    /// idle. Every call of the benchmark is idempotent; appends are, because of their ids.
     async fn call(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer<'_>> {
         let kept = self.transport.is_open();
         let call = self.transport.call(method, path, body);

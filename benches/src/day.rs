@@ -27,7 +27,7 @@ use super::{
 const CHAT_ENTRIES: u8 = 20;
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// Replay a recorded list of messages faster: each receiver has a live stream, and each message reads a page of its chat
+/// Replay a recorded list of messages faster, with a live stream per receiver and a page of the chat per message
 ///
 /// The list has the format of `newsfeed replay`: `SENDER RECEIVER UNIX_SECONDS` on each line, plain or gzip. Messages
 /// keep their senders, receivers and relative timing; all pauses are shortened by the same factor, so that the replay

@@ -1,9 +1,10 @@
-//! `newsfeed-bench fanout`: delivers the events of one stream to many subscribers, on any service with server-sent events,
-//! so that the same code measures newsfeed and its peers. `benches/peers/compare.py` starts it, samples the service's
-//! memory when it prints `subscribed`, and makes it continue by writing a line to its stdin.
+//! `newsfeed-bench fanout`: delivers the events of one stream to many subscribers, on any service with server-sent
+//! events, so that the same code measures newsfeed and its peers. `benches/peers/compare.py` starts it, samples the
+//! service's memory when it prints `subscribed`, and makes it continue by writing a line to its stdin.
 //!
 //! Appends are due on a schedule that does not wait for responses, and latencies count from when an append was due. The
-//! run fails unless every subscriber receives every event exactly once. The order is not checked, since appends overlap.
+//! run fails unless every subscriber receives every event exactly once. The order is not checked, since appends
+//! overlap.
 
 use std::{
     io::{self, Read, Write},

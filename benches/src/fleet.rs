@@ -155,16 +155,16 @@ impl Fleet {
         self.resume.send_replace(Some(Instant::now()));
     }
 
-    /// Waits until all prompt readers, of which there are `readers`, have received their channel's closing event, or none
-    /// has received anything for `silence_max`.
+    /// Waits until all prompt readers, of which there are `readers`, have received their channel's closing event, or
+    /// none has received anything for `silence_max`.
     pub async fn drained(&self, readers: u64, silence_max: Duration) {
         let done = || get(&self.counts.closed) >= readers;
         let progress = || (get(&self.counts.delivered), get(&self.counts.closed));
         until_stalled(done, progress, silence_max).await;
     }
 
-    /// Waits until all lagging readers, of which there are `readers`, have received their channel's closing event, or none
-    /// has received anything for `silence_max`.
+    /// Waits until all lagging readers, of which there are `readers`, have received their channel's closing event, or
+    /// none has received anything for `silence_max`.
     pub async fn caught_up(&self, readers: u64, silence_max: Duration) {
         let done = || self.catch_up.latencies().all.len();
         let progress = || (get(&self.counts.delivered), done());

@@ -1,5 +1,5 @@
-//! A minimal HTTP/1.1 client: one keep-alive connection, one request at a time, reused buffers. It is minimal so that the
-//! load generator takes little CPU time from the service: hyper's client needs 38 to 84% more CPU time per request
+//! A minimal HTTP/1.1 client: one keep-alive connection, one request at a time, reused buffers. It is minimal so that
+//! the load generator takes little CPU time from the service: hyper's client needs 38 to 84% more CPU time per request
 //! (measured in `benches/README.md`).
 
 use std::{io, sync::Arc};

@@ -1,9 +1,9 @@
 //! What every reader must have received: exactly the acknowledged events of its feeds, once each, in version order.
 //!
 //! Readers of the same feeds must receive the same entries, so they share one log. The first reader to reach a position
-//! writes the entry, the others compare theirs with it. A delivery therefore costs one comparison, and memory grows with
-//! the number of events, not of deliveries. A reader that differs from the log continues with a list of its own. At the
-//! end, each list is compared with what was acknowledged.
+//! writes the entry, the others compare theirs with it. A delivery therefore costs one comparison, and memory grows
+//! with the number of events, not of deliveries. A reader that differs from the log continues with a list of its own.
+//! At the end, each list is compared with what was acknowledged.
 
 use std::{
     collections::HashMap,
@@ -113,7 +113,8 @@ impl Channel {
         received.length += 1;
     }
 
-    /// Compares what the readers received with what was acknowledged. Readers that received the same share their faults.
+    /// Compares what the readers received with what was acknowledged. Readers that received the same share their
+    /// faults.
     pub fn audit(
         &self,
         all_received: &[&Received],

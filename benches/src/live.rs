@@ -17,7 +17,8 @@ use super::{
 /// The readers, and the feeds that they follow.
 #[derive(Debug, Clone, clap::Args)]
 struct Audience {
-    /// Number of readers, each with its own connection unless --http2 is given (0: only those of --idle, --stuck and --slow)
+    /// Number of readers, each with its own connection unless --http2 is given (0: only those of --idle, --stuck and
+    /// --slow)
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     subscribers: u32,
     /// Number of feeds over which the events are spread, and the readers divided evenly

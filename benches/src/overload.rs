@@ -1,5 +1,5 @@
-//! `newsfeed-bench overload`: finds the peak append rate, then offers multiples of it while other clients read pages and
-//! follow feeds.
+//! `newsfeed-bench overload`: finds the peak append rate, then offers multiples of it while other clients read pages
+//! and follow feeds.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -39,11 +39,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// Offer 1, 2 and 3 times the highest possible append rate, while other clients read pages and follow feeds
 ///
-/// The first step finds the peak: `--connections` clients append arrays, each as soon as it has the response to the last.
-/// The other steps append the same arrays at 1, 2 and 3 times that rate, over many more connections, so that the service
-/// must refuse the excess. The goodput ratio is the rate appended at 3 times the peak, divided by the highest rate of all
-/// steps. In each step, other clients read pages, and append single events that live streams follow. Everything that was
-/// acknowledged is read back and checked.
+/// The first step finds the peak: `--connections` clients append arrays, each as soon as it has the response to the
+/// last. The other steps append the same arrays at 1, 2 and 3 times that rate, over many more connections, so that the
+/// service must refuse the excess. The goodput ratio is the rate appended at 3 times the peak, divided by the highest
+/// rate of all steps. In each step, other clients read pages, and append single events that live streams follow.
+/// Everything that was acknowledged is read back and checked.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  \
     newsfeed-bench overload --seconds 10 --rounds 3")]

@@ -114,8 +114,8 @@ pub struct KnownFeeds {
 }
 
 impl KnownFeeds {
-    /// Fills `feeds` with `entries` each, on average. Pages will have `limit` entries, and `older` percent of them start
-    /// anywhere in the feed.
+    /// Fills `feeds` with `entries` each, on average. Pages will have `limit` entries, and `older` percent of them
+    /// start anywhere in the feed.
     pub async fn fill(
         dialer: &Arc<Dialer>,
         plan: &Arc<Plan>,
@@ -203,8 +203,8 @@ impl PageRequests {
     }
 }
 
-/// Fills the feeds as fast as the service accepts events. Fails unless every event is acknowledged, because otherwise the
-/// content of the feeds would not be known.
+/// Fills the feeds as fast as the service accepts events. Fails unless every event is acknowledged, because otherwise
+/// the content of the feeds would not be known.
 async fn fill(
     dialer: &Arc<Dialer>,
     plan: &Arc<Plan>,

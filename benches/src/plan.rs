@@ -99,7 +99,8 @@ impl Plan {
         &self.run
     }
 
-    /// The channels: sets of feeds that readers follow as one. Each event belongs to one channel. The hot feed is the last.
+    /// The channels: sets of feeds that readers follow as one. Each event belongs to one channel. The hot feed is the
+    /// last.
     pub fn channels(&self) -> Vec<Vec<String>> {
         match &self.shape {
             Shape::Spread {
@@ -208,8 +209,8 @@ impl Plan {
         }
     }
 
-    /// The body of a request that appends the closing events of `channels`. A reader that receives its channel's closing
-    /// event has received all entries that precede it.
+    /// The body of a request that appends the closing events of `channels`. A reader that receives its channel's
+    /// closing event has received all entries that precede it.
     pub fn closing_body(&self, channels: &[(usize, String)]) -> String {
         let mut body = String::from("[");
         for (channel, feed) in channels {

@@ -11,8 +11,8 @@ use tokio::task::AbortHandle;
 
 use super::target::{Dialer, Node};
 
-/// HTTP/2 flow-control window of a stream. The window of a connection is the sum over its streams, so that a slow reader
-/// does not block the others.
+/// HTTP/2 flow-control window of a stream. The window of a connection is the sum over its streams, so that a slow
+/// reader does not block the others.
 const WINDOW_BYTES: u32 = 128 * 1024;
 
 pub struct Pool {

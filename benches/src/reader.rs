@@ -28,8 +28,8 @@ const RETRY_PAUSE_MS: std::ops::Range<u64> = 100..1_000;
 const POLL_WAIT_S: u32 = 30;
 /// Pause of a slow reader after each byte.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
-/// Receive buffer of a lagging reader: so small that what it does not read stays in the service. Linux doubles the value
-/// for its own bookkeeping.
+/// Receive buffer of a lagging reader: so small that what it does not read stays in the service. Linux doubles the
+/// value for its own bookkeeping.
 pub const LAGGING_RECEIVE_BYTES: u32 = 4 * 1024;
 /// Receive buffer of a lagging reader once it catches up.
 const RESUMED_RECEIVE_BYTES: usize = 256 * 1024;

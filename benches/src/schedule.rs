@@ -1,5 +1,5 @@
-//! When each request is due. The schedule does not wait for responses: a slow service delays requests, and their latency
-//! counts from when they were due. This avoids coordinated omission.
+//! When each request is due. The schedule does not wait for responses: a slow service delays requests, and their
+//! latency counts from when they were due. This avoids coordinated omission.
 
 use std::{
     sync::{
@@ -186,8 +186,8 @@ impl Schedule {
     }
 }
 
-/// Adds a permit for each request when it is due, and one more at the end, which makes [`Schedule::next`] return `None`.
-/// Ends with the schedule, or when that is dropped.
+/// Adds a permit for each request when it is due, and one more at the end, which makes [`Schedule::next`] return
+/// `None`. Ends with the schedule, or when that is dropped.
 fn release(schedule: &Weak<Schedule>) {
     let mut released = 0;
     while let Some(schedule) = schedule.upgrade() {

@@ -1,5 +1,5 @@
-//! A stream of server-sent events. It buffers only incomplete frames and has no task or timer, so that tens of thousands
-//! fit in one process.
+//! A stream of server-sent events. It buffers only incomplete frames and has no task or timer, so that tens of
+//! thousands fit in one process.
 
 use std::io;
 

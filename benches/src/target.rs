@@ -18,8 +18,8 @@ use super::error::Error;
 /// Enough for the kernel to retry a handshake that a full backlog dropped, which it does after 1, 3, 7 and 15 s.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
 /// Connections from one loopback address to one node. Far below the 28,232 ephemeral ports that Linux has by default,
-/// because the ports of closed connections stay in use for a minute, and because the fewer ports are free, the longer the
-/// kernel searches for one.
+/// because the ports of closed connections stay in use for a minute, and because the fewer ports are free, the longer
+/// the kernel searches for one.
 const CONNECTIONS_PER_SOURCE: usize = 8_000;
 /// Number of loopback addresses, 127.0.0.x, which are used in turn.
 const SOURCES: usize = 250;

@@ -1,4 +1,5 @@
-//! CPU time and memory that the watched processes used in a run: as a table, as JSON, and for each second for the charts.
+//! CPU time and memory that the watched processes used in a run: as a table, as JSON, and for each second for the
+//! charts.
 
 use std::{fmt, time::Duration};
 

@@ -22,8 +22,8 @@ async fn each_subcommand_supports_http2() {
             &[("appended", 1_000)],
         ),
         (
-            // Of 100 events, 50 go to the hot feed, with 4 prompt and 3 lagging readers, and 50 to the other one, with 8
-            // prompt readers.
+            // Of 100 events, 50 go to the hot feed, with 4 prompt and 3 lagging readers, and 50 to the other one, with
+            // 8 prompt readers.
             "live --rate 100 --feeds 1 --subscribers 12 --idle 2 --hot-subscribers 4 --hot-rate 50 --stuck 2 --slow 1 \
              --text 3000",
             &[
@@ -60,8 +60,8 @@ async fn each_subcommand_supports_http2() {
 #[tokio::test]
 async fn connections_are_shared_and_a_storm_drops_them() {
     let folder = tempfile::tempdir().expect("a folder");
-    // 12 readers use 3 connections, and 3 more after a storm. 7 writers use up to 2, since a writer that gets no request
-    // opens none. The initial probe of the service uses 1.
+    // 12 readers use 3 connections, and 3 more after a storm. 7 writers use up to 2, since a writer that gets no
+    // request opens none. The initial probe of the service uses 1.
     for (command, opened) in [("live", 5..=6), ("storm", 8..=9)] {
         let (url, connections) = fake::start_counting(Fault::None).await;
         let args = format!(

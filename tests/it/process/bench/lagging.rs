@@ -7,8 +7,8 @@ async fn lagging_readers_receive_what_they_missed_when_they_catch_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let service = Process::start(&folder.path().join("store")).await;
     let url = service.api.url("");
-    // First: of 300 events, 200 go to the hot feed, with 2 prompt and 5 lagging readers, and 100 to the other one, with 3
-    // prompt readers. Then without a hot feed: 2 of 4 lagging readers follow each feed.
+    // First: of 300 events, 200 go to the hot feed, with 2 prompt and 5 lagging readers, and 100 to the other one, with
+    // 3 prompt readers. Then without a hot feed: 2 of 4 lagging readers follow each feed.
     for (args, expected, late) in [
         (
             "--rate 300 --subscribers 5 --hot-subscribers 2 --hot-rate 200 --feeds 1 --text 3000 --stuck 3 --slow 2",
