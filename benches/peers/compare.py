@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""Measures newsfeed beside what people use today, in one run on one machine, and prints one table.
+"""Compare newsfeed with other systems for the same task, in one run on one machine, and print a table.
 
-    benches/peers/compare.py --install            # what is missing, first; then the comparison (about 15 minutes)
-    benches/peers/compare.py --quick              # every measure once, for 2 s: does it work?
+    benches/peers/compare.py --install            # install what is missing, then compare (about 15 minutes)
+    benches/peers/compare.py --quick              # one round of 2 s per measure, to see whether everything works
     benches/peers/compare.py --only newsfeed,redis,append-50 --seconds 20 --json results.json
 
-Each system runs alone, on loopback, its files in one temporary folder, durable: an answer comes after the sync. Rounds
-are interleaved (A B C, A B C) and the table has the medians. Every client is closed-loop (it waits for its answers),
-but for live streams, whose events come on schedule. Run it on an otherwise idle machine and compare the ratios.
-
-In Python, whose standard library has what this needs: processes, HTTP, JSON, statistics.
+Each system runs alone, on loopback, with its files in a temporary folder. All are durable: they respond after the data
+is synced to disk. Rounds are interleaved (A B C, A B C), and the table shows medians. Clients run in a closed loop, in
+which each waits for a response before its next request, except for live streams, whose events follow a schedule. Run
+the comparison on an otherwise idle machine, and look at ratios rather than absolute figures.
 """
 
 import argparse
@@ -46,7 +45,7 @@ MEASURES = {
     "live-1000": "one feed's 50 events/s to 1,000 live subscribers (rates in deliveries)",
     "memory": f"resident memory, idle and with {SUBSCRIBERS:,} subscribers",
 }
-# Titles of the figures and of their ratios. CPU time is the server's.
+# Titles of the figures and of their ratios. CPU time is that of the server.
 COLUMNS = {
     "per_second": ("per second", "rate"),
     "p50_ms": ("p50 ms", "p50"),
@@ -58,6 +57,7 @@ MEMORY_COLUMNS = {
     "subscribed_mib": ("subscribed MiB", "full"),
     "subscriber_kib": ("KiB/subscriber", "each"),
 }
+# Load average per core above which the machine counts as busy.
 BUSY = 0.3
 
 
@@ -82,20 +82,20 @@ def main():
         install(systems)
     missing = not_installed(systems)
     if "newsfeed" in missing:
-        raise Failure("newsfeed itself cannot be measured: " + missing["newsfeed"])
-    tell_missing(missing)
+        raise Failure("newsfeed cannot be measured without wrk; use --install, or run: " + missing["newsfeed"])
+    print_missing(missing)
     if not {"newsfeed", "durable-streams"}.isdisjoint(systems):
         build()
 
     processes = machine.Processes()
     folder = Path(tempfile.mkdtemp(prefix="newsfeed-peers-", dir=arguments.folder))
-    # PostgreSQL runs as another user.
+    # PostgreSQL runs as another user, which needs access.
     folder.chmod(0o755)
     try:
         head = machine.describe(folder)
         print(described(head), flush=True)
         if head["file_system"] in ("tmpfs", "ramfs"):
-            raise Failure(f"{folder} is in memory, where a sync costs nothing: name a folder on a disk with --folder")
+            raise Failure(f"{folder} is in memory, where a sync costs nothing: choose a folder on a disk with --folder")
         seconds = 2 if arguments.quick else arguments.seconds
         rounds = 1 if arguments.quick else arguments.rounds
         setting = Setting(
@@ -108,8 +108,8 @@ def main():
                 if name not in missing:
                     one_round(SYSTEMS[name], setting, folder / f"{name}-{number}", measures, rows)
         rows = sorted(rows.values(), key=lambda row: list(MEASURES).index(row.measure))
-        print(f"\n{rounds} round{'s' * (rounds > 1)} of {seconds} s a measure\n{table(rows)}")
-        tell_missing(missing)
+        print(f"\n{rounds} round{'s' * (rounds > 1)} of {seconds} s per measure\n{table(rows)}")
+        print_missing(missing)
         if arguments.json:
             results = [{**vars(row), "median": row.median} for row in rows]
             written = {"machine": head, "seconds": seconds, "rounds": rounds, "missing": missing, "results": results}
@@ -121,13 +121,13 @@ def main():
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=10, help="of each measure [10]")
-    parser.add_argument("--rounds", type=int, default=3, help="[3]")
-    parser.add_argument("--quick", action="store_true", help="one round of 2 s a measure")
+    parser.add_argument("--seconds", type=int, default=10, help="duration of each measure [10]")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds [3]")
+    parser.add_argument("--quick", action="store_true", help="run one round of 2 s per measure")
     names = f"{', '.join(SYSTEMS)}; {', '.join(MEASURES)}"
-    parser.add_argument("--only", metavar="NAME,…", default="", help=f"systems, measures or both: {names}")
-    parser.add_argument("--install", action="store_true", help=f"install what is missing (Debian, and into {CACHE})")
-    parser.add_argument("--folder", help="where the temporary folder is made: on the disk to measure [TMPDIR]")
+    parser.add_argument("--only", metavar="NAME,…", default="", help=f"run only these systems and measures: {names}")
+    parser.add_argument("--install", action="store_true", help=f"install missing systems (Debian packages, and into {CACHE})")
+    parser.add_argument("--folder", help="create the temporary folder here, on the disk to measure [TMPDIR]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file")
     arguments = parser.parse_args()
     if arguments.seconds < 1 or arguments.rounds < 1:
@@ -150,7 +150,7 @@ def postgres_tools():
     return found[-1].parent if found else None
 
 
-# What each system needs: is it there, and how it is installed.
+# What each system needs: a check whether it is installed, and the command that installs it.
 NEEDS = {
     "newsfeed": [(lambda: shutil.which("wrk"), "apt-get install wrk")],
     "durable-streams": [
@@ -171,7 +171,7 @@ NEEDS = {
 def not_installed(systems):
     missing = {}
     for system in systems:
-        lacking = [how for there, how in NEEDS[system] if not there()]
+        lacking = [how for installed, how in NEEDS[system] if not installed()]
         if lacking:
             missing[system] = " && ".join(lacking)
     return missing
@@ -183,18 +183,18 @@ def install(systems):
             command = command.replace("apt-get install", "apt-get install -qy --no-install-recommends")
             print(f"== {command}", flush=True)
             if subprocess.run(command.split()).returncode:
-                raise Failure(f"could not be installed: {command}")
+                raise Failure(f"installation failed: {command}")
 
 
-def tell_missing(missing):
+def print_missing(missing):
     for system, how in missing.items():
-        print(f"!! NOT MEASURED: {system} is not installed; with --install, or by hand: {how}", flush=True)
+        print(f"!! NOT MEASURED: {system} is not installed; use --install, or run: {how}", flush=True)
 
 
 def build():
     command = ["cargo", "build", "--release", "--locked", "-p", "newsfeed", "-p", "newsfeed-bench"]
     if subprocess.run(command, cwd=REPOSITORY).returncode:
-        raise Failure("newsfeed does not build")
+        raise Failure("building newsfeed failed")
 
 
 def one_round(system, setting, folder, measures, rows):
@@ -216,32 +216,32 @@ def described(head):
     sync = head["fdatasync"]
     lines = [
         f"{head['cores']} cores ({head['cpu']}), {head['memory_gib']} GiB, Linux {head['kernel']}; "
-        f"files on {head['file_system']} ({head['device']}), where 4 KiB and fdatasync take "
+        f"files on {head['file_system']} ({head['device']}), where writing 4 KiB with fdatasync takes "
         f"p50 {sync['p50_ms']:.2f}, p99 {sync['p99_ms']:.2f} ms"
     ]
     if head["load_before"] > BUSY * head["cores"]:
-        lines.append(f"!! THE MACHINE IS BUSY (load {head['load_before']:.1f} before the run): the figures are not worth much")
+        lines.append(f"!! THE MACHINE IS BUSY (load {head['load_before']:.1f} before the run): the results are unreliable")
     return "\n".join(lines)
 
 
 def table(rows):
-    """The ratio beside a peer is newsfeed's figure ÷ the peer's."""
+    """Ratios are newsfeed's figure ÷ the peer's."""
     lines = []
     for measure in dict.fromkeys(row.measure for row in rows):
         columns = MEMORY_COLUMNS if measure == "memory" else COLUMNS
         titles = "".join(f"{title:>16}" for title, _ in columns.values())
         ratios = "".join(f"{title:>8}" for _, title in columns.values())
-        lines += ["", MEASURES[measure], f"  {'':50}{titles}   newsfeed ÷ it:{ratios}"]
+        lines += ["", MEASURES[measure], f"  {'':50}{titles}   newsfeed ÷ peer:{ratios}"]
         for row in rows:
             if row.measure == measure:
                 figures = "".join(f"{number(row.median.get(key)):>16}" for key in columns)
-                beside = "".join(f"{number(ratio(rows, row, key), 2):>8}" for key in columns)
-                lines.append(f"  {row.system:<16} {row.client:<33}{figures}   {'':14}{beside}".rstrip())
+                ratios = "".join(f"{number(ratio(rows, row, key), 2):>8}" for key in columns)
+                lines.append(f"  {row.system:<16} {row.client:<33}{figures}   {'':16}{ratios}".rstrip())
     return "\n".join(lines)
 
 
 def ratio(rows, row, key):
-    """Newsfeed with the same client, or else with its own, or else with wrk, which is as light as the peers' are."""
+    """Newsfeed's figure ÷ the peer's. Newsfeed's is by the same client, else by newsfeed-bench, else by wrk."""
     if row.system == "newsfeed":
         return None
     of_newsfeed = {own.client: own for own in rows if own.system == "newsfeed" and own.measure == row.measure}

@@ -1,6 +1,7 @@
-"""Durable Streams' server of crates.io, durable (WAL). It deduplicates by producer and sequence, not by id: here it does not have to.
+"""The Durable Streams server from crates.io, with a write-ahead log for durability.
 
-Its makers measure it with a load generator that no registry has, and locally over plain HTTP; so it gets wrk and `newsfeed-bench fanout` here.
+It deduplicates by producer and sequence number, not by id; this comparison does not use that. The load generator of its
+authors is not in any package registry, so wrk and `newsfeed-bench fanout` are used instead.
 """
 
 import http.client
@@ -30,7 +31,7 @@ class DurableStreams(Server):
             )
         for writers in (50, 250):
             yield f"append-{writers}", "wrk", lambda n=writers: self.append(n, "json", JSON, event)
-            # Without boundaries between events: what its makers publish.
+            # Bytes without boundaries between events, as in the figures that its authors publish.
             yield f"append-{writers}", "wrk, as bytes", lambda n=writers: self.append(n, "bytes", BYTES, event)
         yield "append-batch", "wrk", lambda: self.append(50, "json", JSON, array, BATCH)
 
@@ -44,12 +45,12 @@ class DurableStreams(Server):
         return f"/{name}?offset=now&live=sse", f"/{name}", appended
 
     def create(self, names, content_type):
-        """Creating what exists changes nothing."""
+        """Creates streams; has no effect on those that exist."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
         for name in names:
             connection.request("PUT", f"/{name}", headers={"content-type": content_type})
             answer = connection.getresponse()
             if answer.status not in (200, 201):
-                raise parse.Failure(f"durable-streams answered {answer.status}: {answer.read()[:500]!r}")
+                raise parse.Failure(f"durable-streams returned status {answer.status}: {answer.read()[:500]!r}")
             answer.read()
         connection.close()

@@ -1,4 +1,4 @@
-"""The machine, and the processes this comparison starts on it. Nothing is ended that was not started here."""
+"""The machine, and the processes that the comparison starts. Other processes are never stopped."""
 
 import os
 import platform
@@ -20,22 +20,22 @@ class Processes:
         self.running = []
 
     def start(self, command, **options):
-        """In a session of its own, so that Ctrl-C reaches this program alone, which then ends all in order."""
+        """Starts a process in a new session, so that Ctrl-C only reaches this program, which stops all in order."""
         process = subprocess.Popen(list(map(str, command)), start_new_session=True, **options)
         self.running.append(process)
         return process
 
     def run(self, command, seconds_max, **options):
-        """A client, to its end; gives its stdout."""
+        """Runs a client until it exits; returns its stdout."""
         process = self.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
         try:
             output, errors = process.communicate(timeout=seconds_max)
         except subprocess.TimeoutExpired as error:
-            raise Failure(f"not done after {seconds_max} s: {shown(command)}") from error
+            raise Failure(f"still running after {seconds_max} s: {shown(command)}") from error
         finally:
             self.stop(process)
         if process.returncode:
-            raise Failure(f"{shown(command)}\nended with {process.returncode}:\n{(output + errors)[-2000:]}")
+            raise Failure(f"{shown(command)}\nexited with status {process.returncode}:\n{(output + errors)[-2000:]}")
         return output
 
     def stop(self, process, number=signal.SIGTERM):
@@ -63,7 +63,7 @@ def shown(command):
 
 
 def cpu_seconds(pid):
-    """Of a server and its children, those that ended included."""
+    """CPU time of a server and its children, including those that have exited."""
     ticks = 0
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -83,7 +83,7 @@ def resident_mib(pid):
         for line in status:
             if line.startswith("VmRSS:"):
                 return int(line.split()[1]) / 1024
-    raise Failure(f"/proc/{pid}/status tells no VmRSS")
+    raise Failure(f"/proc/{pid}/status has no VmRSS")
 
 
 def free_port():
@@ -93,15 +93,15 @@ def free_port():
 
 
 def wait_for(ready, process, log, seconds_max=30):
-    """Until a server that was just started is ready."""
+    """Waits until a server that was just started is ready."""
     deadline = time.monotonic() + seconds_max
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise Failure(f"a server ended at its start; {log} says:\n{log.read_text()[-2000:]}")
+            raise Failure(f"a server exited during startup; end of {log}:\n{log.read_text()[-2000:]}")
         if ready():
             return
         time.sleep(0.05)
-    raise Failure(f"a server was not ready after {seconds_max} s; {log} says:\n{log.read_text()[-2000:]}")
+    raise Failure(f"a server was not ready after {seconds_max} s; end of {log}:\n{log.read_text()[-2000:]}")
 
 
 def listens(port):
@@ -113,7 +113,7 @@ def listens(port):
 
 
 def user_options(name):
-    """To run as `name` what refuses to run as root; whoever is not root runs it as he is."""
+    """Options that run a program as user `name`, for one that refuses to run as root; none unless this runs as root."""
     if os.geteuid():
         return {}
     user = pwd.getpwnam(name)
@@ -144,7 +144,7 @@ def file_system(folder):
 
 
 def sync_cost(folder, seconds=1.0):
-    """What one small durable write costs here, in ms: 4 KiB at the end of a file, then fdatasync."""
+    """Duration of a small durable write, in ms: 4 KiB appended to a file, then fdatasync."""
     took, path = [], os.path.join(folder, "sync")
     file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     try:

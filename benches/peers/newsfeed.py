@@ -1,4 +1,4 @@
-"""newsfeed on its embedded engine, by its own benchmark (which checks every entry) and by wrk, the client of its HTTP peer."""
+"""newsfeed on its embedded engine, measured by newsfeed-bench, which checks every entry, and by wrk, like its HTTP peer."""
 
 import http.client
 import json
@@ -8,9 +8,9 @@ import parse
 from server import BATCH, FEEDS, LIVE_RATE, PAGE, PAGE_ENTRIES, PAGE_FEEDS, SUBSCRIBERS, TEXT, Server
 
 KIND = "visit"
-# A page costs what lies up to 5 s before the entry that follows it too: little in feeds people write to, all of a feed
-# that was filled in a moment. wrk measures the first, `newsfeed-bench pages` the second.
-LOOK_BACK_SECONDS = 6
+# To detect duplicates, a page also reads the entries of the 5 s before its oldest one: few in ordinary feeds, but the
+# whole feed if that was filled within seconds. wrk measures ordinary feeds, `newsfeed-bench pages` newly filled ones.
+DEDUP_WINDOW_SECONDS = 6
 
 
 def event(identity, feed):
@@ -47,7 +47,7 @@ class Newsfeed(Server):
         yield "pages", f"{bench}, new feeds", self.bench_pages
 
     def stream(self, feed):
-        """Where `newsfeed-bench fanout` subscribes and appends, and what."""
+        """Path to subscribe to, path to append to, and body of an append, for `newsfeed-bench fanout`."""
         appended = event(f"{feed}-{{n}}", feed)
         appended["data"] = {"number": "number:{n}", "text": TEXT}
         return f"/v1/feeds/{feed}/live?after=0", "/v1/events", body(appended)
@@ -58,7 +58,7 @@ class Newsfeed(Server):
     def pages_by_wrk(self):
         new = PAGE + 1
         self.fill("old", PAGE_ENTRIES - new)
-        time.sleep(LOOK_BACK_SECONDS)
+        time.sleep(DEDUP_WINDOW_SECONDS)
         self.fill("new", new)
         return self.wrk(50, "GET", f"/v1/feeds/page:{{feed}}/entries?limit={PAGE}", feeds=PAGE_FEEDS)
 
@@ -69,7 +69,7 @@ class Newsfeed(Server):
             connection.request("POST", "/v1/events", body(events), {"content-type": "application/json"})
             answer = connection.getresponse()
             if answer.status != 200:
-                raise parse.Failure(f"newsfeed answered {answer.status}: {answer.read()[:500]!r}")
+                raise parse.Failure(f"newsfeed returned status {answer.status}: {answer.read()[:500]!r}")
             answer.read()
         connection.close()
 

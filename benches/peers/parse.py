@@ -1,6 +1,7 @@
-"""What the measuring tools print, as {"per_second", "p50_ms", "p99_ms"} and, if all the server did was measured, "operations".
+"""Parsers for the output of the load generators.
 
-What cannot be read is a Failure, never a guess.
+Each returns {"per_second", "p50_ms", "p99_ms"} and, if the result covers all requests to the server, "operations".
+Output that cannot be parsed raises Failure; nothing is guessed.
 """
 
 import csv
@@ -10,15 +11,15 @@ import re
 
 
 class Failure(Exception):
-    """Ends the comparison; its text says what to do."""
+    """Ends the comparison; the message says what to do."""
 
 
 def unreadable(tool, text):
-    return Failure(f"the output of {tool} cannot be read; has another version another form?\n{text.strip()[-2000:]}")
+    return Failure(f"the output of {tool} cannot be parsed; is its version supported?\n{text.strip()[-2000:]}")
 
 
 def wrk(text, events=1):
-    """The JSON that `done` in wrk.lua prints; `events` in a request."""
+    """The JSON that `done` in wrk.lua prints; `events` is the number of events per request."""
     try:
         run = json.loads(text.strip().splitlines()[-1])
         requests, elapsed, p50, p99 = (run[key] for key in ("requests", "elapsed_us", "p50_us", "p99_us"))
@@ -27,12 +28,12 @@ def wrk(text, events=1):
     except (IndexError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise unreadable("wrk", text) from error
     if refused or broken or not requests:
-        raise Failure(f"wrk: of {requests} requests {refused} were refused, {broken} connections or answers failed")
+        raise Failure(f"wrk: of {requests} requests, {refused} were refused; {broken} connections or responses failed")
     return {"per_second": per_second, "p50_ms": p50 / 1e3, "p99_ms": p99 / 1e3, "operations": events * requests}
 
 
 def redis_benchmark(text):
-    """`redis-benchmark --csv` with one command."""
+    """The output of `redis-benchmark --csv` with one command."""
     lines = [line for line in text.splitlines() if line.startswith('"')]
     try:
         [row] = csv.DictReader(io.StringIO("\n".join(lines)))
@@ -46,7 +47,10 @@ def redis_benchmark(text):
 
 
 def pgbench(text, log_lines, rows=1):
-    """The report of pgbench and, for the quantiles, its logs of transactions (the third field is µs); `rows` in one."""
+    """The report of pgbench and, for the quantiles, its transaction logs; `rows` is the number of rows per transaction.
+
+    The third field of a log line is the latency in µs.
+    """
     tps = re.search(r"^tps = ([0-9.]+) \(without initial connection time\)$", text, re.MULTILINE)
     done = re.search(r"^number of transactions actually processed: (\d+)$", text, re.MULTILINE)
     failed = re.search(r"^number of failed transactions: (\d+) ", text, re.MULTILINE)
@@ -59,7 +63,7 @@ def pgbench(text, log_lines, rows=1):
     except (IndexError, ValueError) as error:
         raise unreadable("pgbench --log", str(error)) from error
     if not took:
-        raise unreadable("pgbench --log", "it is empty")
+        raise unreadable("pgbench --log", "(no output)")
     return {
         "per_second": rows * float(tps[1]),
         "p50_ms": quantile(took, 0.5) / 1e3,
@@ -69,11 +73,11 @@ def pgbench(text, log_lines, rows=1):
 
 
 def newsfeed_bench(run, count, latency):
-    """`newsfeed-bench … --json`: how many of `count` a second, and the quantiles of `latency`."""
+    """The JSON of newsfeed-bench: the rate of the counter `count`, and the quantiles of `latency`."""
     try:
         quantiles = run["latency"][latency]
         if not run["exact"]:
-            raise Failure(f"newsfeed-bench {run['command']} found {run['faults_count']} wrong entries")
+            raise Failure(f"newsfeed-bench {run['command']}: {run['faults_count']} entries not delivered correctly")
         return {
             "per_second": run["counts"][count] / run["elapsed_seconds"],
             "p50_ms": quantiles["p50_ms"],

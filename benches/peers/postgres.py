@@ -1,4 +1,7 @@
-"""PostgreSQL as Debian sets it up, which is durable; the id in one table, the entry in another, by one prepared statement."""
+"""PostgreSQL with Debian's default configuration, which is durable.
+
+One prepared statement inserts the event's id into one table and its entry into another.
+"""
 
 import machine
 import parse
@@ -15,7 +18,7 @@ FROM generate_series(1, {PAGE_FEEDS * PAGE_ENTRIES}) n
 
 class Postgres(Server):
     name = "postgres"
-    # A "fast" shutdown; SIGTERM would wait for clients.
+    # Requests a fast shutdown; SIGTERM would wait for clients.
     stop_signal = signal.SIGINT
 
     def start(self):
@@ -31,7 +34,7 @@ class Postgres(Server):
         self.psql("-f", HERE / "schema.sql")
 
     def ready(self):
-        # A client may come before the server takes any.
+        # The server does not accept clients at once.
         try:
             self.psql("-c", "SELECT 1")
         except parse.Failure:

@@ -1,4 +1,7 @@
-"""Redis with an append-only file synced before every answer; an event is its id checked and its entry in a stream, as one script."""
+"""Redis with an append-only file that is synced before every response.
+
+One script checks the event's id and adds its entry to a stream.
+"""
 
 import json
 import secrets
@@ -7,7 +10,7 @@ import parse
 from server import FEEDS, HERE, PAGE, PAGE_ENTRIES, PAGE_FEEDS, TEXT, Server
 
 DATA = json.dumps({"text": TEXT}, separators=(",", ":"))
-# Ids are random: so few collide in a run that the check below allows for them.
+# Ids are random. So few collide in a run that COLLIDING_SHARE_MAX allows for them.
 IDS = 2_000_000_000
 COLLIDING_SHARE_MAX = 0.01
 FILL = """for entry = 1, tonumber(ARGV[1]) do
@@ -44,11 +47,11 @@ class Redis(Server):
         result, sent = self.timed(options, 3_000 * min(pipeline, 10), *command)
         stored = self.entries() - before
         if stored < sent * (1 - COLLIDING_SHARE_MAX):
-            raise parse.Failure(f"redis stored {stored} of {sent} events")
+            raise parse.Failure(f"Redis stored only {stored} of {sent} events")
         return result
 
     def entries(self):
-        """How many ids are taken: keys, without the feeds."""
+        """Number of stored ids: all keys except the feeds."""
         return int(self.cli("EVAL", "return redis.call('DBSIZE') - #redis.call('KEYS', 'feed:*')", 0))
 
     def pages(self):
@@ -57,12 +60,15 @@ class Redis(Server):
             self.cli("EVAL", FILL, 1, feed, PAGE_ENTRIES, DATA)
         got = self.cli("XLEN", feeds[-1])
         if got != str(PAGE_ENTRIES):
-            raise parse.Failure(f"a feed of redis has {got} entries where {PAGE_ENTRIES} were appended")
+            raise parse.Failure(f"a feed in Redis has {got} entries, but {PAGE_ENTRIES} were appended")
         command = ["XREVRANGE", "page:__rand_int__", "+", "-", "COUNT", PAGE]
         return self.timed(["-c", 50, "-r", PAGE_FEEDS], 20_000, *command)[0]
 
     def timed(self, options, first, *command):
-        """redis-benchmark counts requests: a short `first` run tells how many fill the time. Gives how many in all too."""
+        """Runs redis-benchmark for about the configured time; returns the result and the number of all requests sent.
+
+        redis-benchmark takes a number of requests, which a short run of `first` requests determines.
+        """
         rate = self.benchmark([*options, "-n", first], command)["per_second"]
         requests = max(first, int(rate * self.setting.seconds))
 
@@ -73,7 +79,7 @@ class Redis(Server):
         return self.with_cpu(run), first + requests
 
     def benchmark(self, options, command):
-        # Two runs may draw the same numbers: their seeds are near each other.
+        # Two runs may draw the same random numbers, so each gets a prefix of its own.
         filled = [str(part).replace("{run}", secrets.token_hex(4)) for part in command]
         output = self.client("redis-benchmark", "-p", self.port, "--csv", *options, *filled)
         return parse.redis_benchmark(output)

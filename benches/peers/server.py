@@ -1,4 +1,4 @@
-"""What all measured servers have in common. One runs at a time; each round begins with an empty folder."""
+"""The base class of all measured servers. One runs at a time; each round begins with an empty folder."""
 
 import secrets
 import signal
@@ -11,7 +11,7 @@ import machine
 import parse
 
 HERE = Path(__file__).resolve().parent
-# The same for every system: feeds appended to, feeds and entries paged through, bytes of text in an event.
+# The workload, the same for every system. FEEDS are appended to; the PAGE_ constants describe the feeds that are read.
 FEEDS = 1_000
 PAGE_FEEDS = 100
 PAGE_ENTRIES = 1_000
@@ -46,7 +46,7 @@ class Server:
         self.port = machine.free_port()
         self.log = folder / "log"
         self.process = None
-        # No two runs have ids in common.
+        # Part of event ids, so that runs do not share ids.
         self.run_name = secrets.token_hex(4)
 
     def begin(self, command, **options):
@@ -65,7 +65,7 @@ class Server:
         return self.setting.processes.run(command, self.setting.client_seconds_max, **options)
 
     def with_cpu(self, measure):
-        """A measurement, and what CPU time an operation costs the server: that is robust against busy neighbours."""
+        """Measures, and adds the server's CPU time per operation, which depends little on other load on the machine."""
         before = machine.cpu_seconds(self.process.pid)
         result = measure()
         used = machine.cpu_seconds(self.process.pid) - before
@@ -73,7 +73,7 @@ class Server:
         return result
 
     def wrk(self, connections, method, path, content_type="", feeds=FEEDS, body=None, events=1):
-        """Closed loop over HTTP; see wrk.lua for what the templates may have."""
+        """A closed loop over HTTP; wrk.lua describes the placeholders in `path` and `body`."""
         threads = max(1, min(4, machine.cores() // 2, connections))
         self.run_name = secrets.token_hex(4)
         template = [method, path, content_type, feeds, self.run_name] + ([body] if body else [])
@@ -82,7 +82,7 @@ class Server:
         return self.with_cpu(lambda: parse.wrk(self.client(*command), events))
 
     def fanout(self, subscribers, rate, subscribe, append, body, seconds=None, subscribed=lambda: None):
-        """Runs `newsfeed-bench fanout`; `subscribed` is called when all streams are open and nothing is sent yet."""
+        """Runs `newsfeed-bench fanout`; calls `subscribed` when all streams are open, before the first append."""
         command = [self.setting.bench, "fanout", "--to", f"127.0.0.1:{self.port}", "--subscribe", subscribe, "--append", append]
         command += ["--body", body, "--subscribers", subscribers, "--rate", rate]
         command += ["--seconds", seconds or self.setting.seconds]
@@ -100,7 +100,7 @@ class Server:
             self.setting.processes.stop(client)
 
     def memory(self, *stream):
-        """Of a server that has just started: idle, and with streams on which nothing happens."""
+        """Memory of a server that has just started: without connections, and with streams that receive nothing."""
         idle = machine.resident_mib(self.process.pid)
         full = []
 

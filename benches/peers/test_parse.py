@@ -1,4 +1,4 @@
-"""python3 -m unittest discover -s benches/peers"""
+"""Tests of the parsers and of the table: python3 -m unittest discover -s benches/peers"""
 
 import unittest
 
@@ -37,7 +37,7 @@ class Parsers(unittest.TestCase):
         self.assertEqual(parse.wrk(WRK % 0, events=100)["per_second"], 2e6)
 
     def test_a_refused_request_is_a_failure(self):
-        with self.assertRaisesRegex(parse.Failure, "of 60000 requests 7 were refused"):
+        with self.assertRaisesRegex(parse.Failure, "of 60000 requests, 7 were refused"):
             parse.wrk(WRK % 7)
 
     def test_redis_benchmark(self):
@@ -56,10 +56,10 @@ class Parsers(unittest.TestCase):
     def test_newsfeed_bench(self):
         expected = {"per_second": 2500.0, "p50_ms": 1.5, "p99_ms": 9.5}
         self.assertEqual(parse.newsfeed_bench(BENCH, "appended", "append"), expected)
-        with self.assertRaisesRegex(parse.Failure, "wrong entries"):
+        with self.assertRaisesRegex(parse.Failure, "not delivered correctly"):
             parse.newsfeed_bench({**BENCH, "exact": False}, "appended", "append")
 
-    def test_what_cannot_be_read_is_a_failure(self):
+    def test_unexpected_output_is_a_failure(self):
         for parser, *arguments in [
             (parse.wrk, ""),
             (parse.wrk, "unable to connect to 127.0.0.1:1 Connection refused"),
@@ -75,7 +75,7 @@ class Parsers(unittest.TestCase):
             (parse.fanout, "subscribed"),
         ]:
             with self.subTest(parser=parser.__name__, arguments=arguments):
-                with self.assertRaisesRegex(parse.Failure, "cannot be read"):
+                with self.assertRaisesRegex(parse.Failure, "cannot be parsed"):
                     parser(*arguments)
 
 
@@ -92,7 +92,7 @@ class Table(unittest.TestCase):
             row("redis", "redis-benchmark", 500),
         ]
         self.assertEqual(rows[0].median["per_second"], 1000)
-        # Beside a peer stands newsfeed with the same client, or else with its own.
+        # A peer is compared with newsfeed measured by the same client, or else by newsfeed-bench.
         ratios = [compare.ratio(rows, row, "per_second") for row in rows]
         self.assertEqual(ratios, [None, None, 2.0, 2.0])
         lines = compare.table(rows).splitlines()

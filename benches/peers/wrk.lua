@@ -1,6 +1,6 @@
--- Requests from a template, for wrk: ... -- METHOD PATH CONTENT-TYPE FEEDS RUN BODY
--- {id} is unique in the run (and no run has another's), {feed} a random number below FEEDS.
--- The last line of the output is JSON: wrk's own table rounds.
+-- Requests from a template; arguments of wrk: ... -- METHOD PATH CONTENT-TYPE FEEDS RUN BODY
+-- In PATH and BODY, {id} is replaced by a unique id that begins with RUN, and {feed} by a random number below FEEDS.
+-- The last line of the output is JSON, because wrk rounds the figures in its own table.
 local threads = 0
 
 function setup(thread)

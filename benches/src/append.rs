@@ -1,4 +1,4 @@
-//! `bench append`: events into many feeds, singly or in arrays.
+//! `newsfeed-bench append`: appends events to many feeds, one by one or in arrays.
 
 use std::sync::Arc;
 
@@ -16,26 +16,26 @@ use super::{
     writers::Writers,
 };
 
-/// Append events at a rate, singly or in arrays, and read all feeds back
+/// Append events, one by one or in arrays, then read all feeds back and check them
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    newsfeed-bench append --rate 5000 --seconds 30                  5,000 single appends a second\n  \
+    newsfeed-bench append --rate 5000 --seconds 30                  5,000 single appends per second\n  \
     newsfeed-bench append --rate 100000 --batch 100 --connections 8 arrays of 100\n  \
-    newsfeed-bench append --closed-loop --connections 50            as many as 50 clients can get in\n  \
+    newsfeed-bench append --closed-loop --connections 50            as fast as 50 clients can append\n  \
     newsfeed-bench append --url http://a:8080 --url http://b:8080   two nodes of one cluster")]
 pub struct AppendArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
     load: Load,
-    /// Events a second
+    /// Events per second
     #[arg(long, value_name = "EVENTS", default_value = "1000", value_parser = parse_rate)]
     rate: f64,
-    /// Each connection sends its next request when it has the last answer, at no rate: how much is possible, and not to
-    /// be compared with the latencies of a rate, for here they count from sending
+    /// Measure the highest throughput: each connection sends its next request as soon as it has a response. Latencies
+    /// count from sending, so they are not comparable with those at a fixed rate
     #[arg(long, conflicts_with = "rate")]
     closed_loop: bool,
-    /// Feeds the events are spread over
+    /// Number of feeds over which the events are spread
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     feeds: u32,
 }

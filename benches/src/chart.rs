@@ -1,5 +1,5 @@
-//! A chart of lines as inline SVG. The page that it stands on gives the colours: its style rules take precedence over
-//! the colours that the drawing crate writes as attributes.
+//! A line chart as inline SVG. Style rules of the page that contains it take precedence over the colours that the
+//! drawing crate writes as attributes.
 
 use std::ops::Range;
 
@@ -18,13 +18,13 @@ const SIZE: (u32, u32) = (720, 280);
 const MARGIN: u32 = 10;
 const BELOW: u32 = 42;
 const LEFT: u32 = 64;
-/// Ticks that an axis has at most, where they are not given.
+/// Maximum number of generated ticks on an axis.
 const TICKS_MAX: usize = 10;
 
-/// What the vertical axis shows.
+/// The vertical axis.
 #[derive(Debug, Clone, Copy)]
 pub enum Scale {
-    /// Milliseconds on a logarithmic scale, from the decade of the least to the decade above the greatest.
+    /// Milliseconds on a logarithmic scale, from the decade of the lowest value to the decade above the highest.
     Decades {
         least_ms: f64,
         greatest_ms: f64,
@@ -36,7 +36,7 @@ pub enum Scale {
 }
 
 impl Scale {
-    /// Where a value is on the axis.
+    /// Position of a value on the axis.
     fn place(self, value: f64) -> f64 {
         match self {
             Self::Decades { .. } => value.max(0.001).log10(),
@@ -56,7 +56,7 @@ impl Scale {
             }
             Self::FromZero { greatest, .. } => {
                 let mut ticks = round_ticks(greatest.max(1.0), TICKS_MAX / 2);
-                // The highest tick is at or above the greatest value.
+                // The highest tick must be at or above the highest value.
                 if let [.., before, last] = ticks[..]
                     && last < greatest
                 {
@@ -79,7 +79,7 @@ fn round_ticks(greatest: f64, ticks_max: usize) -> Vec<f64> {
     RangedCoordf64::from(0.0..greatest).key_points(BoldPoints(ticks_max))
 }
 
-/// An axis with ticks of our own.
+/// An axis with given ticks.
 struct Axis {
     inner: RangedCoordf64,
     ticks: Vec<f64>,
@@ -134,7 +134,7 @@ impl Chart {
         self.x_ticks.push((x, label.to_owned()));
     }
 
-    /// About ten ticks for `seconds` from 0.
+    /// Adds about ten ticks for `seconds`, starting at 0.
     pub fn second_ticks(&mut self, seconds: usize) {
         for second in (0..seconds).step_by(seconds.div_ceil(TICKS_MAX).max(1)) {
             self.tick(second as f64, &second.to_string());
@@ -145,18 +145,18 @@ impl Chart {
         let scale = self.scale;
         let mut points: Vec<_> = points.map(|(x, value)| (x, scale.place(value))).collect();
         if let [point] = points[..] {
-            // A line of no length is a dot.
+            // A line of zero length is drawn as a dot.
             points.push(point);
         }
         self.lines.push((color, points));
     }
 
-    /// The SVG, with `below` under the horizontal axis.
+    /// Draws the chart, with the label `below` under the horizontal axis.
     pub fn svg(self, below: &str) -> String {
         let mut svg = String::new();
         let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         self.draw(&area, below)
-            .expect("a string takes all that is drawn");
+            .expect("writing to a String cannot fail");
         drop(area);
         svg
     }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_grid_has_round_numbers_and_room_for_all() {
+    fn ticks_are_round_numbers_and_cover_all_values() {
         for (greatest, top) in [(0.0, 1.0), (87.0, 87.0), (130.0, 130.0), (3.2, 3.2)] {
             let ticks = Scale::FromZero {
                 greatest,

@@ -1,22 +1,23 @@
-//! The chunked transfer coding (RFC 9112, 7.1), decoded as it arrives.
+//! An incremental decoder of the chunked transfer coding (RFC 9112, section 7.1).
 
 use std::io;
 
-/// Beyond any chunk a service would send; keeps a broken size from overflowing.
+/// Larger than any chunk of the service. Keeps an invalid size from overflowing.
 const CHUNK_BYTES_MAX: usize = 1 << 30;
 
 #[derive(Debug, Default)]
 pub enum Chunked {
     #[default]
     Size,
-    /// Some digits of the size are known.
+    /// After some digits of the size, which have this value.
     SizeDigits(usize),
-    /// Up to the end of the size's line.
+    /// In the rest of the line after the size.
     Extension(usize),
+    /// So many bytes of data are missing.
     Data(usize),
-    /// The line end after the data.
+    /// In the line end after the data.
     DataEnd,
-    /// After the last chunk; trailers are of no interest.
+    /// After the last chunk; trailers are ignored.
     Ended,
 }
 
@@ -25,7 +26,7 @@ impl Chunked {
         matches!(self, Self::Ended)
     }
 
-    /// Appends the content of `coded`, which may begin and end anywhere, to `out`.
+    /// Decodes `coded`, which continues where the last call ended, and appends its content to `out`.
     pub fn decode(&mut self, mut coded: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         while let [byte, rest @ ..] = coded {
             *self = match *self {
@@ -52,7 +53,7 @@ impl Chunked {
     /// The state after a byte that is not data.
     fn after(&self, byte: u8) -> io::Result<Self> {
         let digit = char::from(byte).to_digit(16).map(|digit| digit as usize);
-        let wrong = || io::Error::new(io::ErrorKind::InvalidData, "a broken chunk");
+        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "invalid chunked encoding");
         match (self, byte, digit) {
             (Self::Size, _, Some(digit)) => Ok(Self::SizeDigits(digit)),
             (Self::SizeDigits(size), _, Some(digit)) if *size < CHUNK_BYTES_MAX => {
@@ -67,7 +68,7 @@ impl Chunked {
             }
             (Self::DataEnd, b'\r', _) => Ok(Self::DataEnd),
             (Self::DataEnd, b'\n', _) => Ok(Self::Size),
-            _ => Err(wrong()),
+            _ => Err(invalid()),
         }
     }
 }
@@ -77,20 +78,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_content_is_the_same_wherever_the_bytes_are_cut() {
+    fn the_content_does_not_depend_on_where_the_bytes_are_split() {
         let coded = b"5\r\nhello\r\n1;x=y\r\n \r\nA\r\n0123456789\r\n0\r\n\r\n";
         for cut in 0..=coded.len() {
             let (mut chunked, mut out) = (Chunked::default(), Vec::new());
             for part in [&coded[..cut], &coded[cut..]] {
-                chunked.decode(part, &mut out).expect("well coded");
+                chunked.decode(part, &mut out).expect("valid");
             }
-            assert_eq!(out, b"hello 0123456789", "cut at {cut}");
+            assert_eq!(out, b"hello 0123456789", "split at {cut}");
             assert!(chunked.ended());
         }
     }
 
     #[test]
-    fn what_is_not_chunked_is_told() {
+    fn invalid_encodings_are_errors() {
         for coded in [&b"hello"[..], b"2\r\nabc", b"\r\n", b"fffffffffff\r\n"] {
             let decoded = Chunked::default().decode(coded, &mut Vec::new());
             assert!(decoded.is_err(), "{coded:?}");

@@ -1,4 +1,4 @@
-//! `bench day`: who wrote to whom, and when, from a real list; all of it in a few seconds.
+//! `newsfeed-bench day`: replays a recorded list of messages in a few seconds.
 
 use std::{
     path::PathBuf,
@@ -12,8 +12,8 @@ use serde_json::json;
 use super::{
     args::{Common, Events},
     error::Error,
-    fleet::Way,
-    ledger::{Fault, Faults, Wrong},
+    fleet::ReadMode,
+    ledger::{Fault, FaultKind, Faults},
     pages::{Page, PageReaders},
     plan::Plan,
     run::Run,
@@ -23,24 +23,24 @@ use super::{
     writers::get,
 };
 
-/// Newest messages of a chat that is opened.
+/// Messages on the page that is read when a chat is opened.
 const CHAT_ENTRIES: u8 = 20;
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// Live a real list of messages again, faster: each receiver has a live stream, each message opens its chat's page
+/// Replay a recorded list of messages faster, with a live stream per receiver and a page of the chat per message
 ///
-/// The list is one of `newsfeed replay`: `SENDER RECEIVER UNIX_SECONDS` a line, plain or gzip. Its messages are sent as
-/// they were, by the same senders to the same receivers with the same pauses between them, only as many times faster as
-/// it takes to fit into --seconds.
+/// The list has the format of `newsfeed replay`: `SENDER RECEIVER UNIX_SECONDS` on each line, plain or gzip. Messages
+/// keep their senders, receivers and relative timing; all pauses are shortened by the same factor, so that the replay
+/// takes --seconds.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  \
     newsfeed-bench day CollegeMsg.txt.gz --limit 20000 --seconds 60")]
 pub struct DayArgs {
-    /// The list, plain or gzip
+    /// List of messages, plain or gzip
     file: PathBuf,
     #[command(flatten)]
     common: Common,
-    /// Seconds to fit it into
+    /// Duration of the replay, in seconds
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
     /// Stop after this many lines [default: all]
@@ -60,10 +60,13 @@ pub async fn run(args: DayArgs, stop: Stop) -> Result<(), Error> {
         ..
     } = &args;
     let mut messages = list::read(file, *limit)?;
-    // Some lists have a few lines out of order.
+    // Some published lists have a few lines out of order.
     messages.sort_by_key(|message| message.sent);
     let Some((moments, times)) = compressed(&messages, *seconds) else {
-        let message = format!("{} has no message: choose another list", file.display());
+        let message = format!(
+            "{} contains no messages: choose another list",
+            file.display()
+        );
         return Err(Error::Arguments(message));
     };
     let lines = messages.len();
@@ -83,7 +86,7 @@ pub async fn run(args: DayArgs, stop: Stop) -> Result<(), Error> {
         follows: (0..readers).collect(),
         idle: 0,
         laggards: Vec::new(),
-        way: Way::Stream,
+        mode: ReadMode::Stream,
         storm: None,
         silence_max: SILENCE_MAX,
     };
@@ -103,10 +106,10 @@ pub async fn run(args: DayArgs, stop: Stop) -> Result<(), Error> {
         let (plan, faults) = (Arc::clone(&opened.plan), Arc::clone(&wrong_pages));
         move |request, page: &Page<'_>| {
             let feed = chat(&plan, request);
-            if let Some((wrong, id)) = misfit(page, &feed, &plan, lines as u64) {
+            if let Some((kind, id)) = first_fault(page, &feed, &plan, lines as u64) {
                 let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
                 faults.add(Fault {
-                    wrong,
+                    kind,
                     feed,
                     id,
                     readers: 1,
@@ -129,7 +132,7 @@ pub async fn run(args: DayArgs, stop: Stop) -> Result<(), Error> {
     run.conclude(&summary)
 }
 
-/// When each message is due, and how many times faster that is; `None` for no messages.
+/// When each message is due, and how many times faster than the original; `None` without messages.
 fn compressed(messages: &[Message], seconds: u32) -> Option<(Vec<Duration>, f64)> {
     let (first, last) = (messages.first()?, messages.last()?);
     let original = last.sent.saturating_sub(first.sent).max(1) as f64;
@@ -146,20 +149,26 @@ fn chat(plan: &Plan, message: u64) -> String {
     feeds.pop().unwrap_or_default()
 }
 
-/// The first entry of a page that cannot be right, whatever was appended by then.
-fn misfit(page: &Page<'_>, feed: &str, plan: &Plan, events: u64) -> Option<(Wrong, String)> {
+/// The first entry of a page that would be wrong at any point of the run. Which entries a page must have depends on
+/// what was appended when it was read, so missing entries are not detected here.
+fn first_fault(
+    page: &Page<'_>,
+    feed: &str,
+    plan: &Plan,
+    events: u64,
+) -> Option<(FaultKind, String)> {
     let mut below = None;
     let mut seen = Vec::new();
     for item in &page.entries {
-        let wrong = |wrong| Some((wrong, item.id.to_string()));
+        let fault = |kind| Some((kind, item.id.to_string()));
         match item.number(plan, events) {
             Some((_, number)) if chat(plan, number.into()) != feed => {
-                return wrong(Wrong::Unexpected);
+                return fault(FaultKind::Unexpected);
             }
-            None => return wrong(Wrong::Unexpected),
-            Some((_, number)) if seen.contains(&number) => return wrong(Wrong::Doubled),
+            None => return fault(FaultKind::Unexpected),
+            Some((_, number)) if seen.contains(&number) => return fault(FaultKind::Duplicated),
             Some((version, _)) if below.is_some_and(|below| version >= below) => {
-                return wrong(Wrong::Disordered);
+                return fault(FaultKind::OutOfOrder);
             }
             Some((version, number)) => {
                 below = Some(version);

@@ -1,9 +1,10 @@
-//! `newsfeed-bench fanout`: events of one stream to many subscribers over server-sent events, for any service that has
-//! both, so that the same code measures newsfeed and its peers. `benches/peers/compare.py` starts it, samples the
-//! service's memory when it prints `subscribed`, and lets it go on with a line on stdin.
+//! `newsfeed-bench fanout`: delivers the events of one stream to many subscribers, on any service with server-sent
+//! events, so that the same code measures newsfeed and its peers. `benches/peers/compare.py` starts it, samples the
+//! service's memory when it prints `subscribed`, and makes it continue by writing a line to its stdin.
 //!
-//! Requests are due on a schedule that does not wait for answers; a delivery counts from when its append was due. Every
-//! subscriber must get every event once, or the run fails. (Appends overlap, so they have no order.)
+//! Appends are due on a schedule that does not wait for responses, and latencies count from when an append was due. The
+//! run fails unless every subscriber receives every event exactly once. The order is not checked, since appends
+//! overlap.
 
 use std::{
     io::{self, Read, Write},
@@ -25,12 +26,12 @@ use super::{
     http::{Head, head},
 };
 
-/// In the body of an append, where its number goes; it must reach the subscribers as it is.
-const PLACE: &str = "{n}";
+/// Placeholder for an event's number in the body of an append. The service must deliver the number unchanged.
+const PLACEHOLDER: &str = "{n}";
 const MARK: &[u8] = b"number:";
 const DIGITS: usize = 9;
 const APPENDERS: u32 = 4;
-/// After the last append, before what is missing counts as lost.
+/// How long after the last append a missing event counts as lost.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
 /// Deliver the events of one stream to many subscribers, on any service with server-sent events
@@ -44,22 +45,24 @@ pub struct FanoutArgs {
     /// Path of the stream
     #[arg(long)]
     subscribe: String,
-    /// Path that appends
+    /// Path to which events are appended
     #[arg(long)]
     append: String,
-    /// JSON of an append, with `number:{n}` in it
+    /// JSON body of an append; must contain `number:{n}`
     #[arg(long)]
     body: String,
+    /// Number of subscribers
     #[arg(long)]
     subscribers: u32,
-    /// Events a second
+    /// Events per second
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
+    /// How long to append, in seconds
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
 }
 
-/// When event `n` is due.
+/// When each event is due.
 struct Schedule {
     start: OnceLock<Instant>,
     rate: u32,
@@ -120,7 +123,7 @@ async fn fan_out(args: FanoutArgs) -> Result<(), Failure> {
     for appender in appenders {
         appender.join().map_err(|_| "an appender panicked")??;
     }
-    heard.map_err(|_| "events were lost: not every subscriber got all of them")??;
+    heard.map_err(|_| "events were lost: not every subscriber received all of them")??;
 
     latencies.sort_unstable();
     let quantile = |share: f64| {
@@ -141,7 +144,7 @@ struct Subscriber {
 }
 
 impl Subscriber {
-    /// Returns when the answer's head is there: the service then knows where the stream begins.
+    /// Returns after the head of the response: from then on the service delivers new events.
     async fn open(args: &FanoutArgs) -> Result<Self, Failure> {
         let mut socket = tokio::net::TcpStream::connect(args.to).await?;
         let request = format!(
@@ -158,7 +161,7 @@ impl Subscriber {
             match head(&subscriber.received)? {
                 Some(Head { status: 200, .. }) => return Ok(subscriber),
                 Some(Head { status, .. }) => {
-                    return Err(format!("GET {} answered {status}", args.subscribe).into());
+                    return Err(format!("GET {} returned status {status}", args.subscribe).into());
                 }
                 None => {}
             }
@@ -177,7 +180,7 @@ impl Subscriber {
         }
     }
 
-    /// What each delivery took, in µs, when all have come.
+    /// Waits for all events; returns the latency of each delivery, in µs.
     async fn listen(mut self, schedule: Arc<Schedule>) -> Result<Vec<u32>, Failure> {
         let mut latencies = Vec::with_capacity(schedule.events as usize);
         let mut heard = vec![false; schedule.events as usize];
@@ -193,13 +196,16 @@ impl Subscriber {
                 let number: u32 = std::str::from_utf8(digits)?.parse()?;
                 match heard.get_mut(number as usize) {
                     Some(heard) if !*heard => *heard = true,
-                    _ => return Err(format!("event {number} came twice, or is none").into()),
+                    Some(_) => return Err(format!("event {number} was delivered twice").into()),
+                    None => return Err(format!("event {number} was never appended").into()),
                 }
-                let due = schedule.due(number).ok_or("an event before the run")?;
+                let due = schedule
+                    .due(number)
+                    .ok_or("an event was delivered before the run")?;
                 latencies.push(now.duration_since(due).as_micros() as u32);
                 used = from + DIGITS;
             }
-            // A mark may have come in part.
+            // The last bytes may be the beginning of a mark or its number.
             let kept = (self.received.len() - used).min(MARK.len() + DIGITS - 1);
             let from = self.received.len() - kept;
             self.received.drain(..from);
@@ -216,29 +222,31 @@ fn append(args: &FanoutArgs, schedule: &Schedule, numbers: &AtomicU32) -> Result
         if number >= schedule.events {
             return Ok(());
         }
-        let body = args.body.replace(PLACE, &format!("{number:0DIGITS$}"));
+        let body = args
+            .body
+            .replace(PLACEHOLDER, &format!("{number:0DIGITS$}"));
         let request = format!(
             "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             args.append,
             args.to,
             body.len()
         );
-        let due = schedule.due(number).ok_or("an append before the run")?;
+        let due = schedule.due(number).ok_or("the run has not started")?;
         thread::sleep(due.saturating_duration_since(Instant::now()));
         socket.write_all(request.as_bytes())?;
         let status = answer(&mut socket)?;
         if !(200..300).contains(&status) {
-            return Err(format!("POST {} answered {status}", args.append).into());
+            return Err(format!("POST {} returned status {status}", args.append).into());
         }
     }
 }
 
-/// Reads one answer to its end.
+/// Reads a response to its end; returns its status.
 fn answer(socket: &mut TcpStream) -> Result<u16, Failure> {
     let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         match socket.read(&mut buffer)? {
-            0 => return Err("the service closed an append's connection".into()),
+            0 => return Err("the service closed a connection that appends".into()),
             length => received.extend_from_slice(&buffer[..length]),
         }
         if let Some(head) = head(&received)?

@@ -1,5 +1,5 @@
-//! All readers of a run, thousands of small tasks, and what they have in common: when they drop, when those that lag
-//! read again, what they got.
+//! All readers of a run, thousands of small tasks, and their shared state: counters, latencies, and the signals to drop
+//! their connections or to catch up.
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
 use super::{
-    ledger::{Acknowledged, Channel, Faults, Place},
+    ledger::{Acknowledged, Channel, Faults, Received},
     plan::Plan,
     pool::Pool,
     reader::{LAGGING_RECEIVE_BYTES, Reader},
@@ -25,71 +25,74 @@ use super::{
     writers::get,
 };
 
-/// Readers that connect at once before the run, within what a listener's backlog holds.
+/// Readers that connect at the same time before the run; fewer than a listener's backlog holds.
 const OPENING_MAX: usize = 200;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy)]
-pub enum Way {
+pub enum ReadMode {
     Stream,
     LongPoll,
 }
 
-/// How a reader of a stream reads while events are appended. Those that lag get their first frames like all others.
+/// How a reader reads its stream while events are appended. Lagging readers, slow or stuck, receive their first frames
+/// like all others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Habit {
     Prompt,
-    /// A byte a second.
+    /// Reads one byte per second.
     Slow,
-    /// Not at all.
+    /// Reads nothing.
     Stuck,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub struct Follower {
-    /// Of the plan.
+    /// Index of the channel that it follows.
     pub channel: usize,
     pub habit: Habit,
 }
 
 pub struct Fleet {
     pub pool: Arc<Pool>,
-    /// Of the readers that lag: what they do not take is no burden to the others.
+    /// Connections of lagging readers, separate so that what they leave unread does not block others.
     pub lagging: Arc<Pool>,
     pub plan: Arc<Plan>,
     pub schedule: Arc<Schedule>,
-    /// Events in an append, which are due together.
+    /// Events per append, which are due together.
     pub batch: u16,
     pub channels: Vec<Arc<Channel>>,
-    /// From when an event's append was due until a prompt reader had it.
+    /// From when an event's append was due until a prompt reader received the event.
     pub delivery: Recorder,
-    /// From when a reader's stream was dropped until it was told that it has everything.
-    pub whole: Recorder,
-    /// From when a reader that lagged began to read again until it had everything.
+    /// From when a reader's stream was dropped until the service said that the reader has everything.
+    pub recovery: Recorder,
+    /// From when a lagging reader began to catch up until it had everything.
     pub catch_up: Recorder,
     pub counts: Counts,
-    pub door: Semaphore,
-    /// When all drop.
+    /// Limits the readers that connect at the same time before the run.
+    pub opening: Semaphore,
+    /// When all readers dropped their connections.
     pub storm: watch::Sender<Option<Instant>>,
-    /// When those that lag read again.
+    /// When lagging readers began to catch up.
     pub resume: watch::Sender<Option<Instant>>,
     pub stop: CancellationToken,
 }
 
 #[derive(Default)]
 pub struct Counts {
+    /// Readers that are connected and up to date before the run.
     pub ready: AtomicU64,
-    /// Prompt readers that have their channel's last event.
+    /// Prompt readers that have received their channel's closing event.
     pub closed: AtomicU64,
-    /// To all readers.
+    /// Deliveries to all readers.
     pub delivered: AtomicU64,
-    /// To those that lag.
+    /// Deliveries to lagging readers.
     pub delivered_late: AtomicU64,
-    /// Connections of readers that lag which the service closed.
-    pub closed_on: AtomicU64,
-    /// Streams that ended, and polls without an answer, other than by our doing.
+    /// Streams of lagging readers that the service closed.
+    pub closed_by_service: AtomicU64,
+    /// Streams that ended and polls that failed, unless this program dropped them.
     pub broken: AtomicU64,
-    /// Connections and requests that were not taken when a reader came back.
+    /// Attempts to reconnect or poll again that failed.
     pub refused: AtomicU64,
 }
 
@@ -109,26 +112,26 @@ impl Fleet {
             batch,
             channels,
             delivery: Recorder::new("delivery"),
-            whole: Recorder::new("until whole"),
+            recovery: Recorder::new("until whole"),
             catch_up: Recorder::new("catch up"),
             counts: Counts::default(),
-            door: Semaphore::new(OPENING_MAX),
+            opening: Semaphore::new(OPENING_MAX),
             storm: watch::Sender::new(None),
             resume: watch::Sender::new(None),
             stop: CancellationToken::new(),
         })
     }
 
-    /// Answers when all are there.
+    /// Starts all readers; returns when all are connected and up to date.
     pub async fn open(
         self: &Arc<Self>,
         followers: &[Follower],
-        way: Way,
+        mode: ReadMode,
     ) -> Result<Readers, Error> {
         let mut tasks = JoinSet::new();
         for (number, follower) in followers.iter().enumerate() {
             let reader = Reader::new(Arc::clone(self), number, followers.len(), *follower);
-            tasks.spawn(reader.run(way));
+            tasks.spawn(reader.run(mode));
         }
         let mut readers = Readers { tasks };
         loop {
@@ -139,40 +142,42 @@ impl Fleet {
         }
     }
 
-    /// All drop their connections now.
+    /// Makes all readers drop their connections now.
     pub async fn storm(&self) {
-        let tell = || {
+        let signal = || {
             self.storm.send_replace(Some(Instant::now()));
         };
-        self.pool.drop_all(tell).await;
+        self.pool.drop_all(signal).await;
     }
 
-    /// Those that lagged read again now.
+    /// Makes lagging readers catch up from now on.
     pub fn resume(&self) {
         self.resume.send_replace(Some(Instant::now()));
     }
 
-    /// Waits until `readers`, the prompt ones, have their channel's last event, or none got anything for `silence_max`.
+    /// Waits until all prompt readers, of which there are `readers`, have received their channel's closing event, or
+    /// none has received anything for `silence_max`.
     pub async fn drained(&self, readers: u64, silence_max: Duration) {
         let done = || get(&self.counts.closed) >= readers;
-        let moved = || (get(&self.counts.delivered), get(&self.counts.closed));
-        until_still(done, moved, silence_max).await;
+        let progress = || (get(&self.counts.delivered), get(&self.counts.closed));
+        until_stalled(done, progress, silence_max).await;
     }
 
-    /// Waits until the `readers` that lagged have their channel's last event, or none got anything for `silence_max`.
+    /// Waits until all lagging readers, of which there are `readers`, have received their channel's closing event, or
+    /// none has received anything for `silence_max`.
     pub async fn caught_up(&self, readers: u64, silence_max: Duration) {
         let done = || self.catch_up.latencies().all.len();
-        let moved = || (get(&self.counts.delivered), done());
-        until_still(|| done() >= readers, moved, silence_max).await;
+        let progress = || (get(&self.counts.delivered), done());
+        until_stalled(|| done() >= readers, progress, silence_max).await;
     }
 
-    /// Waits until all `readers` that dropped were told that they have everything, or none was for `silence_max`.
-    pub async fn whole_again(&self, readers: u64, silence_max: Duration) {
-        let whole = || self.whole.latencies().all.len();
-        until_still(|| whole() >= readers, whole, silence_max).await;
+    /// Waits until all `readers` have recovered from the storm, or none has for `silence_max`.
+    pub async fn recovered(&self, readers: u64, silence_max: Duration) {
+        let recovered = || self.recovery.latencies().all.len();
+        until_stalled(|| recovered() >= readers, recovered, silence_max).await;
     }
 
-    /// Ends the readers and holds what they got against what was acknowledged.
+    /// Stops the readers and compares what they received with what was acknowledged.
     pub async fn audit(
         &self,
         readers: Readers,
@@ -180,15 +185,16 @@ impl Fleet {
     ) -> Result<Faults, Error> {
         self.stop.cancel();
         let mut tasks = readers.tasks;
-        let mut of_channels: Vec<Vec<Place>> = self.channels.iter().map(|_| Vec::new()).collect();
+        let mut of_channels: Vec<Vec<Received>> =
+            self.channels.iter().map(|_| Vec::new()).collect();
         while let Some(done) = tasks.join_next().await {
-            let (channel, place) = done.expect("a reader does not panic and is not aborted")?;
-            of_channels[channel].push(place);
+            let (channel, received) = done.expect("a reader does not panic and is not aborted")?;
+            of_channels[channel].push(received);
         }
         let mut faults = Faults::default();
-        for (channel, places) in self.channels.iter().zip(&of_channels) {
-            let places: Vec<&Place> = places.iter().collect();
-            channel.audit(&places, acknowledged, &self.plan, &mut faults);
+        for (channel, all_received) in self.channels.iter().zip(&of_channels) {
+            let all_received: Vec<&Received> = all_received.iter().collect();
+            channel.audit(&all_received, acknowledged, &self.plan, &mut faults);
         }
         Ok(faults)
     }
@@ -212,16 +218,16 @@ impl Fleet {
     }
 }
 
-/// Waits until `done`, or until what `moved` answers has stayed the same for `silence_max`.
-async fn until_still<T: PartialEq>(
+/// Waits until `done`, or until `progress` has not changed for `silence_max`.
+async fn until_stalled<T: PartialEq>(
     done: impl Fn() -> bool,
-    moved: impl Fn() -> T,
+    progress: impl Fn() -> T,
     silence_max: Duration,
 ) {
-    let (mut last, mut since) = (moved(), Instant::now());
+    let (mut last, mut since) = (progress(), Instant::now());
     while !done() && since.elapsed() < silence_max {
         sleep(LOOK_EVERY).await;
-        let now = moved();
+        let now = progress();
         if now != last {
             (last, since) = (now, Instant::now());
         }
@@ -230,11 +236,11 @@ async fn until_still<T: PartialEq>(
 
 /// The running readers.
 pub struct Readers {
-    tasks: JoinSet<Result<(usize, Place), Error>>,
+    tasks: JoinSet<Result<(usize, Received), Error>>,
 }
 
 impl Readers {
-    /// Waits for `work` but no longer than all readers live: they end only by an error, which is told.
+    /// Waits for `work`. Fails with the error of the first reader that ends, since readers end only with an error.
     pub async fn watched<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
         tokio::pin!(work);
         loop {

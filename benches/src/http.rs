@@ -1,4 +1,4 @@
-//! Answers, and how their heads are read in HTTP/1.1.
+//! Responses, and the parser for their heads in HTTP/1.1.
 
 use std::{fmt, io};
 
@@ -9,13 +9,13 @@ use super::error::Error;
 
 const HEADERS_MAX: usize = 32;
 
-/// What an answer's head says.
+/// The head of a response.
 pub struct Head {
     pub status: u16,
     pub length: Option<usize>,
     pub chunked: bool,
     pub closes: bool,
-    /// Where the body begins.
+    /// Length of the head: the offset at which the body begins.
     pub bytes: usize,
 }
 
@@ -43,34 +43,34 @@ pub fn head(bytes: &[u8]) -> io::Result<Option<Head>> {
     }))
 }
 
-/// An answer, in the buffer of who asked.
+/// A response, in the buffer of its connection.
 pub struct Answer<'a> {
     pub status: u16,
     pub body: &'a [u8],
 }
 
 impl Answer<'_> {
-    /// "Not now": what a service says that has too much to do.
+    /// True for 429 and 503, which mean that the service is overloaded or shutting down.
     pub fn refused(&self) -> bool {
         matches!(self.status, 429 | 503)
     }
 
-    /// What an answer that should have been 200 means.
+    /// The error that a status other than 200 means.
     pub fn problem(&self, call: String, base_url: &str) -> client::Error {
         problem(self.status, self.body, call, base_url)
     }
 
-    /// The JSON of an answer that must be 200.
+    /// Parses the JSON body. Fails if the status is not 200.
     pub fn json<'b, T: Deserialize<'b>>(&'b self, call: &str, base_url: &str) -> Result<T, Error> {
         if self.status != 200 {
             return Err(self.problem(call.to_owned(), base_url).into());
         }
-        let wrong = |cause: &dyn fmt::Display| client::Error::NotNewsfeed {
+        let invalid = |cause: &dyn fmt::Display| client::Error::NotNewsfeed {
             url: base_url.to_owned(),
             cause: format!("{call}: {cause}"),
         };
-        // All at once is cheaper than each string by itself.
-        let text = str::from_utf8(self.body).map_err(|error| wrong(&error))?;
-        Ok(serde_json::from_str(text).map_err(|error| wrong(&error))?)
+        // Validating UTF-8 once is cheaper than for each string.
+        let text = str::from_utf8(self.body).map_err(|error| invalid(&error))?;
+        Ok(serde_json::from_str(text).map_err(|error| invalid(&error))?)
     }
 }

@@ -1,5 +1,5 @@
-//! HTTP/1.1 for a load generator: one kept-alive connection, one request at a time, reused buffers. It does no more
-//! than it must, so that the service is what is measured: hyper's client costs 38 to 84% more CPU time for each request
+//! A minimal HTTP/1.1 client: one keep-alive connection, one request at a time, reused buffers. It is minimal so that
+//! the load generator takes little CPU time from the service: hyper's client needs 38 to 84% more CPU time per request
 //! (measured in `benches/README.md`).
 
 use std::{io, sync::Arc};
@@ -29,7 +29,7 @@ pub struct Http1 {
 }
 
 impl Http1 {
-    /// Opened at its first call, and again after a failure.
+    /// The connection is opened at the first call, and again after a failure.
     pub fn new(dialer: Arc<Dialer>, number: usize) -> Self {
         Self {
             dialer,
@@ -72,7 +72,7 @@ impl Http1 {
         Ok(status)
     }
 
-    /// Of the last answer.
+    /// The body of the last response.
     pub fn body(&self) -> &[u8] {
         match &self.head {
             Some(head) if head.chunked => &self.decoded,
@@ -81,7 +81,7 @@ impl Http1 {
         }
     }
 
-    /// True if the next call will find a connection that was used before.
+    /// True if the next call will reuse a connection.
     pub fn is_open(&self) -> bool {
         self.stream.is_some()
     }
@@ -92,7 +92,7 @@ impl Http1 {
             None => self.dialer.connect(self.number, None).await?,
         };
         let head = self.send(&mut stream).await?;
-        // What follows the last chunk was not looked at.
+        // After a chunked body, unread trailers may remain on the connection.
         if !head.closes && !head.chunked {
             self.stream = Some(stream);
         }
@@ -127,7 +127,7 @@ impl Http1 {
     }
 }
 
-/// The line of a request's head that shows the token, if there is one.
+/// Writes the `Authorization` header, if there is a token.
 pub fn write_token(head: &mut Vec<u8>, token: &Token) {
     if let Some(value) = token.header() {
         head.extend_from_slice(b"authorization: ");

@@ -1,4 +1,4 @@
-//! HTTP/2 without TLS and without asking first ("prior knowledge"): requests on a connection that many share.
+//! An HTTP/2 client without TLS (prior knowledge), for requests on a shared connection.
 
 use std::{future::poll_fn, io, sync::Arc};
 
@@ -13,7 +13,7 @@ use hyper::http::{
 
 use super::{pool::Slot, target::Node};
 
-/// One request at a time.
+/// Sends one request at a time.
 pub struct Http2 {
     slot: Arc<Slot>,
     sender: Option<SendRequest<Bytes>>,
@@ -29,12 +29,12 @@ impl Http2 {
         }
     }
 
-    /// True if the next call will find a connection that was used before.
+    /// True if the next call will reuse a connection.
     pub fn is_open(&self) -> bool {
         self.sender.is_some()
     }
 
-    /// Answers the status; the body of the answer is in [`Self::body`].
+    /// Returns the status; the body of the response is in [`Self::body`].
     pub async fn call(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<u16> {
         let mut sender = match self.sender.take() {
             Some(sender) => sender,
@@ -66,7 +66,7 @@ impl Http2 {
     }
 }
 
-/// `path` at `node`.
+/// The URI of `path` at `node`.
 fn uri(node: &Node, path: &str) -> io::Result<Uri> {
     let path = if node.prefix.is_empty() {
         PathAndQuery::try_from(path)
@@ -89,7 +89,7 @@ pub fn request(node: &Node, path: &str) -> io::Result<Builder> {
     })
 }
 
-/// Sends a request and waits for the head of its answer.
+/// Sends a request and waits for the head of its response.
 pub async fn exchange(
     sender: &mut SendRequest<Bytes>,
     request: Request<()>,

@@ -1,8 +1,9 @@
-//! What every reader must have got: exactly the acknowledged events of its feeds, once each, in version order.
+//! What every reader must have received: exactly the acknowledged events of its feeds, once each, in version order.
 //!
-//! Readers of the same feeds must get the same, so one log is kept for them all: who is first at a place writes it, the
-//! others compare. So a delivery costs one comparison, and memory grows with events, not with deliveries. A reader that
-//! differs from the log goes on with a list of its own. At the end each list is held against what was acknowledged.
+//! Readers of the same feeds must receive the same entries, so they share one log. The first reader to reach a position
+//! writes the entry, the others compare theirs with it. A delivery therefore costs one comparison, and memory grows
+//! with the number of events, not of deliveries. A reader that differs from the log continues with a list of its own.
+//! At the end, each list is compared with what was acknowledged.
 
 use std::{
     collections::HashMap,
@@ -12,7 +13,7 @@ use std::{
 
 use super::plan::{Number, Plan};
 
-/// As text, which the API gives a fixed length.
+/// The text of a version, which has a fixed length in the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version([u8; 26]);
 
@@ -26,7 +27,7 @@ impl Version {
     }
 }
 
-/// An event at the version it has.
+/// An event and its version.
 pub type Entry = (Version, Number);
 
 /// The acknowledged events of each channel, in version order.
@@ -55,15 +56,16 @@ pub struct Channel {
     log: Mutex<Vec<Entry>>,
 }
 
-/// How far a reader is in its channel's log.
+/// What a reader has received.
 #[derive(Debug, Default)]
-pub struct Place {
+pub struct Received {
+    /// It received this many entries from the beginning of its channel's log.
     length: usize,
-    /// Set when it differs from the log.
+    /// All that it received, once that differs from the log.
     own: Option<Vec<Entry>>,
-    /// Ids that nobody appended.
-    pub strangers: Vec<String>,
-    /// It got the channel's last event: there is nothing to come.
+    /// Ids that this run did not append.
+    pub unexpected: Vec<String>,
+    /// It has received the channel's closing event: nothing follows.
     pub closed: bool,
 }
 
@@ -76,7 +78,7 @@ impl Channel {
         }
     }
 
-    /// One feed by its name, several by the first.
+    /// For messages: the name of the first feed, and the number of further ones.
     pub fn name(&self) -> String {
         match &self.feeds[..] {
             [feed] => feed.clone(),
@@ -84,7 +86,7 @@ impl Channel {
         }
     }
 
-    /// The path and query of what reads these feeds as one: `what` is `live` or `entries`.
+    /// Path and beginning of the query of a request for these feeds; `what` is `live` or `entries`.
     pub fn path(&self, what: &str) -> String {
         match &self.feeds[..] {
             [feed] => format!("/v1/feeds/{feed}/{what}?"),
@@ -92,29 +94,30 @@ impl Channel {
         }
     }
 
-    /// A reader got `entry`.
-    pub fn take(&self, place: &mut Place, entry: Entry) {
-        if let Some(own) = &mut place.own {
+    /// Records that a reader received `entry`.
+    pub fn take(&self, received: &mut Received, entry: Entry) {
+        if let Some(own) = &mut received.own {
             own.push(entry);
             return;
         }
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        match log.get(place.length) {
+        match log.get(received.length) {
             None => log.push(entry),
-            Some(there) if *there == entry => {}
+            Some(logged) if *logged == entry => {}
             Some(_) => {
-                let mut own = log[..place.length].to_vec();
+                let mut own = log[..received.length].to_vec();
                 own.push(entry);
-                place.own = Some(own);
+                received.own = Some(own);
             }
         }
-        place.length += 1;
+        received.length += 1;
     }
 
-    /// Holds what the readers got against what was acknowledged. Readers that got the same are told of once.
+    /// Compares what the readers received with what was acknowledged. Readers that received the same share their
+    /// faults.
     pub fn audit(
         &self,
-        places: &[&Place],
+        all_received: &[&Received],
         acknowledged: &Acknowledged,
         plan: &Plan,
         faults: &mut Faults,
@@ -123,28 +126,30 @@ impl Channel {
         let mut at_length: HashMap<usize, usize> = HashMap::new();
         let mut check = |entries: &[Entry], readers: usize| {
             let wanted = acknowledged.of(self.index);
-            for (wrong, number) in differences(entries, wanted, |n| plan.channel_of(n), self.index)
-            {
+            for (kind, number) in differences(entries, wanted, |n| plan.channel_of(n), self.index) {
                 faults.add(Fault {
-                    wrong,
+                    kind,
                     feed: self.name(),
                     id: plan.id(number),
                     readers,
                 });
             }
         };
-        for place in places {
-            match &place.own {
+        for received in all_received {
+            match &received.own {
                 Some(own) => check(own, 1),
-                None => *at_length.entry(place.length).or_default() += 1,
+                None => *at_length.entry(received.length).or_default() += 1,
             }
         }
         for (length, readers) in at_length {
             check(&log[..length], readers);
         }
-        for id in places.iter().flat_map(|place| &place.strangers) {
+        for id in all_received
+            .iter()
+            .flat_map(|received| &received.unexpected)
+        {
             faults.add(Fault {
-                wrong: Wrong::Unexpected,
+                kind: FaultKind::Unexpected,
                 feed: self.name(),
                 id: id.clone(),
                 readers: 1,
@@ -154,69 +159,72 @@ impl Channel {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrong {
+pub enum FaultKind {
     Lost,
-    Doubled,
-    Disordered,
-    /// It belongs to other feeds, or nobody appended it.
+    Duplicated,
+    OutOfOrder,
+    /// It belongs to other feeds, or was not appended by this run.
     Unexpected,
-    /// Not the version that its appender was told.
+    /// Its version differs from the one in the response to its append.
     OtherVersion,
 }
 
-/// What is wrong with `got`. An event without an answer may be there or not.
+/// The faults in `got`. An event whose append got no response may be present or not.
 fn differences(
     got: &[Entry],
     wanted: &[Entry],
     channel_of: impl Fn(Number) -> usize,
     channel: usize,
-) -> Vec<(Wrong, Number)> {
+) -> Vec<(FaultKind, Number)> {
     if got == wanted {
         return Vec::new();
     }
-    let told: HashMap<Number, Version> = wanted.iter().map(|(v, number)| (*number, *v)).collect();
+    let versions: HashMap<Number, Version> =
+        wanted.iter().map(|(v, number)| (*number, *v)).collect();
     let mut seen: HashMap<Number, Version> = HashMap::new();
     let mut greatest = None;
-    let mut wrong = Vec::new();
+    let mut faults = Vec::new();
     for &(version, number) in got {
         if seen.insert(number, version).is_some() {
-            wrong.push((Wrong::Doubled, number));
+            faults.push((FaultKind::Duplicated, number));
             continue;
         }
-        match told.get(&number) {
-            Some(told) if *told != version => wrong.push((Wrong::OtherVersion, number)),
-            None if channel_of(number) != channel => wrong.push((Wrong::Unexpected, number)),
+        match versions.get(&number) {
+            Some(acknowledged) if *acknowledged != version => {
+                faults.push((FaultKind::OtherVersion, number))
+            }
+            None if channel_of(number) != channel => faults.push((FaultKind::Unexpected, number)),
             _ => {}
         }
         if greatest >= Some(version) {
-            wrong.push((Wrong::Disordered, number));
+            faults.push((FaultKind::OutOfOrder, number));
         }
         greatest = greatest.max(Some(version));
     }
     let lost = wanted
         .iter()
         .filter(|(_, number)| !seen.contains_key(number));
-    wrong.extend(lost.map(|(_, number)| (Wrong::Lost, *number)));
-    wrong
+    faults.extend(lost.map(|(_, number)| (FaultKind::Lost, *number)));
+    faults
 }
 
-/// An entry that some readers of a feed did not get as they should.
+/// An entry that was not delivered correctly to some readers of a feed.
 #[derive(Debug)]
 pub struct Fault {
-    pub wrong: Wrong,
+    pub kind: FaultKind,
     pub feed: String,
     pub id: String,
     pub readers: usize,
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Lost => "lost",
-            Self::Doubled => "doubled",
-            Self::Disordered => "disordered",
+            Self::Duplicated => "duplicated",
+            Self::OutOfOrder => "out of order",
             Self::Unexpected => "unexpected",
-            Self::OtherVersion => "at another version than its appender was told",
+            Self::OtherVersion => "version differs from the acknowledged one",
         })
     }
 }
@@ -224,16 +232,16 @@ impl fmt::Display for Wrong {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            wrong,
+            kind,
             feed,
             id,
             readers,
         } = self;
-        write!(f, "{id} in {feed}: {wrong} ({readers} readers)")
+        write!(f, "{id} in {feed}: {kind} ({readers} readers)")
     }
 }
 
-/// The first few are kept, all are counted.
+/// Keeps the first [`FAULTS_KEPT`] faults and counts all.
 #[derive(Debug, Default)]
 pub struct Faults {
     pub first: Vec<Fault>,
@@ -266,60 +274,64 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_fault_is_told_apart() {
+    fn each_kind_of_fault_is_detected() {
         let wanted = [entry(1, 10), entry(2, 11), entry(3, 12)];
         let differ = |got: &[Entry]| differences(got, &wanted, |n| usize::from(n >= 90), 0);
         assert_eq!(differ(&wanted), []);
         assert_eq!(
             differ(&[wanted[0], wanted[2]]),
-            [(Wrong::Lost, 11)],
-            "a hole"
+            [(FaultKind::Lost, 11)],
+            "a gap"
         );
         assert_eq!(
             differ(&[wanted[0], wanted[1], wanted[1], wanted[2]]),
-            [(Wrong::Doubled, 11)]
+            [(FaultKind::Duplicated, 11)]
         );
         assert_eq!(
             differ(&[wanted[0], wanted[2], wanted[1]]),
-            [(Wrong::Disordered, 11)]
+            [(FaultKind::OutOfOrder, 11)]
         );
         assert_eq!(
             differ(&[wanted[0], entry(4, 11), entry(5, 12)]),
-            [(Wrong::OtherVersion, 11), (Wrong::OtherVersion, 12)]
+            [(FaultKind::OtherVersion, 11), (FaultKind::OtherVersion, 12)]
         );
         let mut with_other = wanted.to_vec();
         with_other.push(entry(9, 99));
-        assert_eq!(differ(&with_other), [(Wrong::Unexpected, 99)]);
+        assert_eq!(differ(&with_other), [(FaultKind::Unexpected, 99)]);
         with_other[3] = entry(9, 13);
         assert_eq!(differ(&with_other), [], "not acknowledged, but appended");
     }
 
     #[test]
-    fn a_reader_that_differs_is_found_and_the_others_are_whole() {
+    fn only_the_reader_that_differs_has_faults() {
         let plan = Plan::spread("message", 0, 1, 1, None);
         let entries: Vec<Entry> = (0..9).map(|n| entry(n, n.into())).collect();
         let acknowledged = Acknowledged::new(&plan, 1, entries.clone());
         let faults_without = |missing: Option<usize>, first: usize| -> Vec<String> {
             let channel = Channel::new(0, vec!["f".to_owned()]);
-            let mut places = [Place::default(), Place::default(), Place::default()];
+            let mut all_received = [
+                Received::default(),
+                Received::default(),
+                Received::default(),
+            ];
             for turn in 0..3 {
                 let reader = (turn + first) % 3;
                 for (at, entry) in entries.iter().enumerate() {
                     if reader != 1 || Some(at) != missing {
-                        channel.take(&mut places[reader], *entry);
+                        channel.take(&mut all_received[reader], *entry);
                     }
                 }
             }
             let mut faults = Faults::default();
-            let places: Vec<&Place> = places.iter().collect();
-            channel.audit(&places, &acknowledged, &plan, &mut faults);
+            let all_received: Vec<&Received> = all_received.iter().collect();
+            channel.audit(&all_received, &acknowledged, &plan, &mut faults);
             faults.first.iter().map(Fault::to_string).collect()
         };
         assert_eq!(faults_without(None, 0), [""; 0]);
         let lost = |number| vec![format!("{} in f: lost (1 readers)", plan.id(number))];
         for first in 0..3 {
             assert_eq!(faults_without(Some(4), first), lost(4));
-            assert_eq!(faults_without(Some(8), first), lost(8), "the last one");
+            assert_eq!(faults_without(Some(8), first), lost(8), "the last entry");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `bench live`, `bench poll` and `bench storm`: readers of feeds while events are appended.
+//! `newsfeed-bench live`, `poll` and `storm`: readers follow feeds while events are appended.
 
 use std::time::Duration;
 
@@ -7,41 +7,42 @@ use serde_json::json;
 use super::error::Error;
 use super::{
     args::{Common, Load, parse_rate_or_none},
-    fleet::{Follower, Habit, Way},
+    fleet::{Follower, Habit, ReadMode},
     plan::Plan,
     run::Run,
     session::Session,
     stop::Stop,
 };
 
-/// Who follows what.
+/// The readers, and the feeds that they follow.
 #[derive(Debug, Clone, clap::Args)]
 struct Audience {
-    /// Readers, each with a connection of its own (0: only the --idle ones)
+    /// Number of readers, each with its own connection unless --http2 is given (0: only those of --idle, --stuck and
+    /// --slow)
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     subscribers: u32,
-    /// Feeds the events are spread over; the readers share them evenly
+    /// Number of feeds over which the events are spread, and the readers divided evenly
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     feeds: u32,
-    /// Feeds that each reader follows as one (1 to 100)
+    /// Number of feeds that each reader follows as one (1 to 100)
     #[arg(long, value_name = "FEEDS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     merged: u32,
-    /// How many of the readers follow one further feed, the hot one
+    /// How many of the readers follow one additional feed, the hot feed
     #[arg(long, value_name = "READERS", default_value_t = 0)]
     hot_subscribers: u32,
-    /// How many of the events a second go to the hot feed
+    /// How many events per second, out of --rate, go to the hot feed
     #[arg(long, value_name = "EVENTS", default_value_t = 0.0)]
     hot_rate: f64,
-    /// Further readers, of feeds that get nothing
+    /// Additional readers, of feeds to which nothing is appended
     #[arg(long, value_name = "READERS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     idle: u32,
-    /// Seconds without a delivery after the last append before what is missing counts as lost
+    /// Seconds without a delivery, after the last append, until missing entries count as lost
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     silence: u32,
 }
 
 impl Audience {
-    /// The channels without the hot one, which comes after them.
+    /// The number of channels without the hot feed, which follows them.
     fn ordinary(&self) -> usize {
         self.feeds.div_ceil(self.merged) as usize
     }
@@ -53,21 +54,21 @@ pub struct ReaderArgs {
     common: Common,
     #[command(flatten)]
     load: Load,
-    /// Events a second (0: time passes, and only what the readers cost is measured)
+    /// Events per second (0: append nothing, and only measure the cost of connected readers)
     #[arg(long, value_name = "EVENTS", default_value = "1000", value_parser = parse_rate_or_none)]
     rate: f64,
     #[command(flatten)]
     audience: Audience,
 }
 
-/// Further readers that do not keep up until the load is over; then they read all they missed. They follow the hot feed
-/// if there is one, or else share the others evenly.
+/// Additional readers that lag until the load is over, and then catch up. They follow the hot feed if there is one;
+/// otherwise they are divided evenly between the feeds.
 #[derive(Debug, Clone, clap::Args)]
 struct Laggards {
-    /// Further readers that get their first frames, then read nothing until the load is over (receive buffer: 4 KiB)
+    /// Additional readers that read nothing after their first frames until the load is over (receive buffer: 4 KiB)
     #[arg(long, value_name = "READERS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     stuck: u32,
-    /// Further readers that read one byte a second until the load is over (receive buffer: 4 KiB)
+    /// Additional readers that read one byte per second until the load is over (receive buffer: 4 KiB)
     #[arg(long, value_name = "READERS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     slow: u32,
 }
@@ -83,7 +84,7 @@ pub struct LiveArgs {
 pub async fn run(args: LiveArgs, stop: Stop) -> Result<(), Error> {
     let LiveArgs { readers, laggards } = args;
     let Laggards { stuck, slow } = laggards;
-    let mut session = session("live", &readers, Way::Stream)?;
+    let mut session = session("live", &readers, ReadMode::Stream)?;
     session.parameters["stuck"] = json!(stuck);
     session.parameters["slow"] = json!(slow);
     let ordinary = readers.audience.ordinary();
@@ -102,12 +103,12 @@ pub async fn run(args: LiveArgs, stop: Stop) -> Result<(), Error> {
 }
 
 pub async fn run_poll(args: ReaderArgs, stop: Stop) -> Result<(), Error> {
-    let session = session("poll", &args, Way::LongPoll)?;
+    let session = session("poll", &args, ReadMode::LongPoll)?;
     measure(args.common, stop, session).await
 }
 
 pub async fn run_storm(args: ReaderArgs, stop: Stop) -> Result<(), Error> {
-    let mut session = session("storm", &args, Way::Stream)?;
+    let mut session = session("storm", &args, ReadMode::Stream)?;
     session.storm = Some(Duration::from_secs(args.load.seconds.into()) / 2);
     measure(args.common, stop, session).await
 }
@@ -119,7 +120,7 @@ async fn measure(common: Common, stop: Stop, session: Session) -> Result<(), Err
     run.conclude(&summary)
 }
 
-fn session(command: &'static str, args: &ReaderArgs, way: Way) -> Result<Session, Error> {
+fn session(command: &'static str, args: &ReaderArgs, mode: ReadMode) -> Result<Session, Error> {
     let ReaderArgs {
         load,
         rate,
@@ -136,25 +137,25 @@ fn session(command: &'static str, args: &ReaderArgs, way: Way) -> Result<Session
         silence,
     } = *audience;
     let rate = *rate;
-    for (wrong, message) in [
+    for (invalid, message) in [
         (
             merged > feeds,
-            "--merged must not be more than --feeds: a reader follows each feed once",
+            "--merged must not exceed --feeds, because a reader follows each feed once",
         ),
         (
             hot_subscribers > subscribers,
-            "--hot-subscribers must not be more than --subscribers: they are some of them",
+            "--hot-subscribers must not exceed --subscribers, which includes them",
         ),
         (
             !(0.0..=rate).contains(&hot_rate),
-            "--hot-rate must not be more than --rate: the hot events are some of them",
+            "--hot-rate must not exceed --rate, which includes it",
         ),
         (
             hot_subscribers > 0 && hot_rate == 0.0,
-            "--hot-subscribers need a --hot-rate: how many events a second go to the hot feed",
+            "--hot-subscribers requires --hot-rate, the number of events per second for the hot feed",
         ),
     ] {
-        if wrong {
+        if invalid {
             return Err(Error::Arguments(message.to_owned()));
         }
     }
@@ -187,7 +188,7 @@ fn session(command: &'static str, args: &ReaderArgs, way: Way) -> Result<Session
         follows: hot.chain(others).collect(),
         idle,
         laggards: Vec::new(),
-        way,
+        mode,
         storm: None,
         silence_max: Duration::from_secs(silence.into()),
     })

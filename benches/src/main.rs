@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`schedule`]: when requests are due, whatever the service does (open loop). [`recorder`]: latencies from then on.
 //! - [`plan`]: what is appended and who receives it. [`ledger`]: what each reader must have received.
-//! - [`target`], [`patient`], [`pool`], [`connection`] ([`http1`], [`http2`]), [`http`], [`chunked`]: connections.
+//! - [`target`], [`timeout`], [`pool`], [`connection`] ([`http1`], [`http2`]), [`http`], [`chunked`]: connections.
 //!   [`stream`], [`source`]: live streams.
 //! - [`writers`], [`fleet`] and its [`reader`]s, [`pages`]: clients that append, follow feeds, and read pages.
 //! - [`watch`], [`used`]: the CPU time and memory that the processes of the service used, and this one.
@@ -33,7 +33,6 @@ mod live;
 mod overload;
 mod page;
 mod pages;
-mod patient;
 mod plan;
 mod pool;
 mod reader;
@@ -47,6 +46,7 @@ mod stop;
 mod stream;
 mod summary;
 mod target;
+mod timeout;
 mod used;
 mod watch;
 mod writers;

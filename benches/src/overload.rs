@@ -1,4 +1,5 @@
-//! `bench overload`: what is possible, then multiples of it, while others read pages and follow feeds.
+//! `newsfeed-bench overload`: finds the peak append rate, then offers multiples of it while other clients read pages
+//! and follow feeds.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -10,10 +11,10 @@ use serde_json::json;
 use super::error::Error;
 use super::{
     append::channels,
-    args::{Common, Events, closed_loop, countable, parse_rate},
-    fleet::Way,
+    args::{Common, Events, check_event_count, closed_loop, parse_rate},
+    fleet::ReadMode,
     ledger::{Acknowledged, Faults},
-    page::Known,
+    page::KnownFeeds,
     pages::{self, PageReaders},
     plan::Plan,
     recorder::Latencies,
@@ -31,53 +32,55 @@ const PAGE_ENTRIES: u32 = 500;
 const PAGE_LIMIT: u8 = 50;
 const OLDER_PERCENT: u8 = 50;
 const PAGE_CONNECTIONS: u32 = 100;
-/// Of those whose appends are followed: each waits for its answers, however late they are.
+/// Connections for the appends that live streams follow. Each waits for its responses, however late they are, so there
+/// are enough for slow ones.
 const LIVE_CONNECTIONS: u32 = 200;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// Ask for 1, 2 and 3 times as many appends as are possible, while others read pages and follow feeds
+/// Offer 1, 2 and 3 times the highest possible append rate, while other clients read pages and follow feeds
 ///
-/// First as many arrays are appended as `--connections` clients get in, each waiting for its answer: the peak. Then the
-/// same arrays are due at 1, 2 and 3 times that rate, over many more connections, so that most must be refused. What
-/// was appended all the same, divided by the peak, is the goodput. In each step a few more clients read pages, and
-/// append events one by one that live streams follow. Everything that was acknowledged is read back.
+/// The first step finds the peak: `--connections` clients append arrays, each as soon as it has the response to the
+/// last. The other steps append the same arrays at 1, 2 and 3 times that rate, over many more connections, so that the
+/// service must refuse the excess. The goodput ratio is the rate appended at 3 times the peak, divided by the highest
+/// rate of all steps. In each step, other clients read pages, and append single events that live streams follow.
+/// Everything that was acknowledged is read back and checked.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  \
     newsfeed-bench overload --seconds 10 --rounds 3")]
 pub struct OverloadArgs {
     #[command(flatten)]
     common: Common,
-    /// Of each step
+    /// Duration of each step, in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3_600))]
     seconds: u32,
-    /// All steps, so many times; every second time in the other order, because a store that grows gets slower
+    /// How often to repeat all steps; every second round reverses their order, because a growing store gets slower
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Events in one append (1 to 1000)
+    /// Events per append (1 to 1000)
     #[arg(long, value_name = "EVENTS", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     batch: u16,
-    /// Connections that append at a multiple of what is possible
+    /// Number of connections that append at a multiple of the peak
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     flood_connections: u32,
-    /// Feeds the events are spread over
+    /// Number of feeds over which the events are spread
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     feeds: u32,
-    /// Pages a second that are read meanwhile
+    /// Pages per second that other clients read
     #[arg(long, value_name = "PAGES", default_value = "200", value_parser = parse_rate)]
     page_rate: f64,
-    /// Live streams, each of a feed of its own
+    /// Number of live streams, each of its own feed
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     subscribers: u32,
-    /// Events a second that the streams follow
+    /// Events per second that are appended for the live streams
     #[arg(long, value_name = "EVENTS", default_value = "100", value_parser = parse_rate)]
     live_rate: f64,
     #[command(flatten)]
     events: Events,
 }
 
-/// What is asked for, and what its figures are called.
+/// A step and the names of its results.
 struct Step {
-    /// Of the peak; `None` finds the peak.
+    /// The rate as a multiple of the peak; `None` finds the peak.
     multiple: Option<f64>,
     offered: &'static str,
     appended: &'static str,
@@ -108,7 +111,7 @@ const STEPS: [Step; 4] = [
     step!("3x", Some(3.0)),
 ];
 
-/// What a step has come to, over all rounds.
+/// The results of a step, summed over all rounds.
 #[derive(Default)]
 struct Total {
     offered: u64,
@@ -146,12 +149,12 @@ impl Total {
     }
 }
 
-/// What all steps share.
-struct Scene {
+/// What the steps share.
+struct Setup {
     args: OverloadArgs,
     stop: Stop,
     dialer: Arc<Dialer>,
-    known: Known,
+    known: KnownFeeds,
 }
 
 pub async fn run(args: OverloadArgs, stop: Stop) -> Result<(), Error> {
@@ -161,14 +164,14 @@ pub async fn run(args: OverloadArgs, stop: Stop) -> Result<(), Error> {
     let Events { kind, text, .. } = &args.events;
     let text = *text as usize;
     let plan = Arc::new(Plan::spread(kind, text, PAGE_FEEDS, 1, None));
-    let known = Known::fill(
+    let known = KnownFeeds::fill(
         &dialer,
         &plan,
         (PAGE_FEEDS, PAGE_ENTRIES),
         (PAGE_LIMIT, OLDER_PERCENT),
     )
     .await?;
-    let scene = Scene {
+    let setup = Setup {
         args,
         stop,
         dialer,
@@ -176,11 +179,11 @@ pub async fn run(args: OverloadArgs, stop: Stop) -> Result<(), Error> {
     };
     let mut totals: [Total; STEPS.len()] = Default::default();
     let mut faults = Faults::default();
-    let work = scene.rounds(&mut totals, &mut faults);
+    let work = setup.rounds(&mut totals, &mut faults);
     run.measured(work).await?;
-    faults.merge(scene.known.faults());
+    faults.merge(setup.known.faults());
 
-    let args = &scene.args;
+    let args = &setup.args;
     let mut summary = Summary {
         command: "overload",
         run: plan.run().to_owned(),
@@ -230,7 +233,7 @@ pub async fn run(args: OverloadArgs, stop: Stop) -> Result<(), Error> {
     run.conclude(&summary)
 }
 
-impl Scene {
+impl Setup {
     async fn rounds(&self, totals: &mut [Total], faults: &mut Faults) -> Result<(), Error> {
         let mut peak = 0.0;
         for round in 0..self.args.rounds {
@@ -255,7 +258,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Appends at `rate`, or as much as is possible; audits all that was acknowledged.
+    /// Appends at `rate`, or as fast as possible, and checks everything that was acknowledged.
     async fn step(&self, rate: Option<f64>, faults: &mut Faults) -> Result<Total, Error> {
         let args = &self.args;
         let Events {
@@ -268,7 +271,7 @@ impl Scene {
             None => (closed_loop(args.seconds, args.batch), *connections),
             Some(rate) => {
                 let pace = Pace::of_events(rate, args.batch, args.seconds);
-                countable(pace.count().saturating_mul(args.batch.into()))?;
+                check_event_count(pace.count().saturating_mul(args.batch.into()))?;
                 (Schedule::new(pace), args.flood_connections)
             }
         };
@@ -318,7 +321,7 @@ impl Scene {
         })
     }
 
-    /// Those that follow feeds, and those that append to these.
+    /// The live streams, and the appends to their feeds.
     fn session(&self) -> Session {
         let args = &self.args;
         let Events { kind, text, .. } = &args.events;
@@ -334,7 +337,7 @@ impl Scene {
             follows: (0..args.subscribers as usize).collect(),
             idle: 0,
             laggards: Vec::new(),
-            way: Way::Stream,
+            mode: ReadMode::Stream,
             storm: None,
             silence_max: SILENCE_MAX,
         }

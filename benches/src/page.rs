@@ -1,4 +1,4 @@
-//! `bench pages`: pages of feeds whose content is known, newest first.
+//! `newsfeed-bench pages`: reads pages, newest entries first, of feeds whose content is known.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::error::Error;
 use super::{
-    args::{Common, Events, closed_loop, countable, parse_rate},
-    ledger::{Acknowledged, Entry, Fault, Faults, Wrong},
+    args::{Common, Events, check_event_count, closed_loop, parse_rate},
+    ledger::{Acknowledged, Entry, Fault, FaultKind, Faults},
     pages::{Page, PageReaders},
     plan::{Owner, Plan, mix},
     run::{Run, with_progress},
@@ -18,37 +18,37 @@ use super::{
     writers::{Writers, get},
 };
 
-/// Feeds are filled with arrays of this many.
+/// Events per append when feeds are filled.
 const FILL_BATCH: u16 = 500;
 const FILL_CONNECTIONS: u32 = 4;
 
-/// Read pages at a rate: some the newest of a feed, some from further back
+/// Read pages of feeds: some at the newest end, some further back
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  \
     newsfeed-bench pages --feeds 100 --entries 1000 --rate 5000 --limit 50")]
 pub struct PagesArgs {
     #[command(flatten)]
     common: Common,
-    /// Pages a second
+    /// Pages per second
     #[arg(long, value_name = "PAGES", default_value = "1000", value_parser = parse_rate)]
     rate: f64,
-    /// Each connection sends its next request when it has the last answer, at no rate: how much is possible, and not to
-    /// be compared with the latencies of a rate, for here they count from sending
+    /// Measure the highest throughput: each connection sends its next request as soon as it has a response. Latencies
+    /// count from sending, so they are not comparable with those at a fixed rate
     #[arg(long, conflicts_with = "rate")]
     closed_loop: bool,
-    /// How long to read
+    /// How long to read, in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
-    /// Entries on a page (1 to 200)
+    /// Entries per page (1 to 200)
     #[arg(long, value_name = "ENTRIES", default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=200))]
     limit: u8,
-    /// Percentage of pages from anywhere in the feed rather than its newest end
+    /// Percentage of pages that start anywhere in the feed rather than at its newest end
     #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u8).range(0..=100))]
     older: u8,
-    /// Feeds to fill before
+    /// Number of feeds, which are filled first
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     feeds: u32,
-    /// Entries in each feed, on average
+    /// Average number of entries in a feed
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     entries: u32,
     #[command(flatten)]
@@ -58,11 +58,11 @@ pub struct PagesArgs {
 pub async fn run(args: PagesArgs, stop: Stop) -> Result<(), Error> {
     let run = Run::new(args.common.clone(), stop)?;
     let events = &args.events;
-    countable(u64::from(args.feeds) * u64::from(args.entries))?;
+    check_event_count(u64::from(args.feeds) * u64::from(args.entries))?;
     let dialer = run.dialer(events.connections as usize).await?;
     let text = events.text as usize;
     let plan = Arc::new(Plan::spread(&events.kind, text, args.feeds, 1, None));
-    let known = Known::fill(
+    let known = KnownFeeds::fill(
         &dialer,
         &plan,
         (args.feeds, args.entries),
@@ -107,21 +107,22 @@ pub async fn run(args: PagesArgs, stop: Stop) -> Result<(), Error> {
     run.conclude(&summary)
 }
 
-/// Feeds whose content is known, and what was wrong with their pages.
-pub struct Known {
-    asks: Arc<Asks>,
+/// Feeds whose content is known, and the faults found on their pages.
+pub struct KnownFeeds {
+    requests: Arc<PageRequests>,
     faults: Arc<Mutex<Faults>>,
 }
 
-impl Known {
-    /// Fills so many feeds, with so many entries each, for pages of `limit`, of which `older` percent are not the newest.
+impl KnownFeeds {
+    /// Fills `feeds` with `entries` each, on average. Pages will have `limit` entries, and `older` percent of them
+    /// start anywhere in the feed.
     pub async fn fill(
         dialer: &Arc<Dialer>,
         plan: &Arc<Plan>,
         (feeds, entries): (u32, u32),
         (limit, older): (u8, u8),
     ) -> Result<Self, Error> {
-        let asks = Asks {
+        let requests = PageRequests {
             plan: Arc::clone(plan),
             acknowledged: fill(dialer, plan, feeds, entries).await?,
             feeds: feeds.into(),
@@ -129,18 +130,18 @@ impl Known {
             older: older.into(),
         };
         Ok(Self {
-            asks: Arc::new(asks),
+            requests: Arc::new(requests),
             faults: Arc::default(),
         })
     }
 
-    /// Reads and checks pages as the schedule of `readers` has it.
+    /// Reads and checks pages on the schedule of `readers`.
     pub async fn read(&self, readers: &Arc<PageReaders>, connections: u32) -> Result<(), Error> {
-        let asks = Arc::clone(&self.asks);
-        let path = move |request| asks.path(request);
-        let (asks, faults) = (Arc::clone(&self.asks), Arc::clone(&self.faults));
+        let requests = Arc::clone(&self.requests);
+        let path = move |request| requests.path(request);
+        let (requests, faults) = (Arc::clone(&self.requests), Arc::clone(&self.faults));
         let check = move |request, page: &Page<'_>| {
-            if let Some(fault) = asks.fault(request, page) {
+            if let Some(fault) = requests.fault(request, page) {
                 let mut faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
                 faults.add(fault);
             }
@@ -148,14 +149,14 @@ impl Known {
         readers.run(connections, path, check).await
     }
 
-    /// What was wrong since the last call.
+    /// The faults found since the last call.
     pub fn faults(&self) -> Faults {
         std::mem::take(&mut *self.faults.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// What pages are asked for: request `n` of each run for the same.
-struct Asks {
+/// Which pages are requested. Request `n` requests for the same page in every run.
+struct PageRequests {
     plan: Arc<Plan>,
     acknowledged: Acknowledged,
     feeds: u64,
@@ -164,8 +165,8 @@ struct Asks {
     older: u64,
 }
 
-impl Asks {
-    /// The page's feed, and how many entries of the feed lie below it.
+impl PageRequests {
+    /// The page's feed, and the number of entries in the feed up to and including the newest on the page.
     fn asked(&self, request: u64) -> (usize, usize) {
         let random = mix(request);
         let feed = (random % self.feeds) as usize;
@@ -192,9 +193,9 @@ impl Asks {
     fn fault(&self, request: u64, page: &Page<'_>) -> Option<Fault> {
         let (feed, end) = self.asked(request);
         let wanted = &self.acknowledged.of(feed)[end.saturating_sub(self.limit)..end];
-        let (wrong, id) = difference(page, wanted, &self.plan)?;
+        let (kind, id) = difference(page, wanted, &self.plan)?;
         Some(Fault {
-            wrong,
+            kind,
             feed: self.plan.feed(feed),
             id,
             readers: 1,
@@ -202,7 +203,8 @@ impl Asks {
     }
 }
 
-/// Appends as fast as the service takes it; every event must be acknowledged, for the pages to be known.
+/// Fills the feeds as fast as the service accepts events. Fails unless every event is acknowledged, because otherwise
+/// the content of the feeds would not be known.
 async fn fill(
     dialer: &Arc<Dialer>,
     plan: &Arc<Plan>,
@@ -235,25 +237,25 @@ async fn fill(
     Ok(Acknowledged::new(plan, plan.channels().len(), sent))
 }
 
-/// The first difference between a page, newest first, and the entries it must have, oldest first.
-fn difference(page: &Page<'_>, wanted: &[Entry], plan: &Plan) -> Option<(Wrong, String)> {
+/// The first difference between `page`, newest entry first, and the entries it must have, oldest first.
+fn difference(page: &Page<'_>, wanted: &[Entry], plan: &Plan) -> Option<(FaultKind, String)> {
     let mut wanted = wanted.iter().rev();
     for item in &page.entries {
         match wanted.next() {
-            None => return Some((Wrong::Unexpected, item.id.to_string())),
+            None => return Some((FaultKind::Unexpected, item.id.to_string())),
             Some((version, number)) => {
-                let wrong = if plan.owner(&item.id) != Owner::Event(*number) {
-                    Wrong::Lost
+                let kind = if plan.owner(&item.id) != Owner::Event(*number) {
+                    FaultKind::Lost
                 } else if item.version != version.as_str() {
-                    Wrong::OtherVersion
+                    FaultKind::OtherVersion
                 } else {
                     continue;
                 };
-                return Some((wrong, plan.id(*number)));
+                return Some((kind, plan.id(*number)));
             }
         }
     }
     wanted
         .next()
-        .map(|(_, number)| (Wrong::Lost, plan.id(*number)))
+        .map(|(_, number)| (FaultKind::Lost, plan.id(*number)))
 }

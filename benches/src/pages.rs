@@ -1,4 +1,4 @@
-//! Reading pages: on schedule, to measure them, and to the end, to see what a feed holds.
+//! Readers of pages: on schedule, to measure them, and from beginning to end, to check the content of feeds.
 
 use std::{
     borrow::Cow,
@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::error::Error;
 use super::{
     connection::Connection,
-    ledger::{Acknowledged, Channel, Faults, Place, Version},
+    ledger::{Acknowledged, Channel, Faults, Received, Version},
     plan::{Number, Owner, Plan},
     pool::Pool,
     recorder::Recorder,
@@ -24,7 +24,7 @@ use super::{
     writers::{add, get, unreachable},
 };
 
-/// The most the API gives at once.
+/// The highest limit that the API accepts.
 const PAGE_ENTRIES_MAX: u8 = 200;
 const AUDIT_CONNECTIONS: usize = 8;
 
@@ -45,7 +45,7 @@ pub struct Page<'a> {
 }
 
 impl Item<'_> {
-    /// What a reader got, if it is an event of the first `events` of the plan.
+    /// Version and number, if this is one of the first `events` events of the plan.
     pub fn number(&self, plan: &Plan, events: u64) -> Option<(Version, Number)> {
         match plan.owner(&self.id) {
             Owner::Event(number) if u64::from(number) < events => {
@@ -56,7 +56,7 @@ impl Item<'_> {
     }
 }
 
-/// Reads every channel from its first entry to its last and holds it against what was acknowledged.
+/// Reads every channel from its first entry to its last, and compares it with what was acknowledged.
 pub async fn audit(
     dialer: &Arc<Dialer>,
     plan: &Arc<Plan>,
@@ -72,18 +72,18 @@ pub async fn audit(
         let channels = channels.to_vec();
         readers.spawn(async move {
             let mut connection = Connection::new(&pool, number);
-            let mut places = Vec::new();
+            let mut all_received = Vec::new();
             while let Some(channel) = channels.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let place = read_all(&mut connection, channel, &plan, events).await?;
-                places.push((channel.index, place));
+                let received = read_all(&mut connection, channel, &plan, events).await?;
+                all_received.push((channel.index, received));
             }
-            Ok::<_, Error>(places)
+            Ok::<_, Error>(all_received)
         });
     }
     let mut faults = Faults::default();
     while let Some(done) = readers.join_next().await {
-        for (index, place) in done.expect("a reader does not panic and is not aborted")? {
-            channels[index].audit(&[&place], acknowledged, plan, &mut faults);
+        for (index, received) in done.expect("a reader does not panic and is not aborted")? {
+            channels[index].audit(&[&received], acknowledged, plan, &mut faults);
         }
     }
     Ok(faults)
@@ -94,9 +94,9 @@ async fn read_all(
     channel: &Channel,
     plan: &Plan,
     events: u64,
-) -> Result<Place, Error> {
+) -> Result<Received, Error> {
     let base_url = connection.base_url().to_owned();
-    let mut place = Place::default();
+    let mut received = Received::default();
     let mut after = "0".to_owned();
     loop {
         let path = format!(
@@ -108,22 +108,22 @@ async fn read_all(
         let page: Page = answer.json(&format!("GET {path}"), &base_url)?;
         for item in &page.entries {
             match item.number(plan, events) {
-                Some(entry) => channel.take(&mut place, entry),
-                None => place.strangers.push(item.id.to_string()),
+                Some(entry) => channel.take(&mut received, entry),
+                None => received.unexpected.push(item.id.to_string()),
             }
         }
         match page.next {
             Some(next) => after = next.into_owned(),
-            None => return Ok(place),
+            None => return Ok(received),
         }
     }
 }
 
-/// Reads pages on schedule: `path` and `check` say which and what must be on them.
+/// Clients that read pages on schedule.
 pub struct PageReaders {
     pool: Arc<Pool>,
     pub schedule: Arc<Schedule>,
-    /// From when a page was due until it was there.
+    /// From when a page was due until it was received.
     pub page: Recorder,
     pub read: AtomicU64,
     pub refused: AtomicU64,
@@ -142,6 +142,7 @@ impl PageReaders {
         })
     }
 
+    /// Sends all requests of the schedule. `path` returns the path of a request, and `check` is called with its page.
     pub async fn run(
         self: &Arc<Self>,
         connections: u32,

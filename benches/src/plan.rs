@@ -1,5 +1,5 @@
-//! What is appended and who hears it, decided by numbers alone: event `n` of a run has the same feeds whoever asks, so
-//! nothing has to be kept for an event but what the service says of it.
+//! Which events are appended, and to which feeds. All of it follows from an event's number, so that only the versions
+//! that the service assigns have to be stored.
 
 use std::{
     collections::HashMap,
@@ -8,17 +8,17 @@ use std::{
 
 use newsfeed::client::list::Message;
 
-/// All feeds of a run begin with this and the run's name, so that runs do not meet.
+/// The feeds of a run begin with this and the run's name, so that runs do not share feeds.
 const PREFIX: &str = "bench";
-/// Between two feeds in the body of an event.
-const BETWEEN: &str = "\",\"";
+/// Separates two feeds in the JSON of an event.
+const SEPARATOR: &str = "\",\"";
 
 /// An event's number in the run, from 0.
 pub type Number = u32;
 
 #[derive(Debug)]
 pub struct Plan {
-    /// A name no other run has.
+    /// The unique name of the run.
     run: String,
     kind: String,
     text: String,
@@ -27,14 +27,14 @@ pub struct Plan {
 
 #[derive(Debug)]
 enum Shape {
-    /// Each event goes to one feed, chosen evenly at random, or to the hot one.
+    /// Each event goes to one feed, chosen uniformly at random, or to the hot feed.
     Spread {
         feeds: u32,
-        /// Feeds that one stream follows.
+        /// Number of feeds that one stream follows.
         merged: u32,
         hot_share: f64,
     },
-    /// Each message goes to its receiver and to the chat of the two.
+    /// Each message goes to the feed of its receiver and to the chat of its two users.
     Day {
         messages: Vec<Message>,
         receivers: Vec<u64>,
@@ -42,13 +42,14 @@ enum Shape {
     },
 }
 
-/// Whose an id is.
+/// What an id belongs to.
 #[derive(Debug, PartialEq)]
 pub enum Owner {
     Event(Number),
-    /// The last event of a channel.
+    /// The closing event of a channel.
     Closing,
-    Stranger,
+    /// Not an event of this run.
+    Unknown,
 }
 
 impl Plan {
@@ -61,7 +62,7 @@ impl Plan {
         }
     }
 
-    /// `hot_share` of all events go to one further feed.
+    /// A plan in which `hot_share` (0 to 1) of all events go to one additional feed, the hot one.
     pub fn spread(
         kind: &str,
         data_bytes: usize,
@@ -98,7 +99,8 @@ impl Plan {
         &self.run
     }
 
-    /// The sets of feeds that somebody follows as one; each event is in one of them. The hot feed is the last.
+    /// The channels: sets of feeds that readers follow as one. Each event belongs to one channel. The hot feed is the
+    /// last.
     pub fn channels(&self) -> Vec<Vec<String>> {
         match &self.shape {
             Shape::Spread {
@@ -132,10 +134,10 @@ impl Plan {
 
     pub fn feeds_of(&self, number: Number) -> Vec<String> {
         let feeds = fmt::from_fn(|f| self.write_feeds(number, f)).to_string();
-        feeds.split(BETWEEN).map(str::to_owned).collect()
+        feeds.split(SEPARATOR).map(str::to_owned).collect()
     }
 
-    /// With [`BETWEEN`] between two; without a string for each, as it is done for every event of the load.
+    /// Writes the feeds, separated by [`SEPARATOR`]. Does not allocate, because it runs for every event of the load.
     fn write_feeds(&self, number: Number, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let run = &self.run;
         match &self.shape {
@@ -148,13 +150,13 @@ impl Plan {
                 let (low, high) = (from.min(to), from.max(to));
                 write!(
                     f,
-                    "{PREFIX}:{run}:user:{to}{BETWEEN}{PREFIX}:{run}:chat:{low}-{high}"
+                    "{PREFIX}:{run}:user:{to}{SEPARATOR}{PREFIX}:{run}:chat:{low}-{high}"
                 )
             }
         }
     }
 
-    /// `None` for the hot one. Hot events are evenly spaced, the others even only in the long run.
+    /// `None` for the hot feed. Its events are evenly spaced; the others are spread at random over their feeds.
     fn feed_number(&self, number: Number) -> Option<u32> {
         let Shape::Spread {
             feeds, hot_share, ..
@@ -184,11 +186,11 @@ impl Plan {
         match ours.map(|rest| (rest.starts_with("end-"), rest.parse())) {
             Some((true, _)) => Owner::Closing,
             Some((false, Ok(number))) => Owner::Event(number),
-            _ => Owner::Stranger,
+            _ => Owner::Unknown,
         }
     }
 
-    /// Events `numbers` as the body of a request.
+    /// Writes the body of a request that appends the events `numbers`: an array unless there is only one.
     pub fn body(&self, numbers: std::ops::Range<Number>, body: &mut String) {
         let array = numbers.len() > 1;
         body.clear();
@@ -207,7 +209,8 @@ impl Plan {
         }
     }
 
-    /// The closing events of some channels: all entries before them are in their places when they arrive.
+    /// The body of a request that appends the closing events of `channels`. A reader that receives its channel's
+    /// closing event has received all entries that precede it.
     pub fn closing_body(&self, channels: &[(usize, String)]) -> String {
         let mut body = String::from("[");
         for (channel, feed) in channels {
@@ -227,16 +230,16 @@ impl Plan {
             out,
             r#"{{"id":"{PREFIX}-{run}-{name}","kind":"{kind}","feeds":["{feeds}"],"data":{{"text":"{text}"}}}}"#
         );
-        written.expect("a String takes all");
+        written.expect("writing to a String cannot fail");
     }
 }
 
-/// Beyond the end of the list it begins again.
+/// The list starts again at its end.
 fn message(messages: &[Message], number: Number) -> Message {
     messages[number as usize % messages.len()]
 }
 
-/// SplitMix64: consecutive numbers to even ones.
+/// SplitMix64: maps consecutive numbers to uniformly distributed ones.
 pub fn mix(number: u64) -> u64 {
     let mut z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -275,11 +278,11 @@ mod tests {
     }
 
     #[test]
-    fn ids_tell_whose_they_are_and_bodies_are_json() {
+    fn ids_have_their_owners_and_bodies_are_json() {
         let plan = Plan::spread("message", 3, 10, 1, None);
         assert_eq!(plan.owner(&plan.id(17)), Owner::Event(17));
-        for stranger in ["", "bench-", "bench-00-17", &format!("{}x", plan.id(17))] {
-            assert_eq!(plan.owner(stranger), Owner::Stranger, "{stranger}");
+        for unknown in ["", "bench-", "bench-00-17", &format!("{}x", plan.id(17))] {
+            assert_eq!(plan.owner(unknown), Owner::Unknown, "{unknown}");
         }
         let mut body = String::new();
         plan.body(5..6, &mut body);

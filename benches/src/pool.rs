@@ -1,4 +1,4 @@
-//! The connections of some clients: each has its own or, with HTTP/2, some share one.
+//! The connections of a group of clients: each has its own or, with HTTP/2, several clients share one.
 
 use std::{
     io,
@@ -11,18 +11,18 @@ use tokio::task::AbortHandle;
 
 use super::target::{Dialer, Node};
 
-/// What a stream may have sent that its reader did not take; a connection may have as much for each of its streams, so
-/// that none waits for another.
+/// HTTP/2 flow-control window of a stream. The window of a connection is the sum over its streams, so that a slow
+/// reader does not block the others.
 const WINDOW_BYTES: u32 = 128 * 1024;
 
 pub struct Pool {
     pub dialer: Arc<Dialer>,
     window_bytes: u32,
-    /// In order; made when first asked for.
+    /// By number; created on demand.
     slots: Mutex<Vec<Arc<Slot>>>,
 }
 
-/// A connection that some share, opened when first needed and again after it broke.
+/// A shared connection, opened when first needed and again after it broke.
 pub struct Slot {
     pub dialer: Arc<Dialer>,
     pub number: usize,
@@ -41,7 +41,7 @@ impl Pool {
         Self::with_window(dialer, WINDOW_BYTES)
     }
 
-    /// Of HTTP/2; other connections do not mind it.
+    /// `window_bytes` is the HTTP/2 flow-control window of a stream; it has no effect on HTTP/1.1.
     pub fn with_window(dialer: Arc<Dialer>, window_bytes: u32) -> Arc<Self> {
         Arc::new(Self {
             dialer,
@@ -50,13 +50,13 @@ impl Pool {
         })
     }
 
-    /// The node that client `number` speaks to.
+    /// The node that client `number` is connected to.
     pub fn node(&self, number: usize) -> &Node {
         let clients = self.dialer.streams_per_connection.unwrap_or(1);
         self.dialer.node(number / clients as usize)
     }
 
-    /// What client `number` shares with others; `None` if each has a connection of its own.
+    /// The connection that client `number` shares; `None` if each client has its own.
     pub fn slot(&self, number: usize) -> Option<Arc<Slot>> {
         let clients = self.dialer.streams_per_connection?;
         let number = number / clients as usize;
@@ -73,7 +73,7 @@ impl Pool {
         Some(Arc::clone(&slots[number]))
     }
 
-    /// Drops all shared connections at once, after `first`; nobody gets a new one before.
+    /// Calls `first`, then drops all shared connections at once. No client can open a new one before that.
     pub async fn drop_all(&self, first: impl FnOnce()) {
         let slots = self
             .slots

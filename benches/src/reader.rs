@@ -1,4 +1,4 @@
-//! One reader: a small task that follows a stream, or polls, takes what comes, and comes back after a break.
+//! A reader: a task that follows a live stream or long polls, records what it receives, and reconnects after a failure.
 
 use std::{
     io,
@@ -13,8 +13,8 @@ use tokio::time::sleep;
 use super::error::Error;
 use super::{
     connection::Connection,
-    fleet::{Fleet, Follower, Habit, Way},
-    ledger::{Channel, Place, Version},
+    fleet::{Fleet, Follower, Habit, ReadMode},
+    ledger::{Channel, Received, Version},
     pages::{Item, Page},
     plan::Owner,
     pool::Slot,
@@ -23,28 +23,28 @@ use super::{
     writers::{add, unreachable},
 };
 
-/// Bounds of the pause before a reader comes back that was refused.
-const BACK_MS: std::ops::Range<u64> = 100..1_000;
+/// Range of the pause before a reader retries.
+const RETRY_PAUSE_MS: std::ops::Range<u64> = 100..1_000;
 const POLL_WAIT_S: u32 = 30;
-/// Between two bytes of a slow reader.
+/// Pause of a slow reader after each byte.
 const SLOW_PAUSE: Duration = Duration::from_secs(1);
-/// What the kernel may hold for a reader that lags, so that what it does not read waits at the service. Linux makes
-/// twice as much of it, for its own bookkeeping.
+/// Receive buffer of a lagging reader: so small that what it does not read stays in the service. Linux doubles the
+/// value for its own bookkeeping.
 pub const LAGGING_RECEIVE_BYTES: u32 = 4 * 1024;
-/// For one that reads again.
+/// Receive buffer of a lagging reader once it catches up.
 const RESUMED_RECEIVE_BYTES: usize = 256 * 1024;
 
 pub struct Reader {
     fleet: Arc<Fleet>,
-    /// Of its connection.
+    /// The number of its current connection.
     number: usize,
-    /// How many there are.
+    /// The number of readers.
     readers: usize,
     channel: Arc<Channel>,
-    /// The connection it shares, if it does.
+    /// The connection that it shares with other readers, with HTTP/2.
     slot: Option<Arc<Slot>>,
     habit: Habit,
-    place: Place,
+    received: Received,
     /// The last `id:` of the stream.
     position: Option<Version>,
 }
@@ -63,60 +63,63 @@ impl Reader {
             number,
             readers,
             habit,
-            place: Place::default(),
+            received: Received::default(),
             position: None,
         }
     }
 
-    pub async fn run(mut self, way: Way) -> Result<(usize, Place), Error> {
+    pub async fn run(mut self, mode: ReadMode) -> Result<(usize, Received), Error> {
         let stop = self.fleet.stop.clone();
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
             ended = async {
-                match way {
-                    Way::Stream => self.follow().await,
-                    Way::LongPoll => self.poll().await,
+                match mode {
+                    ReadMode::Stream => self.follow().await,
+                    ReadMode::LongPoll => self.poll().await,
                 }
             } => ended?,
         }
-        Ok((self.channel.index, self.place))
+        Ok((self.channel.index, self.received))
     }
 
-    /// Follows the stream, and comes back with `Last-Event-ID` whenever it ends.
+    /// Follows the stream, and resumes it with `Last-Event-ID` whenever it ends.
     async fn follow(&mut self) -> Result<(), Error> {
         let mut storms = self.fleet.storm.subscribe();
         let mut first = true;
         let mut dropped = None;
         loop {
-            let lags = self.lags();
+            let lagging = self.is_lagging();
             let mut stream = self.stream(first).await?;
-            // The port it leaves cannot be had again at once: the next connection is one that nobody had.
+            // A closed connection's port stays in use for a while, so the next connection gets a number, and with it a
+            // source address, of its own.
             if self.slot.is_none() {
                 self.number += self.readers;
             }
             dropped = loop {
-                let mut whole = false;
+                let mut up_to_date = false;
                 let more = tokio::select! {
                     biased;
                     _ = storms.changed() => break *storms.borrow_and_update(),
                     more = async {
-                        let bytes = if first { READ_BYTES } else { self.appetite(&stream).await? };
-                        stream.next(bytes, |frame| whole |= self.frame(&frame)).await
+                        let bytes = if first { READ_BYTES } else { self.next_read_bytes(&stream).await? };
+                        stream.next(bytes, |frame| up_to_date |= self.frame(&frame)).await
                     } => more,
                 };
-                if whole && first {
+                if up_to_date && first {
                     first = false;
                     add(&self.fleet.counts.ready, 1);
-                } else if whole && let Some(dropped) = dropped.take() {
+                } else if up_to_date && let Some(dropped) = dropped.take() {
                     let fleet = &self.fleet;
-                    fleet.whole.record(&fleet.schedule, dropped, Instant::now());
+                    fleet
+                        .recovery
+                        .record(&fleet.schedule, dropped, Instant::now());
                 }
                 if !matches!(more, Ok(true)) {
                     let counts = &self.fleet.counts;
                     add(
-                        if lags {
-                            &counts.closed_on
+                        if lagging {
+                            &counts.closed_by_service
                         } else {
                             &counts.broken
                         },
@@ -129,14 +132,14 @@ impl Reader {
         }
     }
 
-    /// It is one of those that do not read as fast as they can, and it is not yet time to.
-    fn lags(&self) -> bool {
+    /// True for a slow or stuck reader until lagging readers catch up.
+    fn is_lagging(&self) -> bool {
         self.habit != Habit::Prompt && self.fleet.resume.borrow().is_none()
     }
 
-    /// How many bytes it takes next; waits until it takes any.
-    async fn appetite(&self, stream: &Stream) -> io::Result<usize> {
-        if !self.lags() {
+    /// Waits until the reader may read again; returns how many bytes.
+    async fn next_read_bytes(&self, stream: &Stream) -> io::Result<usize> {
+        if !self.is_lagging() {
             return Ok(READ_BYTES);
         }
         let mut resume = self.fleet.resume.subscribe();
@@ -148,15 +151,16 @@ impl Reader {
             },
             _ => drop(resumed.await),
         }
-        stream.receive_buffer(RESUMED_RECEIVE_BYTES)?;
+        stream.set_receive_buffer(RESUMED_RECEIVE_BYTES)?;
         Ok(READ_BYTES)
     }
 
-    /// Only the first time a failure is final.
+    /// Opens a stream. Before the run, any failure is final; later, the reader retries while the service is busy or
+    /// unreachable.
     async fn stream(&self, first: bool) -> Result<Stream, Error> {
         let fleet = &self.fleet;
-        let place = if first {
-            Some(fleet.door.acquire().await)
+        let permit = if first {
+            Some(fleet.opening.acquire().await)
         } else {
             None
         };
@@ -166,7 +170,7 @@ impl Reader {
         loop {
             match self.opened(path, position).await {
                 Ok(stream) => {
-                    drop(place);
+                    drop(permit);
                     return Ok(stream);
                 }
                 Err(Error::Client(
@@ -174,7 +178,7 @@ impl Reader {
                     | client::Error::Refused {
                         status: 429 | 503, ..
                     },
-                )) if !first => self.come_back_later().await,
+                )) if !first => self.pause_before_retry().await,
                 Err(error) => return Err(error),
             }
         }
@@ -184,18 +188,18 @@ impl Reader {
         if let Some(slot) = &self.slot {
             return Stream::open_shared(slot, path, position).await;
         }
-        let receive_bytes = self.lags().then_some(LAGGING_RECEIVE_BYTES);
+        let receive_bytes = self.is_lagging().then_some(LAGGING_RECEIVE_BYTES);
         let dialer = &self.fleet.pool.dialer;
         let socket = dialer.connect(self.number, receive_bytes);
         Stream::open(dialer.node(self.number), socket, path, position).await
     }
 
-    async fn come_back_later(&self) {
+    async fn pause_before_retry(&self) {
         add(&self.fleet.counts.refused, 1);
         pause().await;
     }
 
-    /// True if the service says that everything up to here was sent.
+    /// Records a frame. True for a `version` event, which says that everything up to its position was sent.
     fn frame(&mut self, frame: &Frame<'_>) -> bool {
         if let Some(position) = frame.id.and_then(Version::parse) {
             self.position = Some(position);
@@ -203,9 +207,9 @@ impl Reader {
         match frame.event {
             "entry" | "notify" => match serde_json::from_str::<Item>(frame.data) {
                 Ok(item) if frame.id == Some(&*item.version) => self.entry(&item),
-                _ => self.place.strangers.push(frame.data.to_owned()),
+                _ => self.received.unexpected.push(frame.data.to_owned()),
             },
-            "reset" => self.place.strangers.push("a reset".to_owned()),
+            "reset" => self.received.unexpected.push("a reset event".to_owned()),
             _ => {}
         }
         frame.event == "version"
@@ -215,7 +219,7 @@ impl Reader {
         let fleet = &self.fleet;
         let events = fleet.schedule.count() * u64::from(fleet.batch);
         if let Some(entry) = item.number(&fleet.plan, events) {
-            self.channel.take(&mut self.place, entry);
+            self.channel.take(&mut self.received, entry);
             add(&fleet.counts.delivered, 1);
             if self.habit == Habit::Prompt {
                 let request = u64::from(entry.1) / u64::from(fleet.batch);
@@ -225,9 +229,9 @@ impl Reader {
                 add(&fleet.counts.delivered_late, 1);
             }
         } else if fleet.plan.owner(&item.id) != Owner::Closing {
-            self.place.strangers.push(item.id.to_string());
-        } else if !self.place.closed {
-            self.place.closed = true;
+            self.received.unexpected.push(item.id.to_string());
+        } else if !self.received.closed {
+            self.received.closed = true;
             let now = Instant::now();
             if self.habit == Habit::Prompt {
                 add(&fleet.counts.closed, 1);
@@ -238,23 +242,28 @@ impl Reader {
         }
     }
 
-    /// Asks again and again for what is new.
+    /// Long polls for new entries.
     async fn poll(&mut self) -> Result<(), Error> {
         let fleet = Arc::clone(&self.fleet);
         let mut connection = Connection::new(&fleet.pool, self.number);
         let base_url = connection.base_url().to_owned();
-        let mut door = Some(fleet.door.acquire().await);
+        // Held until the first response.
+        let mut opening = Some(fleet.opening.acquire().await);
         let (mut after, mut wait) = ("0".to_owned(), 0);
         loop {
             let path = self.channel.path("entries");
             let path = format!("{path}after={after}&limit=200&wait={wait}");
             match connection.get(&path).await {
-                Err(error) if door.is_some() => return Err(unreachable(&base_url, &error).into()),
+                Err(error) if opening.is_some() => {
+                    return Err(unreachable(&base_url, &error).into());
+                }
                 Err(_) => {
                     add(&fleet.counts.broken, 1);
-                    self.come_back_later().await;
+                    self.pause_before_retry().await;
                 }
-                Ok(answer) if answer.refused() && door.is_none() => self.come_back_later().await,
+                Ok(answer) if answer.refused() && opening.is_none() => {
+                    self.pause_before_retry().await
+                }
                 Ok(answer) => {
                     let page: Page = answer.json(&format!("GET {path}"), &base_url)?;
                     for item in &page.entries {
@@ -262,7 +271,7 @@ impl Reader {
                     }
                     after = page.next.unwrap_or(page.version).into_owned();
                     wait = POLL_WAIT_S;
-                    if door.take().is_some() {
+                    if opening.take().is_some() {
                         add(&fleet.counts.ready, 1);
                     }
                 }
@@ -272,6 +281,6 @@ impl Reader {
 }
 
 async fn pause() {
-    let millis = rand::rng().random_range(BACK_MS);
+    let millis = rand::rng().random_range(RETRY_PAUSE_MS);
     sleep(Duration::from_millis(millis)).await;
 }

@@ -1,4 +1,4 @@
-//! Latencies: all together, and second by second.
+//! Latency histograms: over the whole run, and for each second of it.
 
 use std::{
     mem,
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::schedule::Schedule;
 
-/// An hour; what takes longer counts as that.
+/// One hour; higher latencies count as this.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
 pub const QUANTILES: [(&str, f64); 5] = [
     ("p50", 0.5),
@@ -21,8 +21,8 @@ pub const QUANTILES: [(&str, f64); 5] = [
     ("p99_99", 0.9999),
 ];
 
-/// What one kind of work took. A measurement belongs to the second in which the work was due, so a stall shows where
-/// it began.
+/// The latencies of one kind of work. A measurement belongs to the second in which the work was due, so a stall shows
+/// up where it began.
 pub struct Recorder {
     pub name: &'static str,
     inner: Mutex<Latencies>,
@@ -31,7 +31,7 @@ pub struct Recorder {
 pub struct Latencies {
     /// Three significant digits.
     pub all: Histogram<u64>,
-    /// Two, which is a few KiB a second of the run.
+    /// Two significant digits, which takes a few KiB for each second of the run.
     pub seconds: Vec<Histogram<u32>>,
 }
 
@@ -56,9 +56,7 @@ impl Recorder {
         inner.all.saturating_record(micros);
         while inner.seconds.len() <= second {
             let of_second = Histogram::new_with_max(LATENCY_US_MAX, 2);
-            inner
-                .seconds
-                .push(of_second.expect("within the crate's bounds"));
+            inner.seconds.push(of_second.expect("the bounds are valid"));
         }
         inner.seconds[second].saturating_record(micros);
     }
@@ -67,12 +65,12 @@ impl Recorder {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was measured; the recorder begins anew.
+    /// Returns what was measured, and starts again without measurements.
     pub fn take(&self) -> Latencies {
         mem::replace(&mut *self.latencies(), Latencies::new())
     }
 
-    /// For the progress line.
+    /// Text of the progress line.
     pub fn so_far(&self) -> String {
         let latencies = self.latencies();
         let [p50, p99] = [0.5, 0.99].map(|quantile| ms(latencies.all.value_at_quantile(quantile)));
@@ -83,12 +81,12 @@ impl Recorder {
 impl Latencies {
     fn new() -> Self {
         Self {
-            all: Histogram::new_with_max(LATENCY_US_MAX, 3).expect("within the crate's bounds"),
+            all: Histogram::new_with_max(LATENCY_US_MAX, 3).expect("the bounds are valid"),
             seconds: Vec::new(),
         }
     }
 
-    /// Those of `other` as well: its seconds are the same seconds of another round.
+    /// Adds the latencies of another round, second by second.
     pub fn add(&mut self, other: &Self) {
         self.all += &other.all;
         for (index, second) in other.seconds.iter().enumerate() {

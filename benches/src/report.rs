@@ -1,4 +1,4 @@
-//! The report: one HTML page that needs nothing else, with the curves as inline SVG in the reader's colours.
+//! The report: a self-contained HTML page with charts as inline SVG, in light or dark colours.
 
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ use super::{
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// The charts are drawn in the colours of a light page; on a dark one the rules replace them.
+/// Charts are drawn in the colours of the light theme. These rules replace them in the dark theme.
 const STYLE: &str = "
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --faint: #d5dae0; --soft: #5c6670;
   --p50: #1a7f5a; --p99: #b45f06; --max: #b3261e; --curve: #1f5fbf; }
@@ -31,7 +31,7 @@ svg polyline[stroke='#B3261E'] { stroke: var(--max); } svg polyline[stroke='#1F5
   vertical-align: middle; }
 ";
 
-/// A colour of the style, as the charts have it.
+/// A colour of [`STYLE`] and its value in the light theme.
 struct Colour {
     name: &'static str,
     rgb: RGBColor,
@@ -89,11 +89,14 @@ pub fn html(summary: &Summary) -> String {
     out
 }
 
-/// The generator shares the machine, so its curve belongs to the service's.
+/// Includes the load generator, because it shares the machine with the service.
 fn cpu(summary: &Summary) -> String {
-    curves(summary, "CPU over time, in percent of one", "%", |second| {
-        second.cpu_percent
-    })
+    curves(
+        summary,
+        "CPU over time, in percent of one CPU",
+        "%",
+        |second| second.cpu_percent,
+    )
 }
 
 fn memory(summary: &Summary) -> String {
@@ -102,7 +105,7 @@ fn memory(summary: &Summary) -> String {
     })
 }
 
-/// A point for each second of the measured time, a line for each process; nothing if there was no whole second.
+/// A chart with a line for each process and a point for each second; empty if the run was shorter than a second.
 fn curves(
     summary: &Summary,
     title: &str,
@@ -146,7 +149,7 @@ fn escaped(text: &str) -> String {
         .replace('>', "&gt;")
 }
 
-/// A point for each second in which something was due.
+/// A chart with a point for each second in which requests were due.
 fn over_time(latencies: &Latencies) -> String {
     let seconds = latencies.seconds.len();
     let scale = decades(latencies);
@@ -159,10 +162,10 @@ fn over_time(latencies: &Latencies) -> String {
             .map(|(second, of_second)| (second as f64, ms(of_second.value_at_quantile(quantile))));
         chart.line(colour.rgb, points);
     }
-    chart.svg("seconds, by when it was due")
+    chart.svg("second in which the request was due")
 }
 
-/// Each nine takes the same width, as far as there are measurements for it.
+/// A chart of all percentiles for which there are enough measurements. Each further nine takes the same width.
 fn by_percentile(latencies: &Latencies) -> String {
     let all = &latencies.all;
     let nines_max = (all.len().max(10) as f64).log10();
@@ -180,7 +183,7 @@ fn by_percentile(latencies: &Latencies) -> String {
         (nines, ms(all.value_at_quantile(quantile)))
     });
     chart.line(CURVE.rgb, points);
-    chart.svg("share of measurements at or below")
+    chart.svg("percentile")
 }
 
 fn decades(latencies: &Latencies) -> Scale {

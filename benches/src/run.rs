@@ -1,4 +1,4 @@
-//! What every sub-command does: get ready, show progress, tell the results.
+//! What all subcommands share: preparation, progress, and reporting of results.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
-/// A run of any sub-command.
+/// A run of a subcommand.
 pub struct Run {
     pub common: Common,
     watch: Arc<Watch>,
@@ -20,7 +20,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Before any connection is opened.
+    /// Must be called before any connection is opened, because it takes the first sample of memory use.
     pub fn new(common: Common, stop: Stop) -> Result<Self, Error> {
         let watch = Watch::new(&common.pid)?;
         Ok(Self {
@@ -30,7 +30,7 @@ impl Run {
         })
     }
 
-    /// For so many clients.
+    /// A dialer for so many clients.
     pub async fn dialer(&self, clients: usize) -> Result<Arc<Dialer>, Error> {
         let Common { url, source, .. } = &self.common;
         let streams = self.common.streams_per_connection();
@@ -39,12 +39,12 @@ impl Run {
         Ok(Arc::new(dialer))
     }
 
-    /// All readers are there: they should be measured when they are quiet.
-    pub async fn readers_are_there(&self) {
+    /// Waits until the service is idle, then samples the memory that connected readers take.
+    pub async fn readers_are_ready(&self) {
         self.watch.ready().await;
     }
 
-    /// Starts the schedule and does what is due: the time that is measured.
+    /// Starts the schedule, waits for `work`, and shows progress. Measures CPU time and memory meanwhile.
     pub async fn load<T>(
         &self,
         schedule: &Arc<Schedule>,
@@ -61,7 +61,7 @@ impl Run {
         .await
     }
 
-    /// Does `work`, which is what is measured, whatever it consists of.
+    /// Waits for `work`, and measures CPU time and memory meanwhile.
     pub async fn measured<T>(&self, work: impl Future<Output = T>) -> T {
         self.stop.measuring();
         self.watch.begin();
@@ -70,7 +70,7 @@ impl Run {
         done
     }
 
-    /// Does `work` to its end, which Ctrl-C brings nearer by ending the schedule.
+    /// Waits for `work` to complete. Ctrl-C stops `schedule`, so that it completes early.
     pub async fn ends_early<T>(&self, schedule: &Schedule, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         tokio::select! {
@@ -81,8 +81,8 @@ impl Run {
         work.await
     }
 
-    /// False if Ctrl-C came first.
-    pub async fn passes(&self, time: Duration) -> bool {
+    /// Waits for `time`; returns false if Ctrl-C came first.
+    pub async fn sleep(&self, time: Duration) -> bool {
         tokio::select! {
             () = sleep(time) => true,
             () = self.stop.requested() => false,
@@ -97,7 +97,7 @@ impl Run {
         self.watch.used()
     }
 
-    /// Prints the table and writes the files; fails if a reader did not get exactly what was appended.
+    /// Prints the table and writes the files. Fails if a reader did not receive exactly what was appended.
     pub fn conclude(&self, summary: &Summary) -> Result<(), Error> {
         println!("{summary}");
         if let Some(path) = &self.common.json {
@@ -117,7 +117,7 @@ impl Run {
     }
 }
 
-/// Does `work` and shows how far it is: `so_far` answers a position out of `length`, and words.
+/// Waits for `work` and shows its progress: `so_far` returns a position out of `length`, and a text.
 pub async fn with_progress<T>(
     length: u64,
     so_far: impl Fn() -> (u64, String),

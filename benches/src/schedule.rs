@@ -1,5 +1,5 @@
-//! When each request is due. The schedule does not wait for answers: a slow service makes requests late, and their
-//! latency counts from when they were due (no coordinated omission).
+//! When each request is due. The schedule does not wait for responses: a slow service delays requests, and their
+//! latency counts from when they were due. This avoids coordinated omission.
 
 use std::{
     sync::{
@@ -12,23 +12,23 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-/// The clock of the async runtime ticks in milliseconds; a thread of our own sleeps as finely as this.
+/// Resolution of the thread that releases requests. Timers of the async runtime only have milliseconds.
 const TICK: Duration = Duration::from_micros(200);
 
 #[derive(Debug)]
 pub enum Pace {
-    /// Requests evenly spaced.
+    /// Evenly spaced requests.
     Even { per_second: f64, count: u64 },
-    /// Each at its own moment, in order.
+    /// Requests at given times after the start, in ascending order.
     At(Vec<Duration>),
-    /// No request: time passes.
+    /// No requests for this time.
     Idle(Duration),
-    /// Each is due when somebody is free for it: a closed loop, at most `count_max` of them.
+    /// A closed loop: a request is due whenever a connection is free, at most `count_max` of them.
     WhenFree { length: Duration, count_max: u64 },
 }
 
 impl Pace {
-    /// `events` a second in requests of `batch`: at least one, or none if there are none a second.
+    /// `events` per second in requests of `batch` events: at least one request, or none if `events` is 0.
     pub fn of_events(events: f64, batch: u16, seconds: u32) -> Self {
         if events == 0.0 {
             return Self::Idle(Duration::from_secs(seconds.into()));
@@ -49,7 +49,7 @@ impl Pace {
         }
     }
 
-    /// How long a service that keeps up is busy with it.
+    /// How long the schedule takes if the service keeps up.
     fn length(&self) -> Duration {
         match self {
             Self::Even { count, .. } => self.due(*count),
@@ -58,7 +58,7 @@ impl Pace {
         }
     }
 
-    /// After the start.
+    /// When a request is due, counted from the start.
     fn due(&self, number: u64) -> Duration {
         match self {
             Self::Even { per_second, .. } => Duration::from_secs_f64(number as f64 / per_second),
@@ -67,7 +67,7 @@ impl Pace {
         }
     }
 
-    /// After the start, when it is told that there are no more: with the last request.
+    /// When the schedule ends, counted from the start: at the last request.
     fn end(&self) -> Duration {
         match self.count() {
             0 => self.length(),
@@ -76,7 +76,7 @@ impl Pace {
     }
 }
 
-/// Hands out requests, each as it comes due, to whoever is free.
+/// Hands out each request, when it is due, to a connection that is free.
 #[derive(Debug)]
 pub struct Schedule {
     pace: Pace,
@@ -97,7 +97,7 @@ impl Schedule {
         })
     }
 
-    /// The first request is due now.
+    /// Starts the schedule: the first request of an evenly spaced schedule is due now.
     pub fn start(self: &Arc<Self>) {
         self.started.get_or_init(Instant::now);
         if self.is_closed_loop() {
@@ -107,7 +107,7 @@ impl Schedule {
         thread::spawn(move || release(&schedule));
     }
 
-    /// The next request and the moment it was due; `None` when there are no more.
+    /// Waits for the next request; returns its number and when it was due, or `None` when there are no more.
     pub async fn next(&self) -> Option<(u64, Instant)> {
         if self.is_closed_loop() {
             return self.next_when_free();
@@ -131,7 +131,7 @@ impl Schedule {
         (number < self.pace.count()).then_some((number, now))
     }
 
-    /// What is not handed out yet will not be.
+    /// Ends the schedule: no further requests are handed out.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
         self.due.close();
@@ -145,12 +145,12 @@ impl Schedule {
         self.start_moment() + self.pace.due(number)
     }
 
-    /// Now, while it has not started.
+    /// The start, or the current time before it.
     pub fn start_moment(&self) -> Instant {
         self.started.get().copied().unwrap_or_else(Instant::now)
     }
 
-    /// How long the work took that ends now; what ends early had its time all the same, unless it was stopped.
+    /// Duration of the work, which ends now. At least the length of the schedule, unless that was stopped.
     pub fn elapsed(&self) -> Duration {
         let elapsed = self.start_moment().elapsed();
         if self.stopped.load(Ordering::Relaxed) {
@@ -159,7 +159,7 @@ impl Schedule {
         elapsed.max(self.pace.length())
     }
 
-    /// How far it is, and the whole: in requests, or else in milliseconds.
+    /// Current position and length: in requests, or in milliseconds if their number is not given.
     pub fn progress(&self) -> (u64, u64) {
         match self.pace {
             Pace::Even { count, .. } => (self.handed_out(), count),
@@ -171,13 +171,13 @@ impl Schedule {
         }
     }
 
-    /// How many were handed out.
+    /// Number of requests handed out so far.
     pub fn handed_out(&self) -> u64 {
         let next = self.next.load(Ordering::Relaxed);
         next.min(self.pace.count())
     }
 
-    /// In a closed loop, so far.
+    /// Number of requests; in a closed loop, of those handed out so far.
     pub fn count(&self) -> u64 {
         if self.is_closed_loop() {
             return self.handed_out();
@@ -186,7 +186,8 @@ impl Schedule {
     }
 }
 
-/// Ends with the schedule, or when nobody has it any more. One permit more than there are requests tells the end.
+/// Adds a permit for each request when it is due, and one more at the end, which makes [`Schedule::next`] return
+/// `None`. Ends with the schedule, or when that is dropped.
 fn release(schedule: &Weak<Schedule>) {
     let mut released = 0;
     while let Some(schedule) = schedule.upgrade() {
@@ -211,7 +212,7 @@ fn release(schedule: &Weak<Schedule>) {
             end
         };
         drop(schedule);
-        // In slices, so that the thread ends soon after an interrupted run.
+        // In slices, so that the thread ends soon after the run is interrupted.
         let pause = next.saturating_duration_since(Instant::now());
         thread::sleep(pause.clamp(TICK, Duration::from_secs(1)));
     }
@@ -222,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_due_evenly_or_at_their_moments() {
+    fn requests_are_due_evenly_or_at_given_times() {
         let pace = Pace::of_events(1_000.0, 10, 3);
         assert_eq!(pace.count(), 300);
         assert_eq!(pace.due(0), Duration::ZERO);
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_stopped_hands_out_nothing_more() {
+    async fn a_stopped_schedule_hands_out_no_more_requests() {
         let length = Duration::from_secs(3_600);
         for pace in [
             Pace::of_events(1_000.0, 1, 3_600),

@@ -1,11 +1,12 @@
-//! A run with readers: they open, events are appended on schedule, all channels are closed, and everybody is audited.
+//! A run with readers: they connect, events are appended on schedule, each channel gets a closing event, and what the
+//! readers received is checked.
 
 use std::{sync::Arc, time::Duration};
 
 use super::error::Error;
 use super::{
     append::channels,
-    fleet::{Fleet, Follower, Habit, Readers, Way},
+    fleet::{Fleet, Follower, Habit, ReadMode, Readers},
     ledger::{Acknowledged, Channel},
     plan::Plan,
     run::{Run, with_progress},
@@ -21,26 +22,26 @@ pub struct Session {
     pub parameters: Value,
     pub plan: Plan,
     pub schedule: Arc<Schedule>,
-    /// Events in an append.
+    /// Events per append.
     pub batch: u16,
-    /// Connections that append.
+    /// Number of connections that append.
     pub connections: u32,
-    /// Connections that do something else.
+    /// Number of other connections, for the limit on open files.
     pub other_connections: u32,
     /// Reader `n` follows channel `follows[n]` of the plan.
     pub follows: Vec<usize>,
-    /// Further readers, of feeds that get nothing.
+    /// Number of additional readers, of feeds to which nothing is appended.
     pub idle: u32,
-    /// Further readers, which read slowly or not at all until the load is over.
+    /// Additional readers, which read slowly or not at all until the load is over.
     pub laggards: Vec<Follower>,
-    pub way: Way,
-    /// When after the start all readers drop at once.
+    pub mode: ReadMode,
+    /// How long after the start all readers drop their connections.
     pub storm: Option<Duration>,
-    /// Readers that get nothing for so long after the last append will get nothing any more.
+    /// How long after the last append to wait for deliveries while there are none.
     pub silence_max: Duration,
 }
 
-/// A session whose readers are there.
+/// A session whose readers are connected.
 pub struct Opened {
     session: Session,
     pub dialer: Arc<Dialer>,
@@ -85,11 +86,11 @@ impl Session {
         );
         let so_far = || {
             let ready = get(&fleet.counts.ready);
-            (ready, format!("{ready} of {readers} readers are there"))
+            (ready, format!("{ready} of {readers} readers connected"))
         };
-        let opening = fleet.open(&followers, self.way);
+        let opening = fleet.open(&followers, self.mode);
         let mut readers = with_progress(readers as u64, so_far, opening).await?;
-        readers.watched(run.readers_are_there()).await?;
+        readers.watched(run.readers_are_ready()).await?;
         Ok(Opened {
             session: self,
             dialer,
@@ -113,14 +114,14 @@ impl Opened {
         } = self;
         let schedule = &session.schedule;
         let storm = async {
-            let stormy = match session.storm {
-                Some(after) => run.passes(after).await,
+            let stormed = match session.storm {
+                Some(after) => run.sleep(after).await,
                 None => false,
             };
-            if stormy {
+            if stormed {
                 fleet.storm().await;
             }
-            stormy
+            stormed
         };
         let work = async { tokio::join!(writers.run(session.connections), storm) };
         let so_far = || format!("{}; {}", writers.so_far(), fleet.so_far());
@@ -147,7 +148,7 @@ impl Opened {
             fleet.resume();
             fleet.caught_up(laggards, session.silence_max).await;
             if stormed {
-                fleet.whole_again(all, session.silence_max).await;
+                fleet.recovered(all, session.silence_max).await;
             }
             Ok::<_, Error>(())
         };
@@ -168,7 +169,7 @@ impl Opened {
         counts.extend(fleet.counts());
         if laggards > 0 {
             counts.push(("delivered_late", late));
-            counts.push(("closed_by_service", get(&fleet.counts.closed_on)));
+            counts.push(("closed_by_service", get(&fleet.counts.closed_by_service)));
         }
         let seconds = elapsed.as_secs_f64();
         let mut parameters = session.parameters;
@@ -192,14 +193,14 @@ impl Opened {
             readers: all,
         };
         if stormed {
-            let whole = fleet.whole.latencies();
-            summary.counts.push(("whole_again", whole.all.len()));
-            let until_all = whole.all.max() as f64 / 1e6;
+            let recovery = fleet.recovery.latencies();
+            summary.counts.push(("whole_again", recovery.all.len()));
+            let until_all = recovery.all.max() as f64 / 1e6;
             summary.figures.push(("all_whole_after_seconds", until_all));
         }
         for recorder in [
             &fleet.delivery,
-            &fleet.whole,
+            &fleet.recovery,
             &fleet.catch_up,
             &writers.append,
             &writers.start_lag,

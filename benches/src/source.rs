@@ -1,4 +1,4 @@
-//! Where the bytes of a stream come from: a socket of its own or, with HTTP/2, a connection that it shares.
+//! Where the bytes of a stream come from: a socket of its own or, with HTTP/2, a shared connection.
 
 use std::io;
 
@@ -19,26 +19,26 @@ use super::{
     target::Node,
 };
 
-/// On the stack while bytes are there to be read; enough for a burst.
+/// Size of the buffer for one read, which is on the stack and enough for a burst of events.
 pub const READ_BYTES: usize = 16 * 1024;
-/// Of the heads and problems that we look at.
+/// Limit for the head of a response.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 pub enum Source {
     Own {
         socket: TcpStream,
-        /// `None`: the body is everything up to the end of the connection.
+        /// `None` if the body ends with the connection.
         chunked: Option<Chunked>,
     },
     Shared {
         body: RecvStream,
-        /// Received and not taken yet.
+        /// Received from the connection, but not yet returned.
         rest: Bytes,
     },
 }
 
 impl Stream {
-    /// Over the connection to `node` that `socket` will be.
+    /// Opens a stream on a connection of its own: `socket`, once it is connected to `node`.
     pub async fn open(
         node: &Node,
         socket: impl Future<Output = io::Result<TcpStream>>,
@@ -66,14 +66,14 @@ impl Stream {
             match http::head(&received).map_err(unreachable)? {
                 Some(head) => break head,
                 None if received.len() > HEAD_BYTES_MAX => {
-                    let endless = io::Error::other("an endless head");
-                    return Err(unreachable(endless));
+                    let too_long = io::Error::other("the head of the response is too long");
+                    return Err(unreachable(too_long));
                 }
                 None => {}
             }
         };
         if head.status != 200 {
-            // A problem is small: what came with the head, or is all that follows it.
+            // A problem document is small: it came with the head, or arrives with the next read.
             if received.len() == head.bytes {
                 let _ = read(&socket, &mut received).await;
             }
@@ -106,8 +106,8 @@ impl Stream {
         let status = answer.status().as_u16();
         let mut body = answer.into_body();
         if status != 200 {
-            let told = body.data().await.and_then(Result::ok).unwrap_or_default();
-            return Err(problem(status, &told, format!("GET {path}"), &node.base_url).into());
+            let body = body.data().await.and_then(Result::ok).unwrap_or_default();
+            return Err(problem(status, &body, format!("GET {path}"), &node.base_url).into());
         }
         let rest = Bytes::new();
         Ok(Self::new(Source::Shared { body, rest }, Vec::new()))
@@ -115,7 +115,7 @@ impl Stream {
 }
 
 impl Source {
-    /// Waits for bytes and appends at most `bytes_max` to `into`; `false` at the end.
+    /// Waits for bytes and appends at most `bytes_max` of them to `into`; returns `false` at the end of the stream.
     pub async fn receive(&mut self, bytes_max: usize, into: &mut Vec<u8>) -> io::Result<bool> {
         match self {
             Self::Own { socket, chunked } => loop {
@@ -141,7 +141,7 @@ impl Source {
         }
     }
 
-    pub fn receive_buffer(&self, bytes: usize) -> io::Result<()> {
+    pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
         match self {
             Self::Own { socket, .. } => Ok(set_socket_recv_buffer_size(socket, bytes)?),
             Self::Shared { .. } => Ok(()),

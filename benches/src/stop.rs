@@ -1,4 +1,4 @@
-//! Ctrl-C: the first ends the load early, so that what was measured can be told; the second ends the command.
+//! Ctrl-C: the first ends the load early, so that what was measured is reported; the second ends the program at once.
 
 use std::sync::{
     Arc,
@@ -15,12 +15,12 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// From now on there is something to tell.
+    /// From now on there are results to report, so the first Ctrl-C only ends the load.
     pub fn measuring(&self) {
         self.measuring.store(true, Ordering::Relaxed);
     }
 
-    /// The load should end early, or should have.
+    /// True if Ctrl-C was pressed during the load.
     pub fn is_requested(&self) -> bool {
         self.requested.is_cancelled()
     }
@@ -29,13 +29,13 @@ impl Stop {
         self.requested.cancelled().await;
     }
 
-    /// The command must end at once: at the second Ctrl-C, or at the first if nothing is measured yet.
+    /// Returns when the program must end at once: at the second Ctrl-C, or at the first if nothing was measured yet.
     pub async fn at_once(&self) {
-        // Heard from here on: the second may come before the first is dealt with.
+        // One listener for both: the second may come before the first is handled.
         let mut interrupts = Interrupts::listen();
         interrupts.next().await;
         if self.measuring.load(Ordering::Relaxed) {
-            eprintln!("ending the load; Ctrl-C again ends without results");
+            eprintln!("stopping the load; press Ctrl-C again to exit without results");
             self.requested.cancel();
             interrupts.next().await;
         }

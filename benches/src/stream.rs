@@ -1,5 +1,5 @@
-//! A stream of server-sent events. Between two frames it holds no buffer but for half a frame, and no task or timer: tens
-//! of thousands of them fit in one process.
+//! A stream of server-sent events. It buffers only incomplete frames and has no task or timer, so that tens of
+//! thousands fit in one process.
 
 use std::io;
 
@@ -15,7 +15,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// `pending` came with the answer's head.
+    /// `pending` are the bytes that arrived with the head of the response.
     pub fn new(source: Source, pending: Vec<u8>) -> Self {
         Self {
             source,
@@ -23,14 +23,14 @@ impl Stream {
         }
     }
 
-    /// Waits for bytes, takes at most `bytes_max` (up to [`READ_BYTES`]) and hands over the frames they complete;
-    /// `false` at the end of the stream. Nothing is lost when this is dropped while it waits.
+    /// Waits for bytes, reads at most `bytes_max` of them (up to [`READ_BYTES`](super::source::READ_BYTES)) and calls
+    /// `take` with each frame that is complete; returns `false` at the end of the stream. Cancel safe.
     pub async fn next(
         &mut self,
         bytes_max: usize,
         take: impl FnMut(Frame<'_>),
     ) -> io::Result<bool> {
-        // The first frames may have come with the head.
+        // The first frames may have arrived with the head.
         let goes_on = self.frames.complete()
             || self
                 .source
@@ -40,8 +40,8 @@ impl Stream {
         Ok(goes_on)
     }
 
-    /// What the kernel may hold for it, from now on; with HTTP/2 it is as it was.
-    pub fn receive_buffer(&self, bytes: usize) -> io::Result<()> {
-        self.source.receive_buffer(bytes)
+    /// Sets the size of the socket's receive buffer. Does nothing with HTTP/2.
+    pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        self.source.set_receive_buffer(bytes)
     }
 }

@@ -1,4 +1,4 @@
-//! The results of a run: a table for people, JSON for programs.
+//! The results of a run, as a table and as JSON.
 
 use std::{fmt, time::Duration};
 
@@ -10,28 +10,28 @@ use super::{
     used::Used,
 };
 
-/// Shown one by one; the rest is only counted.
+/// Faults listed in the table; the others are only counted.
 const FAULTS_SHOWN: usize = 10;
 
 pub struct Summary {
     pub command: &'static str,
     pub run: String,
     pub parameters: Value,
-    /// Requests waited for the answers before them, and latencies count from when they were sent.
+    /// Each connection waited for a response before its next request, and latencies count from sending.
     pub closed_loop: bool,
-    /// By Ctrl-C, before its time.
+    /// Ctrl-C ended the load early.
     pub interrupted: bool,
-    /// From when the first request was due to the last answer.
+    /// From when the first request was due until the last response.
     pub elapsed: Duration,
     pub counts: Vec<(&'static str, u64)>,
-    /// What is no count: rates a second, times in seconds.
+    /// Rates per second, times in seconds, and ratios.
     pub figures: Vec<(&'static str, f64)>,
     pub latencies: Vec<(&'static str, Latencies)>,
     pub faults: Faults,
     pub used: Used,
-    /// What the CPU time is divided by.
+    /// Operations by which CPU time is divided.
     pub per: Vec<(&'static str, u64)>,
-    /// What the memory is divided by.
+    /// Number of readers by which memory is divided.
     pub readers: u64,
 }
 
@@ -40,7 +40,7 @@ impl Summary {
         self.faults.count == 0
     }
 
-    /// Takes what a recorder has; nothing measured is nothing to show.
+    /// Takes the latencies of `recorder`, unless it has none.
     pub fn measured(&mut self, recorder: &Recorder) {
         let latencies = recorder.take();
         if !latencies.all.is_empty() {
@@ -66,7 +66,7 @@ impl Summary {
             .collect();
         let faults = self.faults.first.iter().map(|fault| {
             json!({
-                "wrong": fault.wrong.to_string(), "feed": fault.feed, "id": fault.id, "readers": fault.readers,
+                "wrong": fault.kind.to_string(), "feed": fault.feed, "id": fault.id, "readers": fault.readers,
             })
         });
         json!({
@@ -90,16 +90,16 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { command, run, .. } = self;
-        writeln!(f, "bench {command}, run {run}")?;
+        writeln!(f, "newsfeed-bench {command}, run {run}")?;
         if self.closed_loop {
             writeln!(
                 f,
-                "  CLOSED LOOP: latencies count from sending; not to be compared with those of a rate"
+                "  CLOSED LOOP: latencies count from sending and are not comparable with those at a fixed rate"
             )?;
         }
         if self.interrupted {
             let seconds = self.elapsed.as_secs_f64();
-            writeln!(f, "  INTERRUPTED by Ctrl-C: this is of {seconds:.1} s")?;
+            writeln!(f, "  INTERRUPTED by Ctrl-C: results cover {seconds:.1} s")?;
         }
         for (name, count) in &self.counts {
             writeln!(f, "  {:<28} {count:>12}", name.replace('_', " "))?;
@@ -125,9 +125,13 @@ impl fmt::Display for Summary {
             writeln!(f, "  WRONG: {fault}")?;
         }
         if self.exact() {
-            write!(f, "  exact: nothing lost, doubled or out of order")
+            write!(f, "  exact: nothing lost, duplicated or out of order")
         } else {
-            write!(f, "  NOT EXACT: {} entries are wrong", self.faults.count)
+            write!(
+                f,
+                "  NOT EXACT: {} entries were not delivered correctly",
+                self.faults.count
+            )
         }
     }
 }

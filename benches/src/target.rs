@@ -1,4 +1,4 @@
-//! Where the load goes: the nodes, the addresses it comes from, and how many connections the system allows.
+//! Connections to the nodes: target addresses, source addresses, and the limit on open files.
 
 use std::{
     io,
@@ -15,15 +15,15 @@ use tokio::{
 
 use super::error::Error;
 
-/// A handshake that the kernel's backlog dropped is tried again by the kernel after 1, 3, 7 and 15 s.
+/// Enough for the kernel to retry a handshake that a full backlog dropped, which it does after 1, 3, 7 and 15 s.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
-/// Connections from one address to one node, where we choose: far below the 28,232 ephemeral ports that Linux has by
-/// default, because ports of closed connections stay taken for a minute, and because looking for a free one takes the
-/// longer the fewer there are.
+/// Connections from one loopback address to one node. Far below the 28,232 ephemeral ports that Linux has by default,
+/// because the ports of closed connections stay in use for a minute, and because the fewer ports are free, the longer
+/// the kernel searches for one.
 const CONNECTIONS_PER_SOURCE: usize = 8_000;
-/// Of 127.0.0.x, taken in turn.
+/// Number of loopback addresses, 127.0.0.x, which are used in turn.
 const SOURCES: usize = 250;
-/// What else a process holds open: standard streams, the runtime, the probe.
+/// Other open files of the process: standard streams, the runtime, the probe.
 const OTHER_FILES: u64 = 64;
 
 #[derive(Debug)]
@@ -31,26 +31,25 @@ pub struct Node {
     address: SocketAddr,
     pub host: String,
     pub authority: Authority,
-    /// The path in front of `/v1`.
+    /// The path that precedes `/v1`.
     pub prefix: String,
     pub base_url: String,
     pub token: Token,
 }
 
-/// Connection `n` goes to node `n` modulo their number.
+/// Opens connections. Connection `n` goes to node `n` modulo the number of nodes.
 #[derive(Debug)]
 pub struct Dialer {
     nodes: Vec<Node>,
     sources: Vec<IpAddr>,
-    /// Where in 127.0.0.x this run begins: the run before may have left its ports in waiting.
+    /// The first loopback address that this run uses. Random, because ports of the previous run may be in TIME_WAIT.
     first_source: usize,
-    /// How many clients share a connection with HTTP/2; `None` for HTTP/1.1.
+    /// Number of clients that share a connection with HTTP/2; `None` for HTTP/1.1.
     pub streams_per_connection: Option<u32>,
 }
 
 impl Dialer {
-    /// Fails at once when a node cannot be reached, or when the system will not let us have connections for so many
-    /// `clients`.
+    /// Fails if a node cannot be reached, or if the limit on open files is too low for the connections of `clients`.
     pub async fn new(
         urls: &[String],
         token: Token,
@@ -78,7 +77,7 @@ impl Dialer {
         &self.nodes[number % self.nodes.len()]
     }
 
-    /// The kernel chooses how much it holds of what is not read, unless it is told.
+    /// `receive_bytes` is the size of the socket's receive buffer; `None` leaves it to the kernel.
     pub async fn connect(
         &self,
         number: usize,
@@ -90,7 +89,7 @@ impl Dialer {
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         if let Some(bytes) = receive_bytes {
-            // Before it connects, for it limits the window that the handshake offers.
+            // Before connecting, because it limits the window that the handshake offers.
             socket.set_recv_buffer_size(bytes)?;
         }
         if let Some(source) = self.source(number, address) {
@@ -104,7 +103,8 @@ impl Dialer {
         Ok(stream)
     }
 
-    /// On loopback any 127.x.x.x will do, so that a node can be given more connections than one address has ports.
+    /// On loopback, uses several addresses 127.0.0.x, so that a node can have more connections than one address has
+    /// ports.
     fn source(&self, number: usize, to: SocketAddr) -> Option<IpAddr> {
         let of_node = number / self.nodes.len();
         if !self.sources.is_empty() {
@@ -122,13 +122,13 @@ impl Dialer {
 }
 
 impl Node {
-    /// `url` is one that [`Client`] takes.
+    /// `url` must be one that [`Client`] accepts.
     async fn resolve(url: &str, token: Token) -> Result<Self, Error> {
         let bad = || client::Error::BadUrl(url.to_owned());
         let parsed = reqwest::Url::parse(url).map_err(|_| bad())?;
         if parsed.scheme() == "https" {
             let advice =
-                "newsfeed-bench measures without TLS: name an address of the service that has http";
+                "newsfeed-bench measures without TLS: use an http:// address of the service";
             return Err(Error::Arguments(advice.to_owned()));
         }
         let host = parsed.host_str().ok_or_else(bad)?;
@@ -142,7 +142,7 @@ impl Node {
             .await
             .map_err(|error| unreachable(error.to_string()))?
             .next()
-            .ok_or_else(|| unreachable("no address".to_owned()))?;
+            .ok_or_else(|| unreachable("the host name has no address".to_owned()))?;
         Ok(Self {
             address,
             authority: name.parse().map_err(|_| bad())?,
@@ -154,18 +154,18 @@ impl Node {
     }
 }
 
-/// An address that is not ours, or has no port left.
+/// Adds advice to the errors for an address that this machine does not have, or that has no free port.
 fn with_advice(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => io::Error::new(
             error.kind(),
-            format!("{error}; give further addresses of this machine with --source"),
+            format!("{error}; add addresses of this machine with --source"),
         ),
         _ => error,
     }
 }
 
-/// Every connection is a file. The hard limit too is raised, where we may.
+/// Each connection is an open file. Also raises the hard limit, if permitted.
 fn raise_file_limit(needed: u64) -> Result<(), Error> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let has = getrlimit(Resource::Nofile);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn on_loopback_the_sources_change_before_their_ports_are_used_up() {
+    fn loopback_sources_change_before_their_ports_run_out() {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 8080));
         let source =
             |dialer: &Dialer, number| dialer.source(number, loopback).map(|ip| ip.to_string());

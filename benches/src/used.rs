@@ -1,4 +1,5 @@
-//! What the watched processes used in a run: for the table, as JSON, and second by second for the curves.
+//! CPU time and memory that the watched processes used in a run: as a table, as JSON, and for each second for the
+//! charts.
 
 use std::{fmt, time::Duration};
 
@@ -10,7 +11,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 
 pub struct Used {
     pub processes: Vec<Process>,
-    /// In the kernel, for the connections of all processes: the service's and ours.
+    /// Kernel memory for the TCP connections of all processes on the machine.
     tcp: Memory,
 }
 
@@ -18,35 +19,36 @@ pub struct Process {
     pub name: String,
     pid: u32,
     ended: bool,
-    /// Over the window: from when the first request was due to the last answer.
+    /// Used in the window, which lasts from when the first request was due until the last response.
     cpu: Duration,
     window: Duration,
     memory: Memory,
     pub seconds: Vec<Second>,
 }
 
-/// About a second of the window.
+/// One sample interval of the window, of about a second.
 pub struct Second {
-    /// Where in the window it ends.
+    /// When it ends, counted from the start of the window.
     pub end: Duration,
     pub cpu_percent: f64,
     pub resident_bytes: u64,
 }
 
+/// Bytes at certain moments of the run.
 struct Memory {
     /// Before the run's first connection.
     before: u64,
-    /// All readers are there and quiet.
+    /// When all readers were connected and the service was idle.
     ready: Option<u64>,
-    /// With the last answer.
+    /// After the last response.
     end: u64,
-    /// When all was read back.
+    /// After everything was read back and checked.
     done: u64,
-    /// The most at any moment we looked.
+    /// The highest sample.
     peak: u64,
 }
 
-/// What the CPU time of a window is divided by: names and numbers of what was done in it.
+/// Name and number of each kind of operation done in the window. CPU time is divided by the number.
 pub type Per<'a> = &'a [(&'static str, u64)];
 
 impl Used {
@@ -119,7 +121,7 @@ impl Used {
 }
 
 impl Process {
-    /// `None` if nothing was done.
+    /// CPU time per operation; `None` without operations.
     fn micros_per(&self, count: u64) -> Option<f64> {
         (count > 0).then(|| self.cpu.as_secs_f64() * 1e6 / count as f64)
     }
@@ -161,7 +163,7 @@ impl Memory {
         }
     }
 
-    /// What a reader that is there costs; memory that was given back meanwhile can make it negative.
+    /// Memory per connected reader. Negative if the process released more memory than the readers took.
     fn per_reader(&self, readers: u64) -> Option<f64> {
         let more = self.ready? as f64 - self.before as f64;
         (readers > 0).then(|| more / readers as f64)
@@ -205,7 +207,7 @@ impl Memory {
     }
 }
 
-/// Of one CPU.
+/// Share of one CPU, in percent.
 fn percent(cpu: Duration, window: Duration) -> f64 {
     100.0 * cpu.as_secs_f64() / window.as_secs_f64().max(f64::MIN_POSITIVE)
 }

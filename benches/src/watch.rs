@@ -1,5 +1,5 @@
-//! The processes that are watched during a run: those of the service that the user named, and this one, since they
-//! share the machine.
+//! Samples the CPU time and memory of processes during a run: of those given by `--pid`, and of this one, because it
+//! shares the machine with them.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -13,23 +13,23 @@ use tokio::time::sleep;
 use super::{error::Error, used::Used};
 
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// The service is quiet when its processes use less than 5% of a CPU.
+/// The service is idle when its processes use less than 5% of a CPU.
 const QUIET_PERCENT: u128 = 5;
-const QUIET_LOOK: Duration = Duration::from_millis(500);
-/// A service that is never quiet is measured as it is.
+const QUIET_SAMPLE_EVERY: Duration = Duration::from_millis(500);
+/// If the service is not idle by then, the run begins anyway.
 const QUIET_MAX: Duration = Duration::from_secs(10);
 
 pub struct Watch {
-    /// Those of the service, then this one.
+    /// Pid and name: those of the service, then this process.
     processes: Vec<(u32, String)>,
     moments: Mutex<Moments>,
 }
 
-/// What was used up to a moment.
+/// CPU time used up to a moment, and memory used at it.
 #[derive(Debug, Clone)]
 pub struct Moment {
     pub at: Instant,
-    /// Of each process; what it last used if it has ended.
+    /// Of each process; the last sample of a process that has ended.
     pub usages: Vec<Usage>,
     pub ended: Vec<bool>,
     pub tcp_bytes: u64,
@@ -39,29 +39,29 @@ pub struct Moment {
 pub struct Moments {
     /// Before the run's first connection.
     pub before: Moment,
-    /// All readers are there and quiet; nothing is appended yet.
+    /// When all readers were connected and the service was idle, before the first append.
     pub ready: Option<Moment>,
-    /// From the first request's to the last answer's, every second.
+    /// Every second, from when the first request was due until the last response.
     pub window: Vec<Moment>,
     window_ended: bool,
 }
 
 impl Watch {
-    /// Before any connection is opened. Fails if one of `pids` does not run here.
+    /// Must be called before any connection is opened. Fails if one of `pids` is not a process on this machine.
     pub fn new(pids: &[u32]) -> Result<Arc<Self>, Error> {
         let mut processes = Vec::new();
         for pid in pids {
             let name = Usage::of(*pid).and_then(|_| procfs::name(*pid));
             let name = name.map_err(|error| {
                 Error::Arguments(format!(
-                    "--pid {pid}: no such process on this machine, or not one whose /proc/{pid} can be read \
-                     ({error}); `pgrep newsfeed` lists those of the service"
+                    "--pid {pid}: no such process on this machine, or /proc/{pid} cannot be read ({error}); \
+                     `pgrep newsfeed` lists the processes of the service"
                 ))
             })?;
             processes.push((*pid, name));
         }
         let own = std::process::id();
-        // Where there is no /proc there is nothing to tell.
+        // Fails on systems without /proc.
         if Usage::of(own).is_ok() {
             processes.push((own, "this generator".to_owned()));
         }
@@ -77,13 +77,13 @@ impl Watch {
         }))
     }
 
-    /// All readers are there: waits until the processes of the service, if any are watched, are quiet.
+    /// Samples memory with all readers connected, after waiting until the watched processes of the service are idle.
     pub async fn ready(&self) {
         let service = self.processes.len().saturating_sub(1);
         let began = Instant::now();
         let mut before = moment(&self.processes, None);
         while service > 0 && began.elapsed() < QUIET_MAX {
-            sleep(QUIET_LOOK).await;
+            sleep(QUIET_SAMPLE_EVERY).await;
             let now = moment(&self.processes, Some(&before));
             let used = cpu(&now, service).saturating_sub(cpu(&before, service));
             let quiet = used.as_micros() * 100 < QUIET_PERCENT * (now.at - before.at).as_micros();
@@ -95,14 +95,14 @@ impl Watch {
         self.moments().ready = Some(before);
     }
 
-    /// The first request is due.
+    /// Begins the window: the first request is due.
     pub fn begin(self: &Arc<Self>) {
         self.sample(false);
         let watch = Arc::downgrade(self);
         thread::spawn(move || every_second(&watch));
     }
 
-    /// The last answer is there.
+    /// Ends the window: the last response has arrived.
     pub fn end(&self) {
         self.sample(true);
     }
@@ -139,7 +139,7 @@ fn every_second(watch: &Weak<Watch>) {
     }
 }
 
-/// Now; `before` tells what processes used that have ended.
+/// A sample taken now. For processes that have ended, it repeats the values of `before`.
 fn moment(processes: &[(u32, String)], before: Option<&Moment>) -> Moment {
     let now: Vec<_> = processes.iter().map(|(pid, _)| Usage::of(*pid)).collect();
     let last = |index: usize| before.map_or_else(Usage::default, |moment| moment.usages[index]);
@@ -155,7 +155,7 @@ fn moment(processes: &[(u32, String)], before: Option<&Moment>) -> Moment {
     }
 }
 
-/// Of the first `processes`.
+/// CPU time of the first `processes` processes.
 fn cpu(moment: &Moment, processes: usize) -> Duration {
     moment.usages[..processes]
         .iter()

@@ -1,4 +1,4 @@
-//! Appending on schedule, and what was acknowledged.
+//! Clients that append on schedule and record what the service acknowledged.
 
 use std::{
     borrow::Cow,
@@ -33,22 +33,22 @@ pub struct Writers {
     pool: Arc<Pool>,
     pub plan: Arc<Plan>,
     pub schedule: Arc<Schedule>,
-    /// Events in a request.
+    /// Events per request.
     pub batch: u16,
-    /// From when a request was due to its answer.
+    /// From when a request was due until its response.
     pub append: Recorder,
-    /// From when a request was due to when it was sent: the generator's own share, and waits for a free connection.
+    /// From when a request was due until it was sent: delays in the load generator, and waits for a free connection.
     pub start_lag: Recorder,
     pub counts: Counts,
 }
 
-/// Events by what became of them.
+/// Events by outcome.
 #[derive(Default)]
 pub struct Counts {
     pub appended: AtomicU64,
-    /// "Not now" (503, 429): the service had too much to do.
+    /// Rejected with 503 or 429 because the service was overloaded.
     pub refused: AtomicU64,
-    /// The connection broke: they may be there or not.
+    /// The connection broke before the response: they may have been appended or not.
     pub unanswered: AtomicU64,
 }
 
@@ -79,7 +79,7 @@ impl Writers {
         })
     }
 
-    /// Sends the whole schedule over `connections`; answers what was acknowledged.
+    /// Sends all requests of the schedule over `connections`; returns the acknowledged events.
     pub async fn run(self: &Arc<Self>, connections: u32) -> Result<Vec<Entry>, Error> {
         let mut workers = JoinSet::new();
         for number in 0..connections as usize {
@@ -123,7 +123,10 @@ impl Writers {
                 vec![answer.json(call, &base_url)?]
             };
             if outcomes.len() as u64 != batch {
-                let cause = format!("{} outcomes for {batch} events", outcomes.len());
+                let cause = format!(
+                    "the response has {} outcomes for {batch} events",
+                    outcomes.len()
+                );
                 return Err(client::Error::NotNewsfeed {
                     url: base_url,
                     cause,
@@ -141,7 +144,7 @@ impl Writers {
         Ok(entries)
     }
 
-    /// The version of an event that was appended; `None` if it was refused for now.
+    /// The version of an event that was appended; `None` if the service was too busy to accept it.
     fn acknowledged(
         &self,
         event: Number,
@@ -164,7 +167,7 @@ impl Writers {
                     }
                     _ => Err(client::Error::NotNewsfeed {
                         url: base_url.to_owned(),
-                        cause: format!("no version for {}", self.plan.id(event)),
+                        cause: format!("the response has no version for {}", self.plan.id(event)),
                     }
                     .into()),
                 }
@@ -172,7 +175,7 @@ impl Writers {
         }
     }
 
-    /// Appends each channel's last event.
+    /// Appends the closing event of each channel. Retries while the service is busy or unreachable.
     pub async fn close(&self, channels: &[Arc<Channel>]) -> Result<(), Error> {
         let mut connection = Connection::new(&self.pool, 0);
         let base_url = connection.base_url().to_owned();
@@ -208,7 +211,7 @@ impl Writers {
         Ok(())
     }
 
-    /// For the progress line.
+    /// Text of the progress line.
     pub fn so_far(&self) -> String {
         let Counts {
             appended,

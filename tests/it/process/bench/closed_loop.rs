@@ -1,9 +1,9 @@
-//! The closed loop: as much as can be done, and told apart from what was done at a rate.
+//! The closed loop: it measures the highest throughput, and its results are marked as such.
 
 use super::{super::Process, bench, fake, fake::Fault};
 
 #[tokio::test]
-async fn a_closed_loop_does_what_it_can_and_says_what_it_is() {
+async fn a_closed_loop_runs_at_full_speed_and_is_marked_in_the_results() {
     let folder = tempfile::tempdir().expect("a folder");
     let service = Process::start(&folder.path().join("store")).await;
     let url = service.api.url("");
@@ -30,7 +30,10 @@ async fn a_closed_loop_does_what_it_can_and_says_what_it_is() {
         assert_eq!(json["loop"], "closed", "{args}");
         assert!(json["parameters"]["rate"].is_null(), "{args}");
         let done = json["counts"][done].as_u64().expect("a count");
-        assert!(done > 4 * requests_of, "more than one each: {json}");
+        assert!(
+            done > 4 * requests_of,
+            "more than one request per connection: {json}"
+        );
         assert_eq!(json["counts"][due], done, "{args}");
         assert_eq!(
             json["latency"][latency]["count"],
@@ -39,7 +42,7 @@ async fn a_closed_loop_does_what_it_can_and_says_what_it_is() {
         );
         assert!(
             json["latency"]["start_lag"].is_null(),
-            "nothing is late: {json}"
+            "a closed loop has no start lag: {json}"
         );
     }
     let (_, _, json) = bench(&url, folder.path(), "append --rate 9 --seconds 1").await;
@@ -48,7 +51,7 @@ async fn a_closed_loop_does_what_it_can_and_says_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_closed_loop_overlooks_nothing() {
+async fn a_closed_loop_detects_faults() {
     let folder = tempfile::tempdir().expect("a folder");
     let url = fake::start(Fault::Loses).await;
     for args in ["append --feeds 2", "pages --feeds 1 --entries 5"] {

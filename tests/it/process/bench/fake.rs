@@ -1,4 +1,4 @@
-//! A service that appends as it should and shows its feeds as it should not.
+//! A fake service with a selectable fault.
 
 use std::{
     collections::BTreeMap,
@@ -22,27 +22,27 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 
-/// Faults that make readers wrong, and the word for it.
+/// Faults in what readers receive, and how the benchmark reports them.
 pub const INEXACT: [(Fault, &str); 3] = [
     (Fault::Loses, "lost"),
-    (Fault::Doubles, "doubled"),
-    (Fault::Disorders, "disordered"),
+    (Fault::Duplicates, "duplicated"),
+    (Fault::Reorders, "out of order"),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fault {
     None,
-    /// The third entry of each feed is never shown.
+    /// The third entry of each feed is never delivered.
     Loses,
-    /// It is shown twice.
-    Doubles,
-    /// It is shown after the fourth.
-    Disorders,
+    /// The third entry of each feed is delivered twice.
+    Duplicates,
+    /// The third entry of each feed is delivered after the fourth.
+    Reorders,
     /// Every other append is refused.
     Refuses,
-    /// Appends are never answered.
+    /// Appends get no response.
     Hangs,
-    /// A stream ends when it has had three entries; it can be resumed.
+    /// A stream ends after three entries; it can be resumed.
     HangsUp,
 }
 
@@ -50,18 +50,18 @@ pub enum Fault {
 struct Store {
     last: u64,
     requests: u64,
-    /// Version and id, in order.
+    /// Version and id of each entry, in order.
     feeds: BTreeMap<String, Vec<(String, String)>>,
 }
 
 type Fake = Arc<(Fault, watch::Sender<Store>)>;
 
-/// Its base URL; it runs as long as the test.
+/// Starts a service that runs as long as the test; returns its base URL.
 pub async fn start(fault: Fault) -> String {
     start_counting(fault).await.0
 }
 
-/// Its base URL, and how many connections it was asked for.
+/// Like [`start`], but also returns the number of connections that were opened.
 pub async fn start_counting(fault: Fault) -> (String, Arc<AtomicUsize>) {
     let fake: Fake = Arc::new((fault, watch::Sender::new(Store::default())));
     let router = Router::new()
@@ -81,14 +81,14 @@ pub async fn start_counting(fault: Fault) -> (String, Arc<AtomicUsize>) {
     (format!("http://{address}"), connections)
 }
 
-/// The shown entries; those of a longer feed begin with those of a shorter one.
+/// The entries that are delivered. As a feed grows, they are only extended.
 fn shown(fault: Fault, store: &Store, feed: &str) -> Vec<(String, String)> {
     let mut entries = store.feeds.get(feed).cloned().unwrap_or_default();
     match fault {
         Fault::Loses if entries.len() > 2 => drop(entries.remove(2)),
-        Fault::Doubles if entries.len() > 2 => entries.insert(3, entries[2].clone()),
-        Fault::Disorders if entries.len() == 3 => entries.truncate(2),
-        Fault::Disorders if entries.len() > 3 => entries.swap(2, 3),
+        Fault::Duplicates if entries.len() > 2 => entries.insert(3, entries[2].clone()),
+        Fault::Reorders if entries.len() == 3 => entries.truncate(2),
+        Fault::Reorders if entries.len() > 3 => entries.swap(2, 3),
         _ => {}
     }
     entries
@@ -101,7 +101,7 @@ async fn append(State(fake): State<Fake>, Json(body): Json<Value>) -> Response {
     let mut answer = None;
     fake.1.send_modify(|store| {
         store.requests += 1;
-        // Arrays close the run.
+        // Closing events are sent in arrays, and are not refused.
         if fake.0 == Fault::Refuses && body.is_object() && store.requests.is_multiple_of(2) {
             return;
         }

@@ -1,11 +1,11 @@
-//! The same over HTTP/2, on connections that many share.
+//! The subcommands over HTTP/2, on shared connections.
 
 use std::sync::atomic::Ordering;
 
 use super::{super::Process, bench, fake, fake::Fault};
 
 #[tokio::test]
-async fn each_sub_command_speaks_http2() {
+async fn each_subcommand_supports_http2() {
     let folder = tempfile::tempdir().expect("a folder");
     let list = folder.path().join("list.txt");
     let lines: String = (0..20)
@@ -22,7 +22,8 @@ async fn each_sub_command_speaks_http2() {
             &[("appended", 1_000)],
         ),
         (
-            // Of 100 events 50 are hot: 4 prompt readers and 3 that lag get those, 8 prompt ones the others.
+            // Of 100 events, 50 go to the hot feed, with 4 prompt and 3 lagging readers, and 50 to the other one, with
+            // 8 prompt readers.
             "live --rate 100 --feeds 1 --subscribers 12 --idle 2 --hot-subscribers 4 --hot-rate 50 --stuck 2 --slow 1 \
              --text 3000",
             &[
@@ -59,8 +60,8 @@ async fn each_sub_command_speaks_http2() {
 #[tokio::test]
 async fn connections_are_shared_and_a_storm_drops_them() {
     let folder = tempfile::tempdir().expect("a folder");
-    // 12 readers on 3 connections, twice in a storm; 7 writers on 2; the first look at the service has its own. Writers
-    // that find nothing to do may open none.
+    // 12 readers use 3 connections, and 3 more after a storm. 7 writers use up to 2, since a writer that gets no
+    // request opens none. The initial probe of the service uses 1.
     for (command, opened) in [("live", 5..=6), ("storm", 8..=9)] {
         let (url, connections) = fake::start_counting(Fault::None).await;
         let args = format!(
@@ -77,7 +78,7 @@ async fn connections_are_shared_and_a_storm_drops_them() {
 #[tokio::test]
 async fn faults_are_found_over_http2_too() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (fault, wrong) in [(Fault::Loses, "lost"), (Fault::Doubles, "doubled")] {
+    for (fault, kind) in [(Fault::Loses, "lost"), (Fault::Duplicates, "duplicated")] {
         let url = fake::start(fault).await;
         for args in [
             "append --feeds 2",
@@ -87,12 +88,12 @@ async fn faults_are_found_over_http2_too() {
             let args = format!("{args} --rate 50 --seconds 1 --connections 1 --http2");
             let (code, _, json) = bench(&url, folder.path(), &args).await;
             assert_eq!(code, Some(1), "{fault:?}, {args}");
-            assert_eq!(json["faults"][0]["wrong"], wrong, "{args}: {json}");
+            assert_eq!(json["faults"][0]["wrong"], kind, "{args}: {json}");
         }
     }
 }
 
-/// A stream that ends, unlike a connection, leaves the others alone.
+/// When a stream ends, other streams on its connection continue.
 #[tokio::test]
 async fn a_stream_that_ends_is_resumed() {
     let folder = tempfile::tempdir().expect("a folder");

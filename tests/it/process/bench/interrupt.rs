@@ -1,4 +1,4 @@
-//! Ctrl-C: once for the results so far, twice for an end at once.
+//! Ctrl-C: once ends the load and reports the results so far, twice exits at once.
 
 use std::{fs, path::Path, process::Stdio};
 
@@ -16,7 +16,7 @@ use super::{
     fake::Fault,
 };
 
-/// A run that would take an hour.
+/// A run that takes an hour unless it is interrupted.
 struct Bench {
     child: Child,
     stderr: Lines<BufReader<ChildStderr>>,
@@ -36,11 +36,12 @@ impl Bench {
         Self { child, stderr }
     }
 
-    async fn says(&mut self, what: &str) {
+    /// Waits for a line on stderr that contains `text`.
+    async fn wait_for(&mut self, text: &str) {
         loop {
             let line = timeout(PATIENCE, self.stderr.next_line()).await;
-            let line = line.expect("it goes on").expect("text");
-            if line.expect("it goes on").contains(what) {
+            let line = line.expect("a line in time").expect("text");
+            if line.expect("not the end of stderr").contains(text) {
                 return;
             }
         }
@@ -52,17 +53,17 @@ impl Bench {
         kill_process(pid, Signal::INT).expect("signalled");
     }
 
-    /// Its exit code and what it says on stdout.
+    /// Waits for its end; returns its exit code and stdout.
     async fn ended(self) -> (Option<i32>, String) {
         let output = timeout(PATIENCE, self.child.wait_with_output()).await;
-        let output = output.expect("it ends").expect("it ran");
+        let output = output.expect("an end in time").expect("output");
         let stdout = String::from_utf8(output.stdout).expect("text");
         (output.status.code(), stdout)
     }
 }
 
 #[tokio::test]
-async fn what_was_measured_before_ctrl_c_is_audited_and_told() {
+async fn results_until_ctrl_c_are_checked_and_reported() {
     let folder = tempfile::tempdir().expect("a folder");
     let service = Process::start(&folder.path().join("store")).await;
     let json = folder.path().join("bench.json");
@@ -73,7 +74,7 @@ async fn what_was_measured_before_ctrl_c_is_audited_and_told() {
         "storm --rate 100 --subscribers 6 --feeds 3",
     ] {
         let mut bench = Bench::start(what, &service.api.url(""), &json);
-        bench.says("appended").await;
+        bench.wait_for("appended").await;
         bench.interrupt();
         let (code, stdout) = bench.ended().await;
         assert_eq!(code, Some(130), "{what}: {stdout}");
@@ -90,7 +91,10 @@ async fn what_was_measured_before_ctrl_c_is_audited_and_told() {
         let appended = counts["appended"].as_u64().expect("a count");
         assert!(appended > 0, "{json}");
         if what.contains("append") {
-            assert_eq!(counts["events_due"], appended, "what was sent was answered");
+            assert_eq!(
+                counts["events_due"], appended,
+                "every request got its response"
+            );
         } else {
             assert_eq!(counts["delivered"], counts["deliveries_expected"], "{json}");
         }
@@ -105,7 +109,7 @@ async fn a_fault_before_ctrl_c_fails_the_run() {
     let json = folder.path().join("bench.json");
     let url = fake::start(Fault::Loses).await;
     let mut bench = Bench::start("append --rate 20 --feeds 1", &url, &json);
-    bench.says("appended").await;
+    bench.wait_for("appended").await;
     bench.interrupt();
     assert_eq!(bench.ended().await.0, Some(1));
     assert!(
@@ -116,7 +120,7 @@ async fn a_fault_before_ctrl_c_fails_the_run() {
 }
 
 #[tokio::test]
-async fn the_second_ctrl_c_ends_at_once_and_so_does_one_before_the_load() {
+async fn a_second_ctrl_c_exits_at_once_and_so_does_one_before_the_load() {
     let folder = tempfile::tempdir().expect("a folder");
     let json = folder.path().join("bench.json");
     let url = fake::start(Fault::Hangs).await;
@@ -125,10 +129,10 @@ async fn the_second_ctrl_c_ends_at_once_and_so_does_one_before_the_load() {
         ("pages --feeds 1", "filling", 1),
     ] {
         let mut bench = Bench::start(what, &url, &json);
-        bench.says(sign).await;
+        bench.wait_for(sign).await;
         bench.interrupt();
         if times == 2 {
-            bench.says("Ctrl-C again").await;
+            bench.wait_for("Ctrl-C again").await;
             bench.interrupt();
         }
         let (code, stdout) = bench.ended().await;

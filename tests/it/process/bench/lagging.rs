@@ -1,14 +1,14 @@
-//! Readers that do not keep up: they must get all the same, only later.
+//! Readers that lag must still receive everything, only later.
 
 use super::{super::Process, bench, fake, fake::Fault};
 
 #[tokio::test]
-async fn readers_that_do_not_read_get_what_they_missed_when_they_read_again() {
+async fn lagging_readers_receive_what_they_missed_when_they_catch_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let service = Process::start(&folder.path().join("store")).await;
     let url = service.api.url("");
-    // Of 300 events 200 are hot: 2 prompt readers and 5 that lag get those, 3 prompt ones the others. Then without a
-    // hot feed: of 4 readers, 2 follow each feed.
+    // First: of 300 events, 200 go to the hot feed, with 2 prompt and 5 lagging readers, and 100 to the other one, with
+    // 3 prompt readers. Then without a hot feed: 2 of 4 lagging readers follow each feed.
     for (args, expected, late) in [
         (
             "--rate 300 --subscribers 5 --hot-subscribers 2 --hot-rate 200 --feeds 1 --text 3000 --stuck 3 --slow 2",
@@ -38,21 +38,21 @@ async fn readers_that_do_not_read_get_what_they_missed_when_they_read_again() {
 }
 
 #[tokio::test]
-async fn what_a_service_keeps_from_a_reader_that_was_stuck_fails_the_run() {
+async fn faults_in_what_lagging_readers_receive_fail_the_run() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (fault, wrong) in fake::INEXACT {
+    for (fault, kind) in fake::INEXACT {
         let url = fake::start(fault).await;
         let args = "live --rate 50 --seconds 1 --feeds 1 --connections 1 --subscribers 0 --stuck 2 --slow 2";
         let (code, _, json) = bench(&url, folder.path(), args).await;
         assert_eq!(code, Some(1), "{fault:?}");
-        assert_eq!(json["faults"][0]["wrong"], wrong, "{json}");
+        assert_eq!(json["faults"][0]["wrong"], kind, "{json}");
         assert_eq!(json["faults"][0]["readers"], 4, "{json}");
     }
 }
 
-/// A reader that read on would be hung up on after every third entry.
+/// A stream is closed after every third entry, so the counts show that the readers lagged: each was closed only once.
 #[tokio::test]
-async fn a_stuck_reader_that_was_closed_comes_back_and_is_whole() {
+async fn a_stuck_reader_whose_stream_was_closed_reconnects_and_catches_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let url = fake::start(Fault::HangsUp).await;
     let args =

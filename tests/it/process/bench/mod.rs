@@ -1,11 +1,11 @@
-//! `newsfeed-bench`: what it counts, what it writes, and what it must not overlook.
+//! `newsfeed-bench`: its counts, its output files, and the faults that it must detect.
 
 mod closed_loop;
 mod fake;
 mod http2;
 mod interrupt;
 mod lagging;
-/// The program's source, for its unit tests: `cargo test` runs them as part of this one.
+/// The source of the program, so that its unit tests run as part of this test binary.
 #[path = "../../../../benches/src/main.rs"]
 #[expect(dead_code, reason = "`main` is not called here")]
 mod program;
@@ -18,7 +18,7 @@ use serde_json::Value;
 use self::fake::Fault;
 use super::{Process, newsfeed_bench, output};
 
-/// `newsfeed-bench` with `args`, separated by spaces: its exit code, what it says on stderr, and its JSON.
+/// Runs `newsfeed-bench` with `args`, which are separated by spaces; returns its exit code, stderr and JSON.
 async fn bench(url: &str, folder: &Path, args: &str) -> (Option<i32>, String, Value) {
     let [json, report] = ["json", "html"].map(|kind| folder.join(format!("bench.{kind}")));
     let [json_path, report_path] = [&json, &report].map(|path| path.to_str().expect("UTF-8"));
@@ -29,7 +29,7 @@ async fn bench(url: &str, folder: &Path, args: &str) -> (Option<i32>, String, Va
     let text = fs::read_to_string(&json).unwrap_or_else(|error| panic!("{error}: {stderr}"));
     let stdout = String::from_utf8(output.stdout).expect("text");
     assert!(stdout.contains("p99"), "{stdout}");
-    well_formed(&fs::read_to_string(&report).expect("a report"));
+    assert_well_formed(&fs::read_to_string(&report).expect("a report"));
     (
         output.status.code(),
         stderr,
@@ -37,8 +37,8 @@ async fn bench(url: &str, folder: &Path, args: &str) -> (Option<i32>, String, Va
     )
 }
 
-/// Every element is closed where it should be, and nothing comes from elsewhere.
-fn well_formed(html: &str) {
+/// Asserts that all elements are closed in order, and that the page loads nothing.
+fn assert_well_formed(html: &str) {
     let body = html.strip_prefix("<!DOCTYPE html>").expect("HTML");
     let mut open = Vec::new();
     for tag in body.split('<').skip(1) {
@@ -55,13 +55,13 @@ fn well_formed(html: &str) {
     }
     assert!(open.is_empty(), "{open:?}");
     assert!(html.contains("prefers-color-scheme: dark") && html.contains("<polyline"));
-    for outside in ["src=", "href=", "url(", "@import", "<script", "NaN", "inf"] {
-        assert!(!html.contains(outside), "{outside}");
+    for unwanted in ["src=", "href=", "url(", "@import", "<script", "NaN", "inf"] {
+        assert!(!html.contains(unwanted), "{unwanted}");
     }
 }
 
 #[tokio::test]
-async fn each_sub_command_measures_a_real_service_and_finds_it_exact() {
+async fn each_subcommand_measures_a_real_service_and_finds_no_faults() {
     let folder = tempfile::tempdir().expect("a folder");
     let list = folder.path().join("list.txt");
     let lines: String = (0..50)
@@ -94,7 +94,8 @@ async fn each_sub_command_measures_a_real_service_and_finds_it_exact() {
             &["append"],
         ),
         (
-            // Each of the two channels of 3 and 2 feeds has 5 readers, so each of the 75 ordinary events has.
+            // The hot feed has 10 readers for 25 events. Both other channels, of 3 and 2 feeds, have 5 readers each for
+            // the remaining 75 events.
             format!(
                 "live {load} --subscribers 20 --hot-subscribers 10 --hot-rate 25 --feeds 5 --merged 3 --idle 5"
             ),
@@ -155,7 +156,7 @@ async fn each_sub_command_measures_a_real_service_and_finds_it_exact() {
         assert_eq!(code, Some(0), "{args}: {stderr}");
         assert_eq!(json["exact"], true);
         assert_eq!(json["command"], args.split(' ').next().expect("a command"));
-        assert!(runs.insert(json["run"].to_string()), "runs do not meet");
+        assert!(runs.insert(json["run"].to_string()), "run names are unique");
         assert!(json["elapsed_seconds"].as_f64() > Some(0.0));
         for (name, count) in counts {
             assert_eq!(json["counts"][name], *count, "{name} of {args}: {json}");
@@ -179,9 +180,9 @@ async fn each_sub_command_measures_a_real_service_and_finds_it_exact() {
 }
 
 #[tokio::test]
-async fn a_lost_doubled_or_disordered_entry_fails_the_run() {
+async fn a_lost_duplicated_or_reordered_entry_fails_the_run() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (fault, wrong) in fake::INEXACT {
+    for (fault, kind) in fake::INEXACT {
         let url = fake::start(fault).await;
         for args in [
             "append --rate 50 --seconds 1 --feeds 2 --connections 1",
@@ -193,13 +194,13 @@ async fn a_lost_doubled_or_disordered_entry_fails_the_run() {
             let faults = json["faults"].as_array().expect("faults");
             assert_eq!(faults.len(), 2, "one in each feed: {json}");
             for fault in faults {
-                assert_eq!(fault["wrong"], wrong, "{args}: {fault}");
+                assert_eq!(fault["wrong"], kind, "{args}: {fault}");
                 let run = json["run"].as_str().expect("a run");
                 let [feed, id] = ["feed", "id"].map(|field| fault[field].as_str().expect(field));
                 assert!(feed.starts_with(&format!("bench:{run}:")), "{feed}");
                 assert!(id.starts_with(&format!("bench-{run}-")), "{id}");
                 assert!(
-                    stderr.contains(wrong) && stderr.contains("bench-"),
+                    stderr.contains(kind) && stderr.contains("bench-"),
                     "{stderr}"
                 );
             }
@@ -215,7 +216,7 @@ async fn a_lost_doubled_or_disordered_entry_fails_the_run() {
 }
 
 #[tokio::test]
-async fn what_is_refused_for_now_is_counted_and_is_not_lost() {
+async fn refused_appends_are_counted_and_not_reported_as_lost() {
     let folder = tempfile::tempdir().expect("a folder");
     for (fault, appended) in [(Fault::None, 50), (Fault::Refuses, 25)] {
         let url = fake::start(fault).await;
@@ -230,14 +231,14 @@ async fn what_is_refused_for_now_is_counted_and_is_not_lost() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_measured_is_told_with_what_to_do() {
-    // Bound and dropped: a port where nobody listens.
+async fn errors_say_what_to_do() {
+    // Bound and dropped, so that nothing listens on the port.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let nobody = format!("http://{}", listener.local_addr().expect("bound"));
     drop(listener);
     let fake = fake::start(Fault::None).await;
     let many = "1000000";
-    for (args, told) in [
+    for (args, message) in [
         (
             &["append", "--url", &nobody][..],
             "is `newsfeed serve` running there?",
@@ -252,17 +253,20 @@ async fn what_cannot_be_measured_is_told_with_what_to_do() {
         ),
         (
             &["live", "--url", &fake, "--hot-subscribers", "5"],
-            "need a --hot-rate",
+            "requires --hot-rate",
         ),
         (
             &["live", "--url", &fake, "--merged", "9", "--feeds", "8"],
-            "--merged must not be more",
+            "--merged must not exceed",
         ),
         (
             &["day", "/nowhere/list.txt", "--url", &fake],
             "cannot read /nowhere/list.txt",
         ),
-        (&["day", "/dev/null", "--url", &fake], "has no message"),
+        (
+            &["day", "/dev/null", "--url", &fake],
+            "contains no messages",
+        ),
         (
             &["live", "--url", &fake, "--pid", "4194305"],
             "no such process on this machine",
@@ -309,7 +313,7 @@ async fn what_cannot_be_measured_is_told_with_what_to_do() {
         let output = output(newsfeed_bench(args)).await;
         let stderr = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(1), "{stderr}");
-        assert!(stderr.contains(told), "{args:?}: {stderr}");
+        assert!(stderr.contains(message), "{args:?}: {stderr}");
     }
     for args in [
         &["append", "--rate", "0"][..],

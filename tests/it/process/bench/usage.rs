@@ -1,4 +1,4 @@
-//! What `newsfeed-bench` tells of the processes it watches.
+//! The CPU time and memory that `newsfeed-bench` reports for the service and for itself.
 
 use std::fs;
 
@@ -7,11 +7,11 @@ use serde_json::Value;
 use super::{super::Process, bench};
 
 fn number(of: &Value) -> f64 {
-    of.as_f64().unwrap_or_else(|| panic!("no number: {of}"))
+    of.as_f64().unwrap_or_else(|| panic!("not a number: {of}"))
 }
 
 #[tokio::test]
-async fn the_service_and_the_generator_are_told_with_what_they_used() {
+async fn cpu_and_memory_of_the_service_and_the_generator_are_reported() {
     let folder = tempfile::tempdir().expect("a folder");
     let service = Process::start(&folder.path().join("store")).await;
     let pid = service.child.id().expect("it runs");
@@ -52,14 +52,14 @@ async fn the_service_and_the_generator_are_told_with_what_they_used() {
         assert!(!process["seconds"].as_array().expect("seconds").is_empty());
     }
     let report = fs::read_to_string(folder.path().join("bench.html")).expect("a report");
-    for curve in ["CPU over time", "Resident memory over time"] {
-        assert!(report.contains(curve), "{curve}");
+    for title in ["CPU over time", "Resident memory over time"] {
+        assert!(report.contains(title), "{title}");
     }
     service.stop().await;
 }
 
 #[tokio::test]
-async fn readers_can_be_measured_while_nothing_happens() {
+async fn the_cost_of_readers_can_be_measured_without_appends() {
     let folder = tempfile::tempdir().expect("a folder");
     let service = Process::start(&folder.path().join("store")).await;
     let pid = service.child.id().expect("it runs");

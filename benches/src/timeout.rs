@@ -1,5 +1,5 @@
-//! A limit on how long something may take, for what is done thousands of times a second: one timer is used again and
-//! again, and set anew only when it goes off, which is seldom.
+//! A timeout for operations that are started thousands of times a second. It reuses one timer, and resets it only when
+//! it fires, which is rare, rather than for each operation.
 
 use std::{
     future::{Future, poll_fn},
@@ -11,19 +11,19 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
-pub struct Patient {
+pub struct Timeout {
     limit: Duration,
-    /// Goes off at the end of the current work's time or before.
+    /// Fires when the current operation must end, or before.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Patient {
+impl Timeout {
     pub fn new(limit: Duration) -> Self {
         let timer = None;
         Self { limit, timer }
     }
 
-    /// Does `work`, unless it takes longer than the limit.
+    /// Waits for `work`. Fails with [`io::ErrorKind::TimedOut`] if it takes longer than the limit.
     pub async fn wait<T>(&mut self, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
         let until = Instant::now() + self.limit;
         let timer = self
@@ -51,20 +51,20 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn each_work_has_all_of_the_time() {
-        let mut patient = Patient::new(Duration::from_secs(10));
+    async fn the_limit_applies_to_each_operation() {
+        let mut timeout = Timeout::new(Duration::from_secs(10));
         let began = Instant::now();
         let work = |seconds| async move {
             sleep(Duration::from_secs(seconds)).await;
             Ok(seconds)
         };
         for seconds in [1, 9, 9] {
-            let done = patient.wait(work(seconds)).await;
+            let done = timeout.wait(work(seconds)).await;
             assert_eq!(done.expect("in time"), seconds);
         }
-        let late = patient.wait(work(3_600)).await.expect_err("too late");
+        let late = timeout.wait(work(3_600)).await.expect_err("too late");
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed(), Duration::from_secs(19 + 10));
-        assert_eq!(patient.wait(work(9)).await.expect("in time"), 9);
+        assert_eq!(timeout.wait(work(9)).await.expect("in time"), 9);
     }
 }
