@@ -1,5 +1,5 @@
-//! `GET /healthz` and `GET /readyz`. A node that is not healthy must be restarted; to a node that is not ready, a load
-//! balancer should send no requests for now.
+//! `GET /healthz` and `GET /readyz`. A node that is not healthy must be restarted; a load balancer should send no
+//! requests to a node that is not ready.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -46,7 +46,7 @@ impl Tasks {
     }
 }
 
-/// What `/healthz` and `/readyz` look at.
+/// What `/healthz` and `/readyz` check.
 #[derive(Clone)]
 pub struct Health {
     store: Arc<dyn Store>,
