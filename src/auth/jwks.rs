@@ -51,7 +51,7 @@ pub fn parse(bytes: &[u8], from: From) -> Result<Vec<Key>, String> {
 }
 
 fn usable(key: Value, from: From) -> Result<Key, String> {
-    let jwk: Jwk = serde_json::from_value(key).map_err(|_| "is no JWK".to_owned())?;
+    let jwk: Jwk = serde_json::from_value(key).map_err(|_| "is not a JWK".to_owned())?;
     check_use(&jwk.common)?;
     let kid = jwk.common.key_id.clone();
     let (algorithm, name) = match &jwk.algorithm {
@@ -95,7 +95,7 @@ fn decoded(text: &str) -> usize {
 
 fn check_algorithm(common: &CommonParameters, own: KeyAlgorithm) -> Result<(), String> {
     match common.key_algorithm {
-        Some(other) if other != own => Err(format!("is for another algorithm than {own}")),
+        Some(other) if other != own => Err(format!("is for an algorithm other than {own}")),
         _ => Ok(()),
     }
 }

@@ -24,9 +24,9 @@ struct Claims {
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<String>,
     feeds: Vec<String>,
-    /// When the ticket expires: streams must begin before. µs since 1970.
+    /// When the ticket expires, in µs since 1970. Streams must begin before that.
     begin_us: u64,
-    /// When the token it was issued for expires, and with it the streams. µs since 1970.
+    /// When the token it was issued for expires, in µs since 1970. The streams end then.
     end_us: u64,
 }
 
