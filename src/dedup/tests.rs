@@ -28,7 +28,8 @@ fn cut(history: &[Record], (index, before): (usize, bool)) -> Version {
     }
 }
 
-/// All entries of the scan, read in chunks as `chunks` says: how many are needed, how many bytes are read at most.
+/// All entries of the scan, read in `chunks`: for each read, the number of entries needed and the maximum number of
+/// bytes.
 fn read_all(mut scan: Scan, memory: &Memory, chunks: &[(usize, usize)]) -> (Vec<Entry>, u64) {
     let mut entries = Vec::new();
     let mut chunks = chunks.iter().cycle();
