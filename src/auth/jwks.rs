@@ -31,20 +31,20 @@ pub fn parse(bytes: &[u8], from: From) -> Result<Vec<Key>, String> {
     let set: Set = serde_json::from_slice(bytes)
         .map_err(|error| format!("it is not a JWKS ({{\"keys\": [...]}}): {error}"))?;
     let mut keys = Vec::new();
-    let mut unfit = Vec::new();
+    let mut unusable = Vec::new();
     for (index, key) in set.keys.into_iter().enumerate() {
         match usable(key, from) {
             Ok(key) => keys.push(key),
-            Err(reason) => unfit.push(format!("keys[{index}] {reason}")),
+            Err(reason) => unusable.push(format!("keys[{index}] {reason}")),
         }
     }
     if keys.is_empty() {
         return Err(format!(
             "it has no key for HS256, RS256, ES256 or EdDSA: {}",
-            unfit.join("; ")
+            unusable.join("; ")
         ));
     }
-    for reason in unfit {
+    for reason in unusable {
         tracing::warn!("key of the JWKS skipped: {reason}");
     }
     Ok(keys)

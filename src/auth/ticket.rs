@@ -51,7 +51,7 @@ impl Ring {
         header.typ = Some(TYPE.to_owned());
         let text = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(key.bytes()));
         Ticket {
-            text: text.expect("HMAC takes any key"),
+            text: text.expect("HMAC accepts any key"),
             expires_us: begin_us,
         }
     }

@@ -133,7 +133,7 @@ proptest! {
 }
 
 #[test]
-fn the_reach_is_open_at_both_ends_and_never_longer_than_a_snapshot_lives() {
+fn the_reach_excludes_its_ends_and_is_at_most_the_maximum_age_of_a_snapshot() {
     let commit = |version, read_at, id: &str| Commit {
         version,
         id: id.parse().expect("an id"),

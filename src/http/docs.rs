@@ -120,6 +120,6 @@ fn packed(name: &str) -> Bytes {
     let mut content = Vec::new();
     let mut file = archive.by_name(&path).expect("it was just found");
     file.read_to_end(&mut content)
-        .expect("the archive is whole");
+        .expect("the archive is intact");
     Bytes::from(content)
 }

@@ -107,14 +107,14 @@ struct Checks {
 impl Checks {
     /// `failed` is the result in a word or two and the problem, or `None` if the check passed.
     fn add(&mut self, name: &str, failed: Option<(String, Problem)>) {
-        let said = match failed {
+        let result = match failed {
             None => "ok".to_owned(),
             Some((why, problem)) => {
                 self.first.get_or_insert(problem);
                 why
             }
         };
-        self.found.insert(name.to_owned(), said.into());
+        self.found.insert(name.to_owned(), result.into());
     }
 
     fn answer(self, status: &str) -> Result<Response, Problem> {

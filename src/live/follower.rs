@@ -41,7 +41,7 @@ impl Bye {
 #[derive(Debug)]
 pub enum Update {
     Items(Vec<Arc<Item>>),
-    /// The requested position does not exist in this store. The sequence goes on from `current`.
+    /// The requested position does not exist in this store. The sequence continues from `current`.
     Reset {
         asked: Version,
         current: Version,

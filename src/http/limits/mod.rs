@@ -211,7 +211,7 @@ mod tests {
         })
     }
 
-    fn of(quotas: &Quotas, peer: &str, subject: Option<&str>) -> Option<Caller> {
+    fn caller_of(quotas: &Quotas, peer: &str, subject: Option<&str>) -> Option<Caller> {
         let mut request = Extensions::new();
         request.insert(Peer(peer.parse().expect("an address")));
         if let Some(subject) = subject {
@@ -225,15 +225,15 @@ mod tests {
         let quotas = quotas(false);
         let anna = Some(Caller::Subject("anna".into()));
         for peer in ["127.0.0.1", "::1", "203.0.113.1"] {
-            assert_eq!(of(&quotas, peer, Some("anna")), anna);
+            assert_eq!(caller_of(&quotas, peer, Some("anna")), anna);
         }
         let address = Some(Caller::Party([203, 0, 113, 1].into()));
-        assert_eq!(of(&quotas, "203.0.113.1", None), address);
+        assert_eq!(caller_of(&quotas, "203.0.113.1", None), address);
         for peer in ["127.0.0.1", "127.8.8.8", "::1"] {
-            assert_eq!(of(&quotas, peer, None), None);
+            assert_eq!(caller_of(&quotas, peer, None), None);
         }
         assert_eq!(quotas.caller(&Extensions::new()), None);
-        assert!(of(&self::quotas(true), "127.0.0.1", None).is_some());
+        assert!(caller_of(&self::quotas(true), "127.0.0.1", None).is_some());
     }
 
     #[test]

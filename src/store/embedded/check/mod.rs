@@ -3,8 +3,8 @@
 //! This reads private file formats of fjall, lsm-tree and sfa. Their versions are therefore pinned exactly in
 //! Cargo.toml. Before raising them, compare these formats and run the damage tests. This checks what the engine does
 //! not, as of fjall 3.1 and lsm-tree 3.1:
-//! - When it opens a database, the engine takes a damaged journal for one that ended early, and truncates it: acknowledged
-//!   writes would be lost silently. It does not notice missing journals either.
+//! - When it opens a database, the engine treats a damaged journal like one that ended early, and truncates it:
+//!   acknowledged writes would be lost silently. It does not notice missing journals either.
 //! - It refuses a last group with an end but with pages missing, although a crash can leave that, see
 //!   [`survey_and_mend`].
 //! - It does not compare the list of a table's files with its checksum, and deletes table files that are not listed.
