@@ -295,7 +295,10 @@ async fn a_minted_token_works_for_every_kind_of_key() {
     let public = site.file("public", &Signer::p256().public);
     for (key, reason) in [
         ("/nowhere", "/nowhere"),
-        (public.to_str().expect("UTF-8"), "PRIVATE KEY signs"),
+        (
+            public.to_str().expect("UTF-8"),
+            "signing needs a PRIVATE KEY",
+        ),
     ] {
         let (code, stdout, stderr) = run(&["admin", "token", "--key", key], &[]).await;
         assert_eq!((code, stdout.as_str()), (Some(1), ""));

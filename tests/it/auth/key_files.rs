@@ -92,7 +92,7 @@ async fn keys_are_fetched_only_over_https_or_from_loopback() {
         ("http://example.com/jwks", "use https"),
         ("http://10.0.0.1/jwks", "use https"),
         ("http://localhost.example.com/jwks", "use https"),
-        ("ftp://example.com/jwks", "expected a URL"),
+        ("ftp://example.com/jwks", "expected a URL such as https://"),
         ("jwks", "relative URL"),
         // Nothing listens on port 1. The error must not contain the password.
         (
