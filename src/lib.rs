@@ -15,7 +15,7 @@
 //!   ([`store::values`]), and the engines.
 //! - [`types`], [`version`], [`clock`]: names, events and entries; hybrid timestamps; the clocks that make them.
 //!   [`error`]: what can fail above the store.
-//! - [`metrics`], [`logging`]: what operators see of a node. They depend on none of the modules that report to them.
+//! - [`metrics`], [`logging`]: what operators see of a node. They do not depend on the modules that report to them.
 //! - [`docs`]: the guides, which [`http`] serves at `/docs`.
 //! - [`tls`]: certificates and handshakes.
 //! - [`server`]: the parts of a node, and the order in which they stop. [`config`], [`client`]: the command line.

@@ -19,7 +19,7 @@ use newsfeed::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Appends allocate in one thread and free in others, for which the system's allocator takes a fifth longer.
+/// Appends allocate memory in one thread and free it in others. The system's allocator takes a fifth longer for that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -144,7 +144,7 @@ impl Node {
         })
     }
 
-    /// Serves HTTPS instead of HTTP if there is `tls`.
+    /// Serves HTTPS instead of HTTP if `tls` is given.
     pub fn over(mut self, tls: Option<Arc<Tls>>) -> Self {
         if let Some(tls) = &tls {
             let watch = Arc::clone(tls).watch(self.stop_background.clone());
@@ -156,10 +156,10 @@ impl Node {
 
     /// Serves `listener` until `shutdown`, then stops in this order:
     ///
-    /// 1. The node reports that it is not ready, and serves on for the drain's delay.
+    /// 1. The node reports that it is not ready, and continues to serve for the drain delay.
     /// 2. It accepts no more connections.
-    /// 3. Streams end with `bye`, and requests under way are answered. Clients have half of the drain's time to take
-    ///    their answers.
+    /// 3. Streams end with `bye`, and requests in progress are answered. Clients have half of the drain time to
+    ///    receive their responses.
     /// 4. Work that outlives its request ends, and queued appends commit. They have until three quarters of the time.
     /// 5. Background tasks end and the store closes.
     ///

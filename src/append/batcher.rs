@@ -23,7 +23,7 @@ struct Batcher {
     waiting: VecDeque<Unit>,
     conditional_waiting: usize,
     events_waiting: usize,
-    /// Events that have left the queue since that was last noted.
+    /// Events that have left the queue but are not yet counted as such.
     events_left: usize,
     /// Ids of the batches in flight. A unit with one of these ids waits; afterwards its claim shows that it is a duplicate.
     /// So two batches of one node never write the same id.

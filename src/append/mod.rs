@@ -1,9 +1,9 @@
 //! Appending: a bounded queue, batching, and the deduplicating transaction.
 //!
-//! Requests from all connections go through one [`Appender`]. Whoever wants to append reserves room in its queue and
-//! gets a permit, whose `append` does the rest. A single task forms batches and keeps a few of them in flight; while
-//! they commit, the next batch grows. Appending is detached from the connection that asked for it: once its `append` has
-//! been called, an event is committed whether or not the client waits for the answer.
+//! Requests from all connections go through one [`Appender`]. A caller first reserves room in its queue, and then
+//! appends with the permit it got. A single task forms batches and keeps a few of them in flight; while they commit,
+//! the next batch grows. Appending is detached from the connection that asked for it: once its `append` has been
+//! called, an event is committed whether or not the client waits for the answer.
 
 mod batcher;
 mod delay;
@@ -52,7 +52,7 @@ pub struct Tuning {
     pub queue_time_max: Duration,
 }
 
-/// What became of one event.
+/// The outcome of one event.
 #[derive(Debug)]
 pub enum Outcome {
     Appended(Version),
@@ -135,12 +135,12 @@ struct Context {
 pub struct Appender(Arc<Queue>);
 
 struct Queue {
-    /// Unbounded only in its type: every unit holds some of `room`.
+    /// Bounded by `room`, although the channel is not: every unit holds some of it.
     units: mpsc::UnboundedSender<Unit>,
     /// In KiB.
     room: Arc<Semaphore>,
     delay: Arc<QueueDelay>,
-    /// Those who wait for room do so one at a time.
+    /// Held by the one caller that may wait for room; others wait for the lock.
     patient: Mutex<()>,
     clock: Arc<AtClock>,
     metrics: Arc<Metrics>,
@@ -195,8 +195,8 @@ impl Appender {
         (Self(Arc::new(queue)), batcher)
     }
 
-    /// To ask before a request's body is read: [`Error::Late`] if the queue is delayed so much that appends are refused
-    /// now, whatever they are.
+    /// Call it before a request's body is read. Fails with [`Error::Late`] if the queue is delayed so much that all
+    /// appends are refused now.
     pub fn check(&self) -> Result<()> {
         match self.0.delay.is_too_long(Instant::now()) {
             true => Err(Error::Late),
@@ -331,7 +331,7 @@ impl Queue {
     }
 }
 
-/// What `events` take of the queue, in KiB.
+/// The size of `events` in the queue, in KiB.
 fn queue_kib(events: &[Event]) -> u32 {
     let kib = events
         .iter()

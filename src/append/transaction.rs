@@ -1,4 +1,4 @@
-//! The deduplicating transaction: reads claims, writes new events, and decides what became of each event.
+//! The deduplicating transaction: reads claims, writes new events, and determines the outcome of each event.
 
 use std::collections::HashMap;
 

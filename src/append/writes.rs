@@ -27,7 +27,7 @@ pub fn entry(event: &Event, at: i64, read_at: u64) -> Entry {
     }
 }
 
-/// The batch that stores `entries`; the place of an entry is its index.
+/// The batch that stores `entries`; the position of an entry is its index.
 pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
     let mut versioned = Vec::with_capacity(3 * entries.len());
     let mut partitions: BTreeMap<u16, Vec<RecordParts<'_>>> = BTreeMap::new();

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_bounded_and_keeps_what_is_asked_for() {
+    fn the_cache_is_bounded_and_keeps_tokens_in_use() {
         let cache = Cache::default();
         let grant = |subject: &str| {
             Arc::new(Grant {

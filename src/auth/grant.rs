@@ -118,7 +118,7 @@ impl Patterns {
     fn new(mut exact: Vec<Box<str>>, mut prefixes: Vec<Box<str>>) -> Self {
         exact.sort_unstable();
         prefixes.sort_unstable();
-        // A prefix sorts right before what begins with it.
+        // A prefix sorts right before the prefixes that begin with it.
         prefixes.dedup_by(|next, kept| next.starts_with(&**kept));
         Self { exact, prefixes }
     }

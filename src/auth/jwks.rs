@@ -31,27 +31,27 @@ pub fn parse(bytes: &[u8], from: From) -> Result<Vec<Key>, String> {
     let set: Set = serde_json::from_slice(bytes)
         .map_err(|error| format!("it is not a JWKS ({{\"keys\": [...]}}): {error}"))?;
     let mut keys = Vec::new();
-    let mut unfit = Vec::new();
+    let mut unusable = Vec::new();
     for (index, key) in set.keys.into_iter().enumerate() {
         match usable(key, from) {
             Ok(key) => keys.push(key),
-            Err(reason) => unfit.push(format!("keys[{index}] {reason}")),
+            Err(reason) => unusable.push(format!("keys[{index}] {reason}")),
         }
     }
     if keys.is_empty() {
         return Err(format!(
             "it has no key for HS256, RS256, ES256 or EdDSA: {}",
-            unfit.join("; ")
+            unusable.join("; ")
         ));
     }
-    for reason in unfit {
+    for reason in unusable {
         tracing::warn!("key of the JWKS skipped: {reason}");
     }
     Ok(keys)
 }
 
 fn usable(key: Value, from: From) -> Result<Key, String> {
-    let jwk: Jwk = serde_json::from_value(key).map_err(|_| "is no JWK".to_owned())?;
+    let jwk: Jwk = serde_json::from_value(key).map_err(|_| "is not a JWK".to_owned())?;
     check_use(&jwk.common)?;
     let kid = jwk.common.key_id.clone();
     let (algorithm, name) = match &jwk.algorithm {
@@ -95,7 +95,7 @@ fn decoded(text: &str) -> usize {
 
 fn check_algorithm(common: &CommonParameters, own: KeyAlgorithm) -> Result<(), String> {
     match common.key_algorithm {
-        Some(other) if other != own => Err(format!("is for another algorithm than {own}")),
+        Some(other) if other != own => Err(format!("is for an algorithm other than {own}")),
         _ => Ok(()),
     }
 }

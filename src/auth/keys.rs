@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_public_is_no_secret() {
+    fn public_keys_are_rejected_as_secrets() {
         let der = [&[0x30, 0x2a][..], &[7; 42]].concat();
         let base64 = data_encoding::BASE64.encode(&der);
         let long = [&[0x30, 0x82, 0x01, 0x22][..], &[7; 290]].concat();
@@ -119,7 +119,7 @@ mod tests {
         }
         secret(&[0x30; 32]).expect("a secret like any other");
         secret(&[b'x'; 31]).expect_err("short");
-        secret(b"0123456789abcdef0123456789abcd \n").expect_err("short but for white space");
+        secret(b"0123456789abcdef0123456789abcd \n").expect_err("too short when trimmed");
     }
 
     #[test]

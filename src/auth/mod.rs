@@ -95,7 +95,7 @@ impl Auth {
             .verify(token, &self.rules, self.wall.micros());
         match verified {
             Err(Denied::KeyUnknown) if self.has_jwks => {
-                // Whoever waited here for another fetch finds its result.
+                // Another request may have fetched the keys while this one waited for the lock.
                 let mut sources = self.sources.lock().await;
                 if sources.fetch_for_unknown_kid().await {
                     self.ring.store(Arc::new(sources.ring()));

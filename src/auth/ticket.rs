@@ -24,9 +24,9 @@ struct Claims {
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<String>,
     feeds: Vec<String>,
-    /// When the ticket expires: streams must begin before. µs since 1970.
+    /// When the ticket expires, in µs since 1970. Streams must begin before that.
     begin_us: u64,
-    /// When the token it was issued for expires, and with it the streams. µs since 1970.
+    /// When the token it was issued for expires, in µs since 1970. The streams end then.
     end_us: u64,
 }
 
@@ -51,7 +51,7 @@ impl Ring {
         header.typ = Some(TYPE.to_owned());
         let text = jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(key.bytes()));
         Ticket {
-            text: text.expect("HMAC takes any key"),
+            text: text.expect("HMAC accepts any key"),
             expires_us: begin_us,
         }
     }

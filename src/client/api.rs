@@ -159,7 +159,7 @@ impl Client {
             .map_err(|_| Error::BadUrl(self.base_url.clone()))
     }
 
-    /// The response as JSON, after as many tries as it takes.
+    /// The response as JSON. Failed attempts are retried.
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
@@ -370,7 +370,7 @@ mod tests {
     async fn gives_up_without_progress() {
         let (mut client, _) = service(vec![busy(), busy()]).await;
         client.no_progress_max = Duration::from_millis(1);
-        let error = client.append(&[event("a")]).await.expect_err("impatience");
+        let error = client.append(&[event("a")]).await.expect_err("gives up");
         assert!(
             matches!(&error, Error::GaveUp { last, .. } if last.to_string().contains("busy")),
             "{error}"
@@ -389,7 +389,11 @@ mod tests {
             &Trust::default(),
         )
         .expect("an address");
-        let error = client.probe().await.expect_err("nobody").to_string();
+        let error = client
+            .probe()
+            .await
+            .expect_err("no service there")
+            .to_string();
         assert!(
             error.contains("is `newsfeed serve` running there?"),
             "{error}"

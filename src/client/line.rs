@@ -67,7 +67,7 @@ impl Painter {
                 feeds => feeds.join(", "),
             }),
         );
-        let (text, rest) = said(&entry.data);
+        let (text, rest) = text_and_rest(&entry.data);
         if !text.is_empty() {
             let _ = write!(line, "  {}", printable(&shortened(&text, DATA_CHARS_MAX)));
         }
@@ -147,7 +147,7 @@ fn local_time(at: &str) -> String {
 }
 
 /// The `text` member of data, and the rest of it as JSON.
-fn said(data: &RawValue) -> (String, String) {
+fn text_and_rest(data: &RawValue) -> (String, String) {
     if let Ok(mut fields) = serde_json::from_str::<Map<String, Value>>(data.get())
         && let Some(Value::String(text)) = fields.remove("text")
     {

@@ -68,11 +68,11 @@ impl Interrupts {
     }
 
     pub async fn next(&mut self) {
-        let heard = match &mut self.0 {
+        let signal = match &mut self.0 {
             Some(signal) => signal.recv().await,
             None => None,
         };
-        if heard.is_none() {
+        if signal.is_none() {
             std::future::pending::<()>().await;
         }
     }

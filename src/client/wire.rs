@@ -20,7 +20,7 @@ pub struct NewEvent {
 #[serde(tag = "status", rename_all = "lowercase")]
 pub enum Outcome {
     Appended,
-    /// Already stored, by an earlier run or by a try of ours whose response was lost.
+    /// Already stored, by an earlier run or by an attempt whose response was lost.
     Duplicate,
     Rejected {
         error: Rejection,

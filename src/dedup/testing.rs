@@ -87,7 +87,7 @@ pub(crate) fn any_history() -> impl Strategy<Value = Vec<Record>> {
 enum When {
     SameBatch,
     After(u64),
-    /// So many ticks after the commit that lies so many commits back.
+    /// This many ticks after the commit that is this many commits back.
     Since(usize, u64),
     /// In a new epoch, whose clock may be behind.
     NextEpoch,

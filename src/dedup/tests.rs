@@ -28,7 +28,8 @@ fn cut(history: &[Record], (index, before): (usize, bool)) -> Version {
     }
 }
 
-/// All entries of the scan, read in chunks as `chunks` says: how many are needed, how many bytes are read at most.
+/// All entries of the scan, read in `chunks`: for each read, the number of entries needed and the maximum number of
+/// bytes.
 fn read_all(mut scan: Scan, memory: &Memory, chunks: &[(usize, usize)]) -> (Vec<Entry>, u64) {
     let mut entries = Vec::new();
     let mut chunks = chunks.iter().cycle();
@@ -132,7 +133,7 @@ proptest! {
 }
 
 #[test]
-fn the_reach_is_open_at_both_ends_and_never_longer_than_a_snapshot_lives() {
+fn the_reach_excludes_its_ends_and_is_at_most_the_maximum_age_of_a_snapshot() {
     let commit = |version, read_at, id: &str| Commit {
         version,
         id: id.parse().expect("an id"),

@@ -1,4 +1,4 @@
-//! The window of a sequence: the commits among which the first of a twin is looked for.
+//! The window of a sequence: the earlier commits that a commit is compared with.
 
 use std::collections::VecDeque;
 
@@ -26,7 +26,7 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// How far back its first may lie if this commit is a twin: the first was committed after this version.
+    /// If this commit is a twin, the first commit of its id lies above this version.
     pub fn reach(&self) -> Version {
         horizon(self.version).max(Version::moment(self.version.epoch(), self.read_at))
     }

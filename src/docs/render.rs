@@ -16,7 +16,8 @@ pub struct Rendered {
     pub anchors: Vec<String>,
 }
 
-/// The file `text` of the repository, at `path`, as HTML. Markup in the text is shown, not obeyed; comments are left out.
+/// The file `text` of the repository, at `path`, as HTML. HTML in the text is shown as text, not interpreted; comments
+/// are left out.
 pub fn render(path: &str, text: &str) -> Rendered {
     let parser = Parser::new_ext(text, Options::ENABLE_TABLES);
     let mut events: Vec<Event> = Vec::new();
@@ -67,7 +68,7 @@ pub fn render(path: &str, text: &str) -> Rendered {
                 }
                 events.push(event);
             }
-            // Wide code and tables scroll by themselves, so that the page does not; by keyboard too.
+            // Wide code blocks and tables scroll on their own, also by keyboard, so that the page does not.
             Event::Start(Tag::CodeBlock(kind)) => {
                 let language: String = match &kind {
                     CodeBlockKind::Fenced(info) => info

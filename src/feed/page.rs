@@ -85,7 +85,8 @@ impl Order {
     /// The moment of the page if the query determines it; then the result never changes.
     fn moment(self) -> Option<Version> {
         match self {
-            // Just below `before`: whoever goes live from there gets the entry at `before` again rather than never.
+            // Just below `before`: a client that goes live from there gets the entry at `before` again, but misses
+            // none.
             Self::NewestFirst { until, before } => until.or(before.map(Version::before)),
             Self::OldestFirst { until, .. } => until,
         }

@@ -120,7 +120,7 @@ impl Feeds {
     }
 }
 
-/// Counts the unread entries above the `read` marker; the second number is how many twins were left out.
+/// Counts the unread entries above the `read` marker; the second number is the number of twins left out.
 ///
 /// The first commit of an id may lie at or below the marker, where its unread key has been cleared, while a twin of it
 /// lies above. Below the marker, the window therefore consists of the feed's own entries.

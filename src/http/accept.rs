@@ -29,7 +29,7 @@ use crate::tls::Tls;
 pub const CONNECTIONS_MAX: usize = 100_000;
 /// Connections the kernel queues until they are accepted. Linux caps this at `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
-/// Bytes that the kernel buffers for one connection beyond what its client has room for.
+/// Bytes that the kernel buffers for one connection beyond its client's receive window.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 /// How long to wait after the kernel could not accept a connection.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
@@ -49,15 +49,15 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Clone, Default)]
 pub struct Connections {
     tasks: TaskTracker,
-    /// Tells connections to end once the requests under way are answered.
+    /// Tells connections to end once the requests in progress are answered.
     draining: CancellationToken,
     /// Ends connections at once.
     cut: CancellationToken,
 }
 
 impl Connections {
-    /// Ends all connections: idle ones at once, others when the requests under way are answered, and those that are left
-    /// at `deadline`. Returns whether none was left. No connection may be accepted any more.
+    /// Ends all connections: idle ones at once, others when their requests in progress are answered, and the rest at
+    /// `deadline`. Returns whether all of them ended in time. Call it after accepting has stopped.
     pub async fn drain(self, deadline: Instant) -> bool {
         self.draining.cancel();
         self.tasks.close();
@@ -82,7 +82,7 @@ pub struct Acceptor {
 type Permits = (Option<OwnedSemaphorePermit>, Permit<IpAddr>);
 
 impl Acceptor {
-    /// Serves `app` over TLS if there is `tls`, else without.
+    /// Serves `app`, over TLS if `tls` is given.
     pub fn new(app: &App, edge: &Edge, proxies: Arc<Proxies>, tls: Option<Arc<Tls>>) -> Self {
         let connections = Connections::default();
         Self {
@@ -112,7 +112,7 @@ impl Acceptor {
             let (socket, peer) = match listener.accept().await {
                 Ok((socket, address)) => (socket, Peer(address.ip().to_canonical())),
                 Err(error) => {
-                    // Most likely out of file descriptors, which are returned as clients leave.
+                    // Most likely the process is out of file descriptors. They become free as clients disconnect.
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(RETRY_AFTER).await;
                     continue;
@@ -167,7 +167,7 @@ async fn serve<S>(
     let Some(live) = served.await.flatten() else {
         return;
     };
-    // In another task, because this one is as large as hyper's connection.
+    // In another task, because the future of this one is as large as hyper's connection.
     tasks.spawn(async move {
         cut.run_until_cancelled_owned(live.run()).await;
         drop(permits);
@@ -177,6 +177,7 @@ async fn serve<S>(
 fn prepare(socket: &TcpStream) -> io::Result<()> {
     // Frames are written whole, so waiting for more to fill a packet would only delay them.
     socket.set_nodelay(true)?;
-    // What a slow client has not taken waits in our queues, which are bounded, instead of megabytes of kernel buffers.
+    // Data that a slow client has not received yet then waits in our bounded queues, not in megabytes of kernel
+    // buffers.
     socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
 }

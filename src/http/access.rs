@@ -31,7 +31,7 @@ pub struct Guard {
     pub right: Right,
 }
 
-/// Lets requests through that show the operation's right, and tells the handlers what they are granted.
+/// Lets requests that have the operation's right through, and passes their grant to the handlers.
 pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     match guard.authorize(&mut parts).await {

@@ -32,10 +32,10 @@ pub const BODY_STALL_MAX: Duration = Duration::from_secs(10);
 /// Longest time to receive a whole JSON body.
 const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// How long a body that is not needed is still read.
+/// How long the rest of an unneeded body is read.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Wraps `body` so that, if it is dropped before its end, it is read on for a while. Closing a connection with unread
+/// Wraps `body` so that its rest is read for a while if it is dropped before its end. Closing a connection with unread
 /// bytes resets it, and a client that is still sending would not see a response that was sent early.
 pub fn lingering(body: Body) -> Body {
     if body.is_end_stream() {

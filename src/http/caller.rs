@@ -12,8 +12,8 @@ use axum::http::Extensions;
 pub struct Peer(pub IpAddr);
 
 impl Peer {
-    /// The address that limits count: an IPv4 address, or the /64 network of an IPv6 address, because one machine can
-    /// use any address in it.
+    /// The address that limits apply to: an IPv4 address, or the /64 network of an IPv6 address, because one machine
+    /// can use any address in it.
     pub fn party(self) -> IpAddr {
         match self.0 {
             IpAddr::V4(address) => address.into(),

@@ -14,7 +14,8 @@ use super::frames::SharedFrames;
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const CRLF: &[u8] = b"\r\n";
 
-/// Writes all of `frames` as one chunk, without copying them. No frames are no chunk: an empty one would end the body.
+/// Writes all of `frames` as one chunk, without copying them. Without frames it writes nothing, because an empty chunk
+/// would end the body.
 pub async fn write_chunk<S>(socket: &mut S, frames: SharedFrames) -> io::Result<()>
 where
     S: AsyncWrite + Unpin,
@@ -121,7 +122,7 @@ mod tests {
         }
     }
 
-    /// What `parts` are as a chunk, in steps of every size.
+    /// The chunk that is written for `parts`, which is the same for every step size.
     async fn written(parts: &[&'static [u8]]) -> Vec<u8> {
         let mut all = Vec::new();
         for step in 1..400 {
@@ -133,17 +134,17 @@ mod tests {
                     taken: Vec::new(),
                 };
                 let done = write_chunk(&mut socket, frames.collect()).await;
-                done.expect("the socket takes it");
+                done.expect("the write succeeds");
                 all.push(socket.taken);
             }
         }
         all.dedup();
-        assert_eq!(all.len(), 1, "the step changes nothing");
+        assert_eq!(all.len(), 1, "the step size makes no difference");
         all.remove(0)
     }
 
     #[tokio::test]
-    async fn frames_are_one_chunk_however_little_is_taken_at_once() {
+    async fn frames_are_one_chunk_even_with_partial_writes() {
         const LONG: &[u8] = &[b'x'; 300];
         assert_eq!(written(&[b"id: 1\n\n"]).await, b"7\r\nid: 1\n\n\r\n");
         let several = written(&[b"hello ", b"", b"wide ", b"world"]).await;
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_no_chunk() {
+    async fn without_frames_no_chunk_is_written() {
         assert_eq!(written(&[]).await, b"");
         assert_eq!(written(&[b""]).await, b"");
     }

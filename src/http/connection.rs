@@ -39,13 +39,13 @@ use super::{
 };
 use crate::metrics::{Held, Metrics};
 
-/// Longest time to receive the head of a request, and for which an idle connection is kept alive.
+/// Longest time to receive the head of a request, and to keep an idle connection open.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest head of a request, in bytes.
 const HEAD_BYTES_MAX: u32 = 64 * 1024;
 /// Concurrent requests on one HTTP/2 connection.
 const HTTP2_STREAMS_MAX: u32 = 256;
-/// Bytes of one HTTP/2 stream that are buffered until its client takes them.
+/// Bytes of one HTTP/2 stream that are buffered until its client reads them.
 const HTTP2_SEND_BYTES_MAX: usize = 64 * 1024;
 /// Streams that a client may reset before they are processed; one more ends its connection (CVE-2023-44487).
 const HTTP2_RESETS_MAX: usize = 20;
@@ -68,7 +68,7 @@ pub struct Protocols {
     router: Router,
     proxies: Arc<Proxies>,
     starts: Arc<Semaphore>,
-    /// Tells connections to end once the requests under way are answered.
+    /// Tells connections to end once the requests in progress are answered.
     stop: CancellationToken,
     metrics: Arc<Metrics>,
 }
@@ -108,7 +108,8 @@ impl Protocols {
         }
     }
 
-    /// Serves one connection until it ends, stays silent for too long, or a live stream takes it over, which is returned.
+    /// Serves one connection until it ends, stays silent for too long, or is taken over by a live stream. Returns that
+    /// live stream.
     pub async fn serve<S>(self, mut socket: S, peer: Peer) -> Option<LiveConnection<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -7,7 +7,7 @@ use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 
 use super::OPERATIONS;
 
-/// How long a browser may cache the response to a preflight request. Chromium caches none for longer.
+/// How long a browser may cache the response to a preflight request. Chromium caches none longer than this.
 const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(2 * 3600);
 
 /// One origin, exactly as browsers send it, or all origins.

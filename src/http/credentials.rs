@@ -1,4 +1,4 @@
-//! The credentials of a request: where they may be, and which of several is used.
+//! The credentials of a request: where they are looked for, and which one takes precedence.
 
 use std::borrow::Cow;
 
@@ -70,7 +70,7 @@ fn ticket(query: &str) -> Result<Option<Cow<'_, str>>, Denied> {
         .filter_map(|(name, value)| (name == TICKET).then_some(value));
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
-        _ => Err(Denied::TicketInvalid("the request has more than one")),
+        _ => Err(Denied::TicketInvalid("the request has several tickets")),
     }
 }
 
@@ -89,8 +89,8 @@ fn cookie(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
     }
 }
 
-/// Whether a page of this origin sent the request, according to the headers that browsers add. Without any of them the
-/// answer is no.
+/// Whether a page of this origin sent the request, according to the headers that browsers add. False if there are none
+/// of these.
 pub fn is_same_origin(parts: &Parts) -> bool {
     let text = |name| parts.headers.get(name)?.to_str().ok();
     if let Some(site) = text("sec-fetch-site") {

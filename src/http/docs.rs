@@ -1,4 +1,5 @@
-//! The documentation at `/docs`: the guides as HTML, and the API reference. For everybody, like the page at `/`.
+//! The documentation at `/docs`: the guides as HTML, and the API reference. Served without credentials, like the page
+//! at `/`.
 
 use std::{
     collections::HashMap,
@@ -24,14 +25,15 @@ use super::{
 };
 use crate::docs::{GUIDES, Guide, INDEX, render};
 
-/// What Swagger UI needs beyond the policy of all other pages: it sets styles inline and has its icons in `data:` URLs.
+/// Swagger UI needs more than the policy of the other pages allows: it sets inline styles and has icons in `data:`
+/// URLs.
 const REFERENCE_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                                 base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
 
 const PAGE: &str = include_str!("../docs/page.html");
 const REFERENCE: &str = include_str!("../docs/api.html");
 
-/// The files of Swagger UI that the reference is made of.
+/// The files of Swagger UI that the reference uses.
 pub const REFERENCE_FILES: [(&str, &str); 2] = [
     ("swagger-ui.css", CSS),
     ("swagger-ui-bundle.js", JAVASCRIPT),
@@ -118,6 +120,6 @@ fn packed(name: &str) -> Bytes {
     let mut content = Vec::new();
     let mut file = archive.by_name(&path).expect("it was just found");
     file.read_to_end(&mut content)
-        .expect("the archive is whole");
+        .expect("the archive is intact");
     Bytes::from(content)
 }

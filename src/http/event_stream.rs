@@ -1,4 +1,4 @@
-//! A live stream as SSE frames, and its way from the handler to whatever sends it: the body of a response, or the
+//! A live stream as SSE frames, and how the handler hands it over to its sender: the body of a response, or the
 //! socket that the stream hijacks (see [`super::hijack`]).
 
 use std::{
@@ -20,7 +20,7 @@ use crate::{
 
 /// A live stream: its SSE frames, in order.
 pub struct EventStream {
-    /// The first frame; empty once it was taken.
+    /// The first frame; empty once it has been taken.
     pub(super) opening: Bytes,
     pub(super) follower: Follower,
     /// When the subscriber's token expires. Boxed, because most streams of a service without keys have none.
@@ -41,7 +41,7 @@ impl EventStream {
         let update = match &mut self.token_ends {
             None => self.follower.next().await,
             Some(ends) => tokio::select! {
-                // In this order, so that a stream that always has something to send ends with its token, too.
+                // In this order, so that a stream that always has something to send also ends when its token expires.
                 biased;
                 () = ends => {
                     self.token_ends = None;
@@ -64,8 +64,8 @@ impl EventStream {
     }
 }
 
-/// Hands a live stream over to whatever sends it: to the response's body when that is first polled, or before that to
-/// the connection that finds the handover among the response's extensions. Whoever takes the stream first has it.
+/// Hands a live stream over to its sender: to the response's body when that is first polled, or before that to the
+/// connection, which finds the handover among the response's extensions. Only the first of them gets the stream.
 #[derive(Clone)]
 pub struct Handover(Arc<Mutex<Option<EventStream>>>);
 

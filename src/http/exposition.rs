@@ -1,4 +1,4 @@
-//! `GET /metrics`: the node's counters, and gauges that are read when they are asked for.
+//! `GET /metrics`: the node's counters, and gauges that are read for each request.
 
 use std::{fmt, sync::Arc};
 

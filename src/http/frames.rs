@@ -1,5 +1,5 @@
 //! Rendered SSE frames on their way to one client. The bytes are shared with every other subscriber that gets the same
-//! frames, and know nothing of the HTTP version that carries them.
+//! frames, and do not depend on the HTTP version.
 
 use std::io::IoSlice;
 

@@ -1,5 +1,5 @@
-//! `GET /healthz` and `GET /readyz`. A node that is not healthy must be restarted; to a node that is not ready, a load
-//! balancer should send no requests for now.
+//! `GET /healthz` and `GET /readyz`. A node that is not healthy must be restarted; a load balancer should send no
+//! requests to a node that is not ready.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -46,7 +46,7 @@ impl Tasks {
     }
 }
 
-/// What `/healthz` and `/readyz` look at.
+/// What `/healthz` and `/readyz` check.
 #[derive(Clone)]
 pub struct Health {
     store: Arc<dyn Store>,
@@ -107,14 +107,14 @@ struct Checks {
 impl Checks {
     /// `failed` is the result in a word or two and the problem, or `None` if the check passed.
     fn add(&mut self, name: &str, failed: Option<(String, Problem)>) {
-        let said = match failed {
+        let result = match failed {
             None => "ok".to_owned(),
             Some((why, problem)) => {
                 self.first.get_or_insert(problem);
                 why
             }
         };
-        self.found.insert(name.to_owned(), said.into());
+        self.found.insert(name.to_owned(), result.into());
     }
 
     fn answer(self, status: &str) -> Result<Response, Problem> {

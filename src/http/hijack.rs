@@ -24,16 +24,16 @@ use super::{
 };
 use crate::metrics::Held;
 
-/// A response that is a live stream. As the error of a service it makes hyper let go of the socket. Nothing of an earlier
-/// response is left in hyper then: it reads a request only when it has flushed the responses before it.
+/// A response that is a live stream. As the error of a service it makes hyper release the socket. Hyper then holds no
+/// part of an earlier response, because it reads a request only after it has flushed the responses before it.
 pub(super) struct Hijack {
     head: String,
     stream: Handover,
 }
 
 impl Hijack {
-    /// Whether the response to `request` may take the socket: HTTP/1.0 has no chunks, a response to HEAD has no body, and
-    /// a request with a body is not over yet.
+    /// Whether the response to `request` may take the socket: HTTP/1.0 has no chunks, a response to HEAD has no body,
+    /// and a request with a body may not have been read completely.
     pub(super) fn suits<B: HttpBody>(request: &Request<B>) -> bool {
         request.method() == Method::GET
             && request.version() == Version::HTTP_11
@@ -170,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
         while written.is_ok() && socket.flush().await.is_ok() {
             let frames = tokio::select! {
                 frames = stream.next() => frames,
-                // Without this, a client that is gone would be noticed at the next heartbeat only.
+                // Without this, a client that has disconnected would only be noticed at the next heartbeat.
                 () = client_closes(&mut socket) => return,
             };
             let Some(frames) = frames else {
@@ -184,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
 }
 
 /// Resolves when the client closes its side; anything it sends is discarded. A client that closes only its sending half
-/// cannot be told from one that is gone, which is far more common: its stream ends, too.
+/// cannot be distinguished from one that has disconnected, which is far more common, so its stream ends, too.
 async fn client_closes(socket: &mut (impl AsyncRead + Unpin)) {
     std::future::poll_fn(|context| {
         loop {
@@ -199,7 +199,8 @@ async fn client_closes(socket: &mut (impl AsyncRead + Unpin)) {
     .await
 }
 
-/// The head of a response as hyper would write it. It ends the connection's life in HTTP: no request follows.
+/// The head of a response as hyper would write it. It announces that the connection closes, because no request can
+/// follow.
 fn head(headers: &HeaderMap) -> String {
     let mut head = String::from("HTTP/1.1 200 OK\r\n");
     for (name, value) in headers {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::metrics::Metrics;
 
-/// Stands for all paths and methods that no route has.
+/// Stands for all unknown paths and methods.
 const OTHER: &str = "other";
 
 pub async fn observe(

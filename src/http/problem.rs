@@ -83,7 +83,7 @@ codes! {
     StorageFull "storage_full" INSUFFICIENT_STORAGE,
 }
 
-/// What the client is told about an error. Internal causes go to the log only.
+/// An error as it is reported to the client. Internal causes go to the log only.
 #[derive(Debug, Clone)]
 pub struct Problem {
     pub code: Code,

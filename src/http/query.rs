@@ -54,7 +54,7 @@ impl<S: Send + Sync> FromRequestParts<S> for MarkerPath {
 }
 
 async fn path_param<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String> {
-    // Fails on percent-encoded bytes that are not UTF-8, which no name has.
+    // Fails on percent-encoded bytes that are not UTF-8, which no name contains.
     let params = RawPathParams::from_request_parts(parts, state)
         .await
         .map_err(|_| Problem::invalid_feed())?;
@@ -75,7 +75,7 @@ impl<'a> Params<'a> {
         let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
         match pairs.iter().find(|(name, _)| !known.contains(&&**name)) {
             Some((name, _)) if known.is_empty() => Err(invalid(format!(
-                "unknown query parameter {name:?}; there are none here"
+                "unknown query parameter {name:?}; this operation has none"
             ))),
             Some((name, _)) => Err(invalid(format!(
                 "unknown query parameter {name:?}; known ones: {}",

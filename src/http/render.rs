@@ -138,8 +138,8 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
     out
 }
 
-/// The state of a feed: the whole state if `head`, else without what a moved marker does not change.
-pub fn state(state: &FeedState, head: bool) -> Value {
+/// The state of a feed: the whole state if `whole`, else only the part that a moved marker changes.
+pub fn state(state: &FeedState, whole: bool) -> Value {
     let version = |version: Option<Version>| version.map(|version| version.to_string());
     let mut out = json!({
         "feed": state.feed.as_str(),
@@ -147,7 +147,7 @@ pub fn state(state: &FeedState, head: bool) -> Value {
         "unread": { "total": state.unread.total, "kinds": state.unread.kinds, "more": state.unread.more },
         "markers": { "read": version(state.markers.read), "seen": version(state.markers.seen) },
     });
-    if head {
+    if whole {
         out["latest"] = json!(version(state.latest));
     }
     out

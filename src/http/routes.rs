@@ -23,10 +23,10 @@ use super::{
 };
 use crate::auth::Scope;
 
-/// What a request must show before an operation runs, on a service with keys.
+/// What an operation requires of a request, on a service with keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {
-    /// Nothing. Credentials are not even looked at.
+    /// Nothing. Credentials are ignored.
     Open,
     /// A valid token, whatever its scopes.
     Token,
@@ -93,15 +93,15 @@ pub static OPERATIONS: &[Operation] = operations![
     GET    "/openapi.yaml"                       Right::Open                 => openapi,
 ];
 
-/// What stands between the sockets and the handlers.
+/// The settings of the layers between the sockets and the handlers.
 #[derive(Clone)]
 pub struct Edge {
     pub quotas: Arc<Quotas>,
     pub cors: Cors,
 }
 
-/// The router. A request passes, from the outside in: observation, CORS, the care for its body, credentials, quotas,
-/// its handler.
+/// The router. A request passes through these layers in order: observation, CORS, the lingering body, credentials,
+/// quotas. Then its handler runs.
 pub fn router(app: App, edge: &Edge) -> Router {
     let metered = from_fn_with_state(Arc::clone(&edge.quotas), limits::enforce);
     let mut api = Router::new();

@@ -69,8 +69,8 @@ fn follow(
     granted.feeds(Scope::Read, &feeds)?;
     let permit = limits::stream_permit(request)?;
     let subscription = app.hub.subscribe(feeds)?;
-    // The opening names the position that was asked for: some clients forget it when they connect, and the stream may
-    // break off before it has told them another.
+    // The opening repeats the requested position: some clients forget it when they connect, and the stream may end
+    // before it has sent them another one.
     let position = after.map_or_else(String::new, |after| format!("id: {after}\n"));
     let follower = Follower::new(app.feeds.clone(), subscription, after);
     tracing::debug!(stream = follower.id(), "stream started");
@@ -84,7 +84,7 @@ fn follow(
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
-        // Tells nginx to pass frames on as they come.
+        // Tells nginx not to buffer the frames.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ];
     let mut response = (headers, handover.clone().body()).into_response();

@@ -64,7 +64,7 @@ mod tests {
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     #[test]
-    fn two_traceparents_are_none() {
+    fn two_traceparents_are_ignored() {
         let mut headers = HeaderMap::new();
         headers.append("traceparent", HeaderValue::from_static(GOOD));
         assert!(caller_trace(&headers).is_some());

@@ -77,7 +77,7 @@ pub fn routes() -> Router<Arc<App>> {
     router.method_not_allowed_fallback(method_not_allowed)
 }
 
-/// What is served at one path, the same to everybody.
+/// Static content, served at one path.
 #[derive(Clone)]
 pub(super) struct Content {
     content_type: &'static str,

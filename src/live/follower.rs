@@ -41,7 +41,7 @@ impl Bye {
 #[derive(Debug)]
 pub enum Update {
     Items(Vec<Arc<Item>>),
-    /// The requested position does not exist in this store. The sequence goes on from `current`.
+    /// The requested position does not exist in this store. The sequence continues from `current`.
     Reset {
         asked: Version,
         current: Version,
@@ -242,13 +242,13 @@ pub async fn wait_for_entries(
     query: &PageQuery,
     deadline: Instant,
 ) -> Result<Page> {
-    // While the store is unavailable no round ends, and the deadline holds all the same.
+    // While the store is unavailable no round ends, but the deadline still applies.
     let Ok(joined) = tokio::time::timeout_at(deadline, subscription.joined()).await else {
         return feeds.page(query).await;
     };
     let mut open = joined.is_some();
     loop {
-        // Through a slot, because an entry may wake all that wait at once.
+        // With a read slot, because one entry may wake many long polls at once.
         let page = {
             let _slot = subscription.catch_up_slot().await;
             feeds.page(query).await?

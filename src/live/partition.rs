@@ -45,7 +45,7 @@ impl Partition {
             .range(Some(after), until, false, limit, bytes_max)
     }
 
-    /// The visible records of the next slice of the log, each with the feeds in which it is no twin.
+    /// The visible records of the next slice of the log, each with the feeds in which it is not a twin.
     pub(super) async fn visible(
         &mut self,
         snapshot: &dyn Snapshot,

@@ -312,7 +312,7 @@ mod tests {
         }
 
         #[test]
-        fn a_range_holds_what_lies_after_and_until(
+        fn a_range_holds_the_versions_in_its_bounds(
             v in 0..5u64, after in proptest::option::of(0..5u64), until in 0..5u64,
         ) {
             let prefix = Keys::new(b"p", 16).log(3);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_found_in_its_key_and_in_bounds_of_it() {
+    fn the_prefix_of_a_claim_is_found_in_its_keys_and_bounds() {
         let keys = Keys::new(b"", 16);
         for id in ["a", " ~", &"x".repeat(128)] {
             let claim = keys.claim(&id.parse().expect("id"));

@@ -307,7 +307,7 @@ mod tests {
         }
 
         #[test]
-        fn rubbish_is_an_error_not_a_panic(value in proptest::collection::vec(any::<u8>(), 0..60)) {
+        fn invalid_bytes_are_an_error_not_a_panic(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             let item = item(Version::ZERO, value);
             let _ = (decode_entry(&item), decode_unread(&item), decode_records(&item), decode_transient(&item));
         }

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_too_many_ends_the_oldest_that_is_still_in_progress() {
+    fn a_handshake_above_the_limit_ends_the_oldest_in_progress() {
         let handshakes = Handshakes::default();
         let finished = handshakes.begin();
         let mut slots: Vec<_> = (0..HANDSHAKES_MAX - 1)

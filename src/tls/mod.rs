@@ -162,7 +162,7 @@ impl Files {
 pub struct Tls {
     files: Files,
     current: ArcSwap<ServerConfig>,
-    /// Of the pair in use.
+    /// The fingerprint of the pair in use.
     fingerprint: AtomicU64,
     handshakes: Handshakes,
 }
@@ -179,8 +179,8 @@ impl Tls {
         }))
     }
 
-    /// Reads the files again. If they hold another pair than the one in use, it is used for new connections. Returns
-    /// whether that is so. After an error the pair in use stays. Blocks the thread.
+    /// Reads the files again. If they contain a new pair, it is used for new connections. Returns whether they do.
+    /// After an error the old pair stays in use. Blocks the thread.
     pub fn reload(&self) -> Result<bool, Error> {
         let pair = self.files.read()?;
         if pair.fingerprint() == self.fingerprint.load(Ordering::Relaxed) {

@@ -78,7 +78,7 @@ fn compact(json: &str) -> Result<Vec<u8>, Invalid> {
 }
 
 /// Writes the canonical text of a value: keys sorted, one way to escape characters, all digits kept.
-/// (`serde_json::Value` will not do: it reads objects with certain private keys as numbers.)
+/// (`serde_json::Value` cannot be used: it reads objects with certain private keys as numbers.)
 fn canonicalize(json: &RawValue, out: &mut Vec<u8>) -> serde_json::Result<()> {
     let text = json.get();
     match text.as_bytes().first() {

@@ -1,5 +1,5 @@
 //! Names, JSON data, events and entries. Everything is parsed and checked once, at the edge; further inside, the types
-//! are the proof that it is valid.
+//! prove that it is valid.
 
 mod data;
 mod events;

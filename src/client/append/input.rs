@@ -39,7 +39,7 @@ impl Lines {
         let line = Line { number: 1, json };
         batches
             .try_send(Ok(vec![line]))
-            .expect("it is empty and its receiver is here");
+            .expect("the channel has room and a receiver");
         Self(receiver)
     }
 

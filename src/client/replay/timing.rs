@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_has_all_messages_due_which_are_more_after_a_stall() {
+    async fn a_request_has_all_messages_that_are_due() {
         let messages = [1000, 1000, 1010, 1011, 1012, 1020].map(|sent| Message::new(1, 2, sent));
         let timing = Timing::start(10.0, 1000);
         let mut rest = &messages[..];

@@ -1,4 +1,4 @@
-//! A file that keeps the position of a reader.
+//! A file that keeps the position of `newsfeed tail`.
 
 use std::{
     fs::File,

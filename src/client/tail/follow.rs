@@ -31,7 +31,7 @@ pub struct Follower<'a> {
 
 /// The effects of frames that are not flushed yet.
 #[derive(Default)]
-struct Heard {
+struct Unflushed {
     position: Option<String>,
     bye: Option<String>,
 }
@@ -97,18 +97,18 @@ impl<'a> Follower<'a> {
         patience: &mut Patience,
     ) -> Result<Error, Error> {
         loop {
-            let mut heard = Heard::default();
+            let mut unflushed = Unflushed::default();
             let mut printed = Ok(());
             let received = live
                 .next(|frame| {
                     if printed.is_ok() {
-                        printed = self.take(&frame, &mut heard);
+                        printed = self.take(&frame, &mut unflushed);
                     }
                 })
                 .await;
             printed?;
             self.printer.flush()?;
-            if let Some(position) = heard.position {
+            if let Some(position) = unflushed.position {
                 self.position = position;
                 if let Some(cursor) = &self.cursor {
                     cursor.write(&self.position)?;
@@ -117,18 +117,18 @@ impl<'a> Follower<'a> {
                 // known to exist.
                 *patience = Patience::new(Patience::ENDLESS);
             }
-            if let Some(cause) = received.err().or(heard.bye) {
+            if let Some(cause) = received.err().or(unflushed.bye) {
                 let url = self.client.base_url().to_owned();
                 return Ok(Error::Lost { url, cause });
             }
         }
     }
 
-    fn take(&mut self, frame: &Frame<'_>, heard: &mut Heard) -> Result<(), Error> {
+    fn take(&mut self, frame: &Frame<'_>, unflushed: &mut Unflushed) -> Result<(), Error> {
         match frame.event {
             "entry" | "notify" => {
                 let entry: Told<Entry> = self.parsed(frame)?;
-                let last = heard.position.as_deref().unwrap_or(&self.position);
+                let last = unflushed.position.as_deref().unwrap_or(&self.position);
                 // The service sends no entry twice, but a caching proxy might.
                 if entry.value.version.as_deref() > Some(last) {
                     self.entry(&entry)?;
@@ -141,14 +141,14 @@ impl<'a> Follower<'a> {
             "marker" if self.all && self.range.kinds.is_empty() => self.state(frame)?,
             "reset" => {
                 let to = frame.id.unwrap_or_default();
-                let from = heard.position.as_ref().unwrap_or(&self.position);
+                let from = unflushed.position.as_ref().unwrap_or(&self.position);
                 tracing::warn!(
                     "the service has not reached {from} (was it restored from a backup?); continuing from {to}. Earlier entries \
                      may be missing in this output; `newsfeed history` prints them"
                 );
             }
             "bye" => {
-                heard.bye = Some(match &*self.parsed::<Bye>(frame)?.reason {
+                unflushed.bye = Some(match &*self.parsed::<Bye>(frame)?.reason {
                     "shutdown" => "the service is shutting down".to_owned(),
                     _ => "its store does not respond".to_owned(),
                 });
@@ -156,7 +156,7 @@ impl<'a> Follower<'a> {
             _ => {}
         }
         if let Some(id) = frame.id {
-            heard.position = Some(id.to_owned());
+            unflushed.position = Some(id.to_owned());
         }
         Ok(())
     }

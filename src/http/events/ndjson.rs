@@ -29,8 +29,8 @@ const CHUNK_LINES: usize = 1000;
 /// Chunks of results that can wait for an NDJSON client to read them.
 const ANSWER_CHUNKS_MAX: usize = 16;
 
-/// Commits lines in order, as they arrive, and answers each as it commits. Runs as a task of its own, which goes on when
-/// the client disconnects.
+/// Commits lines in order, as they arrive, and answers each as it commits. Runs as a task of its own, which continues
+/// when the client disconnects.
 pub fn append(app: Arc<App>, granted: Granted, body: Body) -> Response {
     let (answers, receiver) = mpsc::channel(ANSWER_CHUNKS_MAX);
     let tracker: TaskTracker = app.tracker.clone();

@@ -42,7 +42,7 @@ pub struct EventIn<'a> {
 struct ExpectIn<'a> {
     #[serde(borrow)]
     feed: Cow<'a, str>,
-    // Required, if only as null: leaving it out is no way to say "the feed is empty".
+    // Required, but may be null: leaving it out does not mean "the feed is empty".
     #[serde(borrow, deserialize_with = "Option::deserialize")]
     version: Option<Cow<'a, str>>,
 }

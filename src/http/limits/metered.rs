@@ -21,7 +21,7 @@ use crate::http::problem::Problem;
 /// Longest time that a piece of a body is held back: half the time a body may stall.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// The caller's bodies exceed its rate so far that this one fails.
+/// The caller exceeds its rate of body bytes by so much that this body fails.
 #[derive(Debug)]
 pub struct OverBytes(pub Problem);
 

@@ -71,10 +71,11 @@ impl Quotas {
         })
     }
 
-    /// A permit for a connection; `None` if its peer has as many as allowed. Proxies are exempt: they connect for many.
+    /// A permit for a connection; `None` if its peer has as many as allowed. Trusted proxies are exempt, because they
+    /// connect for many clients.
     pub fn connection(&self, peer: Peer, proxies: &Proxies) -> Option<Permit<IpAddr>> {
         match &self.connections {
-            Some(permits) if self.holds_for(peer) && !proxies.trust(peer.0) => {
+            Some(permits) if self.applies_to(peer) && !proxies.trust(peer.0) => {
                 permits.take(peer.party())
             }
             _ => Some(Permit::unlimited()),
@@ -90,13 +91,13 @@ impl Quotas {
         }
     }
 
-    fn holds_for(&self, peer: Peer) -> bool {
+    fn applies_to(&self, peer: Peer) -> bool {
         self.limits.loopback || !peer.is_loopback()
     }
 
     /// The caller whose limits apply to a request; `None` if none apply.
     fn caller(&self, request: &Extensions) -> Option<Caller> {
-        let local = |peer: &Peer| !self.holds_for(*peer);
+        let local = |peer: &Peer| !self.applies_to(*peer);
         Caller::of(request).filter(|caller| {
             matches!(caller, Caller::Subject(_)) || !request.get().is_some_and(local)
         })
@@ -106,7 +107,7 @@ impl Quotas {
     /// invalid credentials would count against nobody, although verifying signatures is what costs most.
     pub fn take_unverified(&self, request: &Extensions) -> Result<()> {
         match request.get::<Peer>() {
-            Some(peer) if self.holds_for(*peer) => self.take_request(&Caller::Party(peer.party())),
+            Some(peer) if self.applies_to(*peer) => self.take_request(&Caller::Party(peer.party())),
             _ => Ok(()),
         }
     }
@@ -210,7 +211,7 @@ mod tests {
         })
     }
 
-    fn of(quotas: &Quotas, peer: &str, subject: Option<&str>) -> Option<Caller> {
+    fn caller_of(quotas: &Quotas, peer: &str, subject: Option<&str>) -> Option<Caller> {
         let mut request = Extensions::new();
         request.insert(Peer(peer.parse().expect("an address")));
         if let Some(subject) = subject {
@@ -220,23 +221,23 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_is_whom_the_token_names_wherever_it_comes_from_else_its_address() {
+    fn a_caller_is_its_token_subject_or_else_its_address() {
         let quotas = quotas(false);
         let anna = Some(Caller::Subject("anna".into()));
         for peer in ["127.0.0.1", "::1", "203.0.113.1"] {
-            assert_eq!(of(&quotas, peer, Some("anna")), anna);
+            assert_eq!(caller_of(&quotas, peer, Some("anna")), anna);
         }
         let address = Some(Caller::Party([203, 0, 113, 1].into()));
-        assert_eq!(of(&quotas, "203.0.113.1", None), address);
+        assert_eq!(caller_of(&quotas, "203.0.113.1", None), address);
         for peer in ["127.0.0.1", "127.8.8.8", "::1"] {
-            assert_eq!(of(&quotas, peer, None), None);
+            assert_eq!(caller_of(&quotas, peer, None), None);
         }
         assert_eq!(quotas.caller(&Extensions::new()), None);
-        assert!(of(&self::quotas(true), "127.0.0.1", None).is_some());
+        assert!(caller_of(&self::quotas(true), "127.0.0.1", None).is_some());
     }
 
     #[test]
-    fn connections_of_this_machine_and_of_proxies_are_not_counted() {
+    fn connections_from_this_machine_and_from_proxies_are_not_counted() {
         let quotas = quotas(false);
         let proxies = Proxies(vec!["10.0.0.0/8".parse().expect("a network")]);
         let connect = |peer: &str| quotas.connection(Peer(peer.parse().expect("it")), &proxies);

@@ -11,12 +11,12 @@ use governor::{DefaultKeyedRateLimiter, Quota, clock::Clock};
 
 use crate::http::caller::Caller;
 
-/// Most callers tracked individually.
+/// Maximum number of callers tracked individually.
 pub const CALLERS_MAX: usize = 100_000;
 /// The number of callers is checked once in this many requests, so it can exceed [`CALLERS_MAX`] by as many.
 const LOOK_EVERY: u32 = 4096;
-/// Beyond [`CALLERS_MAX`], new callers share this many allowances. So filling the table with addresses gains an attacker
-/// nothing, and others still get something.
+/// Beyond [`CALLERS_MAX`], new callers share this many allowances. So an attacker gains nothing by filling the table
+/// with addresses, and others still get something.
 const SHARED: u64 = 4096;
 
 /// Highest rate per second: one per nanosecond.
@@ -25,7 +25,7 @@ pub const PER_S_MAX: u32 = 1_000_000_000;
 pub struct Rate {
     pub per_s: NonZeroU32,
     pub burst: NonZeroU32,
-    /// By a keyed hash of the caller, so that nobody can construct collisions. A random one costs little.
+    /// By a keyed hash of the caller, so that nobody can construct collisions. A random collision does little harm.
     limiter: DefaultKeyedRateLimiter<u64>,
     hasher: RandomState,
     looks: AtomicU32,
@@ -47,8 +47,8 @@ impl Rate {
         }
     }
 
-    /// Takes `count` from the allowance of `caller`, or returns how long to wait for that much. A `count` above the burst
-    /// is taken as the burst.
+    /// Takes `count` from the allowance of `caller`, or returns how long to wait for that much. A `count` above the
+    /// burst counts as the burst.
     pub fn take(&self, caller: &Caller, count: usize) -> Result<(), Duration> {
         let count = u32::try_from(count)
             .unwrap_or(u32::MAX)
@@ -102,21 +102,21 @@ mod tests {
     }
 
     #[test]
-    fn each_caller_has_a_burst_and_is_told_how_long_to_wait_for_more() {
+    fn each_caller_has_a_burst_and_then_a_time_to_wait() {
         let rate = rate(1, 10);
 
         assert_eq!(rate.take(&caller(1), 7), Ok(()));
-        let wait = rate.take(&caller(1), 10).expect_err("not so much");
+        let wait = rate.take(&caller(1), 10).expect_err("above the burst");
         assert!((1..=7).contains(&wait.as_secs()), "{wait:?}");
         assert_eq!(rate.take(&caller(2), 10), Ok(()));
-        // More than ever is there at once takes all.
+        // A count above the burst takes the whole burst.
         assert_eq!(rate.take(&caller(3), usize::MAX), Ok(()));
         assert!(rate.take(&caller(3), 1).is_err());
         assert_eq!(rate.take(&caller(3), 0), Ok(()));
     }
 
     #[test]
-    fn who_has_all_of_its_allowance_again_is_forgotten() {
+    fn callers_with_a_full_allowance_are_dropped() {
         let rate = rate(1_000_000, 1);
         for number in 0..100 {
             let _ = rate.take(&caller(number), 1);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_most_callers_strangers_share() {
+    fn beyond_the_maximum_new_callers_share_allowances() {
         let mut rate = rate(1, 1_000);
         rate.callers_max = 100;
         for number in 0..100 {
@@ -140,7 +140,7 @@ mod tests {
         let known = rate.limiter.len();
         let most = 100 + SHARED as usize + LOOK_EVERY as usize;
         assert!(known <= most, "{known}");
-        // Room again: each its own.
+        // Below the maximum, each caller has its own allowance again.
         rate.callers_max = 10 * known;
         rate.look();
         assert_eq!(rate.take(&caller(1 << 20), 1_000), Ok(()));

@@ -8,7 +8,7 @@ use std::{
 use super::subscriber::Subscriber;
 use crate::{store::keys::Keys, types::FeedName};
 
-/// Subscribers get their heartbeats in so many groups, so that they do not all get them at once.
+/// Number of groups in which subscribers get their heartbeats, so that they do not all get them at once.
 pub(super) const HEARTBEAT_GROUPS: usize = 16;
 
 /// Subscribers by id, so that the cost of removing one does not depend on how many there are.
@@ -73,12 +73,12 @@ impl Board {
         }
     }
 
-    /// The partitions that somebody listens to.
+    /// The partitions of the feeds that have listeners.
     pub(super) fn partitions(&self) -> HashSet<u16> {
         self.partitions.keys().copied().collect()
     }
 
-    /// A feed that somebody listens to. The name that is returned shares its memory with the table's.
+    /// The listeners of a feed, if it has any. The name that is returned shares its memory with the table's.
     pub(super) fn listeners(&self, feed: &FeedName) -> Option<(&FeedName, &Listeners)> {
         self.feeds.get_key_value(feed)
     }

@@ -20,7 +20,7 @@ impl Hub {
         news: fn(Located) -> News,
     ) {
         let board = self.board();
-        let heard: Vec<(&FeedName, &Listeners)> = feeds
+        let listened_to: Vec<(&FeedName, &Listeners)> = feeds
             .iter()
             .filter_map(|feed| board.listeners(feed))
             .collect();
@@ -31,9 +31,9 @@ impl Hub {
                 feeds,
             }))
         };
-        let through_several = through_several(&heard);
+        let through_several = through_several(&listened_to);
         // Nearly all subscribers listen to one of the feeds. They share one item, which is rendered once.
-        for (feed, listeners) in &heard {
+        for (feed, listeners) in &listened_to {
             let shared = item(feed, Vec::new());
             for subscriber in listeners.values() {
                 if through_several.is_empty() || !through_several.contains_key(&subscriber.id) {
@@ -54,7 +54,7 @@ impl Hub {
         }
     }
 
-    /// Gives `item` to all that listen to `feed`.
+    /// Gives `item` to all subscribers that listen to `feed`.
     pub(in crate::live) fn dispatch_state(&self, feed: &FeedName, item: &Arc<Item>) {
         let board = self.board();
         let listeners = board.listeners(feed).into_iter();
@@ -64,13 +64,13 @@ impl Hub {
     }
 }
 
-/// The subscribers that listen to more than one of the `heard` feeds, by id, with those feeds.
+/// The subscribers that listen to more than one of the `listened_to` feeds, by id, with those feeds.
 fn through_several<'a>(
-    heard: &[(&'a FeedName, &'a Listeners)],
+    listened_to: &[(&'a FeedName, &'a Listeners)],
 ) -> HashMap<u64, (&'a Arc<Subscriber>, HashSet<&'a FeedName>)> {
     let mut found = HashMap::new();
-    if heard.len() > 1 {
-        for &(feed, listeners) in heard {
+    if listened_to.len() > 1 {
+        for &(feed, listeners) in listened_to {
             for subscriber in listeners.values() {
                 if subscriber.feeds.len() > 1 {
                     let (_, feeds) = found

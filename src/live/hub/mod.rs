@@ -82,7 +82,7 @@ impl Hub {
         Ok(Subscription::new(Arc::clone(self), subscriber))
     }
 
-    /// How many are subscribed now.
+    /// The current number of subscribers.
     pub fn subscribers(&self) -> usize {
         self.board().subscribers
     }
@@ -101,8 +101,8 @@ impl Hub {
         self.registered.notified().await;
     }
 
-    /// Begins a round: all that have registered get what it dispatches. Returns the partitions to read, and those that
-    /// join with this round, for [`Hub::end_round`].
+    /// Begins a round: all registered subscribers get what it dispatches. Returns the partitions to read, and the
+    /// subscribers that join with this round, for [`Hub::end_round`].
     pub(super) fn begin_round(&self) -> (HashSet<u16>, Vec<JoinTicket>) {
         let mut board = self.board();
         let joining = mem::take(&mut board.joining);
@@ -115,7 +115,7 @@ impl Hub {
         )
     }
 
-    /// Ends the round that has read everything up to `moment`: those that joined with it are live from there.
+    /// Ends the round that has read everything up to `moment`: the subscribers that joined with it are live from there.
     pub(super) fn end_round(&self, joining: Vec<JoinTicket>, moment: Version) {
         for JoinTicket(subscriber) in joining {
             subscriber.join(moment);
@@ -141,7 +141,7 @@ impl Hub {
         }
     }
 
-    /// After so many heartbeats every subscriber has had one.
+    /// The number of heartbeats after which every subscriber has had one.
     pub(super) const fn heartbeat_groups() -> u32 {
         board::HEARTBEAT_GROUPS as u32
     }

@@ -55,7 +55,7 @@ pub(super) enum State {
     #[default]
     Joining,
     Live,
-    /// Items were dropped, which the subscriber has not been told yet.
+    /// Items were dropped, and the subscriber has not been told yet.
     Lagged,
     Closed,
 }
@@ -75,7 +75,7 @@ impl Subscriber {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ready when `look` finds something in the queue. Whatever changes the queue wakes the task.
+    /// Ready when `look` finds something in the queue. Every change of the queue wakes the task.
     pub(super) fn poll<T>(
         &self,
         context: &mut Context<'_>,

@@ -43,8 +43,8 @@ impl View {
             return Err(Error::Unavailable("the database is being reopened".into()));
         };
         let taken_at = match state.committing {
-            // The group being written may contain a first of which a commit on this snapshot would be the twin. The
-            // snapshot therefore counts as taken before that group.
+            // The group being written may contain the first commit of an id, of which a commit on this snapshot would
+            // be a twin. The snapshot therefore counts as taken before that group.
             Some(tick) => tick - 1,
             None => state
                 .clock

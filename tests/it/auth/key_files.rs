@@ -35,7 +35,7 @@ async fn unusable_key_files_are_refused_with_the_reason() {
         ("not a JWKS", "{\"keys\": 5}"),
         ("not a JWKS", "{\"kty\": \"oct\"}"),
         ("no key for", "{\"keys\": []}"),
-        ("another algorithm", &with("alg", json!("RS256"))),
+        ("algorithm other than", &with("alg", json!("RS256"))),
         ("not for signatures", &with("use", json!("enc"))),
         ("not for signatures", &with("key_ops", json!(["sign"]))),
         ("type or curve", &with("x", json!("AAAA"))),

@@ -1,18 +1,18 @@
 //! Checks whether the files of a store are intact by reading them, without opening the database.
 //!
-//! This reads private file formats of fjall, lsm-tree and sfa. Their versions are therefore pinned exactly in Cargo.toml;
-//! whoever raises them must compare these formats, and run the damage tests. It checks what the engine does not, as of
-//! fjall 3.1 and lsm-tree 3.1:
-//! - When it opens a database, the engine takes a damaged journal for one that ended early, and truncates it: acknowledged
-//!   writes would be lost silently. It does not notice missing journals either.
+//! This reads private file formats of fjall, lsm-tree and sfa. Their versions are therefore pinned exactly in
+//! Cargo.toml. Before raising them, compare these formats and run the damage tests. This checks what the engine does
+//! not, as of fjall 3.1 and lsm-tree 3.1:
+//! - When it opens a database, the engine treats a damaged journal like one that ended early, and truncates it:
+//!   acknowledged writes would be lost silently. It does not notice missing journals either.
 //! - It refuses a last group with an end but with pages missing, although a crash can leave that, see
 //!   [`survey_and_mend`].
 //! - It does not compare the list of a table's files with its checksum, and deletes table files that are not listed.
 //! - It deletes tables whose list, or whose name, is missing.
 //! - It does not verify whole table files, and its errors do not name the damaged file.
 //!
-//! What the engine does refuse by itself, such as missing table files, is not checked before opening, only in order to
-//! name the damaged file afterwards: that is the difference between [`Depth::Quick`] and [`Depth::Full`].
+//! The engine itself refuses to open a database with other damage, such as missing table files. That is not checked
+//! before opening ([`Depth::Quick`]), but only afterwards, to name the damaged file ([`Depth::Full`]).
 
 mod journal;
 mod tree;
@@ -88,7 +88,7 @@ pub(super) fn damaged_tables(folder: &Path) -> Vec<Damage> {
 }
 
 /// As [`survey`], to the depth needed before opening. If the last group of the newest journal is torn, it is cut off: its
-/// sync never finished, so nobody has been told that it was committed. (The engine cuts off groups without an end itself.)
+/// sync never finished, so its commits were never acknowledged. (The engine cuts off groups without an end itself.)
 pub(super) fn survey_and_mend(folder: &Path) -> io::Result<Survey> {
     let survey = survey(folder, Depth::Quick);
     if let (Some((journal, end)), true) = (&survey.torn, survey.damages.is_empty()) {
