@@ -56,7 +56,7 @@ fn retries(log: &Path) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for line in log
         .lines()
-        .filter(|line| line.contains("a transaction again"))
+        .filter(|line| line.contains("retrying a transaction"))
     {
         let reason = reasons.iter().position(|reason| line.contains(reason));
         let name = reason.map_or("unavailable", |reason| names[reason]);
