@@ -208,6 +208,9 @@ async fn an_unreachable_cluster_is_reported_in_time() {
     let (serve, epoch) = tokio::join!(failure(SERVE, &file), failure(EPOCH, &file));
     for said in [serve, epoch] {
         assert!(said.contains("does not answer"), "{said}");
-        assert!(said.contains("check that FoundationDB is running there"), "{said}");
+        assert!(
+            said.contains("check that FoundationDB is running there"),
+            "{said}"
+        );
     }
 }
