@@ -229,6 +229,7 @@ fn event(plan: &Plan, number: Number, kind: &str) -> Result<Event, Error> {
             .collect::<Result<_, _>>()
             .map_err(failed)?,
         actor: None,
+        time: None,
         data: Data::from_raw(&data).map_err(failed)?,
         expect: None,
     };

@@ -22,6 +22,7 @@ pub fn entry(event: &Event, at: i64, read_at: u64) -> Entry {
         delivery: event.delivery,
         actor: event.actor.clone(),
         at,
+        time: event.time.clone(),
         data: event.data.clone(),
         read_at,
     }

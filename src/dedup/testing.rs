@@ -73,6 +73,7 @@ pub(crate) fn any_history() -> impl Strategy<Value = Vec<Record>> {
                     delivery: Delivery::Notify,
                     actor: None,
                     at: 0,
+                    time: None,
                     data: bytes::Bytes::from_static(b"null"),
                     read_at,
                 },

@@ -38,6 +38,7 @@ pub async fn set_log(State(app): State<Arc<App>>, request: Request) -> Result<Re
     Params::parse(&parts, &[])?;
     let body = read_json(&parts.headers, body).await?;
     let LogIn { filter, seconds } = object(
+        &body,
         json(&body)?,
         Code::InvalidBody,
         "the body must be {\"filter\": \"…\"}, optionally with \"seconds\"",

@@ -22,6 +22,7 @@ use super::{
     limits::OverBytes,
     problem::{Code, Problem, Result},
 };
+use crate::types::surrogates::{self, Lone};
 
 /// Longest JSON body, in bytes.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -139,12 +140,21 @@ pub async fn read_json(headers: &HeaderMap, body: Body) -> Result<Bytes> {
 
 /// Parses raw JSON values: `bytes` may be any JSON.
 pub fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Problem::new(Code::InvalidJson, format!("the body is not JSON: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| match std::str::from_utf8(bytes) {
+        Ok(_) => Problem::new(Code::InvalidJson, format!("the body is not JSON: {error}")),
+        Err(error) => {
+            let offset = error.valid_up_to();
+            let detail = format!(
+                "the body is not JSON, because it is not UTF-8: byte {offset} begins no character"
+            );
+            Problem::new(Code::InvalidJson, detail).with("offset", offset)
+        }
+    })
 }
 
-/// Parses a `T` from a JSON object. If that fails, the problem has the code `wrong` and begins with `expected`.
+/// Parses a `T` from a JSON object in `body`. If that fails, the problem has the code `wrong` and begins with `expected`.
 pub fn object<'a, T: Deserialize<'a>>(
+    body: &[u8],
     json: &'a RawValue,
     wrong: Code,
     expected: &str,
@@ -154,8 +164,42 @@ pub fn object<'a, T: Deserialize<'a>>(
         let detail = format!("{expected}: it must be a JSON object");
         return Err(Problem::new(wrong, detail));
     }
-    serde_json::from_str(json.get())
-        .map_err(|error| Problem::new(wrong, format!("{expected}: {error}")))
+    serde_json::from_str(json.get()).map_err(|error| {
+        // The grammar has been checked before. Strings have not.
+        let lone = match error.is_syntax() {
+            true => lone_surrogate(body, json, "", wrong),
+            false => None,
+        };
+        lone.unwrap_or_else(|| Problem::new(wrong, format!("{expected}: {error}")))
+    })
+}
+
+/// The problem, with the code `wrong`, of a string in `json` that is not Unicode text because it has a lone surrogate.
+/// `json` is a part of `body`, and `path` leads to it.
+pub fn lone_surrogate(body: &[u8], json: &RawValue, path: &str, wrong: Code) -> Option<Problem> {
+    let json = json.get();
+    let Lone {
+        path,
+        in_key,
+        offset,
+    } = surrogates::find(json, path)?;
+    let escape = json.get(offset..offset + 6).unwrap_or_default();
+    let begin = json.as_ptr().addr().saturating_sub(body.as_ptr().addr());
+    let offset = begin + offset;
+    let what = match (&*path, in_key) {
+        ("", _) => "a key of the object".to_owned(),
+        (path, true) => format!("a key of {path}"),
+        (path, false) => path.to_owned(),
+    };
+    let detail = format!(
+        "{what} is JSON by grammar but not Unicode text: the escape {escape} at byte {offset} is half of a surrogate \
+         pair; cut strings between characters, not inside them"
+    );
+    let problem = Problem::new(wrong, detail).with("offset", offset);
+    Some(match &*path {
+        "" => problem,
+        path => problem.with("field", path),
+    })
 }
 
 /// Reads a whole body.

@@ -189,6 +189,7 @@ pub async fn move_marker(
     granted.feeds(Scope::Mark, [&feed])?;
     let body = read_json(&parts.headers, body).await?;
     let MarkerIn { version: text } = object(
+        &body,
         json(&body)?,
         Code::InvalidBody,
         "the body must be {\"version\": \"…\"}",

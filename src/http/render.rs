@@ -1,6 +1,8 @@
 //! The JSON of responses and the SSE frames of live streams. Entries are written by hand, because their `data` is JSON
 //! already and is copied without being parsed.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use jiff::fmt::temporal::DateTimePrinter;
 use rand::RngExt;
@@ -49,7 +51,12 @@ fn fields(out: &mut Vec<u8>, entry: &Entry, with_version: bool) {
     }
     out.extend_from_slice(b",\"at\":\"");
     rfc3339(out, entry.at);
-    out.extend_from_slice(b"\",\"data\":");
+    out.push(b'"');
+    if let Some(time) = &entry.time {
+        out.extend_from_slice(b",\"time\":");
+        plain(out, time.as_str());
+    }
+    out.extend_from_slice(b",\"data\":");
     out.extend_from_slice(&entry.data);
 }
 
@@ -204,8 +211,9 @@ pub fn bye_frame(bye: Bye) -> Bytes {
     format!("retry: {retry}\nevent: bye\ndata: {data}\n\n").into()
 }
 
-/// `data` must be one line.
+/// `data` is JSON without line feeds.
 fn event_frame(event: &str, id: Option<Version>, data: &[u8]) -> Bytes {
+    let data = &*one_line(data);
     let id = id.map(|id| id.to_text());
     let id = id.as_ref().map(|id| id.as_str().as_bytes());
     let id_line: &[&[u8]] = match &id {
@@ -215,4 +223,50 @@ fn event_frame(event: &str, id: Option<Version>, data: &[u8]) -> Bytes {
     let begin: &[&[u8]] = &[b"event: ", event.as_bytes()];
     let end: &[&[u8]] = &[b"\ndata: ", data, b"\n\n"];
     [begin, id_line, end].concat().concat().into()
+}
+
+/// Escapes the characters that some clients take for the end of a line, besides CR and LF: U+0085, U+2028 and U+2029. In
+/// JSON they stand in strings only, so the value stays the same.
+fn one_line(json: &[u8]) -> Cow<'_, [u8]> {
+    let mut out = Vec::new();
+    let mut copied = 0;
+    for at in memchr::memchr2_iter(0xc2, 0xe2, json) {
+        let (escape, bytes) = match json[at..] {
+            [0xc2, 0x85, ..] => (b"\\u0085", 2),
+            [0xe2, 0x80, 0xa8, ..] => (b"\\u2028", 3),
+            [0xe2, 0x80, 0xa9, ..] => (b"\\u2029", 3),
+            _ => continue,
+        };
+        out.extend_from_slice(&json[copied..at]);
+        out.extend_from_slice(escape);
+        copied = at + bytes;
+    }
+    if copied == 0 {
+        return json.into();
+    }
+    out.extend_from_slice(&json[copied..]);
+    out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_separators_are_escaped_and_the_value_stays() {
+        for same in ["{}", "\"\u{80}\u{86}\u{2027}\u{202a}–“é🦀\""] {
+            assert!(
+                matches!(one_line(same.as_bytes()), Cow::Borrowed(_)),
+                "{same}"
+            );
+        }
+        let json = "{\"\u{2028}k\":[\"\u{85}\",\"\\\\\u{2029}\u{2029}é\"]}";
+        let escaped = one_line(json.as_bytes());
+        assert_eq!(
+            std::str::from_utf8(&escaped),
+            Ok("{\"\\u2028k\":[\"\\u0085\",\"\\\\\\u2029\\u2029é\"]}")
+        );
+        let value = |json: &[u8]| serde_json::from_slice::<Value>(json).expect("JSON");
+        assert_eq!(value(&escaped), value(json.as_bytes()));
+    }
 }

@@ -110,7 +110,7 @@ pub async fn ticket(
     let (auth, grant) = guarded(&app, &granted)?;
     let body = read_json(&parts.headers, body).await?;
     let expected = "the body must be {\"feeds\": [\"…\"]}";
-    let TicketIn { feeds } = object(json(&body)?, Code::InvalidBody, expected)?;
+    let TicketIn { feeds } = object(&body, json(&body)?, Code::InvalidBody, expected)?;
     if !(1..=MERGED_FEEDS_MAX).contains(&feeds.len()) {
         let detail = format!(
             "feeds must list 1 to {MERGED_FEEDS_MAX} feeds, not {}",

@@ -1,23 +1,26 @@
 //! The encoding of all values, as FoundationDB tuples.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, io};
 
 use bytes::Bytes;
-use foundationdb_tuple::{Bytes as TupleBytes, pack, pack_into, unpack};
+use foundationdb_tuple::{
+    Bytes as TupleBytes, PackResult, TupleDepth, TuplePack, TupleUnpack, VersionstampOffset, pack,
+    pack_into, unpack,
+};
 
 use super::{
     KeyValue, Result,
     keys::{corrupt, version_of},
 };
 use crate::{
-    types::{Actor, Delivery, Entry, EventId, FeedName, Invalid},
+    types::{Actor, Delivery, Entry, EventId, EventTime, FeedName, Invalid},
     version::Version,
 };
 
 /// Maximum size of a value in the log, in bytes. FoundationDB refuses values over 100,000 bytes.
 pub const RECORD_BYTES_MAX: usize = 96_000;
 
-/// `(read_at, delivery, id, kind, actor, at, data)`.
+/// `(read_at, delivery, id, kind, actor, at, data[, time])`.
 type EntryTuple<'a> = (
     u64,
     u16,
@@ -26,7 +29,31 @@ type EntryTuple<'a> = (
     Option<Cow<'a, str>>,
     i64,
     TupleBytes<'a>,
+    Time<'a>,
 );
+
+/// The last element of an entry. An entry without `time` ends before it, as all entries did in earlier releases.
+#[derive(Debug)]
+struct Time<'a>(Option<Cow<'a, str>>);
+
+impl TuplePack for Time<'_> {
+    fn pack<W: io::Write>(&self, out: &mut W, depth: TupleDepth) -> io::Result<VersionstampOffset> {
+        match &self.0 {
+            Some(time) => time.pack(out, depth),
+            None => Ok(VersionstampOffset::None { size: 0 }),
+        }
+    }
+}
+
+impl<'de: 'a, 'a> TupleUnpack<'de> for Time<'a> {
+    fn unpack(input: &'de [u8], depth: TupleDepth) -> PackResult<(&'de [u8], Self)> {
+        match input.first() {
+            // The end of the value, or of the tuple.
+            None | Some(0) => Ok((input, Self(None))),
+            Some(_) => Cow::unpack(input, depth).map(|(rest, time)| (rest, Self(Some(time)))),
+        }
+    }
+}
 
 /// `(index in the batch, feeds in the partition, entry)`.
 type RecordTuple<'a> = (u16, Vec<Cow<'a, str>>, EntryTuple<'a>);
@@ -68,6 +95,7 @@ fn entry_tuple(entry: &Entry) -> EntryTuple<'_> {
         entry.actor.as_ref().map(|actor| actor.as_str().into()),
         entry.at,
         TupleBytes::from(&entry.data[..]),
+        Time(entry.time.as_ref().map(|time| time.as_str().into())),
     )
 }
 
@@ -98,7 +126,7 @@ fn entry_from(
     value: &Bytes,
     tuple: EntryTuple<'_>,
 ) -> std::result::Result<Entry, String> {
-    let (read_at, delivery, id, kind, actor, at, data) = tuple;
+    let (read_at, delivery, id, kind, actor, at, data, Time(time)) = tuple;
     Ok(Entry {
         version,
         id: text(value, id)?,
@@ -111,6 +139,7 @@ fn entry_from(
         },
         actor: actor.map(|actor| text(value, actor)).transpose()?,
         at,
+        time: time.map(|time| text(value, time)).transpose()?,
         data: shared(value, data.0),
         read_at,
     })
@@ -119,7 +148,8 @@ fn entry_from(
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
     // 32 bytes for the numbers and the terminators of the texts.
     let actor = entry.actor.as_ref().map_or("", Actor::as_str).len();
-    let texts = entry.id.as_str().len() + entry.kind.as_str().len() + actor;
+    let time = entry.time.as_ref().map_or("", EventTime::as_str).len();
+    let texts = entry.id.as_str().len() + entry.kind.as_str().len() + actor + time;
     let mut value = Vec::with_capacity(texts + entry.data.len() + 32);
     pack_into(&entry_tuple(entry), &mut value);
     value
@@ -252,15 +282,28 @@ mod tests {
             Just(Delivery::Notify),
             Just(Delivery::Transient)
         ];
-        let text = ("[ -~]{1,20}", name, proptest::option::of(name), ".{0,40}");
+        let time = prop_oneof![
+            Just(None),
+            "20[0-9]{2}-[01]1-[012]1T[01][0-9]:[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?(Z|[+-]0[0-9]:30)"
+                .prop_filter("no such month", |text| !text.contains("-00-") && !text.contains("-01T"))
+                .prop_map(|text| text.parse().ok()),
+        ];
+        let text = (
+            "[ -~]{1,20}",
+            name,
+            proptest::option::of(name),
+            ".{0,40}",
+            time,
+        );
         (text, delivery, any::<u64>(), any::<i64>(), any::<u16>()).prop_map(
-            |((id, kind, actor, data), delivery, read_at, at, index)| Entry {
+            |((id, kind, actor, data, time), delivery, read_at, at, index)| Entry {
                 version: Version::new(3, 9, 5 << 16).at_index(index),
                 id: id.parse().expect("id"),
                 kind: kind.parse().expect("kind"),
                 delivery,
                 actor: actor.map(|actor| actor.parse().expect("actor")),
                 at,
+                time,
                 data: serde_json::to_vec(&data).expect("string").into(),
                 read_at,
             },
@@ -304,6 +347,31 @@ mod tests {
                 read.extend(decode_records(&item(entries[0].version.at_index(index), value)).expect("decodes"));
             }
             prop_assert_eq!(read.into_iter().map(|record| record.entry).collect::<Vec<_>>(), entries);
+        }
+
+        #[test]
+        fn an_entry_without_time_is_written_and_read_as_before(entry in any_entry()) {
+            let entry = Entry { time: None, ..entry };
+            let Entry { read_at, at, .. } = entry;
+            let delivery = match entry.delivery {
+                Delivery::Entry => 0u16,
+                Delivery::Notify => 1,
+                Delivery::Transient => 2,
+            };
+            let actor = entry.actor.as_ref().map(Actor::as_str);
+            // The tuples of releases that knew no `time`.
+            let before = (read_at, delivery, entry.id.as_str(), entry.kind.as_str(), actor, at, TupleBytes::from(&entry.data[..]));
+            let index = entry.version.to_bytes()[14..].try_into().map(u16::from_be_bytes).expect("two bytes");
+            let feed: FeedName = "user:1".parse().expect("name");
+            let record = (index, vec![feed.as_str()], before.clone());
+            let value = pack(&before);
+            prop_assert_eq!(&encode_entry(&entry), &value);
+            prop_assert_eq!(&decode_entry(&item(entry.version, value)).expect("decodes"), &entry);
+            let first = entry.version.at_index(0);
+            let parts = RecordParts { index, feeds: vec![&feed], entry: &entry };
+            prop_assert_eq!(encode_records(&[parts]), [(index, pack(&(record.clone(),)))]);
+            prop_assert_eq!(decode_records(&item(first, pack(&(record.clone(), record.clone())))).expect("decodes").len(), 2);
+            prop_assert_eq!(encode_transient(index, &[&feed], &entry), pack(&(Some(record), Option::<&str>::None)));
         }
 
         #[test]

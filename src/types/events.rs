@@ -5,8 +5,8 @@ use std::{collections::HashSet, str::FromStr};
 use bytes::Bytes;
 
 use super::{
-    Actor, DATA_FANOUT_BYTES_MAX, Data, EVENT_FEEDS_MAX, EventId, FeedName, Invalid, Kind,
-    data::digest,
+    Actor, DATA_FANOUT_BYTES_MAX, Data, EVENT_FEEDS_MAX, EventId, EventTime, FeedName, Invalid,
+    Kind, data::digest,
 };
 use crate::version::Version;
 
@@ -71,6 +71,7 @@ pub struct Event {
     pub delivery: Delivery,
     pub feeds: Vec<FeedName>,
     pub actor: Option<Actor>,
+    pub time: Option<EventTime>,
     /// Compact JSON.
     pub data: Bytes,
     pub expect: Option<Expect>,
@@ -87,6 +88,7 @@ pub struct Draft {
     pub delivery: Delivery,
     pub feeds: Vec<FeedName>,
     pub actor: Option<Actor>,
+    pub time: Option<EventTime>,
     pub data: Data,
     pub expect: Option<Expect>,
 }
@@ -110,6 +112,7 @@ impl Draft {
             delivery,
             feeds,
             actor,
+            time,
             data,
             expect,
         } = self;
@@ -119,6 +122,7 @@ impl Draft {
             delivery,
             feeds,
             actor,
+            time,
             data: data.text,
             expect,
             digest,
@@ -139,6 +143,10 @@ impl Draft {
         {
             text.push_str(part);
             text.push('\n');
+        }
+        if let Some(time) = &self.time {
+            // After an empty line, because no feed's name is empty.
+            text.push_str(&format!("\n{}\n", time.instant()));
         }
         let mut bytes = text.into_bytes();
         bytes.extend_from_slice(&self.data.digest.to_be_bytes());
@@ -165,6 +173,8 @@ pub struct Entry {
     pub actor: Option<Actor>,
     /// Wall time at which a node accepted the event, in µs since 1970. For people; it does not order anything.
     pub at: i64,
+    /// When the event happened, if its producer said so.
+    pub time: Option<EventTime>,
     /// Compact JSON.
     pub data: Bytes,
     /// Time (in ticks) of the snapshot on which the append looked for claims: an entry of which this one is a twin was

@@ -1,14 +1,19 @@
 //! Names, JSON data, events and entries. Everything is parsed and checked once, at the edge; further inside, the types
 //! prove that it is valid.
 
+mod canonical;
 mod data;
 mod events;
 mod names;
+mod number;
+pub mod surrogates;
+mod time;
 
 pub use self::{
     data::Data,
     events::{Delivery, Draft, Entry, Event, Expect, Marker, NO_TWIN},
     names::{Actor, EventId, FeedName, Kind},
+    time::EventTime,
 };
 
 /// Maximum length of a feed name, kind, actor or event id, in bytes.
@@ -21,6 +26,8 @@ pub const DATA_BYTES_MAX: usize = 64 * 1024;
 pub const DATA_FANOUT_BYTES_MAX: usize = 1024 * 1024;
 /// Maximum nesting depth of arrays and objects in `data`.
 pub const DATA_DEPTH_MAX: usize = 100;
+/// Maximum length of an event's `time`, in bytes: nanoseconds and an offset.
+pub const TIME_BYTES_MAX: usize = 35;
 
 /// Why a value is invalid. The text completes a sentence that begins with the name of the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +48,11 @@ pub enum Invalid {
     DataFanout(usize),
     #[error("must not be nested deeper than {DATA_DEPTH_MAX} levels")]
     DataDepth,
-    #[error("is not valid JSON: {0}")]
-    DataJson(String),
+    #[error("is JSON by grammar but not Unicode text: it has half of a surrogate pair")]
+    DataText,
+    #[error(
+        "must be an RFC 3339 time with seconds and an offset, such as 2026-11-29T10:53:13Z or \
+         2026-11-29T11:53:13.25+01:00, of at most {TIME_BYTES_MAX} characters"
+    )]
+    Time,
 }

@@ -13,7 +13,7 @@ use crate::{
     http::{
         App,
         access::Granted,
-        body::{json, object},
+        body::{json, lone_surrogate, object},
         problem::{Code, Problem, Result},
         query,
     },
@@ -33,6 +33,8 @@ pub struct EventIn<'a> {
     data: Option<&'a RawValue>,
     #[serde(borrow)]
     actor: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    time: Option<Cow<'a, str>>,
     #[serde(borrow)]
     expect: Option<&'a RawValue>,
 }
@@ -93,7 +95,7 @@ pub fn parse_event(
     json: &RawValue,
     transient: bool,
 ) -> Result<Event> {
-    let event = object(json, Code::InvalidEvent, "invalid event")?;
+    let event = object(body, json, Code::InvalidEvent, "invalid event")?;
     check_event(app, granted, body, event, transient)
 }
 
@@ -146,11 +148,25 @@ pub fn check_event(
             .map(|actor| text::<Actor>(body, actor))
             .transpose()
             .map_err(|error| invalid("actor")(error))?,
+        time: event
+            .time
+            .map(|time| text(body, time))
+            .transpose()
+            .map_err(|error| invalid("time")(error))?,
         data: match event.data {
-            Some(raw) => Data::from_raw(raw).map_err(|error| invalid("data")(error))?,
+            Some(raw) => Data::from_raw(raw).map_err(|error| {
+                let lone = match error {
+                    Invalid::DataText => lone_surrogate(body, raw, "data", Code::InvalidEvent),
+                    _ => None,
+                };
+                lone.unwrap_or_else(|| invalid("data")(error))
+            })?,
             None => Data::null(),
         },
-        expect: event.expect.map(parse_expect).transpose()?,
+        expect: event
+            .expect
+            .map(|json| parse_expect(body, json))
+            .transpose()?,
     };
     let event = draft
         .check()
@@ -159,10 +175,13 @@ pub fn check_event(
     Ok(event)
 }
 
-fn parse_expect(json: &RawValue) -> Result<Expect> {
+fn parse_expect(body: &Bytes, json: &RawValue) -> Result<Expect> {
     let expected = "invalid expect";
-    let expect: ExpectIn<'_> = object(json, Code::InvalidEvent, expected)
-        .map_err(|problem| problem.with("field", "expect"))?;
+    let expect: ExpectIn<'_> =
+        object(body, json, Code::InvalidEvent, expected).map_err(|problem| {
+            lone_surrogate(body, json, "expect", Code::InvalidEvent)
+                .unwrap_or_else(|| problem.with("field", "expect"))
+        })?;
     let version = expect
         .version
         .map(|text| query::version("expect.version", &text))

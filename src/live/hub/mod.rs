@@ -171,6 +171,7 @@ mod tests {
             delivery: Delivery::Entry,
             actor: None,
             at: 0,
+            time: None,
             data: vec![b'1'; data_bytes].into(),
             read_at: 0,
         };

@@ -48,6 +48,7 @@ fn entry(delivery: Delivery) -> Entry {
         delivery,
         actor: Some("user:7".parse().expect("an actor")),
         at: 1_763_759_290_000_000,
+        time: Some("2025-11-21T22:08:10+01:00".parse().expect("a time")),
         data: Bytes::from_static(b"{\"text\":\"a\\u0000b\"}"),
         read_at: 42,
     }

@@ -41,6 +41,7 @@ pub fn filler(kib: usize) -> Event {
         delivery: Delivery::Entry,
         feeds: vec!["filler".parse().expect("a name")],
         actor: None,
+        time: None,
         data: Data::from_raw(&data).expect("small"),
         expect: None,
     };

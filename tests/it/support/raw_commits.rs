@@ -129,6 +129,7 @@ fn entry(commit: &Commit) -> Entry {
         delivery: delivery(&commit.kind),
         actor: None,
         at: 0,
+        time: None,
         data: commit.data.clone().into(),
         read_at: commit.read_at,
     }

@@ -155,6 +155,7 @@ fn draft(id: &str, feed: &str, data: &str, expect: Option<Expect>) -> Event {
         delivery: Delivery::Notify,
         feeds: vec![feed.parse().expect("a name")],
         actor: None,
+        time: None,
         data: Data::from_raw(&raw).expect("small"),
         expect,
     };
