@@ -317,6 +317,7 @@ mod tests {
             kind: "message",
             feeds: vec!["user:1".to_owned()],
             actor: "user:2".to_owned(),
+            time: None,
             data: json!({}),
         }
     }

@@ -43,6 +43,7 @@ pub struct Entry {
     pub kind: String,
     pub actor: Option<String>,
     pub at: String,
+    pub time: Option<String>,
     pub data: Box<RawValue>,
 }
 

@@ -50,7 +50,7 @@ impl Painter {
         self.paint(DIM, text)
     }
 
-    /// Time, kind, actor → feeds, data.
+    /// Time, kind, actor → feeds, data. The time is when the event happened, if it says so, else when it was accepted.
     pub fn entry(&self, entry: &Entry) -> String {
         let mut kind = kind_style(&entry.kind);
         if entry.version.is_none() {
@@ -59,7 +59,7 @@ impl Painter {
         let padded = format!("{:KIND_CHARS$}", entry.kind);
         let mut line = format!(
             "{}  {}  {} → {}",
-            self.dim(&local_time(&entry.at)),
+            self.dim(&local_time(entry.time.as_ref().unwrap_or(&entry.at))),
             self.paint(kind, &padded),
             self.paint(Style::new().bold(), entry.actor.as_deref().unwrap_or("–")),
             printable(&match &*entry.feeds {
@@ -191,6 +191,11 @@ mod tests {
         assert_eq!(
             plain.entry(&entry("", "null")),
             "not a time  message   user:anna → user:ben"
+        );
+        let imported = entry(r#""time":"long ago","#, "null");
+        assert_eq!(
+            plain.entry(&imported),
+            "long ago  message   user:anna → user:ben"
         );
         let raw = entry("", "[\"\u{9b}31m\", 1.0]");
         assert!(plain.entry(&raw).ends_with(r#"  ["\u{9b}31m", 1.0]"#));

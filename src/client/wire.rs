@@ -12,6 +12,9 @@ pub struct NewEvent {
     pub kind: &'static str,
     pub feeds: Vec<String>,
     pub actor: String,
+    /// When it happened (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
     pub data: Value,
 }
 

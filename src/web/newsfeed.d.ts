@@ -166,6 +166,8 @@ export interface Entry {
   actor: string | null;
   /** When the service accepted it (RFC 3339), to show to people. Only `version` defines the order. */
   at: string;
+  /** When it happened (RFC 3339), as its producer wrote it; absent if the producer did not say. */
+  time?: string;
   data: Json;
 }
 
@@ -214,6 +216,8 @@ export interface NewTransient {
   data?: Json;
   /** Who did it. Default: the only actor of the token, if it has exactly one; otherwise none. `null`: none. */
   actor?: string | null;
+  /** When it happened: RFC 3339 with seconds and an offset, as `Date.toISOString()` writes it. Default: none. */
+  time?: string | null;
   id?: string;
 }
 

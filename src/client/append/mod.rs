@@ -50,11 +50,11 @@ const DATA_BYTES_MAX: u64 = 256 * 1024;
     newsfeed append --kind visit --feed user:ben --data '{\"page\": 7}' --id visit-1   stored once, however often it is run\n  \
     newsfeed append --kind booking --feed slot:6pm --expect slot:6pm@0               only if the feed is empty\n  \
     newsfeed append --kind typing --feed user:ben --actor user:anna --transient      only for current listeners\n  \
-    newsfeed history user:ben --reverse | jq -c '{id, kind, feeds: [\"copy:ben\"], data}' | newsfeed append -\n  \
+    newsfeed history user:ben --reverse | jq -c '{id, kind, feeds: [\"copy:ben\"], time, data}' | newsfeed append -\n  \
     tail -f events.ndjson | newsfeed append")]
 pub struct AppendArgs {
     /// File with one event per line (JSON), or - for standard input
-    #[arg(conflicts_with_all = ["kind", "feed", "actor", "id", "text", "data", "expect"])]
+    #[arg(conflicts_with_all = ["kind", "feed", "actor", "id", "time", "text", "data", "expect"])]
     file: Option<PathBuf>,
     /// What happened, such as message
     #[arg(long, requires = "feed", value_parser = names::name)]
@@ -68,6 +68,9 @@ pub struct AppendArgs {
     /// Idempotency key: an event with the same id is stored once [default: a new id]
     #[arg(long, requires = "kind")]
     id: Option<String>,
+    /// When it happened, such as 2026-11-29T10:53:13Z (RFC 3339) [default: not told]
+    #[arg(long, requires = "kind")]
+    time: Option<String>,
     /// Shorthand for --data '{"text": TEXT}'
     #[arg(long, requires = "kind", conflicts_with = "data")]
     text: Option<String>,
@@ -140,6 +143,7 @@ fn lines(args: &AppendArgs, actor: Option<String>) -> Result<Lines, Error> {
             kind: kind.clone(),
             feeds: args.feed.clone(),
             actor: args.actor.clone().or(actor),
+            time: args.time.clone(),
             data: data(args)?,
             expect: args.expect.clone(),
         };

@@ -178,6 +178,7 @@ impl Site {
             kind,
             feeds,
             actor: self.user_feed(from),
+            time: None,
             data,
         }
     }

@@ -3,14 +3,18 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
+    ops::RangeInclusive,
     path::Path,
 };
 
 use flate2::bufread::MultiGzDecoder;
+use jiff::Timestamp;
 
 use crate::client::{Error, wire::NewEvent};
 
 const LINE_BYTES_MAX: usize = 256;
+/// The years 0 to 9999 (but for its last two days), which events can have as `time`.
+const SECONDS: RangeInclusive<i64> = -62_167_219_200..=253_402_207_200;
 /// Maximum length of the file name in event ids: 20 digits and a colon are for the line number.
 const STEM_BYTES_MAX: usize = 128 - 21;
 
@@ -19,7 +23,7 @@ const STEM_BYTES_MAX: usize = 128 - 21;
 pub struct Message {
     pub from: u64,
     pub to: u64,
-    /// Unix seconds.
+    /// Unix seconds, one of [`SECONDS`] if read from a file.
     pub sent: i64,
 }
 
@@ -37,6 +41,9 @@ impl Message {
             kind: "message",
             feeds: vec![format!("user:{to}"), format!("chat:{low}-{high}")],
             actor: format!("user:{from}"),
+            time: Timestamp::from_second(*sent)
+                .ok()
+                .map(|time| time.to_string()),
             data: serde_json::json!({ "from": from, "to": to, "sent": sent }),
         }
     }
@@ -107,11 +114,14 @@ fn parse(line: &[u8]) -> Result<Message, String> {
             "{count} fields instead of the 3 of `SENDER RECEIVER UNIX_SECONDS`"
         ));
     };
-    Ok(Message::new(
-        whole("SENDER", from)?,
-        whole("RECEIVER", to)?,
-        whole("UNIX_SECONDS", sent)?,
-    ))
+    let (from, to) = (whole("SENDER", from)?, whole("RECEIVER", to)?);
+    let sent = whole("UNIX_SECONDS", sent)?;
+    if !SECONDS.contains(&sent) {
+        return Err(format!(
+            "UNIX_SECONDS {sent} is not a time in the years 0 to 9999"
+        ));
+    }
+    Ok(Message::new(from, to, sent))
 }
 
 fn whole<T: std::str::FromStr>(name: &str, field: &str) -> Result<T, String> {
@@ -153,6 +163,7 @@ mod tests {
             (b"1 two 3", "RECEIVER \"two\""),
             (b"1 2 3.5", "UNIX_SECONDS \"3.5\""),
             (b"1 18446744073709551616 3", "RECEIVER"),
+            (b"1 2 1082040961000", "UNIX_SECONDS 1082040961000 is not"),
             (b"1 \xff 3", "not text"),
             (&[b'1'; LINE_BYTES_MAX], "longer than 256 bytes"),
         ] {
@@ -168,9 +179,20 @@ mod tests {
             serde_json::to_value(&event).expect("JSON"),
             serde_json::json!({
                 "id": "CollegeMsg:7", "kind": "message", "feeds": ["user:9", "chat:9-10"], "actor": "user:10",
+                "time": "2004-04-15T14:56:01Z",
                 "data": {"from": 10, "to": 9, "sent": 1_082_040_961},
             })
         );
+    }
+
+    #[test]
+    fn all_times_that_a_file_can_have_are_those_of_events() {
+        for sent in [*SECONDS.start(), -1, 0, *SECONDS.end()] {
+            let line = format!("1 2 {sent}");
+            let event = parse(line.as_bytes()).expect("a message").event("a", 1);
+            let time: crate::types::EventTime = event.time.expect("a time").parse().expect("valid");
+            assert_eq!(time.as_str().len(), "2004-04-15T14:56:01Z".len());
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::{
 /// Append a list of messages from a file
 ///
 /// Each line `SENDER RECEIVER UNIX_SECONDS` (whole numbers) becomes one `message` in the feeds `user:RECEIVER` and
-/// `chat:LOW-HIGH`. Its id consists of the file name and the line number, so running the command again appends nothing
+/// `chat:LOW-HIGH`, with UNIX_SECONDS as its `time`. Its id consists of the file name and the line number, so running the command again appends nothing
 /// twice. Nothing is sent if any line is malformed.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \

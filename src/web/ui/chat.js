@@ -2,7 +2,7 @@
 
 import { NewsfeedError } from "../newsfeed.js";
 import { $, avatar, h } from "./dom.js";
-import { ago, chatOf, nameOf, shown, wordsOf } from "./words.js";
+import { ago, chatOf, nameOf, shown, timesOf, whenOf, wordsOf } from "./words.js";
 
 const PAGE = 30;
 /** How long sending a message is retried, in ms. */
@@ -103,7 +103,7 @@ export class Chats {
           { onclick: () => this.opened(name) },
           avatar(name),
           h("span", { class: "line" }, h("strong", {}, shown(name)), h("span", { class: "preview" }, wordsOf(entry).text ?? "")),
-          h("time", { datetime: entry.at }, ago(entry.at)),
+          h("time", { datetime: whenOf(entry) }, ago(whenOf(entry))),
         ),
       );
     $("people").replaceChildren(...newest.map(row));
@@ -148,7 +148,7 @@ export class Chats {
       { class: `bubble ${mine ? "mine" : "theirs"}` },
       h("span", { class: "hidden" }, mine ? "You: " : `${shown(nameOf(entry))}: `),
       h("span", { class: "text" }, wordsOf(entry).text ?? ""),
-      entry.at ? h("time", { datetime: entry.at, title: entry.at }, ago(entry.at)) : h("span", { class: "note" }, "Sending …"),
+      entry.at ? h("time", { datetime: whenOf(entry), title: timesOf(entry) }, ago(whenOf(entry))) : h("span", { class: "note" }, "Sending …"),
     );
   }
 

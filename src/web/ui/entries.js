@@ -1,7 +1,7 @@
 /** The list of entries: newest first, with older pages down to the first entry. */
 
 import { $, announce, avatar, h, icon } from "./dom.js";
-import { ago, count, nameOf, shown, wordsOf } from "./words.js";
+import { ago, count, nameOf, shown, timesOf, whenOf, wordsOf } from "./words.js";
 
 /** Entries per page of the history. */
 export const PAGE = 30;
@@ -38,7 +38,7 @@ export class Entries {
       if (this.#onTop) this.#tellFresh(0);
     };
     addEventListener("scroll", scrolled, { passive: true });
-    setInterval(() => this.#items.forEach(({ time, entry }) => (time.textContent = ago(entry.at))), 20_000);
+    setInterval(() => this.#items.forEach(({ time, entry }) => (time.textContent = ago(whenOf(entry)))), 20_000);
   }
 
   clear() {
@@ -140,7 +140,7 @@ export class Entries {
   #item(entry) {
     const name = nameOf(entry);
     const { verb, text, mark } = wordsOf(entry);
-    const time = h("time", { datetime: entry.at, title: entry.at }, ago(entry.at));
+    const time = h("time", { datetime: whenOf(entry), title: timesOf(entry) }, ago(whenOf(entry)));
     const dot = h("span", { class: "hidden" });
     const mine = entry.actor?.startsWith("user:");
     const element = h(

@@ -52,6 +52,12 @@ const STEPS = [
   [7, "d"],
 ];
 
+/** When it happened, if its producer said so; else when the service accepted it. */
+export const whenOf = ({ at, time }) => time ?? at;
+
+/** Both times of an entry, to show on request. */
+export const timesOf = ({ at, time }) => (time ? `${time} (accepted ${at})` : at);
+
 /** The age of a time, in short form. */
 export function ago(at) {
   let value = (Date.now() - Date.parse(at)) / 1000;

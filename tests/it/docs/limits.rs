@@ -14,6 +14,7 @@ const ROWS: &[(&str, &[&str])] = &[
     ("id of an event", &["1", "NAME_BYTES_MAX"]),
     ("feeds of an event", &["1", "EVENT_FEEDS_MAX"]),
     ("`data` of an event", &["DATA_BYTES_MAX", "DATA_DEPTH_MAX"]),
+    ("`time` of an event", &["20", "TIME_BYTES_MAX"]),
     ("bytes of `data`", &["DATA_FANOUT_BYTES_MAX"]),
     ("events in an array", &["1", "ARRAY_EVENTS_MAX"]),
     ("JSON body", &["BODY_BYTES_MAX"]),

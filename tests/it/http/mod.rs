@@ -2,6 +2,7 @@
 
 mod append;
 mod connection;
+mod content;
 mod markers;
 mod ndjson;
 mod read;

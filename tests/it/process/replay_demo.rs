@@ -25,8 +25,10 @@ fn entry(message: &Message) -> Value {
         to,
         sent,
     } = message;
+    let time = jiff::Timestamp::from_second(*sent).expect("a time");
     json!({
         "id": format!("CollegeMsg:{line}"), "kind": "message", "actor": format!("user:{from}"),
+        "time": time.to_string(),
         "data": { "from": from, "to": to, "sent": sent },
     })
 }
@@ -133,7 +135,7 @@ async fn holds(api: &Api, feed: &str, messages: &[Value]) -> Vec<Place> {
     assert!(places.is_sorted(), "{feed}");
     for entry in &mut entries {
         let entry = entry.as_object_mut().expect("an object");
-        entry.retain(|name, _| ["id", "kind", "actor", "data"].contains(&name.as_str()));
+        entry.retain(|name, _| ["id", "kind", "actor", "time", "data"].contains(&name.as_str()));
     }
     assert!(entries == messages, "{feed} holds {entries:#?}");
     let head = api.get(&format!("/v1/feeds/{feed}")).await;
