@@ -16,6 +16,26 @@ after(() => service.stop());
 const visits = (prefix, count) => Array.from({ length: count }, (_, n) => ({ id: `${prefix}-${n}`, kind: "visit" }));
 const ids = (events) => events.map(({ id }) => id);
 
+test("an event that says when it happened has that time in pages, streams and transients", async () => {
+  const feed = newsfeed.feed("user:timed");
+  const time = "2004-04-15T16:56:01.500+02:00";
+  const { version } = await feed.state();
+  const follow = feed.live({ after: version });
+  const kinds = [];
+  for await (const update of follow) {
+    if (update.type === "status" && update.state === "live") {
+      await feed.transient({ kind: "typing", time });
+      await feed.append([{ kind: "message", time }, { kind: "visit" }]);
+    }
+    const it = update.entry ?? update.signal;
+    if (it) kinds.push([it.kind, it.time]);
+    if (kinds.length === 3) break;
+  }
+  assert.deepEqual(kinds.sort(), [["message", time], ["typing", time], ["visit", undefined]]);
+  const { entries } = await feed.page();
+  assert.deepEqual(entries.map((entry) => entry.time), [undefined, time]);
+});
+
 test("an event is appended once, alone or among others, and gets an id if it has none", async () => {
   const feed = newsfeed.feed("user:append");
   const event = { id: "append-1", kind: "message", data: { text: "hi" } };

@@ -71,6 +71,21 @@ test("history up to vN, live from it, and paging back to the first entry", async
   await context.close();
 });
 
+test("an entry shows when it happened, not when it was imported", async () => {
+  const time = "2004-04-15T12:56:01Z";
+  await newsfeed.append([message("timed", "ben", "new"), { ...message("timed", "ben", "imported"), time }]);
+  const context = await browser.window();
+  const page = await open(context, service.url, "timed");
+  const [imported, fresh] = [0, 1].map((n) => page.locator("#entries time").nth(n));
+  assert.equal(await imported.textContent(), "Apr 15, 2004");
+  assert.equal(await imported.getAttribute("datetime"), time);
+  assert.match(await imported.getAttribute("title"), /^2004-04-15T12:56:01Z \(accepted 2\d{3}-/);
+  assert.match(await fresh.textContent(), /^(now|\d+[sm])$/);
+  const chat = await open(context, service.url, "timed", "&chat=ben");
+  await chat.locator(".bubble time", { hasText: "Apr 15, 2004" }).waitFor();
+  await context.close();
+});
+
 test("messages pop up, and the badge is the same in all windows", async () => {
   const context = await browser.window({ lasting: true });
   const [one, other] = [await open(context, service.url, "badge"), await open(context, service.url, "badge")];

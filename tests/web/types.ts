@@ -25,6 +25,7 @@ async function uses(): Promise<void> {
         break;
       case "entry":
         update.entry.data satisfies Json;
+        update.entry.time satisfies string | undefined;
         (update.entry.feeds ?? [update.entry.feed]) satisfies string[];
         // @ts-expect-error: a live entry is not a page.
         update.entries;
@@ -32,6 +33,7 @@ async function uses(): Promise<void> {
       case "transient":
         // @ts-expect-error: transients are not stored and have no version.
         update.signal.version;
+        update.signal.time satisfies string | undefined;
         break;
       case "unread":
         update.markers.read satisfies Version | null;
@@ -50,7 +52,7 @@ async function uses(): Promise<void> {
     }
   }
 
-  const one = await feed.append({ kind: "message", data: { text: "Hi" } });
+  const one = await feed.append({ kind: "message", time: new Date().toISOString(), data: { text: "Hi" } });
   one.version satisfies Version;
   const several = await newsfeed.append([{ kind: "visit", feeds: ["user:42"], expect: { feed: "user:42", version: null } }]);
   for (const result of several) if (result.status === "rejected") result.error.code satisfies string;

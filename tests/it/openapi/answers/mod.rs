@@ -198,11 +198,21 @@ async fn append(witness: &mut Witness<'_>) {
     for event in [&reused, &late] {
         assert_eq!(witness.post("/v1/events", event).await.status, 409);
     }
-    let made = json!({ "kind": "visit", "feeds": ["b"] });
+    let made =
+        json!({ "kind": "visit", "feeds": ["a", "b"], "time": "2004-04-15T16:56:01.5+02:00" });
+    let half = r#"{"kind":"visit","feeds":["a"],"data":{"text":"\ud83d"}}"#;
+    for (path, body) in [
+        ("/v1/events", half.to_owned()),
+        ("/v1/transient", half.replace("visit", "typing")),
+    ] {
+        let answer = witness.ask("POST", path, path, &[JSON], &body).await;
+        let problem = answer.problem(400, "invalid_event").expect("a problem");
+        assert_eq!(problem["field"], "data.text");
+    }
     let several = json!([event, reused, late, made]);
     assert_eq!(witness.post("/v1/events", &several).await.status, 200);
     let lines = format!(
-        "{event}\n{reused}\n{late}\n{made}\nno JSON\n{{}}\n{}\n",
+        "{event}\n{reused}\n{late}\n{made}\nno JSON\n{half}\n{{}}\n{}\n",
         json!({ "kind": "typing", "feeds": ["a"] })
     );
     let long = format!("{lines}{}", " ".repeat(300 * 1024));
@@ -311,7 +321,7 @@ async fn follow(witness: &mut Witness<'_>) {
                     .and_then(|line| line.strip_prefix("event: "));
                 wanted.remove(name.unwrap_or_default());
                 if name == Some("version") && !sent {
-                    let typing = json!({ "kind": "typing", "feeds": ["a", "b"], "data": {} });
+                    let typing = json!({ "kind": "typing", "feeds": ["a", "b"], "data": {}, "time": "2026-11-29T10:53:13Z" });
                     witness.node.post("/v1/transient", &typing).await;
                     let visit = json!({ "kind": "visit", "feeds": ["a", "b"] });
                     witness.node.append(&visit).await;

@@ -45,6 +45,43 @@ async fn flags_describe_one_event() {
 }
 
 #[tokio::test]
+async fn an_event_says_when_it_happened_from_flags_and_from_lines() {
+    let service = Service::start().await;
+    let (first, second) = ("2004-04-15T16:56:01.5+02:00", "2004-04-15T14:57:00Z");
+    let flags = [&EVENT[..], &["--actor", "user:anna", "--time", first]].concat();
+    service.run(&flags).await.json(0);
+    let line = json!({ "kind": "message", "feeds": [FEED], "actor": "user:anna", "time": second });
+    service
+        .run_with(&["append"], &format!("{line}\n"))
+        .await
+        .json(0);
+    let [wrong] = &service
+        .run(&[&EVENT[..], &["--time", "yesterday"]].concat())
+        .await
+        .json(1)[..]
+    else {
+        panic!("one answer")
+    };
+    assert_eq!(wrong["error"]["field"], "time");
+    for args in [
+        &["history", FEED, "--reverse"][..],
+        &["tail", FEED, "--from", "beginning", "--no-follow"],
+    ] {
+        let entries = service.run(args).await.json(0);
+        assert_eq!(entries.len(), 2);
+        assert_eq!(
+            (&entries[0]["time"], &entries[1]["time"]),
+            (&json!(first), &json!(second))
+        );
+        let shown = service.run(&[args, &["--format", "text"]].concat()).await;
+        let shown = shown.lines(0);
+        // In the local zone.
+        assert!(shown[0].starts_with("2004-04-15 "), "{shown:?}");
+        assert!(shown[1].contains(":57:00  message"), "{shown:?}");
+    }
+}
+
+#[tokio::test]
 async fn data_comes_from_the_command_line_a_file_or_a_pipe() {
     let service = Service::start().await;
     let file = service.file("data.json");
