@@ -6,6 +6,7 @@ use super::{column, items};
 use crate::support::{
     bed::{Bed, JSON, Served, text},
     names::{NAMES, encoded},
+    raw,
     sse::Stream,
 };
 
@@ -246,10 +247,8 @@ async fn the_longest_names_can_be_used_together(bed: &Bed) {
         page["entries"][0]["feeds"].as_array().map(Vec::len),
         Some(80)
     );
-    let answer = node
-        .send("GET", &format!("/v1/entries?{}", query(100)), &[])
-        .await;
-    assert_eq!(answer.status, 431);
+    let request = raw::request("GET", &format!("/v1/entries?{}", query(100)), &[], b"");
+    assert_eq!(raw::exchange(node.address, &request).await.status, 431);
     let name = encoded(&feeds[99]);
     let mut stream = Stream::open(
         &node.http,
