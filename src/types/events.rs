@@ -158,7 +158,8 @@ impl Event {
     /// Upper estimate of the bytes of keys and values that storing this event writes.
     pub fn weight(&self) -> usize {
         let time = self.time.as_ref().map_or(0, |time| time.as_str().len());
-        let head = self.id.as_str().len() + self.kind.as_str().len() + time + 200;
+        let actor = self.actor.as_ref().map_or(0, |actor| actor.as_str().len());
+        let head = self.id.as_str().len() + self.kind.as_str().len() + actor + time + 200;
         let names: usize = self.feeds.iter().map(|f| f.as_str().len() + head).sum();
         2 * (self.data.len() * self.feeds.len() + names)
     }

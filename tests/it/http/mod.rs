@@ -1,9 +1,12 @@
 //! What each endpoint promises, over real sockets.
 
 mod append;
+mod base_path;
 mod connection;
 mod content;
+mod links;
 mod markers;
+mod names;
 mod ndjson;
 mod read;
 mod shutdown;
