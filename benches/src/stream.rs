@@ -19,7 +19,10 @@ impl Stream {
     pub fn new(source: Source, pending: Vec<u8>) -> Self {
         Self {
             source,
-            frames: Frames { pending },
+            frames: Frames {
+                pending,
+                ..Frames::default()
+            },
         }
     }
 

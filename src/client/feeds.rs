@@ -1,6 +1,6 @@
 //! Calls that read feeds, follow them and move markers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use reqwest::{Method, Response};
 use serde::{
@@ -133,6 +133,11 @@ pub struct Live {
 }
 
 impl Live {
+    /// How long the service asked to wait before the stream is opened again.
+    pub fn retry(&self) -> Option<Duration> {
+        self.frames.retry
+    }
+
     /// Waits for bytes and passes on the frames they complete. The error says how the stream ended. Cancel-safe: dropping
     /// the future loses nothing.
     pub async fn next(&mut self, take: impl FnMut(Frame<'_>)) -> Result<(), String> {

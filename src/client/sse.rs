@@ -1,5 +1,7 @@
 //! Parser for server-sent events as the service writes them: at most one `event`, `id` and `data` line each.
 
+use std::time::Duration;
+
 use memchr::memmem;
 
 /// Capacity that an idle stream may keep.
@@ -10,6 +12,8 @@ const IDLE_BYTES_MAX: usize = 2 * 1024;
 pub struct Frames {
     /// Bytes of a frame that is not complete yet.
     pub pending: Vec<u8>,
+    /// How long the service asked to wait before the stream is opened again.
+    pub retry: Option<Duration>,
 }
 
 /// One event of a stream.
@@ -29,7 +33,9 @@ impl Frames {
     pub fn drain(&mut self, mut take: impl FnMut(Frame<'_>)) {
         let mut rest = &self.pending[..];
         while let Some(end) = memmem::find(rest, b"\n\n") {
-            if let Some(frame) = std::str::from_utf8(&rest[..end]).ok().and_then(parse) {
+            let block = std::str::from_utf8(&rest[..end]).unwrap_or_default();
+            self.retry = retry(block).or(self.retry);
+            if let Some(frame) = parse(block) {
                 take(frame);
             }
             rest = &rest[end + 2..];
@@ -40,6 +46,13 @@ impl Frames {
             self.pending = Vec::new();
         }
     }
+}
+
+fn retry(block: &str) -> Option<Duration> {
+    let ms = block
+        .lines()
+        .find_map(|line| line.strip_prefix("retry: "))?;
+    ms.parse().ok().map(Duration::from_millis)
 }
 
 /// `None` for a block without an event, such as `retry`.
@@ -87,6 +100,7 @@ mod tests {
             }
             assert_eq!(got, ["entry \"é\"", "bye {}"], "cut at {cut}");
             assert_eq!(frames.pending, b"ev");
+            assert_eq!(frames.retry, Some(Duration::from_secs(2)));
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use socket2::TcpKeepalive;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -23,7 +24,7 @@ use super::{
     limits::{Permit, Quotas},
     proxies::Proxies,
 };
-use crate::tls::Tls;
+use crate::{live::HEARTBEAT, tls::Tls};
 
 /// Connections served at once; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 100_000;
@@ -31,6 +32,13 @@ pub const CONNECTIONS_MAX: usize = 100_000;
 const BACKLOG: u32 = 4096;
 /// Bytes that the kernel buffers for one connection beyond its client's receive window.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
+/// How long the kernel waits for a client to acknowledge what was sent to it, to answer probes of an idle connection, or to
+/// make room for more. A stream sends something every [`HEARTBEAT`], so a client whose network has failed is noticed within
+/// both times together.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(35);
+/// When and how often an idle connection is probed.
+const PROBE_AFTER: Duration = HEARTBEAT;
+const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait after the kernel could not accept a connection.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
@@ -179,5 +187,40 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_nodelay(true)?;
     // Data that a slow client has not received yet then waits in our bounded queues, not in megabytes of kernel
     // buffers.
-    socket2::SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)
+    let socket = socket2::SockRef::from(socket);
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    let probes = TcpKeepalive::new()
+        .with_time(PROBE_AFTER)
+        .with_interval(PROBE_EVERY);
+    socket.set_tcp_keepalive(&probes)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    /// `limits::dead_links` waits for it.
+    #[tokio::test]
+    async fn a_client_without_network_is_noticed_within_a_minute() {
+        const PROMISE: Duration = Duration::from_secs(60);
+        let listener = listen(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let client = TcpStream::connect(address).await.expect("connected");
+        let (socket, _) = listener.accept().await.expect("a connection");
+        prepare(&socket).expect("prepared");
+        let socket = SockRef::from(&socket);
+        let unacknowledged = socket.tcp_user_timeout().expect("an option");
+        let unacknowledged = unacknowledged.expect("a time");
+        // With data under way: from the last heartbeat that arrived to the next, and then until the kernel gives up.
+        assert!(HEARTBEAT + unacknowledged < PROMISE);
+        // Without: the kernel gives up with the first probe after that time.
+        assert!(socket.keepalive().expect("an option"));
+        let every = socket.tcp_keepalive_interval().expect("an option");
+        assert!(socket.tcp_keepalive_time().expect("an option") <= HEARTBEAT);
+        assert!(unacknowledged + every < PROMISE);
+        drop(client);
+    }
 }

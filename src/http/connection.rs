@@ -1,4 +1,4 @@
-//! Serves one connection: HTTP/1.1 or HTTP/2, detected by its first bytes. A live stream over HTTP/1.1 takes the socket away
+//! Serves one connection: HTTP/1.1 or HTTP/2, detected by its first bytes. A live stream over HTTP/1 takes the socket away
 //! from hyper (see [`super::hijack`]).
 
 use std::{
@@ -154,12 +154,12 @@ impl Protocols {
         let service = service_fn(move |mut request: Request<Incoming>| {
             let peer = proxies.peer(peer, request.headers());
             request.extensions_mut().insert(peer);
-            let suits = Hijack::suits(&request);
+            let (suits, version) = (Hijack::suits(&request), request.version());
             let response = router.call(request);
             async move {
                 let Ok(response) = response.await;
                 match suits {
-                    true => Hijack::attempt(response),
+                    true => Hijack::attempt(response, version),
                     false => Ok(response),
                 }
             }
@@ -179,12 +179,12 @@ impl Protocols {
             ended
         });
         let error = ended.await.err()?;
-        let Some((head, stream)) = Hijack::cause(&error) else {
+        let Some((hijack, stream)) = Hijack::cause(&error) else {
             log_end(&error);
             return None;
         };
         let socket = connection.into_parts().io.into_inner().into_inner();
-        Some(LiveConnection::new(socket, head, stream, held))
+        Some(LiveConnection::new(socket, hijack, stream, held))
     }
 
     async fn serve_http2<S>(self, socket: Socket<S>, peer: Peer)

@@ -122,9 +122,12 @@ async fn page(
         && deadline > Instant::now()
     {
         let _permit = limits::stream_permit(parts)?;
-        let subscription = app.hub.subscribe(query.feeds.clone())?;
+        let (feeds, kind) = (query.feeds.clone(), query.kind.clone());
+        let subscription = app.hub.subscribe_to_entries(feeds, kind)?;
         let _waiting = Held::by(&app.metrics.live.long_polls);
-        page = wait_for_entries(&app.feeds, subscription, &query, deadline).await?;
+        // The page is empty, so it need not be read again up to its moment.
+        let after = page.version;
+        page = wait_for_entries(&app.feeds, subscription, &query, after, deadline).await?;
     }
     respond(app, parts, &query, &page, merged)
 }

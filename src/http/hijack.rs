@@ -1,4 +1,4 @@
-//! Live streams that take their socket away from hyper. An HTTP/1.1 connection that serves a live stream does nothing
+//! Live streams that take their socket away from hyper. An HTTP/1 connection that serves a live stream does nothing
 //! else until it ends, but hyper would keep 16 KiB of buffers for it, and the future of the request. So, as soon as the
 //! head of the response is known, the service fails with a [`Hijack`]. That ends hyper's part, and a task of a few
 //! hundred bytes writes the response to the socket.
@@ -28,33 +28,38 @@ use crate::metrics::Held;
 /// part of an earlier response, because it reads a request only after it has flushed the responses before it.
 pub(super) struct Hijack {
     head: String,
+    is_chunked: bool,
     stream: Handover,
 }
 
 impl Hijack {
-    /// Whether the response to `request` may take the socket: HTTP/1.0 has no chunks, a response to HEAD has no body,
-    /// and a request with a body may not have been read completely.
+    /// Whether the response to `request` may take the socket: a response to HEAD has no body, and a request with a body may
+    /// not have been read completely.
     pub(super) fn suits<B: HttpBody>(request: &Request<B>) -> bool {
         request.method() == Method::GET
-            && request.version() == Version::HTTP_11
+            && [Version::HTTP_10, Version::HTTP_11].contains(&request.version())
             && request.body().is_end_stream()
     }
 
-    /// Passes on a response, or fails if it is a live stream.
-    pub(super) fn attempt<B>(mut response: Response<B>) -> Result<Response<B>, Self> {
+    /// Passes on the response to a request of this version of HTTP, or fails if it is a live stream.
+    pub(super) fn attempt<B>(
+        mut response: Response<B>,
+        version: Version,
+    ) -> Result<Response<B>, Self> {
         match response.extensions_mut().remove::<Handover>() {
             None => Ok(response),
             Some(stream) => Err(Self {
-                head: head(response.headers()),
+                head: head(response.headers(), version),
+                is_chunked: is_chunked(version),
                 stream,
             }),
         }
     }
 
-    /// The head and the stream of the response for which hyper ended with `error`.
-    pub(super) fn cause(error: &hyper::Error) -> Option<(&str, EventStream)> {
+    /// The response for which hyper ended with `error`, and its stream.
+    pub(super) fn cause(error: &hyper::Error) -> Option<(&Self, EventStream)> {
         let hijack = error.source()?.downcast_ref::<Self>()?;
-        Some((&hijack.head, hijack.stream.take()?))
+        Some((hijack, hijack.stream.take()?))
     }
 }
 
@@ -139,18 +144,23 @@ pub struct LiveConnection<S> {
     socket: S,
     /// The head of the response and the first frame.
     opening: Vec<u8>,
+    is_chunked: bool,
     stream: EventStream,
     held: Held,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
-    /// `head` is that of the response. `held` counts the connection.
-    pub(super) fn new(socket: S, head: &str, mut stream: EventStream, held: Held) -> Self {
-        let mut opening = Vec::from(head);
-        push_chunk(&mut opening, &stream.opening());
+    /// `hijack` is the response. `held` counts the connection.
+    pub(super) fn new(socket: S, hijack: &Hijack, mut stream: EventStream, held: Held) -> Self {
+        let mut opening = Vec::from(&*hijack.head);
+        match hijack.is_chunked {
+            true => push_chunk(&mut opening, &stream.opening()),
+            false => opening.extend_from_slice(&stream.opening()),
+        }
         Self {
             socket,
             opening,
+            is_chunked: hijack.is_chunked,
             stream,
             held,
         }
@@ -161,6 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
         let Self {
             mut socket,
             opening,
+            is_chunked,
             mut stream,
             held: _held,
         } = self;
@@ -173,12 +184,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
                 // Without this, a client that has disconnected would only be noticed at the next heartbeat.
                 () = client_closes(&mut socket) => return,
             };
-            let Some(frames) = frames else {
-                let _ = socket.write_all(LAST_CHUNK).await;
+            let Some(mut frames) = frames else {
+                if is_chunked {
+                    let _ = socket.write_all(LAST_CHUNK).await;
+                }
                 let _ = socket.shutdown().await;
                 return;
             };
-            written = write_chunk(&mut socket, frames).await;
+            written = match is_chunked {
+                true => write_chunk(&mut socket, frames).await,
+                false => socket.write_all_buf(&mut frames).await,
+            };
         }
     }
 }
@@ -199,10 +215,15 @@ async fn client_closes(socket: &mut (impl AsyncRead + Unpin)) {
     .await
 }
 
+/// HTTP/1.0 has no chunks: the body ends with the connection.
+fn is_chunked(version: Version) -> bool {
+    version == Version::HTTP_11
+}
+
 /// The head of a response as hyper would write it. It announces that the connection closes, because no request can
 /// follow.
-fn head(headers: &HeaderMap) -> String {
-    let mut head = String::from("HTTP/1.1 200 OK\r\n");
+fn head(headers: &HeaderMap, version: Version) -> String {
+    let mut head = format!("{version:?} 200 OK\r\n");
     for (name, value) in headers {
         // All headers of a live stream are text.
         if let Ok(value) = value.to_str() {
@@ -210,9 +231,9 @@ fn head(headers: &HeaderMap) -> String {
         }
     }
     let date = httpdate::HttpDate::from(std::time::SystemTime::now());
-    let _ = write!(
-        head,
-        "transfer-encoding: chunked\r\nconnection: close\r\ndate: {date}\r\n\r\n"
-    );
+    if is_chunked(version) {
+        head.push_str("transfer-encoding: chunked\r\n");
+    }
+    let _ = write!(head, "connection: close\r\ndate: {date}\r\n\r\n");
     head
 }

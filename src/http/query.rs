@@ -7,6 +7,7 @@ use axum::{
     http::request::Parts,
 };
 use percent_encoding::percent_decode_str;
+use rand::RngExt;
 
 use super::problem::{Code, Problem, Result};
 use crate::{
@@ -17,8 +18,13 @@ use crate::{
 
 /// Most feeds of a merged page or stream.
 pub const MERGED_FEEDS_MAX: usize = 100;
-/// Longest long poll.
+/// Longest `wait` that can be asked for.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
+/// When a long poll that asks for more than this is answered at the latest, in ms. Proxies give up after 60 s unless they are
+/// told otherwise. The time is random, so that polls that began together do not all come back together.
+const WAIT_ENDS_MS: std::ops::RangeInclusive<u64> = 50_000..=55_000;
+/// The position of a stream in its URL: what a client sends that cannot send the header `Last-Event-ID`.
+pub const LAST_EVENT_ID: &str = "lastEventId";
 const PAGE_ENTRIES_DEFAULT: usize = 50;
 
 /// The `{feed}` of a path.
@@ -131,6 +137,12 @@ impl<'a> Params<'a> {
             .transpose()
     }
 
+    /// The position after which a stream begins. An empty value counts as none, as in the header `Last-Event-ID`.
+    pub fn position(&self, name: &str) -> Result<Option<Version>> {
+        let param = self.one(name)?.filter(|param| !param.value.is_empty());
+        param.map(|param| version(name, &param.value)).transpose()
+    }
+
     fn kind(&self) -> Result<Option<Kind>> {
         let kind = self.one("kind")?.map(Param::text).transpose();
         kind.map_err(|error| invalid(format!("kind {error}")))
@@ -185,7 +197,7 @@ impl<'a> Params<'a> {
         let after = self.version("after")?;
         let wait = self
             .number("wait", 0..=WAIT_MAX.as_secs())?
-            .map(Duration::from_secs);
+            .map(|seconds| held_for(Duration::from_secs(seconds)));
         let order = match (after, before) {
             (Some(_), Some(_)) => {
                 return Err(invalid(
@@ -222,6 +234,12 @@ fn feed(param: &Param<'_>) -> Result<FeedName> {
         .map_err(|invalid| Problem::invalid_feed(&invalid))
 }
 
+/// How long a long poll that asks for `asked` is held.
+fn held_for(asked: Duration) -> Duration {
+    let end = rand::rng().random_range(WAIT_ENDS_MS);
+    asked.min(Duration::from_millis(end))
+}
+
 pub fn version(name: &str, text: &str) -> Result<Version> {
     text.parse()
         .map_err(|error| Problem::new(Code::InvalidVersion, format!("{name} is {error}")))
@@ -229,4 +247,23 @@ pub fn version(name: &str, text: &str) -> Result<Version> {
 
 fn invalid(detail: impl Into<String>) -> Problem {
     Problem::new(Code::InvalidQuery, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_waits_end_before_proxies_give_up_and_not_all_at_once() {
+        for seconds in [0, 1, 50] {
+            let asked = Duration::from_secs(seconds);
+            assert_eq!(held_for(asked), asked);
+        }
+        let mut held: Vec<_> = (0..100).map(|_| held_for(WAIT_MAX)).collect();
+        held.sort();
+        let [first, last] = [held[0], held[99]];
+        assert!(first >= Duration::from_secs(50) && last <= Duration::from_secs(55));
+        assert!(last - first > Duration::from_secs(2), "{first:?} {last:?}");
+        assert!((0..100).all(|_| held_for(Duration::from_secs(52)) <= Duration::from_secs(52)));
+    }
 }

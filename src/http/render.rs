@@ -15,8 +15,8 @@ use crate::{
     version::Version,
 };
 
-/// How long a client waits after `bye` before it reconnects, in ms.
-pub const BYE_RETRY_MS: std::ops::RangeInclusive<u32> = 500..=5_000;
+/// How long a client waits before it reconnects, in ms.
+pub const RETRY_MS: std::ops::RangeInclusive<u32> = 500..=5_000;
 
 /// Writes text that needs no escapes: a version or a word.
 fn plain(out: &mut Vec<u8>, text: &str) {
@@ -204,11 +204,22 @@ pub fn reset_frame(current: Version) -> Bytes {
     event_frame("reset", Some(current), data.to_string().as_bytes())
 }
 
-/// Each stream gets a random `retry`, because all streams of a node end at once and must not all reconnect at once.
+/// A random `retry` for each stream, because all streams of a node end at once, whether it stops or crashes, and must not
+/// all reconnect at once.
+fn retry() -> u32 {
+    rand::rng().random_range(RETRY_MS)
+}
+
+/// The first frame of a stream. It repeats the requested position: some clients forget it when they connect, and the stream
+/// may end before it has sent them another one.
+pub fn opening_frame(after: Option<Version>) -> Bytes {
+    let id = after.map_or_else(String::new, |after| format!("id: {after}\n"));
+    format!("retry: {}\n{id}\n", retry()).into()
+}
+
 pub fn bye_frame(bye: Bye) -> Bytes {
-    let retry = rand::rng().random_range(BYE_RETRY_MS);
     let data = json!({ "reason": bye.reason() });
-    format!("retry: {retry}\nevent: bye\ndata: {data}\n\n").into()
+    format!("retry: {}\nevent: bye\ndata: {data}\n\n", retry()).into()
 }
 
 /// `data` is JSON without line feeds.

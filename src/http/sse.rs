@@ -16,12 +16,10 @@ use super::{
     event_stream::{EventStream, Handover},
     limits,
     problem::Result,
-    query::{FeedPath, Params, version},
+    query::{FeedPath, LAST_EVENT_ID, Params, version},
+    render,
 };
 use crate::{auth::Scope, live::Follower, metrics::StreamEnd, types::FeedName, version::Version};
-
-/// How long a client waits before it reconnects, in ms.
-const RETRY_MS: u32 = 2_000;
 
 pub async fn live(
     State(app): State<Arc<App>>,
@@ -30,7 +28,7 @@ pub async fn live(
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let params = Params::parse(&parts, &["after", TICKET])?;
+    let params = Params::parse(&parts, &["after", LAST_EVENT_ID, TICKET])?;
     let after = position(&parts, &params)?;
     follow(&app, &granted, &parts, vec![feed], after)
 }
@@ -41,20 +39,22 @@ pub async fn merged(
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let params = Params::parse(&parts, &["feed", "after", TICKET])?;
+    let params = Params::parse(&parts, &["feed", "after", LAST_EVENT_ID, TICKET])?;
     let after = position(&parts, &params)?;
     follow(&app, &granted, &parts, params.feeds()?, after)
 }
 
-/// `Last-Event-ID` overrides `after`, because a browser that reconnects repeats its first URL.
+/// A browser that reconnects repeats its first URL, so the header `Last-Event-ID` overrides `after`. Clients that may not
+/// send this header to another origin, such as event-source-polyfill, add the parameter `lastEventId` to the URL instead.
 fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Version>> {
-    let after = params.version("after")?;
+    let after = params.position("after")?;
+    let last = params.position(LAST_EVENT_ID)?;
     match parts
         .headers
         .get("last-event-id")
         .map(|id| id.to_str().unwrap_or("?"))
     {
-        None | Some("") => Ok(after),
+        None | Some("") => Ok(last.or(after)),
         Some(id) => version("Last-Event-ID", id).map(Some),
     }
 }
@@ -69,13 +69,10 @@ fn follow(
     granted.feeds(Scope::Read, &feeds)?;
     let permit = limits::stream_permit(request)?;
     let subscription = app.hub.subscribe(feeds)?;
-    // The opening repeats the requested position: some clients forget it when they connect, and the stream may end
-    // before it has sent them another one.
-    let position = after.map_or_else(String::new, |after| format!("id: {after}\n"));
     let follower = Follower::new(app.feeds.clone(), subscription, after);
     tracing::debug!(stream = follower.id(), "stream started");
     let handover = Handover::new(EventStream {
-        opening: format!("retry: {RETRY_MS}\n{position}\n").into(),
+        opening: render::opening_frame(after),
         end: StreamEnd::of(&app.metrics, follower.id()),
         follower,
         token_ends: granted.ends().map(|ends| Box::pin(sleep_until(ends))),

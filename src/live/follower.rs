@@ -234,42 +234,74 @@ fn locate(entry: Entry, held_by: &[usize], feeds: &[FeedName]) -> Option<Located
     })
 }
 
-/// Long poll: the page of `query` as soon as it has an entry, at the latest at `deadline` or when the node shuts down.
-/// `subscription` must be for the query's feeds.
+/// Long poll: the page of `query` above `after` as soon as it has an entry, at the latest at `deadline` or when the node shuts
+/// down. `query` must be oldest first, and `subscription` for the entries that it is about.
+///
+/// What is known to have no entry of the query is not read again: every read begins above the last one, or just below the
+/// first entry that the hub has found. So the page is the one that a new request would get by following `next` to its end.
 pub async fn wait_for_entries(
     feeds: &Feeds,
     mut subscription: Subscription,
     query: &PageQuery,
+    after: Version,
     deadline: Instant,
 ) -> Result<Page> {
     // While the store is unavailable no round ends, but the deadline still applies.
-    let Ok(joined) = tokio::time::timeout_at(deadline, subscription.joined()).await else {
-        return feeds.page(query).await;
-    };
-    let mut open = joined.is_some();
+    let joined = tokio::time::timeout_at(deadline, subscription.joined()).await;
+    let mut is_last = !matches!(joined, Ok(Some(_)));
+    let mut position = after;
     loop {
+        let order = Order::OldestFirst {
+            after: position,
+            until: None,
+        };
+        let query = PageQuery {
+            order,
+            ..query.clone()
+        };
         // With a read slot, because one entry may wake many long polls at once.
         let page = {
             let _slot = subscription.catch_up_slot().await;
-            feeds.page(query).await?
+            feeds.page(&query).await?
         };
         subscription.caught_up();
-        if !page.entries.is_empty() || page.next.is_some() || !open {
+        if !page.entries.is_empty() || page.next.is_some() || is_last {
             return Ok(page);
         }
-        let news = async {
-            loop {
-                match subscription.receive().await {
-                    Received::Items(items)
-                        if !items.iter().any(|item| matches!(item.news, News::Entry(_))) => {}
-                    Received::Items(_) | Received::Lagged => return true,
-                    Received::Closed => return false,
+        position = page.version;
+        let found = first_above(&mut subscription, position);
+        match tokio::time::timeout_at(deadline, found).await {
+            Ok(Found::Entry(version)) => position = version.before(),
+            Ok(Found::Unknown) => {}
+            Ok(Found::Closed) | Err(_) => {
+                is_last = true;
+                position = position.max(subscription.quiet_until().unwrap_or(position));
+            }
+        }
+    }
+}
+
+/// What a subscription to entries finds.
+enum Found {
+    /// The first entry, at this version.
+    Entry(Version),
+    /// There may be entries; only reading can tell.
+    Unknown,
+    Closed,
+}
+
+/// Waits for an entry above `position`.
+async fn first_above(subscription: &mut Subscription, position: Version) -> Found {
+    loop {
+        match subscription.receive().await {
+            Received::Items(items) => {
+                let versions = items.iter().map(|item| item.news.version());
+                if let Some(first) = versions.filter(|&version| version > position).min() {
+                    return Found::Entry(first);
                 }
             }
-        };
-        match tokio::time::timeout_at(deadline, news).await {
-            Ok(still_open) => open = still_open,
-            Err(_elapsed) => return Ok(page),
+            Received::Lagged => return Found::Unknown,
+            Received::Closed => return Found::Closed,
         }
     }
 }

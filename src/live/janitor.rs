@@ -1,4 +1,7 @@
 //! Removes transients that all nodes have had time to deliver.
+//!
+//! Ages are measured with the clock of the process and not by the distance of versions: the versions of the embedded engine
+//! stand still after the wall clock was ahead and has been corrected, and jump when it is set forward.
 
 use std::time::Duration;
 
@@ -9,7 +12,7 @@ use crate::{
     store::{
         Batch, Error, Found, Plan, Result, Snapshot, Store, Transaction, keys, keys::Keys, transact,
     },
-    version::{TICKS_PER_SECOND, Version},
+    version::Version,
 };
 
 /// How long a transient is kept for nodes that are behind.
@@ -17,20 +20,29 @@ pub const TRANSIENT_LIFE: Duration = Duration::from_secs(10);
 
 /// Removes old transients every [`TRANSIENT_LIFE`] until `stop` is cancelled. Any number of nodes may do this concurrently.
 pub async fn trim_transients(store: &dyn Store, keys: &Keys, stop: CancellationToken) {
-    let mut due = tokio::time::interval(TRANSIENT_LIFE);
+    let mut trim = Trim {
+        keys,
+        old: None,
+        current: None,
+    };
     loop {
-        tokio::select! {
-            _ = due.tick() => {}
-            () = stop.cancelled() => return,
-        }
-        if let Err(error) = transact(store, &mut Trim { keys }).await {
+        if let Err(error) = transact(store, &mut trim).await {
             tracing::warn!(%error, "cannot remove old transients");
         }
+        tokio::select! {
+            () = tokio::time::sleep(TRANSIENT_LIFE) => {}
+            () = stop.cancelled() => return,
+        }
+        trim.old = trim.current.take().or(trim.old);
     }
 }
 
 struct Trim<'a> {
     keys: &'a Keys,
+    /// A version that was current [`TRANSIENT_LIFE`] ago: everything up to it can go.
+    old: Option<Version>,
+    /// The version of the last snapshot.
+    current: Option<Version>,
 }
 
 #[async_trait]
@@ -44,11 +56,10 @@ impl Transaction for Trim<'_> {
         _first: Found,
         _unsure: bool,
     ) -> Result<Plan<()>> {
-        let now = snapshot.version();
-        let horizon = now
-            .time()
-            .saturating_sub(TRANSIENT_LIFE.as_secs() * TICKS_PER_SECOND);
-        let until = Version::moment(now.epoch(), horizon);
+        self.current = Some(snapshot.version());
+        let Some(until) = self.old else {
+            return Ok(Plan::Answer(()));
+        };
         let prefixes: Vec<_> = (0..self.keys.partitions())
             .map(|partition| self.keys.transient(partition))
             .collect();

@@ -1,6 +1,6 @@
 //! Follows feeds over reconnects: each stream begins where the one before ended.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use serde::Deserialize;
 
@@ -25,6 +25,8 @@ pub struct Follower<'a> {
     /// Also print transients and states.
     all: bool,
     quiet: bool,
+    /// How long to wait before a stream is opened again: different for each client, so that not all return at once.
+    retry: Option<Duration>,
     /// The state of each feed when it was last printed.
     states: HashMap<String, (Unread, Markers)>,
 }
@@ -59,6 +61,7 @@ impl<'a> Follower<'a> {
             cursor,
             all,
             quiet,
+            retry: None,
             states: HashMap::new(),
         }
     }
@@ -81,9 +84,10 @@ impl<'a> Follower<'a> {
                             me.position
                         )
                     });
-                    (None, self.print_stream(live, &mut patience).await?)
+                    let last = self.print_stream(live, &mut patience).await?;
+                    (self.retry, last)
                 }
-                Err(Failure::NotNow { after, last }) => (after, last),
+                Err(Failure::NotNow { after, last }) => (after.or(self.retry), last),
                 Err(Failure::Final(error)) => return Err(error),
             };
             patience.pause(after, last).await?;
@@ -107,6 +111,7 @@ impl<'a> Follower<'a> {
                 })
                 .await;
             printed?;
+            self.retry = live.retry();
             self.printer.flush()?;
             if let Some(position) = unflushed.position {
                 self.position = position;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::subscriber::Subscriber;
-use crate::{store::keys::Keys, types::FeedName};
+use crate::{store::keys::Keys, types::FeedName, version::Version};
 
 /// Number of groups in which subscribers get their heartbeats, so that they do not all get them at once.
 pub(super) const HEARTBEAT_GROUPS: usize = 16;
@@ -26,6 +26,8 @@ pub(super) struct Board {
     partitions: HashMap<u16, usize>,
     /// The group that had the last heartbeat.
     group: usize,
+    /// The moment of the last round: everything up to here has been dispatched.
+    pub(super) moment: Option<Version>,
     pub(super) subscribers: usize,
     pub(super) next_id: u64,
     pub(super) closed: bool,

@@ -16,7 +16,10 @@ use std::{
 
 use tokio::sync::{Notify, Semaphore};
 
-use self::{board::Board, subscriber::Subscriber};
+use self::{
+    board::Board,
+    subscriber::{Interest, Subscriber},
+};
 pub use self::{
     subscriber::{QUEUE_BYTES_MAX, QUEUE_ITEMS_MAX},
     subscription::{Received, Subscription},
@@ -26,7 +29,7 @@ use crate::{
     error::{Error, Result},
     metrics::Metrics,
     store::keys::Keys,
-    types::FeedName,
+    types::{FeedName, Kind},
     version::Version,
 };
 
@@ -60,11 +63,31 @@ impl Hub {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers for `feeds`, which must be distinct.
+    /// Registers for everything that happens in `feeds`, which must be distinct.
     ///
     /// # Errors
     /// [`Error::ShuttingDown`] after [`Hub::close`], and [`Error::TooManyStreams`] above [`STREAMS_MAX`].
     pub fn subscribe(self: &Arc<Self>, feeds: Vec<FeedName>) -> Result<Subscription> {
+        self.register(feeds, Interest::Everything)
+    }
+
+    /// As [`Self::subscribe`], but only for entries, of one kind if given.
+    ///
+    /// # Errors
+    /// Those of [`Self::subscribe`].
+    pub fn subscribe_to_entries(
+        self: &Arc<Self>,
+        feeds: Vec<FeedName>,
+        kind: Option<Kind>,
+    ) -> Result<Subscription> {
+        self.register(feeds, Interest::Entries { kind })
+    }
+
+    fn register(
+        self: &Arc<Self>,
+        feeds: Vec<FeedName>,
+        interest: Interest,
+    ) -> Result<Subscription> {
         let mut board = self.board();
         if board.closed {
             return Err(Error::ShuttingDown);
@@ -75,7 +98,8 @@ impl Hub {
         let id = board.next_id;
         board.next_id += 1;
         board.subscribers += 1;
-        let subscriber = Arc::new(Subscriber::new(id, feeds, Arc::clone(&self.metrics)));
+        let metrics = Arc::clone(&self.metrics);
+        let subscriber = Arc::new(Subscriber::new(id, feeds, interest, metrics));
         board.joining.push(Arc::clone(&subscriber));
         drop(board);
         self.registered.notify_one();
@@ -117,6 +141,7 @@ impl Hub {
 
     /// Ends the round that has read everything up to `moment`: the subscribers that joined with it are live from there.
     pub(super) fn end_round(&self, joining: Vec<JoinTicket>, moment: Version) {
+        self.board().moment = Some(moment);
         for JoinTicket(subscriber) in joining {
             subscriber.join(moment);
         }
@@ -211,6 +236,39 @@ mod tests {
         assert_eq!(counts(), (1, 3));
         drop(subscription);
         assert_eq!(counts(), (0, 3));
+    }
+
+    /// Neither is it woken: nothing is queued.
+    #[tokio::test]
+    async fn a_subscriber_to_a_kind_gets_only_its_entries_and_knows_until_when_there_were_none() {
+        let hub = Hub::new(Keys::before_opening(b""), Arc::default());
+        let feeds = || vec!["a".parse().expect("a name")];
+        let kind = |kind: &str| Some(kind.parse().expect("a name"));
+        let mut other = hub
+            .subscribe_to_entries(feeds(), kind("other"))
+            .expect("room");
+        let mut same = hub.subscribe_to_entries(feeds(), kind("k")).expect("room");
+        let mut any = hub.subscribe_to_entries(feeds(), None).expect("room");
+        let moment = |time| Version::moment(0, time);
+        let round = |until| {
+            let (_, joining) = hub.begin_round();
+            dispatch(&hub, until, 1);
+            hub.end_round(joining, moment(until));
+        };
+        assert_eq!(other.quiet_until(), None);
+        round(1);
+        (0..16).for_each(|_| hub.heartbeat(moment(1)));
+        assert_eq!(any.quiet_until(), Some(moment(1)));
+        round(2);
+        assert_eq!(other.quiet_until(), Some(moment(2)));
+        for subscription in [&mut same, &mut any] {
+            assert_eq!(subscription.quiet_until(), None);
+            assert_eq!(queued(subscription).await, Some(1));
+            assert_eq!(subscription.quiet_until(), Some(moment(2)));
+        }
+        hub.lag_all();
+        assert_eq!(other.quiet_until(), None);
+        assert_eq!(queued(&mut other).await, None);
     }
 
     #[tokio::test]

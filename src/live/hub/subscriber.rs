@@ -10,9 +10,9 @@ use std::{
 use futures_util::task::AtomicWaker;
 
 use crate::{
-    live::Item,
+    live::{Item, News},
     metrics::{Metrics, TransientLoss},
-    types::FeedName,
+    types::{FeedName, Kind},
     version::Version,
 };
 
@@ -21,9 +21,32 @@ pub const QUEUE_ITEMS_MAX: usize = 256;
 /// Bytes that these items may have together. A larger item waits alone.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024;
 
+/// What a subscriber is given. The hub drops everything else before it reaches the queue, so that a subscriber is not woken
+/// for it.
+pub(super) enum Interest {
+    Everything,
+    /// Stored entries, of one kind if given.
+    Entries {
+        kind: Option<Kind>,
+    },
+}
+
+impl Interest {
+    fn includes(&self, news: &News) -> bool {
+        match (self, news) {
+            (Self::Everything, _) => true,
+            (Self::Entries { kind }, News::Entry(located)) => {
+                kind.as_ref().is_none_or(|kind| *kind == located.entry.kind)
+            }
+            (Self::Entries { .. }, _) => false,
+        }
+    }
+}
+
 pub(super) struct Subscriber {
     pub(super) id: u64,
     pub(super) feeds: Vec<FeedName>,
+    interest: Interest,
     queue: Mutex<Queue>,
     waker: AtomicWaker,
     metrics: Arc<Metrics>,
@@ -61,10 +84,16 @@ pub(super) enum State {
 }
 
 impl Subscriber {
-    pub(super) fn new(id: u64, feeds: Vec<FeedName>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        id: u64,
+        feeds: Vec<FeedName>,
+        interest: Interest,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             id,
             feeds,
+            interest,
             queue: Mutex::default(),
             waker: AtomicWaker::new(),
             metrics,
@@ -86,6 +115,9 @@ impl Subscriber {
     }
 
     pub(super) fn push(&self, item: &Arc<Item>) {
+        if !self.interest.includes(&item.news) {
+            return;
+        }
         let mut queue = self.queue();
         if queue.state != State::Live {
             let transients = u64::from(queue.state == State::Lagged && item.is_transient());
@@ -111,6 +143,12 @@ impl Subscriber {
         if idle {
             self.push(item);
         }
+    }
+
+    /// Whether everything that was pushed has been taken, and nothing was dropped.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        let queue = self.queue();
+        queue.state == State::Live && queue.items.is_empty()
     }
 
     /// Drops what is queued and sends the subscriber back to reading pages.

@@ -61,6 +61,14 @@ impl Subscription {
         .await
     }
 
+    /// A moment up to which nothing that is for this subscription was committed since it last received something; `None` if
+    /// that is not known.
+    pub(in crate::live) fn quiet_until(&self) -> Option<Version> {
+        // The moment first: whatever was committed up to it is in the queue by then.
+        let moment = self.hub.board().moment;
+        moment.filter(|_| self.subscriber.is_up_to_date())
+    }
+
     /// Waits for items. After [`Received::Lagged`] items are queued again.
     pub async fn receive(&mut self) -> Received {
         self.wait(|queue| match queue.state {

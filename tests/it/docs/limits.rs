@@ -40,7 +40,15 @@ const ROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("feeds of a merged page", &["1", "MERGED_FEEDS_MAX"]),
-    ("long poll (`wait`)", &["http/query/WAIT_MAX"]),
+    (
+        "long poll (`wait`)",
+        &[
+            "http/query/WAIT_MAX",
+            "WAIT_ENDS_MS.start ms",
+            "WAIT_ENDS_MS.start ms",
+            "WAIT_ENDS_MS.end ms",
+        ],
+    ),
     ("unread count", &["UNREAD_MAX"]),
     (
         "reads under way",
@@ -49,6 +57,10 @@ const ROWS: &[(&str, &[&str])] = &[
     ("streams and long polls of a node", &["STREAMS_MAX"]),
     ("entries that wait", &["QUEUE_ITEMS_MAX", "QUEUE_BYTES_MAX"]),
     ("idle stream", &["HEARTBEAT"]),
+    (
+        "`retry` of a stream",
+        &["RETRY_MS.start ms", "RETRY_MS.end ms"],
+    ),
     ("transients for a late stream", &["TRANSIENT_LIFE"]),
     ("append queue of a node", &["QUEUE_KIB_MAX KiB", "1 KiB"]),
     ("wait of the oldest append", &["--append-queue-ms ms"]),
@@ -72,6 +84,7 @@ const ROWS: &[(&str, &[&str])] = &[
     ("callers counted", &["CALLERS_MAX"]),
     ("connections of an address", &["--peer-connections"]),
     ("connections of a node", &["CONNECTIONS_MAX"]),
+    ("client that acknowledges", &["UNACKNOWLEDGED_MAX"]),
     ("requests at a time", &["HTTP2_STREAMS_MAX"]),
     ("TLS handshake", &["HANDSHAKE_TIME_MAX"]),
     ("TLS handshakes at a time", &["HANDSHAKES_MAX"]),
@@ -90,10 +103,6 @@ const ROWS: &[(&str, &[&str])] = &[
     ("HS256 secret", &["SECRET_BYTES_MIN"]),
     ("verified tokens", &["CACHED_TOKENS_MAX"]),
     ("time to stop", &["--drain-time-ms ms"]),
-    (
-        "`retry` of the last event",
-        &["BYE_RETRY_MS.start ms", "BYE_RETRY_MS.end ms"],
-    ),
 ];
 
 /// Numbers in the first and last cell of a row, apart from HTTP statuses.

@@ -1,8 +1,10 @@
 //! A live stream hijacks its connection from hyper. Nothing that the connection carried before is lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream;
+use newsfeed::live::HEARTBEAT;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpSocket, TcpStream},
@@ -11,7 +13,8 @@ use tokio::{
 use super::visits;
 use crate::{
     on_every_engine,
-    support::{bed::Bed, raw, sse::Stream},
+    operate::scrape::Scrape,
+    support::{bed::Bed, patience::until, raw, sse::Stream},
 };
 
 on_every_engine!(
@@ -21,6 +24,7 @@ on_every_engine!(
     a_stream_over_http_1_0_is_not_chunked,
     connections_that_stall_do_not_block_others,
     a_stream_ends_as_soon_as_its_client_disconnects,
+    a_stream_over_http_1_0_ends_as_soon_as_its_client_disconnects,
 );
 
 const LIVE: &str = "/v1/feeds/user:1/live?after=0";
@@ -109,7 +113,10 @@ async fn a_stream_begins_on_a_connection_that_served_other_requests(bed: &Bed) {
     }
     let mut stream = events(connection, true);
     let hello = stream.block().await.expect("a first block");
-    assert!(hello.starts_with("retry: 2000\nid: "), "{hello}");
+    assert!(
+        hello.starts_with("retry: ") && hello.contains("\nid: "),
+        "{hello}"
+    );
     assert_eq!(ids(&mut stream).await, ["v0", "v1", "v2"]);
     // Live events arrive on the same connection.
     node.append(&visits("w", 1, &["user:1"])).await;
@@ -171,8 +178,53 @@ async fn a_stream_over_http_1_0_is_not_chunked(bed: &Bed) {
         .await
         .expect("sent");
     let head = head(&mut connection).await;
+    assert!(head.starts_with("HTTP/1.0 200 OK\r\n"), "{head}");
     assert!(!head.contains("transfer-encoding"), "{head}");
-    assert_eq!(ids(&mut events(connection, false)).await, ["v0", "v1"]);
+    assert!(head.contains("\r\nconnection: close\r\n"), "{head}");
+    let mut stream = events(connection, false);
+    assert_eq!(ids(&mut stream).await, ["v0", "v1"]);
+    node.append(&visits("w", 1, &["user:1"])).await;
+    assert_eq!(stream.next_of(&["entry"]).await.data["id"], "w0");
+    let ends = async {
+        assert_eq!(stream.next_of(&["bye"]).await.data["reason"], "shutdown");
+        assert_eq!(stream.block().await, None);
+    };
+    tokio::join!(ends, node.stop());
+}
+
+/// Before the next heartbeat, whichever way the client leaves.
+async fn a_stream_over_http_1_0_ends_as_soon_as_its_client_disconnects(bed: &Bed) {
+    let node = bed.node().await;
+    let request = get(LIVE, "").replace("HTTP/1.1", "HTTP/1.0");
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        let mut connection = BufReader::new(raw::connect(node.address).await);
+        connection
+            .write_all(request.as_bytes())
+            .await
+            .expect("sent");
+        head(&mut connection).await;
+        connections.push(connection.into_inner());
+    }
+    let streams = async |count: f64| {
+        let open = async || {
+            let scrape = Scrape::of(&node).await;
+            (scrape.get("newsfeed_live_streams") == count).then_some(())
+        };
+        until("the end of a stream", open).await;
+    };
+    streams(3.0).await;
+    let began = Instant::now();
+    let [mut half_closed, closed, reset] = connections.try_into().expect("three");
+    half_closed.shutdown().await.expect("half closed");
+    let rest = raw::drain(&mut half_closed).await;
+    drop(closed);
+    let linger = Some(Duration::ZERO);
+    SockRef::from(&reset).set_linger(linger).expect("an option");
+    drop(reset);
+    streams(0.0).await;
+    assert!(began.elapsed() < HEARTBEAT, "{:?}", began.elapsed());
+    assert!(memchr::memmem::find(&rest, b"event: bye").is_none());
     node.stop().await;
 }
 

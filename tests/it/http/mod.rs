@@ -11,6 +11,7 @@ mod ndjson;
 mod read;
 mod shutdown;
 mod streams;
+mod transients;
 mod waiting;
 mod web_files;
 

@@ -15,7 +15,7 @@ crate::on_every_engine!(
     a_stream_begins_with_missed_entries_then_states_then_its_position,
     live_events_have_the_documented_names_ids_and_data,
     an_event_in_several_followed_feeds_is_sent_once_and_names_them,
-    last_event_id_takes_precedence_over_after_and_an_empty_one_counts_as_absent,
+    the_header_precedes_last_event_id_and_that_precedes_after_and_empty_ones_count_as_absent,
     without_a_position_a_stream_starts_from_now,
     a_position_ahead_of_the_store_is_reset_and_the_stream_continues,
     a_transient_reaches_live_streams_on_every_node_and_no_history,
@@ -56,7 +56,9 @@ async fn a_stream_begins_with_missed_entries_then_states_then_its_position(bed: 
     let mut stream = open(&node, &path).await;
     let hello = stream.block().await.expect("a first block");
     let after = text(&appended[0]["version"]);
-    assert_eq!(hello, format!("retry: 2000\nid: {after}"));
+    let (retry, id) = hello.split_once('\n').expect("two lines");
+    assert!(retry.starts_with("retry: "), "{hello}");
+    assert_eq!(id, format!("id: {after}"));
     let mut events = Vec::new();
     for name in ["notify", "entry", "marker", "marker", "version"] {
         let event = stream.next().await.expect("an event");
@@ -188,7 +190,9 @@ async fn an_event_in_several_followed_feeds_is_sent_once_and_names_them(bed: &Be
     assert_eq!(again.next().await.expect("an event").name, "version");
 }
 
-async fn last_event_id_takes_precedence_over_after_and_an_empty_one_counts_as_absent(bed: &Bed) {
+async fn the_header_precedes_last_event_id_and_that_precedes_after_and_empty_ones_count_as_absent(
+    bed: &Bed,
+) {
     let node = bed.node().await;
     let appended = node.append(&visits("e", 6, &["a"])).await;
     let v = column(items(&appended), "version");
@@ -213,6 +217,32 @@ async fn last_event_id_takes_precedence_over_after_and_an_empty_one_counts_as_ab
                 ids(&stream.caught_up().await),
                 expected,
                 "{after:?} {last:?}"
+            );
+        }
+        let empty = String::new();
+        let cases = [
+            (format!("after={}&lastEventId={}", v[0], v[3]), None, 4),
+            (
+                format!("lastEventId={}&after={}", v[1], v[3]),
+                Some(&empty),
+                2,
+            ),
+            (format!("lastEventId={}", v[2]), None, 3),
+            (format!("lastEventId={}&after=0", v[2]), Some(&v[4]), 5),
+            (format!("lastEventId=&after={}", v[2]), None, 3),
+            ("after=&lastEventId=0".to_owned(), None, 0),
+            ("after=".to_owned(), Some(&v[2]), 3),
+            ("after=".to_owned(), None, 6),
+            ("lastEventId=&after=".to_owned(), Some(&empty), 6),
+        ];
+        for (query, header, first) in cases {
+            let url = node.url(&format!("{path}{query}"));
+            let mut stream = Stream::open(&node.http, &url, header.map(|last| last as &str)).await;
+            let expected: Vec<_> = (first..6).map(|index| format!("e{index}")).collect();
+            assert_eq!(
+                ids(&stream.caught_up().await),
+                expected,
+                "{query} {header:?}"
             );
         }
     }
@@ -370,7 +400,7 @@ async fn a_stream_whose_store_fails_says_bye_unavailable(bed: &Bed) {
         (bye.id, bye.data),
         (None, json!({ "reason": "unavailable" }))
     );
-    assert!(matches!(stream.retries[..], [2_000, 500..=5_000]));
+    assert!(matches!(stream.retries[..], [500..=5_000, 500..=5_000]));
     assert_eq!(stream.next().await, None);
     gate.fail(false);
     let mut stream = open(&node, "/v1/feeds/a/live?after=0").await;

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod capacity;
+mod dead_links;
 mod hostile;
 mod outage;
 mod sizes;

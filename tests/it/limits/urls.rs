@@ -104,11 +104,15 @@ async fn an_invalid_query_is_refused(bed: &Bed) {
             "wait=1",
             "kind=visit",
             "after=0&after=0",
+            "lastEventId=0&lastEventId=0",
+            "lasteventid=0",
         ] {
             cases.push(get("invalid_query", format!("{path}{query}")));
         }
-        for version in ["", "x", &AHEAD[1..], "%FF"] {
-            cases.push(get("invalid_version", format!("{path}after={version}")));
+        for name in ["after", "lastEventId"] {
+            for version in ["x", &AHEAD[1..], "%FF"] {
+                cases.push(get("invalid_version", format!("{path}{name}={version}")));
+            }
         }
         for last in ["x", &AHEAD[1..], "*", "0 0", "é"] {
             let headers = [("last-event-id", last)];

@@ -129,7 +129,8 @@ impl Spec {
         let mut blocks = text.split("\n\n").filter(|block| !block.is_empty());
         let hello = blocks
             .next()
-            .and_then(|block| block.strip_prefix("retry: 2000"));
+            .and_then(|block| block.strip_prefix("retry: "))
+            .map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
         match hello.map(|rest| rest.strip_prefix("\nid: ").map(Version::from_str)) {
             Some(None | Some(Ok(_))) => {}
             _ => {

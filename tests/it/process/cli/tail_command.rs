@@ -1,10 +1,16 @@
 //! `newsfeed tail`.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
 
 use super::{FEED, PATIENCE, Running, Service};
-use crate::support::entries::AHEAD;
+use crate::{process::newsfeed, support::entries::AHEAD};
 
 async fn take(tail: &mut Running, count: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -212,4 +218,29 @@ async fn a_position_ahead_is_reported_and_new_entries_are_printed() {
     tail.interrupt();
     let said = tail.end().await;
     assert!(!said.stderr.contains(AHEAD), "{said:?}");
+}
+
+/// The service asks each client to wait for a different time, so that not all return at once.
+#[tokio::test]
+async fn it_reconnects_when_the_stream_has_asked_it_to() {
+    let asked = Duration::from_millis(1_500);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    let mut tail = newsfeed(&["tail", FEED, "--from", "beginning", "--url", &url]);
+    let _tail = tail.spawn().expect("it runs");
+    let mut ended: Option<Instant> = None;
+    for _ in 0..3 {
+        let accepted = timeout(PATIENCE, listener.accept()).await;
+        let (mut socket, _) = accepted.expect("it connects").expect("a connection");
+        if let Some(ended) = ended {
+            assert!(ended.elapsed() >= asked, "{:?}", ended.elapsed());
+        }
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert_ne!(socket.read_buf(&mut head).await.expect("a head"), 0);
+        }
+        ended = Some(Instant::now());
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\nretry: 1500\n\n";
+        socket.write_all(answer.as_bytes()).await.expect("sent");
+    }
 }

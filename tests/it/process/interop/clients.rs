@@ -20,6 +20,8 @@ pub enum Client {
     /// The same over TLS, because browsers use HTTP/2 only with TLS.
     ChromiumTls,
     NpmEventsource,
+    /// It sends its position as `lastEventId` in the URL.
+    NpmPolyfill,
     PypiHttpxSse,
     RustEventsource,
     Curl,
@@ -35,6 +37,10 @@ impl Client {
                 installed("node_modules/playwright-core"),
             ],
             Self::NpmEventsource => vec![on_path("node"), installed("node_modules/eventsource")],
+            Self::NpmPolyfill => vec![
+                on_path("node"),
+                installed("node_modules/event-source-polyfill"),
+            ],
             Self::PypiHttpxSse => vec![installed("venv/bin/python")],
             Self::RustEventsource => vec![],
             Self::Curl => vec![on_path("curl")],
@@ -44,7 +50,7 @@ impl Client {
 
     pub fn protocols(self) -> &'static [Protocol] {
         match self {
-            Self::Chromium => &[Protocol::Http1],
+            Self::Chromium | Self::NpmPolyfill => &[Protocol::Http1],
             Self::ChromiumTls => &[Protocol::Http2],
             _ => &[Protocol::Http1, Protocol::Http2],
         }
@@ -73,6 +79,9 @@ impl Client {
                 tell,
                 stopped,
             )),
+            Self::NpmPolyfill => {
+                task.spawn(scripts::node("polyfill.mjs", base, protocol, tell, stopped))
+            }
             Self::PypiHttpxSse => task.spawn(scripts::python(
                 "httpx_sse_reader.py",
                 base,

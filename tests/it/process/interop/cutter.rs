@@ -88,9 +88,14 @@ async fn pass(client: TcpStream, mut left: usize, rule: Arc<Rule>) {
         loop {
             let length = from_service.read(&mut buffer).await?;
             let mut bytes = &mut buffer[..length];
-            // Shortens the 2 s that clients are asked to wait.
-            if let Some(at) = memmem::find(bytes, b"retry: 2000") {
-                bytes[at..at + 11].copy_from_slice(b"retry: 0020");
+            // Shortens the time that clients are asked to wait to 20 ms.
+            if let Some(at) = memmem::find(bytes, b"retry: ") {
+                let digits = bytes[at + 7..].iter_mut();
+                let digits = digits.take_while(|byte| byte.is_ascii_digit());
+                let digits: Vec<&mut u8> = digits.collect();
+                for (digit, place) in digits.into_iter().rev().zip(0..) {
+                    *digit = if place == 1 { b'2' } else { b'0' };
+                }
             }
             if rule.cutting.load(Ordering::Relaxed) {
                 if rule.spare_heads && bytes.starts_with(b"HTTP/1.1 ") {
