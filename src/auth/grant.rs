@@ -16,17 +16,27 @@ pub enum Scope {
     Read,
     Append,
     Mark,
+    /// Reading the metrics.
+    Metrics,
+    /// Everything an operator may do, the metrics included.
     Admin,
 }
 
 impl Scope {
-    pub const ALL: [Self; 4] = [Self::Read, Self::Append, Self::Mark, Self::Admin];
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Append,
+        Self::Mark,
+        Self::Metrics,
+        Self::Admin,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Append => "append",
             Self::Mark => "mark",
+            Self::Metrics => "metrics",
             Self::Admin => "admin",
         }
     }
@@ -43,7 +53,9 @@ impl FromStr for Scope {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|scope| scope.name() == text);
-        found.ok_or_else(|| format!("{text:?} is not a scope: use read, append, mark or admin"))
+        found.ok_or_else(|| {
+            format!("{text:?} is not a scope: use read, append, mark, metrics or admin")
+        })
     }
 }
 
@@ -161,8 +173,8 @@ impl Feeds {
             Scope::Read => self.read.holds(feed),
             Scope::Append => self.append.holds(feed),
             Scope::Mark => self.mark.holds(feed),
-            // Scope `admin` is not about feeds.
-            Scope::Admin => false,
+            // These scopes are not about feeds.
+            Scope::Metrics | Scope::Admin => false,
         }
     }
 }
@@ -189,9 +201,16 @@ pub struct Grant {
 impl Grant {
     /// Checks that `scope` is granted.
     pub fn allows(&self, scope: Scope) -> Result<(), Denied> {
-        match self.scopes.holds(scope) {
-            true => Ok(()),
-            false => Err(Denied::Scope(scope)),
+        self.allows_one_of(&[scope])
+    }
+
+    /// Checks that one of `scopes` is granted. A refusal names the first, which should be the one that grants least.
+    pub fn allows_one_of(&self, scopes: &[Scope]) -> Result<(), Denied> {
+        match scopes {
+            [first, ..] if !scopes.iter().any(|scope| self.scopes.holds(*scope)) => {
+                Err(Denied::Scope(*first))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -71,9 +71,7 @@ impl Guard {
                 verified(token).await?
             }
         };
-        if let Some(scope) = self.right.scope() {
-            grant.allows(scope)?;
-        }
+        grant.allows_one_of(self.right.scopes())?;
         if let Some(subject) = &grant.subject {
             parts.extensions.insert(Subject(Arc::clone(subject)));
         }
