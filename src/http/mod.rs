@@ -18,6 +18,7 @@ mod frames;
 mod health;
 mod hijack;
 pub mod limits;
+mod listeners;
 mod observe;
 pub mod problem;
 pub mod proxies;
@@ -35,8 +36,9 @@ use axum::extract::FromRef;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
-    accept::{Acceptor, CONNECTIONS_MAX, listen},
+    accept::{Acceptor, CONNECTIONS_MAX},
     health::{Health, Tasks},
+    listeners::{Listener, Listeners, Place, listen, resolve},
     routes::{Edge, OPERATIONS, Operation, Right, router},
     trace_context::REQUEST_ID_BYTES_MAX,
 };
