@@ -8,8 +8,12 @@ use crate::{
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    #[error("event id {id:?} was already used, with different content, at version {version}")]
-    IdReused { id: EventId, version: Version },
+    #[error("event id {id:?} was already used with different content")]
+    IdReused {
+        id: EventId,
+        /// The version of the first event with the id; `None` if the caller must not know it.
+        version: Option<Version>,
+    },
     #[error("feed {feed} is not at the expected version")]
     VersionConflict {
         id: EventId,

@@ -1,6 +1,7 @@
 //! The `newsfeed` command: parses arguments, sets up logging, runs the command and returns its exit code.
 
 mod help;
+mod start;
 
 use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 
@@ -129,7 +130,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         logging::init_for_commands();
     }
     let done: Result<(), Box<dyn Error>> = match cli.command {
-        Command::Serve(config) => serve(*config).await,
+        Command::Serve(config) => serve(*config, given).await,
         Command::Configuration(Configuration::Check(config)) => check(&config, given).await,
         Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
         Command::Admin(Admin::Token(args)) => mint_token(&args).map_err(Into::into),
@@ -179,13 +180,13 @@ async fn check(config: &Config, given: &Given<'_>) -> Result<(), Box<dyn Error>>
     Ok(())
 }
 
-async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
+async fn serve(config: Config, given: &Given<'_>) -> Result<(), Box<dyn Error>> {
     let (log, traces) = config.logging.init()?;
     raise_file_limit();
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone())?);
 
-    config.auth.may_listen(config.listen)?;
+    let places = config.places().await?;
     let tls = config.transport.tls()?;
     let auth = config.auth().await?;
     // Kept until the end: with FoundationDB it holds the client library's thread.
@@ -201,22 +202,16 @@ async fn serve(config: Config) -> Result<(), Box<dyn Error>> {
     let node = Node::start(opened.store.clone(), opened.keys.clone(), settings)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let node = node.over(tls);
-    let listener = http::listen(config.listen).map_err(|error| {
-        format!(
-            "cannot listen on {}: {error}; choose another address with --listen",
-            config.listen
-        )
-    })?;
+    let listeners = http::listen(&places, config.listen_mode)?;
+    let urls = listeners.iter().map(|listener| listener.url(scheme));
+    let urls = urls.collect::<std::io::Result<Vec<_>>>()?.join(" ");
+    start::log(&config, given, &opened, &urls).await?;
 
     // Printed on stdout and flushed, so that a parent process that asked for port 0 can read the address from a pipe.
     let mut stdout = std::io::stdout();
-    writeln!(
-        stdout,
-        "newsfeed is listening on {scheme}://{}",
-        listener.local_addr()?
-    )?;
+    writeln!(stdout, "newsfeed is listening on {urls}")?;
     stdout.flush()?;
-    node.serve(listener, shutdown).await;
+    node.serve(listeners, shutdown).await;
     traces.finish().await;
     Ok(())
 }

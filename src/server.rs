@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpListener,
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -15,7 +14,7 @@ use crate::{
     clock::{AtClock, WallTime},
     feed::Feeds,
     http::{
-        Acceptor, App, Deliveries, Edge, Health, Tasks,
+        Acceptor, App, Deliveries, Edge, Health, Listener, Listeners, Tasks,
         base_path::BasePath,
         cors::Cors,
         limits::{Limits, Quotas},
@@ -59,7 +58,7 @@ pub struct Drain {
     pub time: Duration,
 }
 
-/// A running node without its listening socket.
+/// A running node without its listening sockets.
 pub struct Node {
     app: App,
     edge: Edge,
@@ -147,7 +146,7 @@ impl Node {
         })
     }
 
-    /// Serves HTTPS instead of HTTP if `tls` is given.
+    /// Serves HTTPS instead of HTTP if `tls` is given, except on unix sockets.
     pub fn over(mut self, tls: Option<Arc<Tls>>) -> Self {
         if let Some(tls) = &tls {
             let watch = Arc::clone(tls).watch(self.stop_background.clone());
@@ -157,17 +156,17 @@ impl Node {
         self
     }
 
-    /// Serves `listener` until `shutdown`, then stops in this order:
+    /// Serves `listeners` until `shutdown`, then stops in this order:
     ///
     /// 1. The node reports that it is not ready, and continues to serve for the drain delay.
-    /// 2. It accepts no more connections.
+    /// 2. It accepts no more connections, and removes the files of unix sockets.
     /// 3. Streams end with `bye`, and requests in progress are answered. Clients have half of the drain time to
     ///    receive their responses.
     /// 4. Work that outlives its request ends, and queued appends commit. They have until three quarters of the time.
     /// 5. Background tasks end and the store closes.
     ///
     /// A step that takes too long is abandoned, which has the effect of a crash: nothing that was acknowledged is lost.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+    pub async fn serve(self, listeners: Vec<Listener>, shutdown: CancellationToken) {
         let Self {
             app,
             edge,
@@ -181,6 +180,7 @@ impl Node {
         } = self;
         let acceptor = Acceptor::new(&app, &edge, proxies, tls);
         let connections = acceptor.connections();
+        let mut listeners = Listeners::new(listeners);
         let told_to_stop = async {
             shutdown.cancelled().await;
             app.health.leaving.cancel();
@@ -190,10 +190,10 @@ impl Node {
         tokio::select! {
             // Accepting comes first, so that connections which the kernel has accepted already are served.
             biased;
-            () = acceptor.run(&listener) => {}
+            () = acceptor.run(&mut listeners) => {}
             () = told_to_stop => {}
         }
-        drop(listener);
+        drop(listeners);
 
         let Drain { time, .. } = drain;
         let began = Instant::now();

@@ -75,7 +75,7 @@ impl Verdict {
         if event.digest != self.digest {
             Outcome::Rejected(Error::IdReused {
                 id: event.id.clone(),
-                version: self.version,
+                version: Some(self.version),
             })
         } else if self.fresh && !repeated {
             Outcome::Appended(self.version)

@@ -1,11 +1,6 @@
 //! The settings of `newsfeed serve` for authentication.
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    str::FromStr,
-};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, builder::BoolishValueParser};
 
@@ -64,21 +59,21 @@ impl AuthArgs {
         self.auth_keys.is_some() || self.auth_jwks_url.is_some() || self.secret.is_some()
     }
 
-    /// Checks that a service without keys listens on a loopback address only, unless `--insecure` is set.
-    pub fn may_listen(&self, address: SocketAddr) -> Result<(), String> {
+    /// Checks that a service without keys cannot be reached from other machines, unless `--insecure` is set. `addresses` are
+    /// all that it listens on; `remote` is one of them that other machines can reach.
+    pub fn may_listen(&self, addresses: &str, remote: Option<&str>) -> Result<(), String> {
         if self.has_keys() {
             return Ok(());
         }
-        let loopback = address.ip().to_canonical().is_loopback();
-        if !loopback && !self.insecure {
+        if let (Some(remote), false) = (remote, self.insecure) {
             return Err(format!(
-                "no keys are configured, so anyone who can reach {address} could read and write everything: configure \
+                "no keys are configured, so anyone who can reach {remote} could read and write everything: configure \
                  keys (--auth-keys, --auth-jwks-url or {SECRET_VARIABLE}), listen on 127.0.0.1, or set --insecure"
             ));
         }
         tracing::warn!(
-            %address,
-            "NO AUTHENTICATION: no keys are configured, so anyone who can reach this address can read and write everything; \
+            addresses,
+            "NO AUTHENTICATION: no keys are configured, so anyone who can reach these addresses can read and write everything; \
              set --auth-keys, --auth-jwks-url or {SECRET_VARIABLE}"
         );
         Ok(())

@@ -75,6 +75,8 @@ mod tests {
         let cache = Cache::default();
         let grant = |subject: &str| {
             Arc::new(Grant {
+                kinds: None,
+                ids: None,
                 actors: None,
                 subject: Some(subject.into()),
                 scopes: Default::default(),

@@ -1,6 +1,6 @@
 //! Parses and checks the claims of a token (RFC 7519, RFC 9068).
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{
     Denied,
@@ -43,6 +43,15 @@ pub struct Claims {
     scope: Option<String>,
     feeds: Option<FeedsClaim>,
     actors: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "not_null")]
+    kinds: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "not_null")]
+    ids: Option<Vec<String>>,
+}
+
+/// A claim that restricts the token. `null` is an error, because it could be meant as "none" or as "any".
+fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    Vec::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -130,6 +139,16 @@ impl Claims {
             actors: self
                 .actors
                 .map(|actors| Patterns::of_claim("actors", &actors))
+                .transpose()
+                .map_err(Denied::Claims)?,
+            kinds: self
+                .kinds
+                .map(|kinds| Patterns::of_claim("kinds", &kinds))
+                .transpose()
+                .map_err(Denied::Claims)?,
+            ids: self
+                .ids
+                .map(|ids| Patterns::of_ids("ids", &ids))
                 .transpose()
                 .map_err(Denied::Claims)?,
             begins_us,

@@ -1,5 +1,5 @@
 use super::{Scope, token::TOKEN_BYTES_MAX};
-use crate::types::{Actor, FeedName};
+use crate::types::{Actor, EventId, FeedName, Kind};
 
 /// Why credentials were rejected. Each message says what to do about it; none repeats a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,12 @@ pub enum Denied {
     Feed(FeedName),
     #[error("the token's `actors` {}", .0.as_ref().map_or_else(|| "require the event to have an actor, one of them".to_owned(), |actor| format!("do not include the event's actor {:?}", actor.as_str())))]
     Actor(Option<Actor>),
+    #[error("the token's `kinds` do not include the event's kind {:?}", .0.as_str())]
+    Kind(Kind),
+    #[error("the token's `ids` do not include the event's id {:?}: use an id that they include, or send none and the service makes one", .0.as_str())]
+    Id(EventId),
+    #[error("with this token, the id of an event begins with its actor and a slash ({:?}), which {:?} does not: change the id, or send none and the service makes one", format!("{}/", .1), .0.as_str())]
+    IdOfActor(EventId, Actor),
 }
 
 impl Denied {

@@ -3,9 +3,9 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use super::Denied;
-use crate::types::{Actor, FeedName, check_prefix};
+use crate::types::{Actor, EventId, FeedName, Invalid, Kind, check_prefix};
 
-/// Most feed patterns in a token.
+/// Most patterns in one claim of a token.
 pub const PATTERNS_MAX: usize = 256;
 /// Longest `sub`, in bytes.
 pub const SUBJECT_BYTES_MAX: usize = 256;
@@ -16,17 +16,27 @@ pub enum Scope {
     Read,
     Append,
     Mark,
+    /// Reading the metrics.
+    Metrics,
+    /// Everything an operator may do, the metrics included.
     Admin,
 }
 
 impl Scope {
-    pub const ALL: [Self; 4] = [Self::Read, Self::Append, Self::Mark, Self::Admin];
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Append,
+        Self::Mark,
+        Self::Metrics,
+        Self::Admin,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Append => "append",
             Self::Mark => "mark",
+            Self::Metrics => "metrics",
             Self::Admin => "admin",
         }
     }
@@ -43,7 +53,9 @@ impl FromStr for Scope {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|scope| scope.name() == text);
-        found.ok_or_else(|| format!("{text:?} is not a scope: use read, append, mark or admin"))
+        found.ok_or_else(|| {
+            format!("{text:?} is not a scope: use read, append, mark, metrics or admin")
+        })
     }
 }
 
@@ -71,7 +83,7 @@ impl FromIterator<Scope> for Scopes {
     }
 }
 
-/// A set of feeds, as exact names and prefixes.
+/// A set of names or ids, given exactly and as prefixes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Patterns {
     /// Sorted.
@@ -86,8 +98,30 @@ impl Patterns {
         Self::of_claim("feeds", patterns)
     }
 
-    /// Parses the patterns of `claim`. Actors have names like feeds.
+    /// Parses the patterns of `claim`. Actors and kinds have names like feeds.
     pub fn of_claim<T: AsRef<str>>(claim: &str, patterns: &[T]) -> Result<Self, String> {
+        Self::parse_with(claim, patterns, |pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => check_prefix(prefix),
+            None => pattern.parse::<FeedName>().map(drop),
+        })
+    }
+
+    /// Parses the patterns of a claim that are ids of events.
+    pub fn of_ids<T: AsRef<str>>(claim: &str, patterns: &[T]) -> Result<Self, String> {
+        Self::parse_with(claim, patterns, |pattern| {
+            let id = pattern.strip_suffix('*').unwrap_or(pattern);
+            match pattern {
+                "*" => Ok(()),
+                _ => id.parse::<EventId>().map(drop),
+            }
+        })
+    }
+
+    fn parse_with<T: AsRef<str>>(
+        claim: &str,
+        patterns: &[T],
+        check: impl Fn(&str) -> Result<(), Invalid>,
+    ) -> Result<Self, String> {
         if patterns.len() > PATTERNS_MAX {
             return Err(format!(
                 "`{claim}` can have at most {PATTERNS_MAX} names and prefixes"
@@ -95,16 +129,15 @@ impl Patterns {
         }
         let (mut exact, mut prefixes) = (Vec::new(), Vec::new());
         for (index, pattern) in patterns.iter().map(AsRef::as_ref).enumerate() {
-            let (list, text, valid) = match pattern.strip_suffix('*') {
-                Some(prefix) => (&mut prefixes, prefix, check_prefix(prefix)),
-                None => (&mut exact, pattern, pattern.parse::<FeedName>().map(drop)),
-            };
-            if let Err(invalid) = valid {
+            if let Err(invalid) = check(pattern) {
                 return Err(format!(
                     "`{claim}[{index}]` is neither a name nor a prefix followed by *: it {invalid}"
                 ));
             }
-            list.push(text.into());
+            match pattern.strip_suffix('*') {
+                Some(prefix) => prefixes.push(prefix.into()),
+                None => exact.push(pattern.into()),
+            }
         }
         Ok(Self::new(exact, prefixes))
     }
@@ -125,6 +158,13 @@ impl Patterns {
 
     pub fn holds(&self, feed: &FeedName) -> bool {
         self.holds_name(feed.as_str())
+    }
+
+    /// Whether every name is in the set.
+    fn holds_all(&self) -> bool {
+        self.prefixes
+            .first()
+            .is_some_and(|prefix| prefix.is_empty())
     }
 
     fn holds_name(&self, name: &str) -> bool {
@@ -157,14 +197,23 @@ impl Feeds {
     }
 
     fn hold(&self, scope: Scope, feed: &FeedName) -> bool {
+        self.of(scope).is_some_and(|feeds| feeds.holds(feed))
+    }
+
+    /// `None` if the scope is not about feeds.
+    fn of(&self, scope: Scope) -> Option<&Patterns> {
         match scope {
-            Scope::Read => self.read.holds(feed),
-            Scope::Append => self.append.holds(feed),
-            Scope::Mark => self.mark.holds(feed),
-            // Scope `admin` is not about feeds.
-            Scope::Admin => false,
+            Scope::Read => Some(&self.read),
+            Scope::Append => Some(&self.append),
+            Scope::Mark => Some(&self.mark),
+            Scope::Metrics | Scope::Admin => None,
         }
     }
+}
+
+/// What the ids of an actor's events begin with, if the token is restricted to its actors.
+fn beginning(actor: &Actor) -> String {
+    format!("{actor}/")
 }
 
 /// What a token or ticket grants, and when.
@@ -175,6 +224,10 @@ pub struct Grant {
     pub feeds: Feeds,
     /// The actors it may append with; `None`: any.
     pub actors: Option<Patterns>,
+    /// The kinds it may append; `None`: any.
+    pub kinds: Option<Patterns>,
+    /// The ids it may claim; `None`: those of its actors if it has `actors`, else any.
+    pub ids: Option<Patterns>,
     /// µs since 1970, without leeway.
     pub begins_us: u64,
     /// µs since 1970, without leeway.
@@ -184,9 +237,16 @@ pub struct Grant {
 impl Grant {
     /// Checks that `scope` is granted.
     pub fn allows(&self, scope: Scope) -> Result<(), Denied> {
-        match self.scopes.holds(scope) {
-            true => Ok(()),
-            false => Err(Denied::Scope(scope)),
+        self.allows_one_of(&[scope])
+    }
+
+    /// Checks that one of `scopes` is granted. A refusal names the first, which should be the one that grants least.
+    pub fn allows_one_of(&self, scopes: &[Scope]) -> Result<(), Denied> {
+        match scopes {
+            [first, ..] if !scopes.iter().any(|scope| self.scopes.holds(*scope)) => {
+                Err(Denied::Scope(*first))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -197,6 +257,50 @@ impl Grant {
             true => Ok(()),
             false => Err(Denied::Actor(actor.cloned())),
         }
+    }
+
+    /// Checks that it may append events of `kind`.
+    pub fn sends(&self, kind: &Kind) -> Result<(), Denied> {
+        let held = |kinds: &Patterns| kinds.holds_name(kind.as_str());
+        match self.kinds.as_ref().is_none_or(held) {
+            true => Ok(()),
+            false => Err(Denied::Kind(kind.clone())),
+        }
+    }
+
+    /// Checks that it may claim `id` for an event of `actor`, which it must speak for. Not for ids from
+    /// [`Self::new_id`], which nobody can have guessed.
+    pub fn claims(&self, id: &EventId, actor: Option<&Actor>) -> Result<(), Denied> {
+        if let Some(ids) = &self.ids {
+            return match ids.holds_name(id.as_str()) {
+                true => Ok(()),
+                false => Err(Denied::Id(id.clone())),
+            };
+        }
+        match actor {
+            Some(actor) if self.actors.is_some() && !id.is_under(&beginning(actor)) => {
+                Err(Denied::IdOfActor(id.clone(), actor.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A new id for an event of `actor`: one that [`Self::claims`] accepts when the event is sent again, if such an id is
+    /// possible and not too long.
+    pub fn new_id(&self, actor: Option<&Actor>) -> EventId {
+        match (&self.ids, &self.actors, actor) {
+            (Some(ids), ..) => match ids.prefixes.first() {
+                Some(prefix) => EventId::generate_under(prefix),
+                None => EventId::generate(),
+            },
+            (None, Some(_), Some(actor)) => EventId::generate_under(&beginning(actor)),
+            _ => EventId::generate(),
+        }
+    }
+
+    /// Whether it grants `scope` for every feed.
+    pub fn covers_all(&self, scope: Scope) -> bool {
+        self.scopes.holds(scope) && self.feeds.of(scope).is_some_and(Patterns::holds_all)
     }
 
     /// Checks that `scope` is granted for all of `feeds`.

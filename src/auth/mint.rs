@@ -21,7 +21,7 @@ pub struct MintArgs {
     /// Subject of the token
     #[arg(long, value_name = "TEXT")]
     pub sub: Option<String>,
-    /// Scope: read, append, mark or admin; repeat the flag or separate several with commas
+    /// Scope: read, append, mark, metrics or admin; repeat the flag or separate several with commas
     #[arg(
         long,
         value_name = "SCOPE",
@@ -35,6 +35,14 @@ pub struct MintArgs {
     /// Actor that events may name, or a prefix of actors followed by *; repeat the flag for several [default: any actor]
     #[arg(long, value_name = "PATTERN")]
     pub actor: Vec<String>,
+    /// Kind of event that may be appended, or a prefix of kinds followed by *; repeat the flag for several [default: any
+    /// kind]
+    #[arg(long, value_name = "PATTERN")]
+    pub kind: Vec<String>,
+    /// Id that events may have, or a prefix of ids followed by *; repeat the flag for several [default: with --actor, ids
+    /// that begin with the event's actor and a slash; without, any id]
+    #[arg(long, value_name = "PATTERN")]
+    pub id: Vec<String>,
     /// Lifetime of the token
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=525_600))]
     pub minutes: u32,
@@ -58,6 +66,10 @@ struct Claims<'a> {
     feeds: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     actors: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    kinds: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    ids: &'a [String],
     iat: u64,
     exp: u64,
 }
@@ -66,6 +78,8 @@ struct Claims<'a> {
 pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
     Patterns::parse(&args.feed)?;
     Patterns::of_claim("actors", &args.actor)?;
+    Patterns::of_claim("kinds", &args.kind)?;
+    Patterns::of_ids("ids", &args.id)?;
     let in_file = |error: String| format!("{}: {error}", args.key.display());
     let bytes = std::fs::read(&args.key).map_err(|error| in_file(error.to_string()))?;
     let (algorithm, key) = match std::str::from_utf8(&bytes) {
@@ -84,6 +98,8 @@ pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
         scope: scopes.join(" "),
         feeds: &args.feed,
         actors: &args.actor,
+        kinds: &args.kind,
+        ids: &args.id,
         iat: now,
         exp: now + u64::from(args.minutes) * 60,
     };

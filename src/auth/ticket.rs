@@ -87,6 +87,8 @@ impl Ring {
         let feeds = exact.map_err(|_| Denied::TicketInvalid("its content is invalid"))?;
         Ok(Grant {
             actors: None,
+            kinds: None,
+            ids: None,
             subject: claims.sub.map(Into::into),
             scopes: Scopes::from_iter([Scope::Read]),
             feeds: Feeds {

@@ -1,6 +1,6 @@
 //! The calls of the API that the commands need.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{
@@ -12,7 +12,7 @@ use super::{
     Error,
     patience::Patience,
     redirect::redirected,
-    token::Token,
+    token::{Author, Token},
     trust::Trust,
     wire::{NewEvent, Outcome, problem},
 };
@@ -91,9 +91,9 @@ impl Client {
         &self.base_url
     }
 
-    /// The actor of the token, if the token allows exactly one.
-    pub fn only_actor(&self) -> Option<String> {
-        self.token.only_actor()
+    /// What the token says about the events that are appended with it.
+    pub fn author(&self) -> &Author {
+        self.token.author()
     }
 
     /// Fails immediately if no newsfeed service listens at the address, so that a wrong address is not retried. A service
@@ -129,7 +129,8 @@ impl Client {
     }
 
     async fn post_events(&self, events: &[NewEvent]) -> Result<Vec<Outcome>, Error> {
-        let request = self.request(Method::POST, "/v1/events").json(events);
+        let allowed: Vec<_> = events.iter().map(|event| self.allowed(event)).collect();
+        let request = self.request(Method::POST, "/v1/events").json(&allowed);
         let outcomes: Vec<Outcome> = self.call(request).await?;
         if outcomes.len() != events.len() {
             let cause = format!("{} outcomes for {} events", outcomes.len(), events.len());
@@ -140,8 +141,22 @@ impl Client {
 
     /// Sends a transient to current listeners. If a response is lost, they may receive it twice.
     pub async fn transient(&self, event: &NewEvent) -> Result<(), Error> {
-        let request = self.request(Method::POST, "/v1/transient").json(event);
+        let event = self.allowed(event);
+        let request = self.request(Method::POST, "/v1/transient").json(&event);
         self.call(request).await.map(|IgnoredAny| ())
+    }
+
+    /// `event` with an id that the token allows.
+    fn allowed<'a>(&self, event: &'a NewEvent) -> Cow<'a, NewEvent> {
+        let prefix = self.author().id_prefix(Some(&event.actor));
+        if prefix.is_empty() {
+            return Cow::Borrowed(event);
+        }
+        let id = prefix + &event.id;
+        Cow::Owned(NewEvent {
+            id,
+            ..event.clone()
+        })
     }
 
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -7,6 +7,7 @@ use hyper::http::HeaderValue;
 use serde::Deserialize;
 
 use super::{Error, names::name};
+use crate::types::EventId;
 
 /// The environment variable with the token. There is no flag for it, because other users can see the arguments of a
 /// process.
@@ -35,41 +36,82 @@ impl TokenArgs {
             value.set_sensitive(true);
             Ok(value)
         });
-        Ok(Token(value.transpose()?))
+        Ok(value.transpose()?.map_or_else(Token::default, Token::new))
     }
 }
 
 /// An optional token. Its `Debug` output does not reveal it.
 #[derive(Clone, Default)]
-pub struct Token(Option<HeaderValue>);
+pub struct Token {
+    header: Option<HeaderValue>,
+    author: Author,
+}
+
+/// What the claims of a token say about the events that are appended with it. They are read without verifying the token:
+/// the service verifies it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct Author {
+    actors: Option<Vec<String>>,
+    ids: Option<Vec<String>>,
+}
 
 impl Token {
     /// The value of `Authorization`.
     pub fn header(&self) -> Option<&HeaderValue> {
-        self.0.as_ref()
+        self.header.as_ref()
     }
 
-    /// The actor of the `actors` claim, if the claim is one exact name. The claim is read without verifying the token:
-    /// the service verifies it.
-    pub fn only_actor(&self) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Claims {
-            actors: Vec<String>,
+    pub fn author(&self) -> &Author {
+        &self.author
+    }
+
+    fn new(header: HeaderValue) -> Self {
+        let author = || {
+            let payload = header.to_str().ok()?.split('.').nth(1)?;
+            let payload = BASE64URL_NOPAD.decode(payload.as_bytes()).ok()?;
+            serde_json::from_slice(&payload).ok()
+        };
+        Self {
+            author: author().unwrap_or_default(),
+            header: Some(header),
         }
-        let token = self.0.as_ref()?.to_str().ok()?;
-        let payload = token.split('.').nth(1)?;
-        let payload = BASE64URL_NOPAD.decode(payload.as_bytes()).ok()?;
-        let Claims { actors } = serde_json::from_slice(&payload).ok()?;
-        match &*actors {
-            [actor] => name(actor).ok(),
+    }
+}
+
+impl Author {
+    /// The actor of the `actors` claim, if the claim is one exact name.
+    pub fn only_actor(&self) -> Option<String> {
+        match self.actors.as_deref() {
+            Some([actor]) => name(actor).ok(),
             _ => None,
         }
+    }
+
+    /// What an id must begin with, so that the token allows it for an event of `actor`. Empty if it may begin with anything,
+    /// or if the token allows exact ids only.
+    pub fn id_prefix(&self, actor: Option<&str>) -> String {
+        if let Some(ids) = &self.ids {
+            let prefix = ids.iter().find_map(|pattern| pattern.strip_suffix('*'));
+            return prefix.unwrap_or_default().to_owned();
+        }
+        match (&self.actors, actor) {
+            (Some(_), Some(actor)) => format!("{actor}/"),
+            _ => String::new(),
+        }
+    }
+
+    /// A new id for an event of `actor`.
+    pub fn new_id(&self, actor: Option<&str>) -> String {
+        EventId::generate_under(&self.id_prefix(actor)).to_string()
     }
 }
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "[token]" } else { "none" })
+        f.write_str(match self.header {
+            Some(_) => "[token]",
+            None => "none",
+        })
     }
 }
 
@@ -81,7 +123,8 @@ mod tests {
     fn the_only_actor_is_one_exact_name() {
         let only = |payload: &str| {
             let token = format!("Bearer h.{}.s", BASE64URL_NOPAD.encode(payload.as_bytes()));
-            Token(HeaderValue::try_from(token).ok()).only_actor()
+            let token = Token::new(HeaderValue::try_from(token).expect("a header"));
+            token.author().only_actor()
         };
         let one = r#"{"sub":"a","actors":["user:anna"]}"#;
         assert_eq!(only(one).as_deref(), Some("user:anna"));
@@ -98,7 +141,35 @@ mod tests {
             assert_eq!(only(other), None, "{other}");
         }
         let opaque = HeaderValue::from_static("Bearer opaque");
-        assert_eq!(Token(Some(opaque)).only_actor(), None);
-        assert_eq!(Token::default().only_actor(), None);
+        assert_eq!(Token::new(opaque).author().only_actor(), None);
+        assert_eq!(Token::default().author().only_actor(), None);
+    }
+
+    #[test]
+    fn new_ids_are_ones_that_the_token_allows() {
+        let prefix = |claims: &str, actor: Option<&str>| {
+            let author: Author = serde_json::from_str(claims).expect("claims");
+            let prefix = author.id_prefix(actor);
+            let id = author.new_id(actor);
+            assert!(
+                id.starts_with(&prefix) && id.len() == prefix.len() + 36,
+                "{id}"
+            );
+            prefix
+        };
+        let anna = Some("user:anna");
+        assert_eq!(prefix("{}", anna), "");
+        assert_eq!(prefix(r#"{"actors":["user:*"]}"#, anna), "user:anna/");
+        assert_eq!(prefix(r#"{"actors":["user:*"]}"#, None), "");
+        for (ids, expected) in [
+            (r#"["shop-*"]"#, "shop-"),
+            (r#"["one","shop-*","b*"]"#, "shop-"),
+            (r#"["*"]"#, ""),
+            (r#"["one"]"#, ""),
+            ("[]", ""),
+        ] {
+            let claims = format!(r#"{{"actors":["user:anna"],"ids":{ids}}}"#);
+            assert_eq!(prefix(&claims, anna), expected, "{ids}");
+        }
     }
 }

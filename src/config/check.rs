@@ -53,6 +53,59 @@ fn split(id: &str, text: &str) -> Vec<String> {
     }
 }
 
+/// The settings that differ from their defaults, as `name=value`, in one line for the log. Of secrets it says only that
+/// they are set.
+pub fn changed(command: &Command, matches: &ArgMatches, origins: &Origins) -> String {
+    let mut settings = Vec::new();
+    if let Some(path) = &origins.path {
+        settings.push(format!("{CONFIG}={:?}", path.display().to_string()));
+    }
+    for argument in command.get_arguments() {
+        let id = argument.get_id().as_str();
+        let known = argument.get_env().is_some() && id != CONFIG;
+        if !known || origins.of(matches, id) == "default" {
+            continue;
+        }
+        let Ok(Some(values)) = matches.try_get_raw(id) else {
+            continue;
+        };
+        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+        let defaults = argument.get_default_values().iter();
+        let defaults: Vec<_> = defaults.map(|value| value.to_string_lossy()).collect();
+        if values.join(",") != defaults.join(",") {
+            let values: Vec<_> = values.iter().map(|value| shown(value)).collect();
+            settings.push(format!("{id}={}", values.join(",")));
+        }
+    }
+    if std::env::var_os(SECRET_VARIABLE).is_some() {
+        settings.push("auth_secret is set".to_owned());
+    }
+    settings.join(" ")
+}
+
+/// A value as a word of a line: quoted if it has spaces or control characters. A URL is shown without user, password and
+/// query, which may be secret.
+fn shown(value: &str) -> String {
+    let url = value
+        .contains("://")
+        .then(|| reqwest::Url::parse(value).ok());
+    let value = match url.flatten() {
+        Some(mut url)
+            if !url.username().is_empty() || url.password().is_some() || url.query().is_some() =>
+        {
+            // These fail only for URLs that cannot have a user.
+            let _ = (url.set_username(""), url.set_password(None));
+            url.set_query(None);
+            url.to_string()
+        }
+        _ => value.to_owned(),
+    };
+    match value.contains(|c: char| c.is_whitespace() || c.is_control() || c == '"') {
+        true => format!("{value:?}"),
+        false => value,
+    }
+}
+
 fn is_list(argument: &Arg) -> bool {
     matches!(argument.get_action(), clap::ArgAction::Append)
 }
@@ -80,4 +133,27 @@ pub fn unknown_variables(command: &Command) -> Vec<String> {
         .collect();
     unknown.sort_unstable();
     unknown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_one_word_and_a_url_has_no_secret() {
+        for (value, expected) in [
+            ("9", "9"),
+            ("a=notify", "a=notify"),
+            ("/my data", "\"/my data\""),
+            ("a\nb", "\"a\\nb\""),
+            ("https://app.example.com", "https://app.example.com"),
+            (
+                "https://user:pass@h.example/jwks?key=1",
+                "https://h.example/jwks",
+            ),
+            ("https://h.example/jwks?key=1#x", "https://h.example/jwks#x"),
+        ] {
+            assert_eq!(shown(value), expected);
+        }
+    }
 }

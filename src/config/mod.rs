@@ -7,7 +7,7 @@ mod drain;
 mod kinds;
 mod transport;
 
-use std::{error::Error, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 
@@ -16,7 +16,7 @@ use crate::{
     append,
     auth::{Auth, AuthArgs},
     clock::WallTime,
-    http::Deliveries,
+    http::{Deliveries, Place, resolve},
     logging::LogArgs,
     server::Settings,
     store::{self, Store, embedded::Embedded, keys::Keys},
@@ -180,14 +180,20 @@ fn without_fdb() -> store::Error {
 
 #[derive(Debug, Clone, Args)]
 pub struct Config {
-    /// Address and port to listen on. Port 0 picks a free port and prints it.
+    /// Address to listen on: ADDRESS:PORT, `localhost:PORT`, `:PORT` (all addresses, IPv4 and IPv6) or `unix:/PATH`. Port 0
+    /// picks a free port and prints it. Can be repeated or comma-separated.
     #[arg(
         long,
         env = "NEWSFEED_LISTEN",
         default_value = "127.0.0.1:8080",
-        value_name = "ADDRESS:PORT"
+        value_name = "ADDRESS",
+        value_delimiter = ','
     )]
-    pub listen: SocketAddr,
+    pub listen: Vec<Place>,
+
+    /// Permissions of the files of unix sockets, in octal. Whoever may write to the file may connect.
+    #[arg(long, env = "NEWSFEED_LISTEN_MODE", default_value = "0660", value_name = "MODE", value_parser = parse_mode)]
+    pub listen_mode: u32,
 
     #[command(flatten)]
     pub store: StoreConfig,
@@ -246,10 +252,21 @@ impl Config {
     /// configured.
     pub async fn check(&self) -> Result<(), Box<dyn Error>> {
         self.store.check()?;
-        self.auth.may_listen(self.listen)?;
+        self.places().await?;
         self.transport.tls()?;
         self.auth().await?;
         Ok(())
+    }
+
+    /// The addresses to listen on, with host names resolved. Fails if the service must not listen on one of them.
+    pub async fn places(&self) -> Result<Vec<Place>, String> {
+        let places = resolve(&self.listen).await?;
+        let names: Vec<_> = places.iter().map(ToString::to_string).collect();
+        let mut named = places.iter().zip(&names);
+        let remote = named.find(|(place, _)| !place.is_local());
+        self.auth
+            .may_listen(&names.join(" "), remote.map(|(_, name)| name.as_str()))?;
+        Ok(places)
     }
 
     /// The keys that verify tokens, if any are configured.
@@ -284,5 +301,12 @@ impl Config {
             log: None,
             drain: self.drain.drain(),
         }
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("expected permissions in octal, from 0000 to 0777".to_owned()),
     }
 }

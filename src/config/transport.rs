@@ -3,14 +3,13 @@
 use std::{num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use clap::{Args, builder::BoolishValueParser};
-use ipnet::IpNet;
 
 use crate::{
     http::{
         base_path::BasePath,
         cors::{Cors, Origin},
         limits::{Limits, PER_S_MAX},
-        proxies::{self, Proxies},
+        proxies::{Proxies, Proxy},
     },
     tls::{self, Files, Tls},
 };
@@ -59,16 +58,15 @@ pub struct TransportConfig {
     )]
     pub cors_origins: Vec<Origin>,
 
-    /// Address or network of a reverse proxy whose X-Forwarded-For header is trusted to name the client. Can be repeated
-    /// or comma-separated.
+    /// Address or network of a reverse proxy whose X-Forwarded-For header is trusted to name the client; `unix` for a proxy
+    /// that connects through a unix socket. Can be repeated or comma-separated.
     #[arg(
         long = "trusted-proxy",
         env = "NEWSFEED_TRUSTED_PROXIES",
         value_name = "ADDRESS",
-        value_delimiter = ',',
-        value_parser = proxies::parse
+        value_delimiter = ','
     )]
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: Vec<Proxy>,
 
     /// Requests per second allowed to one caller (its token's subject, else its IP address), with bursts of twice as many.
     /// Requests beyond that get 429. 0 disables this limit, as it does for the limits below.

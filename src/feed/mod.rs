@@ -3,6 +3,7 @@
 //! Every function takes one snapshot, reads, and drops the snapshot before it returns. So no snapshot can be held while a
 //! client reads.
 
+mod event;
 mod markers;
 mod page;
 mod read_slots;

@@ -1,35 +1,29 @@
-//! The listening socket and the connections that come in through it. The number of connections is bounded, each is a task
-//! of its own, and all of them end with the node.
+//! The connections that come in through the listening sockets. The number of connections is bounded, each is a task of its
+//! own, and all of them end with the node.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use socket2::TcpKeepalive;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 
 use super::{
     App, Edge,
     caller::Peer,
     connection::Protocols,
     limits::{Permit, Quotas},
+    listeners::{Connection, Listeners},
     proxies::Proxies,
 };
 use crate::{live::HEARTBEAT, tls::Tls};
 
 /// Connections served at once; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 100_000;
-/// Connections the kernel queues until they are accepted. Linux caps this at `net.core.somaxconn`.
-const BACKLOG: u32 = 4096;
 /// Bytes that the kernel buffers for one connection beyond its client's receive window.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 /// How long the kernel waits for a client to acknowledge what was sent to it, to answer probes of an idle connection, or to
@@ -41,17 +35,6 @@ const PROBE_AFTER: Duration = HEARTBEAT;
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// How long to wait after the kernel could not accept a connection.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
-
-/// Binds a listening socket. Its backlog is large, because after a restart all clients reconnect at once.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
 
 /// The connections of a node. Clones share them.
 #[derive(Clone, Default)]
@@ -87,10 +70,10 @@ pub struct Acceptor {
 }
 
 /// What a connection counts against: the limit of the node, and the limit of its peer's address.
-type Permits = (Option<OwnedSemaphorePermit>, Permit<IpAddr>);
+type Permits = (Option<OwnedSemaphorePermit>, Permit<Peer>);
 
 impl Acceptor {
-    /// Serves `app`, over TLS if `tls` is given.
+    /// Serves `app`. If `tls` is given, over TLS, except on unix sockets.
     pub fn new(app: &App, edge: &Edge, proxies: Arc<Proxies>, tls: Option<Arc<Tls>>) -> Self {
         let connections = Connections::default();
         Self {
@@ -113,12 +96,12 @@ impl Acceptor {
     }
 
     /// Accepts connections until this future is dropped.
-    pub async fn run(self, listener: &TcpListener) {
+    pub async fn run(self, listeners: &mut Listeners) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let permit = Arc::clone(&room).acquire_owned().await.ok();
-            let (socket, peer) = match listener.accept().await {
-                Ok((socket, address)) => (socket, Peer(address.ip().to_canonical())),
+            let (socket, peer) = match listeners.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Most likely the process is out of file descriptors. They become free as clients disconnect.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -127,10 +110,12 @@ impl Acceptor {
                 }
             };
             let Some(of_peer) = self.quotas.connection(peer, &self.proxies) else {
-                tracing::debug!(peer = %peer.0, "connection closed: its address has reached the connection limit");
+                tracing::debug!(%peer, "connection closed: its address has reached the connection limit");
                 continue;
             };
-            if let Err(error) = prepare(&socket) {
+            if let Either::Left(tcp) = &socket
+                && let Err(error) = prepare(tcp)
+            {
                 tracing::debug!(%error, "connection closed before it could be served");
                 continue;
             }
@@ -139,15 +124,17 @@ impl Acceptor {
     }
 
     /// Serves an accepted connection in a task of its own.
-    fn spawn(&self, socket: TcpStream, peer: Peer, permits: Permits) {
+    fn spawn(&self, socket: Connection, peer: Peer, permits: Permits) {
         let connections = self.connections.clone();
         let protocols = self.protocols.clone();
         let tasks = self.connections.tasks.clone();
-        let Some(tls) = &self.tls else {
-            tasks.spawn(serve(protocols, socket, peer, connections, permits));
-            return;
+        let (socket, tls) = match (socket, &self.tls) {
+            (Either::Left(socket), Some(tls)) => (socket, Arc::clone(tls)),
+            (socket, _) => {
+                tasks.spawn(serve(protocols, socket, peer, connections, permits));
+                return;
+            }
         };
-        let tls = Arc::clone(tls);
         tasks.spawn(async move {
             let draining = connections.draining.clone();
             let secured = draining.run_until_cancelled(tls.accept(socket)).await;
@@ -206,7 +193,8 @@ mod tests {
     #[tokio::test]
     async fn a_client_without_network_is_noticed_within_a_minute() {
         const PROMISE: Duration = Duration::from_secs(60);
-        let listener = listen(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        let listener = listener.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let client = TcpStream::connect(address).await.expect("connected");
         let (socket, _) = listener.accept().await.expect("a connection");

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     auth::{Auth, Denied, Grant, Scope},
-    types::{Event, FeedName},
+    types::{Actor, Event, EventId, FeedName},
 };
 
 /// State of the [`guard`] of one operation.
@@ -71,9 +71,7 @@ impl Guard {
                 verified(token).await?
             }
         };
-        if let Some(scope) = self.right.scope() {
-            grant.allows(scope)?;
-        }
+        grant.allows_one_of(self.right.scopes())?;
         if let Some(subject) = &grant.subject {
             parts.extensions.insert(Subject(Arc::clone(subject)));
         }
@@ -117,18 +115,55 @@ impl Granted {
         }
     }
 
-    /// Checks that the event may be appended: its actor, its feeds, and the feed of its `expect`.
-    pub fn event(&self, event: &Event) -> Result<()> {
-        if let Some(grant) = self.grant() {
-            grant.speaks_for(event.actor.as_ref())?;
+    /// Checks that the event may be appended: its actor, kind, id and feeds, and the feed of its `expect`. `own_id` says
+    /// that the client chose the id.
+    pub fn event(&self, event: &Event, own_id: bool) -> Result<()> {
+        let Some(grant) = self.grant() else {
+            return Ok(());
+        };
+        let actor = event.actor.as_ref();
+        grant.speaks_for(actor)?;
+        grant.sends(&event.kind)?;
+        if own_id {
+            grant.claims(&event.id, actor)?;
         }
-        self.feeds(
-            Scope::Append,
-            event
-                .feeds
-                .iter()
-                .chain(event.expect.iter().map(|expect| &expect.feed)),
-        )
+        grant.covers(Scope::Append, &event.feeds)?;
+        if let Some(expect) = &event.expect {
+            grant.covers(Scope::Append, [&expect.feed])?;
+            // Whether a condition holds tells when the feed got its latest entry, so it takes the right to read the feed.
+            grant.allows(Scope::Read)?;
+            grant.covers(Scope::Read, [&expect.feed])?;
+        }
+        Ok(())
+    }
+
+    /// An id for an event of `actor` that was sent without one.
+    pub fn new_id(&self, actor: Option<&Actor>) -> EventId {
+        match self.grant() {
+            Some(grant) => grant.new_id(actor),
+            None => EventId::generate(),
+        }
+    }
+
+    /// Whether all feeds may be read.
+    pub fn reads_all(&self) -> bool {
+        self.grant()
+            .is_none_or(|grant| grant.covers_all(Scope::Read))
+    }
+
+    /// Whether any feed may be read.
+    pub fn reads_some(&self) -> bool {
+        self.grant()
+            .is_none_or(|grant| grant.allows(Scope::Read).is_ok())
+    }
+
+    /// Whether one of `feeds` may be read.
+    pub fn reads_one_of(&self, feeds: &[FeedName]) -> bool {
+        let reads = |grant: &Grant, feed| grant.covers(Scope::Read, [feed]).is_ok();
+        self.reads_some()
+            && self
+                .grant()
+                .is_none_or(|grant| feeds.iter().any(|feed| reads(grant, feed)))
     }
 
     /// When the grant expires; `None` if it never does.

@@ -1,30 +1,49 @@
 //! Who sent a request. Limits, authorization and logs find this in the request's extensions.
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
 };
 
 use axum::http::Extensions;
 
-/// The address at the other end of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer(pub IpAddr);
+/// What is at the other end of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Peer {
+    Ip(IpAddr),
+    /// A process on this machine, through a unix socket.
+    Unix,
+}
 
 impl Peer {
-    /// The address that limits apply to: an IPv4 address, or the /64 network of an IPv6 address, because one machine
-    /// can use any address in it.
-    pub fn party(self) -> IpAddr {
-        match self.0 {
-            IpAddr::V4(address) => address.into(),
-            IpAddr::V6(address) => {
-                Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+    /// What limits apply to: an IPv4 address, the /64 network of an IPv6 address, because one machine can use any address in
+    /// it, or all processes that use unix sockets.
+    pub fn party(self) -> Self {
+        match self {
+            Self::Ip(IpAddr::V6(address)) => {
+                let network = address.to_bits() & !u128::from(u64::MAX);
+                Self::Ip(Ipv6Addr::from_bits(network).into())
             }
+            Self::Ip(IpAddr::V4(_)) | Self::Unix => self,
         }
     }
 
-    pub fn is_loopback(self) -> bool {
-        self.0.is_loopback()
+    /// Whether it is on this machine.
+    pub fn is_local(self) -> bool {
+        match self {
+            Self::Ip(address) => address.is_loopback(),
+            Self::Unix => true,
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
     }
 }
 
@@ -36,7 +55,7 @@ pub struct Subject(pub Arc<str>);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Caller {
     Subject(Arc<str>),
-    Party(IpAddr),
+    Party(Peer),
 }
 
 impl Caller {
@@ -55,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_addresses_of_a_64_bit_network_are_one_party() {
-        let party = |text: &str| Peer(text.parse().expect("an address")).party();
+        let party = |text: &str| Peer::Ip(text.parse().expect("an address")).party();
         assert_eq!(party("2001:db8:0:1::1"), party("2001:db8:0:1:ffff::2"));
         assert_ne!(party("2001:db8:0:1::1"), party("2001:db8:0:2::1"));
         assert_ne!(party("203.0.113.9"), party("203.0.113.8"));

@@ -250,9 +250,13 @@ async fn answer_move(
     )?;
     let to = version("version", &text)?;
     let state = app.feeds.move_marker(feed, marker, to).await?;
-    Ok((
-        [(header::CACHE_CONTROL, "no-store")],
-        Json(render::state(&state, false)),
-    )
-        .into_response())
+    let mut answer = render::state(&state, false);
+    // The unread count tells what is in the feed, which moving a marker does not require the right to know.
+    if let (false, Some(fields)) = (
+        granted.reads_one_of(std::slice::from_ref(feed)),
+        answer.as_object_mut(),
+    ) {
+        fields.remove("unread");
+    }
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }

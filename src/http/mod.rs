@@ -19,6 +19,7 @@ mod frames;
 mod health;
 mod hijack;
 pub mod limits;
+mod listeners;
 mod not_found;
 mod observe;
 pub mod problem;
@@ -38,8 +39,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::base_path::BasePath;
 pub use self::{
-    accept::{Acceptor, CONNECTIONS_MAX, listen},
+    accept::{Acceptor, CONNECTIONS_MAX},
     health::{Health, Tasks},
+    listeners::{Listener, Listeners, Place, listen, resolve},
     routes::{Edge, OPERATIONS, Operation, Right, router},
     trace_context::REQUEST_ID_BYTES_MAX,
 };

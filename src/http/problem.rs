@@ -60,6 +60,8 @@ codes! {
     ScopeMissing "scope_missing" FORBIDDEN,
     FeedForbidden "feed_forbidden" FORBIDDEN,
     ActorForbidden "actor_forbidden" FORBIDDEN,
+    KindForbidden "kind_forbidden" FORBIDDEN,
+    IdForbidden "id_forbidden" FORBIDDEN,
     CrossSite "cross_site" FORBIDDEN,
     NotFound "not_found" NOT_FOUND,
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED,
@@ -150,12 +152,17 @@ impl From<Error> for Problem {
             version.map_or(Value::Null, |version| version.to_string().into())
         };
         match &error {
-            Error::IdReused { id, version } => Self::new(
-                Code::IdReused,
-                "this id was already used for an event with other content; a new event needs a new id",
-            )
-            .with("id", id.as_str())
-            .with("version", version.to_string()),
+            Error::IdReused { id, version } => {
+                let problem = Self::new(
+                    Code::IdReused,
+                    "this id was already used for an event with other content; a new event needs a new id",
+                )
+                .with("id", id.as_str());
+                match version {
+                    Some(version) => problem.with("version", version.to_string()),
+                    None => problem,
+                }
+            }
             Error::VersionConflict { id, feed, current } => Self::new(
                 Code::VersionConflict,
                 "the feed has entries after the expected version; read them, then expect `current`",
@@ -228,12 +235,16 @@ impl From<Denied> for Problem {
             Denied::Scope(_) => Code::ScopeMissing,
             Denied::Feed(_) => Code::FeedForbidden,
             Denied::Actor(_) => Code::ActorForbidden,
+            Denied::Kind(_) => Code::KindForbidden,
+            Denied::Id(_) | Denied::IdOfActor(..) => Code::IdForbidden,
         };
         let problem = Self::new(code, denied.to_string());
         match denied {
             Denied::Scope(scope) => problem.with("scope", scope.name()),
             Denied::Feed(feed) => problem.with("feed", feed.as_str()),
             Denied::Actor(Some(actor)) => problem.with("actor", actor.as_str()),
+            Denied::Kind(kind) => problem.with("kind", kind.as_str()),
+            Denied::Id(id) | Denied::IdOfActor(id, _) => problem.with("id", id.as_str()),
             _ => problem,
         }
     }
@@ -304,7 +315,7 @@ mod tests {
         for error in [
             Error::IdReused {
                 id: id.parse().expect("an id"),
-                version: Version::ZERO,
+                version: None,
             },
             Error::VersionConflict {
                 id: id.parse().expect("an id"),

@@ -1,6 +1,9 @@
 //! Trusted proxies, whose `X-Forwarded-For` names the client.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -9,38 +12,58 @@ use super::caller::Peer;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The addresses of the proxies in front of this node.
+/// The proxies in front of this node.
 #[derive(Debug, Clone, Default)]
-pub struct Proxies(pub Vec<IpNet>);
+pub struct Proxies(pub Vec<Proxy>);
 
-/// An address, or a network like `10.0.0.0/8`.
-pub fn parse(text: &str) -> Result<IpNet, String> {
-    text.parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| "expected an IP address or a network like 10.0.0.0/8".to_owned())
+/// Where a proxy connects from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxy {
+    Network(IpNet),
+    /// The unix sockets that this node listens on.
+    Unix,
+}
+
+impl FromStr for Proxy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "unix" {
+            return Ok(Self::Unix);
+        }
+        let network = text.parse::<IpNet>();
+        let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        network
+            .map(Self::Network)
+            .map_err(|_| "expected an IP address, a network like 10.0.0.0/8, or unix".to_owned())
+    }
 }
 
 impl Proxies {
-    pub fn trust(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(&address))
+    pub fn trust(&self, peer: Peer) -> bool {
+        self.0.iter().any(|proxy| match (proxy, peer) {
+            (Proxy::Network(network), Peer::Ip(address)) => network.contains(&address),
+            (Proxy::Unix, Peer::Unix) => true,
+            _ => false,
+        })
     }
 
     /// The client behind a request that came from `peer`. Each proxy appends the address it received the request from, so
     /// the client is the last address that is not a trusted proxy's. Anything before that may be forged.
-    pub fn peer(&self, Peer(mut peer): Peer, headers: &HeaderMap) -> Peer {
+    pub fn peer(&self, mut peer: Peer, headers: &HeaderMap) -> Peer {
         if self.trust(peer) {
             let named = headers.get_all(&FORWARDED_FOR).iter().rev();
             let named = named.flat_map(|value| value.to_str().unwrap_or("?").rsplit(','));
             for address in named.map(|text| address(text.trim())) {
                 // Entries before one that is not an address cannot be trusted.
                 let Some(address) = address else { break };
-                peer = address;
+                peer = Peer::Ip(address);
                 if !self.trust(peer) {
                     break;
                 }
             }
         }
-        Peer(peer)
+        peer
     }
 }
 
@@ -59,7 +82,7 @@ mod tests {
     fn the_last_address_that_is_not_a_proxys_is_the_peer() {
         let proxies = Proxies(
             ["10.0.0.0/8", "127.0.0.1", "fd00::/8"]
-                .map(|text| parse(text).expect(text))
+                .map(|text| text.parse().expect(text))
                 .into(),
         );
         for (peer, said, expected) in [
@@ -93,12 +116,28 @@ mod tests {
             for said in said {
                 headers.append(FORWARDED_FOR, said.parse().expect("a value"));
             }
-            let peer = Peer(peer.parse().expect("an address"));
+            let peer = Peer::Ip(peer.parse().expect("an address"));
             let found = proxies.peer(peer, &headers);
-            assert_eq!(found.0.to_string(), expected, "{peer:?} {said:?}");
+            assert_eq!(found.to_string(), expected, "{peer:?} {said:?}");
         }
         for text in ["", "10", "10.0.0.0/33", "example.com"] {
-            assert!(parse(text).is_err(), "{text}");
+            assert!(text.parse::<Proxy>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_proxy_on_a_unix_socket_is_trusted_only_if_configured() {
+        let client = Peer::Ip([203, 0, 113, 9].into());
+        let mut headers = HeaderMap::new();
+        headers.append(
+            FORWARDED_FOR,
+            "1.1.1.1, 203.0.113.9".parse().expect("a value"),
+        );
+        let networks = Proxies(vec!["0.0.0.0/0".parse().expect("a network")]);
+        assert_eq!(networks.peer(Peer::Unix, &headers), Peer::Unix);
+        let unix = Proxies(vec!["unix".parse().expect("unix")]);
+        assert_eq!(unix.peer(Peer::Unix, &headers), client);
+        assert_eq!(unix.peer(client, &headers), client);
+        assert_eq!(unix.peer(Peer::Unix, &HeaderMap::new()), Peer::Unix);
     }
 }

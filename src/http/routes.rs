@@ -35,16 +35,20 @@ pub enum Right {
     Token,
     /// A valid token with this scope.
     Scope(Scope),
+    /// A valid token with one of these scopes. The first grants least, and refusals name it.
+    OneOf(&'static [Scope]),
     /// A valid token with scope `read`, or a ticket, which grants that scope for the feeds it names.
     ReadOrTicket,
 }
 
 impl Right {
-    pub const fn scope(self) -> Option<Scope> {
+    /// The scopes of which a token needs one; none if it needs no scope.
+    pub const fn scopes(&self) -> &[Scope] {
         match self {
-            Self::Open | Self::Token => None,
-            Self::Scope(scope) => Some(scope),
-            Self::ReadOrTicket => Some(Scope::Read),
+            Self::Open | Self::Token => &[],
+            Self::Scope(scope) => std::slice::from_ref(scope),
+            Self::OneOf(scopes) => scopes,
+            Self::ReadOrTicket => &[Scope::Read],
         }
     }
 
@@ -92,7 +96,7 @@ pub static OPERATIONS: &[Operation] = operations![
     DELETE "/v1/session"                         Right::Open                 => session::log_out,
     GET    "/v1/admin/log"                       Right::Scope(Scope::Admin)  => admin::log,
     PUT    "/v1/admin/log"                       Right::Scope(Scope::Admin)  => admin::set_log,
-    GET    "/metrics"                            Right::Scope(Scope::Admin)  => exposition::metrics,
+    GET    "/metrics"                            Right::OneOf(&[Scope::Metrics, Scope::Admin]) => exposition::metrics,
     GET    "/healthz"                            Right::Open                 => health::healthz,
     GET    "/readyz"                             Right::Open                 => health::readyz,
     GET    "/openapi.yaml"                       Right::Open                 => openapi,

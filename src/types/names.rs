@@ -145,6 +145,16 @@ impl EventId {
         let mut buffer = uuid::Uuid::encode_buffer();
         Self((&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut buffer)).into())
     }
+
+    /// `prefix` and a new UUIDv7; the UUIDv7 alone if both together are too long for an id.
+    pub fn generate_under(prefix: &str) -> Self {
+        let uuid = Self::generate();
+        format!("{prefix}{uuid}").parse().unwrap_or(uuid)
+    }
+
+    pub fn is_under(&self, prefix: &str) -> bool {
+        self.as_str().starts_with(prefix)
+    }
 }
 
 #[cfg(test)]
@@ -241,5 +251,14 @@ mod tests {
         for prefix in [" a", "a*", "a\n", "Zoe\u{308}", &"x".repeat(256)] {
             assert!(check_prefix(prefix).is_err(), "{prefix:?}");
         }
+    }
+
+    #[test]
+    fn a_new_id_has_a_prefix_that_leaves_room_for_it() {
+        let longest = "x".repeat(NAME_BYTES_MAX - 36);
+        let id = EventId::generate_under(&longest);
+        assert!(id.is_under(&longest) && id.as_str().len() == NAME_BYTES_MAX);
+        let id = EventId::generate_under(&format!("{longest}x"));
+        assert_eq!(id.as_str().len(), 36);
     }
 }

@@ -78,16 +78,16 @@ export interface Feed extends Reading {
   state(options?: CallOptions): Promise<FeedState>;
   /** Moves the `read` marker, which clears the unread count up to a version for all clients of the feed. Markers only move
    * forward. */
-  markRead(version: Version, options?: CallOptions): Promise<MarkerState>;
-  markSeen(version: Version, options?: CallOptions): Promise<MarkerState>;
+  markRead(version: Version, options?: CallOptions): Promise<MovedMarker>;
+  markSeen(version: Version, options?: CallOptions): Promise<MovedMarker>;
 }
 
 export interface MergedFeed extends Reading {
   /** A version that all the feeds have reached, and the state of each. */
   state(options?: CallOptions): Promise<{ version: Version; feeds: FeedState[] }>;
   /** Moves the marker of each feed. */
-  markRead(version: Version, options?: CallOptions): Promise<MarkerState[]>;
-  markSeen(version: Version, options?: CallOptions): Promise<MarkerState[]>;
+  markRead(version: Version, options?: CallOptions): Promise<MovedMarker[]>;
+  markSeen(version: Version, options?: CallOptions): Promise<MovedMarker[]>;
 }
 
 /** The updates, one after another. The next one is read when the loop asks for it. Leaving the loop, `close()` and the
@@ -206,6 +206,9 @@ export interface MarkerState {
   markers: Markers;
 }
 
+/** The state after a move. `unread` is missing if the token does not allow reading the feed. */
+export type MovedMarker = Omit<MarkerState, "unread"> & { unread?: Unread };
+
 export interface FeedState extends MarkerState {
   /** Version of the newest entry; null if the feed is empty. */
   latest: Version | null;
@@ -223,6 +226,9 @@ export interface NewTransient {
 }
 
 export interface NewEvent extends NewTransient {
+  /** Default: a new id. It begins with the actor, if there is one, so that a token that allows only certain actors allows
+   * it; with a token that has the claim `ids`, it begins as that allows. */
+  id?: string;
   /** Append only if `feed` has no entry after `version` (null: no entry at all). */
   expect?: { feed: string; version: Version | null };
 }

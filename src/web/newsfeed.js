@@ -8,7 +8,7 @@
  */
 
 import { Follow } from "./newsfeed/follow.js";
-import { Http, NewsfeedError, PATIENCE, onlyActor, sleep } from "./newsfeed/http.js";
+import { Http, NewsfeedError, PATIENCE, idPrefix, onlyActor, sleep } from "./newsfeed/http.js";
 
 export { NewsfeedError };
 
@@ -18,6 +18,8 @@ const BASE_PATH = "";
 const TEMPORARY = ["store_unavailable", "shutting_down", "internal"];
 /** Pause before such events are sent again, in ms. */
 const PAUSE = 1_000;
+/** Maximum length of an id, in bytes of UTF-8. */
+const ID_BYTES_MAX = 255;
 
 export class Newsfeed {
   #http;
@@ -51,12 +53,18 @@ export class Newsfeed {
   async append(events, { signal, patience = PATIENCE } = {}) {
     const several = Array.isArray(events);
     const deadline = Date.now() + patience;
-    // Ids are chosen once, so that each event is stored once, however often the request is sent.
-    const body = (several ? events : [events]).map((event) => ({ ...event, id: event.id ?? uuid() }));
+    const ids = new Map();
+    const complete = (event, token) => {
+      const whole = withActor(event, token);
+      // Ids are chosen once, so that each event is stored once, however often the request is sent.
+      if (!ids.has(event)) ids.set(event, event.id ?? newId(token, whole.actor));
+      return { ...whole, id: ids.get(event) };
+    };
+    const body = (several ? events : [events]).map((event) => ({ ...event }));
     const send = (body) => this.#http.json("/v1/events", { method: "POST", body, signal, patience });
-    if (!several) return send((token) => withActor(body[0], token));
+    if (!several) return send((token) => complete(body[0], token));
     for (;;) {
-      const results = await send((token) => body.map((event) => withActor(event, token)));
+      const results = await send((token) => body.map((event) => complete(event, token)));
       const again = results.some(({ error }) => TEMPORARY.includes(error?.code));
       if (!again || Date.now() + PAUSE >= deadline) return results;
       await sleep(PAUSE, signal);
@@ -169,6 +177,13 @@ function encoded(value) {
   } catch (error) {
     throw new NewsfeedError({ status: 400, code: "invalid_query", detail: "a name has half of a surrogate pair" }, error);
   }
+}
+
+/** Without the prefix if it leaves no room. */
+function newId(token, actor) {
+  const id = uuid();
+  const whole = idPrefix(token, actor) + id;
+  return new TextEncoder().encode(whole).length > ID_BYTES_MAX ? id : whole;
 }
 
 /** `crypto.randomUUID` exists only with HTTPS and on localhost. */

@@ -7,7 +7,8 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use uuid::Uuid;
+
+use crate::client::token::Author;
 
 /// An event built from flags.
 #[derive(Debug, Serialize)]
@@ -37,10 +38,6 @@ impl Event {
     }
 }
 
-pub fn new_id() -> String {
-    Uuid::now_v7().to_string()
-}
-
 /// The members of a JSON object, in order and unparsed.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
@@ -66,9 +63,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     }
 }
 
-/// Adds an id to a line that has none, so that it can be retried, and `actor` to a line without `actor`. A line that is
-/// not an object is left as it is, and the service reports what is wrong with it.
-pub fn completed<'a>(line: &'a [u8], actor: Option<&str>) -> Cow<'a, [u8]> {
+/// Adds an id to a line that has none, so that it can be retried, and the only actor of `author` to a line without
+/// `actor`. A line that is not an object is left as it is, and the service reports what is wrong with it.
+pub fn completed<'a>(line: &'a [u8], author: &Author) -> Cow<'a, [u8]> {
     let Ok(Members(members)) = serde_json::from_slice(line) else {
         return line.into();
     };
@@ -76,7 +73,8 @@ pub fn completed<'a>(line: &'a [u8], actor: Option<&str>) -> Cow<'a, [u8]> {
     let has_id = members
         .iter()
         .any(|member| member.0 == "id" && !null_id(member));
-    let actor = actor.filter(|_| members.iter().all(|(name, _)| name != "actor"));
+    let given = members.iter().find(|(name, _)| name == "actor");
+    let actor = author.only_actor().filter(|_| given.is_none());
     if has_id && actor.is_none() {
         return line.into();
     }
@@ -88,10 +86,12 @@ pub fn completed<'a>(line: &'a [u8], actor: Option<&str>) -> Cow<'a, [u8]> {
         out.extend_from_slice(value);
     };
     if !has_id {
-        put("id", format!("\"{}\"", new_id()).as_bytes());
+        let given = given.and_then(|(_, actor)| serde_json::from_str::<String>(actor.get()).ok());
+        let id = author.new_id(actor.as_deref().or(given.as_deref()));
+        put("id", serde_json::Value::from(id).to_string().as_bytes());
     }
     if let Some(actor) = actor {
-        let actor = serde_json::to_vec(actor).expect("a string serializes");
+        let actor = serde_json::to_vec(&actor).expect("a string serializes");
         put("actor", &actor);
     }
     for (name, value) in members.iter().filter(|member| has_id || !null_id(member)) {
@@ -105,8 +105,13 @@ pub fn completed<'a>(line: &'a [u8], actor: Option<&str>) -> Cow<'a, [u8]> {
 mod tests {
     use super::*;
 
+    fn anna() -> Author {
+        serde_json::from_str(r#"{"actors":["user:anna"]}"#).expect("claims")
+    }
+
     fn text(line: &str) -> String {
-        String::from_utf8(completed(line.as_bytes(), None).into_owned()).expect("UTF-8")
+        String::from_utf8(completed(line.as_bytes(), &Author::default()).into_owned())
+            .expect("UTF-8")
     }
 
     #[test]
@@ -120,7 +125,7 @@ mod tests {
             let with = text(&line);
             let (id, after) = with[7..].split_once("\",").expect("an id");
             assert!(
-                with.starts_with("{\"id\":\"") && Uuid::parse_str(id).is_ok(),
+                with.starts_with("{\"id\":\"") && uuid::Uuid::parse_str(id).is_ok(),
                 "{with}"
             );
             assert_eq!(after, format!("{rest}}}"));
@@ -131,7 +136,7 @@ mod tests {
     #[test]
     fn the_actor_is_added_only_to_an_event_without_one() {
         let with = |line: &str| {
-            let line = completed(line.as_bytes(), Some("user:anna"));
+            let line = completed(line.as_bytes(), &anna());
             String::from_utf8(line.into_owned()).expect("UTF-8")
         };
         assert_eq!(
@@ -140,10 +145,12 @@ mod tests {
         );
         let both = with(r#"{"kind":"a"}"#);
         assert!(
-            both.starts_with("{\"id\":\"")
+            both.starts_with("{\"id\":\"user:anna/")
                 && both.ends_with(r#"","actor":"user:anna","kind":"a"}"#),
             "{both}"
         );
+        let ben = with(r#"{"actor":"user:ben"}"#);
+        assert!(ben.starts_with("{\"id\":\"user:ben/"), "{ben}");
         for explicit in [
             r#"{"id":"m-1","actor":"user:ben"}"#,
             r#"{"id":"m-1","actor":null}"#,
@@ -154,7 +161,9 @@ mod tests {
 
     #[test]
     fn an_actor_with_quotes_is_escaped() {
-        let line = completed(br#"{"id":"m-1"}"#, Some(r#"say "hi" \o/"#));
+        let claims = serde_json::json!({ "actors": [r#"say "hi" \o/"#] });
+        let author = serde_json::from_value(claims).expect("claims");
+        let line = completed(br#"{"id":"m-1"}"#, &author);
         let event: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
         assert_eq!(event["actor"], r#"say "hi" \o/"#);
     }
@@ -173,7 +182,7 @@ mod tests {
             assert_eq!(text(line), line);
         }
         assert_eq!(
-            &*completed(b"{\"a\":\"\xff\"}", Some("user:a")),
+            &*completed(b"{\"a\":\"\xff\"}", &anna()),
             b"{\"a\":\"\xff\"}"
         );
     }

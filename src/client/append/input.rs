@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::event::completed;
-use crate::client::Error;
+use crate::client::{Error, token::Author};
 
 /// Maximum length of a line in bytes: the service's limit, less room for an id and an actor.
 const LINE_BYTES_MAX: u64 = 256 * 1024 - 256;
@@ -43,13 +43,13 @@ impl Lines {
         Self(receiver)
     }
 
-    /// Lines of `read`, completed with an id and `actor`. `path` is for messages.
-    pub fn of(read: impl Read + Send + 'static, path: PathBuf, actor: Option<String>) -> Self {
+    /// Lines of `read`, completed with an id and an actor. `path` is for messages.
+    pub fn of(read: impl Read + Send + 'static, path: PathBuf, author: Author) -> Self {
         let (batches, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
         // Not a blocking task of the runtime: a read from a terminal or a pipe may never return, and the runtime would wait
         // for it at exit.
         thread::spawn(move || {
-            let mut reader = Reader::new(read, path, actor);
+            let mut reader = Reader::new(read, path, author);
             while let Some(batch) = reader.next().transpose() {
                 let failed = batch.is_err();
                 if batches.blocking_send(batch).is_err() || failed {
@@ -69,17 +69,17 @@ impl Lines {
 struct Reader<R> {
     read: BufReader<R>,
     path: PathBuf,
-    actor: Option<String>,
+    author: Author,
     line: u64,
     failed: Option<Error>,
 }
 
 impl<R: Read> Reader<R> {
-    fn new(read: R, path: PathBuf, actor: Option<String>) -> Self {
+    fn new(read: R, path: PathBuf, author: Author) -> Self {
         Self {
             read: BufReader::with_capacity(BUFFER_BYTES, read),
             path,
-            actor,
+            author,
             line: 0,
             failed: None,
         }
@@ -129,7 +129,7 @@ impl<R: Read> Reader<R> {
         }
         let line = (!text.is_empty()).then(|| Line {
             number: self.line,
-            json: completed(text, self.actor.as_deref()).into_owned(),
+            json: completed(text, &self.author).into_owned(),
         });
         Ok(Some(line))
     }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     fn reader(text: impl Into<Vec<u8>>) -> Reader<Cursor<Vec<u8>>> {
-        Reader::new(Cursor::new(text.into()), "events".into(), None)
+        Reader::new(Cursor::new(text.into()), "events".into(), Author::default())
     }
 
     fn numbers(batch: Batch) -> Vec<u64> {
@@ -176,7 +176,7 @@ mod tests {
                 Ok(text.len())
             }
         }
-        let mut slow = Reader::new(Slow(0), "pipe".into(), None);
+        let mut slow = Reader::new(Slow(0), "pipe".into(), Author::default());
         assert_eq!(numbers(slow.next().expect("read").expect("lines")), [1, 2]);
         assert_eq!(numbers(slow.next().expect("read").expect("lines")), [3, 4]);
         assert_eq!(slow.next().expect("read"), None);

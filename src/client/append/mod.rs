@@ -17,7 +17,7 @@ use std::{
 use serde_json::value::RawValue;
 
 use self::{
-    event::{Event, Expect, new_id},
+    event::{Event, Expect},
     input::{Line, Lines},
     send::Answer,
 };
@@ -26,6 +26,7 @@ use super::{
     connection::Connection,
     names,
     output::{Output, Printer},
+    token::Author,
     wire::Rejection,
 };
 
@@ -103,7 +104,7 @@ fn parse_expect(text: &str) -> Result<Expect, String> {
 
 pub async fn run(args: AppendArgs) -> Result<(), Error> {
     let client = args.connection.client()?;
-    let mut lines = lines(&args, client.only_actor())?;
+    let mut lines = lines(&args, client.author())?;
     let mut out = Some(args.output.open());
     let single = args.kind.is_some();
     let (mut events, mut rejected) = (0, 0);
@@ -135,14 +136,16 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
     }
 }
 
-/// `actor` is for events without one.
-fn lines(args: &AppendArgs, actor: Option<String>) -> Result<Lines, Error> {
+/// `author` is for events without an id or an actor.
+fn lines(args: &AppendArgs, author: &Author) -> Result<Lines, Error> {
     if let Some(kind) = &args.kind {
+        let actor = args.actor.clone().or_else(|| author.only_actor());
+        let new_id = || author.new_id(actor.as_deref());
         let event = Event {
             id: args.id.clone().unwrap_or_else(new_id),
             kind: kind.clone(),
             feeds: args.feed.clone(),
-            actor: args.actor.clone().or(actor),
+            actor,
             time: args.time.clone(),
             data: data(args)?,
             expect: args.expect.clone(),
@@ -151,7 +154,7 @@ fn lines(args: &AppendArgs, actor: Option<String>) -> Result<Lines, Error> {
     }
     match &args.file {
         Some(path) if path.as_os_str() != "-" => match File::open(path) {
-            Ok(file) => Ok(Lines::of(file, path.clone(), actor)),
+            Ok(file) => Ok(Lines::of(file, path.clone(), author.clone())),
             Err(source) => Err(Error::Read {
                 path: path.clone(),
                 source,
@@ -162,7 +165,11 @@ fn lines(args: &AppendArgs, actor: Option<String>) -> Result<Lines, Error> {
                 .to_owned(),
             "append",
         )),
-        _ => Ok(Lines::of(io::stdin(), "standard input".into(), actor)),
+        _ => Ok(Lines::of(
+            io::stdin(),
+            "standard input".into(),
+            author.clone(),
+        )),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod array;
 mod ndjson;
+mod reused;
 mod transient;
 mod wire;
 
@@ -47,7 +48,8 @@ async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Respo
     match body.trim_ascii_start().first() {
         Some(b'[') => {
             let events = parse_array(app, granted, body)?;
-            let outcomes = app.appender.try_reserve(events)?.append().await?;
+            let mut outcomes = app.appender.try_reserve(events)?.append().await?;
+            reused::conceal(app, granted, &mut outcomes).await;
             let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
             for outcome in outcomes {
                 answer.push(if answer.is_empty() { b'[' } else { b',' });
@@ -61,6 +63,7 @@ async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Respo
                 parse_one(app, granted, body).map_err(|problem| problem.with("index", 0))?;
             let permit = app.appender.try_reserve(vec![event])?;
             let mut outcomes = permit.append().await?;
+            reused::conceal(app, granted, &mut outcomes).await;
             match outcomes.pop() {
                 Some((_, Outcome::Rejected(error))) => Err(error.into()),
                 Some(outcome) => {

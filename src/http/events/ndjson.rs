@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::{result, wire::parse_one};
+use super::{result, reused, wire::parse_one};
 use crate::{
     auth::Denied,
     http::{
@@ -95,10 +95,13 @@ async fn append_lines(app: &App, granted: &Granted, lines: &[Bytes], first: usiz
             Ok(())
         })
         .collect();
-    let appended = match app.appender.reserve(events).await {
+    let mut appended = match app.appender.reserve(events).await {
         Ok(permit) => permit.append().await,
         Err(error) => Err(error),
     };
+    if let Ok(outcomes) = &mut appended {
+        reused::conceal(app, granted, outcomes).await;
+    }
     let (mut outcomes, failure) = match appended {
         Ok(outcomes) => (outcomes.into_iter(), None),
         Err(error) => (Vec::new().into_iter(), Some(Problem::from(error))),

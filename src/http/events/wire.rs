@@ -135,19 +135,18 @@ pub fn check_event(
     let feeds = event.feeds.into_iter().enumerate().map(|(index, feed)| {
         text(body, feed).map_err(|error| invalid(&format!("feeds[{index}]"))(error))
     });
+    let id = event.id.map(|id| text::<EventId>(body, id)).transpose();
+    let id = id.map_err(|error| invalid("id")(error))?;
+    let own_id = id.is_some();
+    let feeds = feeds.collect::<Result<Vec<FeedName>>>()?;
+    let actor = event.actor.map(|actor| text::<Actor>(body, actor));
+    let actor = actor.transpose().map_err(|error| invalid("actor")(error))?;
     let draft = Draft {
-        id: event
-            .id
-            .map_or_else(|| Ok(EventId::generate()), |id| text(body, id))
-            .map_err(|error| invalid("id")(error))?,
+        id: id.unwrap_or_else(|| granted.new_id(actor.as_ref())),
         kind,
         delivery,
-        feeds: feeds.collect::<Result<Vec<FeedName>>>()?,
-        actor: event
-            .actor
-            .map(|actor| text::<Actor>(body, actor))
-            .transpose()
-            .map_err(|error| invalid("actor")(error))?,
+        feeds,
+        actor,
         time: event
             .time
             .map(|time| text(body, time))
@@ -171,7 +170,7 @@ pub fn check_event(
     let event = draft
         .check()
         .map_err(|(name, invalid)| Problem::invalid_event(name, &invalid))?;
-    granted.event(&event)?;
+    granted.event(&event, own_id)?;
     Ok(event)
 }
 

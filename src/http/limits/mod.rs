@@ -5,7 +5,7 @@ mod metered;
 mod permits;
 mod rate;
 
-use std::{net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, HttpBody},
@@ -54,7 +54,7 @@ pub struct Quotas {
     requests: Option<Rate>,
     bytes: Option<Rate>,
     streams: Option<Arc<Permits<Caller>>>,
-    connections: Option<Arc<Permits<IpAddr>>>,
+    connections: Option<Arc<Permits<Peer>>>,
 }
 
 impl Quotas {
@@ -73,9 +73,9 @@ impl Quotas {
 
     /// A permit for a connection; `None` if its peer has as many as allowed. Trusted proxies are exempt, because they
     /// connect for many clients.
-    pub fn connection(&self, peer: Peer, proxies: &Proxies) -> Option<Permit<IpAddr>> {
+    pub fn connection(&self, peer: Peer, proxies: &Proxies) -> Option<Permit<Peer>> {
         match &self.connections {
-            Some(permits) if self.applies_to(peer) && !proxies.trust(peer.0) => {
+            Some(permits) if self.applies_to(peer) && !proxies.trust(peer) => {
                 permits.take(peer.party())
             }
             _ => Some(Permit::unlimited()),
@@ -92,7 +92,7 @@ impl Quotas {
     }
 
     fn applies_to(&self, peer: Peer) -> bool {
-        self.limits.loopback || !peer.is_loopback()
+        self.limits.loopback || !peer.is_local()
     }
 
     /// The caller whose limits apply to a request; `None` if none apply.
@@ -213,7 +213,7 @@ mod tests {
 
     fn caller_of(quotas: &Quotas, peer: &str, subject: Option<&str>) -> Option<Caller> {
         let mut request = Extensions::new();
-        request.insert(Peer(peer.parse().expect("an address")));
+        request.insert(Peer::Ip(peer.parse().expect("an address")));
         if let Some(subject) = subject {
             request.insert(Subject(subject.into()));
         }
@@ -227,7 +227,7 @@ mod tests {
         for peer in ["127.0.0.1", "::1", "203.0.113.1"] {
             assert_eq!(caller_of(&quotas, peer, Some("anna")), anna);
         }
-        let address = Some(Caller::Party([203, 0, 113, 1].into()));
+        let address = Some(Caller::Party(Peer::Ip([203, 0, 113, 1].into())));
         assert_eq!(caller_of(&quotas, "203.0.113.1", None), address);
         for peer in ["127.0.0.1", "127.8.8.8", "::1"] {
             assert_eq!(caller_of(&quotas, peer, None), None);
@@ -240,7 +240,7 @@ mod tests {
     fn connections_from_this_machine_and_from_proxies_are_not_counted() {
         let quotas = quotas(false);
         let proxies = Proxies(vec!["10.0.0.0/8".parse().expect("a network")]);
-        let connect = |peer: &str| quotas.connection(Peer(peer.parse().expect("it")), &proxies);
+        let connect = |peer: &str| quotas.connection(Peer::Ip(peer.parse().expect("it")), &proxies);
         for (peer, second) in [("127.0.0.1", true), ("10.1.2.3", true), ("11.1.2.3", false)] {
             let first = connect(peer);
             assert!(first.is_some());

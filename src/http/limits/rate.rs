@@ -92,9 +92,10 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::caller::Peer;
 
     fn caller(number: u32) -> Caller {
-        Caller::Party(std::net::Ipv4Addr::from_bits(number).into())
+        Caller::Party(Peer::Ip(std::net::Ipv4Addr::from_bits(number).into()))
     }
 
     fn rate(per_s: u32, burst: u32) -> Rate {

@@ -215,17 +215,29 @@ function abortable(promise, signal) {
   return Promise.race([promise, aborted]).finally(unlink);
 }
 
-/**
- * The actor of the token's `actors` claim, if that is one exact name. The token is not verified here: the service does
- * that, and refuses events of other actors.
- */
-export function onlyActor(token) {
+/** The claims of a token. They are not verified here: the service does that, and refuses what the token does not allow. */
+function claimsOf(token) {
   try {
     const payload = atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));
-    const { actors } = JSON.parse(new TextDecoder().decode(Uint8Array.from(payload, (char) => char.charCodeAt(0))));
-    const [actor] = Array.isArray(actors) && actors.length === 1 ? actors : [];
-    return typeof actor === "string" && !actor.includes("*") ? actor : undefined;
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(payload, (char) => char.charCodeAt(0)))) ?? {};
   } catch {
-    return undefined;
+    return {};
   }
+}
+
+/** The actor of the token's `actors` claim, if that is one exact name. */
+export function onlyActor(token) {
+  const { actors } = claimsOf(token);
+  const [actor] = Array.isArray(actors) && actors.length === 1 ? actors : [];
+  return typeof actor === "string" && !actor.includes("*") ? actor : undefined;
+}
+
+/**
+ * What a new id begins with: a beginning from the token's `ids` claim, else the event's actor, because a token with the
+ * claim `actors` allows only such ids. (A token in a cookie has these claims too, but cannot be read here.)
+ */
+export function idPrefix(token, actor) {
+  const { ids } = claimsOf(token);
+  if (!Array.isArray(ids)) return actor ? `${actor}/` : "";
+  return ids.find((id) => typeof id === "string" && id.endsWith("*"))?.slice(0, -1) ?? "";
 }

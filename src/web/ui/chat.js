@@ -162,8 +162,10 @@ export class Chats {
     $("text").value = "";
     this.#typed = 0;
     // The id is chosen once, so that a manual retry does not send the message twice.
-    const id = Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
-    const event = { id, ...this.#event("message", { text }) };
+    const random = Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
+    const event = this.#event("message", { text });
+    // A token that allows only certain actors allows only ids that begin with the actor.
+    event.id = `${event.actor}/${random}`;
     const open = this.#open;
     this.#put(event, "end");
     $("log").scrollTop = $("log").scrollHeight;

@@ -20,7 +20,7 @@ async fn nothing_in(node: &Served, feeds: &[&str]) {
 async fn one_forbidden_feed_refuses_an_event_and_its_whole_array() {
     let site = Site::new();
     let node = site.node_with_secret().await;
-    let token = Signer::hs256().sign(&claims("append", &["a", "chat:*"]));
+    let token = Signer::hs256().sign(&claims("read append", &["a", "chat:*"]));
     let (name, value) = bearer(&token);
     let headers = [(name, value.as_str())];
     let good = json!({ "kind": "visit", "feeds": ["a", "chat:1"] });

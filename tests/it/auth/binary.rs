@@ -4,7 +4,7 @@ use std::{path::Path, process::Stdio};
 
 use clap::{Args, FromArgMatches};
 use http_body_util::BodyExt;
-use newsfeed::auth::{AuthArgs, Secret};
+use newsfeed::{auth::Secret, config::Config};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -188,49 +188,59 @@ async fn no_token_ticket_or_secret_is_ever_logged() {
 }
 
 /// The settings of `newsfeed serve` with these flags.
-fn settings(flags: &[&str]) -> AuthArgs {
-    let command = AuthArgs::augment_args(clap::Command::new("serve"));
+fn settings(flags: &[&str]) -> Config {
+    let command = Config::augment_args(clap::Command::new("serve"));
     let matches = command.get_matches_from([&["serve"], flags].concat());
-    AuthArgs::from_arg_matches(&matches).expect("arguments")
+    Config::from_arg_matches(&matches).expect("arguments")
 }
 
 /// Checked without listening, which would expose a port to the network.
-#[test]
-fn other_addresses_require_keys_or_insecure() {
+#[tokio::test]
+async fn other_addresses_require_keys_or_insecure() {
     let keys = ["--auth-keys", "somewhere"];
     let url = ["--auth-jwks-url", "https://example.com/jwks"];
     for address in [
         "10.0.0.1:80",
+        ":80",
         "0.0.0.0:80",
         "[::]:80",
         "[::ffff:10.0.0.1]:80",
         "[fe80::1]:80",
     ] {
-        let address = address.parse().expect("an address");
-        settings(&[]).may_listen(address).expect_err("open to all");
-        for flags in [&["--insecure"][..], &keys, &url] {
-            settings(flags).may_listen(address).expect("wanted");
+        // The rule holds for each of several addresses.
+        let several = format!("127.0.0.1:80,{address}");
+        for listen in ["--listen", address, "--listen", &several].chunks(2) {
+            let error = settings(listen).places().await.expect_err("open to all");
+            assert!(
+                error.contains(&format!("can reach {address} could")),
+                "{error}"
+            );
+            for flags in [&["--insecure"][..], &keys, &url] {
+                let config = settings(&[listen, flags].concat());
+                config.places().await.expect("wanted");
+            }
+            let mut secret = settings(listen);
+            secret.auth.secret = Some(Secret::new(SECRET.as_bytes()));
+            secret.places().await.expect("keys");
         }
-        let mut secret = settings(&[]);
-        secret.secret = Some(Secret::new(SECRET.as_bytes()));
-        secret.may_listen(address).expect("keys");
     }
     for address in [
         "127.0.0.1:80",
         "127.1.2.3:80",
         "[::1]:80",
         "[::ffff:127.0.0.1]:80",
+        "localhost:80",
+        "unix:/run/newsfeed.sock",
     ] {
-        settings(&[])
-            .may_listen(address.parse().expect("an address"))
-            .expect("this machine");
+        let config = settings(&["--listen", address]);
+        config.places().await.expect("this machine");
     }
 }
 
 #[test]
 fn debug_output_of_settings_has_no_secret() {
     let url = "https://user:hidden@example.com/jwks?key=hidden";
-    let mut args = settings(&["--auth-jwks-url", url]);
+    let mut args = settings(&["--auth-jwks-url", url]).auth;
     args.secret = Some(Secret::new(SECRET.as_bytes()));
     let printed = format!("{args:?}");
     assert!(printed.contains("https://example.com/jwks"), "{printed}");

@@ -6,6 +6,7 @@ mod append_rights;
 mod binary;
 mod cookie;
 mod expiry;
+mod ids;
 mod key_files;
 mod patterns;
 mod refusals;

@@ -73,8 +73,8 @@ async fn every_route_requires_its_scope_and_feed() {
         anonymous.problem(401, "credentials_missing").expect(&what);
         for scope in Scope::ALL {
             let answer = call(&node, method, path, Some(&token(scope.name(), &["a"]))).await;
-            match operation.right.scope() {
-                Some(needed) if needed != scope => {
+            match operation.right.scopes() {
+                [needed, others @ ..] if *needed != scope && !others.contains(&scope) => {
                     let problem = answer.problem(403, "scope_missing").expect(&what);
                     assert_eq!(problem["scope"], needed.name(), "{what}");
                 }
@@ -85,12 +85,9 @@ async fn every_route_requires_its_scope_and_feed() {
                 ),
             }
         }
-        let Some(scope) = operation.right.scope() else {
+        let [scope @ (Scope::Read | Scope::Append | Scope::Mark)] = operation.right.scopes() else {
             continue;
         };
-        if scope == Scope::Admin {
-            continue;
-        }
         let elsewhere = call(
             &node,
             method,
@@ -100,6 +97,26 @@ async fn every_route_requires_its_scope_and_feed() {
         .await;
         let problem = elsewhere.problem(403, "feed_forbidden").expect(&what);
         assert_eq!(problem["feed"], "a", "{what}");
+    }
+}
+
+/// A token for Prometheus must not be able to change what is logged, or to read feeds.
+#[tokio::test]
+async fn the_scope_metrics_grants_the_metrics_and_nothing_else() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let token = Signer::hs256().sign(&claims("metrics", &["*"]));
+    let allowed: Vec<_> = OPERATIONS
+        .iter()
+        .filter(|operation| operation.right.scopes().contains(&Scope::Metrics))
+        .map(|operation| (operation.method.as_str(), operation.path))
+        .collect();
+    assert_eq!(allowed, [("GET", "/metrics")]);
+    for operation in OPERATIONS {
+        let (method, path) = (operation.method.as_str(), operation.path);
+        let refused = !operation.right.scopes().is_empty() && path != "/metrics";
+        let answer = call(&node, method, path, Some(&token)).await;
+        assert_eq!(answer.status == 403, refused, "{method} {path}");
     }
 }
 

@@ -69,6 +69,7 @@ const ROWS: &[(&str, &[&str])] = &[
         &["STANDING_EVENTS_MIN"],
     ),
     ("append while the store is away", &["RETRY_FOR"]),
+    ("reused ids", &["REUSED_LOOKED_UP_MAX"]),
     ("transients on their way", &["TRANSIENTS_IN_FLIGHT_MAX"]),
     ("free disk space", &["--disk-reserve-mib MiB"]),
     (
@@ -113,6 +114,7 @@ const ASIDE: &[(&str, &[&str])] = &[
         "append queue that has not been empty",
         &["PATIENT_EVENTS_MAX"],
     ),
+    ("reused ids", &["CHUNK_LINES"]),
     ("callers counted", &["SHARED"]),
     ("connections of a node", &["BACKLOG"]),
 ];

@@ -24,15 +24,23 @@ fn the_file_and_the_router_want_the_same_rights() {
         let right = found.expect("a route of the table").right;
         let ways = operation["security"].as_array();
         let ticket = ways.is_some_and(|ways| ways.iter().any(|way| way.get("ticket").is_some()));
-        let bearer = ways.and_then(|ways| ways.iter().find_map(|way| way.get("bearer")));
-        let documented = match bearer.map(|scopes| scopes[0].as_str()) {
-            None => Right::Open,
-            Some(None) => Right::Token,
-            Some(Some("read")) if ticket => Right::ReadOrTicket,
-            Some(Some(scope)) => Right::Scope(scope.parse().expect("a scope")),
+        // Each way is an alternative, so one way for each scope of which one is needed.
+        let scopes_of = |credential: &str| {
+            let ways = ways.into_iter().flatten();
+            let lists = ways.filter_map(|way| way.get(credential)?.as_array());
+            let scopes = lists.map(|list| list.first().map(text).unwrap_or_default());
+            scopes.collect::<Vec<_>>()
+        };
+        let needed: Vec<_> = match right {
+            Right::Open => Vec::new(),
+            Right::Token => vec![""],
+            _ => right.scopes().iter().map(|scope| scope.name()).collect(),
         };
         assert_eq!(ticket, right.accepts_tickets(), "{method} {path}");
-        assert_eq!(documented, right, "{method} {path}");
+        assert_eq!(scopes_of("bearer"), needed, "{method} {path}");
+        if right != Right::Token {
+            assert_eq!(scopes_of("cookie"), needed, "{method} {path}");
+        }
     }
 }
 

@@ -63,7 +63,7 @@ async fn flags_override_the_environment_which_overrides_the_file() {
     has(&config, "append_linger_us = 50  # file");
     has(&config, "append_queue_ms = 700  # environment");
     has(&config, "append_batches = 3  # flag");
-    has(&config, "listen = \"127.0.0.1:8080\"");
+    has(&config, "listen = [\"127.0.0.1:8080\"]");
 }
 
 #[tokio::test]

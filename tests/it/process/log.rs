@@ -157,3 +157,87 @@ async fn the_log_filter_can_be_changed_while_the_service_runs() {
     }
     assert!(!log.contains("silent"), "{log}");
 }
+
+/// One line says which program started where, so that a log can be understood without the machine.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_start_is_one_line_with_what_differs_from_the_defaults() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("newsfeed.toml");
+    std::fs::write(&file, "tail_gap_ms = 9\nkinds = \"a=notify,b=transient\"\n").expect("written");
+    let file = file.to_str().expect("UTF-8");
+    let args = [
+        "--config",
+        file,
+        "--log-format",
+        "json",
+        "--append-batches",
+        "4",
+    ];
+    let data = folder.path().join("data");
+    let data = data.to_str().expect("UTF-8");
+    let mut command = newsfeed(&["serve", "--listen", "127.0.0.1:0", "--data", data]);
+    let log = File::create(folder.path().join("log")).expect("a file");
+    command
+        .args(args)
+        .env("NEWSFEED_LOG", "info")
+        .env("NEWSFEED_AUTH_SECRET", "sesame-sesame-sesame-sesame-sesame")
+        .stderr(log);
+    let process = Process::of(command).await;
+    let address = process.api.url("");
+    process.stop().await;
+    let log = std::fs::read_to_string(folder.path().join("log")).expect("text");
+    assert!(!log.contains("sesame"), "{log}");
+    let lines = log
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let starts: Vec<Value> = lines.filter(|line| line["message"] == "started").collect();
+    let [start] = &starts[..] else {
+        panic!("one start in {log}")
+    };
+    for (field, value) in [
+        ("level", json!("INFO")),
+        ("version", json!(env!("CARGO_PKG_VERSION"))),
+        ("addresses", json!(address)),
+        ("tls", json!(false)),
+        ("engine", json!("embedded")),
+        ("folder", json!(data)),
+        ("cluster_file", Value::Null),
+        ("format", json!(newsfeed::store::keys::FORMAT)),
+    ] {
+        assert_eq!(start[field], value, "{field} in {start}");
+    }
+    assert!(start["epoch"].is_u64(), "{start}");
+    let settings = start["settings"].as_str().expect("text");
+    for part in [
+        &format!("config={file:?}"),
+        "listen=127.0.0.1:0",
+        &format!("data={data}"),
+        "kinds=a=notify,b=transient",
+        "tail_gap_ms=9",
+        "log_format=json",
+        "auth_secret is set",
+    ] {
+        assert!(settings.contains(part), "{part} in {settings}");
+    }
+    // A flag with the default value does not differ from it.
+    assert!(!settings.contains("append_batches"), "{settings}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_start_is_logged_as_text_too_and_stdout_has_one_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let service = Logged::start(folder.path(), "info", &[]).await;
+    let address = service.process.api.url("");
+    let log = service.stop().await;
+    let starts: Vec<_> = log
+        .lines()
+        .filter(|line| line.contains("started"))
+        .collect();
+    let [start] = starts[..] else {
+        panic!("one start in {log}")
+    };
+    assert!(
+        start.contains(&address) && start.contains("embedded"),
+        "{start}"
+    );
+}

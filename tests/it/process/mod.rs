@@ -11,6 +11,7 @@ mod disk;
 mod http2_parity;
 mod https;
 mod interop;
+mod listen;
 mod log;
 mod otlp;
 mod refused_start;

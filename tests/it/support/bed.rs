@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     ops::Deref,
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -174,7 +175,7 @@ impl Bed {
     /// A node with these settings.
     pub async fn node_as(&self, store: Arc<dyn Store>, settings: Settings) -> Served {
         let node = Node::start(store, self.keys().await, settings).expect("the node starts");
-        serve(|listener, shutdown| node.serve(listener, shutdown)).await
+        serve(|listener, shutdown| node.serve(vec![listener.into()], shutdown)).await
     }
 
     /// A node with the default settings changed by `tell`, over TLS if `tls` is given.
@@ -190,7 +191,7 @@ impl Bed {
         tell(&mut settings);
         let node = Node::start(self.store(), self.keys().await, settings).expect("the node starts");
         let node = node.over(tls);
-        serve(|listener, shutdown| node.serve(listener, shutdown)).await
+        serve(|listener, shutdown| node.serve(vec![listener.into()], shutdown)).await
     }
 
     /// The HTTP side without a tailer, and its [`App`], whose limits the test can exhaust.
@@ -323,6 +324,15 @@ pub struct Api {
 }
 
 impl Api {
+    /// Connects to a unix socket.
+    pub fn over(socket: &Path) -> Self {
+        let http = reqwest::Client::builder().unix_socket(socket.to_owned());
+        Self {
+            base: "http://newsfeed.test".to_owned(),
+            http: http.timeout(CLIENT_TIME_MAX).build().expect("a client"),
+        }
+    }
+
     /// Accepts any certificate.
     pub fn at(base: String) -> Self {
         let http = match base.starts_with("https:") {

@@ -95,7 +95,7 @@ async fn plain(scene: &KeySpace, number: usize, faults: &[Fault]) {
     assert_eq!(duplicate(&outcomes[1]), old, "{faults:?}");
     assert_eq!(duplicate(&outcomes[3]), a, "{faults:?}");
     match &outcomes[4] {
-        Outcome::Rejected(Rejection::IdReused { version, .. }) => assert_eq!(*version, old),
+        Outcome::Rejected(Rejection::IdReused { version, .. }) => assert_eq!(*version, Some(old)),
         other => panic!("{faults:?}: {other:?}"),
     }
     let entries = scene.entries(&feed).await;
