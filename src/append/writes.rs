@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    fairness::WorkBudget,
     store::{
         Batch, Versioned,
         keys::Keys,
@@ -28,7 +29,8 @@ pub fn entry(event: &Event, at: i64, read_at: u64) -> Entry {
 }
 
 /// The batch that stores `entries`; the position of an entry is its index.
-pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
+pub async fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
+    let mut budget = WorkBudget::default();
     let mut versioned = Vec::with_capacity(3 * entries.len());
     let mut partitions: BTreeMap<u16, Vec<RecordParts<'_>>> = BTreeMap::new();
     for (index, (event, entry)) in (0..).zip(entries) {
@@ -65,8 +67,11 @@ pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
                 .into_iter()
                 .for_each(|(partition, feeds)| record(partition, feeds)),
         }
+        // Each feed has an entry, perhaps an unread key, and a place in the log.
+        budget.spend(1 + 2 * event.feeds.len()).await;
     }
     for (partition, records) in partitions {
+        budget.spend(records.len()).await;
         for (index, value) in values::encode_records(&records) {
             let prefix = keys.log(partition);
             versioned.push(Versioned {

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use super::{Commit, Window};
 use crate::{
-    store::{Range, Result, Slice, Snapshot, values::decode_entry},
+    fairness::WorkBudget,
+    store::{Range, Result, Slice, Snapshot, keys::version_of, values::decode_entry},
     types::Entry,
     version::Version,
 };
@@ -13,6 +14,10 @@ use crate::{
 const CHUNK_DOUBLINGS_MAX: u32 = 4;
 /// Keys read beyond the entries needed. Going backward, most commits reach no further than these.
 const KEYS_BEYOND: usize = 4;
+/// Feeds whose latest entries are read at once, and the byte limit of each of these reads: they bound the memory that the
+/// conditions of an array take.
+const LATEST_AT_ONCE: usize = 128;
+const LATEST_BYTES: usize = 8 * 1024;
 
 /// The caller asks for the range to read ([`Scan::wants`]), reads it, perhaps together with the ranges of other scans,
 /// and hands the result back ([`Scan::take`]), until the next entry is ready.
@@ -167,19 +172,38 @@ pub struct Latest {
 }
 
 /// Reads the latest versions of the feed whose entries have keys with `prefix`.
-pub async fn latest(snapshot: &dyn Snapshot, prefix: &[u8]) -> Result<Latest> {
-    let mut scan = Scan::newest_first(prefix.to_vec(), snapshot.version());
-    let mut key = None;
-    while let Some(range) = scan.wants(1, usize::MAX) {
-        let slices = snapshot.ranges(vec![range]).await?;
-        let slice = slices.into_iter().next().unwrap_or_default();
-        if let (None, Some(item)) = (key, slice.items.first()) {
-            key = Some(crate::store::keys::version_of(&item.key)?);
+pub async fn latest(snapshot: &dyn Snapshot, prefix: Vec<u8>) -> Result<Latest> {
+    let latest = latest_of(snapshot, vec![prefix]).await?;
+    Ok(latest.into_iter().next().unwrap_or_default())
+}
+
+/// Reads the latest versions of the feeds whose entries have keys with `prefixes`, in as few round trips as possible.
+pub async fn latest_of(snapshot: &dyn Snapshot, prefixes: Vec<Vec<u8>>) -> Result<Vec<Latest>> {
+    let mut found = vec![Latest::default(); prefixes.len()];
+    let mut budget = WorkBudget::default();
+    let scan = |prefix| Scan::newest_first(prefix, snapshot.version());
+    let scans = prefixes.into_iter().map(scan);
+    let mut scans: Vec<(&mut Latest, Scan)> = found.iter_mut().zip(scans).collect();
+    for scans in scans.chunks_mut(LATEST_AT_ONCE) {
+        loop {
+            let wanting = scans.iter_mut().filter_map(|(latest, scan)| {
+                let range = scan.wants(1, LATEST_BYTES)?;
+                Some(((latest, scan), range))
+            });
+            let (wanting, ranges): (Vec<_>, Vec<_>) = wanting.unzip();
+            if wanting.is_empty() {
+                break;
+            }
+            let slices = snapshot.ranges(ranges).await?;
+            for ((latest, scan), slice) in wanting.into_iter().zip(slices) {
+                if let (None, Some(item)) = (latest.key, slice.items.first()) {
+                    latest.key = Some(version_of(&item.key)?);
+                }
+                budget.spend(slice.items.len()).await;
+                scan.take(snapshot, slice).await?;
+                latest.entry = scan.ready().map(|entry| entry.version);
+            }
         }
-        scan.take(snapshot, slice).await?;
     }
-    Ok(Latest {
-        entry: scan.ready().map(|entry| entry.version),
-        key,
-    })
+    Ok(found)
 }

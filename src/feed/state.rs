@@ -84,7 +84,7 @@ impl Feeds {
         );
         let (markers, latest, unread) = tokio::try_join!(
             self.markers_at(snapshot, feed),
-            dedup::latest(snapshot, &prefix),
+            dedup::latest(snapshot, prefix.clone()),
             snapshot.ranges(vec![unread]),
         )?;
         let unread = unread.into_iter().next().unwrap_or_default();

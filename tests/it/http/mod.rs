@@ -1,6 +1,7 @@
 //! What each endpoint promises, over real sockets.
 
 mod append;
+mod conditions;
 mod connection;
 mod markers;
 mod ndjson;
