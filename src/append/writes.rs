@@ -119,3 +119,40 @@ fn by_partition<'a>(keys: &Keys, feeds: &'a [FeedName]) -> BTreeMap<u16, Vec<&'a
     }
     partitions
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        append::BATCH_EVENTS_MAX,
+        fairness::testing::turns,
+        types::{Data, Draft, EVENT_FEEDS_MAX},
+    };
+
+    #[tokio::test]
+    async fn building_a_large_batch_lets_other_tasks_run() {
+        let event = |index: usize| {
+            let feed = |feed: usize| format!("f{feed}").parse().expect("a name");
+            let draft = Draft {
+                id: format!("e{index}").parse().expect("an id"),
+                kind: "message".parse().expect("a kind"),
+                delivery: Delivery::Notify,
+                feeds: (0..EVENT_FEEDS_MAX).map(feed).collect(),
+                actor: None,
+                data: Data::null(),
+                expect: None,
+            };
+            draft.check().expect("valid")
+        };
+        let events: Vec<Event> = (0..BATCH_EVENTS_MAX / 10).map(event).collect();
+        let entries: Vec<_> = events
+            .iter()
+            .map(|event| (event, entry(event, 1, 0)))
+            .collect();
+        let keys = crate::dedup::testing::keys();
+        let (batch, count) = turns(of_events(&keys, &entries)).await;
+        let entries_and_unread = 2 * EVENT_FEEDS_MAX * events.len();
+        assert!(batch.versioned.len() > entries_and_unread);
+        assert!(count >= entries_and_unread / 600, "{count}");
+    }
+}

@@ -76,6 +76,11 @@ impl Scan {
         self.ready.front()
     }
 
+    /// Whether everything has been read.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
     pub fn pop(&mut self) -> Option<Entry> {
         self.ready.pop_front()
     }
@@ -104,8 +109,12 @@ impl Scan {
     /// Takes what reading the range of [`Scan::wants`] found.
     pub async fn take(&mut self, snapshot: &dyn Snapshot, slice: Slice) -> Result<()> {
         self.chunks += 1;
-        let entries = slice.items.iter().map(decode_entry);
-        let entries = entries.collect::<Result<Vec<Entry>>>()?;
+        let mut budget = WorkBudget::default();
+        let mut entries = Vec::with_capacity(slice.items.len());
+        for item in &slice.items {
+            entries.push(decode_entry(item)?);
+            budget.spend(1).await;
+        }
         match (slice.more, self.chunk_end.take()) {
             (false, Some(end)) => self.until = end,
             (false, None) => self.exhausted = true,
@@ -120,14 +129,14 @@ impl Scan {
             }
         }
         if self.newest_first {
-            self.take_older(entries);
+            self.take_older(entries, &mut budget).await;
             Ok(())
         } else {
-            self.take_newer(snapshot, entries).await
+            self.take_newer(snapshot, entries, &mut budget).await
         }
     }
 
-    fn take_older(&mut self, entries: Vec<Entry>) {
+    async fn take_older(&mut self, entries: Vec<Entry>, budget: &mut WorkBudget) {
         let complete_from = match self.exhausted {
             true => Version::ZERO,
             false => self.until,
@@ -145,10 +154,16 @@ impl Scan {
             self.window.drop_above(commit.version.before());
             let entry = self.pending.pop_front();
             self.ready.extend(entry.filter(|_| !is_twin));
+            budget.spend(1).await;
         }
     }
 
-    async fn take_newer(&mut self, snapshot: &dyn Snapshot, entries: Vec<Entry>) -> Result<()> {
+    async fn take_newer(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        entries: Vec<Entry>,
+        budget: &mut WorkBudget,
+    ) -> Result<()> {
         let commits: Vec<Commit> = entries.iter().map(Commit::from).collect();
         self.window.look_back(snapshot, &commits).await?;
         for (entry, commit) in entries.into_iter().zip(commits) {
@@ -157,6 +172,7 @@ impl Scan {
                 false => self.ready.push_back(entry),
             }
             self.window.push_newer(commit);
+            budget.spend(1).await;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -22,6 +22,7 @@ use super::{
     limits::OverBytes,
     problem::{Code, Problem, Result},
 };
+use crate::fairness::parse;
 
 /// Longest JSON body, in bytes.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -156,6 +157,20 @@ pub fn object<'a, T: Deserialize<'a>>(
     }
     serde_json::from_str(json.get())
         .map_err(|error| Problem::new(wrong, format!("{expected}: {error}")))
+}
+
+/// Reads a JSON body and parses a `T` from it; see [`object`].
+pub async fn read_object<T: DeserializeOwned + Send + 'static>(
+    headers: &HeaderMap,
+    body: Body,
+    expected: &'static str,
+) -> Result<T> {
+    let body = read_json(headers, body).await?;
+    let length = body.len();
+    parse(length, move || {
+        object(json(&body)?, Code::InvalidBody, expected)
+    })
+    .await
 }
 
 /// Reads a whole body.

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use super::{
     App,
     access::Granted,
-    body::{json, object, read_json},
+    body::read_object,
     limits,
-    problem::{Code, Result},
+    problem::Result,
     query::{FeedPath, MarkerPath, Params, version},
     render,
 };
@@ -187,12 +187,8 @@ pub async fn move_marker(
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
     granted.feeds(Scope::Mark, [&feed])?;
-    let body = read_json(&parts.headers, body).await?;
-    let MarkerIn { version: text } = object(
-        json(&body)?,
-        Code::InvalidBody,
-        "the body must be {\"version\": \"…\"}",
-    )?;
+    let expected = "the body must be {\"version\": \"…\"}";
+    let MarkerIn { version: text } = read_object(&parts.headers, body, expected).await?;
     let to = version("version", &text)?;
     let state = app.feeds.move_marker(&feed, marker, to).await?;
     Ok((

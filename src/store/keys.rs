@@ -122,7 +122,8 @@ impl Keys {
         self.versioned_of(FEED, feed.as_str())
     }
 
-    /// `‖ version` → kind and id. With each event that counts as unread, per feed; cleared when the feed is marked read.
+    /// `‖ version` → kind and id. With each event that counts as unread, per feed; cleared when, or some time after, the read
+    /// marker passes it. Only keys above the marker count.
     pub fn unread(&self, feed: &FeedName) -> Vec<u8> {
         self.versioned_of(UNREAD, feed.as_str())
     }

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod capacity;
+mod fairness;
 mod hostile;
 mod outage;
 mod sizes;
