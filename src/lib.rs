@@ -15,6 +15,7 @@
 //!   ([`store::values`]), and the engines.
 //! - [`types`], [`version`], [`clock`]: names, events and entries; hybrid timestamps; the clocks that make them.
 //!   [`error`]: what can fail above the store.
+//! - [`fairness`]: long computations let other tasks run in between.
 //! - [`metrics`], [`logging`]: what operators see of a node. They do not depend on the modules that report to them.
 //! - [`docs`]: the guides, which [`http`] serves at `/docs`.
 //! - [`tls`]: certificates and handshakes.
@@ -33,6 +34,8 @@
 //! - A snapshot is taken, read and dropped within one function call. None is held while a client reads or waits.
 //! - A live entry is rendered once, as an SSE frame that all its subscribers share, over both versions of HTTP. A stream
 //!   over HTTP/1.1 takes its socket over from hyper, so that an idle stream costs a few KiB of memory.
+//! - No request holds an async worker for more than a few milliseconds, at whatever limits: computations spend a
+//!   [`fairness::WorkBudget`], and large bodies are parsed on the blocking threads.
 //! - Every queue is bounded, with a defined behaviour at its limit: appends are refused before they enter the queue, and
 //!   subscribers that are too slow go back to reading pages.
 //!
@@ -48,6 +51,7 @@ pub mod config;
 pub mod dedup;
 pub mod docs;
 pub mod error;
+pub mod fairness;
 pub mod feed;
 pub mod http;
 pub mod live;

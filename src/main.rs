@@ -69,8 +69,8 @@ enum Configuration {
 
 #[derive(Subcommand)]
 enum Admin {
-    /// Show the epoch of a store, or raise it. Raise it after a restore from a backup, or when the store's clock was set
-    /// back. An embedded store must not be in use.
+    /// Show the epoch of an existing store, or raise it. Raise it after a restore from a backup, or when the store's clock
+    /// was set back. An embedded store must not be in use.
     Epoch {
         #[command(flatten)]
         store: StoreConfig,
@@ -217,7 +217,7 @@ async fn serve(config: Config, given: &Given<'_>) -> Result<(), Box<dyn Error>> 
 }
 
 async fn epoch(config: &StoreConfig, raise: bool) -> Result<(), Box<dyn Error>> {
-    let Opened { store, keys, .. } = &config.open(WallTime::system(0)).await?;
+    let Opened { store, keys, .. } = &config.open_existing().await?;
     let epoch = if raise {
         epoch::raise(&**store, keys).await?
     } else {
@@ -247,7 +247,7 @@ async fn check_store(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
         }
         println!("{} files are undamaged", survey.files);
     }
-    let Opened { store, keys, .. } = &config.open(WallTime::system(0)).await?;
+    let Opened { store, keys, .. } = &config.open_existing().await?;
     let counts = audit(&**store, keys).await;
     store.close().await;
     println!("{}", counts?);

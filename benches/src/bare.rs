@@ -258,7 +258,7 @@ impl Bare {
             .iter()
             .map(|event| (event, writes::entry(event, 1, 0)))
             .collect();
-        let batch = writes::of_events(&self.keys, &entries);
+        let batch = writes::of_events(&self.keys, &entries).await;
         let transaction = self.db.create_trx()?;
         transaction.set_option(TransactionOption::ReadYourWritesDisable)?;
         for (key, value) in &batch.maxima {

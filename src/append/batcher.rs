@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    task::JoinSet,
+    task::{JoinSet, yield_now},
     time::{Instant, sleep_until},
 };
 
@@ -16,21 +16,39 @@ use super::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CONDITIONAL_IN_FLIGHT_MAX, Context, Unit,
     transaction::commit_batch,
 };
-use crate::{metrics::Metrics, types::EventId};
+use crate::{fairness::WorkBudget, metrics::Metrics, types::EventId};
+
+/// Units that one search for a batch looks at: it bounds the search while the queue is long and little can start.
+const UNITS_EXAMINED_MAX: usize = 2 * BATCH_EVENTS_MAX;
 
 struct Batcher {
     metrics: Arc<Metrics>,
-    waiting: VecDeque<Unit>,
-    conditional_waiting: usize,
+    plain: Queue,
+    /// Units with a conditional event. They have batches of their own, because their transactions can abort.
+    conditional: Queue,
     events_waiting: usize,
-    /// Events that have left the queue but are not yet counted as such.
+    /// Events that have left the queues but are not yet counted as such.
     events_left: usize,
     /// Ids of the batches in flight. A unit with one of these ids waits; afterwards its claim shows that it is a duplicate.
     /// So two batches of one node never write the same id.
     busy: HashSet<EventId>,
-    plain_in_flight: usize,
-    plain_in_flight_max: usize,
-    conditional_in_flight: usize,
+}
+
+/// The units that wait, in order of arrival, and the batches in flight.
+struct Queue {
+    waiting: VecDeque<Unit>,
+    in_flight: usize,
+    in_flight_max: usize,
+}
+
+impl Queue {
+    fn new(in_flight_max: usize) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            in_flight: 0,
+            in_flight_max,
+        }
+    }
 }
 
 /// What a finished batch releases.
@@ -44,7 +62,7 @@ pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceive
     let mut in_flight = JoinSet::new();
     let mut open = true;
     let mut lingering: Option<Instant> = None;
-    while open || !batcher.waiting.is_empty() || !in_flight.is_empty() {
+    while open || batcher.oldest().is_some() || !in_flight.is_empty() {
         tokio::select! {
             unit = queue.recv(), if open => match unit {
                 Some(unit) => {
@@ -67,10 +85,10 @@ pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceive
             },
             () = sleep_until(lingering.unwrap_or_else(Instant::now)), if lingering.is_some() => {}
         }
-        lingering = match batcher.waiting.front() {
+        batcher.give_up_late().await;
+        lingering = match batcher.oldest() {
             Some(oldest) if open && batcher.events_waiting < BATCH_EVENTS_MAX => {
-                Some(oldest.accepted_at + context.tuning.linger)
-                    .filter(|&until| until > Instant::now())
+                Some(oldest + context.tuning.linger).filter(|&until| until > Instant::now())
             }
             _ => None,
         };
@@ -81,11 +99,11 @@ pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceive
                     commit_batch(&context, units).await;
                     finished
                 });
+                yield_now().await;
             }
         }
         context.delay.note_left(mem::take(&mut batcher.events_left));
-        let oldest = batcher.waiting.front().map(|unit| unit.accepted_at);
-        context.delay.note_oldest(oldest, Instant::now());
+        context.delay.note_oldest(batcher.oldest(), Instant::now());
     }
 }
 
@@ -93,26 +111,36 @@ impl Batcher {
     fn new(context: &Context) -> Self {
         Self {
             metrics: Arc::clone(&context.metrics),
-            waiting: VecDeque::new(),
-            conditional_waiting: 0,
+            plain: Queue::new(context.tuning.batches_in_flight),
+            conditional: Queue::new(CONDITIONAL_IN_FLIGHT_MAX),
             events_waiting: 0,
             events_left: 0,
             busy: HashSet::new(),
-            plain_in_flight: 0,
-            plain_in_flight_max: context.tuning.batches_in_flight,
-            conditional_in_flight: 0,
+        }
+    }
+
+    fn queue(&mut self, conditional: bool) -> &mut Queue {
+        match conditional {
+            true => &mut self.conditional,
+            false => &mut self.plain,
         }
     }
 
     fn add(&mut self, unit: Unit) {
-        self.conditional_waiting += usize::from(unit.is_conditional());
         self.events_waiting += unit.events.len();
-        self.waiting.push_back(unit);
+        let queue = self.queue(unit.is_conditional());
+        queue.waiting.push_back(unit);
     }
 
-    /// Notes that `unit` has left the queue.
+    /// When the oldest unit was accepted.
+    fn oldest(&self) -> Option<Instant> {
+        let queues = [&self.plain, &self.conditional].into_iter();
+        let oldest = queues.filter_map(|queue| queue.waiting.front());
+        oldest.map(|unit| unit.accepted_at).min()
+    }
+
+    /// Notes that `unit` has left its queue.
     fn note_left(&mut self, unit: &Unit) {
-        self.conditional_waiting -= usize::from(unit.is_conditional());
         self.events_waiting -= unit.events.len();
         self.events_left += unit.events.len();
         let count = unit.events.len() as i64;
@@ -123,78 +151,73 @@ impl Batcher {
         for id in &finished.ids {
             self.busy.remove(id);
         }
-        if finished.conditional {
-            self.conditional_in_flight -= 1;
-        } else {
-            self.plain_in_flight -= 1;
+        self.queue(finished.conditional).in_flight -= 1;
+    }
+
+    /// Rejects the units that have waited too long. They are the first ones of each queue, because all may wait equally long.
+    async fn give_up_late(&mut self) {
+        let now = Instant::now();
+        let mut budget = WorkBudget::default();
+        for conditional in [false, true] {
+            let is_late = |unit: &mut Unit| unit.give_up_at <= now;
+            while let Some(unit) = self.queue(conditional).waiting.pop_front_if(is_late) {
+                self.note_left(&unit);
+                budget.spend(unit.events.len()).await;
+                unit.give_up(&self.metrics.appends);
+            }
         }
     }
 
-    /// The next batch that can start now: the oldest unit that can start, and all units that fit into its batch.
+    /// The next batch that can start now.
     fn next_batch(&mut self) -> Option<(Vec<Unit>, Finished)> {
-        let plain_free = self.plain_in_flight < self.plain_in_flight_max;
-        let conditional_free =
-            self.conditional_waiting > 0 && self.conditional_in_flight < CONDITIONAL_IN_FLIGHT_MAX;
-        if !plain_free && !conditional_free {
+        let mut batches = [false, true].into_iter();
+        batches.find_map(|conditional| self.next_batch_of(conditional))
+    }
+
+    /// The oldest unit that can start, and those after it that fit into its batch.
+    fn next_batch_of(&mut self, conditional: bool) -> Option<(Vec<Unit>, Finished)> {
+        let queue = self.queue(conditional);
+        if queue.in_flight >= queue.in_flight_max {
             return None;
         }
+        let mut waiting = mem::take(&mut queue.waiting);
         let mut batch: Vec<Unit> = Vec::new();
         let (mut events, mut weight) = (0, 0);
-        let mut conditional = false;
         let mut left = Vec::new();
         let mut ids: Vec<EventId> = Vec::new();
-        let now = Instant::now();
-        while let Some(unit) = self.waiting.pop_front() {
-            if unit.give_up_at <= now {
-                self.note_left(&unit);
-                unit.give_up(&self.metrics.appends);
-                continue;
-            }
-            let fits = if batch.is_empty() {
-                if unit.is_conditional() {
-                    conditional_free
-                } else {
-                    plain_free
-                }
-            } else {
-                !unit.is_conditional()
-                    && events + unit.events.len() <= BATCH_EVENTS_MAX
-                    && weight + unit.weight() <= BATCH_BYTES_MAX
+        for _ in 0..UNITS_EXAMINED_MAX {
+            let Some(unit) = waiting.pop_front() else {
+                break;
             };
-            if !fits
-                || unit
-                    .events
-                    .iter()
-                    .any(|accepted| self.busy.contains(&accepted.event.id))
-            {
+            let fits = batch.is_empty()
+                || (events + unit.events.len() <= BATCH_EVENTS_MAX
+                    && weight + unit.weight <= BATCH_BYTES_MAX);
+            let mut accepted = unit.events.iter();
+            if !fits || accepted.any(|accepted| self.busy.contains(&accepted.event.id)) {
                 left.push(unit);
                 continue;
             }
             self.note_left(&unit);
             events += unit.events.len();
-            weight += unit.weight();
-            conditional = unit.is_conditional();
+            weight += unit.weight;
             let taken = unit.events.iter().map(|accepted| &accepted.event.id);
             ids.extend(taken.cloned());
             batch.push(unit);
-            if conditional || events >= BATCH_EVENTS_MAX || weight >= BATCH_BYTES_MAX {
+            if events >= BATCH_EVENTS_MAX || weight >= BATCH_BYTES_MAX {
                 break;
             }
         }
         // Units that were skipped keep their place in the queue.
         while let Some(unit) = left.pop() {
-            self.waiting.push_front(unit);
+            waiting.push_front(unit);
         }
+        let queue = self.queue(conditional);
+        queue.waiting = waiting;
         if batch.is_empty() {
             return None;
         }
-
+        queue.in_flight += 1;
         self.busy.extend(ids.iter().cloned());
-        if conditional {
-            self.conditional_in_flight += 1;
-        } else {
-            self.plain_in_flight += 1;
-        }
         Some((batch, Finished { ids, conditional }))
     }
 }

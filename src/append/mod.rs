@@ -35,7 +35,7 @@ use crate::{
 pub const BATCH_EVENTS_MAX: usize = 1000;
 /// Most bytes of keys and values ([`Event::weight`]) one batch commits; FoundationDB accepts 10 MB a transaction.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Most conditional appends in flight at once, each in its own transaction.
+/// Most batches of conditional events in flight at once.
 const CONDITIONAL_IN_FLIGHT_MAX: usize = 16;
 /// Size of the append queue, in KiB of event data; each event counts as at least 1 KiB. It includes the events on their
 /// way to the store.
@@ -81,10 +81,12 @@ struct Accepted {
     at: i64,
 }
 
-/// Events to commit together, in order. A conditional event is alone in its unit.
+/// Events to commit together, in order.
 #[derive(Debug)]
 struct Unit {
     events: Vec<Accepted>,
+    /// Sum of [`Event::weight`].
+    weight: usize,
     accepted_at: Instant,
     /// When to stop trying. It counts from acceptance, so time spent waiting in the queue is included.
     give_up_at: Instant,
@@ -110,13 +112,6 @@ impl Unit {
         let outcomes: Vec<_> = self.events.into_iter().map(rejected).collect();
         count(metrics, &outcomes);
         let _ = self.reply.send(outcomes);
-    }
-
-    fn weight(&self) -> usize {
-        self.events
-            .iter()
-            .map(|accepted| accepted.event.weight())
-            .sum()
     }
 }
 
@@ -290,7 +285,9 @@ impl AppendPermit {
             let mut outcomes = Vec::new();
             for chunk in chunks {
                 // Never more than is left: the chunks are the events that `room` was reserved for.
-                let room = room.split(queue_kib(&chunk) as usize).ok_or(Error::Busy)?;
+                let room = room
+                    .split(queue_kib(&chunk.events) as usize)
+                    .ok_or(Error::Busy)?;
                 outcomes.extend(queue.submit(chunk, at, room).await?);
             }
             Ok(outcomes)
@@ -302,7 +299,7 @@ impl AppendPermit {
 impl Queue {
     async fn submit(
         &self,
-        events: Vec<Event>,
+        Chunk { events, weight }: Chunk,
         at: i64,
         room: OwnedSemaphorePermit,
     ) -> Result<Vec<(EventId, Outcome)>> {
@@ -315,6 +312,7 @@ impl Queue {
         let count = events.len() as i64;
         let unit = Unit {
             events,
+            weight,
             accepted_at: now,
             give_up_at: now + store::RETRY_FOR,
             reply,
@@ -340,30 +338,27 @@ fn queue_kib(events: &[Event]) -> u32 {
     kib.min(QUEUE_KIB_MAX as u32)
 }
 
-/// Splits `events` into runs that each fit into a batch. A conditional event is a run by itself.
-fn chunks(events: Vec<Event>) -> Vec<Vec<Event>> {
-    let mut chunks: Vec<Vec<Event>> = Vec::new();
-    let mut weight = 0;
-    let mut open = false;
+/// Events that fit into a batch, and their weight.
+#[derive(Default)]
+struct Chunk {
+    events: Vec<Event>,
+    weight: usize,
+}
+
+/// Splits `events` into chunks.
+fn chunks(events: Vec<Event>) -> Vec<Chunk> {
+    let mut chunks: Vec<Chunk> = Vec::new();
     for event in events {
-        let alone = event.expect.is_some();
-        let event_weight = event.weight();
-        match chunks.last_mut() {
-            Some(chunk)
-                if open
-                    && !alone
-                    && chunk.len() < BATCH_EVENTS_MAX
-                    && weight + event_weight <= BATCH_BYTES_MAX =>
-            {
-                weight += event_weight;
-                chunk.push(event);
-            }
-            _ => {
-                weight = event_weight;
-                open = !alone;
-                chunks.push(vec![event]);
-            }
-        }
+        let weight = event.weight();
+        let fits = |chunk: &&mut Chunk| {
+            chunk.events.len() < BATCH_EVENTS_MAX && chunk.weight + weight <= BATCH_BYTES_MAX
+        };
+        let chunk = match chunks.last_mut().filter(fits) {
+            Some(chunk) => chunk,
+            None => chunks.push_mut(Chunk::default()),
+        };
+        chunk.weight += weight;
+        chunk.events.push(event);
     }
     chunks
 }

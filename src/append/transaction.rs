@@ -1,4 +1,17 @@
-//! The deduplicating transaction: reads claims, writes new events, and determines the outcome of each event.
+//! The deduplicating transaction: reads claims, judges conditions, writes new events, and determines the outcome of each
+//! event.
+//!
+//! # Conditional events
+//! A transaction plays its events in their order: each one is judged as if those before it had been appended already.
+//! Events may therefore share a transaction, and a group commit, whatever they expect:
+//! - A repeated id is a duplicate of the first event with that id that was appended; rejected events do not claim theirs.
+//! - The versions of a transaction's own events lie above its snapshot, and a version that an event expects may not. So an
+//!   event that expects a feed to which an earlier event of the transaction was added is rejected, whatever it expects.
+//! - Any other condition is judged on the snapshot. The store checks at commit that nothing has been added to the feeds
+//!   of the conditions that held. Those that failed need no check: entries are never taken back.
+//!
+//! Anybody who adds to one of these feeds meanwhile aborts the whole transaction. The next attempt takes only half as many
+//! events, so that an array of many conditions on busy feeds gets through; see [`Append::shrink`].
 
 use std::collections::HashMap;
 
@@ -9,7 +22,7 @@ use tracing::Instrument;
 use super::{Accepted, Context, Outcome, Unit, writes};
 use crate::{
     clock::AtClock,
-    dedup,
+    dedup::{self, Latest},
     error::{Error, Result},
     metrics::Held,
     store::{
@@ -17,7 +30,7 @@ use crate::{
         keys::{self, Keys},
         transact_until,
     },
-    types::{Entry, Event, EventId, Expect, NO_TWIN},
+    types::{Entry, Event, EventId, Expect, FeedName, NO_TWIN},
     version::Version,
 };
 
@@ -26,105 +39,145 @@ pub(super) async fn commit_batch(context: &Context, units: Vec<Unit>) {
     let metrics = &context.metrics.appends;
     let _in_flight = Held::by(&metrics.batches_in_flight);
     let begun = Instant::now();
-    let bytes = units.iter().map(Unit::weight).sum();
-    let (mut transaction, places) = Append::new(context, &units);
-    let span = tracing::debug_span!("append_batch", events = places.len(), bytes);
+    let bytes = units.iter().map(|unit| unit.weight).sum();
+    let accepted = units.iter().flat_map(|unit| &unit.events);
+    let events: Vec<_> = accepted
+        .map(|accepted| (&accepted.event, accepted.at))
+        .collect();
+    let span = tracing::debug_span!("append_batch", events = events.len(), bytes);
     let oldest = units.iter().map(|unit| unit.give_up_at).min();
     let give_up_at = oldest.unwrap_or_else(Instant::now);
-    let failed = transact_until(&*context.store, &mut transaction, give_up_at)
-        .instrument(span)
-        .await
-        .err();
-    metrics.note_batch(places.len(), bytes, begun.elapsed());
-    let verdicts = transaction.verdicts;
-    let mut places = places.into_iter();
+    let outcomes = commit(context, &events, give_up_at).instrument(span).await;
+    metrics.note_batch(events.len(), bytes, begun.elapsed());
+    let mut outcomes = outcomes.into_iter();
     for Unit { events, reply, .. } in units {
-        let outcomes: Vec<_> = events
-            .into_iter()
-            .zip(&mut places)
-            .map(|(Accepted { event, .. }, place)| {
-                let outcome = match (&failed, &verdicts[place.position]) {
-                    (Some(error), _) => Outcome::Rejected(error.clone()),
-                    (None, Some(verdict)) => verdict.outcome(&event, place.repeated),
-                    (None, None) => Outcome::Rejected(Error::Store(store::Error::Unknown)),
-                };
-                (event.id, outcome)
-            })
-            .collect();
+        let ids = events.into_iter().map(|Accepted { event, .. }| event.id);
+        let outcomes: Vec<_> = ids.zip(&mut outcomes).collect();
         super::count(metrics, &outcomes);
         // The client may be gone; its events are committed nevertheless.
         let _ = reply.send(outcomes);
     }
 }
 
-/// The position of an event's id among the ids of the batch, and whether an earlier event has the same id.
-struct Place {
-    position: usize,
-    repeated: bool,
+/// Commits `events`, usually in one transaction, and returns the outcome of each.
+async fn commit(context: &Context, events: &[(&Event, i64)], give_up_at: Instant) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(events.len());
+    let mut size = events.len();
+    while let Some(rest @ [_, ..]) = events.get(outcomes.len()..) {
+        let mut append = Append::new(context, rest, size);
+        match transact_until(&*context.store, &mut append, give_up_at).await {
+            Ok(base) => {
+                size = 2 * append.size;
+                outcomes.extend(append.outcomes(base));
+            }
+            // The store is unavailable, or it is time to give up.
+            Err(error) => outcomes.extend(rest.iter().map(|_| Outcome::Rejected(error.clone()))),
+        }
+    }
+    outcomes
 }
 
-/// What is known about an id: the version and content hash of its first commit, and whether this batch made it.
-struct Verdict {
-    version: Version,
-    digest: u128,
-    fresh: bool,
+/// Where an entry is: at a known version, or at an index of the batch to be committed.
+#[derive(Clone, Copy)]
+enum Place {
+    At(Version),
+    Planned(u16),
 }
 
-impl Verdict {
-    fn outcome(&self, event: &Event, repeated: bool) -> Outcome {
-        if event.digest != self.digest {
-            Outcome::Rejected(Error::IdReused {
-                id: event.id.clone(),
-                version: Some(self.version),
-            })
-        } else if self.fresh && !repeated {
-            Outcome::Appended(self.version)
-        } else {
-            Outcome::Duplicate(self.version)
+impl Place {
+    /// `base` is the version of the committed batch.
+    fn version(self, base: Version) -> Version {
+        match self {
+            Self::At(version) => version,
+            Self::Planned(index) => base.at_index(index),
         }
     }
 }
 
-/// One batch: the first event of each id, in order.
+/// What becomes of an event.
+enum Verdict {
+    Appended(Place),
+    Duplicate(Place),
+    /// The id belongs to other content.
+    IdReused(Place),
+    /// The feed that the event expects has this entry.
+    VersionConflict(Option<Place>),
+    /// The event expects a version above this moment.
+    VersionAhead(Version),
+}
+
+/// A taken id: the event that has it, and its content hash.
+struct Taken {
+    place: Place,
+    digest: u128,
+    /// The event was committed by an earlier attempt whose outcome was unknown, and is not answered yet.
+    is_ours: bool,
+}
+
+/// A feed that events of the batch expect to be at a version.
+struct Expected {
+    latest: Latest,
+    /// The last event of the batch that is added to the feed.
+    planned: Option<u16>,
+    /// A condition held because nothing was added to the feed since the snapshot.
+    relied_on: bool,
+}
+
+/// A transaction of the first `size` of `events`, in their order.
 struct Append<'a> {
     keys: &'a Keys,
     clock: &'a AtClock,
-    events: Vec<(&'a Event, i64)>,
-    expect: Option<&'a Expect>,
-    /// The snapshot of the first attempt. A claim above it, found after an attempt with unknown outcome, is our own.
+    events: &'a [(&'a Event, i64)],
+    size: usize,
+    /// For each event, the position of its id in `ids`.
+    id_of: Vec<usize>,
+    /// The distinct ids, in the order of their first events.
+    ids: Vec<&'a EventId>,
+    /// The snapshot of the first attempt. A claim above it, found after an attempt with unknown outcome, is our own. And no
+    /// client can know a version above it, except by guessing.
     began: Option<Version>,
-    /// For each of `events`, once known.
-    verdicts: Vec<Option<Verdict>>,
+    /// For each of the first `size` events, once planned.
+    verdicts: Vec<Verdict>,
     /// Positions in `events` of the events that the planned batch writes. The place in this list is the index in the batch.
     planned: Vec<usize>,
 }
 
 impl<'a> Append<'a> {
-    fn new(context: &'a Context, units: &'a [Unit]) -> (Self, Vec<Place>) {
-        let count = units.iter().map(|unit| unit.events.len()).sum();
-        let mut positions: HashMap<&EventId, usize> = HashMap::with_capacity(count);
-        let mut events = Vec::with_capacity(count);
-        let mut places = Vec::with_capacity(count);
-        for accepted in units.iter().flat_map(|unit| &unit.events) {
-            let next = events.len();
-            let position = *positions.entry(&accepted.event.id).or_insert(next);
-            let repeated = position != next;
-            if !repeated {
-                events.push((&accepted.event, accepted.at));
+    fn new(context: &'a Context, events: &'a [(&'a Event, i64)], size: usize) -> Self {
+        let size = size.min(events.len());
+        let events = &events[..size];
+        let mut positions: HashMap<&EventId, usize> = HashMap::with_capacity(size);
+        let mut ids = Vec::with_capacity(size);
+        let mut id_of = Vec::with_capacity(size);
+        for (event, _) in events {
+            let position = *positions.entry(&event.id).or_insert(ids.len());
+            if position == ids.len() {
+                ids.push(&event.id);
             }
-            places.push(Place { position, repeated });
+            id_of.push(position);
         }
-        let expect = events.iter().find_map(|(event, ..)| event.expect.as_ref());
-        let append = Self {
+        Self {
             keys: &context.keys,
             clock: &context.clock,
-            verdicts: events.iter().map(|_| None).collect(),
-            planned: Vec::with_capacity(events.len()),
             events,
-            expect,
+            size,
+            id_of,
+            ids,
             began: None,
-        };
-        (append, places)
+            verdicts: Vec::with_capacity(size),
+            planned: Vec::with_capacity(size),
+        }
+    }
+
+    /// Called before every further attempt. Each attempt is aborted by a change of any feed that its events expect, so it
+    /// takes half as many events as the one before, down to one. (One event is aborted at most a few times: what aborted it
+    /// lies above the version that it expects, so that the next attempt rejects it.) `unsure`: whether earlier attempts
+    /// may have committed; then all events stay, because a later transaction could not tell that they are our own.
+    fn shrink(&mut self, unsure: bool) {
+        let is_conditional = self.events.iter().any(|(event, _)| event.expect.is_some());
+        if is_conditional && !unsure {
+            self.size = self.size.div_ceil(2);
+        }
     }
 
     /// The greatest `at` of any entry so far.
@@ -138,31 +191,76 @@ impl<'a> Append<'a> {
         Ok(i64::from_be_bytes(at))
     }
 
-    /// Checks the condition on the snapshot. Returns the condition that the store checks at commit: that nothing has been
-    /// added to the feed since the snapshot. (A twin above the expected version is invisible, so it is no violation.)
-    async fn check_expectation(
+    /// Reads the feeds that the events with free ids expect.
+    async fn expected(
         &self,
         snapshot: &dyn Snapshot,
-        expect: &Expect,
-    ) -> Result<Condition> {
-        let prefix = self.keys.feed(&expect.feed);
-        let latest = dedup::latest(snapshot, &prefix).await?;
-        if !expect.holds(latest.entry) {
-            let Some((event, ..)) = self.events.first() else {
-                return Err(store::Error::Conflict.into());
+        taken: &[Option<Taken>],
+    ) -> Result<HashMap<&'a FeedName, Expected>> {
+        let mut feeds: Vec<&FeedName> = self.events[..self.size]
+            .iter()
+            .zip(&self.id_of)
+            .filter(|&(_, &id)| taken[id].is_none())
+            .filter_map(|((event, _), _)| Some(&event.expect.as_ref()?.feed))
+            .collect();
+        feeds.sort_unstable();
+        feeds.dedup();
+        let prefixes = feeds.iter().map(|feed| self.keys.feed(feed)).collect();
+        let latest = dedup::latest_of(snapshot, prefixes).await?;
+        let expected = latest.into_iter().map(|latest| Expected {
+            latest,
+            planned: None,
+            relied_on: false,
+        });
+        Ok(feeds.into_iter().zip(expected).collect())
+    }
+
+    /// Plays the events: fills `verdicts` and `planned`.
+    fn judge(
+        &mut self,
+        began: Version,
+        taken: &mut [Option<Taken>],
+        expected: &mut HashMap<&FeedName, Expected>,
+    ) {
+        self.verdicts.clear();
+        self.planned.clear();
+        for (position, &(event, _)) in self.events[..self.size].iter().enumerate() {
+            let taken = &mut taken[self.id_of[position]];
+            let verdict = match taken {
+                Some(taken) if taken.digest != event.digest => Verdict::IdReused(taken.place),
+                Some(taken) => match std::mem::take(&mut taken.is_ours) {
+                    true => Verdict::Appended(taken.place),
+                    false => Verdict::Duplicate(taken.place),
+                },
+                None => match violation(event.expect.as_ref(), began, expected) {
+                    Some(violation) => violation,
+                    None => {
+                        // A batch has fewer events than an index has values.
+                        let index = self.planned.len() as u16;
+                        let place = Place::Planned(index);
+                        self.planned.push(position);
+                        if !expected.is_empty() {
+                            for feed in &event.feeds {
+                                if let Some(feed) = expected.get_mut(feed) {
+                                    feed.planned = Some(index);
+                                }
+                            }
+                        }
+                        *taken = Some(Taken {
+                            place,
+                            digest: event.digest,
+                            is_ours: false,
+                        });
+                        Verdict::Appended(place)
+                    }
+                },
             };
-            return Err(Error::VersionConflict {
-                id: event.id.clone(),
-                feed: expect.feed.clone(),
-                current: latest.entry,
-            });
+            self.verdicts.push(verdict);
         }
-        let (begin, end) = keys::after_until(&prefix, latest.key, Version::MAX);
-        Ok(Condition::RangeEmpty { begin, end })
     }
 
     /// The batch that writes the planned events.
-    fn build(&self, snapshot: &dyn Snapshot, at_floor: i64) -> Batch {
+    async fn build(&self, snapshot: &dyn Snapshot, at_floor: i64) -> Batch {
         let unclaimed = snapshot.checks_claims();
         let read_at = match unclaimed {
             true => NO_TWIN,
@@ -176,9 +274,63 @@ impl<'a> Append<'a> {
                 (event, writes::entry(event, at.max(at_floor), read_at))
             })
             .collect();
-        let batch = writes::of_events(self.keys, &entries);
+        let batch = writes::of_events(self.keys, &entries).await;
         Batch { unclaimed, ..batch }
     }
+
+    /// The outcomes of the first `size` events. `base` is the version of the committed batch.
+    fn outcomes(self, base: Version) -> impl Iterator<Item = Outcome> {
+        let events = self.events.iter();
+        let events = events.zip(self.verdicts);
+        events.map(move |(&(event, _), verdict)| {
+            let (id, version) = (event.id.clone(), |place: Place| place.version(base));
+            match verdict {
+                Verdict::Appended(place) => Outcome::Appended(version(place)),
+                Verdict::Duplicate(place) => Outcome::Duplicate(version(place)),
+                Verdict::IdReused(place) => Outcome::Rejected(Error::IdReused {
+                    id,
+                    version: Some(version(place)),
+                }),
+                Verdict::VersionConflict(place) => Outcome::Rejected(match event.expect.as_ref() {
+                    Some(expect) => Error::VersionConflict {
+                        id,
+                        feed: expect.feed.clone(),
+                        current: place.map(version),
+                    },
+                    None => store::Error::Conflict.into(),
+                }),
+                Verdict::VersionAhead(current) => Outcome::Rejected(Error::VersionAhead {
+                    asked: event
+                        .expect
+                        .as_ref()
+                        .and_then(|expect| expect.version)
+                        .unwrap_or(current),
+                    current,
+                }),
+            }
+        })
+    }
+}
+
+/// Why a condition does not hold, if it does not. (A twin above the expected version is invisible, so it is no violation.)
+fn violation(
+    expect: Option<&Expect>,
+    began: Version,
+    expected: &mut HashMap<&FeedName, Expected>,
+) -> Option<Verdict> {
+    let expect = expect?;
+    if expect.version.is_some_and(|version| version > began) {
+        return Some(Verdict::VersionAhead(began));
+    }
+    let feed = expected.get_mut(&expect.feed)?;
+    if let Some(index) = feed.planned {
+        return Some(Verdict::VersionConflict(Some(Place::Planned(index))));
+    }
+    if !expect.holds(feed.latest.entry) {
+        return Some(Verdict::VersionConflict(feed.latest.entry.map(Place::At)));
+    }
+    feed.relied_on = true;
+    None
 }
 
 fn read_claim(item: &store::KeyValue) -> store::Result<(Version, u128)> {
@@ -190,18 +342,19 @@ fn read_claim(item: &store::KeyValue) -> store::Result<(Version, u128)> {
 
 #[async_trait]
 impl Transaction for Append<'_> {
-    type Output = ();
+    /// The version of the committed batch; meaningless if there was nothing to commit.
+    type Output = Version;
     type Error = Error;
 
     /// The first claim of each id, and the greatest `at` of any entry.
     fn first_reads(&self) -> Reads {
-        let first_claim = |(event, _): &(&Event, i64)| {
-            let claims = self.keys.claim(&event.id);
+        let first_claim = |id: &&EventId| {
+            let claims = self.keys.claim(id);
             keys::range(&claims, None, Version::MAX, false, 1, usize::MAX)
         };
         Reads {
             keys: vec![self.keys.at()],
-            ranges: self.events.iter().map(first_claim).collect(),
+            ranges: self.ids.iter().map(first_claim).collect(),
         }
     }
 
@@ -210,49 +363,42 @@ impl Transaction for Append<'_> {
         snapshot: &dyn Snapshot,
         first: Found,
         unsure: bool,
-    ) -> Result<Plan<()>> {
-        let now = snapshot.version();
-        let began = *self.began.get_or_insert(now);
-        let at = self.greatest_at(&first)?;
-        self.planned.clear();
-        for (position, claims) in first.slices.iter().enumerate() {
-            match claims.items.first().map(read_claim).transpose()? {
-                Some((version, digest)) => {
-                    self.verdicts[position] = Some(Verdict {
-                        version,
-                        digest,
-                        fresh: unsure && version > began,
-                    });
-                }
-                None => {
-                    self.verdicts[position] = None;
-                    self.planned.push(position);
-                }
-            }
+    ) -> Result<Plan<Version>> {
+        if self.began.is_some() {
+            self.shrink(unsure);
         }
+        let began = *self.began.get_or_insert(snapshot.version());
+        let at = self.greatest_at(&first)?;
+        let mut taken = Vec::with_capacity(self.ids.len());
+        for claims in &first.slices {
+            let claim = claims.items.first().map(read_claim).transpose()?;
+            taken.push(claim.map(|(version, digest)| Taken {
+                place: Place::At(version),
+                digest,
+                is_ours: unsure && version > began,
+            }));
+        }
+        let mut expected = self.expected(snapshot, &taken).await?;
+        self.judge(began, &mut taken, &mut expected);
         if self.planned.is_empty() {
-            return Ok(Plan::Answer(()));
+            return Ok(Plan::Answer(Version::ZERO));
         }
         self.clock.observe(at);
         // The clock ignores an `at` that is far in the future; so must the floor.
         let floor = at.min(self.clock.now());
-        let mut batch = self.build(snapshot, floor);
-        if let Some(expect) = self.expect {
-            batch
-                .conditions
-                .push(self.check_expectation(snapshot, expect).await?);
-        }
+        let mut batch = self.build(snapshot, floor).await;
+        let relied_on = expected.iter().filter(|(_, feed)| feed.relied_on);
+        batch.conditions = relied_on
+            .map(|(name, feed)| {
+                let prefix = self.keys.feed(name);
+                let (begin, end) = keys::after_until(&prefix, feed.latest.key, Version::MAX);
+                Condition::RangeEmpty { begin, end }
+            })
+            .collect();
         Ok(Plan::Commit(batch))
     }
 
-    fn committed(&mut self, version: Version) {
-        for (&position, index) in self.planned.iter().zip(0..) {
-            let (event, _) = self.events[position];
-            self.verdicts[position] = Some(Verdict {
-                version: version.at_index(index),
-                digest: event.digest,
-                fresh: true,
-            });
-        }
+    fn committed(&mut self, version: Version) -> Version {
+        version
     }
 }

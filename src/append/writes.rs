@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    fairness::WorkBudget,
     store::{
         Batch, Versioned,
         keys::Keys,
@@ -29,7 +30,8 @@ pub fn entry(event: &Event, at: i64, read_at: u64) -> Entry {
 }
 
 /// The batch that stores `entries`; the position of an entry is its index.
-pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
+pub async fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
+    let mut budget = WorkBudget::default();
     let mut versioned = Vec::with_capacity(3 * entries.len());
     let mut partitions: BTreeMap<u16, Vec<RecordParts<'_>>> = BTreeMap::new();
     for (index, (event, entry)) in (0..).zip(entries) {
@@ -66,8 +68,11 @@ pub fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
                 .into_iter()
                 .for_each(|(partition, feeds)| record(partition, feeds)),
         }
+        // Each feed has an entry, perhaps an unread key, and a place in the log.
+        budget.spend(1 + 2 * event.feeds.len()).await;
     }
     for (partition, records) in partitions {
+        budget.spend(records.len()).await;
         for (index, value) in values::encode_records(&records) {
             let prefix = keys.log(partition);
             versioned.push(Versioned {
@@ -114,4 +119,42 @@ fn by_partition<'a>(keys: &Keys, feeds: &'a [FeedName]) -> BTreeMap<u16, Vec<&'a
             .push(feed);
     }
     partitions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        append::BATCH_EVENTS_MAX,
+        fairness::testing::turns,
+        types::{Data, Draft, EVENT_FEEDS_MAX},
+    };
+
+    #[tokio::test]
+    async fn building_a_large_batch_lets_other_tasks_run() {
+        let event = |index: usize| {
+            let feed = |feed: usize| format!("f{feed}").parse().expect("a name");
+            let draft = Draft {
+                id: format!("e{index}").parse().expect("an id"),
+                kind: "message".parse().expect("a kind"),
+                delivery: Delivery::Notify,
+                feeds: (0..EVENT_FEEDS_MAX).map(feed).collect(),
+                actor: None,
+                time: None,
+                data: Data::null(),
+                expect: None,
+            };
+            draft.check().expect("valid")
+        };
+        let events: Vec<Event> = (0..BATCH_EVENTS_MAX / 10).map(event).collect();
+        let entries: Vec<_> = events
+            .iter()
+            .map(|event| (event, entry(event, 1, 0)))
+            .collect();
+        let keys = crate::dedup::testing::keys();
+        let (batch, count) = turns(of_events(&keys, &entries)).await;
+        let entries_and_unread = 2 * EVENT_FEEDS_MAX * events.len();
+        assert!(batch.versioned.len() > entries_and_unread);
+        assert!(count >= entries_and_unread / 600, "{count}");
+    }
 }

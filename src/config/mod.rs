@@ -7,7 +7,12 @@ mod drain;
 mod kinds;
 mod transport;
 
-use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 
@@ -19,7 +24,11 @@ use crate::{
     http::{Deliveries, Place, resolve},
     logging::LogArgs,
     server::Settings,
-    store::{self, Store, embedded::Embedded, keys::Keys},
+    store::{
+        self, Store,
+        embedded::{Embedded, no_store},
+        keys::Keys,
+    },
 };
 
 /// The storage engines.
@@ -43,7 +52,7 @@ pub struct StoreConfig {
     #[arg(long, env = "NEWSFEED_STORE", value_enum, default_value_t = Engine::Embedded)]
     pub store: Engine,
 
-    /// Folder of the embedded store. Created if missing.
+    /// Folder of the embedded store. `newsfeed serve` creates it if missing; admin commands do not.
     #[arg(
         long,
         env = "NEWSFEED_DATA",
@@ -98,30 +107,57 @@ pub struct Opened {
     _network: Option<store::fdb::Network>,
 }
 
+impl Opened {
+    fn embedded(store: Arc<dyn Store>, keys: Keys) -> Self {
+        Self {
+            store,
+            keys,
+            #[cfg(feature = "fdb")]
+            _network: None,
+        }
+    }
+}
+
 impl StoreConfig {
-    /// Opens the store and creates its key space if there is none.
+    /// Opens the store and creates it if there is none.
     pub async fn open(&self, wall: WallTime) -> store::Result<Opened> {
         match self.store {
             Engine::Embedded => {
-                let folder = self.data.clone();
                 let reserve_bytes = self.disk_reserve_mib * 1024 * 1024;
-                let opening = tokio::task::spawn_blocking(move || {
-                    Embedded::open_with(&folder, wall, reserve_bytes)
-                });
-                let store = opening
-                    .await
-                    .map_err(|panic| store::Error::Open(panic.to_string()))??;
-                let store: Arc<dyn Store> = Arc::new(store);
+                let open = move |folder: &Path| Embedded::open_with(folder, wall, reserve_bytes);
+                let store = self.open_folder(open).await?;
                 let keys = Keys::open(&*store, b"", self.partitions).await?;
-                Ok(Opened {
-                    store,
-                    keys,
-                    #[cfg(feature = "fdb")]
-                    _network: None,
-                })
+                Ok(Opened::embedded(store, keys))
             }
-            Engine::Fdb => self.open_fdb().await,
+            Engine::Fdb => self.open_fdb(true).await,
         }
+    }
+
+    /// Opens the store; fails if there is none. Never creates anything.
+    pub async fn open_existing(&self) -> store::Result<Opened> {
+        match self.store {
+            Engine::Embedded => {
+                let open = |folder: &Path| Embedded::open_existing(folder, WallTime::system(0));
+                let store = self.open_folder(open).await?;
+                match Keys::open_existing(&*store, b"").await? {
+                    Some(keys) => Ok(Opened::embedded(store, keys)),
+                    None => Err(no_store(&self.data)),
+                }
+            }
+            Engine::Fdb => self.open_fdb(false).await,
+        }
+    }
+
+    async fn open_folder(
+        &self,
+        open: impl FnOnce(&Path) -> store::Result<Embedded> + Send + 'static,
+    ) -> store::Result<Arc<dyn Store>> {
+        let folder = self.data.clone();
+        let opening = tokio::task::spawn_blocking(move || open(&folder));
+        let store = opening
+            .await
+            .map_err(|panic| store::Error::Open(panic.to_string()))??;
+        Ok(Arc::new(store))
     }
 
     fn check(&self) -> store::Result<()> {
@@ -138,24 +174,36 @@ impl StoreConfig {
         }
     }
 
+    /// Opens the store in the cluster; creates it if there is none and `create` is set.
     #[cfg(feature = "fdb")]
-    async fn open_fdb(&self) -> store::Result<Opened> {
+    async fn open_fdb(&self, create: bool) -> store::Result<Opened> {
         let tuning = store::fdb::Tuning {
             timeout: std::time::Duration::from_millis(self.fdb_timeout_ms),
         };
         let network = store::fdb::boot()?;
-        let store = store::fdb::Fdb::open(&self.cluster_file, self.prefix.as_bytes(), tuning)?;
+        let prefix = self.prefix.as_bytes();
+        let store = store::fdb::Fdb::open(&self.cluster_file, prefix, tuning)?;
         let store: Arc<dyn Store> = Arc::new(store);
-        let keys = Keys::open(&*store, self.prefix.as_bytes(), self.partitions).await.map_err(|error| match error {
+        let keys = match create {
+            true => Keys::open(&*store, prefix, self.partitions).await.map(Some),
+            false => Keys::open_existing(&*store, prefix).await,
+        };
+        let file = self.cluster_file.display();
+        let keys = keys.map_err(|error| match error {
             store::Error::Unavailable(_) | store::Error::Unknown => store::Error::Open(format!(
-                "the cluster of {} does not answer ({error}): check that FoundationDB is running there and its database is configured",
-                self.cluster_file.display()
+                "the cluster of {file} does not answer ({error}): check that FoundationDB is running there and its database is configured",
             )),
             store::Error::Refused(_) => store::Error::Open(format!(
-                "cannot use the cluster file {} ({error}): give a copy of your cluster's file with --cluster-file",
-                self.cluster_file.display()
+                "cannot use the cluster file {file} ({error}): give a copy of your cluster's file with --cluster-file",
             )),
             other => other,
+        })?;
+        let keys = keys.ok_or_else(|| {
+            store::Error::Open(format!(
+                "there is no store with the key prefix {:?} in the cluster of {file}: \
+                 specify the prefix of an existing store with --prefix, or another cluster with --cluster-file",
+                self.prefix
+            ))
         })?;
         Ok(Opened {
             store,
@@ -165,7 +213,7 @@ impl StoreConfig {
     }
 
     #[cfg(not(feature = "fdb"))]
-    async fn open_fdb(&self) -> store::Result<Opened> {
+    async fn open_fdb(&self, _create: bool) -> store::Result<Opened> {
         Err(without_fdb())
     }
 }

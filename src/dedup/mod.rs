@@ -18,6 +18,6 @@ mod tests;
 mod window;
 
 pub use self::{
-    scan::{Latest, Scan, latest},
+    scan::{Latest, Scan, latest, latest_of},
     window::{Commit, Window},
 };

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use super::{Commit, Window};
 use crate::{
-    store::{Range, Result, Slice, Snapshot, values::decode_entry},
+    fairness::WorkBudget,
+    store::{Range, Result, Slice, Snapshot, keys::version_of, values::decode_entry},
     types::Entry,
     version::Version,
 };
@@ -13,6 +14,10 @@ use crate::{
 const CHUNK_DOUBLINGS_MAX: u32 = 4;
 /// Keys read beyond the entries needed. Going backward, most commits reach no further than these.
 const KEYS_BEYOND: usize = 4;
+/// Feeds whose latest entries are read at once, and the byte limit of each of these reads: they bound the memory that the
+/// conditions of an array take.
+const LATEST_AT_ONCE: usize = 128;
+const LATEST_BYTES: usize = 8 * 1024;
 
 /// The caller asks for the range to read ([`Scan::wants`]), reads it, perhaps together with the ranges of other scans,
 /// and hands the result back ([`Scan::take`]), until the next entry is ready.
@@ -71,6 +76,11 @@ impl Scan {
         self.ready.front()
     }
 
+    /// Whether everything has been read.
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted
+    }
+
     pub fn pop(&mut self) -> Option<Entry> {
         self.ready.pop_front()
     }
@@ -99,8 +109,12 @@ impl Scan {
     /// Takes what reading the range of [`Scan::wants`] found.
     pub async fn take(&mut self, snapshot: &dyn Snapshot, slice: Slice) -> Result<()> {
         self.chunks += 1;
-        let entries = slice.items.iter().map(decode_entry);
-        let entries = entries.collect::<Result<Vec<Entry>>>()?;
+        let mut budget = WorkBudget::default();
+        let mut entries = Vec::with_capacity(slice.items.len());
+        for item in &slice.items {
+            entries.push(decode_entry(item)?);
+            budget.spend(1).await;
+        }
         match (slice.more, self.chunk_end.take()) {
             (false, Some(end)) => self.until = end,
             (false, None) => self.exhausted = true,
@@ -115,14 +129,14 @@ impl Scan {
             }
         }
         if self.newest_first {
-            self.take_older(entries);
+            self.take_older(entries, &mut budget).await;
             Ok(())
         } else {
-            self.take_newer(snapshot, entries).await
+            self.take_newer(snapshot, entries, &mut budget).await
         }
     }
 
-    fn take_older(&mut self, entries: Vec<Entry>) {
+    async fn take_older(&mut self, entries: Vec<Entry>, budget: &mut WorkBudget) {
         let complete_from = match self.exhausted {
             true => Version::ZERO,
             false => self.until,
@@ -140,10 +154,16 @@ impl Scan {
             self.window.drop_above(commit.version.before());
             let entry = self.pending.pop_front();
             self.ready.extend(entry.filter(|_| !is_twin));
+            budget.spend(1).await;
         }
     }
 
-    async fn take_newer(&mut self, snapshot: &dyn Snapshot, entries: Vec<Entry>) -> Result<()> {
+    async fn take_newer(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        entries: Vec<Entry>,
+        budget: &mut WorkBudget,
+    ) -> Result<()> {
         let commits: Vec<Commit> = entries.iter().map(Commit::from).collect();
         self.window.look_back(snapshot, &commits).await?;
         for (entry, commit) in entries.into_iter().zip(commits) {
@@ -152,6 +172,7 @@ impl Scan {
                 false => self.ready.push_back(entry),
             }
             self.window.push_newer(commit);
+            budget.spend(1).await;
         }
         Ok(())
     }
@@ -167,19 +188,38 @@ pub struct Latest {
 }
 
 /// Reads the latest versions of the feed whose entries have keys with `prefix`.
-pub async fn latest(snapshot: &dyn Snapshot, prefix: &[u8]) -> Result<Latest> {
-    let mut scan = Scan::newest_first(prefix.to_vec(), snapshot.version());
-    let mut key = None;
-    while let Some(range) = scan.wants(1, usize::MAX) {
-        let slices = snapshot.ranges(vec![range]).await?;
-        let slice = slices.into_iter().next().unwrap_or_default();
-        if let (None, Some(item)) = (key, slice.items.first()) {
-            key = Some(crate::store::keys::version_of(&item.key)?);
+pub async fn latest(snapshot: &dyn Snapshot, prefix: Vec<u8>) -> Result<Latest> {
+    let latest = latest_of(snapshot, vec![prefix]).await?;
+    Ok(latest.into_iter().next().unwrap_or_default())
+}
+
+/// Reads the latest versions of the feeds whose entries have keys with `prefixes`, in as few round trips as possible.
+pub async fn latest_of(snapshot: &dyn Snapshot, prefixes: Vec<Vec<u8>>) -> Result<Vec<Latest>> {
+    let mut found = vec![Latest::default(); prefixes.len()];
+    let mut budget = WorkBudget::default();
+    let scan = |prefix| Scan::newest_first(prefix, snapshot.version());
+    let scans = prefixes.into_iter().map(scan);
+    let mut scans: Vec<(&mut Latest, Scan)> = found.iter_mut().zip(scans).collect();
+    for scans in scans.chunks_mut(LATEST_AT_ONCE) {
+        loop {
+            let wanting = scans.iter_mut().filter_map(|(latest, scan)| {
+                let range = scan.wants(1, LATEST_BYTES)?;
+                Some(((latest, scan), range))
+            });
+            let (wanting, ranges): (Vec<_>, Vec<_>) = wanting.unzip();
+            if wanting.is_empty() {
+                break;
+            }
+            let slices = snapshot.ranges(ranges).await?;
+            for ((latest, scan), slice) in wanting.into_iter().zip(slices) {
+                if let (None, Some(item)) = (latest.key, slice.items.first()) {
+                    latest.key = Some(version_of(&item.key)?);
+                }
+                budget.spend(slice.items.len()).await;
+                scan.take(snapshot, slice).await?;
+                latest.entry = scan.ready().map(|entry| entry.version);
+            }
         }
-        scan.take(snapshot, slice).await?;
     }
-    Ok(Latest {
-        entry: scan.ready().map(|entry| entry.version),
-        key,
-    })
+    Ok(found)
 }

@@ -1,13 +1,13 @@
 //! Random histories, a snapshot of one in memory, and the rule for twins in its plainest form, for property tests.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use proptest::prelude::*;
 
 use crate::{
     store::{
-        Batch, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot,
+        Batch, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Store, StoreErrors,
         keys::{Keys, versioned},
         values::{self, Record, RecordParts},
     },
@@ -84,6 +84,25 @@ pub(crate) fn any_history() -> impl Strategy<Value = Vec<Record>> {
     })
 }
 
+/// Commits of different ids to all of `feeds`, as one bulk load would make them: each may be a twin of any before it.
+pub(crate) fn long_history(commits: usize, feeds: &[FeedName]) -> Vec<Record> {
+    let record = |index: usize| Record {
+        entry: Entry {
+            version: Version::new(0, BOUND + index as u64, 0),
+            id: format!("id {index}").parse().expect("an id"),
+            kind: "message".parse().expect("a name"),
+            delivery: Delivery::Notify,
+            actor: None,
+            at: 0,
+            time: None,
+            data: bytes::Bytes::from_static(b"null"),
+            read_at: 0,
+        },
+        feeds: feeds.to_vec(),
+    };
+    (0..commits).map(record).collect()
+}
+
 #[derive(Debug, Clone)]
 enum When {
     SameBatch,
@@ -112,11 +131,32 @@ pub(crate) fn is_twin(history: &[Record], entry: &Entry, feed: &FeedName) -> boo
 }
 
 /// A snapshot that holds a history: the entries and unread keys of its feeds, and its log.
+#[derive(Clone)]
 pub(crate) struct Memory {
-    values: BTreeMap<Vec<u8>, Vec<u8>>,
+    values: Arc<BTreeMap<Vec<u8>, Vec<u8>>>,
     pub(crate) version: Version,
     /// Like FoundationDB, say that there may be more whenever a limit was reached.
     pub(crate) guesses_more: bool,
+    errors: Arc<StoreErrors>,
+}
+
+/// Nothing is ever committed, and every future is ready at once.
+#[async_trait]
+impl Store for Memory {
+    async fn begin(&self, reads: Reads) -> Result<(Box<dyn Snapshot>, Found)> {
+        let found = self.read(reads).await?;
+        Ok((Box::new(self.clone()), found))
+    }
+
+    async fn wait_for_commit(&self, _seen: Version) -> Result<()> {
+        std::future::pending().await
+    }
+
+    fn errors(&self) -> &StoreErrors {
+        &self.errors
+    }
+
+    async fn close(&self) {}
 }
 
 impl Memory {
@@ -145,10 +185,19 @@ impl Memory {
         }
         let version = history.last().map(|last| last.entry.version);
         Self {
-            values,
+            values: Arc::new(values),
             version: version.unwrap_or(Version::ZERO),
             guesses_more: false,
+            errors: Arc::default(),
         }
+    }
+
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        Arc::make_mut(&mut self.values).insert(key, value);
+    }
+
+    pub(crate) fn clear(&mut self, (begin, end): (Vec<u8>, Vec<u8>)) {
+        Arc::make_mut(&mut self.values).retain(|key, _| *key < begin || *key >= end);
     }
 
     pub(crate) fn slice(&self, range: Range) -> Slice {

@@ -90,7 +90,7 @@ proptest! {
         for index in 0..=history.len() {
             for before in [false, true] {
                 memory.version = cut(&history, (index, before));
-                let found = latest(&memory, &prefix).now_or_never();
+                let found = latest(&memory, prefix.clone()).now_or_never();
                 let found = found.expect("ready").expect("read");
                 let last = |entries: &[&Entry]| {
                     let versions = entries.iter().map(|entry| entry.version);

@@ -1,8 +1,9 @@
 //! The window of a sequence: the earlier commits that a commit is compared with.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use crate::{
+    fairness::WorkBudget,
     store::{
         KeyValue, Range, Result, SNAPSHOT_AGE_TICKS_MAX, Snapshot, keys,
         values::{Record, UnreadKey, decode_entry, decode_records},
@@ -30,6 +31,10 @@ impl Commit {
     pub fn reach(&self) -> Version {
         horizon(self.version).max(Version::moment(self.version.epoch(), self.read_at))
     }
+}
+
+fn hash(id: &EventId) -> u64 {
+    twox_hash::XxHash3_64::oneshot(id.as_str().as_bytes())
 }
 
 /// How far back any commit at or above `version` may reach.
@@ -83,6 +88,9 @@ pub struct Window {
     decode: fn(&KeyValue) -> Result<Vec<Commit>>,
     /// In version order.
     commits: VecDeque<Commit>,
+    /// How many of them have the same hash of their id. Nearly all ids are there once, so that judging a commit rarely has
+    /// to search the window, which may be long after a bulk load.
+    ids: HashMap<u64, usize>,
     complete_from: Version,
     look_back_keys: usize,
 }
@@ -107,6 +115,7 @@ impl Window {
             prefix,
             decode,
             commits: VecDeque::new(),
+            ids: HashMap::new(),
             complete_from: start,
             look_back_keys: LOOK_BACK_KEYS,
         }
@@ -147,8 +156,15 @@ impl Window {
         let before = self
             .commits
             .partition_point(|other| other.version < commit.version);
+        let itself = self.commits.get(before);
+        let itself = itself.is_some_and(|other| other.version == commit.version);
+        let same = self.ids.get(&hash(&commit.id)).copied().unwrap_or(0);
+        let end = match same > usize::from(itself) {
+            true => before,
+            false => 0,
+        };
         self.commits
-            .range(..before)
+            .range(..end)
             .rev()
             .take_while(move |other| other.version > reach)
             .filter(|other| other.id == commit.id)
@@ -171,6 +187,7 @@ impl Window {
         let Some(reach) = commits.iter().map(Commit::reach).min() else {
             return Ok(());
         };
+        let mut budget = WorkBudget::default();
         while reach < self.complete_from {
             let range = self.range(
                 Some(reach),
@@ -183,7 +200,8 @@ impl Window {
             let slice = slices.into_iter().next().unwrap_or_default();
             for item in &slice.items {
                 for commit in (self.decode)(item)?.into_iter().rev() {
-                    self.commits.push_front(commit);
+                    self.push_front(commit);
+                    budget.spend(1).await;
                 }
             }
             self.complete_from = match slice.items.last() {
@@ -197,11 +215,13 @@ impl Window {
     /// Adds the next commit of a reader that goes forward; then drops what no later commit can reach.
     pub fn push_newer(&mut self, commit: Commit) {
         let horizon = horizon(commit.version);
+        *self.ids.entry(hash(&commit.id)).or_default() += 1;
         self.commits.push_back(commit);
         while let Some(oldest) = self
             .commits
             .pop_front_if(|oldest| oldest.version <= horizon)
         {
+            self.forget(&oldest.id);
             self.complete_from = self.complete_from.max(oldest.version);
         }
     }
@@ -213,18 +233,30 @@ impl Window {
         complete_from: Version,
     ) {
         for commit in commits {
-            self.commits.push_front(commit);
+            self.push_front(commit);
         }
         self.complete_from = complete_from;
     }
 
+    fn push_front(&mut self, commit: Commit) {
+        *self.ids.entry(hash(&commit.id)).or_default() += 1;
+        self.commits.push_front(commit);
+    }
+
+    /// Notes that a commit with this id has left the window.
+    fn forget(&mut self, id: &EventId) {
+        let hash = hash(id);
+        match self.ids.get_mut(&hash) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.ids.remove(&hash)),
+        }
+    }
+
     /// Drops the commits above `moment`: they will be added again, or are not needed any more.
     pub fn drop_above(&mut self, moment: Version) {
-        while self
-            .commits
-            .pop_back_if(|newest| newest.version > moment)
-            .is_some()
-        {}
+        while let Some(newest) = self.commits.pop_back_if(|newest| newest.version > moment) {
+            self.forget(&newest.id);
+        }
         self.complete_from = self.complete_from.min(moment);
     }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{FeedState, Feeds};
+use super::{FeedState, Feeds, sweep::Piece};
 use crate::{
     error::{Error, Result},
     store::{Batch, Found, Plan, Snapshot, Transaction, Versioned, keys, transact, values},
@@ -18,16 +18,17 @@ impl Feeds {
         marker: Marker,
         to: Version,
     ) -> Result<FeedState> {
-        transact(
-            &*self.store,
-            &mut MoveMarker {
-                feeds: self,
-                feed,
-                marker,
-                to,
-            },
-        )
-        .await?;
+        let mut move_marker = MoveMarker {
+            feeds: self,
+            feed,
+            marker,
+            to,
+            left: false,
+        };
+        transact(&*self.store, &mut move_marker).await?;
+        if move_marker.left {
+            self.sweeps.begin(&self.store, &self.keys, feed);
+        }
         self.state(feed).await
     }
 }
@@ -37,6 +38,22 @@ struct MoveMarker<'a> {
     feed: &'a FeedName,
     marker: Marker,
     to: Version,
+    /// Unread keys are left at or below the marker.
+    left: bool,
+}
+
+impl MoveMarker<'_> {
+    /// The unread keys that the move clears. They do not count from then on, whether cleared or not.
+    async fn clears(&mut self, snapshot: &dyn Snapshot) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let keys = &self.feeds.keys;
+        if !snapshot.clears_key_by_key() {
+            let unread = keys.unread(self.feed);
+            return Ok(vec![keys::after_until(&unread, None, self.to)]);
+        }
+        let piece = Piece::read(snapshot, keys, self.feed, None, self.to).await?;
+        self.left = piece.as_ref().is_some_and(|piece| piece.more);
+        Ok(piece.into_iter().map(|piece| piece.range).collect())
+    }
 }
 
 #[async_trait]
@@ -66,11 +83,11 @@ impl Transaction for MoveMarker<'_> {
         if current.unwrap_or(Version::ZERO) >= self.to {
             return Ok(Plan::Answer(()));
         }
-        let keys = &self.feeds.keys;
         let clears = match self.marker {
-            Marker::Read => vec![keys::after_until(&keys.unread(self.feed), None, self.to)],
+            Marker::Read => self.clears(snapshot).await?,
             Marker::Seen => Vec::new(),
         };
+        let keys = &self.feeds.keys;
         Ok(Plan::Commit(Batch {
             clears,
             maxima: vec![(

@@ -8,10 +8,10 @@ mod markers;
 mod page;
 mod read_slots;
 mod state;
+mod sweep;
 
 use std::sync::Arc;
 
-use self::read_slots::ReadSlots;
 pub use self::{
     page::{
         Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
@@ -19,6 +19,7 @@ pub use self::{
     read_slots::{READ_WAIT_MAX, READS_AT_ONCE, READS_WAITING_MAX, ReadSlot},
     state::{FeedState, Markers, UNREAD_MAX, Unread},
 };
+use self::{read_slots::ReadSlots, sweep::Sweeps};
 use crate::{
     error::{Error, Result},
     metrics::TwinsHidden,
@@ -32,6 +33,7 @@ pub struct Feeds {
     keys: Keys,
     twins: TwinsHidden,
     slots: ReadSlots,
+    sweeps: Sweeps,
 }
 
 impl Feeds {
@@ -46,6 +48,7 @@ impl Feeds {
             keys,
             twins,
             slots: ReadSlots::new(),
+            sweeps: Sweeps::default(),
         }
     }
 

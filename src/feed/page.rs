@@ -1,13 +1,16 @@
 //! Pages: of one feed, or of several merged in version order.
 
+use std::{cmp::Reverse, collections::BinaryHeap};
+
 use futures_util::future::try_join_all;
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::Feeds;
 use crate::{
     dedup::Scan,
     error::{Error, Result},
-    store::{self, Snapshot},
+    fairness::WorkBudget,
+    store::{self, Snapshot, keys::Keys},
     types::{Entry, FeedName, Kind},
     version::Version,
 };
@@ -99,10 +102,12 @@ impl Order {
         }
     }
 
-    fn comes_first(self, a: Version, b: Version) -> bool {
+    /// Greater for a version that comes first.
+    fn rank(self, version: Version) -> u128 {
+        let version = u128::from_be_bytes(version.to_bytes());
         match self {
-            Self::NewestFirst { .. } => a > b,
-            Self::OldestFirst { .. } => a < b,
+            Self::NewestFirst { .. } => version,
+            Self::OldestFirst { .. } => !version,
         }
     }
 }
@@ -128,11 +133,7 @@ impl Feeds {
                 current: now,
             });
         }
-        let mut scans: Vec<Scan> = query
-            .feeds
-            .iter()
-            .map(|feed| query.order.scan(self.keys.feed(feed), now))
-            .collect();
+        let mut merge = Merge::new(query, &self.keys, now);
 
         let moment = query.order.moment();
         let mut page = Page {
@@ -142,8 +143,9 @@ impl Feeds {
             immutable: moment.is_some(),
         };
         let (mut examined, mut bytes, mut last) = (0, 0, None);
+        let mut budget = WorkBudget::default();
         loop {
-            let first = match first_of(&*snapshot, query, &mut scans, page.entries.len()).await {
+            let first = match merge.next(&*snapshot, page.entries.len()).await {
                 Ok(first) => first,
                 // If the snapshot expires, the page ends here, so that reading page by page makes progress.
                 Err(Error::Store(store::Error::TooOld)) if last.is_some() => {
@@ -153,9 +155,10 @@ impl Feeds {
                 }
                 Err(error) => return Err(error),
             };
-            let Some((version, feeds)) = first else {
+            let Some((version, entry, feeds)) = first else {
                 break;
             };
+            budget.spend(feeds.len()).await;
             if page.entries.len() >= query.limit
                 || bytes >= query.bytes
                 || examined >= PAGE_EXAMINED_MAX
@@ -163,11 +166,6 @@ impl Feeds {
                 page.next = last;
                 break;
             }
-            let mut entries = feeds.iter().map(|&feed| scans[feed].pop());
-            let Some(entry) = entries.next().flatten() else {
-                break;
-            };
-            entries.for_each(drop);
             last = Some(version);
             examined += 1;
             if query.kind.as_ref().is_none_or(|kind| *kind == entry.kind) {
@@ -175,53 +173,147 @@ impl Feeds {
                 page.entries.push(PageEntry { entry, feeds });
             }
         }
-        let hidden = scans.iter().map(Scan::hidden).sum();
-        self.twins.page.inc_by(hidden);
+        self.twins.page.inc_by(merge.hidden());
         Ok(page)
     }
 }
 
-/// The next version in the merged order, and the feeds that have an entry at it.
-async fn first_of(
-    snapshot: &dyn Snapshot,
-    query: &PageQuery,
-    scans: &mut [Scan],
-    have: usize,
-) -> Result<Option<(Version, FeedIndices)>> {
-    // One more entry than the page takes, to know whether there is a next page.
-    let need = (query.limit - have.min(query.limit)) / scans.len() + 1;
-    let bytes_max = (query.bytes / scans.len()).max(CHUNK_BYTES_MIN);
-    loop {
-        let (wanting, ranges): (Vec<&mut Scan>, Vec<_>) = scans
-            .iter_mut()
-            .filter_map(|scan| {
-                let range = scan.wants(need, bytes_max)?;
-                Some((scan, range))
-            })
-            .unzip();
-        if wanting.is_empty() {
-            break;
+/// Merges the feeds of a query.
+struct Merge<'a> {
+    query: &'a PageQuery,
+    scans: Vec<Scan>,
+    /// The next entry of each scan that has one ready: its rank, which is greatest for the entry that comes first, and the
+    /// index of the scan. At the same rank, the scans are in the order of the query.
+    heads: BinaryHeap<(u128, Reverse<usize>)>,
+    /// The scans that are not in `heads`, and may have further entries.
+    waiting: Vec<usize>,
+}
+
+impl<'a> Merge<'a> {
+    fn new(query: &'a PageQuery, keys: &Keys, now: Version) -> Self {
+        let scan = |feed| query.order.scan(keys.feed(feed), now);
+        Self {
+            query,
+            scans: query.feeds.iter().map(scan).collect(),
+            heads: BinaryHeap::with_capacity(query.feeds.len()),
+            waiting: (0..query.feeds.len()).collect(),
         }
-        let slices = snapshot.ranges(ranges).await?;
-        // Concurrently, because each may have to look back, and the snapshot lives for only a few seconds.
-        try_join_all(
-            wanting
-                .into_iter()
-                .zip(slices)
-                .map(|(scan, slice)| scan.take(snapshot, slice)),
-        )
-        .await?;
     }
-    let mut first: Option<(Version, FeedIndices)> = None;
-    for (index, scan) in scans.iter().enumerate() {
-        let Some(version) = scan.ready().map(|entry| entry.version) else {
-            continue;
+
+    /// How many twins have been left out.
+    fn hidden(&self) -> u64 {
+        self.scans.iter().map(Scan::hidden).sum()
+    }
+
+    /// Takes the next entry in the merged order, and the feeds that contain it. `have` is the number of entries that the page
+    /// has already.
+    async fn next(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        have: usize,
+    ) -> Result<Option<(Version, Entry, FeedIndices)>> {
+        self.fill(snapshot, have).await?;
+        let Some(&(rank, _)) = self.heads.peek() else {
+            return Ok(None);
         };
-        match &mut first {
-            Some((best, feeds)) if *best == version => feeds.push(index),
-            Some((best, _)) if !query.order.comes_first(version, *best) => {}
-            _ => first = Some((version, smallvec![index])),
+        let mut feeds = FeedIndices::new();
+        let mut first = None;
+        while let Some(&(same, Reverse(feed))) = self.heads.peek()
+            && same == rank
+        {
+            self.heads.pop();
+            self.waiting.push(feed);
+            feeds.push(feed);
+            let entry = self.scans[feed].pop();
+            first = first.or(entry);
+        }
+        Ok(first.map(|entry| (entry.version, entry, feeds)))
+    }
+
+    /// Reads until each waiting scan has its next entry in `heads`, or has ended.
+    async fn fill(&mut self, snapshot: &dyn Snapshot, have: usize) -> Result<()> {
+        // One more entry than the page takes, to know whether there is a next page.
+        let need = (self.query.limit - have.min(self.query.limit)) / self.scans.len() + 1;
+        let bytes_max = (self.query.bytes / self.scans.len()).max(CHUNK_BYTES_MIN);
+        loop {
+            let (scans, heads, order) = (&mut self.scans, &mut self.heads, self.query.order);
+            self.waiting.retain(|&index| {
+                if let Some(entry) = scans[index].ready() {
+                    heads.push((order.rank(entry.version), Reverse(index)));
+                    return false;
+                }
+                !scans[index].is_exhausted()
+            });
+            if self.waiting.is_empty() {
+                return Ok(());
+            }
+            self.waiting.sort_unstable();
+            let mut waiting = self.waiting.iter().copied().peekable();
+            let scans = self.scans.iter_mut().enumerate();
+            let (waiting, ranges): (Vec<&mut Scan>, Vec<_>) = scans
+                .filter(|(index, _)| waiting.next_if_eq(index).is_some())
+                .filter_map(|(_, scan)| {
+                    let range = scan.wants(need, bytes_max)?;
+                    Some((scan, range))
+                })
+                .unzip();
+            let slices = snapshot.ranges(ranges).await?;
+            // Concurrently, because each may have to look back, and the snapshot lives for only a few seconds.
+            let scans = waiting.into_iter().zip(slices);
+            try_join_all(scans.map(|(scan, slice)| scan.take(snapshot, slice))).await?;
         }
     }
-    Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        dedup::testing::{Memory, feed, keys as test_keys, long_history},
+        fairness::testing::turns,
+    };
+
+    #[tokio::test]
+    async fn a_merged_page_at_its_limits_lets_other_tasks_run() {
+        let names: Vec<FeedName> = (0..100).map(|index| feed(&format!("f{index}"))).collect();
+        let mut history = long_history(PAGE_EXAMINED_MAX + 500, &[]);
+        for (index, record) in history.iter_mut().enumerate() {
+            record.feeds = vec![names[index % names.len()].clone()];
+        }
+        let feeds = Feeds::new(Arc::new(Memory::of(&history)), test_keys());
+        for order in [
+            Order::NewestFirst {
+                until: None,
+                before: None,
+            },
+            Order::OldestFirst {
+                after: Version::ZERO,
+                until: None,
+            },
+        ] {
+            let query = |kind: Option<&str>| PageQuery {
+                feeds: names.clone(),
+                order,
+                limit: PAGE_ENTRIES_MAX,
+                bytes: PAGE_BYTES_MAX,
+                kind: kind.map(|kind| kind.parse().expect("a kind")),
+            };
+            // A page of a kind that no entry has examines as much as a page may.
+            let (page, count) = turns(feeds.page(&query(Some("other")))).await;
+            let page = page.expect("read");
+            assert!(page.entries.is_empty() && page.next.is_some());
+            assert!(count >= PAGE_EXAMINED_MAX / 500, "{order:?}: {count}");
+
+            let page = feeds.page(&query(None)).await.expect("read");
+            let versions = page.entries.iter().map(|found| found.entry.version);
+            let expected = history.iter().map(|record| record.entry.version);
+            let expected: Vec<_> = match order {
+                Order::NewestFirst { .. } => expected.rev().take(PAGE_ENTRIES_MAX).collect(),
+                Order::OldestFirst { .. } => expected.take(PAGE_ENTRIES_MAX).collect(),
+            };
+            assert_eq!(versions.collect::<Vec<_>>(), expected);
+        }
+    }
 }

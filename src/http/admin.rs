@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     App,
-    body::{json, object, read_json},
+    body::read_object,
     problem::{Code, Problem, Result},
     query::Params,
 };
@@ -36,13 +36,8 @@ pub async fn log(State(app): State<Arc<App>>, request: Request) -> Result<Respon
 pub async fn set_log(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
-    let body = read_json(&parts.headers, body).await?;
-    let LogIn { filter, seconds } = object(
-        &body,
-        json(&body)?,
-        Code::InvalidBody,
-        "the body must be {\"filter\": \"…\"}, optionally with \"seconds\"",
-    )?;
+    let expected = "the body must be {\"filter\": \"…\"}, optionally with \"seconds\"";
+    let LogIn { filter, seconds } = read_object(&parts.headers, body, expected).await?;
     let control = control(&app)?;
     let filter: Filter = filter.parse().map_err(|error| {
         let detail = format!("{error}; the filter was not changed");

@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -22,7 +22,10 @@ use super::{
     limits::OverBytes,
     problem::{Code, Problem, Result},
 };
-use crate::types::surrogates::{self, Lone};
+use crate::{
+    fairness::parse,
+    types::surrogates::{self, Lone},
+};
 
 /// Longest JSON body, in bytes.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -200,6 +203,20 @@ pub fn lone_surrogate(body: &[u8], json: &RawValue, path: &str, wrong: Code) -> 
         "" => problem,
         path => problem.with("field", path),
     })
+}
+
+/// Reads a JSON body and parses a `T` from it; see [`object`].
+pub async fn read_object<T: DeserializeOwned + Send + 'static>(
+    headers: &HeaderMap,
+    body: Body,
+    expected: &'static str,
+) -> Result<T> {
+    let body = read_json(headers, body).await?;
+    let length = body.len();
+    parse(length, move || {
+        object(&body, json(&body)?, Code::InvalidBody, expected)
+    })
+    .await
 }
 
 /// Reads a whole body.

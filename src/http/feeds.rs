@@ -17,9 +17,9 @@ use super::{
     App,
     access::Granted,
     base_path::BasePath,
-    body::{json, object, read_json},
+    body::read_object,
     limits,
-    problem::{Code, Result},
+    problem::Result,
     query::{FeedPath, MarkerPath, Params, version},
     render,
 };
@@ -241,13 +241,8 @@ async fn answer_move(
     body: Body,
 ) -> Result<Response> {
     granted.feeds(Scope::Mark, [feed])?;
-    let body = read_json(&parts.headers, body).await?;
-    let MarkerIn { version: text } = object(
-        &body,
-        json(&body)?,
-        Code::InvalidBody,
-        "the body must be {\"version\": \"…\"}",
-    )?;
+    let expected = "the body must be {\"version\": \"…\"}";
+    let MarkerIn { version: text } = read_object(&parts.headers, body, expected).await?;
     let to = version("version", &text)?;
     let state = app.feeds.move_marker(feed, marker, to).await?;
     let mut answer = render::state(&state, false);

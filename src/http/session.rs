@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{
     App,
     access::Granted,
-    body::{json, object, read_json},
+    body::read_object,
     credentials::{COOKIE, bearer},
     problem::{Code, Problem, Result},
     query::{MERGED_FEEDS_MAX, Params},
@@ -112,9 +112,8 @@ pub async fn ticket(
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
     let (auth, grant) = guarded(&app, &granted)?;
-    let body = read_json(&parts.headers, body).await?;
     let expected = "the body must be {\"feeds\": [\"…\"]}";
-    let TicketIn { feeds } = object(&body, json(&body)?, Code::InvalidBody, expected)?;
+    let TicketIn { feeds } = read_object(&parts.headers, body, expected).await?;
     if !(1..=MERGED_FEEDS_MAX).contains(&feeds.len()) {
         let detail = format!(
             "feeds must list 1 to {MERGED_FEEDS_MAX} feeds, not {}",

@@ -24,7 +24,7 @@ use super::{
     Batch, Condition, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Store,
     StoreErrors, keys::Keys,
 };
-use crate::version::Version;
+use crate::{fairness::WorkBudget, version::Version};
 
 /// The version of the client API that this program uses.
 const API_VERSION: i32 = 730;
@@ -229,7 +229,7 @@ impl Snapshot for View {
             return Err(Error::Closed);
         }
         self.check(&batch.conditions).await?;
-        self.write(&batch)?;
+        self.write(&batch).await?;
         let Self {
             transaction,
             version,
@@ -259,33 +259,33 @@ impl Snapshot for View {
 impl View {
     /// Checks the conditions with reads that add conflict ranges: a later change aborts the commit.
     async fn check(&self, conditions: &[Condition]) -> Result<()> {
-        for (index, condition) in conditions.iter().enumerate() {
-            let holds = match condition {
-                Condition::KeyEquals { key, value } => {
-                    let stored = self.transaction.get(key, false).await.map_err(read_error)?;
-                    stored.as_deref() == value.as_deref()
-                }
-                Condition::RangeEmpty { begin, end } if begin >= end => true,
-                Condition::RangeEmpty { begin, end } => {
-                    let option = RangeOption {
-                        limit: Some(1),
-                        ..RangeOption::from((&begin[..], &end[..]))
-                    };
-                    self.transaction
-                        .get_range(&option, 1, false)
-                        .await
-                        .map_err(read_error)?
-                        .is_empty()
-                }
-            };
-            if !holds {
-                return Err(Error::ConditionFailed(index));
-            }
+        let held = try_join_all(conditions.iter().map(|condition| self.holds(condition))).await?;
+        match held.iter().position(|holds| !holds) {
+            Some(failed) => Err(Error::ConditionFailed(failed)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn write(&self, batch: &Batch) -> Result<()> {
+    async fn holds(&self, condition: &Condition) -> Result<bool> {
+        Ok(match condition {
+            Condition::KeyEquals { key, value } => {
+                let stored = self.transaction.get(key, false).await.map_err(read_error)?;
+                stored.as_deref() == value.as_deref()
+            }
+            Condition::RangeEmpty { begin, end } if begin >= end => true,
+            Condition::RangeEmpty { begin, end } => {
+                let option = RangeOption {
+                    limit: Some(1),
+                    ..RangeOption::from((&begin[..], &end[..]))
+                };
+                let found = self.transaction.get_range(&option, 1, false).await;
+                found.map_err(read_error)?.is_empty()
+            }
+        })
+    }
+
+    async fn write(&self, batch: &Batch) -> Result<()> {
+        let mut budget = WorkBudget::default();
         let transaction = &self.transaction;
         for (begin, end) in batch.clears.iter().filter(|(begin, end)| begin < end) {
             transaction.clear_range(begin, end);
@@ -300,6 +300,7 @@ impl View {
         for put in &batch.versioned {
             let key = stamped_key(&put.prefix, self.version.epoch(), put.index);
             transaction.atomic_op(&key, &put.value, MutationType::SetVersionstampedKey);
+            budget.spend(1).await;
         }
         if batch.notify {
             transaction
@@ -344,6 +345,7 @@ async fn read_range(transaction: &Transaction, range: &Range) -> Result<Slice> {
         reverse: range.reverse,
         ..RangeOption::from((&range.begin[..], &range.end[..]))
     });
+    let mut budget = WorkBudget::default();
     let (mut bytes, mut iteration) = (0, 1);
     while let Some(asked) = option {
         let found = transaction
@@ -361,6 +363,7 @@ async fn read_range(transaction: &Transaction, range: &Range) -> Result<Slice> {
                 value: Bytes::copy_from_slice(item.value()),
             });
         }
+        budget.spend(found.len()).await;
         slice.more = found.more();
         if bytes >= range.bytes_max || slice.items.len() >= range.limit {
             return Ok(slice);

@@ -51,8 +51,20 @@ impl Keys {
     pub async fn open(store: &dyn Store, prefix: &[u8], partitions: u16) -> Result<Self> {
         let mut opening = Opening {
             keys: Self::new(prefix, partitions),
+            create: true,
         };
-        transact(store, &mut opening).await
+        transact(store, &mut opening).await?;
+        Ok(opening.keys)
+    }
+
+    /// Opens the key space; `None` if there is none under `prefix`. Writes nothing.
+    pub async fn open_existing(store: &dyn Store, prefix: &[u8]) -> Result<Option<Self>> {
+        let mut opening = Opening {
+            keys: Self::before_opening(prefix),
+            create: false,
+        };
+        let exists = transact(store, &mut opening).await?;
+        Ok(exists.then_some(opening.keys))
     }
 
     pub fn partitions(&self) -> u16 {
@@ -110,7 +122,8 @@ impl Keys {
         self.versioned_of(FEED, feed.as_str())
     }
 
-    /// `‖ version` → kind and id. With each event that counts as unread, per feed; cleared when the feed is marked read.
+    /// `‖ version` → kind and id. With each event that counts as unread, per feed; cleared when, or some time after, the read
+    /// marker passes it. Only keys above the marker count.
     pub fn unread(&self, feed: &FeedName) -> Vec<u8> {
         self.versioned_of(UNREAD, feed.as_str())
     }
@@ -222,13 +235,15 @@ pub fn corrupt(key: &[u8], what: impl ToString) -> Error {
     }
 }
 
+/// Reads the number of partitions; its output is whether the key space exists.
 struct Opening {
     keys: Keys,
+    create: bool,
 }
 
 #[async_trait::async_trait]
 impl Transaction for Opening {
-    type Output = Keys;
+    type Output = bool;
     type Error = Error;
 
     async fn plan(
@@ -236,9 +251,12 @@ impl Transaction for Opening {
         snapshot: &dyn Snapshot,
         _first: Found,
         _unsure: bool,
-    ) -> Result<Plan<Keys>> {
+    ) -> Result<Plan<bool>> {
         let key = self.keys.meta();
         let Some(meta) = snapshot.get(vec![key.clone()]).await?.remove(0) else {
+            if !self.create {
+                return Ok(Plan::Answer(false));
+            }
             return Ok(Plan::Commit(Batch {
                 conditions: vec![Condition::KeyEquals {
                     key: key.clone(),
@@ -271,11 +289,11 @@ impl Transaction for Opening {
             return Err(corrupt(&key, "the number of partitions is missing"));
         }
         self.keys.partitions = partitions;
-        Ok(Plan::Answer(self.keys.clone()))
+        Ok(Plan::Answer(true))
     }
 
-    fn committed(&mut self, _version: Version) -> Keys {
-        self.keys.clone()
+    fn committed(&mut self, _version: Version) -> bool {
+        true
     }
 }
 

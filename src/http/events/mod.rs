@@ -25,7 +25,7 @@ use super::{
     problem::{Code, Problem, Result},
     query, render,
 };
-use crate::{append::Outcome, types::EventId};
+use crate::{append::Outcome, fairness::parse, types::EventId};
 
 pub async fn append(
     State(app): State<Arc<App>>,
@@ -38,18 +38,22 @@ pub async fn append(
         Media::Json => {
             // Before the body is read, so that refusing requests under overload costs little.
             app.appender.check()?;
-            append_json(&app, &granted, &read_all(body).await?).await
+            append_json(app, granted, read_all(body).await?).await
         }
         Media::Ndjson => Ok(ndjson::append(app, granted, body)),
     }
 }
 
-async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Response> {
+async fn append_json(app: Arc<App>, granted: Granted, body: Bytes) -> Result<Response> {
+    let length = body.len();
     match body.trim_ascii_start().first() {
         Some(b'[') => {
-            let events = parse_array(app, granted, body)?;
+            let events = {
+                let (app, granted) = (Arc::clone(&app), granted.clone());
+                parse(length, move || parse_array(&app, &granted, &body)).await?
+            };
             let mut outcomes = app.appender.try_reserve(events)?.append().await?;
-            reused::conceal(app, granted, &mut outcomes).await;
+            reused::conceal(&app, &granted, &mut outcomes).await;
             let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
             for outcome in outcomes {
                 answer.push(if answer.is_empty() { b'[' } else { b',' });
@@ -59,11 +63,14 @@ async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Respo
             Ok(json_response(answer))
         }
         Some(b'{') => {
-            let event =
-                parse_one(app, granted, body).map_err(|problem| problem.with("index", 0))?;
+            let event = {
+                let (app, granted) = (Arc::clone(&app), granted.clone());
+                parse(length, move || parse_one(&app, &granted, &body)).await
+            };
+            let event = event.map_err(|problem| problem.with("index", 0))?;
             let permit = app.appender.try_reserve(vec![event])?;
             let mut outcomes = permit.append().await?;
-            reused::conceal(app, granted, &mut outcomes).await;
+            reused::conceal(&app, &granted, &mut outcomes).await;
             match outcomes.pop() {
                 Some((_, Outcome::Rejected(error))) => Err(error.into()),
                 Some(outcome) => {
@@ -78,7 +85,7 @@ async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Respo
             }
         }
         _ => {
-            let _: &RawValue = json(body)?;
+            parse(length, move || json::<&RawValue>(&body).map(drop)).await?;
             Err(Problem::new(
                 Code::InvalidBody,
                 "the body must be an event (an object) or an array of events",

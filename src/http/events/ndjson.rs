@@ -16,12 +16,14 @@ use tokio_util::task::TaskTracker;
 use super::{result, reused, wire::parse_one};
 use crate::{
     auth::Denied,
+    fairness::parse,
     http::{
         App,
         access::Granted,
         body::Lines,
         problem::{Problem, Result},
     },
+    types::Event,
 };
 
 /// Lines of an NDJSON body that are committed together.
@@ -52,11 +54,12 @@ pub fn append(app: Arc<App>, granted: Granted, body: Body) -> Response {
                 Ok(chunk) => (chunk, None),
                 Err(problem) => (Vec::new(), Some(problem)),
             };
+            let count = chunk.len();
             let answer = match failed {
-                None => append_lines(&app, &granted, &chunk, index).await,
+                None => append_lines(&app, &granted, chunk, index).await,
                 Some(ref problem) => bad_line(index, problem),
             };
-            index += chunk.len();
+            index += count;
             // A client that does not read its results will not send more lines either.
             if answers.send(Bytes::from(answer)).await.is_err() || failed.is_some() {
                 return;
@@ -85,16 +88,30 @@ fn bad_line(index: usize, problem: &Problem) -> Vec<u8> {
     line
 }
 
-/// Appends `lines` and returns their results. `first` is the index of the first one.
-async fn append_lines(app: &App, granted: &Granted, lines: &[Bytes], first: usize) -> Vec<u8> {
+/// The valid events, and for each line whether it is one.
+fn parse_lines(app: &App, granted: &Granted, lines: &[Bytes]) -> (Vec<Event>, Vec<Result<()>>) {
     let mut events = Vec::with_capacity(lines.len());
-    let parsed: Vec<Result<()>> = lines
-        .iter()
-        .map(|line| {
-            events.push(parse_one(app, granted, line)?);
-            Ok(())
-        })
-        .collect();
+    let parsed = lines.iter().map(|line| {
+        events.push(parse_one(app, granted, line)?);
+        Ok(())
+    });
+    let parsed = parsed.collect();
+    (events, parsed)
+}
+
+/// Appends `lines` and returns their results. `first` is the index of the first one.
+async fn append_lines(
+    app: &Arc<App>,
+    granted: &Granted,
+    lines: Vec<Bytes>,
+    first: usize,
+) -> Vec<u8> {
+    let count = lines.len();
+    let length = lines.iter().map(Bytes::len).sum();
+    let (events, parsed) = {
+        let (app, granted) = (Arc::clone(app), granted.clone());
+        parse(length, move || parse_lines(&app, &granted, &lines)).await
+    };
     let mut appended = match app.appender.reserve(events).await {
         Ok(permit) => permit.append().await,
         Err(error) => Err(error),
@@ -106,7 +123,7 @@ async fn append_lines(app: &App, granted: &Granted, lines: &[Bytes], first: usiz
         Ok(outcomes) => (outcomes.into_iter(), None),
         Err(error) => (Vec::new().into_iter(), Some(Problem::from(error))),
     };
-    let mut answer = Vec::with_capacity(lines.len() * 100);
+    let mut answer = Vec::with_capacity(count * 100);
     for (index, parsed) in (first..).zip(parsed) {
         let problem = parsed.err().or_else(|| failure.clone());
         match (problem, &mut outcomes) {

@@ -11,12 +11,15 @@ use axum::{
 use serde_json::json;
 
 use super::wire::parse_event;
-use crate::http::{
-    App,
-    access::Granted,
-    body::{json, read_json},
-    problem::Result,
-    query,
+use crate::{
+    fairness::parse,
+    http::{
+        App,
+        access::Granted,
+        body::{json, read_json},
+        problem::Result,
+        query,
+    },
 };
 
 pub async fn transient(
@@ -27,7 +30,14 @@ pub async fn transient(
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
     let body = read_json(&parts.headers, body).await?;
-    let event = parse_event(&app, &granted, &body, json(&body)?, true)?;
+    let event = {
+        let app = Arc::clone(&app);
+        let length = body.len();
+        let parsed = parse(length, move || {
+            parse_event(&app, &granted, &body, json(&body)?, true)
+        });
+        parsed.await?
+    };
     let id = event.id.clone();
     app.appender.try_reserve_transient(event)?.append();
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id.as_str() }))).into_response())

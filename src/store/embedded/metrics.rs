@@ -1,10 +1,13 @@
-//! Metrics of fjall.
+//! Metrics of the engine.
+
+use std::sync::atomic::Ordering;
 
 use fjall::Database;
 
+use super::shared::Shared;
 use crate::store::Figure;
 
-pub(super) fn of(db: &Database) -> Vec<Figure> {
+pub(super) fn of(db: &Database, shared: &Shared) -> Vec<Figure> {
     let gauge = |name, help, value| Figure {
         name,
         help,
@@ -45,6 +48,11 @@ pub(super) fn of(db: &Database) -> Vec<Figure> {
             "store_compaction_seconds",
             "Time spent in compactions",
             db.time_compacting().as_secs_f64(),
+        ),
+        counter(
+            "store_group_commits",
+            "Group commits, each written to the disk with one sync",
+            shared.group_commits.load(Ordering::Relaxed) as f64,
         ),
     ];
     // This asks the file system. If that fails, writes fail too, and the log says so.

@@ -37,9 +37,9 @@ use std::{
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-pub use self::open::check_files;
+pub use self::open::{check_files, no_store};
 use self::{
-    open::open_database,
+    open::{must_exist, open_database},
     readers::Readers,
     shared::{EngineKeys, Shared, State},
     threads::Threads,
@@ -64,6 +64,12 @@ impl Embedded {
     /// Opens or creates the store in `folder`. Blocks on the disk.
     pub fn open(folder: &Path, wall: WallTime) -> Result<Self> {
         Self::open_with(folder, wall, 0)
+    }
+
+    /// Opens the store in `folder`, which must exist. Blocks on the disk.
+    pub fn open_existing(folder: &Path, wall: WallTime) -> Result<Self> {
+        must_exist(folder)?;
+        Self::open(folder, wall)
     }
 
     /// Opens or creates the store in `folder`, keeping `reserve_bytes` of its file system free: below that, commits fail
@@ -134,7 +140,7 @@ impl Store for Embedded {
 
     fn figures(&self) -> Vec<Figure> {
         let tables = self.shared.tables();
-        tables.map_or_else(Vec::new, |tables| metrics::of(tables.db()))
+        tables.map_or_else(Vec::new, |tables| metrics::of(tables.db(), &self.shared))
     }
 
     fn is_alive(&self) -> bool {

@@ -10,7 +10,7 @@ use std::{
 use fjall::Database;
 
 use super::{
-    check::{Depth, Survey, survey, survey_and_mend},
+    check::{Depth, Survey, is_absent, survey, survey_and_mend},
     shared::{EngineKeys, Open},
     tables::Tables,
 };
@@ -76,14 +76,25 @@ fn lock(folder: &Path) -> Result<Option<File>> {
 
 /// Checks all files of the store in `folder`, which must not be open.
 pub fn check_files(folder: &Path) -> Result<Survey> {
+    must_exist(folder)?;
     let _lock = lock(folder)?;
-    match folder.is_dir() {
-        true => Ok(survey(folder, Depth::Full)),
-        false => Err(Error::Open(format!(
-            "there is no store in {}",
-            folder.display()
-        ))),
+    Ok(survey(folder, Depth::Full))
+}
+
+/// Fails if `folder` contains no store.
+pub(super) fn must_exist(folder: &Path) -> Result<()> {
+    match is_absent(folder) {
+        true => Err(no_store(folder)),
+        false => Ok(()),
     }
+}
+
+/// The error for a folder without a store.
+pub fn no_store(folder: &Path) -> Error {
+    Error::Open(format!(
+        "there is no store in {}: specify the data folder of an existing store with --data",
+        folder.display()
+    ))
 }
 
 fn damaged(folder: &Path, what: impl std::fmt::Display) -> Error {

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -26,6 +26,8 @@ pub(super) struct Shared {
     pub(super) keys: EngineKeys,
     pub(super) wall: WallTime,
     pub(super) space: Space,
+    /// Groups written since the start.
+    pub(super) group_commits: AtomicU64,
     /// A read has found damage.
     is_damaged: AtomicBool,
     /// `None` once closed.
@@ -86,6 +88,7 @@ impl Shared {
     ) -> Self {
         Self {
             space: Space::new(folder, reserve_bytes),
+            group_commits: AtomicU64::new(0),
             is_damaged: AtomicBool::new(false),
             folder: folder.to_owned(),
             keys,

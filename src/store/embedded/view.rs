@@ -92,6 +92,10 @@ impl Snapshot for View {
         true
     }
 
+    fn clears_key_by_key(&self) -> bool {
+        true
+    }
+
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
         let Self {
             version,

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -58,18 +58,7 @@ fn size_of_batch(batch: &Batch) -> usize {
         .sum()
 }
 
-/// A commit that reads what is stored, or changes the epoch, must see all commits before it: it begins a new group.
-fn begins_a_group(request: &Request, keys: &EngineKeys) -> bool {
-    let Batch {
-        conditions,
-        clears,
-        puts,
-        ..
-    } = &request.batch;
-    !conditions.is_empty() || !clears.is_empty() || puts.iter().any(|(key, _)| *key == keys.epoch)
-}
-
-/// Writes a group: the first of `requests`, and those after it up to the next that begins a group.
+/// Writes a group: the first of `requests`, and those after it up to the next one that must see this group.
 fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator<Item = Request>>) {
     let keys = &shared.keys;
     let mut refuse = |error: Error| {
@@ -98,10 +87,8 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
     let mut accepted = Vec::new();
     let mut notify = false;
     for order in 0..=u16::MAX {
-        let starts_a_group = |request: &Request| {
-            order > 0 && (begins_a_group(request, keys) || group.epoch != epoch)
-        };
-        let Some(request) = requests.next_if(|request| !starts_a_group(request)) else {
+        let joins = |request: &Request| order == 0 || group.takes(&request.batch, epoch, keys);
+        let Some(request) = requests.next_if(joins) else {
             break;
         };
         let base = Version::new(epoch, tick, u32::from(order) << 16);
@@ -152,6 +139,7 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
             && !accepted.is_empty()
             && let Some(open) = &mut state.open
         {
+            shared.group_commits.fetch_add(1, Ordering::Relaxed);
             open.view = tables.db().snapshot();
             state.visible = visible;
             state.clock.set_epoch(visible.epoch());
@@ -165,6 +153,10 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
     if notify && written.is_ok() {
         shared.published.send_replace(visible);
     }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(bytes)
 }
 
 /// A group under construction.
@@ -182,6 +174,8 @@ struct Group {
     stamped: Vec<Put>,
     /// Hashes of the claims in this group.
     claims: HashSet<u64>,
+    /// Hashes of the prefixes of its versioned puts, except claims.
+    prefixes: HashSet<u64>,
 }
 
 impl Group {
@@ -195,7 +189,37 @@ impl Group {
             puts: Vec::new(),
             stamped: Vec::new(),
             claims: HashSet::new(),
+            prefixes: HashSet::new(),
         }
+    }
+
+    /// Whether `batch` can join this group, which was begun in `epoch`. A batch that reads what this group writes, or that
+    /// clears keys or changes the epoch, begins a group of its own. Conditions of appends rarely read what their group
+    /// writes, so they share its sync with other commits.
+    fn takes(&self, batch: &Batch, epoch: u32, keys: &EngineKeys) -> bool {
+        self.epoch == epoch
+            && batch.clears.is_empty()
+            && batch.puts.iter().all(|(key, _)| *key != keys.epoch)
+            && !batch
+                .conditions
+                .iter()
+                .any(|condition| self.may_change(condition))
+    }
+
+    /// Whether this group may change the outcome of `condition`.
+    fn may_change(&self, condition: &Condition) -> bool {
+        let Condition::RangeEmpty { begin, end } = condition else {
+            return true;
+        };
+        let range = &begin[..]..&end[..];
+        let is_put = self.puts.iter().any(|(key, _)| range.contains(&&key[..]))
+            || self.maxima.keys().any(|key| range.contains(&&key[..]));
+        // As `keys::after_until` makes it: a range of versioned keys under one prefix.
+        let prefix = end.len().checked_sub(BYTES_LEN + 1).map(|len| &end[..len]);
+        let Some(prefix) = prefix.filter(|prefix| begin.starts_with(prefix)) else {
+            return true;
+        };
+        is_put || !self.removed.is_empty() || self.prefixes.contains(&hash(prefix))
     }
 
     fn add(&mut self, batch: Batch, base: Version, keys: &EngineKeys) -> Result<()> {
@@ -215,10 +239,10 @@ impl Group {
                 maxima.push((key, value));
             }
         }
-        let mut claims = Vec::new();
+        let (mut claims, mut prefixes) = (Vec::new(), Vec::new());
         for put in &batch.versioned {
             if let Some(claim) = self.tables.claim(&put.prefix) {
-                let hash = twox_hash::XxHash3_64::oneshot(claim);
+                let hash = hash(claim);
                 // A hash collision in a group costs one of the commits another attempt.
                 if batch.unclaimed
                     && (self.claims.contains(&hash)
@@ -227,6 +251,8 @@ impl Group {
                     return Err(Error::Conflict);
                 }
                 claims.push(hash);
+            } else {
+                prefixes.push(hash(&put.prefix));
             }
         }
         let mut cleared = Vec::new();
@@ -236,6 +262,7 @@ impl Group {
         }
 
         self.claims.extend(claims);
+        self.prefixes.extend(prefixes);
         self.removed.extend(cleared);
         for (key, value) in &batch.puts {
             if let (true, Ok(epoch)) = (*key == keys.epoch, <[u8; 4]>::try_from(&value[..])) {
@@ -289,5 +316,82 @@ impl Group {
         let all = puts.chain(self.stamped).chain(rest.map(Put::from));
         self.tables.insert(&self.before, all, &mut batch)?;
         Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fjall::Database;
+
+    use super::*;
+    use crate::store::{
+        Versioned,
+        keys::{Keys, after_until},
+    };
+
+    #[test]
+    fn conditions_share_a_group_with_commits_that_do_not_change_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let db = Database::builder(folder.path()).open().expect("opens");
+        let (keys, engine) = (Keys::before_opening(b""), EngineKeys::new());
+        let tables = Arc::new(Tables::open(db, keys.clone()).expect("opens"));
+        let append = |feed: &str, expected: &str| {
+            let prefix = |name: &str| keys.feed(&name.parse().expect("a name"));
+            let (begin, end) = after_until(&prefix(expected), None, Version::MAX);
+            Batch {
+                conditions: vec![Condition::RangeEmpty { begin, end }],
+                versioned: vec![Versioned {
+                    prefix: prefix(feed),
+                    index: 0,
+                    value: b"entry".to_vec(),
+                }],
+                ..Batch::default()
+            }
+        };
+        let clear = Batch {
+            clears: vec![keys_of(&keys, "z")],
+            ..Batch::default()
+        };
+        let raise = Batch {
+            puts: vec![(engine.epoch.clone(), 1u32.to_be_bytes().to_vec())],
+            ..Batch::default()
+        };
+        let mut group = Group::new(Arc::clone(&tables), 0);
+        let version = |order: u32| Version::new(0, 7, order << 16);
+        for (order, feed) in (0..).zip(["a", "b", "c"]) {
+            let batch = append(feed, feed);
+            assert!(group.takes(&batch, 0, &engine), "{feed}");
+            group.add(batch, version(order), &engine).expect("holds");
+        }
+        // Whoever expects a feed of the group must see it; so must those who read or change more than a feed.
+        for expected in ["a", "b", "c"] {
+            assert!(!group.takes(&append("d", expected), 0, &engine));
+        }
+        assert!(group.takes(&append("a", "d"), 0, &engine));
+        assert!(!group.takes(&clear, 0, &engine) && !group.takes(&raise, 0, &engine));
+        assert!(!group.takes(&append("d", "d"), 1, &engine));
+
+        let batch = group.into_batch(version(9), &engine).expect("built");
+        batch.commit().expect("written");
+        let mut next = Group::new(tables, 0);
+        for feed in ["a", "b", "c"] {
+            let refused = next.add(append("d", feed), version(10), &engine);
+            assert!(matches!(refused, Err(Error::ConditionFailed(0))));
+        }
+        // A condition must see what its group has cleared.
+        let clear = Batch {
+            clears: vec![keys_of(&keys, "a")],
+            ..Batch::default()
+        };
+        next.add(clear, version(10), &engine).expect("cleared");
+        assert!(!next.takes(&append("d", "a"), 0, &engine));
+    }
+
+    fn keys_of(keys: &Keys, feed: &str) -> (Vec<u8>, Vec<u8>) {
+        after_until(
+            &keys.feed(&feed.parse().expect("a name")),
+            None,
+            Version::MAX,
+        )
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use newsfeed::{
-    store::{Error, Store},
+    store::{Error, Range, Store},
     version::Version,
 };
 use rustix::process::Signal;
@@ -278,6 +278,35 @@ async fn admin_epoch(cluster: &Cluster, prefix: &str, raise: bool) -> u32 {
     let text = String::from_utf8(output.stdout).expect("text");
     let epoch = text.trim_end().strip_prefix("epoch ");
     epoch.expect(&text).parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_admin_command_creates_a_store() {
+    let (cluster, prefix) = (cluster::shared(), fresh_prefix());
+    let file = cluster.file();
+    let file = file.to_str().expect("a UTF-8 path");
+    for args in [
+        &["admin", "epoch"][..],
+        &["admin", "epoch", "--raise"],
+        &["admin", "check"],
+    ] {
+        let mut command = newsfeed(args, file, &prefix);
+        let output = tokio::task::spawn_blocking(move || command.output()).await;
+        let output = output.expect("it ends").expect("it runs");
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+        for part in ["there is no store with the key prefix", &prefix, "--prefix"] {
+            assert!(stderr.contains(part), "{args:?}: {stderr}");
+        }
+        let store = cluster.store(&prefix);
+        let snapshot = store.snapshot().await.expect("a snapshot");
+        let (begin, end) = (
+            prefix.as_bytes().to_vec(),
+            [prefix.as_bytes(), &[0xff]].concat(),
+        );
+        let found = snapshot.ranges(vec![Range::all(begin, end)]).await;
+        assert_eq!(found.expect("read")[0].items, [], "{args:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -84,7 +84,7 @@ async fn an_id_made_by_the_server_is_a_new_uuid_of_version_7(bed: &Bed) {
 async fn versions_grow_in_the_order_of_the_request(bed: &Bed) {
     let node = bed.node().await;
     let mut events = visits("v", 1000, &["a"]);
-    // Conditional events are committed in transactions of their own.
+    // Some of them are conditional.
     for (index, other) in [(100, "b"), (101, "c"), (999, "d")] {
         events[index]["expect"] = json!({ "feed": other, "version": null });
     }

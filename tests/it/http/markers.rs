@@ -1,13 +1,23 @@
 //! Markers: they only move forward, `read` clears unread, and every client is told.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
+use async_trait::async_trait;
+use newsfeed::{
+    store::{Batch, Error, Range, Result, Snapshot, keys},
+    version::Version,
+};
 use serde_json::{Value, json};
 
 use super::{column, items, message, visit, visits};
 use crate::support::{
     bed::{Bed, Served, text},
+    patience::until,
     sse::Stream,
+    stores::{Trouble, troubled},
 };
 
 crate::on_every_engine!(
@@ -15,6 +25,7 @@ crate::on_every_engine!(
     read_clears_unread_up_to_it_and_seen_does_not,
     a_moved_marker_is_sent_with_its_count_to_every_client_of_every_node,
     an_unread_count_kept_from_a_stream_stays_exact,
+    many_unread_are_marked_read_at_once_and_cleared_in_pieces,
 );
 
 /// Moves a marker; returns the state in the answer.
@@ -204,4 +215,103 @@ async fn an_unread_count_kept_from_a_stream_stays_exact(bed: &Bed) {
             assert_eq!(json!(badge.shown()), unread, "round {round}");
         }
     }
+}
+
+/// Measures the clears of commits, and refuses those of the background task after `sweeps` of them.
+struct Clears {
+    keys_max: AtomicUsize,
+    sweeps: AtomicUsize,
+}
+
+#[async_trait]
+impl Trouble for Clears {
+    fn clears_key_by_key(&self, engine: bool) -> bool {
+        engine
+    }
+
+    async fn commit(&self, snapshot: Box<dyn Snapshot>, batch: Batch) -> Result<Version> {
+        let ranges = batch.clears.iter().cloned();
+        let ranges = ranges.map(|(begin, end)| Range::all(begin, end)).collect();
+        let slices = snapshot.ranges(ranges).await?;
+        let keys = slices.iter().map(|slice| slice.items.len()).sum();
+        let is_sweep = keys > 0 && batch.maxima.is_empty();
+        let left = self.sweeps.load(Ordering::SeqCst);
+        if is_sweep && left == 0 {
+            return Err(Error::Refused("the test says so".into()));
+        }
+        self.sweeps
+            .fetch_sub(usize::from(is_sweep), Ordering::SeqCst);
+        if snapshot.clears_key_by_key() {
+            self.keys_max.fetch_max(keys, Ordering::SeqCst);
+        }
+        snapshot.commit(batch).await
+    }
+}
+
+async fn many_unread_are_marked_read_at_once_and_cleared_in_pieces(bed: &Bed) {
+    let clears = Arc::new(Clears {
+        keys_max: AtomicUsize::new(0),
+        sweeps: AtomicUsize::new(1),
+    });
+    let node = bed
+        .node_on(troubled(bed.store(), Arc::clone(&clears)))
+        .await;
+    let mut versions = Vec::new();
+    for round in 0..5 {
+        let event = |index: usize| message(&format!("m {round} {index}"), &["a"]);
+        let answer = node.append(&(0..1_000).map(event).collect()).await;
+        versions.extend(column(items(&answer), "version"));
+    }
+    let (store, keys) = (bed.store(), bed.keys().await);
+    // The versions of the unread keys in the store.
+    let stored = async || {
+        let unread = keys.unread(&"a".parse().expect("a name"));
+        let all = keys::range(&unread, None, Version::MAX, false, usize::MAX, usize::MAX);
+        let snapshot = store.snapshot().await.expect("a snapshot");
+        let slices = snapshot.ranges(vec![all]).await.expect("read");
+        let versions = slices[0]
+            .items
+            .iter()
+            .map(|item| keys::version_of(&item.key));
+        let versions = versions.map(|version| version.expect("a version").to_string());
+        versions.collect::<Vec<_>>()
+    };
+    assert_eq!(stored().await, versions);
+
+    // The count is right at once. The background task fails after a piece, as if the node had crashed: what it leaves does
+    // not count.
+    let state = mark(&node, "a", "read", &versions[4_499]).await;
+    assert_eq!(state["unread"]["total"], 500);
+    let key_by_key = store
+        .snapshot()
+        .await
+        .expect("a snapshot")
+        .clears_key_by_key();
+    let left = if key_by_key { 3_000 } else { 500 };
+    until("unread keys are cleared", async || {
+        (stored().await.len() <= left).then_some(())
+    })
+    .await;
+    assert_eq!(stored().await, versions[5_000 - left..]);
+    assert_eq!(node.get("/v1/feeds/a").await["unread"]["total"], 500);
+    let again = node.append(&message("more", &["a"])).await;
+    versions.push(text(&again["version"]));
+    assert_eq!(node.get("/v1/feeds/a").await["unread"]["total"], 501);
+
+    // When the marker moves next, the rest is cleared too.
+    clears.sweeps.store(usize::MAX, Ordering::SeqCst);
+    let state = mark(&node, "a", "read", &versions[4_500]).await;
+    assert_eq!(state["unread"]["total"], 500);
+    until("unread keys are cleared", async || {
+        (stored().await.len() <= 500).then_some(())
+    })
+    .await;
+    assert_eq!(stored().await, versions[4_501..]);
+    let state = node.get("/v1/feeds/a").await;
+    assert_eq!(
+        (&state["unread"]["total"], &state["unread"]["more"]),
+        (&json!(500), &json!(false))
+    );
+    let keys_max = clears.keys_max.load(Ordering::SeqCst);
+    assert!(keys_max <= 1_000, "one commit cleared {keys_max} keys");
 }

@@ -2,6 +2,7 @@
 
 mod append;
 mod base_path;
+mod conditions;
 mod connection;
 mod content;
 mod links;

@@ -3,6 +3,7 @@
 mod bodies;
 mod capacity;
 mod dead_links;
+mod fairness;
 mod hostile;
 mod outage;
 mod sizes;

@@ -2,6 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
+use newsfeed::{
+    clock::WallTime,
+    store::{Store, embedded::Embedded},
+};
 use proptest::prelude::*;
 
 use super::{Process, failure, newsfeed, run};
@@ -228,10 +232,65 @@ async fn named_files_are_checked_and_no_secret_is_shown() {
 async fn admin_commands_use_the_store_of_the_configuration_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = folder.path().join("store");
+    Process::start(&store).await.stop().await;
     let file = File::new(&format!("data = {store:?}\nlisten = \"127.0.0.1:0\"\n"));
     let output = run(&["admin", "epoch", "--config", file.path()]).await;
     assert_eq!(output.status.code(), Some(0));
-    assert!(store.exists());
+    assert_eq!(output.stdout, b"epoch 0\n");
+}
+
+/// All admin commands that open a store.
+const STORE_COMMANDS: [&[&str]; 3] = [
+    &["admin", "epoch"],
+    &["admin", "epoch", "--raise"],
+    &["admin", "check"],
+];
+
+#[tokio::test]
+async fn no_admin_command_creates_a_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (missing, empty, other) = (
+        folder.path().join("missing/store"),
+        folder.path().join("empty"),
+        folder.path().join("other"),
+    );
+    std::fs::create_dir(&empty).expect("made");
+    std::fs::create_dir(&other).expect("made");
+    std::fs::write(other.join("notes.txt"), "mine").expect("written");
+    let listing = |path: &std::path::Path| {
+        let entries = std::fs::read_dir(path).into_iter().flatten();
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        names.collect::<Vec<_>>()
+    };
+    for command in STORE_COMMANDS {
+        for data in [&missing, &empty, &other] {
+            let before = (data.exists(), listing(data));
+            let path = data.to_str().expect("UTF-8");
+            let said = failure(&[command, &["--data", path]].concat()).await;
+            for part in ["there is no store in", path, "--data"] {
+                assert!(said.contains(part), "{command:?}: {said}");
+            }
+            assert_eq!((data.exists(), listing(data)), before, "{command:?}");
+        }
+    }
+    assert!(!folder.path().join("missing").exists());
+}
+
+#[tokio::test]
+async fn admin_commands_do_not_complete_a_store_without_a_key_space() {
+    // A process that was killed while it created its store leaves an open database without keys.
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Embedded::open(folder.path(), WallTime::system(0)).expect("opens");
+    store.close().await;
+    let data = folder.path().to_str().expect("UTF-8");
+    for command in STORE_COMMANDS {
+        let said = failure(&[command, &["--data", data]].concat()).await;
+        assert!(said.contains("there is no store in"), "{command:?}: {said}");
+    }
+    // The service completes it.
+    Process::start(folder.path()).await.stop().await;
+    let output = run(&["admin", "epoch", "--raise", "--data", data]).await;
+    assert_eq!(output.stdout, b"epoch 1\n");
 }
 
 proptest! {

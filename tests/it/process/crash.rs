@@ -4,14 +4,21 @@
 use std::{path::Path, sync::Arc};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::json;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 use super::{
     PATIENCE, Place, Process, assert_same,
     crash_clients::{Acknowledged, Client, FEEDS, Known, Life, audit, follow, poll, write},
-    place,
+    place, run,
 };
-use crate::support::bed::Api;
+use crate::{
+    http::{column, items, message},
+    support::{
+        bed::{Api, JSON},
+        patience::in_time,
+    },
+};
 
 const WRITERS: u64 = 4;
 /// For each life of the service: the offset of its wall clock in seconds, and about how many events are acknowledged
@@ -48,6 +55,54 @@ async fn restarted_under_load_at_one_address_nothing_is_lost_or_doubled() {
     let [a, b, c] = rand::random::<[u8; 3]>();
     let address = format!("127.{}.{b}.{c}:0", a | 1);
     outlived(&STOPPED, &address, async |process| process.stop().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_while_unread_keys_are_cleared_the_counts_are_exact() {
+    const MESSAGES: usize = 10_000;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut process = Process::start(folder.path()).await;
+    let mut versions = Vec::new();
+    for begin in (0..MESSAGES).step_by(1_000) {
+        let event = |index: usize| message(&format!("m{}", begin + index), &["a"]);
+        let answer = process.api.append(&(0..1_000).map(event).collect()).await;
+        versions.extend(column(items(&answer), "version"));
+    }
+    let mark = async |process: &Process, version: &str| {
+        let body = json!({ "version": version }).to_string();
+        let path = "/v1/feeds/a/markers/read";
+        let answer = process.api.send_body("PUT", path, &[JSON], body).await;
+        assert_eq!(answer.status, 200);
+        answer.json()["unread"]["total"].clone()
+    };
+    // 9,000 keys are to be cleared, 1,000 with the marker and the rest afterwards; then 500 more.
+    for unread in [1_000, 500] {
+        let version = &versions[MESSAGES - 1 - unread];
+        assert_eq!(mark(&process, version).await, json!(unread));
+        process.kill().await;
+        process = Process::start(folder.path()).await;
+        let state = process.api.get("/v1/feeds/a").await;
+        assert_eq!(state["unread"]["total"], json!(unread));
+        assert_eq!(state["markers"]["read"], json!(version));
+    }
+    // What the crashes left is cleared after the next move.
+    assert_eq!(mark(&process, &versions[MESSAGES - 1]).await, json!(0));
+    let data = folder.path().to_str().expect("UTF-8");
+    let cleared = async {
+        loop {
+            process.stop().await;
+            let said = run(&["admin", "check", "--data", data]).await.stdout;
+            let said = String::from_utf8(said).expect("text");
+            if said.contains("10000 feed entries, 0 unread keys") {
+                return;
+            }
+            // The node stopped before it had cleared all of them: the marker moves again.
+            process = Process::start(folder.path()).await;
+            let now = process.api.version("a").await;
+            assert_eq!(mark(&process, &now).await, json!(0));
+        }
+    };
+    in_time(cleared).await;
 }
 
 /// Runs clients through several lives of the service, each but the last ended by `end`. All lives use the address of

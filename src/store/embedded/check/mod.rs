@@ -78,6 +78,12 @@ pub fn survey(folder: &Path, depth: Depth) -> Survey {
     survey
 }
 
+/// Whether `folder` contains no file of a store, or does not exist.
+pub(super) fn is_absent(folder: &Path) -> bool {
+    let has_journals = journals(folder).is_ok_and(|journals| !journals.is_empty());
+    !(folder.join("version").exists() || folder.join("keyspaces").exists() || has_journals)
+}
+
 /// Checks all tables, in a store that may be open.
 pub(super) fn damaged_tables(folder: &Path) -> Vec<Damage> {
     let mut survey = Survey::default();
