@@ -55,6 +55,7 @@ pub const FILES: &[File] = files![
     "/ui/dom.js" JAVASCRIPT "ui/dom.js",
     "/ui/entries.js" JAVASCRIPT "ui/entries.js",
     "/ui/icon.svg" SVG "ui/icon.svg",
+    "/ui/reading.js" JAVASCRIPT "ui/reading.js",
     "/ui/session.js" JAVASCRIPT "ui/session.js",
     "/ui/status.js" JAVASCRIPT "ui/status.js",
     "/ui/style.css" CSS "ui/style.css",
