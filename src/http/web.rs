@@ -47,6 +47,7 @@ pub const FILES: &[File] = files![
     "/newsfeed/http.js" JAVASCRIPT "newsfeed/http.js",
     "/newsfeed/share.js" JAVASCRIPT "newsfeed/share.js",
     "/newsfeed/sse.js" JAVASCRIPT "newsfeed/sse.js",
+    "/newsfeed/temporary.js" JAVASCRIPT "newsfeed/temporary.js",
     "/ui/api.css" CSS "ui/api.css",
     "/ui/api.js" JAVASCRIPT "ui/api.js",
     "/ui/app.js" JAVASCRIPT "ui/app.js",

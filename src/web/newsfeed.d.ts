@@ -237,7 +237,8 @@ export interface Rejected {
 export class NewsfeedError extends Error {
   /** The HTTP status; 0 if there was no complete response. */
   readonly status: number;
-  /** Decide on this: the service's `code`, or `network`, or `http_` and the status if the response had no code. */
+  /** Decide on this: the service's `code`; `network` if there was no complete response; `http_` and the status if the
+   * response had no code; `not_newsfeed` if something else answered, such as the login page of a network. */
   readonly code: string;
   /** Show this to people. */
   readonly detail: string;
@@ -245,6 +246,7 @@ export class NewsfeedError extends Error {
   readonly retryAfter: number;
   /** The whole problem document (RFC 9457), if there is one. */
   readonly problem: Record<string, Json> | null;
-  /** Whether a retry may succeed. */
+  /** Whether the same request may succeed later: there was no complete response, or the status is 408, 425, 429, 500, 502,
+   * 503, 504, 520 to 524, 529, 530, 598 or 599. */
   readonly temporary: boolean;
 }

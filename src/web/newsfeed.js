@@ -9,12 +9,11 @@
 
 import { Follow } from "./newsfeed/follow.js";
 import { Http, NewsfeedError, PATIENCE, onlyActor, sleep } from "./newsfeed/http.js";
+import { CODES } from "./newsfeed/temporary.js";
 
 export { NewsfeedError };
 
-/** Error codes of single events of an array after which the event may be sent again. */
-const TEMPORARY = ["store_unavailable", "shutting_down", "internal"];
-/** Pause before such events are sent again, in ms. */
+/** Pause before events of an array that were rejected for now are sent again, in ms. */
 const PAUSE = 1_000;
 
 export class Newsfeed {
@@ -55,7 +54,7 @@ export class Newsfeed {
     if (!several) return send((token) => withActor(body[0], token));
     for (;;) {
       const results = await send((token) => body.map((event) => withActor(event, token)));
-      const again = results.some(({ error }) => TEMPORARY.includes(error?.code));
+      const again = results.some(({ error }) => CODES.includes(error?.code));
       if (!again || Date.now() + PAUSE >= deadline) return results;
       await sleep(PAUSE, signal);
     }

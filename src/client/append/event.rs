@@ -89,8 +89,8 @@ pub fn completed<'a>(line: &'a [u8], actor: Option<&str>) -> Cow<'a, [u8]> {
         put("id", format!("\"{}\"", new_id()).as_bytes());
     }
     if let Some(actor) = actor {
-        // Names need no escapes in JSON.
-        put("actor", format!("\"{actor}\"").as_bytes());
+        let actor = serde_json::to_vec(actor).expect("a string serializes");
+        put("actor", &actor);
     }
     for (name, value) in members.iter().filter(|member| has_id || !null_id(member)) {
         put(name, value.get().as_bytes());

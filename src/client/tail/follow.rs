@@ -71,9 +71,12 @@ impl<'a> Follower<'a> {
     /// Returns only with an error. Cancel-safe.
     pub async fn run(&mut self) -> Result<(), Error> {
         let mut patience = self.client.patience();
+        // A service was there. What answers in its place later, such as the login page of a network, may pass.
+        let mut known = false;
         loop {
             let (after, last) = match self.client.live(&self.range.feeds, &self.position).await {
                 Ok(live) => {
+                    known = true;
                     self.notice(|me| {
                         format!(
                             "following {} from {}",
@@ -84,6 +87,7 @@ impl<'a> Follower<'a> {
                     (None, self.print_stream(live, &mut patience).await?)
                 }
                 Err(Failure::NotNow { after, last }) => (after, last),
+                Err(Failure::Final(last @ Error::NotNewsfeed { .. })) if known => (None, last),
                 Err(Failure::Final(error)) => return Err(error),
             };
             patience.pause(after, last).await?;
