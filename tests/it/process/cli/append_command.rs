@@ -267,7 +267,7 @@ async fn input_that_cannot_be_read_is_reported_with_its_line_and_event() {
     }
 }
 
-/// The whole array has 20 MB.
+/// The whole array has 40 MB, and as much again once it is parsed.
 #[tokio::test]
 async fn a_large_array_takes_little_memory() {
     let service = Service::start().await;
@@ -278,7 +278,7 @@ async fn a_large_array_takes_little_memory() {
         .spawn()
         .expect("it starts");
     let status = format!("/proc/{}/status", append.id().expect("it runs"));
-    let event = json!({ "kind": "visit", "feeds": ["large"], "data": "x".repeat(1_000) });
+    let event = json!({ "kind": "visit", "feeds": ["large"], "data": "x".repeat(2_000) });
     let event = serde_json::to_string_pretty(&event).expect("JSON");
     let mut stdin = append.stdin.take().expect("piped");
     for number in 0..20_000 {
@@ -300,7 +300,7 @@ async fn a_large_array_takes_little_memory() {
         .get("/v1/feeds/large/entries?limit=1")
         .await;
     assert_eq!(state["entries"].as_array().map(Vec::len), Some(1));
-    assert!(peak < 60_000, "{peak} kB");
+    assert!(peak < 90_000, "{peak} kB");
 }
 
 #[tokio::test]
