@@ -1,10 +1,15 @@
 //! The calls of the API that the commands need.
 
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use reqwest::{
-    ClientBuilder, Method, Request, RequestBuilder, Response, StatusCode, header, redirect,
+    ClientBuilder, Method, Request, RequestBuilder, Response,
+    header::{self, HeaderMap},
+    redirect,
 };
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -12,6 +17,7 @@ use super::{
     Error,
     patience::Patience,
     redirect::redirected,
+    temporary,
     token::{Author, Token},
     trust::Trust,
     wire::{NewEvent, Outcome, problem},
@@ -96,16 +102,15 @@ impl Client {
         self.token.author()
     }
 
-    /// Fails immediately if no newsfeed service listens at the address, so that a wrong address is not retried. A service
-    /// that is busy passes, because later calls retry.
+    /// Fails immediately if nothing listens at the address or the answer is not from a newsfeed service, so that a wrong
+    /// address is not retried. A service that is busy, or whose proxy cannot reach it, passes, because later calls retry.
     pub async fn probe(&self) -> Result<(), Error> {
         let request = self.built(self.request(Method::GET, "/readyz"))?;
         match self.attempt(request).await {
             Ok(_) => Ok(()),
-            Err(Failure::NotNow {
-                last: Error::Refused { .. },
-                ..
-            }) => Ok(()),
+            Err(Failure::NotNow { last, .. }) if !matches!(last, Error::Unreachable { .. }) => {
+                Ok(())
+            }
             Err(Failure::NotNow { last, .. } | Failure::Final(last)) => Err(last),
         }
     }
@@ -223,24 +228,18 @@ impl Client {
         if let Some(redirected) = redirected(&response, &call, &self.base_url) {
             return Err(Failure::Final(redirected));
         }
-        let after = response
-            .headers()
-            .get(header::RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let after = retry_after(response.headers());
         let body = response.bytes().await;
         let body = body.map_err(|error| self.failed(&error))?;
         let refused = problem(status.as_u16(), &body, call, &self.base_url);
-        // Gateways answer 502 and 504 when they cannot reach the service.
-        match status {
-            StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::GATEWAY_TIMEOUT => Err(Failure::NotNow {
-                after: after.map(Duration::from_secs),
+        Err(if temporary::status(status.as_u16()) {
+            Failure::NotNow {
+                after,
                 last: refused,
-            }),
-            _ => Err(Failure::Final(refused)),
-        }
+            }
+        } else {
+            Failure::Final(refused)
+        })
     }
 
     fn failed(&self, error: &reqwest::Error) -> Failure {
@@ -259,6 +258,16 @@ impl Client {
             cause,
         }
     }
+}
+
+/// `Retry-After`, which has seconds or a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 /// The innermost source: reqwest's own message says only that sending failed.

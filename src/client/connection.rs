@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::{DEFAULT_URL, Error, api::Client, token::TokenArgs, trust::Trust};
 
+const URL_VARIABLE: &str = "NEWSFEED_URL";
+
 /// Arguments of every command that connects to a service.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Connection {
-    /// Base URL of the service
-    #[arg(long, env = "NEWSFEED_URL", default_value = DEFAULT_URL)]
-    url: String,
+    // Not with clap's `env`: while the variable is set, usage lines would show `--url` as required.
+    /// Base URL of the service [env: NEWSFEED_URL] [default: http://127.0.0.1:8080]
+    #[arg(long)]
+    url: Option<String>,
     #[command(flatten)]
     token: TokenArgs,
     #[command(flatten)]
@@ -22,7 +25,14 @@ pub struct Connection {
 impl Connection {
     /// For commands that wait until the service is available.
     pub fn client(&self) -> Result<Client, Error> {
-        let client = Client::new(&self.url, self.token.read()?, &self.trust)?;
+        let given = self.url.clone();
+        let given = given.or_else(|| {
+            std::env::var(URL_VARIABLE)
+                .ok()
+                .filter(|url| !url.is_empty())
+        });
+        let url = given.as_deref().unwrap_or(DEFAULT_URL);
+        let client = Client::new(url, self.token.read()?, &self.trust)?;
         Ok(client.patient_for(Duration::from_secs(self.wait.into())))
     }
 

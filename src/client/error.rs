@@ -35,12 +35,26 @@ pub enum Error {
         location: String,
         advice: String,
     },
+    /// An answer that may pass and is not from the service.
+    #[error("{url} answered {status} to {call}: is the service running behind the proxy there?")]
+    Unavailable {
+        url: String,
+        status: u16,
+        call: String,
+    },
     #[error("{url} does not look like a newsfeed service ({cause}): check the address")]
     NotNewsfeed { url: String, cause: String },
     #[error(
         "gave up after {seconds} s; the last failure: {last}. Run the command again when the service is available"
     )]
     GaveUp { seconds: u64, last: Box<Error> },
+    #[error(
+        "{last}. The service asks to wait {asked_seconds} s, longer than the command would still retry: run it again then"
+    )]
+    AskedToWait {
+        asked_seconds: u64,
+        last: Box<Error>,
+    },
     /// The service accepted the request but not this event.
     #[error("{what} was rejected, {code}: {detail}")]
     Rejected {
@@ -71,10 +85,17 @@ pub enum Error {
     Usage(String, &'static str),
     #[error("{rejected} of {events} events were rejected")]
     SomeRejected { rejected: u64, events: u64 },
+    /// `event` counts from 1.
     #[error(
-        "line {line} is longer than {bytes_max} bytes; this line and those after it were not appended"
+        "{path}, line {line}, event {event}: {reason}. This event and those after it were not appended",
+        path = path.display()
     )]
-    LongLine { line: u64, bytes_max: u64 },
+    Input {
+        path: PathBuf,
+        line: u64,
+        event: u64,
+        reason: String,
+    },
     /// The reader of our output closed it.
     #[error("the output was closed")]
     Closed,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, header};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, Error as _},
@@ -40,6 +40,7 @@ pub struct Entry {
     #[serde(default)]
     pub feeds: Vec<String>,
     pub version: Option<String>,
+    pub id: String,
     pub kind: String,
     pub actor: Option<String>,
     pub at: String,
@@ -119,6 +120,15 @@ impl Client {
         let response = self
             .stream(request.header("last-event-id", position))
             .await?;
+        let media = response.headers().get(header::CONTENT_TYPE);
+        let media = media.map_or(&b""[..], |media| media.as_bytes());
+        if !media.starts_with(b"text/event-stream") {
+            let cause = format!(
+                "GET /v1/live answered {} instead of events",
+                String::from_utf8_lossy(media)
+            );
+            return Err(Failure::Final(self.not_newsfeed(cause)));
+        }
         Ok(Live {
             response,
             frames: Frames::default(),

@@ -16,6 +16,7 @@ use super::{
 #[command(after_help = "Examples:\n  \
     newsfeed history user:ben --limit 20                         the newest 20\n  \
     newsfeed history user:ben chat:anna-ben --kind message       messages of two feeds\n  \
+    newsfeed history user:ben --long                             with versions and ids\n  \
     newsfeed history user:ben --reverse | jq -r .data.text       all entries, oldest first\n  \
     newsfeed history user:ben --after $(cat cursor) --until $VN  entries between two versions")]
 pub struct HistoryArgs {
@@ -37,6 +38,9 @@ pub struct HistoryArgs {
     /// Oldest first
     #[arg(long)]
     reverse: bool,
+    /// As text, also show the version and the id of each entry (JSON always has them)
+    #[arg(long, short)]
+    long: bool,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -45,7 +49,7 @@ pub struct HistoryArgs {
 
 pub async fn run(args: HistoryArgs) -> Result<(), Error> {
     let client = args.connection.reached().await?;
-    let mut printer = args.output.open();
+    let mut printer = args.output.open().long(args.long);
     let range = Range {
         feeds: args.feeds,
         kinds: args.kind,

@@ -15,6 +15,8 @@ use super::{
 const DATA_CHARS_MAX: usize = 1_000;
 /// Width of the kind column, so that the columns after it line up.
 const KIND_CHARS: usize = 8;
+/// Width of the version column, for transients, which have none.
+const VERSION_CHARS: usize = 26;
 
 const DIM: Style = Style::new().dimmed();
 
@@ -22,11 +24,17 @@ const DIM: Style = Style::new().dimmed();
 #[derive(Debug)]
 pub struct Painter {
     color: bool,
+    /// Also show the version and the id of entries.
+    long: bool,
 }
 
 impl Painter {
     pub fn new(color: bool) -> Self {
-        Self { color }
+        Self { color, long: false }
+    }
+
+    pub fn long(self, long: bool) -> Self {
+        Self { long, ..self }
     }
 
     pub fn paint(&self, style: Style, text: &str) -> String {
@@ -51,14 +59,21 @@ impl Painter {
     }
 
     /// Time, kind, actor → feeds, data. The time is when the event happened, if it says so, else when it was accepted.
+    /// In the long form the version is in front of them, and the id after the kind.
     pub fn entry(&self, entry: &Entry) -> String {
         let mut kind = kind_style(&entry.kind);
         if entry.version.is_none() {
             kind = kind.italic();
         }
         let padded = format!("{:KIND_CHARS$}", entry.kind);
+        let (mut version, mut id) = (String::new(), String::new());
+        if self.long {
+            let given = entry.version.as_deref().unwrap_or("–");
+            version = self.dim(&format!("{given:VERSION_CHARS$}")) + "  ";
+            id = self.plain(&entry.id) + "  ";
+        }
         let mut line = format!(
-            "{}  {}  {} → {}",
+            "{version}{}  {}  {id}{} → {}",
             self.dim(&local_time(entry.time.as_ref().unwrap_or(&entry.at))),
             self.paint(kind, &padded),
             self.paint(Style::new().bold(), entry.actor.as_deref().unwrap_or("–")),
@@ -170,7 +185,7 @@ mod tests {
 
     fn entry(extra: &str, data: &str) -> Entry {
         let json = format!(
-            r#"{{"feed":"user:ben",{extra}"kind":"message","actor":"user:anna","at":"not a time","data":{data}}}"#
+            r#"{{"feed":"user:ben",{extra}"id":"m-1","kind":"message","actor":"user:anna","at":"not a time","data":{data}}}"#
         );
         serde_json::from_str(&json).expect("an entry")
     }
@@ -196,6 +211,15 @@ mod tests {
         assert_eq!(
             plain.entry(&imported),
             "long ago  message   user:anna → user:ben"
+        );
+        let long = Painter::new(false).long(true);
+        assert_eq!(
+            long.entry(&entry(r#""version":"000000800pgcvgij9uqfvvvvvs","#, "[1]")),
+            "000000800pgcvgij9uqfvvvvvs  not a time  message   m-1  user:anna → user:ben  [1]"
+        );
+        assert_eq!(
+            long.entry(&entry("", "null")),
+            "–                           not a time  message   m-1  user:anna → user:ben"
         );
         let raw = entry("", "[\"\u{9b}31m\", 1.0]");
         assert!(plain.entry(&raw).ends_with(r#"  ["\u{9b}31m", 1.0]"#));

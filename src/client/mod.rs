@@ -4,12 +4,12 @@
 //! - [`append`], [`tail`], [`history`], [`state`], [`mark`]: one call of the API each. [`replay`], [`demo`]: many
 //!   calls.
 //! - [`connection`], [`output`], [`names`]: arguments shared by the commands. [`line`], [`text`]: output for people.
-//! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`]: retries.
+//! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`], [`temporary`]: retries.
 //!
 //! This module uses the service over HTTP only and shares no code with the server but the rules of names, so that it tests
-//! the API from the outside. Every request here is safe to repeat: events carry an id, markers only move forward, and a transient that is
-//! delivered twice does no harm. Hence there is one rule for failures, in `Patience`: lost connections and temporary
-//! refusals (429, 502, 503, 504) are retried, and every other failure is reported immediately.
+//! the API from the outside. Every request here is safe to repeat: events carry an id, markers only move forward, and a
+//! transient that is delivered twice does no harm. Hence there is one rule for failures, in `Patience`: lost connections
+//! and the answers in [`temporary`] are retried, and every other failure is reported immediately.
 
 mod api;
 pub mod append;
@@ -31,6 +31,7 @@ pub mod replay;
 mod sse;
 pub mod state;
 pub mod tail;
+pub mod temporary;
 mod text;
 mod token;
 mod trust;

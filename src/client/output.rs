@@ -64,6 +64,14 @@ pub struct Printer {
 }
 
 impl Printer {
+    /// Whether entries as text show their version and id.
+    pub fn long(self, long: bool) -> Self {
+        Self {
+            painter: self.painter.long(long),
+            ..self
+        }
+    }
+
     pub fn is_json(&self) -> bool {
         self.format == Format::Json
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Error;
+use super::{Error, temporary};
 
 /// An event to append, or a transient. The client chooses the id, which makes retries safe.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -46,6 +46,12 @@ pub fn problem(status: u16, body: &[u8], call: String, base_url: &str) -> Error 
             code,
             detail,
         },
+        // From a proxy or a content delivery network.
+        Err(_) if temporary::status(status) => Error::Unavailable {
+            url: base_url.to_owned(),
+            status,
+            call,
+        },
         Err(_) => Error::NotNewsfeed {
             url: base_url.to_owned(),
             cause: format!("{status} to {call}"),
@@ -61,7 +67,7 @@ impl Rejection {
 
     /// Whether a retry may succeed.
     pub fn not_now(&self) -> bool {
-        matches!(&*self.code, "store_unavailable" | "shutting_down")
+        temporary::code(&self.code)
     }
 }
 

@@ -248,8 +248,9 @@ export interface Rejected {
 export class NewsfeedError extends Error {
   /** The HTTP status; 0 if there was no complete response. Browsers hide that of a redirect: it is 302. */
   readonly status: number;
-  /** Decide on this: the service's `code`, or `network`, or `redirected` (`detail` says which `url` to use), or `http_` and
-   * the status if the response had no code. */
+  /** Decide on this: the service's `code`; `network` if there was no complete response; `redirected` (`detail` says which
+   * `url` to use); `http_` and the status if the response had no code; `not_newsfeed` if something else answered, such as
+   * the login page of a network. */
   readonly code: string;
   /** Show this to people. */
   readonly detail: string;
@@ -257,6 +258,7 @@ export class NewsfeedError extends Error {
   readonly retryAfter: number;
   /** The whole problem document (RFC 9457), if there is one. */
   readonly problem: Record<string, Json> | null;
-  /** Whether a retry may succeed. */
+  /** Whether the same request may succeed later: there was no complete response, or the status is 408, 425, 429, 500, 502,
+   * 503, 504, 520 to 524, 529, 530, 598 or 599. */
   readonly temporary: boolean;
 }

@@ -9,14 +9,13 @@
 
 import { Follow } from "./newsfeed/follow.js";
 import { Http, NewsfeedError, PATIENCE, idPrefix, onlyActor, sleep } from "./newsfeed/http.js";
+import { CODES } from "./newsfeed/temporary.js";
 
 export { NewsfeedError };
 
 /** The path under which the service is published. The service replaces it when it serves this file. */
 const BASE_PATH = "";
-/** Error codes of single events of an array after which the event may be sent again. */
-const TEMPORARY = ["store_unavailable", "shutting_down", "internal"];
-/** Pause before such events are sent again, in ms. */
+/** Pause before events of an array that were rejected for now are sent again, in ms. */
 const PAUSE = 1_000;
 /** Maximum length of an id, in bytes of UTF-8. */
 const ID_BYTES_MAX = 255;
@@ -65,7 +64,7 @@ export class Newsfeed {
     if (!several) return send((token) => complete(body[0], token));
     for (;;) {
       const results = await send((token) => body.map((event) => complete(event, token)));
-      const again = results.some(({ error }) => TEMPORARY.includes(error?.code));
+      const again = results.some(({ error }) => CODES.includes(error?.code));
       if (!again || Date.now() + PAUSE >= deadline) return results;
       await sleep(PAUSE, signal);
     }

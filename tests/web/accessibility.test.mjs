@@ -10,7 +10,8 @@ setUp();
 const message = (text) => ({ kind: "message", feeds: ["user:anna", "chat:anna-ben"], actor: "user:ben", data: { text } });
 
 test("everything can be done with the keyboard", async () => {
-  await newsfeed.append(message("by hand"));
+  // The older one stays unread while the chat with Ben is open.
+  await newsfeed.append([{ ...message("unread"), actor: "user:cleo" }, message("by hand")]);
   const context = await browser.window();
   const page = await context.newPage();
   await page.goto(service.url);
@@ -24,7 +25,7 @@ test("everything can be done with the keyboard", async () => {
   await page.keyboard.type("anna");
   await page.keyboard.press("Enter");
   await live(page);
-  await page.locator(".reply").waitFor();
+  await page.locator(".reply").first().waitFor();
   await tabTo("Reply");
   const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
   assert.equal(outline, "solid");
@@ -85,6 +86,7 @@ for (const colorScheme of ["light", "dark"]) {
         { kind: "visit", feeds: ["user:anna"], actor: "user:cleo" },
         { kind: "flirt", feeds: ["user:anna"], actor: "user:dora", data: { text: "wow" } },
         { kind: "other", feeds: ["user:anna"], data: [1] },
+        ...Array.from({ length: 20 }, () => message("many")),
       ]);
       const context = await browser.window({ viewport, colorScheme, lasting: true });
       const page = await context.newPage();
@@ -93,6 +95,8 @@ for (const colorScheme of ["light", "dark"]) {
       await accessible(page, "welcome");
       await page.goto(`${service.url}/?user=anna`);
       await live(page);
+      await page.mouse.wheel(0, 400);
+      await until("scrolled", () => page.evaluate(() => scrollY > 200));
       await newsfeed.append(message("pops up"));
       await newsfeed.transient({ ...message(), kind: "typing", data: null });
       await page.locator(".toast").waitFor();

@@ -148,6 +148,73 @@ test("followers wait for Retry-After, and calls without patience fail", async ()
   await follower.close();
 });
 
+const RETRIED = [408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529, 530, 598, 599];
+
+test("answers that may pass are retried by every call, and every other answer is final", async () => {
+  let script = [];
+  const { url, requests } = await fake(({ path, body, response }) => {
+    const status = script.shift();
+    // A problem of the service, or the page of a proxy.
+    if (status % 2) return response.writeHead(status, { "content-type": "text/html" }).end("<!doctype html>");
+    if (status) return problem(response, status, "of_the_test");
+    if (path.includes("/live")) return stream(response, entry(1) + arrived(1));
+    if (path.includes("/entries")) return json(response, { feed: FEED, version: version(0), entries: [], next: null });
+    json(response, body ? { id: body.id, status: "appended", version: version(1) } : { ...state(0), latest: null });
+  });
+  const feed = new Newsfeed({ url, random: () => 0 }).feed(FEED);
+  const calls = [() => feed.append({ kind: "message" }), () => feed.page(), () => feed.state(), () => feed.markRead("0")];
+  for (const call of calls) {
+    script = [...RETRIED];
+    await call({ patience: Infinity });
+    assert.deepEqual(script, []);
+  }
+  script = [...RETRIED, 0, ...RETRIED, 0, ...RETRIED];
+  const follower = new Collector(feed.follow());
+  await follower.until("an entry", () => follower.ids.length === 1);
+  await follower.close();
+
+  for (let status = 400; status < 600; status += 1) {
+    // `fetch` acts on 407 and 421 by itself, and a follower starts again after 410.
+    if ([...RETRIED, 407, 410, 421].includes(status)) continue;
+    script = [status, status];
+    const sofar = requests.length;
+    const code = status % 2 ? `http_${status}` : "of_the_test";
+    await assert.rejects(feed.append({ kind: "message" }), { status, code, temporary: false });
+    await assert.rejects(new Collector(feed.live()).done, { status, code });
+    assert.equal(requests.length, sofar + 2);
+  }
+});
+
+test("each temporary code of a single event is retried, and the others stand", async () => {
+  const codes = ["busy", "store_unavailable", "internal", "shutting_down", "body_timeout", "too_many_bytes"];
+  const { url, requests } = await fake(({ number, body, response }) => {
+    const rejected = (code) => ({ status: "rejected", error: { code, detail: "" } });
+    const code = codes[number - 1];
+    json(response, body.map(({ id }, n) => (n ? rejected("storage_full") : code ? rejected(code) : { id, status: "appended" })));
+  });
+  const feed = new Newsfeed({ url, random: () => 0 }).feed(FEED);
+  const results = await feed.append([{ kind: "message" }, { kind: "message" }], { patience: Infinity });
+  assert.deepEqual(results.map(({ status, error }) => error?.code ?? status), ["appended", "storage_full"]);
+  assert.equal(requests.length, codes.length + 1);
+});
+
+test("the page of another server ends a call but not a follower that was connected", async () => {
+  const page = (response) => response.writeHead(200, { "content-type": "text/html" }).end("<!doctype html>");
+  const { url, requests } = await fake(({ number, response }) => {
+    if (number === 3) return stream(response, `retry: 1\n\n${entry(1)}${arrived(1)}`), response.end();
+    if (number === 5) return stream(response, entry(2) + arrived(2));
+    page(response);
+  });
+  const feed = new Newsfeed({ url, random: () => 0 }).feed(FEED);
+  const foreign = { status: 200, code: "not_newsfeed", temporary: false };
+  await assert.rejects(feed.state(), foreign);
+  await assert.rejects(new Collector(feed.live({ after: "0" })).done, foreign);
+  const follower = new Collector(feed.live({ after: "0" }));
+  await follower.until("two entries", () => follower.ids.length === 2);
+  await follower.close();
+  assert.equal(requests.length, 5);
+});
+
 test("a silent stream is opened again after its last entry", async () => {
   // Long enough that on a busy machine an entry arrives before its stream counts as silent.
   const { url, requests } = await fake(({ number, response }) => stream(response, `${entry(number)}${arrived(number)}`));

@@ -1,12 +1,14 @@
-//! `newsfeed append`: events from flags or from lines of JSON.
+//! `newsfeed append`: events from flags or as JSON from a file or a pipe.
 //!
-//! Every event has an id before it is first sent, so that it can be retried until it is answered. Lines are sent as they
-//! arrive, all available lines in one request. Only one request is in flight at a time, so that the order of every feed
-//! is the order of the lines.
+//! Every event has an id before it is first sent, so that it can be retried until it is answered. Events are sent as they
+//! arrive, all available ones in one request. Only one request is in flight at a time, so that the order of every feed is
+//! the order of the input.
 
 mod event;
 mod input;
+mod scan;
 mod send;
+mod split;
 
 use std::{
     fs::File,
@@ -20,6 +22,7 @@ use self::{
     event::{Event, Expect},
     input::{Line, Lines},
     send::Answer,
+    split::foreign,
 };
 use super::{
     Error,
@@ -33,11 +36,12 @@ use super::{
 /// Maximum size of `--data` in bytes: the service limits a whole event to this size.
 const DATA_BYTES_MAX: u64 = 256 * 1024;
 
-/// Append one event from flags, or many events from lines of JSON
+/// Append one event from flags, or many events as JSON
 ///
-/// A file or a pipe has one event per line, each with `kind`, `feeds` and any other members that the API accepts. Lines
-/// are sent as they arrive, and each gets one line of output (if the output is not a terminal: JSON, as in the API). A
-/// rejected line does not stop the others.
+/// A file or a pipe has events as JSON in UTF-8, each an object with `kind`, `feeds` and any other members that the API
+/// accepts: one per line, or over several lines, or in arrays of any length. Events are sent as they arrive, and each gets
+/// one line of output (if the output is not a terminal: JSON, as in the API). A rejected event does not stop the others;
+/// a mistake in an array or in an object over several lines does, and the message names its line.
 ///
 /// An event without an id gets one, so that it is stored once however often it is sent: the command retries while the
 /// service cannot be reached or is busy. An event without an actor gets the actor of the token, if the token allows
@@ -51,10 +55,10 @@ const DATA_BYTES_MAX: u64 = 256 * 1024;
     newsfeed append --kind visit --feed user:ben --data '{\"page\": 7}' --id visit-1   stored once, however often it is run\n  \
     newsfeed append --kind booking --feed slot:6pm --expect slot:6pm@0               only if the feed is empty\n  \
     newsfeed append --kind typing --feed user:ben --actor user:anna --transient      only for current listeners\n  \
-    newsfeed history user:ben --reverse | jq -c '{id, kind, feeds: [\"copy:ben\"], time, data}' | newsfeed append -\n  \
+    newsfeed history user:ben --reverse | jq '{id, kind, feeds: [\"copy:ben\"], time, data}' | newsfeed append -\n  \
     tail -f events.ndjson | newsfeed append")]
 pub struct AppendArgs {
-    /// File with one event per line (JSON), or - for standard input
+    /// File with events (JSON), or - for standard input
     #[arg(conflicts_with_all = ["kind", "feed", "actor", "id", "time", "text", "data", "expect"])]
     file: Option<PathBuf>,
     /// What happened, such as message
@@ -120,9 +124,10 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
             rejected += 1;
             last = Some(rejection.clone());
         }
+        let before = events;
         events += answers.len() as u64;
         if let Some(printer) = &mut out {
-            match print(printer, &batch, &answers, single) {
+            match print(printer, &batch, &answers, before, single) {
                 // Nobody reads the output any more. The remaining lines are appended nevertheless.
                 Err(Error::Closed) => out = None,
                 printed => printed?,
@@ -201,25 +206,32 @@ fn data(args: &AppendArgs) -> Result<Option<Box<RawValue>>, Error> {
     }
 }
 
-/// Reads a file, up to more than the service accepts.
+/// Reads a file, up to more than the service accepts. A byte order mark at the beginning is left out.
 fn read(file: impl Read, path: PathBuf) -> Result<String, Error> {
-    let mut text = String::new();
-    match file.take(DATA_BYTES_MAX).read_to_string(&mut text) {
-        Ok(_) => Ok(text),
-        Err(source) => Err(Error::Read { path, source }),
-    }
+    let mut bytes = Vec::new();
+    let read = file.take(DATA_BYTES_MAX).read_to_end(&mut bytes);
+    let read = read.and_then(|_| match foreign(&bytes) {
+        Some(found) => Err(io::Error::other(format!(
+            "it is {found}; --data is JSON in UTF-8"
+        ))),
+        None => String::from_utf8(bytes).map_err(io::Error::other),
+    });
+    let text = read.map_err(|source| Error::Read { path, source })?;
+    Ok(text.trim_start_matches('\u{feff}').to_owned())
 }
 
+/// `before` is the number of events before this batch.
 fn print(
     printer: &mut Printer,
     batch: &[Line],
     answers: &[Answer],
+    before: u64,
     single: bool,
 ) -> Result<(), Error> {
-    for (line, answer) in batch.iter().zip(answers) {
+    for ((line, answer), event) in batch.iter().zip(answers).zip(before + 1..) {
         // The rejection of a single event is reported as the error of the command.
         if printer.is_json() || !single || answer.rejection().is_none() {
-            printer.print(&answer.json, |painter| answer.text(line, painter))?;
+            printer.print(&answer.json, |painter| answer.text(line, event, painter))?;
         }
     }
     printer.flush()

@@ -65,7 +65,8 @@ impl Answer {
         }
     }
 
-    pub fn text(&self, line: &Line, painter: &Painter) -> String {
+    /// `event` is its number among all events, from 1.
+    pub fn text(&self, line: &Line, event: u64, painter: &Painter) -> String {
         let row = |what: &str, version: &str, id: &str| {
             format!("{what:9}  {}  {}", painter.dim(version), painter.plain(id))
         };
@@ -76,7 +77,7 @@ impl Answer {
             LineOutcome::Stored(_, Stored { id, version }) => row("appended", version, id),
             LineOutcome::Sent(id) => format!("sent       {}", painter.plain(id)),
             LineOutcome::Rejected(Rejection { code, detail }) => painter.bad(&format!(
-                "rejected   line {}, {code}: {detail}",
+                "rejected   line {} (event {event}), {code}: {detail}",
                 line.number
             )),
         }

@@ -74,9 +74,12 @@ impl<'a> Follower<'a> {
     /// Returns only with an error. Cancel-safe.
     pub async fn run(&mut self) -> Result<(), Error> {
         let mut patience = self.client.patience();
+        // A service was there. What answers in its place later, such as the login page of a network, may pass.
+        let mut known = false;
         loop {
             let (after, last) = match self.client.live(&self.range.feeds, &self.position).await {
                 Ok(live) => {
+                    known = true;
                     self.notice(|me| {
                         format!(
                             "following {} from {}",
@@ -88,6 +91,9 @@ impl<'a> Follower<'a> {
                     (self.retry, last)
                 }
                 Err(Failure::NotNow { after, last }) => (after.or(self.retry), last),
+                Err(Failure::Final(last @ Error::NotNewsfeed { .. })) if known => {
+                    (self.retry, last)
+                }
                 Err(Failure::Final(error)) => return Err(error),
             };
             patience.pause(after, last).await?;

@@ -49,6 +49,9 @@ pub struct TailArgs {
     /// Only entries and transients of this kind (repeatable)
     #[arg(long, value_parser = names::name)]
     kind: Vec<String>,
+    /// As text, also show the version and the id of each entry (JSON always has them)
+    #[arg(long, short)]
+    long: bool,
     /// Exit after the existing entries
     #[arg(long)]
     no_follow: bool,
@@ -86,7 +89,7 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
         after: "0".to_owned(),
         until: None,
     };
-    let mut printer = args.output.open();
+    let mut printer = args.output.open().long(args.long);
     let start = match (resumed, &args.from) {
         (Some(version), _) => start::Start::after(version),
         (None, Some(from)) => start::from(&client, &range, from).await?,

@@ -21,6 +21,8 @@ class Reset extends Error {
   }
 }
 
+/** Instead of the service, which was there before, something else answers. */
+const foreign = (error) => error.code === "not_newsfeed";
 const gone = (error) => error.status === 410 || error.code === "version_ahead";
 
 export class Follow {
@@ -36,6 +38,8 @@ export class Follow {
   #saved = null;
   #connections = 0;
   #caughtUp = 0;
+  /** Whether a stream of the service was open. */
+  #known = false;
   /** When the current read began to wait, by the wall clock, which also runs while the machine sleeps; null if none does. */
   #waiting = null;
   #break = () => {};
@@ -144,6 +148,7 @@ export class Follow {
       const waits = (waiting) => (this.#waiting = waiting ? Date.now() : null);
       let live = false;
       for await (const { event, data, retry } of this.#events(controller.signal, waits)) {
+        this.#known = true;
         if (retry !== null) this.#backoff.base = retry;
         if (data === "") continue;
         const value = JSON.parse(data);
@@ -160,7 +165,7 @@ export class Follow {
       this.#end.signal.throwIfAborted();
       if (error instanceof Reset) throw error;
       broken = NewsfeedError.of(error);
-      if (!broken.temporary && !gone(broken)) throw broken;
+      if (!this.#passes(broken)) throw broken;
     } finally {
       clearInterval(watchdog);
       this.#waiting = null;
@@ -232,11 +237,15 @@ export class Follow {
         return answer;
       } catch (error) {
         this.#end.signal.throwIfAborted();
-        if (!error.temporary && !gone(error)) throw error;
+        if (!this.#passes(error)) throw error;
         yield* this.#pause(error);
         if (gone(error)) throw new Reset(null);
       }
     }
+  }
+
+  #passes(error) {
+    return error.temporary || gone(error) || (this.#known && foreign(error));
   }
 
   async *#pause(error) {

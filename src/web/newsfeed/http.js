@@ -1,5 +1,7 @@
 /** Requests to the service: tokens, errors, back-off. Not part of the library's public interface. */
 
+import { STATUSES } from "./temporary.js";
+
 /** Timeout of one try of a request other than a stream, in ms. */
 const ANSWER_TIME_MAX = 30_000;
 /** How long ordinary calls are retried, in ms. */
@@ -18,13 +20,19 @@ export class NewsfeedError extends Error {
 
   /** Whether a retry may succeed. */
   get temporary() {
-    return this.status === 0 || this.status >= 500 || [408, 425, 429].includes(this.status);
+    return this.status === 0 || STATUSES.includes(this.status);
   }
 
   /** `error` itself if it is a NewsfeedError; any other error is a missing or incomplete response. */
   static of(error) {
     if (error instanceof NewsfeedError) return error;
     return new NewsfeedError({ code: "network", detail: "the service cannot be reached" }, error);
+  }
+
+  /** A success that is not from the service, such as the login page of a network. */
+  static foreign({ status, headers }) {
+    const detail = `the answer (${headers.get("content-type")}) is not from a newsfeed service; check the URL`;
+    return new NewsfeedError({ status, code: "not_newsfeed", detail });
   }
 
   static async from(response) {
@@ -129,6 +137,7 @@ export class Http {
       try {
         const content = JSON.stringify(typeof body === "function" ? body(token) : body);
         const response = await this.#send(path, { ...init, body: content }, token, controller.signal);
+        if (/^text\//.test(response.headers.get("content-type"))) throw NewsfeedError.foreign(response);
         return await response.json();
       } catch (error) {
         throw NewsfeedError.of(error);
@@ -146,7 +155,8 @@ export class Http {
       waits(true);
       const response = await this.#send(path, init, token, signal).finally(() => waits(false));
       if (!response.body || !response.headers.get("content-type")?.startsWith("text/event-stream")) {
-        throw NewsfeedError.of(new Error("the response is not a stream of events"));
+        response.body?.cancel().catch(() => {});
+        throw NewsfeedError.foreign(response);
       }
       return { body: response.body, token };
     });

@@ -4,6 +4,7 @@ import { Newsfeed } from "../newsfeed.js";
 import { Chats } from "./chat.js";
 import { $, BASE, avatar, h } from "./dom.js";
 import { Entries, PAGE } from "./entries.js";
+import { Reading } from "./reading.js";
 import { Session } from "./session.js";
 import { Status } from "./status.js";
 import { Toasts } from "./toasts.js";
@@ -19,12 +20,13 @@ const phone = matchMedia("(max-width: 859px)");
 let newsfeed = connect();
 let user;
 let session = null;
+let reading = null;
 
 const entries = new Entries({
   load: (before) => newsfeed.feeds([session.feed]).page({ before, limit: PAGE }),
   reply: openChat,
 });
-const chats = new Chats({ opened: openChat, position: () => session.position });
+const chats = new Chats({ opened: openChat, position: () => session.position, moved: () => reading?.look() });
 const toasts = new Toasts(openChat);
 const status = new Status(() => session?.wake());
 const typing = new Typing((names) => {
@@ -39,6 +41,14 @@ const typing = new Typing((names) => {
 function connect() {
   return new Newsfeed({ token: ({ error }) => (error ? askToken(error) : kept()) });
 }
+
+/** From now on, an open chat is marked as read while somebody can see it. */
+function read() {
+  reading?.end();
+  const onScreen = () => (document.visibilityState === "visible" ? chats.onScreen() : null);
+  reading = new Reading(newsfeed.feed(session.feed), onScreen);
+}
+document.addEventListener("visibilitychange", () => reading?.look());
 
 /** Shows the updates of the session. */
 const view = {
@@ -57,12 +67,13 @@ const view = {
   entry({ entry, notify, live }) {
     status.version(entry.version);
     const feeds = feedsOf(entry);
-    if (feeds.includes(chats.feed)) chats.heard(entry);
+    const inChat = feeds.includes(chats.feed) && chats.heard(entry);
     if (!feeds.includes(session.feed)) return;
     typing.stopped(nameOf(entry));
     entries.add(entry, live);
     chats.note(entry);
-    if (notify && live && !(chats.partner === nameOf(entry) && document.hasFocus())) toasts.notify(entry);
+    const inList = entries.onTop && !$("feed").inert;
+    if (notify && live && !inChat && !inList) toasts.notify(entry);
   },
   transient({ signal }) {
     if (signal.kind === "typing" && signal.actor !== session.feed) typing.started(nameOf(signal));
@@ -75,6 +86,7 @@ const view = {
     $("read").title = unread.total ? "Mark all as read" : "Nothing unread";
     document.title = `${unread.total ? `(${total}) ` : ""}${shown(user)} · newsfeed`;
     entries.marked(markers, unread);
+    reading.state({ markers, unread });
   },
   version({ version }) {
     status.version(version);
@@ -113,6 +125,7 @@ async function changeToken() {
   newsfeed = connect();
   if (!session) return;
   chats.be(user, newsfeed);
+  read();
   session.restart(newsfeed);
   if (!$("failure").hidden) resume();
 }
@@ -135,7 +148,8 @@ function go(params) {
 
 function become(name) {
   session?.end();
-  session = null;
+  reading?.end();
+  session = reading = null;
   user = name;
   toasts.clear();
   typing.clear();
@@ -152,6 +166,7 @@ function become(name) {
   chats.be(name, newsfeed);
   chats.show(null);
   session = new Session(newsfeed, `user:${name}`, view);
+  read();
   session.run();
 }
 

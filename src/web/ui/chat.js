@@ -21,10 +21,15 @@ export class Chats {
   /** The animation frame that draws the list next; 0 if none is requested. */
   #due = 0;
 
-  /** `position()` is the version up to which live entries have arrived. */
-  constructor({ opened, position }) {
+  /**
+   * `position()` is the version up to which live entries have arrived; `moved()` is called when other messages may be on
+   * screen than before.
+   */
+  constructor({ opened, position, moved }) {
     this.opened = opened;
     this.position = position;
+    this.moved = moved;
+    $("log").addEventListener("scroll", moved, { passive: true });
     $("chat-close").addEventListener("click", () => opened(null));
     $("chat-older").addEventListener("click", () => this.#older());
     $("compose").addEventListener("submit", (event) => {
@@ -43,6 +48,17 @@ export class Chats {
     return this.#open?.feed ?? null;
   }
 
+  /** The open conversation and the version of the last message on screen; null if there is none. */
+  onScreen() {
+    if (!this.#open?.loaded) return null;
+    const { bottom } = $("log").getBoundingClientRect();
+    for (let bubble = $("messages").lastElementChild; bubble; bubble = bubble.previousElementSibling) {
+      const { version } = bubble.dataset;
+      if (version && bubble.getBoundingClientRect().bottom <= bottom + 1) return { partner: this.#open.partner, version };
+    }
+    return null;
+  }
+
   be(me, newsfeed) {
     if (me !== this.#me) {
       this.#people.clear();
@@ -58,7 +74,7 @@ export class Chats {
     $("chat").hidden = partner === null;
     this.#open = null;
     if (partner === null) return;
-    this.#open = { partner, feed: chatOf(this.#me, partner), shown: new Map(), next: undefined, version: null };
+    this.#open = { partner, feed: chatOf(this.#me, partner), shown: new Map(), next: undefined, version: null, loaded: false };
     $("chat-title").replaceChildren(avatar(partner), shown(partner));
     $("messages").replaceChildren();
     $("chat-typing").textContent = "";
@@ -72,6 +88,7 @@ export class Chats {
     open.version = this.position();
     await this.#older();
     $("log").scrollTop = $("log").scrollHeight;
+    this.moved();
   }
 
   /** Takes an entry of the person's own feed, to sort the list by the last message. */
@@ -83,12 +100,14 @@ export class Chats {
     if (!this.#due) this.#due = requestAnimationFrame(() => this.#list());
   }
 
-  /** Takes an entry of the open conversation. */
+  /** Takes an entry of the open conversation. Returns whether it is on screen. */
   heard(entry) {
     const log = $("log");
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
     this.#put(entry, "end");
     if (atEnd) log.scrollTop = log.scrollHeight;
+    this.moved();
+    return atEnd;
   }
 
   #list() {
@@ -120,6 +139,7 @@ export class Chats {
       for (const entry of page.entries) this.#put(entry, "start");
       log.scrollTop = log.scrollHeight - below;
       open.next = page.next;
+      open.loaded = true;
       button.textContent = "Load older messages";
       button.hidden = page.next === null;
       $("chat-first").hidden = page.next !== null;
@@ -145,7 +165,7 @@ export class Chats {
     const mine = entry.actor === `user:${this.#me}`;
     return h(
       "li",
-      { class: `bubble ${mine ? "mine" : "theirs"}` },
+      { class: `bubble ${mine ? "mine" : "theirs"}`, "data-version": entry.version },
       h("span", { class: "hidden" }, mine ? "You: " : `${shown(nameOf(entry))}: `),
       h("span", { class: "text" }, wordsOf(entry).text ?? ""),
       entry.at ? h("time", { datetime: whenOf(entry), title: timesOf(entry) }, ago(whenOf(entry))) : h("span", { class: "note" }, "Sending …"),

@@ -7,8 +7,8 @@ import { ago, count, nameOf, shown, timesOf, whenOf, wordsOf } from "./words.js"
 export const PAGE = 30;
 /** Entries kept while the top is shown. Older ones are removed, and loaded again on scrolling. */
 const HELD_MAX = 600;
-/** Scrolled no further than this, the top is shown, in px. */
-const TOP = 200;
+/** Scrolled no further than this, the newest entry is on screen, in px. */
+const TOP = 60;
 
 export class Entries {
   #list = $("entries");
@@ -39,6 +39,11 @@ export class Entries {
     };
     addEventListener("scroll", scrolled, { passive: true });
     setInterval(() => this.#items.forEach(({ time, entry }) => (time.textContent = ago(whenOf(entry)))), 20_000);
+  }
+
+  /** Whether the newest entry is within the part of the list that is shown. */
+  get onTop() {
+    return this.#onTop;
   }
 
   clear() {

@@ -1,9 +1,10 @@
-/** Notifications that pop up and disappear. */
+/** Notifications that pop up, in the bar at the top or at the bottom of the screen, and disappear. The last one is shown. */
 
 import { $, avatar, h, icon } from "./dom.js";
 import { nameOf, shown, wordsOf } from "./words.js";
 
-const SHOWN_MAX = 3;
+/** Notifications kept: those behind one that is hovered or has the focus. */
+const KEPT_MAX = 3;
 /** In ms. A notification stays while it is hovered or has the focus. */
 const SHOWN_TIME = 7_000;
 
@@ -40,8 +41,11 @@ export class Toasts {
   #show(content) {
     const close = h("button", { class: "quiet", "aria-label": "Dismiss", onclick: () => toast.remove() }, icon("close"));
     const toast = h("div", { class: "toast" }, content, close);
-    this.#list.append(toast);
-    while (this.#list.children.length > SHOWN_MAX) this.#list.firstElementChild.remove();
+    // What somebody is about to click does not change.
+    const busy = this.#list.lastElementChild?.matches(":hover, :focus-within");
+    if (busy) this.#list.prepend(toast);
+    else this.#list.append(toast);
+    while (this.#list.children.length > KEPT_MAX) this.#list.firstElementChild.remove();
     const leave = () => (toast.matches(":hover, :focus-within") ? setTimeout(leave, 1_000) : toast.remove());
     setTimeout(leave, SHOWN_TIME);
     return toast;

@@ -7,6 +7,7 @@ mod limits;
 mod links;
 mod pages;
 mod proxies;
+mod retries;
 mod scripts;
 mod settings;
 mod shell;

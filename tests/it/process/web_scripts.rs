@@ -95,6 +95,11 @@ async fn the_page_shows_a_feed() {
 }
 
 #[tokio::test]
+async fn the_page_marks_an_open_chat_as_read() {
+    in_chromium("reading.test.mjs").await;
+}
+
+#[tokio::test]
 async fn the_page_survives_failures() {
     in_chromium("breaks.test.mjs").await;
 }

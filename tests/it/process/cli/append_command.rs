@@ -202,7 +202,7 @@ async fn a_rejected_line_is_reported_and_the_others_are_appended() {
         .run_with(&["append", "-", "--format", "text"], &lines)
         .await;
     assert!(
-        said.lines(1)[1].starts_with("rejected   line 3, invalid_event: "),
+        said.lines(1)[1].starts_with("rejected   line 3 (event 2), invalid_event: "),
         "{said:?}"
     );
 
@@ -216,8 +216,128 @@ async fn a_rejected_line_is_reported_and_the_others_are_appended() {
             &format!("{}\n{long}", lines.lines().next().expect("one")),
         )
         .await;
-    said.told(1, "line 2 is longer than");
+    said.told(
+        1,
+        "standard input, line 2, event 2: the event is longer than 261888 bytes",
+    );
     assert_eq!(said.json(1).len(), 1);
+}
+
+#[tokio::test]
+async fn pretty_json_arrays_and_a_byte_order_mark_are_read() {
+    let service = Service::start().await;
+    let event = |number: usize| json!({ "kind": "a", "feeds": [FEED], "data": { "n": number, "s": "{[\n\"" } });
+    let pretty = |value: &Value| serde_json::to_string_pretty(value).expect("JSON");
+    let several: Vec<String> = (1..4).map(|number| pretty(&event(number))).collect();
+    let several = several.join("\n");
+    let array = json!((4..1_300).map(event).collect::<Vec<_>>());
+    let file = service.file("array.json");
+    std::fs::write(&file, format!("\u{feff}{}\r\n", pretty(&array))).expect("written");
+    for (args, input) in [
+        (&["append"][..], format!("\u{feff}{}\n", event(0))),
+        (&["append", "-"], several),
+        (&["append", file.to_str().expect("UTF-8")], String::new()),
+        (
+            &["append"],
+            format!("{}{}", event(1_300), json!([event(1_301)])),
+        ),
+    ] {
+        service.run_with(args, &input).await.json(0);
+    }
+    let entries = service.process().api.all(FEED).await;
+    let numbers: Vec<_> = entries
+        .iter()
+        .map(|entry| entry["data"]["n"].clone())
+        .collect();
+    assert_eq!(numbers, (0..1_302).map(Value::from).collect::<Vec<_>>());
+
+    // Data from a file, too.
+    std::fs::write(&file, "\u{feff}{\"n\": 1}").expect("written");
+    let at_file = format!("@{}", file.to_str().expect("UTF-8"));
+    let data = [&EVENT[..], &["--data", &at_file]].concat();
+    service.run(&data).await.json(0);
+}
+
+#[tokio::test]
+async fn input_that_cannot_be_read_is_reported_with_its_line_and_event() {
+    let service = Service::start().await;
+    let event = format!("{{\"kind\":\"a\",\"feeds\":[\"{FEED}\"]}}");
+    for (input, stored, told) in [
+        (
+            format!("[{event},\n{event}\n{event}]"),
+            2,
+            "standard input, line 3, event 3: expected `,` or `]`",
+        ),
+        (
+            format!("{event}\n{{\n  \"kind\": \"a\"\n  \"feeds\": []\n}}"),
+            1,
+            "line 4, event 2: column 3: expected `,` or `}`",
+        ),
+        (
+            format!("[{event},\n"),
+            1,
+            "line 2, event 2: the input ends, but the array",
+        ),
+    ] {
+        let said = service.run_with(&["append"], &input).await;
+        said.told(1, told);
+        said.told(1, "This event and those after it were not appended");
+        assert_eq!(said.json(1).len(), stored, "{said:?}");
+    }
+    let utf16: Vec<u8> = event.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (bytes, found) in [
+        ([&[0xff, 0xfe][..], &utf16].concat(), "UTF-16"),
+        (utf16, "UTF-16"),
+        (b"\x1f\x8b\x08\0".to_vec(), "compressed with gzip"),
+    ] {
+        let file = service.file("foreign");
+        std::fs::write(&file, bytes).expect("written");
+        let file = file.to_str().expect("UTF-8");
+        let said = service.run(&["append", file]).await;
+        said.told(1, found);
+        said.told(1, "events are JSON in UTF-8");
+        let data = format!("@{file}");
+        let said = service
+            .run(&[&EVENT[..], &["--data", &data]].concat())
+            .await;
+        said.told(1, found);
+    }
+}
+
+/// The whole array has 40 MB, and as much again once it is parsed.
+#[tokio::test]
+async fn a_large_array_takes_little_memory() {
+    let service = Service::start().await;
+    let mut command = service.command(&["append"]);
+    let mut append = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let status = format!("/proc/{}/status", append.id().expect("it runs"));
+    let event = json!({ "kind": "visit", "feeds": ["large"], "data": "x".repeat(2_000) });
+    let event = serde_json::to_string_pretty(&event).expect("JSON");
+    let mut stdin = append.stdin.take().expect("piped");
+    for number in 0..20_000 {
+        let before = if number == 0 { "[" } else { ",\n" };
+        let written = stdin.write_all(format!("{before}{event}").as_bytes()).await;
+        written.expect("it reads");
+    }
+    let status = std::fs::read_to_string(status).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.and_then(|text| text.trim().strip_suffix(" kB"));
+    let peak: u64 = peak.expect("a peak").trim().parse().expect("a number");
+    stdin.write_all(b"]").await.expect("it reads");
+    drop(stdin);
+    let ended = timeout(PATIENCE, append.wait()).await.expect("it ends");
+    assert_eq!(ended.expect("reaped").code(), Some(0));
+    let state = service
+        .process()
+        .api
+        .get("/v1/feeds/large/entries?limit=1")
+        .await;
+    assert_eq!(state["entries"].as_array().map(Vec::len), Some(1));
+    assert!(peak < 90_000, "{peak} kB");
 }
 
 #[tokio::test]

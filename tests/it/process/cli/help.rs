@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use super::{FEED, Said, Service};
+use super::{FEED, Said, Service, newsfeed};
 use crate::process::run;
 
 async fn said(args: &[&str]) -> Said {
@@ -39,6 +39,25 @@ async fn every_command_has_help_with_examples() {
         );
         let has_url = help.stdout.contains("[env: NEWSFEED_URL");
         assert_eq!(has_url, command != "completions", "{command}");
+    }
+}
+
+/// Also while the environment variable is set, which once made clap list `--url` among the required arguments.
+#[tokio::test]
+async fn usage_lines_show_only_what_is_required() {
+    for (command, usage) in [
+        ("tail", "tail <FEED>..."),
+        ("history", "history <FEED>..."),
+        ("state", "state <FEED>..."),
+        ("mark", "mark <FEED> [MARKER] [VERSION|now]"),
+        ("replay", "replay <FILE>"),
+    ] {
+        for url in ["", "http://127.0.0.1:1"] {
+            let mut missing = newsfeed(&[command]);
+            let missing = missing.env("NEWSFEED_URL", url).output().await;
+            let missing = Said::from(missing.expect("it runs"));
+            missing.told(2, &format!("Usage: newsfeed {usage}\n"));
+        }
     }
 }
 

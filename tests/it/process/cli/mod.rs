@@ -5,6 +5,7 @@ mod help;
 mod names;
 mod read_commands;
 mod redirects;
+mod retries;
 mod tail_command;
 mod terminal;
 
@@ -93,19 +94,7 @@ impl Service {
 
     /// Starts a command with piped stdin, stdout and stderr.
     fn begin(&self, args: &[&str]) -> Running {
-        let mut child = self
-            .command(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
-        Running {
-            stdin: child.stdin.take(),
-            lines: BufReader::new(child.stdout.take().expect("piped")).lines(),
-            stderr: BufReader::new(child.stderr.take().expect("piped")).lines(),
-            child,
-        }
+        Running::start(&mut self.command(args))
     }
 
     /// Appends events with these numbers; every third is a visit, the others are messages.
@@ -198,6 +187,21 @@ struct Running {
 }
 
 impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        Self {
+            stdin: child.stdin.take(),
+            lines: BufReader::new(child.stdout.take().expect("piped")).lines(),
+            stderr: BufReader::new(child.stderr.take().expect("piped")).lines(),
+            child,
+        }
+    }
+
     async fn write(&mut self, text: &str) {
         let stdin = self.stdin.as_mut().expect("open");
         stdin.write_all(text.as_bytes()).await.expect("it reads");

@@ -52,6 +52,34 @@ async fn history_prints_entries_exactly_as_the_api_does_in_either_order() {
 }
 
 #[tokio::test]
+async fn the_long_form_shows_the_version_and_id_of_each_entry() {
+    let service = Service::start().await;
+    service.fill(0..3).await;
+    for args in [
+        &["history", FEED, "--reverse"][..],
+        &["tail", FEED, "--no-follow"],
+    ] {
+        let said = async |more: &[&str]| service.run(&[args, more].concat()).await;
+        let text = said(&["--format", "text", "--long"]).await;
+        for (line, entry) in text.lines(0).into_iter().zip(service.entries().await) {
+            let entry: Value = serde_json::from_str(&entry).expect("JSON");
+            let words: Vec<&str> = line.split_whitespace().collect();
+            assert_eq!(
+                (words[0], words[4]),
+                (
+                    entry["version"].as_str().expect("a version"),
+                    entry["id"].as_str().expect("an id")
+                )
+            );
+        }
+        assert_eq!(text.lines(0).len(), 3);
+        let short = said(&["--format", "text"]).await;
+        assert!(short.lines(0)[0].starts_with("20"), "{short:?}");
+        assert_eq!(said(&["--long"]).await.lines(0), service.entries().await);
+    }
+}
+
+#[tokio::test]
 async fn state_and_mark_report_the_unread_count() {
     let service = Service::start().await;
     service.fill(0..3).await;
