@@ -10,6 +10,7 @@ mod proxies;
 mod scripts;
 mod settings;
 mod shell;
+mod unix_proxies;
 mod workplace;
 
 use newsfeed::docs::{GUIDES, INDEX};

@@ -3,6 +3,7 @@
 mod append_command;
 mod help;
 mod read_commands;
+mod restricted;
 mod tail_command;
 mod terminal;
 
