@@ -21,9 +21,9 @@ after(async () => {
   await service.stop();
 });
 
-function token(seconds, feeds = ["*"], actors = undefined) {
+function token(seconds, feeds = ["*"], actors = undefined, ids = undefined) {
   const part = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
-  const claims = { sub: "user:ben", scope: "read append mark", feeds, actors, exp: Math.floor(Date.now() / 1000) + seconds };
+  const claims = { sub: "user:ben", scope: "read append mark", feeds, actors, ids, exp: Math.floor(Date.now() / 1000) + seconds };
   const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
 }
@@ -72,6 +72,46 @@ test("the library fills in the only actor of the token, and an explicit one wins
   await any.append({ kind: "visit" });
   const { entries } = await any.page();
   assert.deepEqual(entries.map(({ actor }) => actor), [null, "user:anna", "user:anna", "user:anna"]);
+});
+
+test("the library makes ids that the token allows", async () => {
+  const as = (actors, ids) => newsfeed(token(LONG, ["*"], actors, ids)).feed("user:ids");
+  const visit = { kind: "visit", actor: "user:ben" };
+  const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+  for (const [feed, event, prefix] of [
+    [as(["user:ben"]), { kind: "visit" }, "user:ben/"],
+    [as(["user:*"]), visit, "user:ben/"],
+    [as(undefined, undefined), visit, "user:ben/"],
+    [as(undefined, undefined), { kind: "visit" }, ""],
+    [as(["user:ben"], ["one", "shop-*"]), visit, "shop-"],
+    [as(undefined, ["*"]), visit, ""],
+  ]) {
+    const one = await feed.append(event);
+    const [two] = await feed.append([{ ...event, id: null }]);
+    for (const { id, status } of [one, two]) {
+      assert.equal(status, "appended");
+      assert.ok(id.startsWith(prefix), id);
+      assert.match(id.slice(prefix.length), uuid);
+    }
+    await feed.transient({ ...event, kind: "typing" });
+  }
+  await assert.rejects(as(["user:ben"]).append({ ...visit, id: "invoice-7" }), { status: 403, code: "id_forbidden" });
+});
+
+test("the page sends messages with a token that is restricted to its actor", async () => {
+  const context = await browser.window();
+  const page = await context.newPage();
+  await page.goto(`${service.url}/?user=kim&chat=lee`);
+  await page.getByLabel("Token", { exact: true }).fill(token(LONG, ["*"], ["user:kim"]));
+  await page.getByRole("button", { name: "Use it" }).click();
+  await live(page);
+  await page.locator("#text").fill("Hi");
+  await page.locator("#text").press("Enter");
+  const chat = newsfeed(token(LONG)).feed("chat:kim-lee");
+  await until("the message", async () => (await chat.page()).entries.length === 1);
+  const { entries } = await chat.page();
+  assert.ok(entries[0].id.startsWith("user:kim/"), entries[0].id);
+  await context.close();
 });
 
 test("the page asks for a token, says that it has expired, and continues with a new one", async () => {

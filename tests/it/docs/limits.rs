@@ -83,6 +83,9 @@ const ROWS: &[(&str, &[&str])] = &[
     ("wait of a body", &["http/limits/WAIT_MAX"]),
     ("streams and long polls of a caller", &["--caller-streams"]),
     ("callers counted", &["CALLERS_MAX"]),
+    ("addresses to listen on", &["PLACES_MAX"]),
+    // The size of the system's `sockaddr_un`, which the kernel requires to end with a zero.
+    ("path of a unix socket", &["107"]),
     ("connections of an address", &["--peer-connections"]),
     ("connections of a node", &["CONNECTIONS_MAX"]),
     ("client that acknowledges", &["UNACKNOWLEDGED_MAX"]),

@@ -11,6 +11,7 @@ mod retries;
 mod scripts;
 mod settings;
 mod shell;
+mod unix_proxies;
 mod workplace;
 
 use newsfeed::docs::{GUIDES, INDEX};

@@ -508,7 +508,9 @@ async fn the_only_actor_of_the_token_is_filled_in() {
     };
     std::fs::write(
         &lines,
-        line("m-2", "") + &line("m-3", ",\"actor\":\"user:ben\"") + &line("m-4", ",\"actor\":null"),
+        line("user:anna/2", "")
+            + &line("m-3", ",\"actor\":\"user:ben\"")
+            + &line("m-4", ",\"actor\":null"),
     )
     .expect("written");
     let run = async |token: &str, args: &[&str]| -> Said {
@@ -522,7 +524,7 @@ async fn the_only_actor_of_the_token_is_filled_in() {
     let lines = ["append", lines.to_str().expect("UTF-8")];
 
     let anna = token(&["user:anna"]).await;
-    run(&anna, &[&EVENT[..], &["--id", "m-1"]].concat())
+    run(&anna, &[&EVENT[..], &["--id", "user:anna/1"]].concat())
         .await
         .json(0);
     let other = [&EVENT[..], &["--actor", "user:ben"]].concat();
@@ -555,8 +557,8 @@ async fn the_only_actor_of_the_token_is_filled_in() {
     assert_eq!(
         actors,
         [
-            (&json!("m-1"), &json!("user:anna")),
-            (&json!("m-2"), &json!("user:anna")),
+            (&json!("user:anna/1"), &json!("user:anna")),
+            (&json!("user:anna/2"), &json!("user:anna")),
             (&json!("m-5"), &Value::Null),
         ]
     );

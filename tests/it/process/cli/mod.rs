@@ -5,6 +5,7 @@ mod help;
 mod names;
 mod read_commands;
 mod redirects;
+mod restricted;
 mod retries;
 mod tail_command;
 mod terminal;
