@@ -83,7 +83,7 @@ async fn no_request_at_its_limits_holds_the_thread() {
     // 8 MiB: 120 events of nearly 64 KiB, with many values and escapes.
     let data = json!(vec![
         json!({ "text": "line\nline \"quoted\" é", "n": [1, 2.5, null, true] });
-        900
+        1_100
     ]);
     let event = |index: usize| json!({ "id": format!("big {index}"), "kind": "message", "feeds": ["big"], "data": data });
     let big: Vec<Value> = (0..120).map(event).collect();
