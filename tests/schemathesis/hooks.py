@@ -1,6 +1,7 @@
 """What schemathesis must know of this service in addition to openapi.yaml."""
 
 import json
+import unicodedata
 
 import schemathesis
 from schemathesis.core.failures import Failure
@@ -8,6 +9,23 @@ from schemathesis.specs.openapi.checks import negative_data_rejection
 
 # A version that the service has returned: generated versions are mostly ahead of the store.
 known_version = "0"
+
+
+NAME_BYTES_MAX = 255
+
+
+def normal(value):
+    """Names and ids in NFC and of at most 255 bytes, which JSON Schema cannot express. `data` is left as it is."""
+    if isinstance(value, str):
+        value = unicodedata.normalize("NFC", value)
+        while len(value.encode("utf-8", "surrogatepass")) > NAME_BYTES_MAX:
+            value = value[:-1].rstrip()
+        return value
+    if isinstance(value, list):
+        return [normal(item) for item in value]
+    if isinstance(value, dict):
+        return {key: item if key == "data" else normal(item) for key, item in value.items()}
+    return value
 
 
 @schemathesis.serializer("application/x-ndjson")
@@ -20,13 +38,19 @@ def ndjson(ctx, value):
 
 @schemathesis.hook
 def before_call(ctx, case, kwargs):
-    """Corrects generated requests where OpenAPI cannot express validity: the order of versions, parameters that exclude
-    each other, configured kinds, log filters. Long polls do not wait."""
+    """Corrects generated requests where OpenAPI cannot express validity: normalized names, the order of versions,
+    parameters that exclude each other, configured kinds, log filters. Long polls do not wait."""
     query = case.query or {}
     if str(query.get("wait", "")) in map(str, range(61)):
         query["wait"] = 0
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
+    for parameters in (query, case.path_parameters or {}):
+        for name in ("feed", "kind"):
+            if name in parameters:
+                parameters[name] = normal(parameters[name])
+    if case.operation.path != "/v1/admin/log" and isinstance(case.body, (dict, list)):
+        case.body = normal(case.body)
     for name in ("until", "before", "after"):
         if query.get(name, "0") != "0":
             query[name] = known_version
