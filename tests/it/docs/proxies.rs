@@ -27,12 +27,12 @@ struct Front {
 }
 
 impl Front {
-    /// `start` gets the configuration as it stands in the guide, with the addresses of this place.
-    async fn start(info: &str, flags: &str, start: impl Fn(&Workplace, String) -> Command) -> Self {
+    /// `path` is the base path of the service, or empty. `start` gets the configuration as it stands in the guide, with the addresses of this place.
+    async fn start(info: &str, path: &str, start: impl Fn(&Workplace, String) -> Command) -> Self {
         let place = Workplace::new();
         let begun = place
             .bash(&format!(
-                "set -e; openssl rand -hex 32 > secret; newsfeed serve --auth-keys secret {flags}; \
+                "set -e; openssl rand -hex 32 > secret; newsfeed serve --auth-keys secret --base-path {path}/; \
                  newsfeed admin token --key secret --sub test --scope read,append,mark --feed '*'",
             ))
             .await;
@@ -58,7 +58,7 @@ impl Front {
             .spawn()
             .expect("it starts");
         let http = reqwest::Client::new();
-        let base = format!("http://{address}");
+        let base = format!("http://{address}{path}");
         for _ in 0..3000 {
             if http
                 .get(format!("{base}/readyz"))
@@ -351,8 +351,7 @@ async fn under_a_base_path_everything_works_through_nginx() {
     }
     for stripping in [false, true] {
         let start = |place: &Workplace, config| nginx_under_a_path(place, config, stripping);
-        let mut front = Front::start("nginx", "--base-path /feeds", start).await;
-        front.base.push_str("/feeds");
+        let front = Front::start("nginx", "/feeds", start).await;
         front.check_cookie("/feeds").await;
         front.check_queries().await;
         if !stripping {
