@@ -230,7 +230,7 @@ async fn claims_of_ids_and_kinds_that_are_not_patterns_are_refused() {
         ("ids", json!("invoice-*"), "string"),
         ("ids", json!(["a", ""]), "ids[1]"),
         ("ids", json!(["a\n"]), "ids[0]"),
-        ("kinds", json!(["no kind"]), "kinds[0]"),
+        ("kinds", json!(["no kind "]), "kinds[0]"),
         (
             "ids",
             json!(vec!["a"; newsfeed::auth::PATTERNS_MAX + 1]),
