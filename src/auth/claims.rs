@@ -1,6 +1,8 @@
 //! Parses and checks the claims of a token (RFC 7519, RFC 9068).
 
-use serde::Deserialize;
+use std::collections::HashMap;
+
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
     Denied,
@@ -29,6 +31,28 @@ impl Rules {
             return Err(Denied::NotYetValid);
         }
         Ok(())
+    }
+}
+
+/// The claims that this service reads.
+const READ: [&str; 11] = [
+    "exp", "nbf", "iat", "aud", "iss", "sub", "scope", "feeds", "actors", "kinds", "ids",
+];
+
+/// Which claims are null.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub struct Nulls(HashMap<String, Option<IgnoredAny>>);
+
+impl Nulls {
+    /// Refuses null for a claim that this service reads: whoever wrote `"actors": null` did not mean "anybody", as a
+    /// token without that claim does.
+    pub fn refuse(&self) -> Result<(), Denied> {
+        let null = |name: &&str| matches!(self.0.get(*name), Some(None));
+        match READ.iter().find(|name| null(name)) {
+            None => Ok(()),
+            Some(name) => Err(Denied::Claims(format!("`{name}` must not be null"))),
+        }
     }
 }
 

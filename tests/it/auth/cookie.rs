@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{SECRET, Signer, Site, ask, bearer, claims, master, now};
+use super::{SECRET_FILE, Signer, Site, ask, bearer, claims, master, now};
 
 #[tokio::test]
 async fn a_session_cookie_lasts_as_long_as_its_token() {
@@ -49,7 +49,9 @@ async fn a_session_cookie_lasts_as_long_as_its_token() {
     let cleared = "newsfeed_token=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict";
     assert_eq!(answer.header("set-cookie"), Some(cleared));
 
-    let secure = site.node_with_keys(SECRET, &["--auth-cookie-secure"]).await;
+    let secure = site
+        .node_with_keys(SECRET_FILE, &["--auth-cookie-secure"])
+        .await;
     for method in ["POST", "DELETE"] {
         let answer = ask(&secure, method, "/v1/session", &[(name, &value)], None).await;
         let cookie = answer.header("set-cookie").expect("a cookie");

@@ -23,7 +23,7 @@ impl Front {
         let place = Workplace::new();
         let begun = place
             .bash(
-                "set -e; openssl rand -hex 32 > secret; newsfeed serve --auth-keys secret; \
+                "set -e; openssl rand -hex 32 > secret; newsfeed serve --auth-secret-file secret; \
                  newsfeed admin token --key secret --sub test --scope read,append --feed '*'",
             )
             .await;
