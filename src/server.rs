@@ -16,6 +16,7 @@ use crate::{
     feed::Feeds,
     http::{
         Acceptor, App, Deliveries, Edge, Health, Tasks,
+        base_path::BasePath,
         cors::Cors,
         limits::{Limits, Quotas},
         proxies::Proxies,
@@ -32,6 +33,7 @@ use crate::{
 pub struct Settings {
     /// `None`: requests need no token.
     pub auth: Option<Arc<Auth>>,
+    pub base_path: BasePath,
     pub deliveries: Deliveries,
     /// The wall clock for `at`.
     pub wall: WallTime,
@@ -117,6 +119,7 @@ impl Node {
         tasks.watch("janitor", janitor.abort_handle());
         let app = App {
             auth: settings.auth,
+            base_path: settings.base_path,
             deliveries: Arc::new(settings.deliveries),
             appender,
             feeds,

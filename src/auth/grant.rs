@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use super::Denied;
-use crate::types::{Actor, FeedName};
+use crate::types::{Actor, FeedName, check_prefix};
 
 /// Most feed patterns in a token.
 pub const PATTERNS_MAX: usize = 256;
@@ -95,16 +95,16 @@ impl Patterns {
         }
         let (mut exact, mut prefixes) = (Vec::new(), Vec::new());
         for (index, pattern) in patterns.iter().map(AsRef::as_ref).enumerate() {
-            let (list, valid) = match pattern.strip_suffix('*') {
-                Some(prefix) => (&mut prefixes, prefix.is_empty() || is_beginning(prefix)),
-                None => (&mut exact, pattern.parse::<FeedName>().is_ok()),
+            let (list, text, valid) = match pattern.strip_suffix('*') {
+                Some(prefix) => (&mut prefixes, prefix, check_prefix(prefix)),
+                None => (&mut exact, pattern, pattern.parse::<FeedName>().map(drop)),
             };
-            if !valid {
+            if let Err(invalid) = valid {
                 return Err(format!(
-                    "`{claim}[{index}]` is neither a name nor a prefix followed by *"
+                    "`{claim}[{index}]` is neither a name nor a prefix followed by *: it {invalid}"
                 ));
             }
-            list.push(pattern.strip_suffix('*').unwrap_or(pattern).into());
+            list.push(text.into());
         }
         Ok(Self::new(exact, prefixes))
     }
@@ -165,11 +165,6 @@ impl Feeds {
             Scope::Admin => false,
         }
     }
-}
-
-/// `.` and `..` are not names, but names can begin with them.
-fn is_beginning(prefix: &str) -> bool {
-    prefix.parse::<FeedName>().is_ok() || matches!(prefix, "." | "..")
 }
 
 /// What a token or ticket grants, and when.

@@ -13,8 +13,9 @@ use super::{
 };
 use crate::types::FeedName;
 
-/// Longest ticket, in bytes: one for 100 feeds with the longest names.
-pub const TICKET_BYTES_MAX: usize = 24 * 1024;
+/// Longest ticket, in bytes: one for 100 feeds with the longest names, if these need no escapes in JSON. It and the names
+/// of the feeds then fit into a URL.
+pub const TICKET_BYTES_MAX: usize = 36 * 1024;
 
 /// The `typ` of a ticket. It and its key ensure that a ticket is never accepted as a token, nor a token as a ticket.
 const TYPE: &str = "newsfeed-ticket+jwt";

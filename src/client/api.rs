@@ -11,6 +11,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use super::{
     Error,
     patience::Patience,
+    redirect::redirected,
     token::Token,
     trust::Trust,
     wire::{NewEvent, Outcome, problem},
@@ -203,6 +204,9 @@ impl Client {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
+        }
+        if let Some(redirected) = redirected(&response, &call, &self.base_url) {
+            return Err(Failure::Final(redirected));
         }
         let after = response
             .headers()

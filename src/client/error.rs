@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::DEFAULT_URL;
+use crate::types::NAME_BYTES_MAX;
 
 /// Why a client command failed. Each message says what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,14 @@ pub enum Error {
         status: u16,
         code: String,
         detail: String,
+    },
+    /// A redirect. It is not followed, because most of them turn a POST into a GET.
+    #[error("{call} was answered {status}, a redirect to {location}: {advice}")]
+    Redirected {
+        call: String,
+        status: u16,
+        location: String,
+        advice: String,
     },
     #[error("{url} does not look like a newsfeed service ({cause}): check the address")]
     NotNewsfeed { url: String, cause: String },
@@ -50,7 +59,8 @@ pub enum Error {
     #[error("cannot read {path}: {source}", path = path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error(
-        "the name of {0:?} cannot be part of event ids, which are at most 128 printable ASCII bytes: rename the file"
+        "the name of {0:?} cannot be part of event ids, which are at most {NAME_BYTES_MAX} bytes of UTF-8 in NFC without control \
+         characters: rename the file"
     )]
     FileName(PathBuf),
     /// Invalid arguments that are only detected after parsing.

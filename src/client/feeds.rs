@@ -77,9 +77,10 @@ pub struct Markers {
     pub seen: Option<String>,
 }
 
-/// Feed names and parameters as a query string.
-fn query(feeds: &[String], parameters: &[(&str, &str)]) -> String {
-    let feeds = feeds.iter().map(|feed| ("feed", feed.as_str()));
+/// Feed names and parameters as a query string. Feeds are named in the query, because some proxies change `%2F` in paths.
+fn query<T: AsRef<str>>(feeds: impl IntoIterator<Item = T>, parameters: &[(&str, &str)]) -> String {
+    let feeds: Vec<T> = feeds.into_iter().collect();
+    let feeds = feeds.iter().map(|feed| ("feed", feed.as_ref()));
     let pairs = feeds.chain(parameters.iter().copied());
     form_urlencoded::Serializer::new(String::new())
         .extend_pairs(pairs)
@@ -88,7 +89,7 @@ fn query(feeds: &[String], parameters: &[(&str, &str)]) -> String {
 
 impl Client {
     pub async fn state(&self, feed: &str) -> Result<Told<State>, Error> {
-        let path = format!("/v1/feeds/{feed}");
+        let path = format!("/v1/state?{}", query([feed], &[]));
         self.call(self.request(Method::GET, &path)).await
     }
 
@@ -99,7 +100,7 @@ impl Client {
         marker: &str,
         version: &str,
     ) -> Result<Told<State>, Error> {
-        let path = format!("/v1/feeds/{feed}/markers/{marker}");
+        let path = format!("/v1/markers/{marker}?{}", query([feed], &[]));
         let request = self.request(Method::PUT, &path);
         self.call(request.json(&json!({ "version": version })))
             .await

@@ -6,8 +6,8 @@
 //! - [`connection`], [`output`], [`names`]: arguments shared by the commands. [`line`], [`text`]: output for people.
 //! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`]: retries.
 //!
-//! This module uses the service over HTTP only and shares no code with the server, so that it tests the API from the
-//! outside. Every request here is safe to repeat: events carry an id, markers only move forward, and a transient that is
+//! This module uses the service over HTTP only and shares no code with the server but the rules of names, so that it tests
+//! the API from the outside. Every request here is safe to repeat: events carry an id, markers only move forward, and a transient that is
 //! delivered twice does no harm. Hence there is one rule for failures, in `Patience`: lost connections and temporary
 //! refusals (429, 502, 503, 504) are retried, and every other failure is reported immediately.
 
@@ -26,6 +26,7 @@ mod output;
 mod pages;
 mod patience;
 mod progress;
+mod redirect;
 pub mod replay;
 mod sse;
 pub mod state;

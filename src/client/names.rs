@@ -1,21 +1,15 @@
 //! Names and versions in arguments, validated as the service does, so that a mistake is reported as a usage error.
 
-/// Maximum length of the names of feeds, kinds and actors.
-const NAME_BYTES_MAX: usize = 128;
+use crate::types::FeedName;
+
 const VERSION_LEN: usize = 26;
 
-/// The name of a feed, a kind or an actor. It needs no escaping in a URL.
+/// The name of a feed, a kind or an actor.
 pub fn name(text: &str) -> Result<String, String> {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b"._~:@-".contains(&b);
-    if (1..=NAME_BYTES_MAX).contains(&text.len())
-        && !matches!(text, "." | "..")
-        && text.bytes().all(fits)
-    {
-        return Ok(text.to_owned());
+    match text.parse::<FeedName>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(invalid) => Err(format!("a name, such as user:ben, {invalid}")),
     }
-    Err(format!(
-        "a name is 1 to {NAME_BYTES_MAX} characters from A-Z a-z 0-9 . _ ~ : @ - (but not . or ..), such as user:ben"
-    ))
 }
 
 /// A version returned by a service, or 0, which is before all entries.
@@ -56,9 +50,12 @@ mod tests {
             name("user:ben@home.example"),
             Ok("user:ben@home.example".to_owned())
         );
-        for bad in ["", ".", "..", "a b", "a/b", "ä", "a?x", &"x".repeat(129)] {
+        assert_eq!(name("repo:owner/name"), Ok("repo:owner/name".to_owned()));
+        for bad in ["", ".", "..", " a", "a*", "a\n", &"x".repeat(256)] {
             assert!(name(bad).is_err(), "{bad}");
         }
+        let decomposed = name("Zoe\u{308}").expect_err("not normalized");
+        assert!(decomposed.contains("NFC"), "{decomposed}");
         let given = "000000800pgcvgij9uqfvvvvvs";
         assert_eq!(version(given), Ok(given.to_owned()));
         assert_eq!(version("0"), Ok("0".to_owned()));

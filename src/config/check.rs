@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use clap::{Arg, ArgMatches, Command};
 
-use super::file::{CONFIG, Origins};
+use super::{
+    file::{CONFIG, Origins},
+    kinds,
+};
 use crate::auth::SECRET_VARIABLE;
 
 /// The effective settings, written as a configuration file. Settings contain no secrets: these are read from files named
@@ -23,8 +26,9 @@ pub fn effective(command: &Command, matches: &ArgMatches, origins: &Origins) -> 
         let origin = origins.of(matches, id);
         let line = match matches.try_get_raw(id) {
             Ok(Some(values)) => {
-                let values = values.map(|value| literal(&value.to_string_lossy()));
-                let values: Vec<_> = values.collect();
+                let values: Vec<_> = values
+                    .flat_map(|value| split(id, &value.to_string_lossy()))
+                    .collect();
                 match &*values {
                     [value] if !is_list(argument) => format!("{id} = {value}"),
                     values => format!("{id} = [{}]", values.join(", ")),
@@ -39,6 +43,14 @@ pub fn effective(command: &Command, matches: &ArgMatches, origins: &Origins) -> 
         };
     }
     text
+}
+
+/// Clap splits most lists itself.
+fn split(id: &str, text: &str) -> Vec<String> {
+    match id {
+        "kinds" => kinds::items(text).into_iter().map(literal).collect(),
+        _ => vec![literal(text)],
+    }
 }
 
 fn is_list(argument: &Arg) -> bool {

@@ -12,7 +12,7 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, parser::ValueSource};
 use toml::{Table, Value};
 
-use super::Config;
+use super::{Config, kinds::escaped};
 
 /// Maximum size of a configuration file, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -173,7 +173,9 @@ impl Reader<'_> {
             let values = match (value, &id) {
                 (Value::Table(inner), Some(_)) => inner
                     .into_iter()
-                    .map(|(name, value)| scalar(value).map(|value| format!("{name}={value}")))
+                    .map(|(name, value)| {
+                        scalar(value).map(|value| format!("{}={value}", escaped(&name)))
+                    })
                     .collect::<Option<_>>(),
                 (Value::Table(inner), None) => {
                     self.flatten(&format!("{key}_"), inner)?;

@@ -4,13 +4,14 @@ pub mod check;
 pub mod file;
 
 mod drain;
+mod kinds;
 mod transport;
 
 use std::{error::Error, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-pub use self::{drain::DrainConfig, transport::TransportConfig};
+pub use self::{drain::DrainConfig, kinds::KindList, transport::TransportConfig};
 use crate::{
     append,
     auth::{Auth, AuthArgs},
@@ -19,7 +20,6 @@ use crate::{
     logging::LogArgs,
     server::Settings,
     store::{self, Store, embedded::Embedded, keys::Keys},
-    types::{Delivery, Kind},
 };
 
 /// The storage engines.
@@ -199,16 +199,15 @@ pub struct Config {
     pub transport: TransportConfig,
 
     /// Delivery of a kind of event: `entry` (an entry), `notify` (an entry that counts as unread) or `transient` (live
-    /// only, not stored). Can be repeated or comma-separated. Kinds that are not listed are `entry`.
+    /// only, not stored). Can be repeated or comma-separated; a comma in the name of a kind is written `\,`. Kinds that are
+    /// not listed are `entry`.
     #[arg(
         long = "kind",
         env = "NEWSFEED_KINDS",
         value_name = "KIND=DELIVERY",
-        value_delimiter = ',',
-        default_value = "message=notify,flirt=entry,visit=entry,typing=transient",
-        value_parser = parse_kind
+        default_value = "message=notify,flirt=entry,visit=entry,typing=transient"
     )]
-    pub kinds: Vec<(Kind, Delivery)>,
+    pub kinds: Vec<KindList>,
 
     /// Minimum interval in ms between two reads of the log for live delivery. A longer interval batches more events,
     /// which trades latency for CPU. 0 delivers immediately.
@@ -269,12 +268,13 @@ impl Config {
     pub fn settings(&self, auth: Option<Arc<Auth>>) -> Settings {
         Settings {
             auth,
+            base_path: self.transport.base_path.clone(),
             appends: append::Tuning {
                 linger: Duration::from_micros(self.append_linger_us),
                 batches_in_flight: self.append_batches.into(),
                 queue_time_max: Duration::from_millis(self.append_queue_ms),
             },
-            deliveries: Deliveries::new(self.kinds.iter().cloned()),
+            deliveries: Deliveries::new(self.kinds.iter().flat_map(|list| list.0.iter().cloned())),
             wall: self.wall(),
             tail_gap: Duration::from_millis(self.tail_gap_ms),
             cors: self.transport.cors(),
@@ -285,14 +285,4 @@ impl Config {
             drain: self.drain.drain(),
         }
     }
-}
-
-fn parse_kind(text: &str) -> Result<(Kind, Delivery), String> {
-    let (kind, delivery) = text
-        .split_once('=')
-        .ok_or("expected KIND=DELIVERY, such as message=notify")?;
-    Ok((
-        kind.parse().map_err(|error| format!("the kind {error}"))?,
-        delivery.parse()?,
-    ))
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::{
     http::{
+        base_path::BasePath,
         cors::{Cors, Origin},
         limits::{Limits, PER_S_MAX},
         proxies::{self, Proxies},
@@ -37,6 +38,16 @@ pub struct TransportConfig {
         requires = "tls_cert"
     )]
     pub tls_key: Option<PathBuf>,
+
+    /// Path under which a proxy publishes the service, such as `/feeds`: links, pages and cookies then use it. Requests are
+    /// served with it and without it, so the proxy may strip it or not.
+    #[arg(
+        long,
+        env = "NEWSFEED_BASE_PATH",
+        default_value = "/",
+        value_name = "PATH"
+    )]
+    pub base_path: BasePath,
 
     /// Origin whose pages may use the API with cookies and tokens, such as `https://app.example.com`. `*` allows all other
     /// origins, without cookies. Can be repeated or comma-separated. By default only the service's own origin is allowed.

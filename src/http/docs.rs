@@ -4,13 +4,13 @@
 use std::{
     collections::HashMap,
     io::{Cursor, Read},
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, OnceLock},
 };
 
 use axum::{
     Router,
-    extract::Path,
-    http::HeaderMap,
+    extract::{Path, State},
+    http::{HeaderMap, Uri},
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
@@ -20,7 +20,9 @@ use zip::ZipArchive;
 
 use super::{
     App,
-    routes::{method_not_allowed, not_found},
+    base_path::BasePath,
+    not_found::not_found,
+    routes::method_not_allowed,
     web::{CSS, Content, HTML, JAVASCRIPT, SECURITY_POLICY},
 };
 use crate::docs::{GUIDES, Guide, INDEX, render};
@@ -39,32 +41,43 @@ pub const REFERENCE_FILES: [(&str, &str); 2] = [
     ("swagger-ui-bundle.js", JAVASCRIPT),
 ];
 
-/// The guides as pages, by slug; the index has the empty one.
-static PAGES: LazyLock<HashMap<&str, Content>> = LazyLock::new(|| {
-    let guides = [INDEX].into_iter().chain(GUIDES.iter().copied());
-    guides.map(|guide| (guide.slug, page(guide))).collect()
-});
+/// The guides as pages, by slug; the index has the empty one. They are rendered when the first one is requested.
+#[derive(Clone)]
+struct Pages {
+    base: BasePath,
+    pages: Arc<OnceLock<HashMap<&'static str, Content>>>,
+}
 
 static REFERENCE_CONTENTS: LazyLock<[Content; 2]> = LazyLock::new(|| {
     REFERENCE_FILES
         .map(|(name, content_type)| Content::new(content_type, SECURITY_POLICY, packed(name)))
 });
 
-pub fn routes() -> Router<Arc<App>> {
-    let reference = Content::new(
-        HTML,
-        REFERENCE_POLICY,
-        Bytes::from_static(REFERENCE.as_bytes()),
-    );
+pub fn routes(base: &BasePath) -> Router<Arc<App>> {
+    let reference = Content::new(HTML, REFERENCE_POLICY, Bytes::from(base.html(REFERENCE)));
+    let pages = Pages {
+        base: base.clone(),
+        pages: Arc::default(),
+    };
+    let index = pages.clone();
     let mut router = Router::new()
         .route(
             "/docs",
-            get(async |headers: HeaderMap| guide("", &headers).await),
+            get(async move |State(app), uri, headers: HeaderMap| {
+                index.answer(app, uri, "", &headers).await
+            }),
         )
-        .route("/docs/", get(Redirect::permanent("/docs")))
+        .route(
+            "/docs/",
+            get(Redirect::permanent(&format!("{}/docs", base.as_str()))),
+        )
         .route(
             "/docs/{guide}",
-            get(async |Path(slug): Path<String>, headers: HeaderMap| guide(&slug, &headers).await),
+            get(
+                async move |State(app), uri, Path(slug): Path<String>, headers: HeaderMap| {
+                    pages.answer(app, uri, &slug, &headers).await
+                },
+            ),
         )
         .route(
             "/docs/api",
@@ -79,14 +92,22 @@ pub fn routes() -> Router<Arc<App>> {
     router.method_not_allowed_fallback(method_not_allowed)
 }
 
-async fn guide(slug: &str, headers: &HeaderMap) -> Response {
-    match PAGES.get(slug) {
-        Some(page) => page.answer(headers),
-        None => not_found().await.into_response(),
+impl Pages {
+    async fn answer(&self, app: Arc<App>, uri: Uri, slug: &str, headers: &HeaderMap) -> Response {
+        let pages = self.pages.get_or_init(|| {
+            let guides = [INDEX].into_iter().chain(GUIDES.iter().copied());
+            guides
+                .map(|guide| (guide.slug, page(guide, &self.base)))
+                .collect()
+        });
+        match pages.get(slug) {
+            Some(page) => page.answer(headers),
+            None => not_found(State(app), uri).await.into_response(),
+        }
     }
 }
 
-fn page(guide: Guide) -> Content {
+fn page(guide: Guide, base: &BasePath) -> Content {
     let items = GUIDES.iter().map(|other| {
         let here = if other.slug == guide.slug {
             " aria-current=\"page\""
@@ -102,7 +123,7 @@ fn page(guide: Guide) -> Content {
         .replace("{title}", guide.title)
         .replace("{guides}", &items.collect::<String>())
         .replace("{content}", &render(guide.path, guide.text).html);
-    Content::new(HTML, SECURITY_POLICY, Bytes::from(html))
+    Content::new(HTML, SECURITY_POLICY, Bytes::from(base.html(&html)))
 }
 
 /// A file of Swagger UI, from the archive in which its crate ships it.

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use axum::{
     Json,
+    body::Body,
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{
     App,
     access::Granted,
+    base_path::BasePath,
     body::{json, object, read_json},
     limits,
     problem::{Code, Result},
@@ -25,7 +28,7 @@ use crate::{
     feed::{Order, Page, PageQuery},
     live::wait_for_entries,
     metrics::Held,
-    types::FeedName,
+    types::{FeedName, Marker},
 };
 
 const PAGE_PARAMS: [&str; 6] = ["until", "before", "after", "limit", "kind", "wait"];
@@ -33,6 +36,9 @@ const MERGED_PARAMS: [&str; 7] = ["feed", "until", "before", "after", "limit", "
 
 /// How long an unchanging page may be cached: not for ever, because retention and erasure can remove entries.
 const IMMUTABLE_CACHE: &str = "private, max-age=86400, immutable";
+
+/// Longest `Link` header. Proxies limit all headers of a response together, some to 4 KiB.
+pub const LINK_BYTES_MAX: usize = 2 * 1024;
 
 pub async fn state(
     State(app): State<Arc<App>>,
@@ -42,10 +48,24 @@ pub async fn state(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     Params::parse(&parts, &[])?;
-    granted.feeds(Scope::Read, [&feed])?;
+    answer_state(&app, &granted, &feed).await
+}
+
+pub async fn state_by_query(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
+    let (parts, _) = request.into_parts();
+    let feed = Params::parse(&parts, &["feed"])?.feed()?;
+    answer_state(&app, &granted, &feed).await
+}
+
+async fn answer_state(app: &App, granted: &Granted, feed: &FeedName) -> Result<Response> {
+    granted.feeds(Scope::Read, [feed])?;
     let state = {
         let _slot = app.feeds.read_slot().await?;
-        app.feeds.state(&feed).await?
+        app.feeds.state(feed).await?
     };
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
@@ -106,10 +126,16 @@ async fn page(
         let _waiting = Held::by(&app.metrics.live.long_polls);
         page = wait_for_entries(&app.feeds, subscription, &query, deadline).await?;
     }
-    respond(parts, &query, &page, merged)
+    respond(app, parts, &query, &page, merged)
 }
 
-fn respond(parts: &Parts, query: &PageQuery, page: &Page, merged: bool) -> Result<Response> {
+fn respond(
+    app: &App,
+    parts: &Parts,
+    query: &PageQuery,
+    page: &Page,
+    merged: bool,
+) -> Result<Response> {
     let body = render::page(page, &query.feeds, merged);
     let mut headers = axum::http::HeaderMap::new();
     let mut set = |name, value: String| {
@@ -118,7 +144,7 @@ fn respond(parts: &Parts, query: &PageQuery, page: &Page, merged: bool) -> Resul
         }
     };
     set(header::CONTENT_TYPE, "application/json".to_owned());
-    if let Some(link) = next_link(parts, query, page) {
+    if let Some(link) = next_link(&app.base_path, parts, query, page) {
         set(header::LINK, link);
     }
     let mut status = StatusCode::OK;
@@ -150,8 +176,8 @@ pub fn matches_etag(known: &str, etag: &str) -> bool {
     known == "*" || known.strip_prefix("W/").unwrap_or(known) == etag
 }
 
-/// The `Link` header with the URL of the next page.
-fn next_link(parts: &Parts, query: &PageQuery, page: &Page) -> Option<String> {
+/// The `Link` header with the URL of the next page; `None` at the end, and if it would be longer than [`LINK_BYTES_MAX`].
+fn next_link(base: &BasePath, parts: &Parts, query: &PageQuery, page: &Page) -> Option<String> {
     let next = page.next?;
     let replaced = match query.order {
         Order::NewestFirst { .. } => "before",
@@ -164,11 +190,14 @@ fn next_link(parts: &Parts, query: &PageQuery, page: &Page) -> Option<String> {
             .filter(|(name, _)| name != replaced && name != "wait"),
     );
     params.append_pair(replaced, &next.to_string());
-    Some(format!(
-        "<{}?{}>; rel=\"next\"",
-        parts.uri.path(),
+    let link = format!(
+        "<{}{}?{}>; rel=\"next\"",
+        base.as_str(),
+        // Some clients send names as they are, without percent-encoding.
+        utf8_percent_encode(parts.uri.path(), CONTROLS),
         params.finish()
-    ))
+    );
+    (link.len() <= LINK_BYTES_MAX).then_some(link)
 }
 
 #[derive(Deserialize)]
@@ -186,7 +215,29 @@ pub async fn move_marker(
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
-    granted.feeds(Scope::Mark, [&feed])?;
+    answer_move(&app, &granted, &feed, marker, &parts, body).await
+}
+
+pub async fn move_marker_by_query(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    MarkerPath(marker): MarkerPath,
+    request: Request,
+) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    let feed = Params::parse(&parts, &["feed"])?.feed()?;
+    answer_move(&app, &granted, &feed, marker, &parts, body).await
+}
+
+async fn answer_move(
+    app: &App,
+    granted: &Granted,
+    feed: &FeedName,
+    marker: Marker,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response> {
+    granted.feeds(Scope::Mark, [feed])?;
     let body = read_json(&parts.headers, body).await?;
     let MarkerIn { version: text } = object(
         json(&body)?,
@@ -194,7 +245,7 @@ pub async fn move_marker(
         "the body must be {\"version\": \"…\"}",
     )?;
     let to = version("version", &text)?;
-    let state = app.feeds.move_marker(&feed, marker, to).await?;
+    let state = app.feeds.move_marker(feed, marker, to).await?;
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
         Json(render::state(&state, false)),

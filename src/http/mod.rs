@@ -3,6 +3,7 @@
 mod accept;
 pub mod access;
 mod admin;
+pub mod base_path;
 mod body;
 pub mod caller;
 mod chunks;
@@ -18,6 +19,7 @@ mod frames;
 mod health;
 mod hijack;
 pub mod limits;
+mod not_found;
 mod observe;
 pub mod problem;
 pub mod proxies;
@@ -34,6 +36,7 @@ use std::{collections::HashMap, sync::Arc};
 use axum::extract::FromRef;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::base_path::BasePath;
 pub use self::{
     accept::{Acceptor, CONNECTIONS_MAX, listen},
     health::{Health, Tasks},
@@ -55,6 +58,8 @@ use crate::{
 pub struct App {
     /// `None`: the service has no keys, and every operation is open to everyone.
     pub auth: Option<Arc<Auth>>,
+    /// Part of the links that responses contain.
+    pub base_path: BasePath,
     pub deliveries: Arc<Deliveries>,
     pub appender: Appender,
     pub feeds: Feeds,

@@ -129,11 +129,8 @@ impl Problem {
         Self::new(Code::InvalidEvent, format!("{field} {invalid}")).with("field", field)
     }
 
-    pub fn invalid_feed() -> Self {
-        Self::new(
-            Code::InvalidFeed,
-            format!("the feed's name {}", Invalid::Name),
-        )
+    pub fn invalid_feed(invalid: &Invalid) -> Self {
+        Self::new(Code::InvalidFeed, format!("the feed's name {invalid}"))
     }
 
     /// The problem of one event among several: code, detail and extensions, without the HTTP part.

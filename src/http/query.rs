@@ -6,11 +6,12 @@ use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::request::Parts,
 };
+use percent_encoding::percent_decode_str;
 
 use super::problem::{Code, Problem, Result};
 use crate::{
     feed::{Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
-    types::{FeedName, Kind, Marker},
+    types::{FeedName, Invalid, Kind, Marker},
     version::Version,
 };
 
@@ -31,7 +32,7 @@ impl<S: Send + Sync> FromRequestParts<S> for FeedPath {
             .await?
             .parse()
             .map(Self)
-            .map_err(|_| Problem::invalid_feed())
+            .map_err(|invalid| Problem::invalid_feed(&invalid))
     }
 }
 
@@ -54,10 +55,10 @@ impl<S: Send + Sync> FromRequestParts<S> for MarkerPath {
 }
 
 async fn path_param<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String> {
-    // Fails on percent-encoded bytes that are not UTF-8, which no name contains.
+    // Fails on percent-encoded bytes that are not UTF-8.
     let params = RawPathParams::from_request_parts(parts, state)
         .await
-        .map_err(|_| Problem::invalid_feed())?;
+        .map_err(|_| Problem::invalid_feed(&Invalid::NotUtf8))?;
     let value = params
         .iter()
         .find(|(key, _)| *key == name)
@@ -67,50 +68,79 @@ async fn path_param<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) ->
 
 /// Query parameters, all with known names.
 #[derive(Debug)]
-pub struct Params<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+pub struct Params<'a>(Vec<Param<'a>>);
+
+#[derive(Debug)]
+struct Param<'a> {
+    name: Cow<'a, str>,
+    /// With U+FFFD in place of what is not UTF-8.
+    value: Cow<'a, str>,
+    is_utf8: bool,
+}
+
+impl<'a> Param<'a> {
+    fn all(query: &'a str) -> impl Iterator<Item = Self> {
+        query.split('&').filter_map(|pair| {
+            let (name, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
+            Some(Self {
+                name,
+                value,
+                is_utf8: percent_decode_str(pair).decode_utf8().is_ok(),
+            })
+        })
+    }
+
+    fn text<T: FromStr<Err = Invalid>>(&self) -> std::result::Result<T, Invalid> {
+        match self.is_utf8 {
+            true => self.value.parse(),
+            false => Err(Invalid::NotUtf8),
+        }
+    }
+}
 
 impl<'a> Params<'a> {
     pub fn parse(parts: &'a Parts, known: &[&str]) -> Result<Self> {
-        let query = parts.uri.query().unwrap_or_default();
-        let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
-        match pairs.iter().find(|(name, _)| !known.contains(&&**name)) {
-            Some((name, _)) if known.is_empty() => Err(invalid(format!(
+        let params: Vec<_> = Param::all(parts.uri.query().unwrap_or_default()).collect();
+        match params.iter().find(|param| !known.contains(&&*param.name)) {
+            Some(Param { name, .. }) if known.is_empty() => Err(invalid(format!(
                 "unknown query parameter {name:?}; this operation has none"
             ))),
-            Some((name, _)) => Err(invalid(format!(
+            Some(Param { name, .. }) => Err(invalid(format!(
                 "unknown query parameter {name:?}; known ones: {}",
                 known.join(", ")
             ))),
-            None => Ok(Self(pairs)),
+            None => Ok(Self(params)),
         }
     }
 
-    fn one(&self, name: &str) -> Result<Option<&str>> {
-        let mut values = self
-            .0
-            .iter()
-            .filter(|(key, _)| key == name)
-            .map(|(_, value)| &**value);
-        match (values.next(), values.next()) {
-            (value, None) => Ok(value),
+    fn all<'b>(&'b self, name: &'b str) -> impl Iterator<Item = &'b Param<'a>> {
+        self.0.iter().filter(move |param| param.name == name)
+    }
+
+    fn one<'b>(&'b self, name: &'b str) -> Result<Option<&'b Param<'a>>> {
+        let mut params = self.all(name);
+        match (params.next(), params.next()) {
+            (param, None) => Ok(param),
             (_, Some(_)) => Err(invalid(format!("{name} can be given only once"))),
         }
     }
 
     pub fn version(&self, name: &str) -> Result<Option<Version>> {
-        self.one(name)?.map(|text| version(name, text)).transpose()
+        self.one(name)?
+            .map(|param| version(name, &param.value))
+            .transpose()
     }
 
     fn kind(&self) -> Result<Option<Kind>> {
-        let kind = self.one("kind")?.map(Kind::from_str).transpose();
+        let kind = self.one("kind")?.map(Param::text).transpose();
         kind.map_err(|error| invalid(format!("kind {error}")))
     }
 
     fn number(&self, name: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>> {
-        let Some(text) = self.one(name)? else {
+        let Some(param) = self.one(name)? else {
             return Ok(None);
         };
-        match text.parse() {
+        match param.value.parse() {
             Ok(number) if range.contains(&number) => Ok(Some(number)),
             _ => Err(invalid(format!(
                 "{name} must be a whole number from {} to {}",
@@ -120,12 +150,20 @@ impl<'a> Params<'a> {
         }
     }
 
+    /// The feed of a request for exactly one.
+    pub fn feed(&self) -> Result<FeedName> {
+        match self.one("feed")? {
+            Some(param) => feed(param),
+            None => Err(invalid("name one feed, as in feed=user:42")),
+        }
+    }
+
     /// The feeds of a merged request, in order, without repetitions.
     pub fn feeds(&self) -> Result<Vec<FeedName>> {
         let mut seen = HashSet::new();
         let mut feeds = Vec::new();
-        for (_, value) in self.0.iter().filter(|(key, _)| key == "feed") {
-            let feed: FeedName = value.parse().map_err(|_| Problem::invalid_feed())?;
+        for param in self.all("feed") {
+            let feed = feed(param)?;
             if seen.insert(feed.clone()) {
                 feeds.push(feed);
             }
@@ -176,6 +214,12 @@ impl<'a> Params<'a> {
             wait,
         ))
     }
+}
+
+fn feed(param: &Param<'_>) -> Result<FeedName> {
+    param
+        .text()
+        .map_err(|invalid| Problem::invalid_feed(&invalid))
 }
 
 pub fn version(name: &str, text: &str) -> Result<Version> {

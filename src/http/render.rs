@@ -16,18 +16,18 @@ use crate::{
 /// How long a client waits after `bye` before it reconnects, in ms.
 pub const BYE_RETRY_MS: std::ops::RangeInclusive<u32> = 500..=5_000;
 
-/// Writes text that needs no escapes: a name or a version.
+/// Writes text that needs no escapes: a version or a word.
 fn plain(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     out.extend_from_slice(text.as_bytes());
     out.push(b'"');
 }
 
-/// Writes an id, which consists of printable ASCII characters.
-fn id(out: &mut Vec<u8>, id: &EventId) {
-    match memchr::memchr2(b'"', b'\\', id.as_str().as_bytes()) {
-        None => plain(out, id.as_str()),
-        Some(_) => serde_json::to_writer(out, id.as_str())
+/// Writes a name or an id. They contain no control characters, so most need no escapes.
+fn name(out: &mut Vec<u8>, name: &str) {
+    match memchr::memchr2(b'"', b'\\', name.as_bytes()) {
+        None => plain(out, name),
+        Some(_) => serde_json::to_writer(out, name)
             .expect("a string serializes and writing to a Vec cannot fail"),
     }
 }
@@ -39,12 +39,12 @@ fn fields(out: &mut Vec<u8>, entry: &Entry, with_version: bool) {
         out.push(b',');
     }
     out.extend_from_slice(b"\"id\":");
-    id(out, &entry.id);
+    name(out, entry.id.as_str());
     out.extend_from_slice(b",\"kind\":");
-    plain(out, entry.kind.as_str());
+    name(out, entry.kind.as_str());
     out.extend_from_slice(b",\"actor\":");
     match entry.actor.as_ref().map(Actor::as_str) {
-        Some(actor) => plain(out, actor),
+        Some(actor) => name(out, actor),
         None => out.extend_from_slice(b"null"),
     }
     out.extend_from_slice(b",\"at\":\"");
@@ -67,7 +67,7 @@ fn held_by<'a>(
     feeds: impl ExactSizeIterator<Item = &'a FeedName>,
 ) {
     out.extend_from_slice(b"\"feed\":");
-    plain(out, feed.as_str());
+    name(out, feed.as_str());
     if feeds.len() > 1 {
         out.extend_from_slice(b",\"feeds\":");
         names(out, feeds);
@@ -81,7 +81,7 @@ fn names<'a>(out: &mut Vec<u8>, feeds: impl Iterator<Item = &'a FeedName>) {
         if index > 0 {
             out.push(b',');
         }
-        plain(out, feed.as_str());
+        name(out, feed.as_str());
     }
     out.push(b']');
 }
@@ -89,7 +89,7 @@ fn names<'a>(out: &mut Vec<u8>, feeds: impl Iterator<Item = &'a FeedName>) {
 /// Writes the result for an event that is stored.
 pub fn appended(out: &mut Vec<u8>, event: &EventId, version: Version, status: &str) {
     out.extend_from_slice(b"{\"id\":");
-    id(out, event);
+    name(out, event.as_str());
     out.extend_from_slice(b",\"status\":");
     plain(out, status);
     out.extend_from_slice(b",\"version\":");
@@ -109,7 +109,7 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
     match feeds.first() {
         Some(feed) if !merged => {
             out.extend_from_slice(b"\"feed\":");
-            plain(&mut out, feed.as_str());
+            name(&mut out, feed.as_str());
         }
         _ => {
             out.extend_from_slice(b"\"feeds\":");

@@ -1,10 +1,10 @@
 //! The route table: every operation of the API with what it needs, and the router built from it.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{Request, State},
     handler::Handler,
     http::{Method, header},
     middleware::{from_fn_with_state, map_request},
@@ -13,10 +13,13 @@ use axum::{
 };
 
 use super::{
-    App, access, admin, body,
+    App, access, admin,
+    base_path::{self, BasePath},
+    body,
     cors::Cors,
     docs, events, exposition, feeds, health,
     limits::{self, Quotas},
+    not_found::not_found,
     observe,
     problem::{Code, Problem},
     session, sse, web,
@@ -77,6 +80,8 @@ pub static OPERATIONS: &[Operation] = operations![
     POST   "/v1/transient"                       Right::Scope(Scope::Append) => events::transient,
     GET    "/v1/entries"                         Right::Scope(Scope::Read)   => feeds::merged,
     GET    "/v1/live"                            Right::ReadOrTicket         => sse::merged,
+    GET    "/v1/state"                           Right::Scope(Scope::Read)   => feeds::state_by_query,
+    PUT    "/v1/markers/{marker}"                Right::Scope(Scope::Mark)   => feeds::move_marker_by_query,
     GET    "/v1/feeds/{feed}"                    Right::Scope(Scope::Read)   => feeds::state,
     GET    "/v1/feeds/{feed}/entries"            Right::Scope(Scope::Read)   => feeds::entries,
     GET    "/v1/feeds/{feed}/live"               Right::ReadOrTicket         => sse::live,
@@ -122,7 +127,11 @@ pub fn router(app: App, edge: &Edge) -> Router {
     }
     let router = api
         .method_not_allowed_fallback(method_not_allowed.layer(metered.clone()))
-        .merge(web::routes().merge(docs::routes()).layer(metered.clone()))
+        .merge(
+            web::routes(&app.base_path)
+                .merge(docs::routes(&app.base_path))
+                .layer(metered.clone()),
+        )
         .fallback(not_found.layer(metered))
         .layer(map_request(async |request: Request| {
             request.map(body::lingering)
@@ -132,14 +141,14 @@ pub fn router(app: App, edge: &Edge) -> Router {
         None => router,
     };
     let observed = from_fn_with_state(Arc::clone(&app.metrics), observe::observe);
-    router.layer(observed).with_state(Arc::new(app))
-}
-
-pub async fn not_found() -> Problem {
-    Problem::new(
-        Code::NotFound,
-        "there is nothing at this path; GET /openapi.yaml describes the API",
-    )
+    let base_path = app.base_path.clone();
+    let router = router.layer(observed).with_state(Arc::new(app));
+    if base_path == BasePath::default() {
+        return router;
+    }
+    // A layer of the inner router would run after routing.
+    let strip = from_fn_with_state(base_path, base_path::strip);
+    Router::new().fallback_service(router).layer(strip)
 }
 
 pub async fn method_not_allowed(request: Request) -> Problem {
@@ -152,9 +161,14 @@ pub async fn method_not_allowed(request: Request) -> Problem {
     )
 }
 
-async fn openapi() -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, "application/yaml")],
-        include_str!("../../openapi.yaml"),
-    )
+async fn openapi(State(app): State<Arc<App>>) -> impl IntoResponse {
+    const TEXT: &str = include_str!("../../openapi.yaml");
+    let text = match app.base_path.as_str() {
+        "" => TEXT.into(),
+        base => Cow::from(TEXT.replace(THIS_SERVER, &format!("url: {base}, "))),
+    };
+    ([(header::CONTENT_TYPE, "application/yaml")], text)
 }
+
+/// In `openapi.yaml`, the URL of the service that serves it.
+const THIS_SERVER: &str = "url: /, ";

@@ -22,7 +22,7 @@ use super::{
     query::{MERGED_FEEDS_MAX, Params},
 };
 use crate::{
-    auth::{Auth, Denied, Grant},
+    auth::{Auth, Denied, Grant, TICKET_BYTES_MAX},
     types::FeedName,
 };
 
@@ -60,7 +60,7 @@ pub async fn log_in(
     let seconds = auth.life(grant).as_secs();
     Ok((
         [
-            (header::SET_COOKIE, cookie(token, seconds, auth)),
+            (header::SET_COOKIE, cookie(token, seconds, &app, auth)),
             (header::CACHE_CONTROL, "no-store".to_owned()),
         ],
         Json(json!({ "expires_at": time(grant.expires_us) })),
@@ -76,15 +76,19 @@ pub async fn log_out(State(app): State<Arc<App>>, request: Request) -> Result<Re
     };
     Ok((
         StatusCode::NO_CONTENT,
-        [(header::SET_COOKIE, cookie("", 0, auth))],
+        [(header::SET_COOKIE, cookie("", 0, &app, auth))],
     )
         .into_response())
 }
 
 /// Scripts cannot read the cookie, and browsers do not send it with requests from pages of other sites.
-fn cookie(token: &str, seconds: u64, auth: &Auth) -> String {
+fn cookie(token: &str, seconds: u64, app: &App, auth: &Auth) -> String {
+    let path = match app.base_path.as_str() {
+        "" => "/",
+        base => base,
+    };
     let secure = if auth.secure_cookies { "; Secure" } else { "" };
-    format!("{COOKIE}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
+    format!("{COOKIE}={token}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
 fn time(micros: u64) -> String {
@@ -122,8 +126,14 @@ pub async fn ticket(
         .iter()
         .map(|feed| feed.parse())
         .collect::<std::result::Result<_, _>>();
-    let feeds: Vec<FeedName> = feeds.map_err(|_| Problem::invalid_feed())?;
+    let feeds: Vec<FeedName> = feeds.map_err(|invalid| Problem::invalid_feed(&invalid))?;
     let ticket = auth.issue_ticket(grant, &feeds)?;
+    if ticket.text.len() > TICKET_BYTES_MAX {
+        return Err(Problem::new(
+            Code::InvalidBody,
+            "the names of these feeds are too long for one ticket, which is part of a URL: get tickets for fewer feeds",
+        ));
+    }
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
         Json(json!({ "ticket": ticket.text, "expires_at": time(ticket.expires_us) })),

@@ -11,7 +11,7 @@ use axum::{
 };
 use bytes::Bytes;
 
-use super::{App, feeds::matches_etag, routes::method_not_allowed};
+use super::{App, base_path::BasePath, feeds::matches_etag, routes::method_not_allowed};
 
 /// The page loads from this origin only, has no inline script or style, submits no form and cannot be framed.
 pub(super) const SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'";
@@ -64,10 +64,31 @@ pub const FILES: &[File] = files![
     "/ui/words.js" JAVASCRIPT "ui/words.js",
 ];
 
+/// In `newsfeed.js`: where the library finds the service that has served it.
+const BASE_PATH: &str = "const BASE_PATH = \"\";";
+
+impl File {
+    /// The content for a service that is published under `base`.
+    fn under(&self, base: &BasePath) -> Bytes {
+        if *base == BasePath::default() {
+            return Bytes::from_static(self.content.as_bytes());
+        }
+        let path = base.as_str();
+        match self.content_type {
+            HTML => base.html(self.content),
+            JAVASCRIPT => self
+                .content
+                .replace(BASE_PATH, &format!("const BASE_PATH = \"{path}\";")),
+            _ => self.content.to_owned(),
+        }
+        .into()
+    }
+}
+
 /// The routes of all files.
-pub fn routes() -> Router<Arc<App>> {
+pub fn routes(base: &BasePath) -> Router<Arc<App>> {
     let router = FILES.iter().fold(Router::new(), |router, file| {
-        let content = Bytes::from_static(file.content.as_bytes());
+        let content = file.under(base);
         let content = Content::new(file.content_type, SECURITY_POLICY, content);
         router.route(
             file.path,

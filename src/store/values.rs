@@ -10,7 +10,7 @@ use super::{
     keys::{corrupt, version_of},
 };
 use crate::{
-    types::{Actor, Delivery, Entry, EventId, FeedName, Invalid},
+    types::{Actor, Delivery, Entry, EventId, FeedName, Invalid, Kind},
     version::Version,
 };
 
@@ -79,17 +79,16 @@ fn shared(value: &Bytes, part: Cow<'_, [u8]>) -> Bytes {
     }
 }
 
-fn text<T: TryFrom<Bytes, Error = Invalid>>(
+fn text<T>(
     value: &Bytes,
     part: Cow<'_, str>,
+    stored: fn(Bytes) -> std::result::Result<T, Invalid>,
 ) -> std::result::Result<T, String> {
     let part = match part {
         Cow::Borrowed(part) => Cow::Borrowed(part.as_bytes()),
         Cow::Owned(part) => Cow::Owned(part.into_bytes()),
     };
-    shared(value, part)
-        .try_into()
-        .map_err(|error: Invalid| error.to_string())
+    stored(shared(value, part)).map_err(|error| error.to_string())
 }
 
 /// The entry in a tuple that was unpacked from `value`; it shares the memory of `value`.
@@ -101,15 +100,17 @@ fn entry_from(
     let (read_at, delivery, id, kind, actor, at, data) = tuple;
     Ok(Entry {
         version,
-        id: text(value, id)?,
-        kind: text(value, kind)?,
+        id: text(value, id, EventId::stored)?,
+        kind: text(value, kind, Kind::stored)?,
         delivery: match delivery {
             0 => Delivery::Entry,
             1 => Delivery::Notify,
             2 => Delivery::Transient,
             other => return Err(format!("unknown delivery {other}")),
         },
-        actor: actor.map(|actor| text(value, actor)).transpose()?,
+        actor: actor
+            .map(|actor| text(value, actor, Actor::stored))
+            .transpose()?,
         at,
         data: shared(value, data.0),
         read_at,
@@ -137,7 +138,7 @@ pub fn encode_unread(entry: &Entry) -> Vec<u8> {
 pub fn decode_unread(item: &KeyValue) -> Result<UnreadKey> {
     let (kind, id, read_at): (String, Cow<'_, str>, u64) =
         unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
-    let id = text(&item.value, id).map_err(|what| corrupt(&item.key, what))?;
+    let id = text(&item.value, id, EventId::stored).map_err(|what| corrupt(&item.key, what))?;
     Ok(UnreadKey {
         version: version_of(&item.key)?,
         kind,
@@ -201,7 +202,9 @@ fn record_from(
     value: &Bytes,
     (index, feeds, entry): RecordTuple<'_>,
 ) -> std::result::Result<Record, String> {
-    let feeds = feeds.into_iter().map(|feed| text(value, feed));
+    let feeds = feeds
+        .into_iter()
+        .map(|feed| text(value, feed, FeedName::stored));
     Ok(Record {
         feeds: feeds.collect::<std::result::Result<_, _>>()?,
         entry: entry_from(first.at_index(index), value, entry)?,
@@ -228,9 +231,7 @@ pub fn decode_transient(item: &KeyValue) -> Result<TransientRecord> {
             .map(TransientRecord::Event)
             .map_err(bad),
         (None, Some(feed)) => {
-            let feed = feed
-                .parse()
-                .map_err(|error: Invalid| bad(error.to_string()))?;
+            let feed = text(&item.value, feed, FeedName::stored).map_err(bad)?;
             Ok(TransientRecord::MarkerMoved { feed, version })
         }
         _ => Err(bad(

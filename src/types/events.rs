@@ -149,7 +149,8 @@ impl Draft {
 impl Event {
     /// Upper estimate of the bytes of keys and values that storing this event writes.
     pub fn weight(&self) -> usize {
-        let head = self.id.as_str().len() + self.kind.as_str().len() + 200;
+        let actor = self.actor.as_ref().map_or(0, |actor| actor.as_str().len());
+        let head = self.id.as_str().len() + self.kind.as_str().len() + actor + 200;
         let names: usize = self.feeds.iter().map(|f| f.as_str().len() + head).sum();
         2 * (self.data.len() * self.feeds.len() + names)
     }

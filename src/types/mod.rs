@@ -8,11 +8,11 @@ mod names;
 pub use self::{
     data::Data,
     events::{Delivery, Draft, Entry, Event, Expect, Marker, NO_TWIN},
-    names::{Actor, EventId, FeedName, Kind},
+    names::{Actor, EventId, FeedName, Kind, check_prefix},
 };
 
 /// Maximum length of a feed name, kind, actor or event id, in bytes.
-pub const NAME_BYTES_MAX: usize = 128;
+pub const NAME_BYTES_MAX: usize = 255;
 /// Maximum number of feeds one event may name.
 pub const EVENT_FEEDS_MAX: usize = 100;
 /// Maximum size of an event's `data`, in bytes of compact JSON.
@@ -25,12 +25,24 @@ pub const DATA_DEPTH_MAX: usize = 100;
 /// Why a value is invalid. The text completes a sentence that begins with the name of the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Invalid {
+    #[error("must be 1 to {NAME_BYTES_MAX} bytes of UTF-8, but has {0}")]
+    Length(usize),
+    #[error("must be text in UTF-8")]
+    NotUtf8,
     #[error(
-        "must be 1 to {NAME_BYTES_MAX} characters of A-Z a-z 0-9 . _ ~ : @ - (and not . or ..)"
+        "must not contain control characters, line separators, bidirectional formatting or byte order marks, but has \
+         U+{:04X}",
+        u32::from(*.0)
     )]
-    Name,
-    #[error("must be 1 to {NAME_BYTES_MAX} printable ASCII characters")]
-    Id,
+    Character(char),
+    #[error("must be in Unicode Normalization Form C: normalize it to NFC first")]
+    NotNormalized,
+    #[error("must not contain `*`, which stands for the rest of a name in the patterns of tokens")]
+    Asterisk,
+    #[error("must not be `.` or `..`, which URLs treat as path segments")]
+    Dots,
+    #[error("must not begin or end with a space")]
+    Spaces,
     #[error("must name 1 to {EVENT_FEEDS_MAX} feeds")]
     FeedCount,
     #[error("must be at most {DATA_BYTES_MAX} bytes of compact JSON, but has {0}")]

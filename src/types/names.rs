@@ -7,22 +7,69 @@ use bytestring::ByteString;
 
 use super::{Invalid, NAME_BYTES_MAX};
 
-fn is_name(text: &[u8]) -> bool {
-    let fits =
-        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'~' | b':' | b'@' | b'-');
-    (1..=NAME_BYTES_MAX).contains(&text.len())
-        // URL normalization would remove these path segments.
-        && text != b"."
-        && text != b".."
-        && text.iter().all(fits)
+/// The rules that hold for ids, and for names together with further ones. Most texts are printable ASCII, which needs one
+/// pass and is always normalized.
+fn check_text(text: &[u8]) -> Result<&str, Invalid> {
+    if !(1..=NAME_BYTES_MAX).contains(&text.len()) {
+        return Err(Invalid::Length(text.len()));
+    }
+    let is_plain = text.iter().all(|byte| (0x20..=0x7e).contains(byte));
+    let text = std::str::from_utf8(text).map_err(|_| Invalid::NotUtf8)?;
+    if !is_plain && let Some(excluded) = text.chars().find(|character| is_excluded(*character)) {
+        return Err(Invalid::Character(excluded));
+    }
+    Ok(text)
 }
 
-fn is_id(text: &[u8]) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&text.len()) && text.iter().all(|b| (0x20..=0x7e).contains(b))
+/// Control characters, line separators, and invisible characters that change how the text around them is displayed or
+/// decoded: explicit bidirectional formatting and the byte order mark.
+fn is_excluded(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}'
+        )
+}
+
+fn check_normalized(text: &str) -> Result<(), Invalid> {
+    if text.is_ascii() || unicode_normalization::is_nfc(text) {
+        Ok(())
+    } else {
+        Err(Invalid::NotNormalized)
+    }
+}
+
+fn check_name(text: &[u8]) -> Result<&str, Invalid> {
+    let text = check_text(text)?;
+    if text.contains('*') {
+        return Err(Invalid::Asterisk);
+    }
+    if matches!(text, "." | "..") {
+        return Err(Invalid::Dots);
+    }
+    if text.trim().len() < text.len() {
+        return Err(Invalid::Spaces);
+    }
+    Ok(text)
+}
+
+/// Checks what stands before the `*` of a pattern: the beginning of a name, which can be cut anywhere between characters.
+pub fn check_prefix(text: &str) -> Result<(), Invalid> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let text = check_text(text.as_bytes())?;
+    if text.contains('*') {
+        return Err(Invalid::Asterisk);
+    }
+    if text.trim_start().len() < text.len() {
+        return Err(Invalid::Spaces);
+    }
+    check_normalized(text)
 }
 
 macro_rules! name_type {
-    ($(#[$doc:meta])* $name:ident, $check:ident, $error:expr) => {
+    ($(#[$doc:meta])* $name:ident, $check:ident) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(ByteString);
@@ -31,6 +78,15 @@ macro_rules! name_type {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+
+            /// From a store. Whether it is normalized was checked when it was accepted. That is not repeated here, because
+            /// a later version of Unicode may normalize characters that were unassigned then.
+            ///
+            /// Shares the given bytes without copying, and therefore keeps their whole buffer alive.
+            pub(crate) fn stored(text: Bytes) -> Result<Self, Invalid> {
+                $check(&text)?;
+                text.try_into().map(Self).map_err(|_| Invalid::NotUtf8)
+            }
         }
 
         /// Shares the given bytes without copying, and therefore keeps their whole buffer alive.
@@ -38,10 +94,8 @@ macro_rules! name_type {
             type Error = Invalid;
 
             fn try_from(text: Bytes) -> Result<Self, Invalid> {
-                if !$check(&text) {
-                    return Err($error);
-                }
-                text.try_into().map(Self).map_err(|_| $error)
+                check_normalized($check(&text)?)?;
+                text.try_into().map(Self).map_err(|_| Invalid::NotUtf8)
             }
         }
 
@@ -49,7 +103,8 @@ macro_rules! name_type {
             type Err = Invalid;
 
             fn from_str(text: &str) -> Result<Self, Invalid> {
-                if $check(text.as_bytes()) { Ok(Self(text.into())) } else { Err($error) }
+                check_normalized($check(text.as_bytes())?)?;
+                Ok(Self(text.into()))
             }
         }
 
@@ -69,19 +124,19 @@ macro_rules! name_type {
 
 name_type! {
     /// The name of a feed, such as `user:42`.
-    FeedName, is_name, Invalid::Name
+    FeedName, check_name
 }
 name_type! {
     /// The kind of an event, such as `message` or `visit`.
-    Kind, is_name, Invalid::Name
+    Kind, check_name
 }
 name_type! {
     /// Who caused an event.
-    Actor, is_name, Invalid::Name
+    Actor, check_name
 }
 name_type! {
     /// The idempotency key of an event, chosen by the client.
-    EventId, is_id, Invalid::Id
+    EventId, check_text
 }
 
 impl EventId {
@@ -96,16 +151,95 @@ impl EventId {
 mod tests {
     use super::*;
 
+    /// Names of real systems, and the longest ones.
+    const GOOD: [&str; 19] = [
+        "a",
+        "user:42",
+        "A.b_c~d@e-9",
+        "...",
+        "repo:owner/name",
+        "dependabot[bot]",
+        "https://example.social/users/anna",
+        "at://did:plc:abc/app.bsky.feed.post/3k",
+        "#channel",
+        "anna+news@example.com",
+        "auth0|5f7c",
+        "Zoë",
+        "日本語",
+        "a b",
+        "a \u{3000} b",
+        "👩\u{200d}💻",
+        "می\u{200c}خواهم",
+        r#"say "hi" \o/"#,
+        "%2F?&=<>{}^`;,$!'()",
+    ];
+
     #[test]
-    fn names_are_checked() {
-        for good in ["a", "user:42", "A.b_c~d@e-9", &"x".repeat(128)] {
-            assert!(good.parse::<FeedName>().is_ok(), "{good}");
+    fn names_of_real_systems_are_accepted() {
+        let long = ["x".repeat(255), "é".repeat(127), "日".repeat(85)];
+        for name in GOOD.iter().copied().chain(long.iter().map(String::as_str)) {
+            let parsed = name.parse::<FeedName>();
+            assert_eq!(parsed.as_ref().map(FeedName::as_str), Ok(name));
+            let bytes = Bytes::copy_from_slice(name.as_bytes());
+            assert_eq!(FeedName::try_from(bytes.clone()), parsed);
+            assert_eq!(FeedName::stored(bytes), parsed);
+            assert!(name.parse::<EventId>().is_ok(), "{name}");
         }
-        for bad in ["", ".", "..", "a b", "a/b", "ä", "a\n", &"x".repeat(129)] {
-            assert!(bad.parse::<FeedName>().is_err(), "{bad}");
+    }
+
+    #[test]
+    fn each_rule_of_names_has_its_error() {
+        let refused = |name: &str| name.parse::<FeedName>().expect_err(name);
+        assert_eq!(refused(""), Invalid::Length(0));
+        assert_eq!(refused(&"x".repeat(256)), Invalid::Length(256));
+        assert_eq!(refused(&"é".repeat(128)), Invalid::Length(256));
+        assert_eq!(refused("."), Invalid::Dots);
+        assert_eq!(refused(".."), Invalid::Dots);
+        for name in ["*", "user:*", "a*b"] {
+            assert_eq!(refused(name), Invalid::Asterisk);
         }
-        assert!("an id with spaces / and ~".parse::<EventId>().is_ok());
+        for name in [" ", " a", "a ", "\u{a0}a", "a\u{3000}", "\u{2009}a"] {
+            assert_eq!(refused(name), Invalid::Spaces, "{name:?}");
+        }
+        for bad in [
+            '\0', '\t', '\n', '\u{1b}', '\u{7f}', '\u{85}', '\u{9b}', '\u{2028}', '\u{2029}',
+            '\u{202e}', '\u{2066}', '\u{feff}',
+        ] {
+            for name in [format!("a{bad}b"), format!("{bad}日"), format!("é{bad}")] {
+                assert_eq!(refused(&name), Invalid::Character(bad), "{name:?}");
+                assert!(name.parse::<EventId>().is_err(), "{name:?}");
+            }
+        }
+        let decomposed = "Zoe\u{308}";
+        assert_eq!(refused(decomposed), Invalid::NotNormalized);
+        assert_eq!(decomposed.parse::<EventId>(), Err(Invalid::NotNormalized));
+        let broken = Bytes::from_static(b"a\xffb");
+        assert_eq!(FeedName::try_from(broken), Err(Invalid::NotUtf8));
+    }
+
+    #[test]
+    fn ids_may_have_spaces_asterisks_and_dots() {
+        for id in [".", "..", "*", " a ", " ", "an id with spaces / and ~"] {
+            assert!(id.parse::<EventId>().is_ok(), "{id:?}");
+        }
         assert!("tab\t".parse::<EventId>().is_err());
         assert_eq!(EventId::generate().as_str().len(), 36);
+    }
+
+    #[test]
+    fn what_is_stored_can_be_read_whatever_unicode_normalizes_today() {
+        let stored = Bytes::from_static("Zoe\u{308}".as_bytes());
+        assert!(FeedName::stored(stored.clone()).is_ok());
+        assert!(FeedName::try_from(stored).is_err());
+    }
+
+    #[test]
+    fn a_prefix_can_be_cut_anywhere() {
+        for prefix in ["", ".", "..", "user:", "a ", "repo:owner/", "Zo", "Zoë"] {
+            assert_eq!(check_prefix(prefix), Ok(()), "{prefix:?}");
+        }
+        for prefix in [" a", "a*", "a\n", "Zoe\u{308}", &"x".repeat(256)] {
+            assert!(check_prefix(prefix).is_err(), "{prefix:?}");
+        }
     }
 }

@@ -18,7 +18,8 @@ export interface CursorStorage {
 }
 
 export interface NewsfeedOptions {
-  /** Base URL of the service. Default: the origin of the page; `http://127.0.0.1:8080` elsewhere. */
+  /** Base URL of the service, with its base path if it has one. Default: the origin of the page, and the base path if this
+   * file comes from the service; `http://127.0.0.1:8080` elsewhere. */
   url?: string;
   token?: Token;
   /** Default: `localStorage` in browsers, memory elsewhere. */
@@ -42,7 +43,7 @@ export interface CallOptions {
 
 export class Newsfeed {
   constructor(options?: NewsfeedOptions);
-  /** One feed, such as `user:42`. */
+  /** One feed, such as `user:42`. Names need no escaping. */
   feed(name: string): Feed;
   /** Several feeds merged into one: one order, one stream, and an event that is in several of them comes once. */
   feeds(names: Iterable<string>): MergedFeed;
@@ -235,9 +236,10 @@ export interface Rejected {
 }
 
 export class NewsfeedError extends Error {
-  /** The HTTP status; 0 if there was no complete response. */
+  /** The HTTP status; 0 if there was no complete response. Browsers hide that of a redirect: it is 302. */
   readonly status: number;
-  /** Decide on this: the service's `code`, or `network`, or `http_` and the status if the response had no code. */
+  /** Decide on this: the service's `code`, or `network`, or `redirected` (`detail` says which `url` to use), or `http_` and
+   * the status if the response had no code. */
   readonly code: string;
   /** Show this to people. */
   readonly detail: string;

@@ -12,6 +12,8 @@ import { Http, NewsfeedError, PATIENCE, onlyActor, sleep } from "./newsfeed/http
 
 export { NewsfeedError };
 
+/** The path under which the service is published. The service replaces it when it serves this file. */
+const BASE_PATH = "";
 /** Error codes of single events of an array after which the event may be sent again. */
 const TEMPORARY = ["store_unavailable", "shutting_down", "internal"];
 /** Pause before such events are sent again, in ms. */
@@ -24,7 +26,7 @@ export class Newsfeed {
 
   constructor({ url, token, storage, fetch, share = true, random = Math.random } = {}) {
     this.#http = new Http({
-      url: url ?? globalThis.location?.origin ?? "http://127.0.0.1:8080",
+      url: url ?? (globalThis.location ? location.origin + BASE_PATH : "http://127.0.0.1:8080"),
       token,
       fetch: fetch ?? ((...request) => globalThis.fetch(...request)),
       random,
@@ -93,13 +95,13 @@ class Feed {
 
   /** The state of each feed, and the lowest of their versions, which all of them have reached. */
   async states(options) {
-    const states = await Promise.all(this.names.map((name) => this.#http.json(path(name), options)));
+    const states = await Promise.all(this.names.map((name) => this.#http.json(path("state", [name]), options)));
     return { version: states.map(({ version }) => version).sort()[0], states };
   }
 
   page({ until, before, after, kind, limit, signal, patience } = {}) {
     const query = { until, before, after, kind, limit };
-    return this.#http.json(this.#path("entries", query), { signal, patience });
+    return this.#http.json(path("entries", this.names, query), { signal, patience });
   }
 
   async *history(options = {}) {
@@ -129,7 +131,7 @@ class Feed {
 
   async #mark(marker, version, options) {
     const body = { version };
-    const request = (name) => this.#http.json(path(name, `/markers/${marker}`), { ...options, method: "PUT", body });
+    const request = (name) => this.#http.json(path(`markers/${marker}`, [name]), { ...options, method: "PUT", body });
     const states = await Promise.all(this.names.map(request));
     return this.#merged ? states : states[0];
   }
@@ -144,15 +146,7 @@ class Feed {
   }
 
   livePath(after) {
-    return this.#path("live", { after });
-  }
-
-  #path(what, query) {
-    const params = new URLSearchParams(this.#merged ? this.names.map((name) => ["feed", name]) : []);
-    for (const [name, value] of Object.entries(query)) {
-      if (value !== undefined && value !== null) params.append(name, value);
-    }
-    return `${this.#merged ? `/v1/${what}` : path(this.names[0], `/${what}`)}?${params}`;
+    return path("live", this.names, { after });
   }
 }
 
@@ -162,7 +156,20 @@ const withActor = (event, token) => {
   return actor === undefined ? event : { ...event, actor };
 };
 
-const path = (name, rest = "") => `/v1/feeds/${encodeURIComponent(name)}${rest}`;
+/** Feeds are named in the query, because some proxies change `%2F` in paths. */
+function path(what, names, query = {}) {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
+  const pairs = [...names.map((name) => ["feed", name]), ...given];
+  return `/v1/${what}?${pairs.map(([name, value]) => `${name}=${encoded(value)}`).join("&")}`;
+}
+
+function encoded(value) {
+  try {
+    return encodeURIComponent(value);
+  } catch (error) {
+    throw new NewsfeedError({ status: 400, code: "invalid_query", detail: "a name has half of a surrogate pair" }, error);
+  }
+}
 
 /** `crypto.randomUUID` exists only with HTTPS and on localhost. */
 function uuid() {

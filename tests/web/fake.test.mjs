@@ -49,7 +49,7 @@ function expiring(good, streams = Infinity) {
   let served = 0;
   return ({ path, token, response }) => {
     if (token !== good.token) return problem(response, 401, token ? "token_expired" : "credentials_missing");
-    if (path.startsWith(`/v1/feeds/user%3Aa/live`)) {
+    if (path.startsWith("/v1/live?feed=user%3Aa")) {
       served += 1;
       stream(response, `retry: 1\n\n${entry(served)}${arrived(served)}`);
       if (served === streams) return;

@@ -89,8 +89,8 @@ pub fn completed<'a>(line: &'a [u8], actor: Option<&str>) -> Cow<'a, [u8]> {
         put("id", format!("\"{}\"", new_id()).as_bytes());
     }
     if let Some(actor) = actor {
-        // Names need no escapes in JSON.
-        put("actor", format!("\"{actor}\"").as_bytes());
+        let actor = serde_json::to_vec(actor).expect("a string serializes");
+        put("actor", &actor);
     }
     for (name, value) in members.iter().filter(|member| has_id || !null_id(member)) {
         put(name, value.get().as_bytes());
@@ -148,6 +148,13 @@ mod tests {
         ] {
             assert_eq!(with(explicit), explicit);
         }
+    }
+
+    #[test]
+    fn an_actor_with_quotes_is_escaped() {
+        let line = completed(br#"{"id":"m-1"}"#, Some(r#"say "hi" \o/"#));
+        let event: serde_json::Value = serde_json::from_slice(&line).expect("JSON");
+        assert_eq!(event["actor"], r#"say "hi" \o/"#);
     }
 
     #[test]

@@ -239,7 +239,7 @@ mod tests {
             expect("a@b@000000800pgcvgij9uqfvvvvvs"),
             Ok(("a@b".into(), "000000800pgcvgij9uqfvvvvvs".into()))
         );
-        for bad in ["slot", "slot@", "@0", "a b@0", "slot@later"] {
+        for bad in ["slot", "slot@", "@0", "a @0", "slot@later"] {
             assert!(expect(bad).is_err(), "{bad}");
         }
     }

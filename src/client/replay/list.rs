@@ -8,11 +8,14 @@ use std::{
 
 use flate2::bufread::MultiGzDecoder;
 
-use crate::client::{Error, wire::NewEvent};
+use crate::{
+    client::{Error, wire::NewEvent},
+    types::{EventId, NAME_BYTES_MAX},
+};
 
 const LINE_BYTES_MAX: usize = 256;
 /// Maximum length of the file name in event ids: 20 digits and a colon are for the line number.
-const STEM_BYTES_MAX: usize = 128 - 21;
+const STEM_BYTES_MAX: usize = NAME_BYTES_MAX - 21;
 
 /// One line of the list.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,8 +51,7 @@ pub fn event_stem(path: &Path) -> Result<String, Error> {
     let name = name.unwrap_or_default();
     let name = name.strip_suffix(".gz").unwrap_or(name);
     let stem = name.strip_suffix(".txt").unwrap_or(name);
-    let printable = stem.bytes().all(|byte| matches!(byte, 0x20..=0x7e));
-    if printable && (1..=STEM_BYTES_MAX).contains(&stem.len()) {
+    if stem.len() <= STEM_BYTES_MAX && stem.parse::<EventId>().is_ok() {
         Ok(stem.to_owned())
     } else {
         Err(Error::FileName(path.to_owned()))
@@ -181,10 +183,11 @@ mod tests {
             ("b.gz", "b"),
             ("c.v2.list", "c.v2.list"),
             ("/dev/stdin", "stdin"),
+            ("grüße.txt", "grüße"),
         ] {
             assert_eq!(event_stem(Path::new(path)).expect("a name"), stem);
         }
-        for path in ["/", "..", ".gz", "grüße.txt", &"x".repeat(108)] {
+        for path in ["/", "..", ".gz", "Zoe\u{308}.txt", &"x".repeat(235)] {
             let refused = event_stem(Path::new(path));
             assert!(matches!(refused, Err(Error::FileName(_))), "{path}");
         }

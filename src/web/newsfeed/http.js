@@ -154,9 +154,30 @@ export class Http {
 
   async #send(path, init, token, signal) {
     const headers = token ? { ...init.headers, authorization: `Bearer ${token}` } : init.headers;
-    const response = await this.fetch(this.url + path, { ...init, headers, signal });
+    const response = await this.fetch(this.url + path, { ...init, headers, signal, redirect: "manual" });
+    if (response.type === "opaqueredirect" || (response.status >= 300 && response.status < 400)) {
+      throw await this.#redirected(path, response, signal);
+    }
     if (!response.ok) throw await NewsfeedError.from(response);
     return response;
+  }
+
+  /** Redirects are not followed, because most of them turn a POST into a GET. The error says which `url` to use instead. */
+  async #redirected(path, response, signal) {
+    const location = response.headers.get("location");
+    // Browsers do not say where a redirect leads. A request that follows it, without credentials, does.
+    const follow = () => this.fetch(this.url + path, { credentials: "omit", signal }).catch(() => null);
+    const followed = location === null ? await follow() : null;
+    followed?.body?.cancel();
+    const target = location === null ? followed?.url : new URL(location, this.url + path).href;
+    const [base, rest] = [target?.split("?")[0], path.split("?")[0]];
+    const advice = base?.endsWith(rest) ? `use the url ${base.slice(0, -rest.length)}` : "use the address of the service itself as `url`";
+    return new NewsfeedError({
+      // The status that a browser hides is that of some redirect.
+      status: response.status || 302,
+      code: "redirected",
+      detail: `${this.url} redirects ${target ? `to ${target}` : "elsewhere"}: ${advice}`,
+    });
   }
 
   /** Asks for another token while the current one is refused. Fails if the same token is given again, or none. */

@@ -5,7 +5,7 @@ dark.addEventListener("change", paint);
 paint();
 
 globalThis.SwaggerUIBundle({
-  url: "/openapi.yaml",
+  url: new URL("../openapi.yaml", import.meta.url).href,
   dom_id: "#api",
   deepLinking: true,
   docExpansion: "list",

@@ -2,7 +2,7 @@
 
 import { Newsfeed } from "../newsfeed.js";
 import { Chats } from "./chat.js";
-import { $, avatar, h } from "./dom.js";
+import { $, BASE, avatar, h } from "./dom.js";
 import { Entries, PAGE } from "./entries.js";
 import { Session } from "./session.js";
 import { Status } from "./status.js";
@@ -129,7 +129,7 @@ function route() {
 
 function go(params) {
   const query = new URLSearchParams(params).toString();
-  history.pushState(null, "", query ? `?${query}` : "/");
+  history.pushState(null, "", `${BASE}/${query && `?${query}`}`);
   route();
 }
 
@@ -202,8 +202,8 @@ $("token").addEventListener("click", changeToken);
 function named(form, input, use) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const name = input.value.trim();
-    input.setCustomValidity(isName(name) ? "" : "A name has 1 to 50 characters: letters, digits and . _ ~ : @ -");
+    const name = input.value.trim().normalize("NFC");
+    input.setCustomValidity(isName(name) ? "" : "A name has at most 100 bytes of UTF-8, without * and control characters.");
     if (!form.reportValidity()) return;
     input.value = "";
     use(name);

@@ -2,6 +2,9 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+/** The base path of the service, without a slash at the end. */
+export const BASE = location.pathname.replace(/\/+$/, "");
+
 export const $ = (id) => document.getElementById(id);
 
 /** An element with attributes, listeners (`onclick`) and children. Strings become text. */

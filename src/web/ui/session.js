@@ -1,5 +1,6 @@
 /** Follows one person's newsfeed, with one live stream for everything in the window, because browsers limit connections. */
 
+import { BASE } from "./dom.js";
 import { PAGE } from "./entries.js";
 
 export class Session {
@@ -46,7 +47,7 @@ export class Session {
       this.#changed = false;
       const where = this.position ? { after: this.position, history: 0 } : { history: PAGE };
       try {
-        this.#follow = this.#newsfeed.feeds(this.#feeds).follow({ ...where, cursor: `page.${this.feed}` });
+        this.#follow = this.#newsfeed.feeds(this.#feeds).follow({ ...where, cursor: `page.${BASE}${this.feed}` });
         for await (const update of this.#follow) {
           if (this.#ended) return;
           this.#show(update);

@@ -1,8 +1,9 @@
 /** The access token: kept for this window, and asked for when the service refuses the current one. */
 
-import { $ } from "./dom.js";
+import { $, BASE } from "./dom.js";
 
-const KEY = "newsfeed.token";
+/** Services of one origin under different base paths have different tokens. */
+const KEY = `newsfeed.token${BASE}`;
 
 const WHY = {
   credentials_missing: "This service requires a token.",

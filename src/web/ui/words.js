@@ -5,8 +5,17 @@ export const NAMES =
   "anna ben clara david elif felix greta hugo ines jonas katya luis mia noah olga paul quentin rosa samir tara uma viktor " +
   "wanda xenia yusuf zoe";
 
+/** Longest name of a person, in bytes: the feed of a conversation has two of them in its name. */
+const NAME_BYTES_MAX = 100;
+/** Characters that names cannot have. */
+const EXCLUDED = /[\p{Cc}\u2028-\u202e\u2066-\u2069\ufeff*]/u;
+
 /** Whether the service accepts the text as part of a feed's name. */
-export const isName = (text) => /^[A-Za-z0-9._~:@-]{1,50}$/.test(text);
+export function isName(text) {
+  const bytes = new TextEncoder().encode(text).length;
+  const plain = !EXCLUDED.test(text) && text.isWellFormed() && text === text.trim() && text === text.normalize("NFC");
+  return plain && bytes >= 1 && bytes <= NAME_BYTES_MAX;
+}
 
 export const shown = (name) => name.charAt(0).toUpperCase() + name.slice(1);
 

@@ -6,6 +6,8 @@ use newsfeed::{
 };
 use proptest::prelude::*;
 
+use crate::support::names::NAMES;
+
 /// Names of few letters, so that they share prefixes.
 fn name() -> impl Strategy<Value = String> {
     "[ab:.]{1,5}".prop_filter("a name", |name| name.parse::<FeedName>().is_ok())
@@ -39,25 +41,50 @@ proptest! {
 
     #[test]
     fn invalid_patterns_are_refused(text in ".{0,6}") {
-        let start = text.strip_suffix('*').unwrap_or(&text);
-        let beginning = start.len() < text.len() && (start.is_empty() || start == "." || start == "..");
-        let valid = beginning || start.parse::<FeedName>().is_ok();
+        // A prefix is what a name can begin with.
+        let valid = match text.strip_suffix('*') {
+            Some(prefix) => prefix.is_empty() || format!("{prefix}a").parse::<FeedName>().is_ok(),
+            None => text.parse::<FeedName>().is_ok(),
+        };
         prop_assert_eq!(Patterns::parse(&[text]).is_ok(), valid);
     }
 }
 
 #[test]
+fn patterns_hold_names_of_real_systems() {
+    let holds = |pattern: &str, name: &str| {
+        let patterns = Patterns::parse(&[pattern]).expect("a pattern");
+        patterns.holds(&name.parse().expect("a name"))
+    };
+    for name in NAMES {
+        assert!(holds(name, name) && holds("*", name), "{name}");
+        assert!(!holds(name, &format!("{name}x")));
+        for (end, _) in name.char_indices() {
+            assert!(holds(&format!("{}*", &name[..end]), name), "{name} {end}");
+        }
+    }
+    assert!(!holds("repo:owner/*", "repo:owner"));
+    let error = Patterns::parse(&["user:42", "repo:*/name"]).expect_err("not a pattern");
+    assert!(
+        error.contains("`feeds[1]`") && error.contains("must not contain `*`"),
+        "{error}"
+    );
+    let error = Patterns::parse(&["Zoe\u{308}*"]).expect_err("not normalized");
+    assert!(error.contains("NFC"), "{error}");
+}
+
+#[test]
 fn patterns_have_limits() {
-    let feed: FeedName = "x".repeat(128).parse().expect("a name");
+    let feed: FeedName = "x".repeat(255).parse().expect("a name");
     for pattern in [
         "*".to_owned(),
-        "x".repeat(128),
-        format!("{}*", "x".repeat(128)),
+        "x".repeat(255),
+        format!("{}*", "x".repeat(255)),
         "x*".to_owned(),
     ] {
         assert!(Patterns::parse(&[pattern]).expect("a pattern").holds(&feed));
     }
-    assert!(Patterns::parse(&[format!("{}*", "x".repeat(129))]).is_err());
+    assert!(Patterns::parse(&[format!("{}*", "x".repeat(256))]).is_err());
     assert!(Patterns::parse(&vec!["a"; PATTERNS_MAX]).is_ok());
     assert!(Patterns::parse(&vec!["a"; PATTERNS_MAX + 1]).is_err());
 }

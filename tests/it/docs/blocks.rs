@@ -57,7 +57,15 @@ pub fn all(info: &str) -> Vec<Block> {
 #[test]
 fn every_block_is_of_a_kind_that_is_tested_or_says_that_it_is_not() {
     let tested = [
-        "sh", "js", "json", "toml", "yaml", "ini", "nginx", "haproxy",
+        "sh",
+        "js",
+        "json",
+        "toml",
+        "yaml",
+        "ini",
+        "nginx",
+        "nginx prefix",
+        "haproxy",
     ];
     let mut untested = Vec::new();
     for block in texts().flat_map(of) {

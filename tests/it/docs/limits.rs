@@ -23,6 +23,8 @@ const ROWS: &[(&str, &[&str])] = &[
     ("compression of a body", &[]),
     // hyper takes 100 headers of HTTP/1.1 unless told otherwise; `limits::urls` sends more.
     ("URL and headers", &["HEAD_BYTES_MAX", "100"]),
+    ("`Link` header", &["LINK_BYTES_MAX"]),
+    ("base path", &["BASE_PATH_BYTES_MAX"]),
     ("time for a request head", &["HEAD_TIMEOUT"]),
     ("`X-Request-Id`", &["REQUEST_ID_BYTES_MAX"]),
     ("log filter", &["FILTER_BYTES_MAX"]),
@@ -78,7 +80,10 @@ const ROWS: &[(&str, &[&str])] = &[
         &["TOKEN_BYTES_MAX", "PATTERNS_MAX", "SUBJECT_BYTES_MAX"],
     ),
     ("token in a cookie", &["COOKIE_TOKEN_BYTES_MAX"]),
-    ("ticket", &["MERGED_FEEDS_MAX", "--auth-ticket-s s"]),
+    (
+        "ticket",
+        &["MERGED_FEEDS_MAX", "TICKET_BYTES_MAX", "--auth-ticket-s s"],
+    ),
     ("key file or JWKS", &["KEYS_MAX", "KEYS_BYTES_MAX"]),
     ("RSA key", &["RSA_BYTES_MIN bytes in bits"]),
     ("HS256 secret", &["SECRET_BYTES_MIN"]),

@@ -84,6 +84,7 @@ files! {
     command_line "src/docs/command-line.md",
     configuration "src/docs/configuration.md",
     operations "src/docs/operations.md",
+    http "src/docs/http.md",
     monitoring "src/docs/monitoring.md",
     security "src/docs/security.md",
 }

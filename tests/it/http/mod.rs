@@ -1,8 +1,11 @@
 //! What each endpoint promises, over real sockets.
 
 mod append;
+mod base_path;
 mod connection;
+mod links;
 mod markers;
+mod names;
 mod ndjson;
 mod read;
 mod shutdown;

@@ -73,7 +73,9 @@ async fn an_invalid_query_is_refused(bed: &Bed) {
             "until=0&until=0",
             "before=0&before=0",
             "kind=",
-            "kind=a%20b",
+            "kind=%20a",
+            "kind=a*",
+            "kind=Zoe%CC%88",
             "kind=%FF",
             "kind=visit&kind=visit",
             "kind=.",
@@ -127,13 +129,15 @@ async fn an_invalid_query_is_refused(bed: &Bed) {
         cases.push(get("invalid_query", format!("{path}?{}", feeds(101))));
         for name in [
             "",
-            "a%20b",
-            "a+b",
+            "%20a",
+            "a+",
             "%FF",
             ".",
             "..",
-            "a/b",
-            &"n".repeat(129),
+            "*",
+            "a%0A",
+            "Zoe%CC%88",
+            &"n".repeat(256),
         ] {
             cases.push(get("invalid_feed", format!("{path}?feed=ok&feed={name}")));
         }
@@ -190,11 +194,29 @@ async fn a_version_ahead_is_refused_with_the_version_now(bed: &Bed) {
 
 async fn an_invalid_feed_name_is_refused_however_it_is_encoded(bed: &Bed) {
     let node = bed.node().await;
-    let long = "n".repeat(129);
+    let long = "n".repeat(256);
     let mut cases = Vec::new();
     for name in [
-        &*long, "", "a%20b", "a%2Fb", ".", "..", "%2e", "%2E%2e", "%FF", "%C3%28", "%E4", "%C3%A4",
-        "%00", "%0A", "%25", "a+b", "a%", "a%2", "a%zz", "a,b", "a;b", "*", "%",
+        &*long,
+        "",
+        "%20a",
+        "a%20",
+        ".",
+        "..",
+        "%2e",
+        "%2E%2e",
+        "%FF",
+        "%C3%28",
+        "%E4",
+        "%00",
+        "%0A",
+        "%E2%80%A8",
+        "%E2%80%AE",
+        "%EF%BB%BF",
+        "e%CC%81",
+        "*",
+        "a*",
+        "%2A",
     ] {
         for (method, tail) in [
             ("GET", ""),
@@ -240,7 +262,7 @@ async fn names_may_be_percent_encoded(bed: &Bed) {
             );
         }
     }
-    let longest = "n".repeat(128);
+    let longest = "n".repeat(255);
     assert_eq!(
         node.get(&format!("/v1/feeds/{longest}")).await["feed"],
         longest
@@ -329,7 +351,10 @@ async fn head_answers_like_get_without_a_body(bed: &Bed) {
         .filter(|operation| operation.method == "GET")
     {
         let path = operation.path.replace("{feed}", "goes-on");
-        let path = if path.ends_with("/entries") || path.ends_with("/live") {
+        let path = if ["/entries", "/live", "/state"]
+            .iter()
+            .any(|end| path.ends_with(end))
+        {
             format!("{path}?feed=goes-on")
         } else {
             path

@@ -200,7 +200,7 @@ fn the_ndjson_examples_of_request_and_answer_match() {
 #[test]
 fn the_schemas_refuse_what_the_service_refuses() {
     let spec = Spec::read();
-    let long = "n".repeat(129);
+    let long = "n".repeat(256);
     let version = "000000800pgcvgg8srfg000000";
     let event = |field: &str, value: Value| {
         let mut event = json!({ "kind": "visit", "feeds": ["a"] });
@@ -216,13 +216,23 @@ fn the_schemas_refuse_what_the_service_refuses() {
                 json!(".a"),
                 json!(&long[1..]),
                 json!("Az09._~:@-"),
+                json!("ä b"),
+                json!("https://example.social/users/日本語"),
+                json!("#[bot]|+\"\\"),
             ],
             vec![
                 json!(""),
                 json!("."),
                 json!(".."),
-                json!("a b"),
-                json!("ä"),
+                json!(" a"),
+                json!("a\u{a0}"),
+                json!("*"),
+                json!("a*b"),
+                json!("a\n"),
+                json!("\u{85}"),
+                json!("a\u{2028}"),
+                json!("\u{202e}a"),
+                json!("\u{feff}a"),
                 json!(long),
                 json!(null),
                 json!(1),
@@ -230,8 +240,14 @@ fn the_schemas_refuse_what_the_service_refuses() {
         ),
         (
             "EventId",
-            vec![json!("a b~")],
-            vec![json!(""), json!("\t"), json!("é"), json!(long), json!(null)],
+            vec![json!("a b~"), json!(" é* "), json!("."), json!(&long[1..])],
+            vec![
+                json!(""),
+                json!("\t"),
+                json!("\u{2029}"),
+                json!(long),
+                json!(null),
+            ],
         ),
         (
             "Version",

@@ -59,6 +59,11 @@ async fn the_library_works_as_documented() {
 }
 
 #[tokio::test]
+async fn the_library_takes_names_of_real_systems_and_explains_redirects() {
+    in_node("names.test.mjs").await;
+}
+
+#[tokio::test]
 async fn the_library_handles_rare_answers() {
     in_node("fake.test.mjs").await;
 }

@@ -210,6 +210,7 @@ impl Bed {
         );
         let app = App {
             auth: settings.auth,
+            base_path: settings.base_path,
             deliveries: Arc::new(settings.deliveries),
             appender,
             feeds: Feeds::new(Arc::clone(&store), keys.clone()),

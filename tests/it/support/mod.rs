@@ -8,6 +8,7 @@ pub mod follower;
 pub mod gate;
 pub mod messages;
 pub mod model;
+pub mod names;
 pub mod needs;
 pub mod patience;
 pub mod protocol;

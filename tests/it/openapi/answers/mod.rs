@@ -223,6 +223,8 @@ async fn read(witness: &mut Witness<'_>) {
         witness
             .get("/v1/feeds/{feed}", &format!("/v1/feeds/{feed}"))
             .await;
+        let path = format!("/v1/state?feed={feed}");
+        assert_eq!(witness.get("/v1/state", &path).await.status, 200);
     }
     for (template, path) in [
         ("/v1/feeds/{feed}/entries", "/v1/feeds/a/entries?"),
@@ -260,17 +262,19 @@ async fn read(witness: &mut Witness<'_>) {
     }
     let body = json!({ "version": now }).to_string();
     for marker in ["read", "seen"] {
-        let path = format!("/v1/feeds/a/markers/{marker}");
-        let answer = witness
-            .ask(
-                "PUT",
+        for (template, path) in [
+            (
                 "/v1/feeds/{feed}/markers/{marker}",
-                &path,
-                &[JSON],
-                &body,
-            )
-            .await;
-        assert_eq!(answer.status, 200);
+                format!("/v1/feeds/a/markers/{marker}"),
+            ),
+            (
+                "/v1/markers/{marker}",
+                format!("/v1/markers/{marker}?feed=a"),
+            ),
+        ] {
+            let answer = witness.ask("PUT", template, &path, &[JSON], &body).await;
+            assert_eq!(answer.status, 200);
+        }
     }
     for path in ["/healthz", "/readyz", "/openapi.yaml", "/metrics", LOG] {
         assert_eq!(witness.get(path, path).await.status, 200);
@@ -335,11 +339,12 @@ async fn refuse(witness: &mut Witness<'_>) {
         ("/v1/feeds/{feed}/live", "/v1/feeds/a/live"),
         ("/v1/entries", "/v1/entries"),
         ("/v1/live", "/v1/live"),
+        ("/v1/state", "/v1/state"),
     ];
     for (template, path) in templates {
         for query in [
             "?x=1",
-            "?feed=a%20b",
+            "?feed=a%20",
             "?feed=a&after=x",
             "?feed=a&feed=a&limit=0",
         ] {
@@ -360,10 +365,12 @@ async fn refuse(witness: &mut Witness<'_>) {
         "/v1/feeds/{feed}/markers/{marker}",
         "/v1/feeds/a/markers/read",
     );
+    let by_query = ("/v1/markers/{marker}", "/v1/markers/read?feed=a");
     let writes = [
         ("POST", "/v1/events", "/v1/events"),
         ("POST", "/v1/transient", "/v1/transient"),
         ("PUT", marker.0, marker.1),
+        ("PUT", by_query.0, by_query.1),
         ("PUT", LOG, LOG),
     ];
     let huge = " ".repeat(8 * 1024 * 1024 + 1);
@@ -376,7 +383,7 @@ async fn refuse(witness: &mut Witness<'_>) {
             "5",
             r#"{"version":"x"}"#,
             r#"{"version":"vvvvvvvvvvvvvvvvvvvvvvvvvs"}"#,
-            r#"{"kind":"visit","feeds":["a b"]}"#,
+            r#"{"kind":"visit","feeds":["a "]}"#,
             r#"{"kind":"typing","feeds":[]}"#,
             r#"{"filter":"debgu"}"#,
         ] {
@@ -385,7 +392,7 @@ async fn refuse(witness: &mut Witness<'_>) {
         }
         assert_eq!(
             witness
-                .ask(method, template, &format!("{path}?x=1"), &[JSON], "{}")
+                .ask(method, template, &with_x(path), &[JSON], "{}")
                 .await
                 .status,
             400
@@ -419,14 +426,14 @@ async fn refuse(witness: &mut Witness<'_>) {
     assert_eq!(witness.post("/v1/transient", &wrong_kind).await.status, 400);
     let wrong_kind = json!([{ "kind": "typing", "feeds": ["a"] }]);
     assert_eq!(witness.post("/v1/events", &wrong_kind).await.status, 400);
-    let other = "/v1/feeds/a/markers/other";
-    assert_eq!(
-        witness
-            .ask("PUT", marker.0, other, &[JSON], r#"{"version":"0"}"#)
-            .await
-            .status,
-        404
-    );
+    for (template, other) in [
+        (marker.0, "/v1/feeds/a/markers/other"),
+        (by_query.0, "/v1/markers/other?feed=a"),
+    ] {
+        let body = r#"{"version":"0"}"#;
+        let answer = witness.ask("PUT", template, other, &[JSON], body).await;
+        assert_eq!(answer.status, 404);
+    }
 
     // Every path with an unsupported method; its methods document the answer.
     let spec = witness.spec;
@@ -435,6 +442,14 @@ async fn refuse(witness: &mut Witness<'_>) {
         let answer = witness.node.send("PATCH", &path, &[]).await;
         assert_eq!(answer.status, 405);
         witness.hold(&method.to_uppercase(), template, &path, &answer);
+    }
+}
+
+/// With an unknown query parameter.
+fn with_x(path: &str) -> String {
+    match path.contains('?') {
+        true => format!("{path}&x=1"),
+        false => format!("{path}?x=1"),
     }
 }
 
@@ -506,7 +521,14 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
             "/v1/feeds/a/markers/read",
             r#"{"version":"0"}"#,
         ),
+        (
+            "PUT",
+            "/v1/markers/{marker}",
+            "/v1/markers/read?feed=a",
+            r#"{"version":"0"}"#,
+        ),
         ("GET", "/v1/feeds/{feed}", "/v1/feeds/a", ""),
+        ("GET", "/v1/state", "/v1/state?feed=a", ""),
         ("GET", "/v1/feeds/{feed}/entries", "/v1/feeds/a/entries", ""),
         (
             "GET",

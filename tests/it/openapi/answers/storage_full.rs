@@ -37,6 +37,12 @@ pub(super) async fn refuse(bed: &Bed, spec: &Spec, seen: &mut BTreeSet<(String, 
             "/v1/feeds/unmarked/markers/seen",
             &json!({ "version": moment }),
         ),
+        (
+            "PUT",
+            "/v1/markers/{marker}",
+            "/v1/markers/seen?feed=unmarked",
+            &json!({ "version": moment }),
+        ),
     ] {
         let body = body.to_string();
         let answer = witness.ask(method, template, path, &[JSON], &body).await;

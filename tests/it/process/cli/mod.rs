@@ -2,7 +2,9 @@
 
 mod append_command;
 mod help;
+mod names;
 mod read_commands;
+mod redirects;
 mod tail_command;
 mod terminal;
 

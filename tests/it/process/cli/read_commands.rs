@@ -81,6 +81,6 @@ async fn state_and_mark_report_the_unread_count() {
         .await;
     ahead.told(
         1,
-        "newsfeed: the service answered 400 version_ahead to PUT /v1/feeds/user:ben/markers/read: ",
+        "newsfeed: the service answered 400 version_ahead to PUT /v1/markers/read: ",
     );
 }
