@@ -17,7 +17,7 @@
 //!   [`error`]: what can fail above the store.
 //! - [`metrics`], [`logging`]: what operators see of a node. They do not depend on the modules that report to them.
 //! - [`docs`]: the guides, which [`http`] serves at `/docs`.
-//! - [`tls`]: certificates and handshakes.
+//! - [`tls`]: certificates and handshakes. [`outbound`]: requests that the service itself sends.
 //! - [`server`]: the parts of a node, and the order in which they stop. [`config`], [`client`]: the command line.
 //!
 //! # Invariants
@@ -53,6 +53,7 @@ pub mod http;
 pub mod live;
 pub mod logging;
 pub mod metrics;
+pub mod outbound;
 pub mod procfs;
 pub mod server;
 pub mod store;

@@ -18,6 +18,7 @@ use crate::{
         Acceptor, App, Deliveries, Edge, Health, Tasks,
         base_path::BasePath,
         cors::Cors,
+        hosts::Hosts,
         limits::{Limits, Quotas},
         proxies::Proxies,
     },
@@ -41,6 +42,7 @@ pub struct Settings {
     pub tail_gap: Duration,
     pub appends: append::Tuning,
     pub cors: Cors,
+    pub hosts: Hosts,
     pub proxies: Proxies,
     pub limits: Limits,
     /// Above this lag of live delivery the node is not ready.
@@ -133,6 +135,7 @@ impl Node {
         let edge = Edge {
             quotas,
             cors: settings.cors,
+            hosts: settings.hosts,
         };
         Ok(Self {
             app,
@@ -170,7 +173,7 @@ impl Node {
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let Self {
             app,
-            edge,
+            mut edge,
             store,
             proxies,
             tls,
@@ -179,6 +182,8 @@ impl Node {
             stop_background,
             drain,
         } = self;
+        let addresses: Vec<_> = listener.local_addr().into_iter().collect();
+        edge.hosts.listening(&addresses, app.auth.is_some());
         let acceptor = Acceptor::new(&app, &edge, proxies, tls);
         let connections = acceptor.connections();
         let told_to_stop = async {

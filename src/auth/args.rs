@@ -1,15 +1,11 @@
 //! The settings of `newsfeed serve` for authentication.
 
-use std::{
-    fmt,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    str::FromStr,
-};
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use clap::{Args, builder::BoolishValueParser};
 
 use super::secret::Secret;
+use crate::outbound::is_local;
 
 /// The environment variable with the secret for HS256. There is no flag for the secret itself, because other users can see
 /// command lines.
@@ -101,11 +97,6 @@ impl JwksUrl {
     pub fn url(&self) -> reqwest::Url {
         self.0.clone()
     }
-
-    /// Whether the URL is on this machine.
-    pub fn is_local(&self) -> bool {
-        is_local(&self.0)
-    }
 }
 
 impl FromStr for JwksUrl {
@@ -122,12 +113,6 @@ impl FromStr for JwksUrl {
             }
         }
     }
-}
-
-fn is_local(url: &reqwest::Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let local = |ip: IpAddr| ip.to_canonical().is_loopback();
-    host == "localhost" || host.parse().is_ok_and(local)
 }
 
 impl fmt::Display for JwksUrl {

@@ -14,6 +14,7 @@ use super::{
     jwks,
     keys::{self, KEYS_BYTES_MAX, Key},
 };
+use crate::outbound;
 
 /// Shortest time from the end of a fetch to a fetch because of an unknown key.
 pub const UNKNOWN_KID_PAUSE: Duration = Duration::from_secs(10);
@@ -30,17 +31,12 @@ pub struct Jwks {
 
 impl Jwks {
     pub fn new(url: JwksUrl) -> Result<Self, String> {
-        let http = reqwest::Client::builder()
+        let http = outbound::client(&url.url())
             .connect_timeout(CONNECT_TIME_MAX)
             .timeout(FETCH_TIME_MAX)
-            .redirect(redirect::Policy::none());
-        // A proxy has nothing to do with what is on this machine, and could forge the keys.
-        let http = if url.is_local() {
-            http.no_proxy()
-        } else {
-            http
-        };
-        let http = http.build().map_err(|error| cause(&error))?;
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(|error| cause(&error))?;
         Ok(Self { http, url })
     }
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use axum::http::{HeaderValue, header};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -15,6 +16,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::{
     App, Edge,
@@ -31,6 +33,8 @@ pub const CONNECTIONS_MAX: usize = 100_000;
 const BACKLOG: u32 = 4096;
 /// Bytes that the kernel buffers for one connection beyond its client's receive window.
 const UNSENT_BYTES_MAX: u32 = 16 * 1024;
+/// With TLS: for a year after each answer, browsers use only https for this host.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// How long to wait after the kernel could not accept a connection.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
@@ -85,9 +89,17 @@ impl Acceptor {
     /// Serves `app`, over TLS if `tls` is given.
     pub fn new(app: &App, edge: &Edge, proxies: Arc<Proxies>, tls: Option<Arc<Tls>>) -> Self {
         let connections = Connections::default();
+        let router = super::router(app.clone(), edge);
+        let router = match tls {
+            Some(_) => router.layer(SetResponseHeaderLayer::overriding(
+                header::STRICT_TRANSPORT_SECURITY,
+                HSTS,
+            )),
+            None => router,
+        };
         Self {
             protocols: Protocols::new(
-                super::router(app.clone(), edge),
+                router,
                 Arc::clone(&proxies),
                 connections.draining.clone(),
                 Arc::clone(&app.metrics),

@@ -232,6 +232,13 @@ impl Site {
         self.node(&[&[flag, file], flags].concat()).await
     }
 
+    /// The flags of a service with [`SECRET`].
+    pub fn secret_flags(&self) -> [String; 2] {
+        let file = self.file("secret", SECRET_FILE);
+        let file = file.to_str().expect("a UTF-8 path");
+        ["--auth-secret-file".to_owned(), file.to_owned()]
+    }
+
     /// A node with [`SECRET`].
     pub async fn node_with_secret(&self) -> Served {
         self.node_with_keys(SECRET_FILE, &[]).await

@@ -210,7 +210,7 @@ async fn invalid_credentials_are_rejected_without_a_fallback() {
     let good = bearer(&token).1;
     let cookie = format!("x=1; newsfeed_token={token}; y=2");
     let bad_cookie = "newsfeed_token=nonsense".to_owned();
-    let two = format!("{cookie}; newsfeed_token=other");
+    let two = format!("{bad_cookie}; newsfeed_token=other");
     let authorization = |value: &str| ("authorization", value.to_owned());
     let basic = authorization("Basic dXNlcjpwYXNz");
     let bare = authorization(&token);
