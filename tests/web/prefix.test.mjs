@@ -21,7 +21,8 @@ after(() => browser.close());
 /** A window that has the token, and notes every request beside the base path. */
 async function window() {
   const context = await browser.window();
-  await context.addInitScript(([key, value]) => sessionStorage.setItem(key, value), [`newsfeed.token${base}`, token]);
+  const keep = ([key, value]) => location.protocol === "http:" && sessionStorage.setItem(key, value);
+  await context.addInitScript(keep, [`newsfeed.token${base}`, token]);
   context.on("request", (request) => {
     const to = new URL(request.url());
     const inside = to.origin === origin && (to.pathname === base || to.pathname.startsWith(`${base}/`));

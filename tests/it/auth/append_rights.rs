@@ -154,7 +154,7 @@ async fn a_token_with_actors_appends_only_as_those_actors() {
     let answer = ask(&node, "POST", "/v1/events", &headers, Some(&array)).await;
     let problem = answer.problem(403, "actor_forbidden").expect("forbidden");
     assert_eq!(problem["index"], 1);
-    let wrong = with_actors(json!(["no name"]));
+    let wrong = with_actors(json!(["no name "]));
     let (name, value) = bearer(&wrong);
     let answer = ask(
         &node,

@@ -22,7 +22,7 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
         _ => Value::Null,
     };
     let query = match path {
-        "/v1/entries" | "/v1/live" => "?feed=a",
+        "/v1/entries" | "/v1/live" | "/v1/state" | "/v1/markers/{marker}" => "?feed=a",
         _ => "",
     };
     let url = path.replace("{feed}", "a").replace("{marker}", "read") + query;
@@ -182,6 +182,7 @@ async fn feeds_can_be_granted_for_each_scope() {
         for (method, path, body, status) in [
             ("GET", format!("/v1/feeds/{feed}"), None, read),
             ("GET", format!("/v1/entries?feed={feed}"), None, read),
+            ("GET", format!("/v1/state?feed={feed}"), None, read),
             (
                 "POST",
                 "/v1/tickets".to_owned(),
@@ -192,6 +193,12 @@ async fn feeds_can_be_granted_for_each_scope() {
             (
                 "PUT",
                 format!("/v1/feeds/{feed}/markers/read"),
+                Some(&mark),
+                marked,
+            ),
+            (
+                "PUT",
+                format!("/v1/markers/read?feed={feed}"),
                 Some(&mark),
                 marked,
             ),

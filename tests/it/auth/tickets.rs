@@ -244,7 +244,7 @@ async fn a_ticket_needs_the_right_to_read_its_feeds() {
         .problem(403, "scope_missing")
         .expect("read");
     // The longest possible ticket.
-    let long: Vec<String> = (0..100).map(|index| format!("{index:0>128}")).collect();
+    let long: Vec<String> = (0..100).map(|index| format!("{index:0>255}")).collect();
     let path = long
         .iter()
         .map(|feed| format!("feed={feed}"))
@@ -253,4 +253,12 @@ async fn a_ticket_needs_the_right_to_read_its_feeds() {
     let long: Vec<&str> = long.iter().map(String::as_str).collect();
     let longest = issued(&node, &master(), &long).await;
     opens(&node, &format!("/v1/live?{path}"), &longest, "").await;
+    // A name that is escaped in JSON needs more room.
+    let escaped: Vec<String> = (0..100).map(|index| format!("{index:\"<255}")).collect();
+    let problem = ticket(&node, &master(), &json!(escaped)).await;
+    let problem = problem.problem(400, "invalid_body").expect("too long");
+    assert!(
+        text(&problem["detail"]).contains("fewer feeds"),
+        "{problem}"
+    );
 }

@@ -141,7 +141,7 @@ async fn each_line_is_answered_in_order_whatever_it_contains(bed: &Bed) {
         ("{\"kind\":\n".into(), json!(1), "invalid_json", json!(null)),
         ("no JSON\n".into(), json!(2), "invalid_json", json!(null)),
         (
-            line(&visit("bad", &["a", "b c"])),
+            line(&visit("bad", &["a", "b*"])),
             json!(3),
             "invalid_event",
             json!("feeds[1]"),

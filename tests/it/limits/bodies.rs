@@ -49,7 +49,7 @@ const NO_JSON: [&[u8]; 14] = [
 
 /// Invalid events, and the field that is named as wrong; null if none is.
 fn invalid_events() -> Vec<(String, Value)> {
-    let long = "n".repeat(129);
+    let long = "n".repeat(256);
     let whole = json!(null);
     let mut cases: Vec<(String, Value)> = vec![
         // Wrong JSON types, unknown fields, repeated fields.
@@ -138,7 +138,19 @@ fn invalid_events() -> Vec<(String, Value)> {
     }
     // Names.
     for name in [
-        "", ".", "..", "a b", "a/b", "a\u{0}", "a\n", "ä", "a%41", "a+b", "a,b", &long,
+        "",
+        ".",
+        "..",
+        " a",
+        "a ",
+        "a\u{3000}",
+        "a*",
+        "a\u{0}",
+        "a\n",
+        "a\u{2028}",
+        "a\u{202e}",
+        "a\u{308}",
+        &long,
     ] {
         for (field, value) in [
             ("kind", json!(name)),
@@ -150,7 +162,9 @@ fn invalid_events() -> Vec<(String, Value)> {
             cases.push((but(key, value).to_string(), json!(field)));
         }
     }
-    for id in ["", "a\tb", "a\n", "\u{0}", "\u{7f}", "é", "🦀", &long] {
+    for id in [
+        "", "a\tb", "a\n", "\u{0}", "\u{7f}", "\u{85}", "\u{2029}", "a\u{308}", &long,
+    ] {
         cases.push((but("id", json!(id)).to_string(), json!("id")));
     }
     cases
@@ -193,7 +207,7 @@ async fn one_invalid_event_refuses_its_whole_array_and_is_named(bed: &Bed) {
     let mut cases = Vec::new();
     let bad = [
         (
-            but("feeds", json!([UNTOUCHED, "a b"])),
+            but("feeds", json!([UNTOUCHED, "a*"])),
             "invalid_event",
             json!("feeds[1]"),
         ),
@@ -242,7 +256,7 @@ async fn an_invalid_transient_is_refused(bed: &Bed) {
             json!("expect"),
         ),
         (typing("feeds", json!([])), json!("feeds")),
-        (typing("feeds", json!(["a b"])), json!("feeds[0]")),
+        (typing("feeds", json!(["a "])), json!("feeds[0]")),
         (typing("actor", json!("")), json!("actor")),
         (typing("id", json!("")), json!("id")),
         (typing("data", json!("x".repeat(64 * 1024))), json!("data")),

@@ -45,10 +45,10 @@ fn names(count: usize) -> Vec<String> {
 
 async fn an_event_at_every_limit_is_stored(bed: &Bed) {
     let node = bed.node().await;
-    let longest = "n".repeat(128);
+    let longest = "n".repeat(255);
     let twice = [names(16), names(16)].concat();
     let events = [
-        json!({ "kind": longest, "feeds": [longest], "actor": longest, "id": "~ ".repeat(64),
+        json!({ "kind": longest, "feeds": [longest], "actor": longest, "id": "é ".repeat(85),
                 "expect": { "feed": longest, "version": null } }),
         json!({ "kind": "visit", "feeds": ["size"], "data": string(64 * KIB) }),
         json!({ "kind": "visit", "feeds": ["nested"], "data": nested(100) }),

@@ -47,7 +47,10 @@ async fn mistakes_are_reported_with_advice() {
     for (args, told) in [
         (&["tial", FEED][..], "'tail'"),
         (&["tail"], "<FEED>"),
-        (&["tail", "user/ben"], "a name is 1 to 128 characters"),
+        (
+            &["tail", "user:*"],
+            "a name, such as user:ben, must not contain `*`",
+        ),
         (
             &["tail", FEED, "--from", "yesterday"],
             "`beginning`, `now` or a version",

@@ -32,7 +32,7 @@ async fn commands_take_names_of_real_systems() {
             .run(&["history", name, "--kind", name, "--format", "text"])
             .await;
         assert!(
-            text.lines(0)[0].contains(&format!("{name} → {name}, all")) || has_marks(name),
+            text.lines(0)[0].contains(&format!("{name} → {name}")) || has_marks(name),
             "{text:?}"
         );
         let state = service.run(&["state", name]).await.json(0);

@@ -48,7 +48,7 @@ async fn a_redirect_is_reported_with_the_address_to_use() {
             &["history", "user:ben"],
             &["mark", "user:ben"],
             &["append", "--kind", "visit", "--feed", "user:ben"],
-            &["demo", "--seconds", "1"],
+            &["demo"],
         ] {
             let mut command = newsfeed(args);
             command.env("NEWSFEED_URL", &url);
