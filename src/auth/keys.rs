@@ -142,7 +142,7 @@ fn what(bytes: &[u8]) -> What {
         What::Array
     } else if starts(b"<") {
         What::Html
-    } else if text.iter().all(|byte| encoded(byte)) {
+    } else if text.iter().all(encoded) {
         What::Encoded
     } else if std::str::from_utf8(bytes).is_ok() {
         What::Text
