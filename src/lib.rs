@@ -18,7 +18,7 @@
 //! - [`fairness`]: long computations let other tasks run in between.
 //! - [`metrics`], [`logging`]: what operators see of a node. They do not depend on the modules that report to them.
 //! - [`docs`]: the guides, which [`http`] serves at `/docs`.
-//! - [`tls`]: certificates and handshakes.
+//! - [`tls`]: certificates and handshakes. [`outbound`]: requests that the service itself sends.
 //! - [`server`]: the parts of a node, and the order in which they stop. [`config`], [`client`]: the command line.
 //!
 //! # Invariants
@@ -57,6 +57,7 @@ pub mod http;
 pub mod live;
 pub mod logging;
 pub mod metrics;
+pub mod outbound;
 pub mod procfs;
 pub mod server;
 pub mod store;

@@ -108,6 +108,10 @@ fn main() -> ExitCode {
         matches,
         origins: &origins,
     };
+    if let Command::Serve(_) | Command::Admin(_) = cli.command {
+        // Before any thread starts: no file that the store creates, now or later, is for other users.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -187,6 +191,7 @@ async fn serve(config: Config, given: &Given<'_>) -> Result<(), Box<dyn Error>> 
     tokio::spawn(stop_on_signal(shutdown.clone())?);
 
     let places = config.places().await?;
+    config.warn_of_exposure();
     let tls = config.transport.tls()?;
     let auth = config.auth().await?;
     // Kept until the end: with FoundationDB it holds the client library's thread.

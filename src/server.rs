@@ -17,6 +17,7 @@ use crate::{
         Acceptor, App, Deliveries, Edge, Health, Listener, Listeners, Tasks,
         base_path::BasePath,
         cors::Cors,
+        hosts::Hosts,
         limits::{Limits, Quotas},
         proxies::Proxies,
     },
@@ -40,6 +41,7 @@ pub struct Settings {
     pub tail_gap: Duration,
     pub appends: append::Tuning,
     pub cors: Cors,
+    pub hosts: Hosts,
     pub proxies: Proxies,
     pub limits: Limits,
     /// Above this lag of live delivery the node is not ready.
@@ -132,6 +134,7 @@ impl Node {
         let edge = Edge {
             quotas,
             cors: settings.cors,
+            hosts: settings.hosts,
         };
         Ok(Self {
             app,
@@ -169,7 +172,7 @@ impl Node {
     pub async fn serve(self, listeners: Vec<Listener>, shutdown: CancellationToken) {
         let Self {
             app,
-            edge,
+            mut edge,
             store,
             proxies,
             tls,
@@ -178,6 +181,8 @@ impl Node {
             stop_background,
             drain,
         } = self;
+        let addresses = listeners.iter().filter_map(Listener::address);
+        edge.hosts.listening(addresses, app.auth.is_some());
         let acceptor = Acceptor::new(&app, &edge, proxies, tls);
         let connections = acceptor.connections();
         let mut listeners = Listeners::new(listeners);

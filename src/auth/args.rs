@@ -1,18 +1,19 @@
 //! The settings of `newsfeed serve` for authentication.
 
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use clap::{Args, builder::BoolishValueParser};
 
 use super::secret::Secret;
+use crate::outbound::is_local;
 
-/// The environment variable with the secret for HS256. There is no flag, because other users can see command lines.
+/// The environment variable with the secret for HS256. There is no flag for the secret itself, because other users can see
+/// command lines.
 pub const SECRET_VARIABLE: &str = "NEWSFEED_AUTH_SECRET";
 
 #[derive(Debug, Clone, Args)]
 pub struct AuthArgs {
-    /// File with the keys that verify tokens: a JWKS, PEM public keys (RSA, EC P-256, Ed25519), or a secret for HS256
-    /// (at least 32 bytes). Reloaded when it changes.
+    /// File with the public keys that verify tokens: a JWKS, or PEM (RSA, EC P-256, Ed25519). Reloaded when it changes.
     #[arg(long, env = "NEWSFEED_AUTH_KEYS", value_name = "FILE")]
     pub auth_keys: Option<PathBuf>,
 
@@ -20,9 +21,14 @@ pub struct AuthArgs {
     #[arg(long, env = "NEWSFEED_AUTH_JWKS_URL", value_name = "URL")]
     pub auth_jwks_url: Option<JwksUrl>,
 
-    /// Read from the environment only.
+    /// File with the secret for HS256: at least 32 random bytes in hex or base64. Several, one a line, all verify tokens,
+    /// and the first one signs tickets. Reloaded when it changes.
+    #[arg(long, env = "NEWSFEED_AUTH_SECRET_FILE", value_name = "FILE")]
+    pub auth_secret_file: Option<PathBuf>,
+
+    /// Read from the environment only, in the form of `auth_secret_file`.
     #[arg(skip = Secret::from_environment(SECRET_VARIABLE))]
-    pub secret: Option<Result<Secret, String>>,
+    pub secrets: Option<Result<Vec<Secret>, String>>,
 
     /// Audience that a token's `aud` must include.
     #[arg(long, env = "NEWSFEED_AUTH_AUDIENCE", value_name = "TEXT")]
@@ -36,8 +42,8 @@ pub struct AuthArgs {
     #[arg(long, env = "NEWSFEED_AUTH_LEEWAY_S", default_value_t = 30, value_parser = clap::value_parser!(u16).range(0..=300))]
     pub auth_leeway_s: u16,
 
-    /// File with the secret that signs tickets; must be the same on all nodes [default: derived from the secret for
-    /// HS256; without one, random, so that tickets work only on the node that issued them]
+    /// File with the secret that signs tickets, in the form of --auth-secret-file; must be the same on all nodes [default:
+    /// derived from the secret for HS256; without one, random, so that tickets work only on the node that issued them]
     #[arg(long, env = "NEWSFEED_AUTH_TICKET_KEY", value_name = "FILE")]
     pub auth_ticket_key: Option<PathBuf>,
 
@@ -56,7 +62,10 @@ pub struct AuthArgs {
 
 impl AuthArgs {
     pub fn has_keys(&self) -> bool {
-        self.auth_keys.is_some() || self.auth_jwks_url.is_some() || self.secret.is_some()
+        let files = [&self.auth_keys, &self.auth_secret_file];
+        files.into_iter().any(Option::is_some)
+            || self.auth_jwks_url.is_some()
+            || self.secrets.is_some()
     }
 
     /// Checks that a service without keys cannot be reached from other machines, unless `--insecure` is set. `addresses` are
@@ -68,13 +77,13 @@ impl AuthArgs {
         if let (Some(remote), false) = (remote, self.insecure) {
             return Err(format!(
                 "no keys are configured, so anyone who can reach {remote} could read and write everything: configure \
-                 keys (--auth-keys, --auth-jwks-url or {SECRET_VARIABLE}), listen on 127.0.0.1, or set --insecure"
+                 keys (--auth-keys, --auth-jwks-url or --auth-secret-file), listen on 127.0.0.1, or set --insecure"
             ));
         }
         tracing::warn!(
             addresses,
             "NO AUTHENTICATION: no keys are configured, so anyone who can reach these addresses can read and write everything; \
-             set --auth-keys, --auth-jwks-url or {SECRET_VARIABLE}"
+             set --auth-keys, --auth-jwks-url or --auth-secret-file"
         );
         Ok(())
     }
@@ -95,11 +104,9 @@ impl FromStr for JwksUrl {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let url = reqwest::Url::parse(text).map_err(|error| error.to_string())?;
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
         match url.scheme() {
             "https" => Ok(Self(url)),
-            "http" if here => Ok(Self(url)),
+            "http" if is_local(&url) => Ok(Self(url)),
             "http" => Err("keys fetched over http could be forged: use https".into()),
             _ => {
                 Err("expected a URL such as https://login.example.com/.well-known/jwks.json".into())

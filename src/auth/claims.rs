@@ -1,6 +1,8 @@
 //! Parses and checks the claims of a token (RFC 7519, RFC 9068).
 
-use serde::{Deserialize, Deserializer};
+use std::collections::HashMap;
+
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
     Denied,
@@ -32,6 +34,28 @@ impl Rules {
     }
 }
 
+/// The claims that this service reads.
+const READ: [&str; 11] = [
+    "exp", "nbf", "iat", "aud", "iss", "sub", "scope", "feeds", "actors", "kinds", "ids",
+];
+
+/// Which claims are null.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub struct Nulls(HashMap<String, Option<IgnoredAny>>);
+
+impl Nulls {
+    /// Refuses null for a claim that this service reads: whoever wrote `"actors": null` did not mean "anybody", as a
+    /// token without that claim does.
+    pub fn refuse(&self) -> Result<(), Denied> {
+        let null = |name: &&str| matches!(self.0.get(*name), Some(None));
+        match READ.iter().find(|name| null(name)) {
+            None => Ok(()),
+            Some(name) => Err(Denied::Claims(format!("`{name}` must not be null"))),
+        }
+    }
+}
+
 #[derive(Deserialize)]
 pub struct Claims {
     exp: Option<f64>,
@@ -43,15 +67,8 @@ pub struct Claims {
     scope: Option<String>,
     feeds: Option<FeedsClaim>,
     actors: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "not_null")]
     kinds: Option<Vec<String>>,
-    #[serde(default, deserialize_with = "not_null")]
     ids: Option<Vec<String>>,
-}
-
-/// A claim that restricts the token. `null` is an error, because it could be meant as "none" or as "any".
-fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    Vec::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]

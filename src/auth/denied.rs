@@ -55,4 +55,12 @@ impl Denied {
             "it is longer than 8 KiB"
         },
     );
+
+    /// Whether another key might have verified the token.
+    pub(super) fn is_of_key(&self) -> bool {
+        matches!(
+            self,
+            Self::KeyUnknown | Self::Signature | Self::Algorithm(_)
+        )
+    }
 }

@@ -11,36 +11,29 @@ use jsonwebtoken::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{keys::Key, pem::RSA_BYTES_MIN, secret::Secret};
-
-/// Where a key set comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
-    File,
-    /// Public, so shared secrets in it are not accepted.
-    Url,
-}
+use super::{keys::Key, pem::RSA_BYTES_MIN};
 
 #[derive(Deserialize)]
 struct Set {
     keys: Vec<Value>,
 }
 
-/// The usable keys of a set. Others are skipped, as the RFC prescribes, but there must be at least one.
-pub fn parse(bytes: &[u8], from: From) -> Result<Vec<Key>, String> {
+/// The usable public keys of a set. Others are skipped, as the RFC prescribes, but there must be at least one. Shared
+/// secrets (`oct`) are not usable: a set is public.
+pub fn parse(bytes: &[u8]) -> Result<Vec<Key>, String> {
     let set: Set = serde_json::from_slice(bytes)
         .map_err(|error| format!("it is not a JWKS ({{\"keys\": [...]}}): {error}"))?;
     let mut keys = Vec::new();
     let mut unusable = Vec::new();
     for (index, key) in set.keys.into_iter().enumerate() {
-        match usable(key, from) {
+        match usable(key) {
             Ok(key) => keys.push(key),
             Err(reason) => unusable.push(format!("keys[{index}] {reason}")),
         }
     }
     if keys.is_empty() {
         return Err(format!(
-            "it has no key for HS256, RS256, ES256 or EdDSA: {}",
+            "it has no public key for RS256, ES256 or EdDSA: {}",
             unusable.join("; ")
         ));
     }
@@ -50,19 +43,15 @@ pub fn parse(bytes: &[u8], from: From) -> Result<Vec<Key>, String> {
     Ok(keys)
 }
 
-fn usable(key: Value, from: From) -> Result<Key, String> {
+fn usable(key: Value) -> Result<Key, String> {
     let jwk: Jwk = serde_json::from_value(key).map_err(|_| "is not a JWK".to_owned())?;
     check_use(&jwk.common)?;
     let kid = jwk.common.key_id.clone();
     let (algorithm, name) = match &jwk.algorithm {
-        AlgorithmParameters::OctetKey(_) if from == From::Url => {
-            return Err("is a shared secret, which a URL must not serve".into());
-        }
-        AlgorithmParameters::OctetKey(key) => {
-            check_algorithm(&jwk.common, KeyAlgorithm::HS256)?;
-            let bytes = BASE64URL_NOPAD.decode(key.value.as_bytes());
-            let secret = Secret::new(&bytes.map_err(|_| "has a `k` that is not base64url")?)?;
-            return Ok(Key::of_secret(kid, &secret));
+        AlgorithmParameters::OctetKey(_) => {
+            return Err(
+                "is a shared secret, which a JWKS must not have: use --auth-secret-file".into(),
+            );
         }
         AlgorithmParameters::RSA(key) if decoded(&key.n) < RSA_BYTES_MIN => {
             return Err("is an RSA key of less than 2048 bits".into());

@@ -7,12 +7,12 @@ use clap::Args;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 
-use super::{Patterns, Scope, keys, pem};
+use super::{Patterns, Scope, Secret, pem};
 use crate::clock::WallTime;
 
 #[derive(Debug, Clone, Args)]
 pub struct MintArgs {
-    /// File with a private key (PEM: RSA, EC P-256 or Ed25519) or a secret for HS256
+    /// File with a private key (PEM: RSA, EC P-256 or Ed25519), or with a secret for HS256 (hex or base64)
     #[arg(long, value_name = "FILE")]
     pub key: PathBuf,
     /// `kid` of the key, if the service has several
@@ -85,8 +85,12 @@ pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
     let (algorithm, key) = match std::str::from_utf8(&bytes) {
         Ok(text) if text.contains("-----BEGIN") => pem::private_key(text).map_err(in_file)?,
         _ => {
-            let secret = keys::secret(&bytes).map_err(in_file)?;
-            (Algorithm::HS256, EncodingKey::from_secret(secret.bytes()))
+            // Several secrets verify; the first one signs.
+            let secrets = Secret::list(&bytes).map_err(in_file)?;
+            (
+                Algorithm::HS256,
+                EncodingKey::from_secret(secrets[0].bytes()),
+            )
         }
     };
     let scopes: Vec<&str> = args.scope.iter().map(|scope| scope.name()).collect();

@@ -1,8 +1,9 @@
 //! Authentication and authorization: tokens (JWT), the keys that verify them, tickets, and what they grant. This module
 //! knows nothing of HTTP, except for fetching a JWKS.
 //!
-//! - Tokens are verified with the current set of keys, a [`token::Ring`], parsed by `keys`, `jwks` and `pem`. When a file
-//!   or a JWKS changes, `source` replaces it. The key determines the algorithm, never the token.
+//! - Tokens are verified with the current set of keys, a [`token::Ring`], parsed by `keys`, `jwks`, `pem` and `secret`.
+//!   When a file changes, `source` replaces it, and `fetch` when a JWKS at a URL does. The key determines the algorithm,
+//!   never the token.
 //! - The claims of a token (`claims`) become a [`Grant`]: scopes, feeds, and when it is valid.
 //! - A ticket (`ticket`) is a grant to begin a live stream, for clients that cannot send headers. It is signed with a key
 //!   derived for this purpose only.
@@ -12,6 +13,7 @@ mod args;
 mod cache;
 mod claims;
 mod denied;
+mod fetch;
 mod grant;
 mod jwks;
 mod jws;
@@ -25,8 +27,10 @@ mod token;
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
-use tokio::{sync::Mutex, time::MissedTickBehavior};
+use tokio::{
+    sync::{Mutex, watch},
+    time::MissedTickBehavior,
+};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -38,7 +42,12 @@ pub use self::{
     ticket::{TICKET_BYTES_MAX, Ticket},
     token::TOKEN_BYTES_MAX,
 };
-use self::{claims::Rules, source::Sources, token::Ring};
+use self::{
+    claims::Rules,
+    fetch::{Fetches, Jwks, UNKNOWN_KID_PAUSE, ended},
+    source::{Files, Known},
+    token::Ring,
+};
 use crate::{clock::WallTime, types::FeedName};
 
 /// How often key files are checked for changes.
@@ -54,9 +63,10 @@ pub struct Auth {
     wall: WallTime,
     ticket_life: Duration,
     pub secure_cookies: bool,
-    ring: ArcSwap<Ring>,
-    sources: Mutex<Sources>,
-    has_jwks: bool,
+    known: Arc<Known>,
+    /// Used by [`Self::watch`] only.
+    files: Mutex<Files>,
+    jwks: Option<(Jwks, Arc<Fetches>)>,
 }
 
 impl Auth {
@@ -65,9 +75,30 @@ impl Auth {
         if !args.has_keys() {
             return Ok(None);
         }
-        let opened = Sources::open(args).await;
-        let sources = opened.map_err(|error| format!("cannot use the keys for tokens: {error}"))?;
-        Ok(Some(Arc::new(Self {
+        let opened = Self::with_keys(args, wall).await;
+        let opened = opened.map_err(|error| format!("cannot use the keys for tokens: {error}"))?;
+        Ok(Some(Arc::new(opened)))
+    }
+
+    async fn with_keys(args: &AuthArgs, wall: WallTime) -> Result<Self, String> {
+        let known = Known::new(args.secrets.clone().transpose()?.unwrap_or_default());
+        let files = Files::open(args).await?;
+        files.tell(&known);
+        let jwks = match args.auth_jwks_url.clone() {
+            Some(url) => {
+                let jwks = Jwks::new(url)?;
+                known.fetched(jwks.fetch().await?);
+                Some((jwks, Fetches::after_one()))
+            }
+            None => None,
+        };
+        if !known.shares_tickets() {
+            tracing::warn!(
+                "tickets work on this node only, because no key is shared between nodes: set --auth-ticket-key if there \
+                 are several nodes"
+            );
+        }
+        Ok(Self {
             rules: Rules {
                 audience: args.auth_audience.clone(),
                 issuer: args.auth_issuer.clone(),
@@ -76,42 +107,52 @@ impl Auth {
             wall,
             ticket_life: Duration::from_secs(args.auth_ticket_s.into()),
             secure_cookies: args.auth_cookie_secure,
-            ring: ArcSwap::from_pointee(sources.ring()),
-            has_jwks: sources.has_jwks(),
-            sources: Mutex::new(sources),
-        })))
+            known: Arc::new(known),
+            files: Mutex::new(files),
+            jwks,
+        })
     }
 
     /// The cached grant of a token, which is cheap to look up; `None` if the token is not in the cache.
     pub fn remembered(&self, token: &str) -> Option<Result<Arc<Grant>, Denied>> {
-        let ring = self.ring.load();
+        let ring = self.known.ring();
         ring.remembered(token, &self.rules, self.wall.micros())
     }
 
+    /// Verifies a token. If none of the keys is the one that it names, a JWKS at a URL may have that key meanwhile: this
+    /// waits for it to be fetched.
     pub async fn token(&self, token: &str) -> Result<Arc<Grant>, Denied> {
-        let verified = self
-            .ring
-            .load()
-            .verify(token, &self.rules, self.wall.micros());
-        match verified {
-            Err(Denied::KeyUnknown) if self.has_jwks => {
-                // Another request may have fetched the keys while this one waited for the lock.
-                let mut sources = self.sources.lock().await;
-                if sources.fetch_for_unknown_kid().await {
-                    self.ring.store(Arc::new(sources.ring()));
-                }
-                drop(sources);
-                self.ring
-                    .load()
-                    .verify(token, &self.rules, self.wall.micros())
-            }
-            verified => verified,
+        let verify = |ring: &Ring| ring.verify(token, &self.rules, self.wall.micros());
+        let ring = self.known.ring();
+        let verified = verify(&ring);
+        let unknown_key =
+            verified.as_ref().is_err_and(Denied::is_of_key) && !ring.names_key_of(token);
+        drop(ring);
+        if unknown_key && let Some(fetch) = self.fetch(UNKNOWN_KID_PAUSE) {
+            ended(fetch).await;
+            return verify(&self.known.ring());
         }
+        verified
+    }
+
+    /// Fetches the JWKS, if there is one and the last fetch ended at least `pause` ago, and returns a channel that closes
+    /// at the end of the fetch that is under way now.
+    fn fetch(&self, pause: Duration) -> Option<watch::Receiver<()>> {
+        let (jwks, fetches) = self.jwks.as_ref()?;
+        let (jwks, known) = (jwks.clone(), Arc::clone(&self.known));
+        fetches.begin(pause, async move {
+            match jwks.fetch().await {
+                Ok(keys) => known.fetched(keys),
+                Err(error) => {
+                    tracing::error!("CANNOT FETCH KEYS; the previous ones stay in use: {error}")
+                }
+            }
+        })
     }
 
     pub fn ticket(&self, ticket: &str) -> Result<Grant, Denied> {
         let now_us = self.wall.micros();
-        let grant = self.ring.load().verify_ticket(ticket, now_us)?;
+        let grant = self.known.ring().verify_ticket(ticket, now_us)?;
         self.rules.in_time(&grant, now_us)?;
         Ok(grant)
     }
@@ -123,7 +164,7 @@ impl Auth {
         let life_us = self.ticket_life.as_micros() as u64;
         let end_us = grant.expires_us.saturating_add(self.rules.leeway_us);
         let begin_us = (self.wall.micros() + life_us).min(end_us);
-        Ok(self.ring.load().issue_ticket(grant, feeds, begin_us))
+        Ok(self.known.ring().issue_ticket(grant, feeds, begin_us))
     }
 
     /// How long a grant remains valid, leeway included.
@@ -148,17 +189,15 @@ impl Auth {
         }
         let watch = async {
             loop {
-                let of_files = tokio::select! {
-                    _ = files.tick() => true,
-                    _ = jwks.tick() => false,
-                };
-                let mut sources = self.sources.lock().await;
-                let new = match of_files {
-                    true => sources.read_files().await,
-                    false => sources.fetch().await,
-                };
-                if new {
-                    self.ring.store(Arc::new(sources.ring()));
+                tokio::select! {
+                    _ = files.tick() => {
+                        let mut files = self.files.lock().await;
+                        if files.read().await {
+                            files.tell(&self.known);
+                        }
+                    }
+                    // Nothing waits for it, so that a slow URL does not delay the files.
+                    _ = jwks.tick() => drop(self.fetch(Duration::ZERO)),
                 }
             }
         };

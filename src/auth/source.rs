@@ -1,133 +1,166 @@
-//! The sources of keys, and when they are reloaded. If reloading fails, the failure is logged and the previous keys stay in
-//! use. A key is removed only when its source is read successfully without it.
+//! The files with keys, and what is known from all sources together. If reloading a file fails, the failure is logged and
+//! its previous keys stay in use. A key is removed only when its source is read successfully without it.
 
 use std::{
     io::{self, Read},
     path::PathBuf,
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use reqwest::redirect;
-use tokio::time::Instant;
+use arc_swap::{ArcSwap, Guard};
 
 use super::{
-    args::{AuthArgs, JwksUrl},
-    jwks,
-    keys::{self, KEYS_BYTES_MAX, Key},
+    args::AuthArgs,
+    keys::{self, Form, KEYS_BYTES_MAX, Key, Public},
     secret::Secret,
     token::Ring,
 };
 
-/// Shortest interval between fetches of the JWKS that unknown `kid`s cause.
-pub const UNKNOWN_KID_PAUSE: Duration = Duration::from_secs(10);
-/// Timeout of fetching a JWKS.
-const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// The files of keys. Those that are not configured are empty.
+pub struct Files {
+    public: Option<File<Public>>,
+    secrets: Option<File<Vec<Secret>>>,
+    tickets: Option<File<Vec<Secret>>>,
+}
 
-/// All sources of keys. Those that are not configured are empty.
-pub struct Sources {
-    secret: Option<Secret>,
-    keys: Option<File<Vec<Key>>>,
-    jwks: Option<Jwks>,
-    ticket: Option<File<Secret>>,
+impl Files {
+    pub async fn open(args: &AuthArgs) -> Result<Self, String> {
+        let open = async |path: &Option<PathBuf>| match path.clone() {
+            Some(path) => File::open(path, Secret::list).await.map(Some),
+            None => Ok(None),
+        };
+        Ok(Self {
+            public: match args.auth_keys.clone() {
+                Some(path) => Some(File::open(path, keys::public).await?),
+                None => None,
+            },
+            secrets: open(&args.auth_secret_file).await?,
+            tickets: open(&args.auth_ticket_key).await?,
+        })
+    }
+
+    /// Reloads changed files. Returns whether any has new keys.
+    pub async fn read(&mut self) -> bool {
+        let mut new = false;
+        if let Some(file) = &mut self.public {
+            let form = file.content.form;
+            new |= file.look(|bytes| of_form(form, keys::public(bytes)?)).await;
+        }
+        for file in [&mut self.secrets, &mut self.tickets].into_iter().flatten() {
+            new |= file.look(Secret::list).await;
+        }
+        new
+    }
+
+    /// Tells `known` what the files have.
+    pub fn tell(&self, known: &Known) {
+        let public = self
+            .public
+            .iter()
+            .flat_map(|file| file.content.keys.clone());
+        let secrets = self.secrets.iter().flat_map(|file| file.content.clone());
+        let tickets = self.tickets.as_ref().map(|file| file.content.clone());
+        known.change(|keys| {
+            keys.of_files = public.collect();
+            keys.secrets = secrets.collect();
+            keys.tickets = tickets;
+        });
+    }
+}
+
+/// A file that had one form at the start is not what the operator meant if it has another one now.
+fn of_form(form: Form, found: Public) -> Result<Public, String> {
+    match found.form == form {
+        true => Ok(found),
+        false => Err(format!(
+            "it was {} when the service started and is {} now: restart the service if that is intended",
+            form.name(),
+            found.form.name()
+        )),
+    }
+}
+
+/// The keys of all sources, and the ring made of them.
+pub struct Known {
+    /// Locked for moments only, never across a read or a fetch.
+    keys: Mutex<Keys>,
+    ring: ArcSwap<Ring>,
     /// Signs tickets if there is no other key for them.
     random: Secret,
 }
 
-impl Sources {
-    pub async fn open(args: &AuthArgs) -> Result<Self, String> {
-        let secret = args.secret.clone().transpose()?;
-        let keys = match args.auth_keys.clone() {
-            Some(path) => Some(File::open(path, keys::parse).await?),
-            None => None,
+#[derive(Default)]
+struct Keys {
+    /// From the environment.
+    fixed: Vec<Secret>,
+    secrets: Vec<Secret>,
+    of_files: Vec<Key>,
+    of_url: Vec<Key>,
+    /// The keys of tickets, if a file has them.
+    tickets: Option<Vec<Secret>>,
+}
+
+impl Known {
+    /// Knows the secrets of the environment.
+    pub fn new(fixed: Vec<Secret>) -> Self {
+        let keys = Keys {
+            fixed,
+            ..Keys::default()
         };
-        let ticket = match args.auth_ticket_key.clone() {
-            Some(path) => Some(File::open(path, keys::secret).await?),
-            None => None,
-        };
-        let jwks = match args.auth_jwks_url.clone() {
-            Some(url) => Some(Jwks::open(url).await?),
-            None => None,
-        };
-        let sources = Self {
-            secret,
-            keys,
-            jwks,
-            ticket,
-            random: Secret::random(),
-        };
-        if sources.shared_ticket_keys().is_empty() {
-            tracing::warn!(
-                "tickets work on this node only, because no key is shared between nodes: set --auth-ticket-key if there \
-                 are several nodes"
-            );
+        let random = Secret::random();
+        Self {
+            ring: ArcSwap::from_pointee(keys.ring(&random)),
+            keys: Mutex::new(keys),
+            random,
         }
-        Ok(sources)
     }
 
-    fn all_keys(&self) -> Vec<Key> {
-        let of_secret = self
-            .secret
-            .iter()
-            .map(|secret| Key::of_secret(None, secret));
-        let of_file = self
-            .keys
-            .iter()
-            .flat_map(|file| file.content.iter().cloned());
-        let of_url = self.jwks.iter().flat_map(|jwks| jwks.keys.iter().cloned());
-        of_secret.chain(of_file).chain(of_url).collect()
+    pub fn ring(&self) -> Guard<Arc<Ring>> {
+        self.ring.load()
     }
 
-    fn shared_ticket_keys(&self) -> Vec<Secret> {
-        match &self.ticket {
-            Some(file) => vec![keys::ticket_key(&file.content)],
+    /// Replaces the keys of the JWKS at a URL.
+    pub fn fetched(&self, found: Vec<Key>) {
+        self.change(|keys| keys.of_url = found);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Keys)) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut keys);
+        self.ring.store(Arc::new(keys.ring(&self.random)));
+    }
+
+    /// Whether other nodes with the same settings accept this node's tickets.
+    pub fn shares_tickets(&self) -> bool {
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        !keys.shared_tickets().is_empty()
+    }
+}
+
+impl Keys {
+    fn ring(&self, random: &Secret) -> Ring {
+        let mut tickets = self.shared_tickets();
+        if tickets.is_empty() {
+            tickets.push(random.clone());
+        }
+        Ring::new(self.all(), tickets)
+    }
+
+    fn all(&self) -> Vec<Key> {
+        let secrets = self.fixed.iter().chain(&self.secrets).map(Key::of_secret);
+        let public = self.of_files.iter().chain(&self.of_url).cloned();
+        secrets.chain(public).collect()
+    }
+
+    fn shared_tickets(&self) -> Vec<Secret> {
+        match &self.tickets {
+            Some(secrets) => secrets.iter().map(keys::ticket_key).collect(),
             None => self
-                .all_keys()
+                .all()
                 .into_iter()
                 .filter_map(|key| key.ticket)
                 .collect(),
         }
-    }
-
-    pub fn ring(&self) -> Ring {
-        let mut tickets = self.shared_ticket_keys();
-        if tickets.is_empty() {
-            tickets.push(self.random.clone());
-        }
-        Ring::new(self.all_keys(), tickets)
-    }
-
-    /// Reloads changed files. Returns whether any has new keys.
-    pub async fn read_files(&mut self) -> bool {
-        let keys = match &mut self.keys {
-            Some(file) => file.look(keys::parse).await,
-            None => false,
-        };
-        let ticket = match &mut self.ticket {
-            Some(file) => file.look(keys::secret).await,
-            None => false,
-        };
-        keys || ticket
-    }
-
-    /// Fetches the JWKS. Returns whether that succeeded.
-    pub async fn fetch(&mut self) -> bool {
-        match &mut self.jwks {
-            Some(jwks) => jwks.fetch_or_tell().await,
-            None => false,
-        }
-    }
-
-    /// Like [`Self::fetch`], but not soon after the last time.
-    pub async fn fetch_for_unknown_kid(&mut self) -> bool {
-        match &mut self.jwks {
-            Some(jwks) if jwks.asked.elapsed() >= UNKNOWN_KID_PAUSE => jwks.fetch_or_tell().await,
-            _ => false,
-        }
-    }
-
-    pub fn has_jwks(&self) -> bool {
-        self.jwks.is_some()
     }
 }
 
@@ -155,7 +188,7 @@ impl<T> File<T> {
     }
 
     /// Returns whether the content changed and is valid.
-    async fn look(&mut self, parse: fn(&[u8]) -> Result<T, String>) -> bool {
+    async fn look(&mut self, parse: impl FnOnce(&[u8]) -> Result<T, String>) -> bool {
         let bytes = read(self.path.clone()).await;
         let found = bytes.as_ref().map(Clone::clone).map_err(io::Error::kind);
         if found == self.seen {
@@ -195,79 +228,4 @@ async fn read(path: PathBuf) -> io::Result<Vec<u8>> {
         }
     });
     read.await?
-}
-
-/// A JWKS at a URL, and its last valid keys.
-struct Jwks {
-    http: reqwest::Client,
-    url: JwksUrl,
-    keys: Vec<Key>,
-    asked: Instant,
-}
-
-impl Jwks {
-    async fn open(url: JwksUrl) -> Result<Self, String> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIME_MAX)
-            .timeout(FETCH_TIME_MAX)
-            .redirect(redirect::Policy::none())
-            .build()
-            .map_err(|error| cause(&error))?;
-        let mut jwks = Self {
-            http,
-            url,
-            keys: Vec::new(),
-            asked: Instant::now(),
-        };
-        jwks.keys = jwks
-            .fetch()
-            .await
-            .map_err(|error| format!("the JWKS at {}: {error}", jwks.url))?;
-        Ok(jwks)
-    }
-
-    async fn fetch_or_tell(&mut self) -> bool {
-        self.asked = Instant::now();
-        match self.fetch().await {
-            Ok(keys) => {
-                self.keys = keys;
-                true
-            }
-            Err(error) => {
-                tracing::error!(url = %self.url, "CANNOT FETCH THE JWKS; its previous keys stay in use: {error}");
-                false
-            }
-        }
-    }
-
-    async fn fetch(&self) -> Result<Vec<Key>, String> {
-        let asked = self.http.get(self.url.url()).send().await;
-        let mut answer = asked.map_err(|error| cause(&error.without_url()))?;
-        if answer.status() != 200 {
-            return Err(format!("the answer is {}", answer.status()));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = answer
-            .chunk()
-            .await
-            .map_err(|error| cause(&error.without_url()))?
-        {
-            body.extend_from_slice(&chunk);
-            if body.len() > KEYS_BYTES_MAX {
-                return Err(format!("it is larger than {KEYS_BYTES_MAX} bytes"));
-            }
-        }
-        let keys = jwks::parse(&body, jwks::From::Url)?;
-        keys::check_count(&keys)?;
-        Ok(keys)
-    }
-}
-
-/// The root cause: reqwest's own message says only that sending failed.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

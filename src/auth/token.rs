@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Denied, Grant,
     cache::{Cache, Digest},
-    claims::{Claims, Rules},
+    claims::{Claims, Nulls, Rules},
     jws::Jws,
     keys::Key,
     secret::Secret,
@@ -65,10 +65,18 @@ impl Ring {
         }
         let jws = Jws::parse(token)?;
         self.check_signature(&jws)?;
+        jws.claims::<Nulls>()?.refuse()?;
         let grant = Arc::new(jws.claims::<Claims>()?.grant(rules)?);
         rules.in_time(&grant, now_us)?;
         self.cache.insert(Digest::of(token), Arc::clone(&grant));
         Ok(grant)
+    }
+
+    /// Whether one of the keys has the `kid` of this token. A key without `kid` may be meant by any token, but that says
+    /// nothing about keys that are not here.
+    pub fn names_key_of(&self, token: &str) -> bool {
+        let kid = Jws::parse(token).ok().and_then(|jws| jws.header.kid);
+        kid.is_some_and(|kid| self.keys.iter().any(|key| key.kid.as_ref() == Some(&kid)))
     }
 
     fn check_signature(&self, jws: &Jws<'_>) -> Result<(), Denied> {

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    net::IpAddr,
     time::{Duration, SystemTime},
 };
 
@@ -62,10 +63,13 @@ impl Client {
         {
             return Err(bad());
         }
+        // A proxy must not see, or answer, what is meant for this machine.
+        let local = is_local(&url);
         let build = |set: fn(ClientBuilder) -> ClientBuilder| {
             let builder = reqwest::Client::builder()
                 .connect_timeout(CONNECT_MAX)
                 .redirect(redirect::Policy::none());
+            let builder = if local { builder.no_proxy() } else { builder };
             trust.apply(set(builder))?.build().map_err(|error| {
                 Error::Arguments(format!("cannot make connections: {}", root_cause(&error)))
             })
@@ -268,6 +272,13 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
     let date = httpdate::parse_http_date(text).ok()?;
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+/// Whether a service at `url` runs on this machine.
+fn is_local(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let local = |ip: IpAddr| ip.to_canonical().is_loopback() || ip.is_unspecified();
+    host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(local)
 }
 
 /// The innermost source: reqwest's own message says only that sending failed.

@@ -10,7 +10,7 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::Style;
 use tokio::{io::Interest, net::unix::pipe};
 
-use super::{Error, line::Painter};
+use super::{Error, line::Painter, text::printable_json};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Output {
@@ -38,11 +38,10 @@ enum Format {
 impl Output {
     pub fn open(&self) -> Printer {
         let stdout = io::stdout();
-        let format = self.format.unwrap_or(if stdout.is_terminal() {
-            Format::Text
-        } else {
-            Format::Json
-        });
+        let terminal = stdout.is_terminal();
+        let format = self
+            .format
+            .unwrap_or(if terminal { Format::Text } else { Format::Json });
         let color = match self.color {
             clap::ColorChoice::Always => true,
             clap::ColorChoice::Never => false,
@@ -51,6 +50,7 @@ impl Output {
         Printer {
             out: BufWriter::new(stdout),
             format,
+            terminal,
             painter: Painter::new(color),
         }
     }
@@ -60,6 +60,7 @@ impl Output {
 pub struct Printer {
     out: BufWriter<Stdout>,
     format: Format,
+    terminal: bool,
     pub painter: Painter,
 }
 
@@ -83,6 +84,8 @@ impl Printer {
         text: impl FnOnce(&Painter) -> String,
     ) -> Result<(), Error> {
         match self.format {
+            // Data may have characters that control the terminal. Programs get the JSON as it is.
+            Format::Json if self.terminal => self.line(&printable_json(json)),
             Format::Json => self.line(json),
             Format::Text => self.line(&text(&self.painter)),
         }

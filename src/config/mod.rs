@@ -4,6 +4,7 @@ pub mod check;
 pub mod file;
 
 mod drain;
+mod exposure;
 mod kinds;
 mod transport;
 
@@ -301,6 +302,7 @@ impl Config {
     pub async fn check(&self) -> Result<(), Box<dyn Error>> {
         self.store.check()?;
         self.places().await?;
+        self.warn_of_exposure();
         self.transport.tls()?;
         self.auth().await?;
         Ok(())
@@ -343,6 +345,7 @@ impl Config {
             wall: self.wall(),
             tail_gap: Duration::from_millis(self.tail_gap_ms),
             cors: self.transport.cors(),
+            hosts: self.transport.hosts(),
             proxies: self.transport.proxies(),
             limits: self.transport.limits(),
             ready_lag_max: Duration::from_millis(self.ready_lag_ms),

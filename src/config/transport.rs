@@ -8,6 +8,7 @@ use crate::{
     http::{
         base_path::BasePath,
         cors::{Cors, Origin},
+        hosts::{Host, Hosts},
         limits::{Limits, PER_S_MAX},
         proxies::{Proxies, Proxy},
     },
@@ -68,6 +69,17 @@ pub struct TransportConfig {
     )]
     pub trusted_proxies: Vec<Proxy>,
 
+    /// Host name or address that requests may be for, besides those of this machine and the address of --listen. Can be
+    /// repeated or comma-separated. Without keys and on loopback, no others are accepted; otherwise any host is, unless this
+    /// is set.
+    #[arg(
+        long = "allow-host",
+        env = "NEWSFEED_ALLOW_HOSTS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub allow_hosts: Vec<Host>,
+
     /// Requests per second allowed to one caller (its token's subject, else its IP address), with bursts of twice as many.
     /// Requests beyond that get 429. 0 disables this limit, as it does for the limits below.
     #[arg(long, env = "NEWSFEED_CALLER_REQUESTS_PER_S", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(..=i64::from(PER_S_MAX)))]
@@ -111,6 +123,10 @@ impl TransportConfig {
 
     pub fn cors(&self) -> Cors {
         Cors(self.cors_origins.clone())
+    }
+
+    pub fn hosts(&self) -> Hosts {
+        Hosts::new(self.allow_hosts.clone())
     }
 
     pub fn proxies(&self) -> Proxies {

@@ -3,6 +3,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use axum::http::{HeaderValue, header};
 use socket2::TcpKeepalive;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -11,6 +12,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::{
     App, Edge,
@@ -33,6 +35,8 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(35);
 /// When and how often an idle connection is probed.
 const PROBE_AFTER: Duration = HEARTBEAT;
 const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// With TLS: for a year after each answer, browsers use only https for this host.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 /// How long to wait after the kernel could not accept a connection.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
@@ -76,9 +80,17 @@ impl Acceptor {
     /// Serves `app`. If `tls` is given, over TLS, except on unix sockets.
     pub fn new(app: &App, edge: &Edge, proxies: Arc<Proxies>, tls: Option<Arc<Tls>>) -> Self {
         let connections = Connections::default();
+        let router = super::router(app.clone(), edge);
+        let router = match tls {
+            Some(_) => router.layer(SetResponseHeaderLayer::overriding(
+                header::STRICT_TRANSPORT_SECURITY,
+                HSTS,
+            )),
+            None => router,
+        };
         Self {
             protocols: Protocols::new(
-                super::router(app.clone(), edge),
+                router,
                 Arc::clone(&proxies),
                 connections.draining.clone(),
                 Arc::clone(&app.metrics),

@@ -29,6 +29,8 @@ pub struct Guard {
     pub auth: Arc<Auth>,
     pub quotas: Arc<Quotas>,
     pub right: Right,
+    /// The name of the cookie that holds a token.
+    pub cookie: &'static str,
 }
 
 /// Lets requests that have the operation's right through, and passes their grant to the handlers.
@@ -46,21 +48,16 @@ pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> 
 impl Guard {
     /// Checks the request's credentials and adds the grant, and the subject if it has one, to its extensions.
     async fn authorize(&self, parts: &mut Parts) -> Result<()> {
-        let credential = Credential::of(parts, self.right.accepts_tickets())?;
-        let known = credential
-            .token()
-            .and_then(|token| self.auth.remembered(token));
-        if known.is_none() {
+        let credential = Credential::of(parts, self.right.accepts_tickets(), self.cookie)?;
+        let tokens = credential.tokens();
+        let known = |token: &&str| self.auth.remembered(token).is_some();
+        if tokens.is_empty() || !tokens.iter().all(known) {
             self.quotas.take_unverified(&parts.extensions)?;
         }
-        let verified = async |token| match known {
-            Some(known) => known,
-            None => self.auth.token(token).await,
-        };
-        let grant = match credential {
-            Credential::Bearer(token) => verified(token).await?,
-            Credential::Ticket(ticket) => Arc::new(self.auth.ticket(&ticket)?),
-            Credential::Cookie(token) => {
+        let grant = match &credential {
+            Credential::Bearer(token) => self.verified(token).await?,
+            Credential::Ticket(ticket) => Arc::new(self.auth.ticket(ticket)?),
+            Credential::Cookies(tokens) => {
                 if !parts.method.is_safe() && !is_same_origin(parts) {
                     return Err(Problem::new(
                         Code::CrossSite,
@@ -68,7 +65,7 @@ impl Guard {
                          Origin); elsewhere, send the token as `Authorization: Bearer …`",
                     ));
                 }
-                verified(token).await?
+                self.of_one_caller(tokens).await?
             }
         };
         grant.allows_one_of(self.right.scopes())?;
@@ -77,6 +74,37 @@ impl Guard {
         }
         parts.extensions.insert(grant);
         Ok(())
+    }
+
+    async fn verified(&self, token: &str) -> std::result::Result<Arc<Grant>, Denied> {
+        match self.auth.remembered(token) {
+            Some(known) => known,
+            None => self.auth.token(token).await,
+        }
+    }
+
+    /// The grant of the first valid one of several tokens. Those that are not valid are ignored, so that a cookie which
+    /// somebody else has set locks nobody out. Valid ones of different callers are refused, because nothing tells which of
+    /// them the user is.
+    async fn of_one_caller(&self, tokens: &[&str]) -> std::result::Result<Arc<Grant>, Denied> {
+        let (mut found, mut refused) = (None::<Arc<Grant>>, None);
+        for token in tokens {
+            match (self.verified(token).await, &found) {
+                (Ok(grant), None) => found = Some(grant),
+                (Ok(grant), Some(first))
+                    if grant.subject.is_some() && grant.subject == first.subject => {}
+                (Ok(_), Some(_)) => {
+                    return Err(Denied::Malformed(
+                        "the request has cookies with tokens of different callers: delete the cookies of this site, then \
+                         log in again",
+                    ));
+                }
+                (Err(denied), _) => {
+                    refused.get_or_insert(denied);
+                }
+            }
+        }
+        found.ok_or(refused.unwrap_or(Denied::Missing))
     }
 }
 

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     caller::Peer,
     hijack::{Hijack, LiveConnection, Socket},
+    hosts::ThroughUnixSocket,
     proxies::Proxies,
 };
 use crate::metrics::{Held, Metrics};
@@ -152,8 +153,7 @@ impl Protocols {
         let router = TowerToHyperService::new(self.router);
         let proxies = self.proxies;
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let peer = proxies.peer(peer, request.headers());
-            request.extensions_mut().insert(peer);
+            identify(&mut request, peer, &proxies);
             let (suits, version) = (Hijack::suits(&request), request.version());
             let response = router.call(request);
             async move {
@@ -197,8 +197,7 @@ impl Protocols {
         let service = service_fn({
             let asked = Arc::clone(&asked);
             move |mut request: Request<Incoming>| {
-                let peer = proxies.peer(peer, request.headers());
-                request.extensions_mut().insert(peer);
+                identify(&mut request, peer, &proxies);
                 asked.store(true, Ordering::Relaxed);
                 router.call(request)
             }
@@ -226,6 +225,15 @@ impl Protocols {
             log_end(&error);
         }
     }
+}
+
+/// Tells the layers of the router who is asking.
+fn identify(request: &mut Request<Incoming>, peer: Peer, proxies: &Proxies) {
+    if peer == Peer::Unix {
+        request.extensions_mut().insert(ThroughUnixSocket);
+    }
+    let peer = proxies.peer(peer, request.headers());
+    request.extensions_mut().insert(peer);
 }
 
 fn log_end(error: &hyper::Error) {

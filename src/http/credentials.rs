@@ -4,10 +4,23 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderMap, header, request::Parts};
 
+use super::base_path::BasePath;
 use crate::auth::Denied;
 
-/// The cookie that holds a token.
-pub const COOKIE: &str = "newsfeed_token";
+/// Most different tokens in the cookies of one request.
+const COOKIE_TOKENS_MAX: usize = 4;
+
+/// The name of the cookie that holds a token. With https, its prefix makes browsers accept it only over https from this host
+/// (RFC 6265bis), so that no page of another host or of plain http can set a second one. Under a base path, it cannot be
+/// limited to this host.
+pub fn cookie_name(secure: bool, base_path: &BasePath) -> &'static str {
+    match (secure, base_path.as_str()) {
+        (false, _) => "newsfeed_token",
+        (true, "") => "__Host-newsfeed_token",
+        (true, _) => "__Secure-newsfeed_token",
+    }
+}
+
 /// The query parameter that holds a ticket.
 pub const TICKET: &str = "ticket";
 
@@ -15,32 +28,34 @@ pub const TICKET: &str = "ticket";
 pub enum Credential<'a> {
     Bearer(&'a str),
     Ticket(Cow<'a, str>),
-    Cookie(&'a str),
+    /// The different tokens of all cookies of the name; at least one.
+    Cookies(Vec<&'a str>),
 }
 
 impl<'a> Credential<'a> {
     /// The header takes precedence over a ticket, and a ticket over the cookie, which browsers send with every request. An
     /// invalid credential is rejected; there is no fallback to another one.
-    pub fn of(parts: &'a Parts, takes_tickets: bool) -> Result<Self, Denied> {
+    pub fn of(parts: &'a Parts, takes_tickets: bool, cookie: &str) -> Result<Self, Denied> {
         if let Some(token) = bearer(&parts.headers)? {
             return Ok(Self::Bearer(token));
         }
         if takes_tickets && let Some(ticket) = ticket(parts.uri.query().unwrap_or_default())? {
             return Ok(Self::Ticket(ticket));
         }
-        match cookie(&parts.headers)? {
-            Some(token) => Ok(Self::Cookie(token)),
-            None => Err(Denied::Missing),
+        match cookies(&parts.headers, cookie)? {
+            tokens if tokens.is_empty() => Err(Denied::Missing),
+            tokens => Ok(Self::Cookies(tokens)),
         }
     }
 }
 
 impl Credential<'_> {
-    /// The token, unless this is a ticket.
-    pub fn token(&self) -> Option<&str> {
+    /// The tokens, unless this is a ticket.
+    pub fn tokens(&self) -> &[&str] {
         match self {
-            Self::Bearer(token) | Self::Cookie(token) => Some(token),
-            Self::Ticket(_) => None,
+            Self::Bearer(token) => std::slice::from_ref(token),
+            Self::Cookies(tokens) => tokens,
+            Self::Ticket(_) => &[],
         }
     }
 }
@@ -74,17 +89,24 @@ fn ticket(query: &str) -> Result<Option<Cow<'_, str>>, Denied> {
     }
 }
 
-fn cookie(headers: &HeaderMap) -> Result<Option<&str>, Denied> {
+/// The different tokens of the cookies called `name`. A page of another host under the same domain, or at another port, can
+/// set a second cookie, unless the prefix of the name forbids it.
+fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> Result<Vec<&'a str>, Denied> {
     let pairs = headers.get_all(header::COOKIE).iter();
     let pairs = pairs
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'));
-    let mut values = pairs.filter_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='));
-    match (values.next(), values.next()) {
-        (value, None) => Ok(value),
-        // One of them may have been set by a page of another site under the same domain.
+    let values = pairs.filter_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='));
+    let mut tokens = Vec::new();
+    for value in values {
+        if !tokens.contains(&value) {
+            tokens.push(value);
+        }
+    }
+    match tokens.len() {
+        0..=COOKIE_TOKENS_MAX => Ok(tokens),
         _ => Err(Denied::Malformed(
-            "the request has more than one cookie with a token",
+            "the request has too many cookies with a token: delete the cookies of this site",
         )),
     }
 }

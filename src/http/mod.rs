@@ -18,6 +18,7 @@ mod feeds;
 mod frames;
 mod health;
 mod hijack;
+pub mod hosts;
 pub mod limits;
 mod listeners;
 mod not_found;

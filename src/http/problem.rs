@@ -68,6 +68,7 @@ codes! {
     BodyTimeout "body_timeout" REQUEST_TIMEOUT,
     IdReused "id_reused" CONFLICT,
     VersionConflict "version_conflict" CONFLICT,
+    HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST,
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE,
     TooManyEvents "too_many_events" PAYLOAD_TOO_LARGE,
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE,

@@ -6,18 +6,21 @@ use axum::{
     Router,
     extract::{Request, State},
     handler::Handler,
-    http::{Method, header},
+    http::{HeaderValue, Method, header},
     middleware::{from_fn_with_state, map_request},
     response::IntoResponse,
     routing::{MethodFilter, MethodRouter, on},
 };
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::{
     App, access, admin,
     base_path::{self, BasePath},
     body,
     cors::Cors,
+    credentials::cookie_name,
     docs, events, exposition, feeds, health,
+    hosts::{self, Hosts},
     limits::{self, Quotas},
     not_found::not_found,
     observe,
@@ -107,10 +110,11 @@ pub static OPERATIONS: &[Operation] = operations![
 pub struct Edge {
     pub quotas: Arc<Quotas>,
     pub cors: Cors,
+    pub hosts: Hosts,
 }
 
-/// The router. A request passes through these layers in order: observation, CORS, the lingering body, credentials,
-/// quotas. Then its handler runs.
+/// The router. A request passes through these layers in order: observation, its host, CORS, the lingering body,
+/// credentials, quotas. Then its handler runs.
 pub fn router(app: App, edge: &Edge) -> Router {
     let metered = from_fn_with_state(Arc::clone(&edge.quotas), limits::enforce);
     let mut api = Router::new();
@@ -124,6 +128,7 @@ pub fn router(app: App, edge: &Edge) -> Router {
                 auth: Arc::clone(auth),
                 quotas: Arc::clone(&edge.quotas),
                 right: operation.right,
+                cookie: cookie_name(auth.secure_cookies, &app.base_path),
             };
             handler = handler.route_layer(from_fn_with_state(guard, access::guard));
         }
@@ -145,8 +150,18 @@ pub fn router(app: App, edge: &Edge) -> Router {
         None => router,
     };
     let observed = from_fn_with_state(Arc::clone(&app.metrics), observe::observe);
+    let hosts = from_fn_with_state(Arc::new(edge.hosts.clone()), hosts::check);
+    // No browser guesses the type of an answer, whatever data is in it.
+    let nosniff = SetResponseHeaderLayer::overriding(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     let base_path = app.base_path.clone();
-    let router = router.layer(observed).with_state(Arc::new(app));
+    let router = router
+        .layer(hosts)
+        .layer(observed)
+        .layer(nosniff)
+        .with_state(Arc::new(app));
     if base_path == BasePath::default() {
         return router;
     }

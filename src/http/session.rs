@@ -17,7 +17,7 @@ use super::{
     App,
     access::Granted,
     body::read_object,
-    credentials::{COOKIE, bearer},
+    credentials::{bearer, cookie_name},
     problem::{Code, Problem, Result},
     query::{MERGED_FEEDS_MAX, Params},
 };
@@ -88,7 +88,8 @@ fn cookie(token: &str, seconds: u64, app: &App, auth: &Auth) -> String {
         base => base,
     };
     let secure = if auth.secure_cookies { "; Secure" } else { "" };
-    format!("{COOKIE}={token}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
+    let name = cookie_name(auth.secure_cookies, &app.base_path);
+    format!("{name}={token}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
 fn time(micros: u64) -> String {

@@ -134,7 +134,6 @@ impl Content {
             (header::CACHE_CONTROL, "no-cache"),
             (header::ETAG, &self.etag),
             (header::CONTENT_SECURITY_POLICY, self.security_policy),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
             (header::X_FRAME_OPTIONS, "DENY"),
             (header::REFERRER_POLICY, "no-referrer"),
         ];

@@ -24,6 +24,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
 
 use super::TraceParent;
+use crate::outbound;
 
 /// Maximum number of spans waiting to be sent. Further spans are dropped.
 const QUEUE_SPANS_MAX: usize = 4096;
@@ -47,7 +48,7 @@ impl Exporter {
         })?;
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Client::new()?)
+            .with_http_client(Client::new(&url)?)
             .with_endpoint(url)
             .with_timeout(SEND_TIMEOUT)
             .build()?;
@@ -127,9 +128,9 @@ struct Client {
 }
 
 impl Client {
-    fn new() -> Result<Self, Box<dyn Error>> {
+    fn new(url: &reqwest::Url) -> Result<Self, Box<dyn Error>> {
         Ok(Self {
-            http: reqwest::Client::builder().timeout(SEND_TIMEOUT).build()?,
+            http: outbound::client(url).timeout(SEND_TIMEOUT).build()?,
             runtime: tokio::runtime::Handle::try_current()?,
             away: AtomicBool::new(false),
         })

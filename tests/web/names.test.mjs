@@ -102,3 +102,32 @@ test("a redirect is not followed, and the error names the url to use", async () 
   }
   assert.equal((await newsfeed.feed("moved").state()).latest, null);
 });
+
+test("a redirect takes nothing to another origin", async () => {
+  const arrived = [];
+  const other = createServer((request, response) => {
+    arrived.push(request);
+    response.end("{}");
+  });
+  await new Promise((listening) => other.listen(0, "127.0.0.1", listening));
+  after(() => other.close());
+  const url = await redirecting(`http://127.0.0.1:${other.address().port}`, 307);
+  // In browsers, the target of a redirect is hidden.
+  const opaque = async (url, init) => {
+    const response = await fetch(url, init);
+    const hidden = init.redirect === "manual" && response.status === 307;
+    return hidden ? { type: "opaqueredirect", status: 0, ok: false, headers: new Headers() } : response;
+  };
+  for (const [options, expected] of [[{}, 0], [{ fetch: opaque }, 2]]) {
+    const feed = new Newsfeed({ url, token: "a.b.c", ...options }).feed("private");
+    const refused = (call) => assert.rejects(call, { code: "redirected", temporary: false });
+    await refused(feed.append({ kind: "visit", data: "private" }));
+    await refused(feed.state());
+    assert.equal(arrived.length, expected);
+  }
+  for (const { method, url, headers } of arrived) {
+    assert.equal(method, "GET");
+    assert.ok(!url.includes("private"), url);
+    for (const name of ["authorization", "cookie", "content-length", "referer"]) assert.equal(headers[name], undefined, name);
+  }
+});

@@ -1,13 +1,13 @@
 // Windows that share one live stream, in Chromium over HTTP/1.1: what each gets, and who never shares with whom.
 import assert from "node:assert/strict";
-import { createHmac } from "node:crypto";
+import { createHmac, randomBytes } from "node:crypto";
 import { after, afterEach, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Newsfeed } from "../../src/web/newsfeed.js";
 import { Browser, badgeIs, open, texts } from "./browser.mjs";
 import { Service, until } from "./harness.mjs";
 
-const SECRET = "of the tests of windows that share";
+const SECRET = randomBytes(32);
 
 let service;
 let guarded;
@@ -16,7 +16,7 @@ let newsfeed;
 before(async () => {
   [service, guarded, browser] = await Promise.all([
     Service.start(),
-    Service.start({ NEWSFEED_AUTH_SECRET: SECRET }),
+    Service.start({ NEWSFEED_AUTH_SECRET: SECRET.toString("hex") }),
     Browser.start(),
   ]);
   newsfeed = new Newsfeed({ url: service.url });

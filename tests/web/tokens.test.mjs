@@ -1,19 +1,19 @@
 // The library and the page against a service with authentication: tokens expire while a stream is open.
 import assert from "node:assert/strict";
-import { createHmac } from "node:crypto";
+import { createHmac, randomBytes } from "node:crypto";
 import { after, before, test } from "node:test";
 import { Newsfeed } from "../../src/web/newsfeed.js";
 import { Browser, live, texts } from "./browser.mjs";
 import { Collector, Service, until } from "./harness.mjs";
 
-const SECRET = "of the tests of the page and the library";
+const SECRET = randomBytes(32);
 /** Lifetimes in s: longer than any test, and so short that the token expires during one. */
 const [LONG, SHORT] = [86_400, 3];
 
 let service;
 let browser;
 before(async () => {
-  service = await Service.start({ NEWSFEED_AUTH_SECRET: SECRET, NEWSFEED_AUTH_LEEWAY_S: "0" });
+  service = await Service.start({ NEWSFEED_AUTH_SECRET: SECRET.toString("hex"), NEWSFEED_AUTH_LEEWAY_S: "0" });
   browser = await Browser.start();
 });
 after(async () => {

@@ -47,6 +47,14 @@ impl Listener {
         })
     }
 
+    /// The address, unless it is a unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
     fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<(Connection, Peer)>> {
         Poll::Ready(match self {
             Self::Tcp(listener) => {

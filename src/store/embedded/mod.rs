@@ -14,11 +14,13 @@
 //! - [`threads`]: the background threads and how they end. [`shared`]: what they share. [`view`]: snapshots.
 //! - [`writer`]: group commit. [`recovery`]: monitoring of the disk, and reopening. [`space`]: the reserve of disk space.
 //! - [`readers`]: reads, outside the async runtime. [`tables`]: where keys are stored. [`recent`]: which logs are empty.
-//! - [`open`] and [`check`]: opening a database, and finding damaged files. [`metrics`]: metrics of fjall.
+//! - [`open`] and [`check`]: opening a database, and finding damaged files. [`private`]: permissions of the folder.
+//!   [`metrics`]: metrics of fjall.
 
 pub mod check;
 mod metrics;
 mod open;
+mod private;
 mod readers;
 mod recent;
 mod recovery;
@@ -75,7 +77,7 @@ impl Embedded {
     /// Opens or creates the store in `folder`, keeping `reserve_bytes` of its file system free: below that, commits fail
     /// with [`Error::Full`]. Blocks on the disk.
     pub fn open_with(folder: &Path, wall: WallTime, reserve_bytes: u64) -> Result<Self> {
-        std::fs::create_dir_all(folder).map_err(|error| {
+        private::create(folder).map_err(|error| {
             Error::Open(format!(
                 "cannot create the data folder {}: {error}",
                 folder.display()

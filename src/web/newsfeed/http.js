@@ -175,8 +175,9 @@ export class Http {
   /** Redirects are not followed, because most of them turn a POST into a GET. The error says which `url` to use instead. */
   async #redirected(path, response, signal) {
     const location = response.headers.get("location");
-    // Browsers do not say where a redirect leads. A request that follows it, without credentials, does.
-    const follow = () => this.fetch(this.url + path, { credentials: "omit", signal }).catch(() => null);
+    // Browsers do not say where a redirect leads. A request that follows it does, without credentials or names of feeds.
+    const bare = this.url + path.split("?")[0];
+    const follow = () => this.fetch(bare, { credentials: "omit", referrerPolicy: "no-referrer", signal }).catch(() => null);
     const followed = location === null ? await follow() : null;
     followed?.body?.cancel();
     const target = location === null ? followed?.url : new URL(location, this.url + path).href;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{SECRET, Signer, Site, ask, bearer, claims, master, now};
+use super::{SECRET_FILE, Signer, Site, ask, bearer, claims, master, now};
 
 #[tokio::test]
 async fn a_session_cookie_lasts_as_long_as_its_token() {
@@ -49,12 +49,158 @@ async fn a_session_cookie_lasts_as_long_as_its_token() {
     let cleared = "newsfeed_token=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict";
     assert_eq!(answer.header("set-cookie"), Some(cleared));
 
-    let secure = site.node_with_keys(SECRET, &["--auth-cookie-secure"]).await;
+    let secure = site
+        .node_with_keys(SECRET_FILE, &["--auth-cookie-secure"])
+        .await;
     for method in ["POST", "DELETE"] {
         let answer = ask(&secure, method, "/v1/session", &[(name, &value)], None).await;
         let cookie = answer.header("set-cookie").expect("a cookie");
-        assert!(cookie.ends_with("; Secure"), "{cookie}");
+        // What browsers demand of this prefix.
+        assert!(
+            cookie.starts_with("__Host-newsfeed_token=")
+                && cookie.contains("; Path=/; ")
+                && cookie.ends_with("; Secure")
+                && !cookie.contains("Domain"),
+            "{cookie}"
+        );
     }
+}
+
+/// Below a base path, the other prefix: `__Host-` is for the path `/` only.
+#[tokio::test]
+async fn the_prefix_of_a_secure_cookie_fits_its_path() {
+    let site = Site::new();
+    let flags = site.secret_flags();
+    let mut flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    flags.push("--auth-cookie-secure");
+    let auth = site.auth(&flags).await.expect("keys");
+    let node = site.bed.node_with(None, |settings| {
+        settings.auth = auth;
+        settings.base_path = "/apps/feeds".parse().expect("a base path");
+    });
+    let node = node.await;
+    let token = master();
+    let (name, value) = bearer(&token);
+    let answer = ask(&node, "POST", "/v1/session", &[(name, &value)], None).await;
+    let cookie = answer.header("set-cookie").expect("a cookie");
+    let pair = format!("__Secure-newsfeed_token={token}");
+    assert!(
+        cookie.starts_with(&format!("{pair}; Path=/apps/feeds; ")) && cookie.ends_with("; Secure"),
+        "{cookie}"
+    );
+    let answer = ask(&node, "GET", "/v1/feeds/a", &[("cookie", &pair)], None).await;
+    assert_eq!(answer.status, 200);
+}
+
+/// Over https, browsers accept the cookie from this host only, so that a cookie of any other name means nothing.
+#[tokio::test]
+async fn over_https_a_cookie_of_another_host_neither_locks_out_nor_logs_in() {
+    let site = Site::new();
+    let node = site
+        .node_with_keys(SECRET_FILE, &["--auth-cookie-secure"])
+        .await;
+    let own = token_of("user:42", &["a"]);
+    let other = token_of("user:666", &["a", "b"]);
+    let planted = [
+        format!("newsfeed_token={other}"),
+        "newsfeed_token=nonsense".to_owned(),
+        format!("__Secure-newsfeed_token={other}"),
+        format!("__host-newsfeed_token={other}"),
+        format!("x__Host-newsfeed_token={other}"),
+    ];
+    for planted in planted {
+        let alone = ask(&node, "GET", "/v1/feeds/a", &[("cookie", &planted)], None).await;
+        alone.problem(401, "credentials_missing").expect(&planted);
+        for cookie in [
+            format!("{planted}; __Host-newsfeed_token={own}"),
+            format!("__Host-newsfeed_token={own}; {planted}"),
+        ] {
+            let headers = [("cookie", cookie.as_str())];
+            let answer = ask(&node, "GET", "/v1/feeds/a", &headers, None).await;
+            assert_eq!(answer.status, 200, "{cookie}");
+            let answer = ask(&node, "GET", "/v1/feeds/b", &headers, None).await;
+            answer.problem(403, "feed_forbidden").expect(&cookie);
+        }
+    }
+}
+
+/// Over http, anybody can plant a second cookie of the name.
+#[tokio::test]
+async fn of_two_cookies_an_invalid_one_is_ignored_and_two_callers_are_refused() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let own = token_of("user:42", &["a"]);
+    let renewed = token_of("user:42", &["a", "b"]);
+    let other = token_of("user:666", &["a", "b"]);
+    let nobody = {
+        let mut claims = claims("read", &["a"]);
+        claims.as_object_mut().expect("an object").remove("sub");
+        Signer::hs256().sign(&claims)
+    };
+    let expired = {
+        let mut claims = claims("read", &["a"]);
+        claims["exp"] = json!(now() - 1000);
+        Signer::hs256().sign(&claims)
+    };
+    let status = async |tokens: &[&str], feed: &str| {
+        let pairs: Vec<_> = tokens
+            .iter()
+            .map(|token| format!("newsfeed_token={token}"))
+            .collect();
+        let cookie = pairs.join("; ");
+        let path = format!("/v1/feeds/{feed}");
+        // The second time, all tokens that can be are in the cache.
+        let mut answers = Vec::new();
+        for _ in 0..2 {
+            let answer = ask(&node, "GET", &path, &[("cookie", &cookie)], None).await;
+            let code = match answer.status {
+                200 => String::new(),
+                _ => answer.json()["code"].as_str().expect("a code").to_owned(),
+            };
+            answers.push((answer.status, code));
+        }
+        assert_eq!(answers[0], answers[1], "{tokens:?}");
+        answers.remove(0)
+    };
+    let fine = (200, String::new());
+    let refused = |code: &str| (401, code.to_owned());
+    for ignored in ["nonsense", "", &expired, &format!("{other}x")] {
+        assert_eq!(status(&[&own, ignored], "a").await, fine, "{ignored}");
+        assert_eq!(status(&[ignored, &own], "a").await, fine, "{ignored}");
+    }
+    assert_eq!(status(&[&own, &own], "a").await, fine);
+    // The first one of the same caller counts: browsers send that of the longest path first.
+    assert_eq!(
+        status(&[&own, &renewed], "b").await,
+        (403, "feed_forbidden".to_owned())
+    );
+    assert_eq!(status(&[&renewed, &own], "b").await, fine);
+    for tokens in [
+        [&own, &other],
+        [&other, &own],
+        [&nobody, &own],
+        [&own, &nobody],
+    ] {
+        assert_eq!(
+            status(&tokens.map(String::as_str), "a").await,
+            refused("token_malformed")
+        );
+    }
+    assert_eq!(
+        status(&[&expired, "nonsense"], "a").await,
+        refused("token_expired")
+    );
+    assert_eq!(status(&["1", "2", "3", &own], "a").await, fine);
+    assert_eq!(
+        status(&["1", "2", "3", "4", &own], "a").await,
+        refused("token_malformed")
+    );
+}
+
+fn token_of(subject: &str, feeds: &[&str]) -> String {
+    let mut claims = claims("read", feeds);
+    claims["sub"] = json!(subject);
+    Signer::hs256().sign(&claims)
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use newsfeed::clock::WallTime;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{SECRET, Signer, Site, ask, bearer, read, speak};
+use super::{SECRET_FILE, Signer, Site, ask, bearer, read, speak};
 use crate::support::{bed::Served, patience::PATIENCE, protocol::Protocol, sse::Stream};
 
 /// The clock by which new requests are checked stands still, so that only open ones expire.
@@ -15,7 +15,9 @@ const NOW: u64 = 1_800_000_000;
 
 /// A node, and a token that is valid for two seconds from its use.
 async fn scene(site: &Site) -> (Served, String) {
-    let node = site.node_with_keys(SECRET, &["--auth-leeway-s", "1"]).await;
+    let node = site
+        .node_with_keys(SECRET_FILE, &["--auth-leeway-s", "1"])
+        .await;
     let claims = json!({ "scope": "read append", "feeds": ["a", "b"], "exp": NOW + 1 });
     (node, Signer::hs256().sign(&claims))
 }

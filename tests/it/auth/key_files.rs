@@ -3,7 +3,7 @@
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::json;
 
-use super::{SECRET, Signer, Site};
+use super::{SECRET, SECRET_FILE, Signer, Site, claims, read};
 
 #[tokio::test]
 async fn unusable_key_files_are_refused_with_the_reason() {
@@ -17,14 +17,22 @@ async fn unusable_key_files_are_refused_with_the_reason() {
     };
     let small = BASE64URL_NOPAD.encode(&[0xff; 128]);
     let small = json!({ "keys": [{ "kty": "RSA", "n": small, "e": "AQAB" }] }).to_string();
-    let short = json!({ "keys": [{ "kty": "oct", "k": "c2hvcnQ" }] }).to_string();
+    let shared = json!({ "keys": [Signer::hs256().jwk("k")] }).to_string();
+    let bare = signer.jwk("k").to_string();
     let many: Vec<_> = (0..33)
         .map(|index| signer.jwk(&index.to_string()))
         .collect();
     let cases = [
-        ("at least 32 bytes", "short"),
-        ("at least 32 bytes", ""),
-        ("at least 32 bytes", &"x".repeat(31)),
+        ("empty", ""),
+        ("perhaps a secret", "short"),
+        ("perhaps a secret", SECRET_FILE),
+        ("text of another kind", SECRET),
+        (
+            "error page",
+            "<html>404 Not Found: this is not a key file</html>",
+        ),
+        ("JSON array", "[{\"kty\": \"OKP\"}, {\"kty\": \"OKP\"}]"),
+        ("not a JWKS", &bare),
         ("private key", &signer.private),
         ("P-256", &p384.public_key_pem()),
         (
@@ -34,17 +42,17 @@ async fn unusable_key_files_are_refused_with_the_reason() {
         ("broken", &signer.public.replace("MCow", "!!!!")),
         ("not a JWKS", "{\"keys\": 5}"),
         ("not a JWKS", "{\"kty\": \"oct\"}"),
-        ("no key for", "{\"keys\": []}"),
+        ("no public key for", "{\"keys\": []}"),
         ("algorithm other than", &with("alg", json!("RS256"))),
         ("not for signatures", &with("use", json!("enc"))),
         ("not for signatures", &with("key_ops", json!(["sign"]))),
         ("type or curve", &with("x", json!("AAAA"))),
         ("type or curve", &with("crv", json!("P-256"))),
         ("2048 bits", &small),
-        ("at least 32 bytes", &short),
+        ("shared secret", &shared),
         ("33 keys", &json!({ "keys": many }).to_string()),
         (
-            "looks like a key",
+            "SSH key",
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJPZxxxxxxxxx me@here",
         ),
         ("larger than", &"x".repeat(300 * 1024)),
@@ -69,12 +77,29 @@ async fn unusable_key_files_are_refused_with_the_reason() {
         .await
         .expect_err("missing");
     assert!(missing.contains("/nowhere/at/all"), "{missing}");
-    let file = site.file("ticket", "short");
-    let keys = site.file("good", SECRET);
-    let [file, keys] = [&file, &keys].map(|path| path.to_str().expect("UTF-8"));
-    site.auth(&["--auth-keys", keys, "--auth-ticket-key", file])
-        .await
-        .expect_err("short");
+    // Secrets have one form, whatever they are for.
+    let good = site.file("good", SECRET_FILE);
+    let good = good.to_str().expect("UTF-8");
+    for (reason, content) in [
+        ("at least 32 bytes", "c2hvcnQ="),
+        ("neither hex nor base64", SECRET),
+        ("public keys belong in", signer.public.as_str()),
+        ("public keys belong in", &shared),
+        ("too easy to guess", &"7".repeat(64)),
+    ] {
+        let file = site.file("bad", content);
+        let file = file.to_str().expect("UTF-8");
+        for flags in [
+            &["--auth-secret-file", file][..],
+            &["--auth-secret-file", good, "--auth-ticket-key", file],
+        ] {
+            let error = site.auth(flags).await.expect_err(reason);
+            assert!(
+                error.contains(reason) && error.contains("bad") && !error.contains(content),
+                "{reason}: {error}"
+            );
+        }
+    }
     // Unusable keys in a JWKS are skipped if one is usable.
     let mixed = json!({ "keys": [{ "kty": "new" }, 5, signer.jwk("k")] }).to_string();
     let mixed = site.file("mixed", &mixed);
@@ -83,6 +108,30 @@ async fn unusable_key_files_are_refused_with_the_reason() {
         .await;
     assert!(auth.expect("one is good").is_some());
     assert!(site.auth(&[]).await.expect("no keys").is_none());
+}
+
+/// Editors on Windows write it.
+#[tokio::test]
+async fn a_byte_order_mark_is_skipped() {
+    let site = Site::new();
+    let signer = Signer::ed25519();
+    let jwks = json!({ "keys": [signer.jwk("k")] }).to_string();
+    for keys in [&signer.public, &jwks] {
+        let file = site.file("keys", &format!("\u{feff}{keys}"));
+        let node = site
+            .node(&["--auth-keys", file.to_str().expect("UTF-8")])
+            .await;
+        let token = signer.sign(&claims("read", &["a"]));
+        assert_eq!(read(&node, &token).await.status, 200);
+        // The bytes of the file are public: they are no secret.
+        let forger = Signer {
+            key: jsonwebtoken::EncodingKey::from_secret(format!("\u{feff}{keys}").as_bytes()),
+            ..Signer::hs256()
+        };
+        let forged = forger.sign(&claims("read", &["a"]));
+        let answer = read(&node, &forged).await;
+        answer.problem(401, "token_algorithm").expect("no secret");
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod ids;
 mod key_files;
 mod patterns;
 mod refusals;
+mod reload;
 mod rights;
 mod rotation;
 mod tickets;
@@ -39,6 +40,8 @@ use crate::support::{
 
 /// The HS256 secret of all services in these tests.
 pub const SECRET: &str = "a secret of more than thirty-two bytes";
+/// The content of a secret file with [`SECRET`].
+pub const SECRET_FILE: &str = "YSBzZWNyZXQgb2YgbW9yZSB0aGFuIHRoaXJ0eS10d28gYnl0ZXM=";
 
 /// A key that signs tokens.
 pub struct Signer {
@@ -56,8 +59,8 @@ impl Signer {
             name: "HS256",
             algorithm: Algorithm::HS256,
             key: EncodingKey::from_secret(SECRET.as_bytes()),
-            public: SECRET.to_owned(),
-            private: SECRET.to_owned(),
+            public: SECRET_FILE.to_owned(),
+            private: SECRET_FILE.to_owned(),
         }
     }
 
@@ -113,7 +116,7 @@ impl Signer {
             Algorithm::EdDSA => DecodingKey::from_ed_pem(public),
             Algorithm::ES256 => DecodingKey::from_ec_pem(public),
             Algorithm::RS256 => DecodingKey::from_rsa_pem(public),
-            _ => Ok(DecodingKey::from_secret(public)),
+            _ => Ok(DecodingKey::from_secret(SECRET.as_bytes())),
         };
         let key = key.expect("a public key");
         let jwk = Jwk::from_decoding_key(&key, Some(self.algorithm)).expect("a JWK");
@@ -219,16 +222,27 @@ impl Site {
         self.bed.node_as(self.bed.store(), settings).await
     }
 
-    /// A node with a key file of this content.
+    /// A node with a file of this content: public keys, or a secret.
     pub async fn node_with_keys(&self, keys: &str, flags: &[&str]) -> Served {
         let file = self.file("keys", keys);
         let file = file.to_str().expect("a UTF-8 path");
-        self.node(&[&["--auth-keys", file], flags].concat()).await
+        let flag = match keys.starts_with(['{', '-']) {
+            true => "--auth-keys",
+            false => "--auth-secret-file",
+        };
+        self.node(&[&[flag, file], flags].concat()).await
+    }
+
+    /// The flags of a service with [`SECRET`].
+    pub fn secret_flags(&self) -> [String; 2] {
+        let file = self.file("secret", SECRET_FILE);
+        let file = file.to_str().expect("a UTF-8 path");
+        ["--auth-secret-file".to_owned(), file.to_owned()]
     }
 
     /// A node with [`SECRET`].
     pub async fn node_with_secret(&self) -> Served {
-        self.node_with_keys(SECRET, &[]).await
+        self.node_with_keys(SECRET_FILE, &[]).await
     }
 }
 

@@ -3,7 +3,7 @@
 use newsfeed::{clock::WallTime, http::limits::Limits};
 use serde_json::{Value, json};
 
-use super::{SECRET, Signer, Site, ask, bearer, claims, encode, master, now, read};
+use super::{SECRET_FILE, Signer, Site, ask, bearer, claims, encode, master, now, read};
 use crate::support::bed::Answer;
 
 fn refused(answer: &Answer, status: u16, code: &str, what: &str) -> Value {
@@ -31,7 +31,7 @@ async fn every_defect_of_a_token_has_its_own_code() {
     let site = Site::new();
     let node = site
         .node_with_keys(
-            SECRET,
+            SECRET_FILE,
             &["--auth-audience", "newsfeed", "--auth-issuer", "us"],
         )
         .await;
@@ -118,6 +118,20 @@ async fn every_defect_of_a_token_has_its_own_code() {
         ("token_claims", with("exp", json!(-1))),
         ("token_claims", with("exp", Value::Null)),
         ("token_claims", with("nbf", json!([]))),
+        ("token_claims", with("nbf", Value::Null)),
+        ("token_claims", with("iat", Value::Null)),
+        ("token_claims", with("aud", Value::Null)),
+        ("token_claims", with("sub", Value::Null)),
+        ("token_claims", with("scope", Value::Null)),
+        ("token_claims", with("feeds", Value::Null)),
+        (
+            "token_claims",
+            with("feeds", json!({ "read": ["a"], "append": null })),
+        ),
+        ("token_claims", with("feeds", json!(["a", null]))),
+        ("token_claims", with("actors", Value::Null)),
+        ("token_claims", with("kinds", Value::Null)),
+        ("token_claims", with("ids", Value::Null)),
         ("token_claims", with("scope", json!(["read"]))),
         ("token_claims", with("feeds", json!("a"))),
         ("token_claims", with("feeds", json!([" a"]))),
@@ -132,6 +146,9 @@ async fn every_defect_of_a_token_has_its_own_code() {
     for (code, token) in cases {
         refused(&read(&node, &token).await, 401, code, &token);
     }
+    // Claims of others may be null.
+    let foreign = with("email", Value::Null);
+    assert_eq!(read(&node, &foreign).await.status, 200);
     // A token without `feeds` permits no feed.
     refused(
         &read(&node, &without("feeds")).await,
@@ -193,7 +210,7 @@ async fn invalid_credentials_are_rejected_without_a_fallback() {
     let good = bearer(&token).1;
     let cookie = format!("x=1; newsfeed_token={token}; y=2");
     let bad_cookie = "newsfeed_token=nonsense".to_owned();
-    let two = format!("{cookie}; newsfeed_token=other");
+    let two = format!("{bad_cookie}; newsfeed_token=other");
     let authorization = |value: &str| ("authorization", value.to_owned());
     let basic = authorization("Basic dXNlcjpwYXNz");
     let bare = authorization(&token);
@@ -265,7 +282,7 @@ async fn a_token_is_valid_from_nbf_to_exp_and_leeway_extends_both() {
     for leeway in [0, 30, 300] {
         let flag = leeway.to_string();
         let node = site
-            .node_with_keys(SECRET, &["--auth-leeway-s", &flag])
+            .node_with_keys(SECRET_FILE, &["--auth-leeway-s", &flag])
             .await;
         let token = token(begin + 1000, begin + 2000);
         let cases = [
@@ -297,13 +314,13 @@ async fn a_token_is_valid_from_nbf_to_exp_and_leeway_extends_both() {
 #[tokio::test]
 async fn many_forged_tokens_are_limited_and_valid_ones_are_not() {
     let site = Site::new();
-    let keys = site.file("keys", SECRET);
+    let keys = site.file("keys", SECRET_FILE);
     let limits = Limits {
         requests_per_s: std::num::NonZeroU32::new(1),
         loopback: true,
         ..Limits::default()
     };
-    let flags = ["--auth-keys", keys.to_str().expect("UTF-8")];
+    let flags = ["--auth-secret-file", keys.to_str().expect("UTF-8")];
     let node = site.node_limited(&flags, limits).await;
     let good = master();
     assert_eq!(read(&node, &good).await.status, 200);

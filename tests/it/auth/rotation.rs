@@ -1,15 +1,18 @@
 //! Keys change while the service runs.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{SECRET, Signer, Site, claims, read};
+use super::{SECRET_FILE, Signer, Site, claims, read};
 use crate::support::{bed::Served, patience::until};
 
 fn token(signer: &Signer, kid: &str) -> String {
@@ -71,13 +74,15 @@ async fn a_secret_is_rotated_like_any_key() {
     let node = site.node_with_secret().await;
     let old = super::master();
     assert_eq!(read(&node, &old).await.status, 200);
-    site.file("keys", "another secret of more than thirty-two bytes\n");
+    let another = data_encoding::BASE64.encode(b"another secret of more than thirty-two bytes");
+    site.file("keys", &format!("{another}\n"));
     comes(&node, "the end of the secret", &old, 401).await;
     read(&node, &old)
         .await
         .problem(401, "token_signature")
         .expect("no other code");
-    site.file("keys", &format!("{SECRET}\n"));
+    // While tokens of the old secret are in use, both are in the file.
+    site.file("keys", &format!("{another}\n{SECRET_FILE}\n"));
     comes(&node, "the secret again", &old, 200).await;
 }
 
@@ -86,12 +91,17 @@ async fn a_secret_is_rotated_like_any_key() {
 struct Issuer {
     keys: Arc<Mutex<Option<Value>>>,
     asked: Arc<AtomicUsize>,
+    /// While set, requests are not answered.
+    stuck: Arc<AtomicBool>,
 }
 
 impl Issuer {
     async fn start(&self) -> String {
         async fn jwks(State(issuer): State<Issuer>) -> (StatusCode, String) {
             issuer.asked.fetch_add(1, Ordering::SeqCst);
+            if issuer.stuck.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
             match &*issuer.keys.lock().expect("no panic") {
                 Some(keys) => (StatusCode::OK, json!({ "keys": keys }).to_string()),
                 None => (StatusCode::INTERNAL_SERVER_ERROR, String::new()),
@@ -160,4 +170,90 @@ async fn an_unknown_kid_fetches_the_jwks_but_not_every_time() {
     })
     .await;
     assert_eq!(read(&node, &token(&new, "new")).await.status, 200);
+}
+
+/// A fetch takes 10 s at most. When each request fetched for itself and held a lock meanwhile, the file below waited for
+/// all of them: 80 s and more.
+#[tokio::test]
+async fn a_url_that_does_not_answer_delays_only_those_who_need_it() {
+    const WAITING: usize = 8;
+    let site = Site::new();
+    let issuer = Issuer::default();
+    let (of_url, of_file, next) = (Signer::p256(), Signer::ed25519(), Signer::rsa());
+    issuer.publish(Some(json!([of_url.jwk("url")])));
+    let url = issuer.start().await;
+    let keys = json!({ "keys": [of_file.jwk("file")] }).to_string();
+    let node = site.node_with_keys(&keys, &["--auth-jwks-url", &url]).await;
+    let node = Arc::new(node);
+    let unknown = token(&next, "next");
+    issuer.stuck.store(true, Ordering::SeqCst);
+    // The pause from the fetch at the start.
+    until("a fetch that does not end", async || {
+        let asking = tokio::time::timeout(Duration::from_millis(100), read(&node, &unknown));
+        drop(asking.await);
+        (issuer.asked() > 1).then_some(())
+    })
+    .await;
+    let before = issuer.asked();
+    let began = Instant::now();
+    let waiting: Vec<_> = (0..WAITING)
+        .map(|_| {
+            let (node, unknown) = (Arc::clone(&node), unknown.clone());
+            tokio::spawn(async move { read(&node, &unknown).await.status })
+        })
+        .collect();
+    site.file("keys", &json!({ "keys": [next.jwk("other")] }).to_string());
+    comes(
+        &node,
+        "the end of the key in the file",
+        &token(&of_file, "file"),
+        401,
+    )
+    .await;
+    assert!(
+        began.elapsed() < Duration::from_secs(40),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(read(&node, &token(&of_url, "url")).await.status, 200);
+    for waiting in waiting {
+        assert_eq!(waiting.await.expect("no panic"), 401);
+    }
+    // They shared the fetch that was under way, and perhaps one more.
+    assert!(issuer.asked() - before <= 1, "{}", issuer.asked() - before);
+    issuer.stuck.store(false, Ordering::SeqCst);
+    issuer.publish(Some(json!([of_url.jwk("url"), next.jwk("next")])));
+    comes(&node, "the new key", &unknown, 200).await;
+}
+
+/// A key without `kid` may be meant by any token, but a token that it does not verify may need a key of tomorrow.
+#[tokio::test]
+async fn an_unnamed_key_does_not_hide_that_another_one_is_unknown() {
+    let site = Site::new();
+    let issuer = Issuer::default();
+    let (unnamed, next) = (Signer::p256(), Signer::p256());
+    let mut jwk = unnamed.jwk("");
+    jwk.as_object_mut().expect("an object").remove("kid");
+    issuer.publish(Some(json!([jwk])));
+    let url = issuer.start().await;
+    let node = site.node(&["--auth-jwks-url", &url]).await;
+    assert_eq!(read(&node, &token(&unnamed, "any")).await.status, 200);
+    let named = token(&next, "next");
+    let refused = read(&node, &named).await;
+    refused.problem(401, "token_signature").expect("not yet");
+    issuer.publish(Some(json!([jwk, next.jwk("next")])));
+    comes(&node, "the new key", &named, 200).await;
+    // Without names, any refused token may be of a new key.
+    let mut renewed = next.jwk("");
+    renewed.as_object_mut().expect("an object").remove("kid");
+    issuer.publish(Some(json!([renewed])));
+    comes(
+        &node,
+        "the end of the old key",
+        &token(&unnamed, "any"),
+        401,
+    )
+    .await;
+    let bare = next.sign(&claims("read", &["a"]));
+    comes(&node, "the new key without a name", &bare, 200).await;
 }

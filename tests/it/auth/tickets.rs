@@ -4,7 +4,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use newsfeed::clock::WallTime;
 use serde_json::{Value, json};
 
-use super::{SECRET, Signer, Site, ask, bearer, claims, master, now};
+use super::{SECRET_FILE, Signer, Site, ask, bearer, claims, master, now};
 use crate::support::{
     bed::{Answer, Served, text},
     sse::Stream,
@@ -51,7 +51,10 @@ async fn a_ticket_opens_streams_of_its_feeds_on_any_node_with_the_same_key() {
     let site = Site::new();
     let shared = [site.node_with_secret().await, site.node_with_secret().await];
     let public = Signer::ed25519();
-    let key = site.file("ticket-key", "a ticket key of more than thirty-two bytes");
+    let key = site.file(
+        "ticket-key",
+        "8f0e1a61a1d3a2c95e5d7f7be1c1f2f8a6de07c2b39d34a0b9f4fe61d0c39b57",
+    );
     let flags = ["--auth-ticket-key", key.to_str().expect("UTF-8")];
     let with_key = [
         site.node_with_keys(&public.public, &flags).await,
@@ -86,10 +89,10 @@ async fn a_ticket_opens_streams_of_its_feeds_on_any_node_with_the_same_key() {
 async fn a_ticket_is_not_a_token_and_a_token_is_not_a_ticket() {
     let site = Site::new();
     // The same file for both keys, as an operator may configure it.
-    let key = site.file("keys", SECRET);
+    let key = site.file("keys", SECRET_FILE);
     let flags = ["--auth-ticket-key", key.to_str().expect("UTF-8")];
     for flags in [&flags[..], &[]] {
-        let node = site.node_with_keys(SECRET, flags).await;
+        let node = site.node_with_keys(SECRET_FILE, flags).await;
         let ticket = issued(&node, &master(), &["a"]).await;
         opens(&node, "/v1/feeds/a/live", &ticket, "").await;
         let (name, value) = bearer(&ticket);
@@ -186,7 +189,10 @@ async fn a_ticket_expires_after_seconds_or_with_its_token() {
     let wall = WallTime::manual(begin * second);
     let site = Site::at(wall.clone());
     let node = site
-        .node_with_keys(SECRET, &["--auth-leeway-s", "0", "--auth-ticket-s", "20"])
+        .node_with_keys(
+            SECRET_FILE,
+            &["--auth-leeway-s", "0", "--auth-ticket-s", "20"],
+        )
         .await;
     for (life, good) in [(1000, 20), (15, 15)] {
         wall.set(begin * second);

@@ -98,13 +98,15 @@ const ROWS: &[(&str, &[&str])] = &[
         &["TOKEN_BYTES_MAX", "PATTERNS_MAX", "SUBJECT_BYTES_MAX"],
     ),
     ("token in a cookie", &["COOKIE_TOKEN_BYTES_MAX"]),
+    ("different cookies with a token", &["COOKIE_TOKENS_MAX"]),
     (
         "ticket",
         &["MERGED_FEEDS_MAX", "TICKET_BYTES_MAX", "--auth-ticket-s s"],
     ),
     ("key file or JWKS", &["KEYS_MAX", "KEYS_BYTES_MAX"]),
     ("RSA key", &["RSA_BYTES_MIN bytes in bits"]),
-    ("HS256 secret", &["SECRET_BYTES_MIN"]),
+    ("file of secrets", &["SECRETS_MAX", "SECRET_BYTES_MIN"]),
+    ("fetch of a JWKS", &["FETCH_TIME_MAX", "UNKNOWN_KID_PAUSE"]),
     ("verified tokens", &["CACHED_TOKENS_MAX"]),
     ("time to stop", &["--drain-time-ms ms"]),
 ];

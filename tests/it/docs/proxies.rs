@@ -32,7 +32,7 @@ impl Front {
         let place = Workplace::new();
         let begun = place
             .bash(&format!(
-                "set -e; openssl rand -hex 32 > secret; newsfeed serve --auth-keys secret --base-path {path}/; \
+                "set -e; openssl rand -hex 32 > secret; newsfeed serve --auth-secret-file secret --base-path {path}/; \
                  newsfeed admin token --key secret --sub test --scope read,append,mark --feed '*'",
             ))
             .await;

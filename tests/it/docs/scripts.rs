@@ -35,7 +35,7 @@ async fn run(path: &str, keys: bool) {
     let place = Workplace::new();
     let start = match keys {
         true => {
-            "openssl rand -hex 32 > secret; newsfeed serve --auth-keys secret; \
+            "openssl rand -hex 32 > secret; newsfeed serve --auth-secret-file secret; \
              newsfeed admin token --key secret --sub test --scope read,append,mark --feed '*' > token"
         }
         false => "newsfeed serve; echo > token",

@@ -5,7 +5,7 @@ use std::str;
 use serde_json::json;
 
 use super::hammer;
-use crate::auth::{SECRET, Signer, Site, claims, master};
+use crate::auth::{SECRET_FILE, Signer, Site, claims, master};
 
 fn jwks(signers: &[Signer]) -> String {
     let keys: Vec<_> = signers
@@ -20,9 +20,10 @@ fn jwks(signers: &[Signer]) -> String {
 async fn token() {
     let site = Site::new();
     let signers = Signer::all();
-    let jwks = jwks(&signers);
-    let keys = site.file("keys", &jwks);
-    let flags = ["--auth-keys", keys.to_str().expect("UTF-8")];
+    let secret = site.file("secret", SECRET_FILE);
+    let keys = site.file("keys", &jwks(&signers));
+    let [keys, secret] = [&keys, &secret].map(|file| file.to_str().expect("UTF-8"));
+    let flags = ["--auth-keys", keys, "--auth-secret-file", secret];
     let auth = site.auth(&flags).await.expect("keys").expect("some");
     let good: Vec<Vec<u8>> = signers
         .iter()
@@ -52,8 +53,8 @@ async fn token() {
 #[tokio::test]
 async fn ticket() {
     let site = Site::new();
-    let keys = site.file("keys", SECRET);
-    let flags = ["--auth-keys", keys.to_str().expect("UTF-8")];
+    let keys = site.file("keys", SECRET_FILE);
+    let flags = ["--auth-secret-file", keys.to_str().expect("UTF-8")];
     let auth = site.auth(&flags).await.expect("keys").expect("some");
     let grant = auth.token(&master()).await.expect("a good token");
     let feeds = ["a".parse().expect("a name")];
@@ -78,15 +79,21 @@ async fn keys() {
     let signers = Signer::all();
     let corpus = [
         jwks(&signers).into_bytes(),
-        SECRET.as_bytes().to_vec(),
+        SECRET_FILE.as_bytes().to_vec(),
         b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n".to_vec(),
     ];
     let path = site.file("keys", "");
-    let flags = ["--auth-keys", path.to_str().expect("UTF-8")];
+    let path = path.to_str().expect("UTF-8");
     hammer("keys", &corpus, async |input| {
-        std::fs::write(&path, input).expect("written");
-        let _ = site.auth(&flags).await;
-        Ok(())
+        std::fs::write(path, input).expect("written");
+        let loaded = [
+            site.auth(&["--auth-keys", path]).await,
+            site.auth(&["--auth-secret-file", path]).await,
+        ];
+        match loaded.iter().all(Result::is_ok) {
+            true => Err("the same bytes are public keys and a secret".to_owned()),
+            false => Ok(()),
+        }
     })
     .await;
 }

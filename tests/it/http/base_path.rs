@@ -152,9 +152,9 @@ async fn the_cookie_is_for_the_base_path(bed: &Bed) {
     use clap::{Args, FromArgMatches};
     let folder = tempfile::tempdir().expect("a folder");
     let key = folder.path().join("key");
-    std::fs::write(&key, crate::auth::SECRET).expect("written");
+    std::fs::write(&key, crate::auth::SECRET_FILE).expect("written");
     let command = AuthArgs::augment_args(clap::Command::new("serve"));
-    let flags = ["serve", "--auth-keys", key.to_str().expect("UTF-8")];
+    let flags = ["serve", "--auth-secret-file", key.to_str().expect("UTF-8")];
     let args = AuthArgs::from_arg_matches(&command.get_matches_from(flags)).expect("arguments");
     let auth = newsfeed::auth::Auth::open(&args, bed.wall.clone())
         .await

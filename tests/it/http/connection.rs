@@ -30,7 +30,7 @@ on_every_engine!(
 const LIVE: &str = "/v1/feeds/user:1/live?after=0";
 
 fn get(path: &str, more: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nhost: test\r\n{more}\r\n")
+    format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n{more}\r\n")
 }
 
 /// Reads one answer with `Content-Length`: head and body.

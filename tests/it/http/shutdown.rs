@@ -115,7 +115,7 @@ async fn a_stop_ends_within_its_time_although_an_append_hangs_and_a_client_stall
     let node = node(&bed, &gate, drain).await;
     node.append(&visit("kept", &["a"])).await;
     let mut silent = raw::connect(node.address).await;
-    let begun = b"POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
+    let begun = b"POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{";
     silent.write_all(begun).await.expect("sent");
     gate.hold(true);
     let append = {

@@ -82,7 +82,7 @@ async fn flood(socket: &mut TcpStream, bytes: &[u8], times: usize) {
 async fn a_request_head_sent_too_slowly_is_cut_off() {
     let bed = Bed::embedded();
     let node = bed.node().await;
-    for begin in ["", "GET / HTTP/1.1\r\nhost: test\r\n"] {
+    for begin in ["", "GET / HTTP/1.1\r\nhost: localhost\r\n"] {
         let mut socket = raw::connect(node.address).await;
         socket.write_all(begin.as_bytes()).await.expect("sent");
         tokio::time::pause();

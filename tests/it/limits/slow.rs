@@ -144,9 +144,9 @@ async fn a_client_that_never_completes_its_head_is_cut_off(bed: &Bed) {
         b"P",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /v1/feeds/untouched HT",
-        b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: test\r\n",
+        b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: localhost\r\n",
         // One request is answered, and no other follows.
-        b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: test\r\n\r\n",
+        b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ];
     for head in heads {
         let mut stream = raw::connect(node.address).await;

@@ -203,19 +203,21 @@ async fn an_unknown_environment_variable_is_reported() {
 /// No output shows secrets. Defects of the files are reported before anything starts.
 #[tokio::test]
 async fn named_files_are_checked_and_no_secret_is_shown() {
-    const SECRET: &str = "sesame-sesame-sesame-sesame-sesame";
+    const SECRET: &str = "0f6b7a1d2c93e84a5b06d7f1c8e92a34b5d60718293a4b5c6d7e8f90a1b2c3d4";
     let keys = File::new(SECRET);
     let config = checked(
-        &["--auth-keys", keys.path(), "--listen", "0.0.0.0:1"],
+        &["--auth-secret-file", keys.path(), "--listen", "0.0.0.0:1"],
         &[("NEWSFEED_AUTH_SECRET", SECRET)],
     )
     .await;
-    has(&config, &format!("auth_keys = {:?}  # flag", keys.path()));
-    assert!(!config.contains("sesame"), "{config}");
+    let line = format!("auth_secret_file = {:?}  # flag", keys.path());
+    has(&config, &line);
+    assert!(!config.contains(SECRET), "{config}");
     let short = File::new("short");
     let pem = File::new("no PEM");
     for (args, wanted) in [
-        (&["--auth-keys", short.path()][..], "32 bytes"),
+        (&["--auth-keys", keys.path()][..], "--auth-secret-file"),
+        (&["--auth-secret-file", short.path()], "32 random bytes"),
         (&["--auth-keys", "/nonexistent"], "/nonexistent"),
         (&["--listen", "0.0.0.0:1"], "--insecure"),
         (

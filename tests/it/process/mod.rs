@@ -8,6 +8,7 @@ mod crash;
 mod crash_clients;
 mod damage;
 mod disk;
+mod exposure;
 mod http2_parity;
 mod https;
 mod interop;

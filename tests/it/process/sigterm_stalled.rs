@@ -20,7 +20,7 @@ async fn unread_stream(address: &str, feed: &str) -> TcpStream {
     socket.set_recv_buffer_size(4096).expect("a small buffer");
     let address = address.parse().expect("an address");
     let mut connection = socket.connect(address).await.expect("connected");
-    let request = format!("GET /v1/feeds/{feed}/live HTTP/1.1\r\nhost: x\r\n\r\n");
+    let request = format!("GET /v1/feeds/{feed}/live HTTP/1.1\r\nhost: localhost\r\n\r\n");
     connection
         .write_all(request.as_bytes())
         .await
@@ -52,7 +52,7 @@ async fn sigterm_ends_the_service_in_time_although_clients_stall() {
     }
     for begun in [
         "GET /v1/feeds/a HTTP/1.1\r\n",
-        "POST /v1/events HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n",
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "P",
         "",

@@ -225,6 +225,7 @@ impl Bed {
         let edge = Edge {
             quotas: Quotas::new(settings.limits),
             cors: settings.cors,
+            hosts: settings.hosts,
         };
         let router = router(app.clone(), &edge);
         let served = serve(|listener, shutdown| async move {

@@ -2,5 +2,6 @@
 //! these tests use the embedded engine.
 
 mod cors;
+mod hosts;
 mod quotas;
 mod tls;

@@ -281,7 +281,7 @@ async fn more_connections_than_an_address_may_have_are_closed() {
         ..Limits::default()
     };
     let node = bed.node_with(None, tell(limits(), false)).await;
-    let request = b"GET /healthz HTTP/1.1\r\nhost: test\r\n\r\n";
+    let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     let mut open = Vec::new();
     for _ in 0..3 {
         let mut socket = raw::connect(node.address).await;

@@ -256,3 +256,59 @@ async fn stalled_handshakes_time_out_and_do_not_block_others() {
     drop(stalled);
     node.stop().await;
 }
+
+/// With TLS, browsers are told to stay with it, also by errors and streams. Without, the header would mean nothing.
+#[tokio::test]
+async fn browsers_are_told_to_stay_with_https() {
+    let bed = Bed::embedded();
+    let (authority, _folder, node) = secure(&bed).await;
+    let plain = bed.node().await;
+    for path in [
+        "/",
+        "/docs",
+        "/healthz",
+        "/v1/feeds/a",
+        "/v1/feeds/a/live",
+        "/nothing",
+        "/v1/feeds/a?x=1",
+    ] {
+        let mut socket = authority
+            .connect(node.address, &["http/1.1"], &BOTH)
+            .await
+            .expect("a handshake");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("sent");
+        let mut head = Vec::new();
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            assert!(
+                socket.read_buf(&mut head).await.expect("a head") > 0,
+                "{path}"
+            );
+        }
+        let head = String::from_utf8_lossy(&head);
+        assert!(
+            head.contains("strict-transport-security: max-age=31536000\r\n"),
+            "{head}"
+        );
+        assert!(
+            head.contains("x-content-type-options: nosniff\r\n"),
+            "{head}"
+        );
+        let answer = plain
+            .http
+            .get(plain.url(path))
+            .send()
+            .await
+            .expect("an answer");
+        assert!(
+            !answer.headers().contains_key("strict-transport-security"),
+            "{path}"
+        );
+        assert_eq!(
+            answer.headers()["x-content-type-options"],
+            "nosniff",
+            "{path}"
+        );
+    }
+}

@@ -60,6 +60,8 @@ impl Witness<'_> {
 
     fn hold(&mut self, method: &str, template: &str, path: &str, answer: &Answer) {
         let what = format!("{method} {path}: {}", answer.status);
+        let nosniff = answer.header("x-content-type-options");
+        assert_eq!(nosniff, Some("nosniff"), "{what}");
         let documented = self.documented(method, template);
         let (key, response) = self
             .spec
@@ -122,6 +124,7 @@ impl Witness<'_> {
             .spec
             .response(documented, response.status().as_u16())
             .expect(url);
+        assert_eq!(response.headers()["x-content-type-options"], "nosniff");
         let media = response.headers()["content-type"].to_str().expect("ASCII");
         assert!(
             expected["content"][media].is_object(),

@@ -480,10 +480,14 @@ async fn unanswered_events_are_sent_again_with_the_same_ids() {
 #[tokio::test]
 async fn the_only_actor_of_the_token_is_filled_in() {
     let secret = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(&secret, "sesame-sesame-sesame-sesame-sesame").expect("written");
+    std::fs::write(
+        &secret,
+        "0f6b7a1d2c93e84a5b06d7f1c8e92a34b5d60718293a4b5c6d7e8f90a1b2c3d4",
+    )
+    .expect("written");
     let secret = secret.path().to_str().expect("UTF-8");
     let folder = tempfile::tempdir().expect("a folder");
-    let process = Process::start_with(folder.path(), &["--auth-keys", secret]).await;
+    let process = Process::start_with(folder.path(), &["--auth-secret-file", secret]).await;
     let url = process.api.url("");
     let token = async |actors: &[&str]| {
         let args = [

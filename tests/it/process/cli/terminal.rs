@@ -95,8 +95,43 @@ async fn colours_can_be_switched_off_and_on() {
     assert_eq!(always.stdout, colored);
     let json = service.command(&[&args[..], &["--format", "json"]].concat());
     let json = on_terminal(json).await;
-    let entries: Vec<String> = service.entries().await.into_iter().rev().collect();
-    assert_eq!(json.lines().collect::<Vec<_>>(), entries);
+    let parsed = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+    let entries = service.entries().await.into_iter().rev();
+    let entries: Vec<_> = entries.map(|entry| parsed(&entry)).collect();
+    assert_eq!(json.lines().map(parsed).collect::<Vec<_>>(), entries);
+}
+
+/// C1 controls, DEL and bidirectional formatting may stand in JSON as they are.
+#[tokio::test]
+async fn json_is_escaped_on_a_terminal_and_unchanged_elsewhere() {
+    let service = service().await;
+    let data = "\u{9b}31m\u{7f}\u{85}\u{202e}";
+    service
+        .process()
+        .api
+        .append(&json!([{ "id": "c-1", "kind": "other", "feeds": [FEED], "data": data }]))
+        .await;
+    let dangerous = |text: &str| {
+        text.chars()
+            .any(|c| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{202e}').contains(&c))
+    };
+    for args in [
+        &["history", FEED, "--format", "json"][..],
+        &["tail", FEED, "--no-follow", "--format", "json"],
+    ] {
+        let shown = on_terminal(service.command(args)).await;
+        assert!(!dangerous(&shown), "{shown:?}");
+        assert!(shown.contains(r"\u009b31m\u007f\u0085\u202e"), "{shown:?}");
+        let piped = service.run(args).await.stdout;
+        assert!(piped.contains(data), "{piped:?}");
+        let parsed = |text: &str| -> Vec<serde_json::Value> {
+            let lines = text.lines();
+            lines
+                .map(|line| serde_json::from_str(line).expect("JSON"))
+                .collect()
+        };
+        assert_eq!(parsed(&shown), parsed(&piped));
+    }
 }
 
 #[tokio::test]
