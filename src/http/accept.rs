@@ -1,12 +1,7 @@
 //! The listening socket and the connections that come in through it. The number of connections is bounded, each is a task
 //! of its own, and all of them end with the node.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -18,12 +13,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     App, Edge,
-    caller::Peer,
+    caller::{Caller, Peer},
     connection::Protocols,
     limits::{Permit, Quotas},
+    patience::Patient,
     proxies::Proxies,
 };
-use crate::tls::Tls;
+use crate::{metrics::Metrics, tls::Tls};
 
 /// Connections served at once; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 100_000;
@@ -75,11 +71,12 @@ pub struct Acceptor {
     tls: Option<Arc<Tls>>,
     quotas: Arc<Quotas>,
     proxies: Arc<Proxies>,
+    metrics: Arc<Metrics>,
     connections: Connections,
 }
 
 /// What a connection counts against: the limit of the node, and the limit of its peer's address.
-type Permits = (Option<OwnedSemaphorePermit>, Permit<IpAddr>);
+type Permits = (Option<OwnedSemaphorePermit>, Permit<Caller>);
 
 impl Acceptor {
     /// Serves `app`, over TLS if `tls` is given.
@@ -89,12 +86,14 @@ impl Acceptor {
             protocols: Protocols::new(
                 super::router(app.clone(), edge),
                 Arc::clone(&proxies),
+                tls.is_some(),
                 connections.draining.clone(),
                 Arc::clone(&app.metrics),
             ),
             tls,
             quotas: Arc::clone(&edge.quotas),
             proxies,
+            metrics: Arc::clone(&app.metrics),
             connections,
         }
     }
@@ -135,6 +134,7 @@ impl Acceptor {
         let connections = self.connections.clone();
         let protocols = self.protocols.clone();
         let tasks = self.connections.tasks.clone();
+        let socket = Patient::new(socket, self.metrics.http.answers_cut.clone());
         let Some(tls) = &self.tls else {
             tasks.spawn(serve(protocols, socket, peer, connections, permits));
             return;

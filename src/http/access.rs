@@ -34,23 +34,31 @@ pub struct Guard {
 /// Lets requests that have the operation's right through, and passes their grant to the handlers.
 pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    match guard.authorize(&mut parts).await {
+    let mut counted = false;
+    match guard.authorize(&mut parts, &mut counted).await {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(problem) => {
             tracing::debug!(code = problem.code.name(), "credentials refused");
-            problem.into_response()
+            // Whoever is known by then has been counted at most by address.
+            counted &= parts.extensions.get::<Subject>().is_none();
+            guard
+                .quotas
+                .refuse(&parts.extensions, body, problem, counted)
+                .into_response()
         }
     }
 }
 
 impl Guard {
-    /// Checks the request's credentials and adds the grant, and the subject if it has one, to its extensions.
-    async fn authorize(&self, parts: &mut Parts) -> Result<()> {
+    /// Checks the request's credentials and adds the grant, and the subject if it has one, to its extensions. Sets
+    /// `counted` if the request has been counted against its peer's address.
+    async fn authorize(&self, parts: &mut Parts, counted: &mut bool) -> Result<()> {
         let credential = Credential::of(parts, self.right.accepts_tickets())?;
         let known = credential
             .token()
             .and_then(|token| self.auth.remembered(token));
         if known.is_none() {
+            *counted = true;
             self.quotas.take_unverified(&parts.extensions)?;
         }
         let verified = async |token| match known {
@@ -61,7 +69,7 @@ impl Guard {
             Credential::Bearer(token) => verified(token).await?,
             Credential::Ticket(ticket) => Arc::new(self.auth.ticket(&ticket)?),
             Credential::Cookie(token) => {
-                if !parts.method.is_safe() && !is_same_origin(parts) {
+                if !parts.method.is_safe() && !is_same_origin(parts, self.auth.secure_cookies) {
                     return Err(Problem::new(
                         Code::CrossSite,
                         "the cookie authorizes this request only from pages of this site (judged by Sec-Fetch-Site or \
@@ -71,11 +79,11 @@ impl Guard {
                 verified(token).await?
             }
         };
-        if let Some(scope) = self.right.scope() {
-            grant.allows(scope)?;
-        }
         if let Some(subject) = &grant.subject {
             parts.extensions.insert(Subject(Arc::clone(subject)));
+        }
+        if let Some(scope) = self.right.scope() {
+            grant.allows(scope)?;
         }
         parts.extensions.insert(grant);
         Ok(())

@@ -36,7 +36,7 @@ pub async fn log(State(app): State<Arc<App>>, request: Request) -> Result<Respon
 pub async fn set_log(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
-    let body = read_json(&parts.headers, body).await?;
+    let body = read_json(&parts, body).await?;
     let LogIn { filter, seconds } = object(
         json(&body)?,
         Code::InvalidBody,

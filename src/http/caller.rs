@@ -47,6 +47,19 @@ impl Caller {
         }
         request.get().map(|peer: &Peer| Self::Party(peer.party()))
     }
+
+    /// The IPv6 network of this many bits that the caller's address is in; `None` for a subject or an IPv4 address.
+    pub fn network(&self, bits: u8) -> Option<Self> {
+        match self {
+            Self::Party(IpAddr::V6(address)) => {
+                let mask = u128::MAX << (128 - u32::from(bits));
+                Some(Self::Party(
+                    Ipv6Addr::from_bits(address.to_bits() & mask).into(),
+                ))
+            }
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     caller::Peer,
     hijack::{Hijack, LiveConnection, Socket},
+    http2_answers::{Outgoing, StreamTasks},
     proxies::Proxies,
 };
 use crate::metrics::{Held, Metrics};
@@ -64,9 +65,11 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Clone)]
 pub struct Protocols {
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<StreamTasks>,
     router: Router,
     proxies: Arc<Proxies>,
+    /// Whether connections are encrypted.
+    tls: bool,
     starts: Arc<Semaphore>,
     /// Tells connections to end once the requests in progress are answered.
     stop: CancellationToken,
@@ -77,6 +80,7 @@ impl Protocols {
     pub fn new(
         router: Router,
         proxies: Arc<Proxies>,
+        tls: bool,
         stop: CancellationToken,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -87,7 +91,9 @@ impl Protocols {
             // A client that closes its sending half after a request still gets the response.
             .half_close(true)
             .max_buf_size(HEAD_BYTES_MAX as usize);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        let mut http2 = http2::Builder::new(StreamTasks {
+            cut: metrics.http.answers_cut.clone(),
+        });
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
@@ -102,6 +108,7 @@ impl Protocols {
             http2,
             router,
             proxies,
+            tls,
             starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
             stop,
             metrics,
@@ -150,8 +157,11 @@ impl Protocols {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = TowerToHyperService::new(self.router);
-        let proxies = self.proxies;
+        let (proxies, tls) = (self.proxies, self.tls);
         let service = service_fn(move |mut request: Request<Incoming>| {
+            if let Some(https) = proxies.https(peer, tls, request.headers()) {
+                request.extensions_mut().insert(https);
+            }
             let peer = proxies.peer(peer, request.headers());
             request.extensions_mut().insert(peer);
             let suits = Hijack::suits(&request);
@@ -192,15 +202,19 @@ impl Protocols {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = TowerToHyperService::new(self.router);
-        let proxies = self.proxies;
+        let (proxies, tls) = (self.proxies, self.tls);
         let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn({
             let asked = Arc::clone(&asked);
             move |mut request: Request<Incoming>| {
+                if let Some(https) = proxies.https(peer, tls, request.headers()) {
+                    request.extensions_mut().insert(https);
+                }
                 let peer = proxies.peer(peer, request.headers());
                 request.extensions_mut().insert(peer);
                 asked.store(true, Ordering::Relaxed);
-                router.call(request)
+                let response = router.call(request);
+                async move { response.await.map(|response| response.map(Outgoing::new)) }
             }
         });
         let mut connection = self.http2.serve_connection(TokioIo::new(socket), service);

@@ -15,17 +15,17 @@ use super::{
     App,
     access::Granted,
     body::{json, object, read_json},
-    limits,
+    limits::{self, Limited, Reserved},
     problem::{Code, Result},
     query::{FeedPath, MarkerPath, Params, version},
     render,
 };
 use crate::{
     auth::Scope,
-    feed::{Order, Page, PageQuery},
+    feed::{Order, PAGE_BYTES_MAX, Page, PageQuery},
     live::wait_for_entries,
     metrics::Held,
-    types::FeedName,
+    types::{DATA_BYTES_MAX, FeedName},
 };
 
 const PAGE_PARAMS: [&str; 6] = ["until", "before", "after", "limit", "kind", "wait"];
@@ -83,7 +83,7 @@ async fn page(
     feeds: Vec<FeedName>,
     merged: bool,
 ) -> Result<Response> {
-    let (query, wait) = params.page(feeds)?;
+    let (mut query, wait) = params.page(feeds)?;
     granted.feeds(Scope::Read, &query.feeds)?;
     // A long poll ends when the token expires.
     let until = |wait| {
@@ -91,9 +91,19 @@ async fn page(
         granted.ends().map_or(deadline, |ends| ends.min(deadline))
     };
     let deadline = wait.map(until);
+    let mut reserved = Limited::of(parts)?.answer();
     let mut page = {
         let _slot = app.feeds.read_slot().await?;
-        app.feeds.page(&query).await?
+        // As much as the page might need; what it does not need is given back. If memory is short, the page ends early.
+        let most = PAGE_BYTES_MAX.min(query.limit * DATA_BYTES_MAX);
+        reserved.grow_some(most)?;
+        let is_short = reserved.bytes() < most;
+        if is_short {
+            query.bytes = reserved.bytes();
+        }
+        let mut page = app.feeds.page(&query).await?;
+        page.immutable &= page.next.is_none() || !is_short;
+        page
     };
     // Usually there is something to return, and the request needs no permit and no subscription.
     if let Some(deadline) = deadline
@@ -101,16 +111,26 @@ async fn page(
         && page.next.is_none()
         && deadline > Instant::now()
     {
+        // Nothing is held while waiting.
+        reserved.settle(0);
         let _permit = limits::stream_permit(parts)?;
         let subscription = app.hub.subscribe(query.feeds.clone())?;
         let _waiting = Held::by(&app.metrics.live.long_polls);
         page = wait_for_entries(&app.feeds, subscription, &query, deadline).await?;
     }
-    respond(parts, &query, &page, merged)
+    respond(parts, &query, &page, merged, reserved)
 }
 
-fn respond(parts: &Parts, query: &PageQuery, page: &Page, merged: bool) -> Result<Response> {
+fn respond(
+    parts: &Parts,
+    query: &PageQuery,
+    page: &Page,
+    merged: bool,
+    mut reserved: Reserved,
+) -> Result<Response> {
     let body = render::page(page, &query.feeds, merged);
+    // Already there, except after a long poll, or if names and ids need much.
+    reserved.grow(body.len())?;
     let mut headers = axum::http::HeaderMap::new();
     let mut set = |name, value: String| {
         if let Ok(value) = HeaderValue::from_str(&value) {
@@ -143,7 +163,7 @@ fn respond(parts: &Parts, query: &PageQuery, page: &Page, merged: bool) -> Resul
     if status == StatusCode::NOT_MODIFIED {
         return Ok((status, headers).into_response());
     }
-    Ok((status, headers, body).into_response())
+    Ok((status, headers, reserved.hold(body)).into_response())
 }
 
 pub fn matches_etag(known: &str, etag: &str) -> bool {
@@ -187,7 +207,7 @@ pub async fn move_marker(
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
     granted.feeds(Scope::Mark, [&feed])?;
-    let body = read_json(&parts.headers, body).await?;
+    let body = read_json(&parts, body).await?;
     let MarkerIn { version: text } = object(
         json(&body)?,
         Code::InvalidBody,

@@ -17,8 +17,10 @@ mod feeds;
 mod frames;
 mod health;
 mod hijack;
+mod http2_answers;
 pub mod limits;
 mod observe;
+mod patience;
 pub mod problem;
 pub mod proxies;
 mod query;
@@ -26,6 +28,7 @@ mod render;
 mod routes;
 mod session;
 mod sse;
+mod strict;
 mod trace_context;
 pub mod web;
 

@@ -108,7 +108,7 @@ pub async fn ticket(
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
     let (auth, grant) = guarded(&app, &granted)?;
-    let body = read_json(&parts.headers, body).await?;
+    let body = read_json(&parts, body).await?;
     let expected = "the body must be {\"feeds\": [\"…\"]}";
     let TicketIn { feeds } = object(json(&body)?, Code::InvalidBody, expected)?;
     if !(1..=MERGED_FEEDS_MAX).contains(&feeds.len()) {

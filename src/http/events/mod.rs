@@ -21,6 +21,7 @@ use super::{
     App,
     access::Granted,
     body::{Media, json, media, read_all},
+    limits::Limited,
     problem::{Code, Problem, Result},
     query, render,
 };
@@ -37,16 +38,36 @@ pub async fn append(
         Media::Json => {
             // Before the body is read, so that refusing requests under overload costs little.
             app.appender.check()?;
-            append_json(&app, &granted, &read_all(body).await?).await
+            let body = read_all(&parts, body).await?;
+            append_json(&app, &granted, Limited::of(&parts)?, &body).await
         }
-        Media::Ndjson => Ok(ndjson::append(app, granted, body)),
+        Media::Ndjson => Ok(ndjson::append(
+            app,
+            granted,
+            Limited::of(&parts)?.clone(),
+            body,
+        )),
     }
 }
 
-async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Response> {
+/// An answer to this many events or fewer takes no memory from the budget.
+const UNCOUNTED_EVENTS_MAX: usize = 32;
+/// Memory that the result of an event is expected to need, until it is known, in bytes.
+const RESULT_BYTES: usize = 160;
+
+async fn append_json(
+    app: &App,
+    granted: &Granted,
+    limits: &Limited,
+    body: &Bytes,
+) -> Result<Response> {
     match body.trim_ascii_start().first() {
         Some(b'[') => {
             let events = parse_array(app, granted, body)?;
+            let mut reserved = limits.answer();
+            if events.len() > UNCOUNTED_EVENTS_MAX {
+                reserved.grow(events.len() * RESULT_BYTES)?;
+            }
             let outcomes = app.appender.try_reserve(events)?.append().await?;
             let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
             for outcome in outcomes {
@@ -54,7 +75,10 @@ async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Respo
                 result(&mut answer, outcome);
             }
             answer.push(b']');
-            Ok(json_response(answer))
+            Ok(match reserved.bytes() {
+                0 => json_response(answer),
+                _ => json_response(reserved.hold(answer)),
+            })
         }
         Some(b'{') => {
             let event =
@@ -84,8 +108,9 @@ async fn append_json(app: &App, granted: &Granted, body: &Bytes) -> Result<Respo
     }
 }
 
-fn json_response(body: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+fn json_response(body: impl Into<Bytes>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json")];
+    (headers, body.into()).into_response()
 }
 
 /// Writes the result of one event.

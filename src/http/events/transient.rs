@@ -26,7 +26,7 @@ pub async fn transient(
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
-    let body = read_json(&parts.headers, body).await?;
+    let body = read_json(&parts, body).await?;
     let event = parse_event(&app, &granted, &body, json(&body)?, true)?;
     let id = event.id.clone();
     app.appender.try_reserve_transient(event)?.append();

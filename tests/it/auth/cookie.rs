@@ -169,3 +169,49 @@ async fn a_cookie_permits_writes_only_from_pages_of_the_same_origin() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_page_of_another_scheme_is_of_another_origin() {
+    use newsfeed::http::proxies::Proxies;
+
+    let site = Site::new();
+    let cookie = format!("newsfeed_token={}", master());
+    let event = json!({ "kind": "visit", "feeds": ["a"] });
+    // The settings of the service, what its proxy says, and the scheme of its own pages.
+    let plain = site.node_with_secret().await;
+    let secure = site.node_with_keys(SECRET, &["--auth-cookie-secure"]).await;
+    let keys = site.file("keys", SECRET);
+    let flags = ["--auth-keys", keys.to_str().expect("UTF-8")];
+    let auth = site.auth(&flags);
+    let auth = auth.await.expect("good keys");
+    let proxied = site
+        .bed
+        .node_with(None, |settings| {
+            settings.auth = auth;
+            settings.proxies = Proxies(vec!["127.0.0.0/8".parse().expect("a network")]);
+        })
+        .await;
+    for (node, forwarded, own) in [
+        (&plain, "http", "http"),
+        // Anybody can send this header; only that of a proxy counts.
+        (&plain, "https", "http"),
+        (&secure, "http", "https"),
+        (&proxied, "https", "https"),
+        (&proxied, "http", "http"),
+        (&proxied, "https, http", "http"),
+    ] {
+        for scheme in ["http", "https"] {
+            let origin = format!("{scheme}://{}", node.address);
+            let headers = [
+                ("cookie", cookie.as_str()),
+                ("origin", &origin),
+                ("x-forwarded-proto", forwarded),
+            ];
+            let answer = ask(node, "POST", "/v1/events", &headers, Some(&event)).await;
+            match scheme == own {
+                true => assert_eq!(answer.status, 200, "{forwarded} {own}"),
+                false => drop(answer.problem(403, "cross_site").expect(own)),
+            }
+        }
+    }
+}

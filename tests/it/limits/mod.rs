@@ -3,9 +3,12 @@
 mod bodies;
 mod capacity;
 mod hostile;
+mod memory;
 mod outage;
 mod sizes;
 mod slow;
+mod strict;
+mod unread;
 mod urls;
 
 pub use self::capacity::{all_transients, filler};

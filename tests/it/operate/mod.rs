@@ -3,4 +3,4 @@
 mod health;
 mod metrics;
 mod request_ids;
-mod scrape;
+pub mod scrape;
