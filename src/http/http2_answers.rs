@@ -191,3 +191,102 @@ impl Buf for Piece {
         self.progress.taken.fetch_add(count, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use axum::http::{Request, Response};
+    use futures_util::{StreamExt, stream};
+    use h2::{Reason, RecvStream};
+    use hyper::{server::conn::http2, service::service_fn};
+    use hyper_util::rt::TokioIo;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::http::patience::WRITE_STALL_MAX;
+
+    /// The answer with this body, for a client with this window; and how many streams have been cut.
+    async fn answer(
+        window: u32,
+        body: impl Fn() -> Body + Send + Sync + 'static,
+    ) -> (RecvStream, Counter) {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let cut = Counter::default();
+        let service = service_fn(move |_| {
+            let body = body();
+            async move { Ok::<_, Infallible>(Response::new(Outgoing::new(body))) }
+        });
+        let tasks = StreamTasks { cut: cut.clone() };
+        let server = http2::Builder::new(tasks).serve_connection(TokioIo::new(ours), service);
+        tokio::spawn(server);
+        let mut client = h2::client::Builder::new();
+        client.initial_window_size(window);
+        let (mut client, connection) = client.handshake::<_, Bytes>(theirs).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let request = Request::get("http://test/").body(()).expect("a request");
+        let (answer, _) = client.send_request(request, true).expect("sent");
+        (answer.await.expect("a head").into_body(), cut)
+    }
+
+    fn bytes(length: usize) -> impl Fn() -> Body {
+        move || Body::from(vec![b'x'; length])
+    }
+
+    /// Reads to the end, with a pause before each opening of the window.
+    async fn read(mut body: RecvStream, pause: Duration) -> Result<usize, Option<Reason>> {
+        let mut length = 0;
+        while let Some(data) = body.data().await {
+            let taken = data.map_err(|error| error.reason())?.len();
+            length += taken;
+            sleep(pause).await;
+            let _ = body.flow_control().release_capacity(taken);
+        }
+        Ok(length)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_of_which_no_byte_is_taken_is_reset() {
+        for (window, length) in [
+            (0, 1),
+            (0, 100_000),
+            (10, 100),
+            (99, 100),
+            (20_000, 100_000),
+        ] {
+            let (body, cut) = answer(window, bytes(length)).await;
+            let began = Instant::now();
+            assert_eq!(cut.get(), 0);
+            sleep(WRITE_STALL_MAX - Duration::from_secs(1)).await;
+            assert_eq!(cut.get(), 0, "{window} {length}");
+            let read = read(body, Duration::ZERO);
+            sleep(WRITE_STALL_MAX).await;
+            assert_eq!(cut.get(), 1, "{window} {length}");
+            assert_eq!(read.await, Err(Some(Reason::CANCEL)), "{window} {length}");
+            assert!(began.elapsed() < 2 * WRITE_STALL_MAX);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_gets_its_whole_answer() {
+        for (window, length) in [(100, 3_000), (1_000, 40_000), (70_000, 70_000), (1, 1)] {
+            let (body, cut) = answer(window, bytes(length)).await;
+            let read = read(body, WRITE_STALL_MAX - Duration::from_secs(1)).await;
+            assert_eq!((read, cut.get()), (Ok(length), 0), "{window}");
+        }
+    }
+
+    /// A stream that has nothing to send waits for as long as it likes.
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_is_not_cut() {
+        let body = || {
+            let chunks = stream::iter(["a", "b", "c"]).then(|chunk| async move {
+                sleep(10 * WRITE_STALL_MAX).await;
+                Ok::<_, Infallible>(Bytes::from_static(chunk.as_bytes()))
+            });
+            Body::from_stream(chunks.boxed())
+        };
+        let (body, cut) = answer(100, body).await;
+        assert_eq!((read(body, Duration::ZERO).await, cut.get()), (Ok(3), 0));
+    }
+}

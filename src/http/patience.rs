@@ -122,3 +122,37 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
         Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_fails_when_no_byte_is_taken_for_too_long() {
+        let (ours, mut theirs) = tokio::io::duplex(64);
+        let cut = Counter::default();
+        let mut socket = Patient::new(ours, cut.clone());
+        let almost = WRITE_STALL_MAX - Duration::from_secs(1);
+        let writing = tokio::spawn(async move {
+            let slow = socket.write_all(&[0; 640]).await;
+            let stuck = socket.write_all(&[0; 640]).await;
+            (slow, stuck, Instant::now())
+        });
+        // A byte at a time is enough.
+        for _ in 0..640 {
+            tokio::time::sleep(almost).await;
+            theirs.read_u8().await.expect("a byte");
+        }
+        let last = Instant::now();
+        let (slow, stuck, at) = writing.await.expect("no panic");
+        assert!(slow.is_ok());
+        assert_eq!(
+            stuck.expect_err("nobody reads").kind(),
+            io::ErrorKind::TimedOut
+        );
+        assert_eq!(at - last, WRITE_STALL_MAX);
+        assert_eq!(cut.get(), 1);
+    }
+}
