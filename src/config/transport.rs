@@ -54,8 +54,8 @@ pub struct TransportConfig {
     )]
     pub cors_origins: Vec<Origin>,
 
-    /// Address or network of a reverse proxy whose X-Forwarded-For header is trusted to name the client. Can be repeated
-    /// or comma-separated.
+    /// Address or network of a reverse proxy whose X-Forwarded-For and X-Forwarded-Proto headers are trusted to name the
+    /// client and its scheme. Can be repeated or comma-separated.
     #[arg(
         long = "trusted-proxy",
         env = "NEWSFEED_TRUSTED_PROXIES",
