@@ -191,7 +191,9 @@ async fn unread_results_of_ndjson_hold_little_and_end_the_connection() {
     // The flood stalls, because the results are not taken.
     let mut most = 0.0_f64;
     tokio::time::pause();
+    let began = Instant::now();
     while Scrape::of(&node).await.get(CUT) == 0.0 {
+        assert!(began.elapsed() < 10 * STALL, "the connection is not cut");
         most = most.max(Scrape::of(&node).await.get(HELD));
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
