@@ -110,7 +110,7 @@ impl Node {
             let stop = stop_background.clone();
             background.spawn(async move { auth.watch(stop).await });
         }
-        let quotas = Quotas::new(settings.limits);
+        let quotas = Quotas::new(settings.limits, &metrics);
         background.spawn({
             let (quotas, stop) = (Arc::clone(&quotas), stop_background.clone());
             async move { quotas.sweep(stop).await }

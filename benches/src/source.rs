@@ -106,8 +106,11 @@ impl Stream {
         let status = answer.status().as_u16();
         let mut body = answer.into_body();
         if status != 200 {
-            let body = body.data().await.and_then(Result::ok).unwrap_or_default();
-            return Err(problem(status, &body, format!("GET {path}"), &node.base_url).into());
+            let mut text = Vec::new();
+            while let Some(Ok(part)) = body.data().await {
+                text.extend(part);
+            }
+            return Err(problem(status, &text, format!("GET {path}"), &node.base_url).into());
         }
         let rest = Bytes::new();
         Ok(Self::new(Source::Shared { body, rest }, Vec::new()))

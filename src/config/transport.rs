@@ -1,6 +1,10 @@
 //! TLS, CORS, trusted proxies, and limits per caller.
 
-use std::{num::NonZeroU32, path::PathBuf, sync::Arc};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use clap::{Args, builder::BoolishValueParser};
 
@@ -9,7 +13,7 @@ use crate::{
         base_path::BasePath,
         cors::{Cors, Origin},
         hosts::{Host, Hosts},
-        limits::{Limits, PER_S_MAX},
+        limits::{Budget, Limits, NetworkLimits, PER_S_MAX},
         proxies::{Proxies, Proxy},
     },
     tls::{self, Files, Tls},
@@ -17,6 +21,8 @@ use crate::{
 
 /// Minimum of `--caller-bytes-per-s`: with less, uploads in progress would stall.
 const BYTES_PER_S_MIN: u32 = 64 * 1024;
+/// Maximum of the settings of memory, in MiB.
+const MEMORY_MIB_MAX: i64 = 1024 * 1024;
 
 #[derive(Debug, Clone, Args)]
 pub struct TransportConfig {
@@ -59,8 +65,8 @@ pub struct TransportConfig {
     )]
     pub cors_origins: Vec<Origin>,
 
-    /// Address or network of a reverse proxy whose X-Forwarded-For header is trusted to name the client; `unix` for a proxy
-    /// that connects through a unix socket. Can be repeated or comma-separated.
+    /// Address or network of a reverse proxy whose X-Forwarded-For and X-Forwarded-Proto headers are trusted to name the
+    /// client and its scheme; `unix` for a proxy that connects through a unix socket. Can be repeated or comma-separated.
     #[arg(
         long = "trusted-proxy",
         env = "NEWSFEED_TRUSTED_PROXIES",
@@ -98,9 +104,53 @@ pub struct TransportConfig {
     #[arg(long, env = "NEWSFEED_PEER_CONNECTIONS", default_value_t = 10_000)]
     pub peer_connections: u32,
 
+    /// Memory in MiB for answers that are being made or that clients have not read. When half of it is in use, pages become
+    /// shorter; when all of it is, requests for more get 503.
+    #[arg(long, env = "NEWSFEED_ANSWER_MEMORY_MIB", default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u32).range(16..=MEMORY_MIB_MAX))]
+    pub answer_memory_mib: u32,
+
+    /// The part of this memory that one caller may use. Requests for more get 429.
+    #[arg(long, env = "NEWSFEED_CALLER_ANSWER_MEMORY_MIB", default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u32).range(..=MEMORY_MIB_MAX))]
+    pub caller_answer_memory_mib: u32,
+
+    /// Memory in MiB for request bodies that have arrived in part or are being processed. Requests for more get 503.
+    #[arg(long, env = "NEWSFEED_BODY_MEMORY_MIB", default_value_t = 256, value_name = "MIB", value_parser = clap::value_parser!(u32).range(16..=MEMORY_MIB_MAX))]
+    pub body_memory_mib: u32,
+
+    /// The part of this memory that one caller may use: 0, or at least 16, so that the largest body has room. Requests for
+    /// more get 429.
+    #[arg(long, env = "NEWSFEED_CALLER_BODY_MEMORY_MIB", default_value_t = 64, value_name = "MIB", value_parser = parse_body_memory)]
+    pub caller_body_memory_mib: u32,
+
+    /// Limits of an IPv6 network: so many times those of one caller, for all callers without a token in it together.
+    #[arg(long, env = "NEWSFEED_NETWORK_CALLERS", default_value_t = 16)]
+    pub network_callers: u32,
+
+    /// Size of such a network: the bits of its prefix.
+    #[arg(long, env = "NEWSFEED_IPV6_NETWORK_BITS", default_value_t = 48, value_name = "BITS", value_parser = clap::value_parser!(u8).range(16..=63))]
+    pub ipv6_network_bits: u8,
+
     /// Apply the limits also to callers on this machine that send no token.
     #[arg(long, env = "NEWSFEED_LIMIT_LOOPBACK", value_parser = BoolishValueParser::new())]
     pub limit_loopback: bool,
+}
+
+fn parse_body_memory(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(mib) if mib == 0 || (16..=MEMORY_MIB_MAX as u32).contains(&mib) => Ok(mib),
+        _ => Err(format!(
+            "must be 0 or a whole number from 16 to {MEMORY_MIB_MAX}"
+        )),
+    }
+}
+
+/// A budget from sizes in MiB; 0 is no limit.
+fn budget(total_mib: u32, caller_mib: u32) -> Budget {
+    let bytes = |mib: u32| NonZeroUsize::new(mib as usize * 1024 * 1024);
+    Budget {
+        total_bytes: bytes(total_mib),
+        caller_bytes: bytes(caller_mib),
+    }
 }
 
 fn parse_bytes(text: &str) -> Result<u32, String> {
@@ -139,6 +189,12 @@ impl TransportConfig {
             bytes_per_s: NonZeroU32::new(self.caller_bytes_per_s),
             streams: NonZeroU32::new(self.caller_streams),
             connections: NonZeroU32::new(self.peer_connections),
+            answers: budget(self.answer_memory_mib, self.caller_answer_memory_mib),
+            bodies: budget(self.body_memory_mib, self.caller_body_memory_mib),
+            network: NonZeroU32::new(self.network_callers).map(|callers| NetworkLimits {
+                bits: self.ipv6_network_bits,
+                callers,
+            }),
             loopback: self.limit_loopback,
         }
     }

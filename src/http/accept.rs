@@ -16,13 +16,14 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::{
     App, Edge,
-    caller::Peer,
+    caller::{Caller, Peer},
     connection::Protocols,
     limits::{Permit, Quotas},
     listeners::{Connection, Listeners},
+    patience::Patient,
     proxies::Proxies,
 };
-use crate::{live::HEARTBEAT, tls::Tls};
+use crate::{live::HEARTBEAT, metrics::Metrics, tls::Tls};
 
 /// Connections served at once; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 100_000;
@@ -70,11 +71,12 @@ pub struct Acceptor {
     tls: Option<Arc<Tls>>,
     quotas: Arc<Quotas>,
     proxies: Arc<Proxies>,
+    metrics: Arc<Metrics>,
     connections: Connections,
 }
 
 /// What a connection counts against: the limit of the node, and the limit of its peer's address.
-type Permits = (Option<OwnedSemaphorePermit>, Permit<Peer>);
+type Permits = (Option<OwnedSemaphorePermit>, Permit<Caller>);
 
 impl Acceptor {
     /// Serves `app`. If `tls` is given, over TLS, except on unix sockets.
@@ -92,12 +94,14 @@ impl Acceptor {
             protocols: Protocols::new(
                 router,
                 Arc::clone(&proxies),
+                tls.is_some(),
                 connections.draining.clone(),
                 Arc::clone(&app.metrics),
             ),
             tls,
             quotas: Arc::clone(&edge.quotas),
             proxies,
+            metrics: Arc::clone(&app.metrics),
             connections,
         }
     }
@@ -140,9 +144,11 @@ impl Acceptor {
         let connections = self.connections.clone();
         let protocols = self.protocols.clone();
         let tasks = self.connections.tasks.clone();
+        let cut = self.metrics.http.answers_cut.clone();
         let (socket, tls) = match (socket, &self.tls) {
-            (Either::Left(socket), Some(tls)) => (socket, Arc::clone(tls)),
+            (Either::Left(socket), Some(tls)) => (Patient::new(socket, cut), Arc::clone(tls)),
             (socket, _) => {
+                let socket = Patient::new(socket, cut);
                 tasks.spawn(serve(protocols, socket, peer, connections, permits));
                 return;
             }

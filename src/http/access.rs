@@ -36,29 +36,37 @@ pub struct Guard {
 /// Lets requests that have the operation's right through, and passes their grant to the handlers.
 pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    match guard.authorize(&mut parts).await {
+    let mut counted = false;
+    match guard.authorize(&mut parts, &mut counted).await {
         Ok(()) => next.run(Request::from_parts(parts, body)).await,
         Err(problem) => {
             tracing::debug!(code = problem.code.name(), "credentials refused");
-            problem.into_response()
+            // Whoever is known by then has been counted at most by address.
+            counted &= parts.extensions.get::<Subject>().is_none();
+            guard
+                .quotas
+                .refuse(&parts.extensions, body, problem, counted)
+                .into_response()
         }
     }
 }
 
 impl Guard {
-    /// Checks the request's credentials and adds the grant, and the subject if it has one, to its extensions.
-    async fn authorize(&self, parts: &mut Parts) -> Result<()> {
+    /// Checks the request's credentials and adds the grant, and the subject if it has one, to its extensions. Sets
+    /// `counted` if the request has been counted against its peer's address.
+    async fn authorize(&self, parts: &mut Parts, counted: &mut bool) -> Result<()> {
         let credential = Credential::of(parts, self.right.accepts_tickets(), self.cookie)?;
         let tokens = credential.tokens();
         let known = |token: &&str| self.auth.remembered(token).is_some();
         if tokens.is_empty() || !tokens.iter().all(known) {
+            *counted = true;
             self.quotas.take_unverified(&parts.extensions)?;
         }
         let grant = match &credential {
             Credential::Bearer(token) => self.verified(token).await?,
             Credential::Ticket(ticket) => Arc::new(self.auth.ticket(ticket)?),
             Credential::Cookies(tokens) => {
-                if !parts.method.is_safe() && !is_same_origin(parts) {
+                if !parts.method.is_safe() && !is_same_origin(parts, self.auth.secure_cookies) {
                     return Err(Problem::new(
                         Code::CrossSite,
                         "the cookie authorizes this request only from pages of this site (judged by Sec-Fetch-Site or \
@@ -68,10 +76,10 @@ impl Guard {
                 self.of_one_caller(tokens).await?
             }
         };
-        grant.allows_one_of(self.right.scopes())?;
         if let Some(subject) = &grant.subject {
             parts.extensions.insert(Subject(Arc::clone(subject)));
         }
+        grant.allows_one_of(self.right.scopes())?;
         parts.extensions.insert(grant);
         Ok(())
     }

@@ -37,7 +37,7 @@ pub async fn set_log(State(app): State<Arc<App>>, request: Request) -> Result<Re
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
     let expected = "the body must be {\"filter\": \"…\"}, optionally with \"seconds\"";
-    let LogIn { filter, seconds } = read_object(&parts.headers, body, expected).await?;
+    let LogIn { filter, seconds } = read_object(&parts, body, expected).await?;
     let control = control(&app)?;
     let filter: Filter = filter.parse().map_err(|error| {
         let detail = format!("{error}; the filter was not changed");

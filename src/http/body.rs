@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     body::{Body, HttpBody},
-    http::{HeaderMap, header},
+    http::{HeaderMap, header, request::Parts},
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    limits::OverBytes,
+    limits::{Limited, OverBytes, Reserved},
     problem::{Code, Problem, Result},
 };
 use crate::{
@@ -27,20 +27,31 @@ use crate::{
     types::surrogates::{self, Lone},
 };
 
-/// Longest JSON body, in bytes.
+/// Longest JSON body, in bytes: an array of events.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Longest body of a transient, in bytes.
+pub const TRANSIENT_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Longest body of a request for a ticket, in bytes: the names of its feeds, also if every character is escaped.
+pub const TICKET_BODY_BYTES_MAX: usize = 160 * 1024;
+/// Longest body of another request that appends nothing, in bytes.
+pub const SMALL_BODY_BYTES_MAX: usize = 16 * 1024;
+/// A body of this many bytes or fewer takes no memory from the budget if it arrives together with its head: it is processed
+/// at once.
+const UNCOUNTED_BYTES_MAX: usize = 4 * 1024;
 /// Longest line of an NDJSON body, in bytes.
 pub const LINE_BYTES_MAX: usize = 256 * 1024;
 /// Longest time without receiving a byte of an incomplete body.
 pub const BODY_STALL_MAX: Duration = Duration::from_secs(10);
-/// Longest time to receive a whole JSON body.
+/// Longest time to receive a whole JSON body, or a whole line of NDJSON.
 const BODY_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// How long the rest of an unneeded body is read.
+/// How long the rest of an unneeded body is read, and how much of it.
 const LINGER: Duration = Duration::from_secs(5);
+const LINGER_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 
 /// Wraps `body` so that its rest is read for a while if it is dropped before its end. Closing a connection with unread
-/// bytes resets it, and a client that is still sending would not see a response that was sent early.
+/// bytes resets it, and a client that is still sending would not see a response that was sent early. A client that sends
+/// more than [`LINGER_BYTES_MAX`] all the same does not look at the response, and loses the connection.
 pub fn lingering(body: Body) -> Body {
     if body.is_end_stream() {
         return body;
@@ -86,7 +97,14 @@ impl Drop for Lingering {
             return;
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let rest = async move { while let Some(Ok(_)) = body.frame().await {} };
+            let rest = async move {
+                let mut read = 0;
+                while read < LINGER_BYTES_MAX
+                    && let Some(Ok(frame)) = body.frame().await
+                {
+                    read += frame.data_ref().map_or(0, Bytes::len);
+                }
+            };
             runtime.spawn(timeout(LINGER, rest));
         }
     }
@@ -131,14 +149,14 @@ pub fn media(headers: &HeaderMap) -> Result<Media> {
 }
 
 /// Reads a whole JSON body.
-pub async fn read_json(headers: &HeaderMap, body: Body) -> Result<Bytes> {
-    if media(headers)? != Media::Json {
+pub async fn read_json(request: &Parts, body: Body) -> Result<Bytes> {
+    if media(&request.headers)? != Media::Json {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
             "set Content-Type to application/json",
         ));
     }
-    read_all(body).await
+    read_all(request, body).await
 }
 
 /// Parses raw JSON values: `bytes` may be any JSON.
@@ -207,11 +225,11 @@ pub fn lone_surrogate(body: &[u8], json: &RawValue, path: &str, wrong: Code) -> 
 
 /// Reads a JSON body and parses a `T` from it; see [`object`].
 pub async fn read_object<T: DeserializeOwned + Send + 'static>(
-    headers: &HeaderMap,
+    request: &Parts,
     body: Body,
     expected: &'static str,
 ) -> Result<T> {
-    let body = read_json(headers, body).await?;
+    let body = read_json(request, body).await?;
     let length = body.len();
     parse(length, move || {
         object(&body, json(&body)?, Code::InvalidBody, expected)
@@ -219,15 +237,25 @@ pub async fn read_object<T: DeserializeOwned + Send + 'static>(
     .await
 }
 
-/// Reads a whole body.
-pub async fn read_all(mut body: Body) -> Result<Bytes> {
+/// Reads a whole body, no longer than the operation allows. The result holds its memory until the last part of it is
+/// dropped.
+pub async fn read_all(request: &Parts, mut body: Body) -> Result<Bytes> {
+    let limits = Limited::of(request)?;
+    let bytes_max = limits.body_bytes_max();
+    let announced = body.size_hint();
+    if announced.lower() > bytes_max as u64 {
+        return Err(too_large(bytes_max));
+    }
+    let announced = announced.exact().map(|bytes| bytes as usize);
     let mut deadline = None;
-    let mut read = BytesMut::new();
+    let mut reserved = limits.body();
+    let mut read = Vec::new();
     loop {
         // Most bodies arrive together with the head and need no timer.
         let frame = match body.frame().now_or_never() {
             Some(frame) => frame,
             None => {
+                reserved.grow(read.capacity())?;
                 let now = Instant::now();
                 let deadline = *deadline.get_or_insert(now + BODY_TIME_MAX);
                 timeout_at(deadline.min(now + BODY_STALL_MAX), body.frame())
@@ -235,23 +263,39 @@ pub async fn read_all(mut body: Body) -> Result<Bytes> {
                     .map_err(|_elapsed| stalled())?
             }
         };
-        match frame {
-            None => return Ok(read.freeze()),
-            Some(frame) => {
-                if let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() {
-                    if read.len() + data.len() > BODY_BYTES_MAX {
-                        return Err(Problem::new(
-                            Code::BodyTooLarge,
-                            format!(
-                                "a JSON body may have at most {BODY_BYTES_MAX} bytes; send fewer events, or NDJSON"
-                            ),
-                        ));
-                    }
-                    read.extend_from_slice(&data);
-                }
+        let Some(frame) = frame else {
+            return Ok(match reserved.bytes() {
+                0 => read.into(),
+                _ => reserved.hold(read),
+            });
+        };
+        if let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() {
+            let length = read.len() + data.len();
+            if length > bytes_max {
+                return Err(too_large(bytes_max));
             }
+            if length > read.capacity() {
+                // Grows by doubling, up to the announced size or the limit.
+                let most = announced.unwrap_or(bytes_max);
+                let capacity = length.max(most.min(2 * read.capacity()));
+                if capacity > UNCOUNTED_BYTES_MAX || deadline.is_some() {
+                    reserved.grow(capacity)?;
+                }
+                read.reserve_exact(capacity - read.len());
+            }
+            read.extend_from_slice(&data);
         }
     }
+}
+
+fn too_large(bytes_max: usize) -> Problem {
+    let advice = match bytes_max {
+        BODY_BYTES_MAX => "; send fewer events, or NDJSON",
+        _ => "",
+    };
+    let detail =
+        format!("the JSON body of this request may have at most {bytes_max} bytes{advice}");
+    Problem::new(Code::BodyTooLarge, detail)
 }
 
 fn stalled() -> Problem {
@@ -259,7 +303,7 @@ fn stalled() -> Problem {
     Problem::new(
         Code::BodyTimeout,
         format!(
-            "no bytes of the body arrived for {seconds} s, or the whole body took more than {} s",
+            "no bytes of the body arrived for {seconds} s, or the whole body (or line of NDJSON) took more than {} s",
             BODY_TIME_MAX.as_secs()
         ),
     )
@@ -282,34 +326,51 @@ fn over_bytes(error: &axum::Error) -> Option<Problem> {
     None
 }
 
+/// Lines that are returned together have about this many bytes at most, so that what is under way is bounded.
+const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+
 /// The lines of a body, as they arrive.
 pub struct Lines {
     body: Body,
     buffer: BytesMut,
+    /// Memory for the buffer and the lines that were returned last.
+    reserved: Reserved,
+    /// By when the line that has arrived in part must be complete.
+    deadline: Option<Instant>,
     ended: bool,
     /// Returned after the lines that came before it.
     failed: Option<Problem>,
 }
 
 impl Lines {
-    pub fn new(body: Body) -> Self {
+    pub fn new(body: Body, reserved: Reserved) -> Self {
         Self {
             body,
             buffer: BytesMut::new(),
+            reserved,
+            deadline: None,
             ended: false,
             failed: None,
         }
     }
 
     /// Waits for a line that is not blank, then adds those that have arrived already, up to `max` of them. Returns no
-    /// lines at the end of the body. Must not be called again after an error.
+    /// lines at the end of the body. The lines returned before are expected to be dropped. Must not be called again after
+    /// an error.
     pub async fn next_chunk(&mut self, max: usize) -> Result<Vec<Bytes>> {
         let mut lines = Vec::new();
+        let mut taken = 0;
+        self.reserved.settle(self.counted(0));
         loop {
             while lines.len() < max && self.failed.is_none() {
                 match self.take_line() {
-                    Ok(Some(line)) if line.trim_ascii().is_empty() => {}
-                    Ok(Some(line)) => lines.push(line),
+                    Ok(Some(line)) => {
+                        self.deadline = None;
+                        if !line.trim_ascii().is_empty() {
+                            taken += line.len();
+                            lines.push(line);
+                        }
+                    }
                     Ok(None) => break,
                     Err(problem) => self.failed = Some(problem),
                 }
@@ -319,16 +380,18 @@ impl Lines {
             {
                 return Err(problem);
             }
-            if self.failed.is_some() || lines.len() == max || (self.ended && self.buffer.is_empty())
-            {
+            let is_full = lines.len() == max || taken >= CHUNK_BYTES_MAX;
+            if self.failed.is_some() || is_full || (self.ended && self.buffer.is_empty()) {
                 return Ok(lines);
             }
+            // Without memory for more, the lines that there are come first: they give theirs back.
+            match self.reserved.grow(self.counted(taken)) {
+                Ok(()) => {}
+                Err(_) if !lines.is_empty() => return Ok(lines),
+                Err(problem) => return Err(problem),
+            }
             let more = if lines.is_empty() {
-                Some(
-                    timeout(BODY_STALL_MAX, self.body.frame())
-                        .await
-                        .map_err(|_elapsed| stalled())?,
-                )
+                Some(self.next_frame().await?)
             } else {
                 self.body.frame().now_or_never()
             };
@@ -347,6 +410,28 @@ impl Lines {
                 },
             }
         }
+    }
+
+    /// The memory in use, with `taken` bytes of lines; 0 if it is little.
+    fn counted(&self, taken: usize) -> usize {
+        let bytes = self.buffer.len() + taken;
+        match bytes <= UNCOUNTED_BYTES_MAX {
+            true => 0,
+            false => bytes,
+        }
+    }
+
+    /// Waits for more of the body. A line that has begun must be complete in time.
+    async fn next_frame(
+        &mut self,
+    ) -> Result<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
+        let now = Instant::now();
+        let mut until = now + BODY_STALL_MAX;
+        if !self.buffer.is_empty() {
+            until = until.min(*self.deadline.get_or_insert(now + BODY_TIME_MAX));
+        }
+        let frame = timeout_at(until, self.body.frame()).await;
+        frame.map_err(|_elapsed| stalled())
     }
 
     fn take_line(&mut self) -> Result<Option<Bytes>> {

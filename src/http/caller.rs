@@ -66,6 +66,18 @@ impl Caller {
         }
         request.get().map(|peer: &Peer| Self::Party(peer.party()))
     }
+
+    /// The IPv6 network of this many bits that the caller's address is in; `None` for any other caller.
+    pub fn network(&self, bits: u8) -> Option<Self> {
+        match self {
+            Self::Party(Peer::Ip(IpAddr::V6(address))) => {
+                let mask = u128::MAX << (128 - u32::from(bits));
+                let network = Ipv6Addr::from_bits(address.to_bits() & mask);
+                Some(Self::Party(Peer::Ip(network.into())))
+            }
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

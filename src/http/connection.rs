@@ -22,7 +22,7 @@ use hyper::{
     service::{Service, service_fn},
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
@@ -36,6 +36,7 @@ use super::{
     caller::Peer,
     hijack::{Hijack, LiveConnection, Socket},
     hosts::ThroughUnixSocket,
+    http2_answers::{Outgoing, StreamTasks},
     proxies::Proxies,
 };
 use crate::metrics::{Held, Metrics};
@@ -65,9 +66,11 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Clone)]
 pub struct Protocols {
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
+    http2: http2::Builder<StreamTasks>,
     router: Router,
     proxies: Arc<Proxies>,
+    /// Whether connections are encrypted, except through unix sockets.
+    tls: bool,
     starts: Arc<Semaphore>,
     /// Tells connections to end once the requests in progress are answered.
     stop: CancellationToken,
@@ -78,6 +81,7 @@ impl Protocols {
     pub fn new(
         router: Router,
         proxies: Arc<Proxies>,
+        tls: bool,
         stop: CancellationToken,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -88,7 +92,9 @@ impl Protocols {
             // A client that closes its sending half after a request still gets the response.
             .half_close(true)
             .max_buf_size(HEAD_BYTES_MAX as usize);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        let mut http2 = http2::Builder::new(StreamTasks {
+            cut: metrics.http.answers_cut.clone(),
+        });
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(HTTP2_STREAMS_MAX)
@@ -103,6 +109,7 @@ impl Protocols {
             http2,
             router,
             proxies,
+            tls,
             starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
             stop,
             metrics,
@@ -151,9 +158,9 @@ impl Protocols {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = TowerToHyperService::new(self.router);
-        let proxies = self.proxies;
+        let (proxies, tls) = (self.proxies, self.tls);
         let service = service_fn(move |mut request: Request<Incoming>| {
-            identify(&mut request, peer, &proxies);
+            identify(&mut request, peer, tls, &proxies);
             let (suits, version) = (Hijack::suits(&request), request.version());
             let response = router.call(request);
             async move {
@@ -192,14 +199,15 @@ impl Protocols {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = TowerToHyperService::new(self.router);
-        let proxies = self.proxies;
+        let (proxies, tls) = (self.proxies, self.tls);
         let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn({
             let asked = Arc::clone(&asked);
             move |mut request: Request<Incoming>| {
-                identify(&mut request, peer, &proxies);
+                identify(&mut request, peer, tls, &proxies);
                 asked.store(true, Ordering::Relaxed);
-                router.call(request)
+                let response = router.call(request);
+                async move { response.await.map(|response| response.map(Outgoing::new)) }
             }
         });
         let mut connection = self.http2.serve_connection(TokioIo::new(socket), service);
@@ -228,9 +236,13 @@ impl Protocols {
 }
 
 /// Tells the layers of the router who is asking.
-fn identify(request: &mut Request<Incoming>, peer: Peer, proxies: &Proxies) {
+fn identify(request: &mut Request<Incoming>, peer: Peer, tls: bool, proxies: &Proxies) {
     if peer == Peer::Unix {
         request.extensions_mut().insert(ThroughUnixSocket);
+    }
+    let tls = tls && peer != Peer::Unix;
+    if let Some(https) = proxies.https(peer, tls, request.headers()) {
+        request.extensions_mut().insert(https);
     }
     let peer = proxies.peer(peer, request.headers());
     request.extensions_mut().insert(peer);

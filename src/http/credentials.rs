@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use axum::http::{HeaderMap, header, request::Parts};
 
-use super::base_path::BasePath;
+use super::{base_path::BasePath, proxies::Https};
 use crate::auth::Denied;
 
 /// Most different tokens in the cookies of one request.
@@ -112,8 +112,8 @@ fn cookies<'a>(headers: &'a HeaderMap, name: &str) -> Result<Vec<&'a str>, Denie
 }
 
 /// Whether a page of this origin sent the request, according to the headers that browsers add. False if there are none
-/// of these.
-pub fn is_same_origin(parts: &Parts) -> bool {
+/// of these. With `secure_cookies` this origin is an HTTPS one, whatever the connection is.
+pub fn is_same_origin(parts: &Parts, secure_cookies: bool) -> bool {
     let text = |name| parts.headers.get(name)?.to_str().ok();
     if let Some(site) = text("sec-fetch-site") {
         return matches!(site, "same-origin" | "none");
@@ -121,7 +121,11 @@ pub fn is_same_origin(parts: &Parts) -> bool {
     let host = text("host").or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
     let origin = text("origin").and_then(|origin| origin.split_once("://"));
     match (origin, host) {
-        (Some((_, origin)), Some(host)) => origin.eq_ignore_ascii_case(host),
+        (Some((scheme, origin)), Some(host)) => {
+            let https = secure_cookies || parts.extensions.get::<Https>().is_some();
+            let own_scheme = if https { "https" } else { "http" };
+            scheme.eq_ignore_ascii_case(own_scheme) && origin.eq_ignore_ascii_case(host)
+        }
         _ => false,
     }
 }

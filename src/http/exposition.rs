@@ -20,17 +20,23 @@ use prometheus_client::{
 
 use super::{
     App,
+    limits::Limited,
     problem::{Code, Problem, Result},
 };
 use crate::{procfs::Own, store::Figure};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Memory that the answer is expected to need, until its size is known.
+const TYPICAL_BYTES: usize = 32 * 1024;
 
 /// Runs off the async runtime, because it reads files in /proc and the engine's figures may wait for the disk.
 pub async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let accept = request.headers().get(header::ACCEPT);
     let accept = accept.and_then(|accept| accept.to_str().ok());
     let open = accept.is_some_and(|accept| accept.contains("application/openmetrics-text"));
+    let (parts, _) = request.into_parts();
+    let mut reserved = Limited::of(&parts)?.answer();
+    reserved.grow(TYPICAL_BYTES)?;
     let encoded = tokio::task::spawn_blocking(move || encode(&app, open)).await;
     let Ok(Ok(body)) = encoded else {
         return Err(Problem::new(
@@ -46,12 +52,12 @@ pub async fn metrics(State(app): State<Arc<App>>, request: Request) -> Result<Re
         (header::CONTENT_TYPE, media),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    Ok((headers, body).into_response())
+    Ok((headers, reserved.hold(body.into_bytes())).into_response())
 }
 
 fn encode(app: &App, open: bool) -> std::result::Result<String, fmt::Error> {
     let registry = registry(app);
-    let mut out = String::with_capacity(32 * 1024);
+    let mut out = String::with_capacity(TYPICAL_BYTES);
     match open {
         true => text::encode(&mut out, &registry)?,
         false => prometheus_text::encode(&mut out, &registry)?,

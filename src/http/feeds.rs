@@ -18,17 +18,17 @@ use super::{
     access::Granted,
     base_path::BasePath,
     body::read_object,
-    limits,
+    limits::{self, Limited, Reserved},
     problem::Result,
     query::{FeedPath, MarkerPath, Params, version},
     render,
 };
 use crate::{
     auth::Scope,
-    feed::{Order, Page, PageQuery},
+    feed::{Order, PAGE_BYTES_MAX, Page, PageQuery},
     live::wait_for_entries,
     metrics::Held,
-    types::{FeedName, Marker},
+    types::{DATA_BYTES_MAX, FeedName, Marker},
 };
 
 const PAGE_PARAMS: [&str; 6] = ["until", "before", "after", "limit", "kind", "wait"];
@@ -103,7 +103,7 @@ async fn page(
     feeds: Vec<FeedName>,
     merged: bool,
 ) -> Result<Response> {
-    let (query, wait) = params.page(feeds)?;
+    let (mut query, wait) = params.page(feeds)?;
     granted.feeds(Scope::Read, &query.feeds)?;
     // A long poll ends when the token expires.
     let until = |wait| {
@@ -111,9 +111,19 @@ async fn page(
         granted.ends().map_or(deadline, |ends| ends.min(deadline))
     };
     let deadline = wait.map(until);
+    let mut reserved = Limited::of(parts)?.answer();
     let mut page = {
         let _slot = app.feeds.read_slot().await?;
-        app.feeds.page(&query).await?
+        // As much as the page might need; what it does not need is given back. If memory is short, the page ends early.
+        let most = PAGE_BYTES_MAX.min(query.limit * DATA_BYTES_MAX);
+        reserved.grow_some(most)?;
+        let is_short = reserved.bytes() < most;
+        if is_short {
+            query.bytes = reserved.bytes();
+        }
+        let mut page = app.feeds.page(&query).await?;
+        page.immutable &= page.next.is_none() || !is_short;
+        page
     };
     // Usually there is something to return, and the request needs no permit and no subscription.
     if let Some(deadline) = deadline
@@ -121,6 +131,8 @@ async fn page(
         && page.next.is_none()
         && deadline > Instant::now()
     {
+        // Nothing is held while waiting.
+        reserved.settle(0);
         let _permit = limits::stream_permit(parts)?;
         let (feeds, kind) = (query.feeds.clone(), query.kind.clone());
         let subscription = app.hub.subscribe_to_entries(feeds, kind)?;
@@ -129,7 +141,7 @@ async fn page(
         let after = page.version;
         page = wait_for_entries(&app.feeds, subscription, &query, after, deadline).await?;
     }
-    respond(app, parts, &query, &page, merged)
+    respond(app, parts, &query, &page, merged, reserved)
 }
 
 fn respond(
@@ -138,8 +150,11 @@ fn respond(
     query: &PageQuery,
     page: &Page,
     merged: bool,
+    mut reserved: Reserved,
 ) -> Result<Response> {
     let body = render::page(page, &query.feeds, merged);
+    // Already there, except after a long poll, or if names and ids need much.
+    reserved.grow(body.len())?;
     let mut headers = axum::http::HeaderMap::new();
     let mut set = |name, value: String| {
         if let Ok(value) = HeaderValue::from_str(&value) {
@@ -172,7 +187,7 @@ fn respond(
     if status == StatusCode::NOT_MODIFIED {
         return Ok((status, headers).into_response());
     }
-    Ok((status, headers, body).into_response())
+    Ok((status, headers, reserved.hold(body)).into_response())
 }
 
 pub fn matches_etag(known: &str, etag: &str) -> bool {
@@ -242,7 +257,7 @@ async fn answer_move(
 ) -> Result<Response> {
     granted.feeds(Scope::Mark, [feed])?;
     let expected = "the body must be {\"version\": \"…\"}";
-    let MarkerIn { version: text } = read_object(&parts.headers, body, expected).await?;
+    let MarkerIn { version: text } = read_object(parts, body, expected).await?;
     let to = version("version", &text)?;
     let state = app.feeds.move_marker(feed, marker, to).await?;
     let mut answer = render::state(&state, false);

@@ -15,7 +15,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::problem::{Code, Problem};
+use super::{
+    limits::Quotas,
+    problem::{Code, Problem},
+};
 
 /// A host, without a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,8 +109,16 @@ impl Hosts {
 #[derive(Clone, Copy)]
 pub struct ThroughUnixSocket;
 
+/// State of [`check`].
+#[derive(Clone)]
+pub struct Checker {
+    pub hosts: Arc<Hosts>,
+    pub quotas: Arc<Quotas>,
+}
+
 /// Refuses requests for other hosts.
-pub async fn check(State(hosts): State<Arc<Hosts>>, request: Request, next: Next) -> Response {
+pub async fn check(State(checker): State<Checker>, request: Request, next: Next) -> Response {
+    let Checker { hosts, quotas } = checker;
     let local = request.extensions().get::<ThroughUnixSocket>().is_some();
     if local || !hosts.checked || hosts.accept(&request) {
         return next.run(request).await;
@@ -115,12 +126,14 @@ pub async fn check(State(hosts): State<Arc<Hosts>>, request: Request, next: Next
     tracing::debug!(
         "request refused: it is for a host that this service does not accept (see --allow-host)"
     );
-    Problem::new(
+    let problem = Problem::new(
         Code::HostNotAllowed,
         "this service does not accept requests for this host: use its address, such as http://127.0.0.1:8080, or ask its \
          operator to allow the host (the guide to security, at /docs/security, says how)",
-    )
-    .into_response()
+    );
+    let (parts, body) = request.into_parts();
+    let problem = quotas.refuse(&parts.extensions, body, problem, false);
+    problem.into_response()
 }
 
 #[cfg(test)]

@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::Method,
+    http::{HeaderValue, Method, Version, header},
     middleware::Next,
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use tracing::{Instrument, Span, field::Empty};
 
 use super::{
     OPERATIONS,
-    problem::Code,
+    limits::Quotas,
+    problem::{Code, Problem},
+    strict,
     trace_context::{REQUEST_ID, RequestId, caller_trace},
 };
 use crate::metrics::Metrics;
@@ -21,14 +23,19 @@ use crate::metrics::Metrics;
 /// Stands for all unknown paths and methods.
 const OTHER: &str = "other";
 
-pub async fn observe(
-    State(metrics): State<Arc<Metrics>>,
-    request: Request,
-    next: Next,
-) -> Response {
+/// State of [`observe`].
+#[derive(Clone)]
+pub struct Observer {
+    pub metrics: Arc<Metrics>,
+    pub quotas: Arc<Quotas>,
+    /// Whether preflight requests are answered by the CORS layer, which counts nothing.
+    pub cors: bool,
+}
+
+pub async fn observe(State(observer): State<Observer>, request: Request, next: Next) -> Response {
     let route = route(&request);
     let method = method(request.method());
-    let mut pending = metrics.http.begin(route, method);
+    let mut pending = observer.metrics.http.begin(route, method);
     let id = RequestId::of(request.headers());
     let span = tracing::info_span!(
         "request",
@@ -47,7 +54,10 @@ pub async fn observe(
             tracing::field::display(format_args!("{trace_id:032x}")),
         );
     }
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = match observer.admit(request) {
+        Ok(request) => next.run(request).instrument(span.clone()).await,
+        Err(response) => *response,
+    };
 
     let status = response.status();
     let code = response.extensions().get::<Code>();
@@ -61,6 +71,32 @@ pub async fn observe(
     }
     response.headers_mut().insert(REQUEST_ID, id.into_header());
     response
+}
+
+impl Observer {
+    /// Passes the request on, unless it is not proper HTTP or a preflight request too many.
+    fn admit(&self, request: Request) -> Result<Request, Box<Response>> {
+        if let Err(problem) = strict::check(&request) {
+            return Err(Box::new(self.refuse(request, problem)));
+        }
+        if self.cors && request.method() == Method::OPTIONS {
+            let counted = self.quotas.take_unverified(request.extensions());
+            counted.map_err(|problem| Box::new(problem.into_response()))?;
+        }
+        Ok(request)
+    }
+
+    /// Ends an HTTP/1 connection, because where the next request begins is in doubt.
+    fn refuse(&self, request: Request, problem: Problem) -> Response {
+        let (parts, body) = request.into_parts();
+        let problem = self.quotas.refuse(&parts.extensions, body, problem, false);
+        let mut response = problem.into_response();
+        if parts.version < Version::HTTP_2 {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
+        response
+    }
 }
 
 /// The route's template and not the path, because paths contain feed names, whose number is unlimited.

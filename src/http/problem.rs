@@ -34,6 +34,7 @@ macro_rules! codes {
 }
 
 codes! {
+    InvalidRequest "invalid_request" BAD_REQUEST,
     InvalidJson "invalid_json" BAD_REQUEST,
     InvalidBody "invalid_body" BAD_REQUEST,
     InvalidEvent "invalid_event" BAD_REQUEST,
@@ -75,10 +76,14 @@ codes! {
     TooManyRequests "too_many_requests" TOO_MANY_REQUESTS,
     TooManyBytes "too_many_bytes" TOO_MANY_REQUESTS,
     TooManyCallerStreams "too_many_caller_streams" TOO_MANY_REQUESTS,
+    TooManyCallerAnswers "too_many_caller_answers" TOO_MANY_REQUESTS,
+    TooManyCallerBodies "too_many_caller_bodies" TOO_MANY_REQUESTS,
     Internal "internal" INTERNAL_SERVER_ERROR,
     NotSupported "not_supported" NOT_IMPLEMENTED,
     Busy "busy" SERVICE_UNAVAILABLE,
     TooManyStreams "too_many_streams" SERVICE_UNAVAILABLE,
+    TooManyAnswers "too_many_answers" SERVICE_UNAVAILABLE,
+    TooManyBodies "too_many_bodies" SERVICE_UNAVAILABLE,
     ShuttingDown "shutting_down" SERVICE_UNAVAILABLE,
     StoreUnavailable "store_unavailable" SERVICE_UNAVAILABLE,
     Unhealthy "unhealthy" SERVICE_UNAVAILABLE,

@@ -11,6 +11,11 @@ use ipnet::IpNet;
 use super::caller::Peer;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The client uses HTTPS. In the extensions of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Https;
 
 /// The proxies in front of this node.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +69,17 @@ impl Proxies {
             }
         }
         peer
+    }
+
+    /// Whether the client uses HTTPS: with this service, if `tls`, or with the trusted proxy that the request came from,
+    /// according to its `X-Forwarded-Proto`.
+    pub fn https(&self, peer: Peer, tls: bool, headers: &HeaderMap) -> Option<Https> {
+        let mut schemes = headers.get_all(&FORWARDED_PROTO).iter();
+        let mut forwarded = || match (schemes.next(), schemes.next()) {
+            (Some(scheme), None) => scheme.as_bytes().eq_ignore_ascii_case(b"https"),
+            _ => false,
+        };
+        (tls || (self.trust(peer) && forwarded())).then_some(Https)
     }
 }
 

@@ -7,7 +7,7 @@ use axum::{
     extract::{Request, State},
     handler::Handler,
     http::{HeaderValue, Method, header},
-    middleware::{from_fn_with_state, map_request},
+    middleware::from_fn_with_state,
     response::IntoResponse,
     routing::{MethodFilter, MethodRouter, on},
 };
@@ -16,14 +16,14 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use super::{
     App, access, admin,
     base_path::{self, BasePath},
-    body,
+    body::{BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX, TICKET_BODY_BYTES_MAX, TRANSIENT_BODY_BYTES_MAX},
     cors::Cors,
     credentials::cookie_name,
     docs, events, exposition, feeds, health,
     hosts::{self, Hosts},
-    limits::{self, Quotas},
+    limits::{self, Enforce, Quotas},
     not_found::not_found,
-    observe,
+    observe::{self, Observer},
     problem::{Code, Problem},
     session, sse, web,
 };
@@ -66,39 +66,42 @@ pub struct Operation {
     /// The path template, as in `openapi.yaml`.
     pub path: &'static str,
     pub right: Right,
+    /// Longest JSON body that the operation reads, in bytes; 0 if it reads none.
+    pub body_bytes_max: usize,
     handler: fn(MethodFilter) -> MethodRouter<Arc<App>>,
 }
 
 macro_rules! operations {
-    ($($method:ident $path:literal $right:expr => $handler:path,)+) => {
+    ($($method:ident $path:literal $right:expr $(, reads $body:expr)? => $handler:path,)+) => {
         &[$(Operation {
             method: Method::$method,
             path: $path,
             right: $right,
+            body_bytes_max: 0 $(+ $body)?,
             handler: |method| on(method, $handler),
         },)+]
     };
 }
 
-/// Every operation of the API. `openapi.yaml` describes the same ones (a test compares them). `HEAD` comes with `GET`.
-/// The files of the web page are not operations: [`web`] serves them, without credentials.
+/// Every operation of the API, with the longest JSON body that it `reads`, if it reads any. `openapi.yaml` describes the
+/// same ones (a test compares them). `HEAD` comes with `GET`. The files of the web page are not operations: [`web`] serves them, without credentials.
 pub static OPERATIONS: &[Operation] = operations![
-    POST   "/v1/events"                          Right::Scope(Scope::Append) => events::append,
-    POST   "/v1/transient"                       Right::Scope(Scope::Append) => events::transient,
+    POST   "/v1/events"                          Right::Scope(Scope::Append), reads BODY_BYTES_MAX => events::append,
+    POST   "/v1/transient"                       Right::Scope(Scope::Append), reads TRANSIENT_BODY_BYTES_MAX => events::transient,
     GET    "/v1/entries"                         Right::Scope(Scope::Read)   => feeds::merged,
     GET    "/v1/live"                            Right::ReadOrTicket         => sse::merged,
     GET    "/v1/state"                           Right::Scope(Scope::Read)   => feeds::state_by_query,
-    PUT    "/v1/markers/{marker}"                Right::Scope(Scope::Mark)   => feeds::move_marker_by_query,
+    PUT    "/v1/markers/{marker}"                Right::Scope(Scope::Mark), reads SMALL_BODY_BYTES_MAX => feeds::move_marker_by_query,
     GET    "/v1/feeds/{feed}"                    Right::Scope(Scope::Read)   => feeds::state,
     GET    "/v1/feeds/{feed}/entries"            Right::Scope(Scope::Read)   => feeds::entries,
     GET    "/v1/feeds/{feed}/live"               Right::ReadOrTicket         => sse::live,
-    PUT    "/v1/feeds/{feed}/markers/{marker}"   Right::Scope(Scope::Mark)   => feeds::move_marker,
-    POST   "/v1/tickets"                         Right::Scope(Scope::Read)   => session::ticket,
-    POST   "/v1/session"                         Right::Token                => session::log_in,
+    PUT    "/v1/feeds/{feed}/markers/{marker}"   Right::Scope(Scope::Mark), reads SMALL_BODY_BYTES_MAX => feeds::move_marker,
+    POST   "/v1/tickets"                         Right::Scope(Scope::Read), reads TICKET_BODY_BYTES_MAX => session::ticket,
+    POST   "/v1/session"                         Right::Token, reads SMALL_BODY_BYTES_MAX => session::log_in,
     // Open: logging out must work with an expired token.
     DELETE "/v1/session"                         Right::Open                 => session::log_out,
     GET    "/v1/admin/log"                       Right::Scope(Scope::Admin)  => admin::log,
-    PUT    "/v1/admin/log"                       Right::Scope(Scope::Admin)  => admin::set_log,
+    PUT    "/v1/admin/log"                       Right::Scope(Scope::Admin), reads SMALL_BODY_BYTES_MAX => admin::set_log,
     GET    "/metrics"                            Right::OneOf(&[Scope::Metrics, Scope::Admin]) => exposition::metrics,
     GET    "/healthz"                            Right::Open                 => health::healthz,
     GET    "/readyz"                             Right::Open                 => health::readyz,
@@ -113,16 +116,23 @@ pub struct Edge {
     pub hosts: Hosts,
 }
 
-/// The router. A request passes through these layers in order: observation, its host, CORS, the lingering body,
-/// credentials, quotas. Then its handler runs.
+/// The router. A request passes through these layers in order: observation and the check that it is proper HTTP, its
+/// host, CORS, credentials, quotas. Then its handler runs. Each layer that refuses a request counts it against its caller.
 pub fn router(app: App, edge: &Edge) -> Router {
-    let metered = from_fn_with_state(Arc::clone(&edge.quotas), limits::enforce);
+    let metered = |body_bytes_max| {
+        let quotas = Arc::clone(&edge.quotas);
+        let enforce = Enforce {
+            quotas,
+            body_bytes_max,
+        };
+        from_fn_with_state(enforce, limits::enforce)
+    };
     let mut api = Router::new();
     for operation in OPERATIONS {
         let method = MethodFilter::try_from(operation.method.clone());
         let handler = (operation.handler)(method.expect("only standard methods are in the table"));
         // Each layer is outside the one before it.
-        let mut handler = handler.route_layer(metered.clone());
+        let mut handler = handler.route_layer(metered(operation.body_bytes_max));
         if let (Some(auth), false) = (&app.auth, operation.right == Right::Open) {
             let guard = access::Guard {
                 auth: Arc::clone(auth),
@@ -135,22 +145,28 @@ pub fn router(app: App, edge: &Edge) -> Router {
         api = api.route(operation.path, handler);
     }
     let router = api
-        .method_not_allowed_fallback(method_not_allowed.layer(metered.clone()))
+        .method_not_allowed_fallback(method_not_allowed.layer(metered(0)))
         .merge(
             web::routes(&app.base_path)
                 .merge(docs::routes(&app.base_path))
-                .layer(metered.clone()),
+                .layer(metered(0)),
         )
-        .fallback(not_found.layer(metered))
-        .layer(map_request(async |request: Request| {
-            request.map(body::lingering)
-        }));
+        .fallback(not_found.layer(metered(0)));
     let router = match edge.cors.layer() {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    let observed = from_fn_with_state(Arc::clone(&app.metrics), observe::observe);
-    let hosts = from_fn_with_state(Arc::new(edge.hosts.clone()), hosts::check);
+    let observer = Observer {
+        metrics: Arc::clone(&app.metrics),
+        quotas: Arc::clone(&edge.quotas),
+        cors: edge.cors.layer().is_some(),
+    };
+    let observed = from_fn_with_state(observer, observe::observe);
+    let checker = hosts::Checker {
+        hosts: Arc::new(edge.hosts.clone()),
+        quotas: Arc::clone(&edge.quotas),
+    };
+    let hosts = from_fn_with_state(checker, hosts::check);
     // No browser guesses the type of an answer, whatever data is in it.
     let nosniff = SetResponseHeaderLayer::overriding(
         header::X_CONTENT_TYPE_OPTIONS,

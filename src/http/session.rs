@@ -114,7 +114,7 @@ pub async fn ticket(
     Params::parse(&parts, &[])?;
     let (auth, grant) = guarded(&app, &granted)?;
     let expected = "the body must be {\"feeds\": [\"…\"]}";
-    let TicketIn { feeds } = read_object(&parts.headers, body, expected).await?;
+    let TicketIn { feeds } = read_object(&parts, body, expected).await?;
     if !(1..=MERGED_FEEDS_MAX).contains(&feeds.len()) {
         let detail = format!(
             "feeds must list 1 to {MERGED_FEEDS_MAX} feeds, not {}",

@@ -8,7 +8,11 @@ use std::{
 };
 
 use tokio::task::AbortHandle;
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, reload};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{Builder, LevelFilter},
+    reload,
+};
 
 /// Maximum length of a filter, in bytes.
 pub const FILTER_BYTES_MAX: usize = 1024;
@@ -25,8 +29,13 @@ impl Filter {
     }
 
     pub(super) fn to_env_filter(&self) -> EnvFilter {
-        EnvFilter::new(&self.0)
+        builder().parse_lossy(&self.0)
     }
+}
+
+/// Values of fields are compared as they are. As regular expressions, some would take exponential time to match.
+fn builder() -> Builder {
+    EnvFilter::builder().with_regex(false)
 }
 
 impl FromStr for Filter {
@@ -36,9 +45,7 @@ impl FromStr for Filter {
         if text.trim().is_empty() || text.len() > FILTER_BYTES_MAX {
             return Err(format!("a filter must have 1 to {FILTER_BYTES_MAX} bytes"));
         }
-        EnvFilter::builder()
-            .parse(text)
-            .map_err(|error| error.to_string())?;
+        builder().parse(text).map_err(|error| error.to_string())?;
         // A single word that is not a level would be taken as the name of a module, and enable that module only.
         let lone = text.split(',').map(str::trim);
         let lone = lone.filter(|part| !part.contains(['=', '[', ']', '{', '}', '"']));
@@ -173,6 +180,8 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use tracing_subscriber::{layer::SubscriberExt, util::SubscriberInitExt};
+
     use super::*;
 
     fn filter(text: &str) -> Filter {
@@ -201,6 +210,18 @@ mod tests {
             &long,
         ] {
             assert!(bad.parse::<Filter>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn values_of_fields_are_no_regular_expressions() {
+        for (value, shown) in [("/v1/.*", false), ("/v1/events", true)] {
+            let filter = filter(&format!("[request{{route={value:?}}}]=debug"));
+            let _in_use = tracing_subscriber::registry()
+                .with(filter.to_env_filter())
+                .set_default();
+            let _request = tracing::info_span!("request", route = "/v1/events").entered();
+            assert_eq!(tracing::enabled!(tracing::Level::DEBUG), shown, "{value}");
         }
     }
 

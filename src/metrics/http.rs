@@ -36,6 +36,8 @@ pub struct Http {
     durations: Family<Operation, Histogram>,
     problems: Family<Refusal, Counter>,
     in_flight: Gauge,
+    /// Answers of which the client took no byte for too long.
+    pub answers_cut: Counter,
 }
 
 impl Default for Http {
@@ -45,6 +47,7 @@ impl Default for Http {
             durations: Family::new_with_constructor(|| Histogram::new(LATENCIES)),
             problems: Family::default(),
             in_flight: Gauge::default(),
+            answers_cut: Counter::default(),
         }
     }
 }
@@ -93,6 +96,11 @@ impl Http {
             "http_requests_in_flight",
             "Requests whose response has not begun",
             self.in_flight.clone(),
+        );
+        registry.register(
+            "http_answers_cut",
+            "Connections and HTTP/2 streams that were cut because the client took no byte of its answer for 30 s",
+            self.answers_cut.clone(),
         );
     }
 }

@@ -6,6 +6,7 @@
 
 mod appends;
 mod http;
+mod limits;
 mod live;
 mod tail;
 
@@ -17,6 +18,7 @@ use prometheus_client::{
 pub use self::{
     appends::{Appends, TransientLoss},
     http::{Http, Pending},
+    limits::Limits,
     live::{Live, StreamEnd},
     tail::Tail,
 };
@@ -37,6 +39,7 @@ pub struct Metrics {
     pub tail: Tail,
     pub twins: TwinsHidden,
     pub http: Http,
+    pub limits: Limits,
 }
 
 impl Metrics {
@@ -47,6 +50,7 @@ impl Metrics {
         self.tail.register(registry);
         self.twins.register(registry);
         self.http.register(registry);
+        self.limits.register(registry);
     }
 }
 

@@ -18,7 +18,10 @@ use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
@@ -226,7 +229,10 @@ impl Tls {
     }
 
     /// Performs the handshake. `None` if it failed, took too long or was ended in favour of newer ones.
-    pub async fn accept(&self, socket: TcpStream) -> Option<TlsStream<TcpStream>> {
+    pub async fn accept<S>(&self, socket: S) -> Option<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let mut slot = self.handshakes.begin();
         let handshake = TlsAcceptor::from(self.current.load_full()).accept(socket);
         let failed: &dyn std::fmt::Display = &tokio::select! {

@@ -22,6 +22,7 @@ use super::{
     App,
     access::Granted,
     body::{Media, json, media, read_all},
+    limits::Limited,
     problem::{Code, Problem, Result},
     query, render,
 };
@@ -38,13 +39,29 @@ pub async fn append(
         Media::Json => {
             // Before the body is read, so that refusing requests under overload costs little.
             app.appender.check()?;
-            append_json(app, granted, read_all(body).await?).await
+            let body = read_all(&parts, body).await?;
+            append_json(app, granted, Limited::of(&parts)?, body).await
         }
-        Media::Ndjson => Ok(ndjson::append(app, granted, body)),
+        Media::Ndjson => Ok(ndjson::append(
+            app,
+            granted,
+            Limited::of(&parts)?.clone(),
+            body,
+        )),
     }
 }
 
-async fn append_json(app: Arc<App>, granted: Granted, body: Bytes) -> Result<Response> {
+/// An answer to this many events or fewer takes no memory from the budget.
+const UNCOUNTED_EVENTS_MAX: usize = 32;
+/// Memory that the result of an event is expected to need, until it is known, in bytes.
+const RESULT_BYTES: usize = 160;
+
+async fn append_json(
+    app: Arc<App>,
+    granted: Granted,
+    limits: &Limited,
+    body: Bytes,
+) -> Result<Response> {
     let length = body.len();
     match body.trim_ascii_start().first() {
         Some(b'[') => {
@@ -52,6 +69,10 @@ async fn append_json(app: Arc<App>, granted: Granted, body: Bytes) -> Result<Res
                 let (app, granted) = (Arc::clone(&app), granted.clone());
                 parse(length, move || parse_array(&app, &granted, &body)).await?
             };
+            let mut reserved = limits.answer();
+            if events.len() > UNCOUNTED_EVENTS_MAX {
+                reserved.grow(events.len() * RESULT_BYTES)?;
+            }
             let mut outcomes = app.appender.try_reserve(events)?.append().await?;
             reused::conceal(&app, &granted, &mut outcomes).await;
             let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
@@ -60,7 +81,10 @@ async fn append_json(app: Arc<App>, granted: Granted, body: Bytes) -> Result<Res
                 result(&mut answer, outcome);
             }
             answer.push(b']');
-            Ok(json_response(answer))
+            Ok(match reserved.bytes() {
+                0 => json_response(answer),
+                _ => json_response(reserved.hold(answer)),
+            })
         }
         Some(b'{') => {
             let event = {
@@ -94,8 +118,9 @@ async fn append_json(app: Arc<App>, granted: Granted, body: Bytes) -> Result<Res
     }
 }
 
-fn json_response(body: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+fn json_response(body: impl Into<Bytes>) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json")];
+    (headers, body.into()).into_response()
 }
 
 /// Writes the result of one event.

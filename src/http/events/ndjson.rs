@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::{result, reused, wire::parse_one};
+use super::{RESULT_BYTES, result, reused, wire::parse_one};
 use crate::{
     auth::Denied,
     fairness::parse,
@@ -21,6 +21,7 @@ use crate::{
         App,
         access::Granted,
         body::Lines,
+        limits::Limited,
         problem::{Problem, Result},
     },
     types::Event,
@@ -29,15 +30,15 @@ use crate::{
 /// Lines of an NDJSON body that are committed together.
 const CHUNK_LINES: usize = 1000;
 /// Chunks of results that can wait for an NDJSON client to read them.
-const ANSWER_CHUNKS_MAX: usize = 16;
+const ANSWER_CHUNKS_MAX: usize = 4;
 
 /// Commits lines in order, as they arrive, and answers each as it commits. Runs as a task of its own, which continues
 /// when the client disconnects.
-pub fn append(app: Arc<App>, granted: Granted, body: Body) -> Response {
+pub fn append(app: Arc<App>, granted: Granted, limits: Limited, body: Body) -> Response {
     let (answers, receiver) = mpsc::channel(ANSWER_CHUNKS_MAX);
     let tracker: TaskTracker = app.tracker.clone();
     tracker.spawn(async move {
-        let mut lines = Lines::new(body);
+        let mut lines = Lines::new(body, limits.body());
         let mut index = 0;
         let mut over = pin!(granted.over());
         loop {
@@ -49,6 +50,12 @@ pub fn append(app: Arc<App>, granted: Granted, body: Body) -> Response {
                 // The answer ends here; the client sends the lines without a result again.
                 () = app.stopping.cancelled() => return,
             };
+            // Memory for the results, before the events are appended.
+            let mut reserved = limits.answer();
+            let chunk = chunk.and_then(|chunk| {
+                reserved.grow(chunk.len() * RESULT_BYTES)?;
+                Ok(chunk)
+            });
             let (chunk, failed) = match chunk {
                 Ok(chunk) if chunk.is_empty() => return,
                 Ok(chunk) => (chunk, None),
@@ -61,7 +68,7 @@ pub fn append(app: Arc<App>, granted: Granted, body: Body) -> Response {
             };
             index += count;
             // A client that does not read its results will not send more lines either.
-            if answers.send(Bytes::from(answer)).await.is_err() || failed.is_some() {
+            if answers.send(reserved.hold(answer)).await.is_err() || failed.is_some() {
                 return;
             }
         }

@@ -29,7 +29,7 @@ pub async fn transient(
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
-    let body = read_json(&parts.headers, body).await?;
+    let body = read_json(&parts, body).await?;
     let event = {
         let app = Arc::clone(&app);
         let length = body.len();

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -15,8 +16,8 @@ use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::Limited;
-use crate::http::problem::Problem;
+use super::Quotas;
+use crate::http::{caller::Caller, problem::Problem};
 
 /// Longest time that a piece of a body is held back: half the time a body may stall.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -35,7 +36,8 @@ impl std::error::Error for OverBytes {}
 
 pub struct Metered {
     body: Body,
-    of: Limited,
+    quotas: Arc<Quotas>,
+    caller: Caller,
     waiting: Option<Waiting>,
 }
 
@@ -47,10 +49,11 @@ struct Waiting {
 }
 
 impl Metered {
-    pub(super) fn new(body: Body, of: Limited) -> Self {
+    pub(super) fn new(body: Body, quotas: Arc<Quotas>, caller: Caller) -> Self {
         Self {
             body,
-            of,
+            quotas,
+            caller,
             waiting: None,
         }
     }
@@ -82,7 +85,7 @@ impl HttpBody for Metered {
                     other => return Poll::Ready(other.map(|frame| Ok(frame?))),
                 },
             };
-            let Err(problem) = this.of.quotas.take_bytes(&this.of.caller, piece.len()) else {
+            let Err(problem) = this.quotas.take_bytes(&this.caller, piece.len()) else {
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             };
             let now = Instant::now();

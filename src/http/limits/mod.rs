@@ -1,29 +1,37 @@
-//! Limits per caller: rates of requests and of body bytes, and numbers of open streams and connections. Exceeding one
-//! returns 429 (a connection is closed); other callers are unaffected.
+//! Limits of what callers use: rates of requests and of body bytes, numbers of open streams and connections, and memory for
+//! answers and bodies. Exceeding a limit of one's own returns 429 (a connection is closed), and other callers are
+//! unaffected; exceeding a total of the node returns 503.
 
+mod memory;
 mod metered;
 mod permits;
 mod rate;
+mod request;
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
 
-use axum::{
-    body::{Body, HttpBody},
-    extract::{Request, State},
-    http::{Extensions, request::Parts},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
+use axum::http::Extensions;
 use tokio_util::sync::CancellationToken;
 
-use self::{metered::Metered, permits::Permits, rate::Rate};
-pub use self::{metered::OverBytes, permits::Permit, rate::PER_S_MAX};
+pub use self::{
+    memory::{Budget, Reserved},
+    metered::OverBytes,
+    permits::Permit,
+    rate::PER_S_MAX,
+    request::{Enforce, Limited, enforce, stream_permit},
+};
+use self::{
+    memory::{Holds, Memory},
+    permits::Permits,
+    rate::Rate,
+};
 use super::{
     body::BODY_BYTES_MAX,
     caller::{Caller, Peer},
     problem::{Code, Problem, Result},
     proxies::Proxies,
 };
+use crate::metrics::Metrics;
 
 /// The burst of requests, in seconds of the steady rate.
 const REQUESTS_BURST_S: u32 = 2;
@@ -34,7 +42,7 @@ const STREAM_RETRY_S: u32 = 5;
 /// How often the state of idle callers is dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// The limits of one caller; `None` is no limit.
+/// The limits of a node and of one caller; `None` is no limit.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
     pub requests_per_s: Option<NonZeroU32>,
@@ -44,50 +52,125 @@ pub struct Limits {
     pub streams: Option<NonZeroU32>,
     /// Open connections from one address.
     pub connections: Option<NonZeroU32>,
+    /// Memory for answers that have not been read.
+    pub answers: Budget,
+    /// Memory for request bodies.
+    pub bodies: Budget,
+    /// The limits of an IPv6 network, all its addresses together.
+    pub network: Option<NetworkLimits>,
     /// Whether the limits also apply to callers on this machine without credentials.
     pub loopback: bool,
 }
 
-/// What each caller has used of its limits.
-pub struct Quotas {
-    limits: Limits,
+/// The limits of an IPv6 network: those of `callers` callers.
+#[derive(Debug, Clone, Copy)]
+pub struct NetworkLimits {
+    pub bits: u8,
+    pub callers: NonZeroU32,
+}
+
+/// To whom a limit applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Caller,
+    Network,
+    Node,
+}
+
+impl Of {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Network => "network",
+            Self::Node => "node",
+        }
+    }
+
+    /// As the subject of a sentence.
+    fn subject(self) -> &'static str {
+        match self {
+            Self::Caller => "this caller",
+            Self::Network => "the IPv6 network of this caller",
+            Self::Node => "this node",
+        }
+    }
+}
+
+/// What each caller or network has used of its limits.
+struct Used {
+    of: Of,
     requests: Option<Rate>,
     bytes: Option<Rate>,
     streams: Option<Arc<Permits<Caller>>>,
-    connections: Option<Arc<Permits<Peer>>>,
+    connections: Option<Arc<Permits<Caller>>>,
+}
+
+impl Used {
+    fn new(of: Of, limits: &Limits, callers: u32) -> Self {
+        let times = |limit: Option<NonZeroU32>| {
+            limit.and_then(|limit| NonZeroU32::new(limit.get().saturating_mul(callers)))
+        };
+        let rate = |per_s, burst_s, burst_min| {
+            let per_s = times(per_s)?.min(NonZeroU32::new(PER_S_MAX)?);
+            let burst = per_s.get().saturating_mul(burst_s).max(burst_min);
+            Some(Rate::new(per_s, burst))
+        };
+        Self {
+            of,
+            requests: rate(limits.requests_per_s, REQUESTS_BURST_S, 1),
+            bytes: rate(limits.bytes_per_s, BYTES_BURST_S, BODY_BYTES_MAX as u32),
+            streams: times(limits.streams).map(Permits::new),
+            connections: times(limits.connections).map(Permits::new),
+        }
+    }
+}
+
+/// What callers have used of their limits.
+pub struct Quotas {
+    limits: Limits,
+    callers: Used,
+    networks: Option<Used>,
+    answers: Arc<Memory>,
+    bodies: Arc<Memory>,
+    metrics: Arc<Metrics>,
 }
 
 impl Quotas {
-    pub fn new(limits: Limits) -> Arc<Self> {
-        let rate = |per_s: Option<NonZeroU32>, burst_s, burst_min| {
-            per_s.map(|per_s| Rate::new(per_s, per_s.get().saturating_mul(burst_s).max(burst_min)))
+    pub fn new(limits: Limits, metrics: &Arc<Metrics>) -> Arc<Self> {
+        let network_callers = limits.network.map(|network| network.callers.get());
+        let memory = |holds, budget| {
+            let callers = network_callers.map(|callers| callers as usize);
+            Memory::new(holds, budget, callers, Arc::clone(metrics))
         };
         Arc::new(Self {
-            requests: rate(limits.requests_per_s, REQUESTS_BURST_S, 1),
-            bytes: rate(limits.bytes_per_s, BYTES_BURST_S, BODY_BYTES_MAX as u32),
-            streams: limits.streams.map(Permits::new),
-            connections: limits.connections.map(Permits::new),
+            callers: Used::new(Of::Caller, &limits, 1),
+            networks: network_callers.map(|callers| Used::new(Of::Network, &limits, callers)),
+            answers: memory(Holds::Answers, limits.answers),
+            bodies: memory(Holds::Bodies, limits.bodies),
+            metrics: Arc::clone(metrics),
             limits,
         })
     }
 
     /// A permit for a connection; `None` if its peer has as many as allowed. Trusted proxies are exempt, because they
     /// connect for many clients.
-    pub fn connection(&self, peer: Peer, proxies: &Proxies) -> Option<Permit<Peer>> {
-        match &self.connections {
-            Some(permits) if self.applies_to(peer) && !proxies.trust(peer) => {
-                permits.take(peer.party())
-            }
-            _ => Some(Permit::unlimited()),
+    pub fn connection(&self, peer: Peer, proxies: &Proxies) -> Option<Permit<Caller>> {
+        if !self.applies_to(peer) || proxies.trust(peer) {
+            return Some(Permit::unlimited());
         }
+        let caller = Caller::Party(peer.party());
+        self.permit("connections", &caller, |used| used.connections.as_ref())
+            .ok()
     }
 
     /// Drops the state of idle callers periodically, until `stop`.
     pub async fn sweep(&self, stop: CancellationToken) {
         let pause = || stop.run_until_cancelled(tokio::time::sleep(SWEEP_EVERY));
         while pause().await.is_some() {
-            let rates = [&self.requests, &self.bytes];
-            rates.into_iter().flatten().for_each(Rate::sweep);
+            let used = [Some(&self.callers), self.networks.as_ref()];
+            let rates = used.into_iter().flatten();
+            let rates = rates.flat_map(|used| [&used.requests, &used.bytes]);
+            rates.flatten().for_each(Rate::sweep);
         }
     }
 
@@ -103,6 +186,23 @@ impl Quotas {
         })
     }
 
+    /// The network of a caller whose limits apply, too.
+    fn network(&self, caller: &Caller) -> Option<Caller> {
+        caller.network(self.limits.network?.bits)
+    }
+
+    /// The caller, and its network if that has limits.
+    fn levels<'a>(
+        &'a self,
+        caller: &'a Caller,
+    ) -> impl Iterator<Item = (&'a Used, Cow<'a, Caller>)> {
+        let network = self.network(caller).map(Cow::Owned);
+        let network = self.networks.as_ref().zip(network);
+        [(&self.callers, Cow::Borrowed(caller))]
+            .into_iter()
+            .chain(network)
+    }
+
     /// Counts one request against the peer's address, before unknown credentials are verified. Otherwise requests with
     /// invalid credentials would count against nobody, although verifying signatures is what costs most.
     pub fn take_unverified(&self, request: &Extensions) -> Result<()> {
@@ -113,89 +213,83 @@ impl Quotas {
     }
 
     fn take_request(&self, caller: &Caller) -> Result<()> {
-        let Some(rate) = &self.requests else {
-            return Ok(());
-        };
-        rate.take(caller, 1).map_err(|wait| {
-            let Rate { per_s, burst, .. } = rate;
-            let detail = format!(
-                "this caller may send {per_s} requests/s, in bursts of up to {burst}; try again after Retry-After"
-            );
-            Problem::new(Code::TooManyRequests, detail).retry_after(wait)
+        self.take(Code::TooManyRequests, caller, 1, |used| {
+            used.requests.as_ref()
         })
     }
 
     fn take_bytes(&self, caller: &Caller, bytes: usize) -> Result<()> {
-        let Some(rate) = &self.bytes else {
-            return Ok(());
-        };
-        rate.take(caller, bytes).map_err(|wait| {
-            let Rate { per_s, burst, .. } = rate;
-            let detail = format!(
-                "this caller may send {per_s} body bytes/s, in bursts of up to {burst}; send the rest after Retry-After"
-            );
-            Problem::new(Code::TooManyBytes, detail).retry_after(wait)
+        self.take(Code::TooManyBytes, caller, bytes, |used| {
+            used.bytes.as_ref()
         })
     }
-}
 
-/// A request whose caller has limits, in the request's extensions.
-#[derive(Clone)]
-struct Limited {
-    quotas: Arc<Quotas>,
-    caller: Caller,
-}
-
-/// Enforces the caller's rates of requests and of body bytes.
-pub async fn enforce(
-    State(quotas): State<Arc<Quotas>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    if let Some(caller) = quotas.caller(request.extensions()) {
-        let limited = Limited { quotas, caller };
-        request = match limited.charge(request) {
-            Ok(request) => request,
-            Err(problem) => return problem.into_response(),
-        };
-        request.extensions_mut().insert(limited);
+    fn meters_bytes(&self) -> bool {
+        self.limits.bytes_per_s.is_some()
     }
-    next.run(request).await
-}
 
-impl Limited {
-    /// Counts a request and its body.
-    fn charge(&self, request: Request) -> Result<Request> {
-        self.quotas.take_request(&self.caller)?;
-        // A JSON body with `Content-Length` is accepted or refused as a whole. Others are counted as they arrive.
-        match request.body().size_hint().exact() {
-            Some(0) => Ok(request),
-            Some(bytes) if bytes <= BODY_BYTES_MAX as u64 => {
-                self.quotas.take_bytes(&self.caller, bytes as usize)?;
-                Ok(request)
-            }
-            _ if self.quotas.bytes.is_none() => Ok(request),
-            _ => Ok(request.map(|body| Body::new(Metered::new(body, self.clone())))),
+    fn take(
+        &self,
+        code: Code,
+        caller: &Caller,
+        count: usize,
+        rate: impl Fn(&Used) -> Option<&Rate>,
+    ) -> Result<()> {
+        for (used, caller) in self.levels(caller) {
+            let Some(rate) = rate(used) else { continue };
+            let taken = rate.take(&caller, count);
+            taken.map_err(|wait| self.over_rate(code, used.of, rate, wait))?;
         }
+        Ok(())
     }
-}
 
-/// A permit for a stream or long poll of the request's caller.
-pub fn stream_permit(request: &Parts) -> Result<Permit<Caller>> {
-    let Some(Limited { quotas, caller }) = request.extensions.get() else {
-        return Ok(Permit::unlimited());
-    };
-    let Some(permits) = &quotas.streams else {
-        return Ok(Permit::unlimited());
-    };
-    permits.take(caller.clone()).ok_or_else(|| {
+    fn over_rate(&self, code: Code, of: Of, rate: &Rate, wait: Duration) -> Problem {
+        let Rate { per_s, burst, .. } = rate;
+        let (limit, unit, advice) = match code {
+            Code::TooManyBytes => ("bytes", "body bytes/s", "send the rest"),
+            _ => ("requests", "requests/s", "try again"),
+        };
+        self.metrics.limits.exceeded(limit, of.label());
+        let of = of.subject();
         let detail = format!(
-            "this caller has {} streams and long polls open, as many as allowed; close one, or try again after Retry-After",
-            permits.max()
+            "{of} may send {per_s} {unit}, in bursts of up to {burst}; {advice} after Retry-After"
         );
-        Problem::new(Code::TooManyCallerStreams, detail)
-            .retry_after(Duration::from_secs(STREAM_RETRY_S.into()))
-    })
+        Problem::new(code, detail).retry_after(wait)
+    }
+
+    /// A permit for a stream or long poll.
+    fn stream(&self, caller: &Caller) -> Result<Permit<Caller>> {
+        let permit = self.permit("streams", caller, |used| used.streams.as_ref());
+        permit.map_err(|(of, max)| {
+            let of = of.subject();
+            let detail = format!(
+                "{of} has {max} streams and long polls open, as many as allowed; close one, or try again after Retry-After"
+            );
+            Problem::new(Code::TooManyCallerStreams, detail)
+                .retry_after(Duration::from_secs(STREAM_RETRY_S.into()))
+        })
+    }
+
+    /// A permit of the caller and of its network, or whose limit is exceeded and what it is.
+    fn permit(
+        &self,
+        limit: &'static str,
+        caller: &Caller,
+        permits: impl Fn(&Used) -> Option<&Arc<Permits<Caller>>>,
+    ) -> std::result::Result<Permit<Caller>, (Of, NonZeroU32)> {
+        let mut permit = Permit::unlimited();
+        for (used, caller) in self.levels(caller) {
+            let Some(permits) = permits(used) else {
+                continue;
+            };
+            let Some(taken) = permits.take(caller.into_owned()) else {
+                self.metrics.limits.exceeded(limit, used.of.label());
+                return Err((used.of, permits.max()));
+            };
+            permit = taken.and(permit);
+        }
+        Ok(permit)
+    }
 }
 
 #[cfg(test)]
@@ -204,11 +298,14 @@ mod tests {
     use crate::http::caller::Subject;
 
     fn quotas(loopback: bool) -> Arc<Quotas> {
-        Quotas::new(Limits {
-            connections: NonZeroU32::new(1),
-            loopback,
-            ..Limits::default()
-        })
+        Quotas::new(
+            Limits {
+                connections: NonZeroU32::new(1),
+                loopback,
+                ..Limits::default()
+            },
+            &Arc::default(),
+        )
     }
 
     fn caller_of(quotas: &Quotas, peer: &str, subject: Option<&str>) -> Option<Caller> {

@@ -33,7 +33,10 @@ impl<K: Clone + Eq + Hash> Permits<K> {
             return None;
         }
         *count += 1;
-        Some(Permit(Some((Arc::clone(self), of))))
+        Some(Permit {
+            taken: Some((Arc::clone(self), of)),
+            _with: None,
+        })
     }
 }
 
@@ -44,18 +47,32 @@ impl<K> Permits<K> {
 }
 
 /// One permit. Dropping it gives it back.
-pub struct Permit<K: Clone + Eq + Hash>(Option<(Arc<Permits<K>>, K)>);
+pub struct Permit<K: Clone + Eq + Hash> {
+    taken: Option<(Arc<Permits<K>>, K)>,
+    _with: Option<Box<Self>>,
+}
 
 impl<K: Clone + Eq + Hash> Permit<K> {
     /// A permit that is not counted.
     pub fn unlimited() -> Self {
-        Self(None)
+        Self {
+            taken: None,
+            _with: None,
+        }
+    }
+
+    /// This permit, which is given back together with `other`.
+    pub fn and(mut self, other: Self) -> Self {
+        if other.taken.is_some() {
+            self._with = Some(Box::new(other));
+        }
+        self
     }
 }
 
 impl<K: Clone + Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
-        let Some((permits, of)) = self.0.take() else {
+        let Some((permits, of)) = self.taken.take() else {
             return;
         };
         if let Entry::Occupied(mut entry) = permits.taken().entry(of) {

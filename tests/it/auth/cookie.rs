@@ -315,3 +315,52 @@ async fn a_cookie_permits_writes_only_from_pages_of_the_same_origin() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_page_of_another_scheme_is_of_another_origin() {
+    use newsfeed::http::proxies::Proxies;
+
+    let site = Site::new();
+    let token = master();
+    let event = json!({ "kind": "visit", "feeds": ["a"] });
+    // The settings of the service, the name of its cookie, what its proxy says, and the scheme of its own pages.
+    let plain = site.node_with_secret().await;
+    let secure = site
+        .node_with_keys(SECRET_FILE, &["--auth-cookie-secure"])
+        .await;
+    let flags = site.secret_flags();
+    let auth = site.auth(&flags.each_ref().map(String::as_str)).await;
+    let auth = auth.expect("good keys");
+    let proxied = site
+        .bed
+        .node_with(None, |settings| {
+            settings.auth = auth;
+            settings.proxies = Proxies(vec!["127.0.0.0/8".parse().expect("a network")]);
+        })
+        .await;
+    let (name, prefixed) = ("newsfeed_token", "__Host-newsfeed_token");
+    for (node, name, forwarded, own) in [
+        (&plain, name, "http", "http"),
+        // Anybody can send this header; only that of a proxy counts.
+        (&plain, name, "https", "http"),
+        (&secure, prefixed, "http", "https"),
+        (&proxied, name, "https", "https"),
+        (&proxied, name, "http", "http"),
+        (&proxied, name, "https, http", "http"),
+    ] {
+        let cookie = format!("{name}={token}");
+        for scheme in ["http", "https"] {
+            let origin = format!("{scheme}://{}", node.address);
+            let headers = [
+                ("cookie", cookie.as_str()),
+                ("origin", &origin),
+                ("x-forwarded-proto", forwarded),
+            ];
+            let answer = ask(node, "POST", "/v1/events", &headers, Some(&event)).await;
+            match scheme == own {
+                true => assert_eq!(answer.status, 200, "{forwarded} {own}"),
+                false => drop(answer.problem(403, "cross_site").expect(own)),
+            }
+        }
+    }
+}

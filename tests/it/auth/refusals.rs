@@ -340,3 +340,98 @@ async fn many_forged_tokens_are_limited_and_valid_ones_are_not() {
     );
     node.stop().await;
 }
+
+/// A service with a limit of one request per second, and two at once.
+async fn limited(site: &Site) -> crate::support::bed::Served {
+    let flags = site.secret_flags();
+    let limits = Limits {
+        requests_per_s: std::num::NonZeroU32::new(1),
+        loopback: true,
+        ..Limits::default()
+    };
+    site.node_limited(&flags.each_ref().map(String::as_str), limits)
+        .await
+}
+
+#[tokio::test]
+async fn refused_requests_count_against_their_caller() {
+    let site = Site::new();
+    let node = limited(&site).await;
+    let reader = Signer::hs256().sign(&claims("read", &["a"]));
+    let (name, weak) = bearer(&reader);
+    let weak = [(name, weak.as_str())];
+    let cookie = format!("newsfeed_token={reader}");
+    let foreign = [
+        ("cookie", cookie.as_str()),
+        ("sec-fetch-site", "cross-site"),
+    ];
+    // The token is remembered from here on.
+    assert_eq!(read(&node, &reader).await.status, 200);
+    for (headers, status, code) in [
+        (&weak[..], 403, "scope_missing"),
+        (&foreign[..], 403, "cross_site"),
+        (&[][..], 401, "credentials_missing"),
+        (&[("authorization", "Basic x")][..], 401, "token_malformed"),
+    ] {
+        let mut refused = 0;
+        let limit = loop {
+            let answer = ask(&node, "POST", "/v1/events", headers, Some(&json!({}))).await;
+            if answer.status == 429 {
+                break answer;
+            }
+            answer.problem(status, code).expect("a refusal");
+            refused += 1;
+            assert!(refused < 1_000, "{code} does not count");
+        };
+        limit.problem(429, "too_many_requests").expect("a limit");
+    }
+    // Whoever was refused by subject has used up that subject's requests, and others have not.
+    assert_eq!(read(&node, &reader).await.status, 429);
+    let mut other = claims("read", &["a"]);
+    other["sub"] = json!("user:43");
+    let other = Signer::hs256().sign(&other);
+    assert_eq!(read_until_verified(&node, &other).await, 200);
+    node.stop().await;
+}
+
+/// Verifying an unknown token counts against the address, which may have to wait.
+async fn read_until_verified(node: &crate::support::bed::Served, token: &str) -> u16 {
+    loop {
+        let status = read(node, token).await.status;
+        if status != 429 {
+            return status;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rest_of_a_refused_body_is_read_up_to_a_limit() {
+    use tokio::io::AsyncWriteExt;
+
+    use crate::support::{bed::JSON, raw};
+
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    for path in ["/v1/events", "/v1/session", "/nowhere"] {
+        let mut socket = raw::connect(node.address).await;
+        let headers = [JSON, ("transfer-encoding", "chunked")];
+        let head = raw::head("POST", path, &headers);
+        socket.write_all(&head).await.expect("sent");
+        let (mut reader, mut writer) = socket.into_split();
+        let piece = raw::chunk(&[b' '; 64 * 1024]);
+        let mut sent = 0;
+        while sent < 200 && writer.write_all(&piece).await.is_ok() {
+            sent += 1;
+        }
+        // An early answer is seen, because a client that goes on for a while is not cut off at once.
+        assert!(sent >= 64, "{path}: {sent}");
+        // The server reads 16 MiB, and the kernel may hold some more.
+        while sent < 10_000 && writer.write_all(&piece).await.is_ok() {
+            sent += 1;
+        }
+        assert!(sent < 640, "{path}: {} MiB were read", sent / 16);
+        raw::drain(&mut reader).await;
+    }
+    node.stop().await;
+}

@@ -17,10 +17,21 @@ const ROWS: &[(&str, &[&str])] = &[
     ("`time` of an event", &["20", "TIME_BYTES_MAX"]),
     ("bytes of `data`", &["DATA_FANOUT_BYTES_MAX"]),
     ("events in an array", &["1", "ARRAY_EVENTS_MAX"]),
-    ("JSON body", &["BODY_BYTES_MAX"]),
+    (
+        "JSON body",
+        &[
+            "http/body/BODY_BYTES_MAX",
+            "TRANSIENT_BODY_BYTES_MAX",
+            "TICKET_BODY_BYTES_MAX",
+            "SMALL_BODY_BYTES_MAX",
+        ],
+    ),
     ("line of NDJSON", &["LINE_BYTES_MAX"]),
     ("silence inside a body", &["BODY_STALL_MAX"]),
     ("time for a whole JSON body", &["BODY_TIME_MAX"]),
+    ("rest of a body", &["LINGER_BYTES_MAX", "LINGER"]),
+    // `limits::strict` sends more.
+    ("`Host` header", &["1", "1"]),
     ("compression of a body", &[]),
     // hyper takes 100 headers of HTTP/1.1 unless told otherwise; `limits::urls` sends more.
     ("URL and headers", &["HEAD_BYTES_MAX", "100"]),
@@ -62,6 +73,13 @@ const ROWS: &[(&str, &[&str])] = &[
         &["RETRY_MS.start ms", "RETRY_MS.end ms"],
     ),
     ("transients for a late stream", &["TRANSIENT_LIFE"]),
+    ("time in which a client takes no byte", &["WRITE_STALL_MAX"]),
+    ("memory for answers", &["--answer-memory-mib MiB"]),
+    (
+        "the part of it that one caller",
+        &["--caller-answer-memory-mib MiB"],
+    ),
+    ("results of NDJSON", &["ANSWER_CHUNKS_MAX", "CHUNK_LINES"]),
     ("append queue of a node", &["QUEUE_KIB_MAX KiB", "1 KiB"]),
     ("wait of the oldest append", &["--append-queue-ms ms"]),
     (
@@ -82,7 +100,14 @@ const ROWS: &[(&str, &[&str])] = &[
     ),
     ("wait of a body", &["http/limits/WAIT_MAX"]),
     ("streams and long polls of a caller", &["--caller-streams"]),
-    ("callers counted", &["CALLERS_MAX"]),
+    ("memory for bodies", &["--body-memory-mib MiB"]),
+    (
+        "the part of it that one caller",
+        &["--caller-body-memory-mib MiB"],
+    ),
+    ("body that takes none", &["UNCOUNTED_BYTES_MAX"]),
+    ("IPv6 network", &["--network-callers"]),
+    ("callers counted", &["CALLERS_MAX", "COUNTERS"]),
     ("addresses to listen on", &["PLACES_MAX"]),
     // The size of the system's `sockaddr_un`, which the kernel requires to end with a zero.
     ("path of a unix socket", &["107"]),
@@ -114,7 +139,8 @@ const ROWS: &[(&str, &[&str])] = &[
 /// Numbers in the first and last cell of a row, apart from HTTP statuses.
 const ASIDE: &[(&str, &[&str])] = &[
     ("HTTP/2 PING", &["HTTP2_PING_EVERY"]),
-    ("wait of a body", &["BODY_BYTES_MAX"]),
+    ("wait of a body", &["http/body/BODY_BYTES_MAX"]),
+    ("IPv6 network", &["--ipv6-network-bits"]),
     (
         "append queue that has not been empty",
         &["PATIENT_EVENTS_MAX"],

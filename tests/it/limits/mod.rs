@@ -5,9 +5,12 @@ mod capacity;
 mod dead_links;
 mod fairness;
 mod hostile;
+mod memory;
 mod outage;
 mod sizes;
 mod slow;
+mod strict;
+mod unread;
 mod urls;
 
 pub use self::capacity::{all_transients, filler};

@@ -8,7 +8,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 use super::{UNTOUCHED, appends};
 use crate::support::{
     bed::{Bed, JSON, NDJSON, Served},
-    raw,
+    patience, raw,
 };
 
 crate::on_every_engine!(in one thread:
@@ -117,6 +117,11 @@ async fn stalled_ndjson_ends_the_answer_after_the_lines_received(bed: &Bed) {
         send(&mut stream, &raw::head("POST", "/v1/events", &headers)).await;
         let lines = [whole.as_bytes(), b"\n", half].concat();
         send(&mut stream, &raw::chunk(&lines)).await;
+        // The clock does not wait for the thread that commits.
+        patience::until("the first line", async || {
+            (node.all("lines").await.len() == round + 1).then_some(())
+        })
+        .await;
         tokio::time::pause();
         let answer = raw::answer(&mut stream).await;
         untouched(&node).await;

@@ -223,7 +223,7 @@ impl Bed {
             stopping: CancellationToken::new(),
         };
         let edge = Edge {
-            quotas: Quotas::new(settings.limits),
+            quotas: Quotas::new(settings.limits, &app.metrics),
             cors: settings.cors,
             hosts: settings.hosts,
         };
@@ -305,6 +305,14 @@ impl Deref for Served {
 }
 
 impl Served {
+    /// The same node, whose listener wants TLS.
+    pub fn over_https(self) -> Self {
+        Self {
+            api: Api::at(format!("https://{}", self.address)),
+            ..self
+        }
+    }
+
     /// Tells the node to stop, as SIGTERM does.
     pub fn leave(&self) {
         self.shutdown.cancel();

@@ -1,6 +1,11 @@
 //! CORS: pages of other origins.
 
-use newsfeed::http::cors::Cors;
+use std::num::NonZeroU32;
+
+use newsfeed::{
+    http::{cors::Cors, limits::Limits},
+    server::Settings,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
@@ -164,5 +169,31 @@ async fn a_live_stream_has_cors_headers_too() {
         let line = "\r\naccess-control-allow-credentials: true\r\n";
         assert_eq!(head.contains(line), may, "{head}");
     }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn preflight_requests_count_against_their_caller() {
+    let bed = Bed::embedded();
+    let tell = |settings: &mut Settings| {
+        settings.cors = Cors(vec![OURS.parse().expect("an origin")]);
+        settings.limits = Limits {
+            requests_per_s: NonZeroU32::new(1),
+            loopback: true,
+            ..Limits::default()
+        };
+    };
+    let node = bed.node_with(None, tell).await;
+    let mut answers = 0;
+    let refused = loop {
+        let answer = preflight(&node, OURS, "/v1/events", "POST").await;
+        if answer.status != 200 {
+            break answer;
+        }
+        answers += 1;
+        assert!(answers < 1_000, "they do not count");
+    };
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.json()["code"], "too_many_requests");
     node.stop().await;
 }

@@ -4,16 +4,22 @@ use std::{collections::BTreeSet, num::NonZeroU32};
 
 use futures_util::future::{Either, join_all};
 use newsfeed::{
-    http::{limits::Limits, proxies::Proxies},
+    http::{
+        limits::{Limits, NetworkLimits},
+        proxies::Proxies,
+    },
     server::Settings,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{
-    bed::{Answer, Bed, JSON, NDJSON, Served},
-    raw,
-    sse::Stream,
+use crate::{
+    operate::scrape::Scrape,
+    support::{
+        bed::{Answer, Bed, JSON, NDJSON, Served},
+        raw,
+        sse::Stream,
+    },
 };
 
 /// More requests than the burst allows, however slowly they are sent.
@@ -105,6 +111,70 @@ async fn more_requests_than_a_caller_may_send_are_refused_until_it_waits() {
     node.stop().await;
 }
 
+/// One machine can have as many addresses as it likes in an IPv6 network, and so be many callers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_callers_of_an_ipv6_network_share_a_limit() {
+    let bed = Bed::embedded();
+    let limits = Limits {
+        requests_per_s: some(1),
+        streams: some(2),
+        network: Some(NetworkLimits {
+            bits: 48,
+            callers: NonZeroU32::new(3).expect("not 0"),
+        }),
+        ..Limits::default()
+    };
+    let node = bed.node_with(None, tell(limits, true)).await;
+    // Each is a caller that has sent nothing before.
+    let refused = async {
+        for n in 0..1_000 {
+            let answer = get_as(&node, &format!("2001:db8:1:{n:x}::1"), "/v1/feeds/a").await;
+            if answer.status != 200 {
+                return answer;
+            }
+        }
+        panic!("the network has no limit");
+    };
+    let problem = refused.await.problem(429, "too_many_requests").expect("it");
+    let detail = problem["detail"].as_str().expect("text");
+    assert!(
+        detail.contains("the IPv6 network of this caller may send 3 requests/s"),
+        "{detail}"
+    );
+    for other in ["2001:db8:2::1", "203.0.113.1"] {
+        let answer = get_as(&node, other, "/v1/feeds/a").await;
+        assert_eq!(answer.status, 200, "{other}");
+    }
+    let scrape = Scrape::of(&node).await;
+    let series = r#"newsfeed_limits_exceeded_total{limit="requests",of="network"}"#;
+    assert!(scrape.get(series) >= 1.0);
+
+    // Of streams it may have as many as three callers.
+    let mut open = Vec::new();
+    let refused = loop {
+        let n = open.len();
+        let request = node.http.get(node.url("/v1/feeds/a/live"));
+        let request = request.header("x-forwarded-for", format!("2001:db8:3:{n:x}::1"));
+        let answer = request.send().await.expect("an answer");
+        match answer.status().as_u16() {
+            200 => open.push(answer),
+            _ => {
+                let answer = Answer::of(answer).await;
+                match answer.problem(429, "too_many_caller_streams") {
+                    Ok(problem) => break problem,
+                    // The limit of requests: its bucket fills again.
+                    Err(_) => answer.problem(429, "too_many_requests").expect("it"),
+                };
+            }
+        }
+    };
+    assert_eq!(open.len(), 6);
+    let detail = refused["detail"].as_str().expect("text");
+    assert!(detail.contains("network"), "{detail}");
+    drop(open);
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_on_loopback_have_no_quotas_by_default() {
     let bed = Bed::embedded();
@@ -115,6 +185,7 @@ async fn callers_on_loopback_have_no_quotas_by_default() {
         streams: one,
         connections: one,
         loopback: false,
+        ..Limits::default()
     };
     let node = bed
         .node_with(None, |settings| settings.limits = limits)

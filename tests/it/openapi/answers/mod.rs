@@ -4,10 +4,12 @@ mod storage_full;
 
 use std::collections::BTreeSet;
 
+use newsfeed::http::limits::{Budget, Limits};
 use serde_json::{Value, json};
 
 use super::spec::Spec;
 use crate::{
+    auth::{SECRET, Site, bearer, master},
     limits::all_transients,
     support::{
         bed::{Answer, Bed, JSON, Served, text},
@@ -173,6 +175,7 @@ async fn every_answer_matches_the_file(bed: &Bed) {
     refuse(&mut witness).await;
     let mut seen = witness.seen;
     limit(&spec, &mut seen).await;
+    crowd(&spec, &mut seen).await;
     storage_full::refuse(bed, &spec, &mut seen).await;
     stop(bed, &spec, node, &mut seen).await;
     super::access::access(&spec, &mut seen).await;
@@ -491,6 +494,49 @@ async fn limit(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
             .status
             != 429
         {}
+    }
+    *seen = witness.seen;
+    node.stop().await;
+}
+
+/// Answers when memory for answers and bodies is short.
+async fn crowd(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
+    let site = Site::new();
+    let keys = site.file("keys", SECRET);
+    let budget = Budget {
+        total_bytes: std::num::NonZeroUsize::new(1),
+        caller_bytes: None,
+    };
+    let limits = Limits {
+        answers: budget,
+        bodies: budget,
+        ..Limits::default()
+    };
+    let flags = ["--auth-keys", keys.to_str().expect("UTF-8")];
+    let node = site.node_limited(&flags, limits).await;
+    let mut witness = Witness {
+        spec,
+        node: &node,
+        seen: std::mem::take(seen),
+    };
+    let (name, token) = bearer(&master());
+    let headers = [(name, token.as_str()), JSON];
+    let body = " ".repeat(5_000);
+    for (method, template, path, code) in [
+        ("GET", "/metrics", "/metrics", "too_many_answers"),
+        (
+            "GET",
+            "/v1/entries",
+            "/v1/entries?feed=a",
+            "too_many_answers",
+        ),
+        ("PUT", LOG, LOG, "too_many_bodies"),
+        ("POST", "/v1/tickets", "/v1/tickets", "too_many_bodies"),
+        ("POST", "/v1/events", "/v1/events", "too_many_bodies"),
+    ] {
+        let body = if method == "GET" { "" } else { &body };
+        let answer = witness.ask(method, template, path, &headers, body).await;
+        answer.problem(503, code).expect(path);
     }
     *seen = witness.seen;
     node.stop().await;

@@ -1,0 +1,224 @@
+//! Answers that their clients do not read. Tokio's clock is paused, so it jumps when every task waits.
+
+use std::time::Duration;
+
+use axum::http::{Request, StatusCode};
+use bytes::Bytes;
+use h2::{Reason, RecvStream, client::SendRequest};
+use rustls::version::TLS13;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::Instant,
+};
+
+use super::appends;
+use crate::{
+    operate::scrape::Scrape,
+    support::{
+        bed::{Bed, NDJSON, Served},
+        certs::{Authority, Folder},
+        patience, raw,
+    },
+};
+
+/// How long an answer waits for its client.
+const STALL: Duration = Duration::from_secs(30);
+const CUT: &str = "newsfeed_http_answers_cut_total";
+const HELD: &str = "newsfeed_answer_bytes";
+
+/// Appends 64 entries of nearly 64 KiB: a page of 4 MiB.
+async fn fill(node: &Served) {
+    for part in 0..4 {
+        let data = "x".repeat(64 * 1024 - 100);
+        let event = |n: usize| json!({ "id": format!("{part}-{n}"), "kind": "visit", "feeds": ["big"], "data": data });
+        node.append(&(0..16).map(event).collect::<Value>()).await;
+    }
+}
+
+const PAGE: &str = "/v1/feeds/big/entries?limit=200";
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// A connection whose kernel keeps little for the client.
+async fn connect(node: &Served) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(16 * 1024).expect("an option");
+    socket.connect(node.address).await.expect("connected")
+}
+
+/// Waits until this many answers have been cut and none is held. Returns how long that took.
+async fn until_cut(node: &Served, count: usize) -> Duration {
+    tokio::time::pause();
+    let began = Instant::now();
+    loop {
+        let scrape = Scrape::of(node).await;
+        // The scrape itself holds one answer while it is made.
+        if scrape.get(CUT) == count as f64 && scrape.get(HELD) < 128.0 * 1024.0 {
+            tokio::time::resume();
+            return began.elapsed();
+        }
+        assert!(
+            began.elapsed() < 10 * STALL,
+            "{} were cut, and {} bytes are held",
+            scrape.get(CUT),
+            scrape.get(HELD)
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Waits until answers hold `least` bytes.
+async fn until_held(node: &Served, least: usize) {
+    patience::until("unread answers", async || {
+        (Scrape::of(node).await.get(HELD) >= least as f64).then_some(())
+    })
+    .await;
+}
+
+async fn over_http1<S: AsyncRead + AsyncWrite + Unpin>(node: &Served, mut socket: S) {
+    let request = raw::head("GET", PAGE, &[]);
+    socket.write_all(&request).await.expect("sent");
+    until_held(node, PAGE_BYTES / 2).await;
+    let took = until_cut(node, 1).await;
+    assert!(took < 2 * STALL, "{took:?}");
+    let received = raw::drain(&mut socket).await;
+    assert!(received.len() < PAGE_BYTES / 2, "{}", received.len());
+    appends(node, "after").await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_client_reads_nothing_is_cut() {
+    let bed = Bed::embedded();
+    let node = bed.node().await;
+    fill(&node).await;
+    over_http1(&node, connect(&node).await).await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_tls_connection_whose_client_reads_nothing_is_cut() {
+    let bed = Bed::embedded();
+    let authority = Authority::new();
+    let folder = Folder::with(&authority.issue());
+    let tls = folder.open().expect("a good pair");
+    let node = bed.node_with(Some(tls), |_| ()).await.over_https();
+    fill(&node).await;
+    let socket = authority
+        .connect(node.address, &["http/1.1"], &[&TLS13])
+        .await
+        .expect("a handshake");
+    over_http1(&node, socket).await;
+    node.stop().await;
+}
+
+/// An HTTP/2 client with this window for each stream.
+async fn http2(node: &Served, window: u32) -> SendRequest<Bytes> {
+    let socket = raw::connect(node.address).await;
+    let mut client = h2::client::Builder::new();
+    client.initial_window_size(window);
+    let (client, connection) = client.handshake(socket).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    client
+}
+
+async fn begin(client: &SendRequest<Bytes>, node: &Served, path: &str) -> RecvStream {
+    let mut client = client.clone().ready().await.expect("a stream");
+    let request = Request::get(node.url(path)).body(()).expect("a request");
+    let (answer, _) = client.send_request(request, true).expect("sent");
+    let answer = answer.await.expect("a head");
+    assert_eq!(answer.status(), StatusCode::OK, "{path}");
+    answer.into_body()
+}
+
+/// Reads to the end, which must be a reset; returns its reason.
+async fn end(mut body: RecvStream) -> Option<Reason> {
+    loop {
+        if let Err(error) = body.data().await.expect("no regular end") {
+            return error.reason();
+        }
+    }
+}
+
+#[tokio::test]
+async fn http2_streams_whose_client_opens_no_window_are_reset() {
+    let bed = Bed::embedded();
+    let node = bed.node().await;
+    fill(&node).await;
+    let mut cut = 0;
+    // Without a window; and with one that takes a part even of small answers.
+    for window in [0, 10] {
+        let client = http2(&node, window).await;
+        let mut bodies = Vec::new();
+        for path in [
+            PAGE,
+            PAGE,
+            "/v1/feeds/big",
+            "/v1/feeds/big/live?after=0",
+            "/healthz",
+        ] {
+            bodies.push(begin(&client, &node, path).await);
+        }
+        cut += bodies.len();
+        let took = until_cut(&node, cut).await;
+        assert!(took < 3 * STALL, "{took:?}");
+        for body in bodies {
+            assert_eq!(end(body).await, Some(Reason::CANCEL));
+        }
+        // The connection serves on.
+        let mut client = client.ready().await.expect("a stream");
+        let request = Request::head(node.url("/healthz")).body(());
+        let sent = client.send_request(request.expect("a request"), true);
+        let answer = sent.expect("sent").0.await.expect("an answer");
+        assert_eq!(answer.status(), 200);
+    }
+    appends(&node, "after").await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn unread_results_of_ndjson_hold_little_and_end_the_connection() {
+    let bed = Bed::embedded();
+    let node = bed.node().await;
+    let mut socket = connect(&node).await;
+    let headers = [NDJSON, ("transfer-encoding", "chunked")];
+    let head = raw::head("POST", "/v1/events", &headers);
+    socket.write_all(&head).await.expect("sent");
+    let (mut reader, mut writer) = socket.into_split();
+    let lines = raw::chunk(&b"x\n".repeat(1_000));
+    let flood = tokio::spawn(async move { while writer.write_all(&lines).await.is_ok() {} });
+    until_held(&node, 200_000).await;
+    // The flood stalls, because the results are not taken.
+    let mut most = 0.0_f64;
+    tokio::time::pause();
+    let began = Instant::now();
+    while Scrape::of(&node).await.get(CUT) == 0.0 {
+        assert!(began.elapsed() < 10 * STALL, "the connection is not cut");
+        most = most.max(Scrape::of(&node).await.get(HELD));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::resume();
+    assert!(most < 3.0 * 1024.0 * 1024.0, "{most} bytes");
+    raw::drain(&mut reader).await;
+    flood.await.expect("no panic");
+    until_cut(&node, 1).await;
+    appends(&node, "after").await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_live_stream_that_is_not_read_ends() {
+    let bed = Bed::embedded();
+    let node = bed.node().await;
+    let mut socket = connect(&node).await;
+    let request = raw::head("GET", "/v1/feeds/big/live?after=0", &[]);
+    socket.write_all(&request).await.expect("sent");
+    fill(&node).await;
+    let took = until_cut(&node, 1).await;
+    assert!(took < 3 * STALL, "{took:?}");
+    patience::until("the stream to end", async || {
+        (Scrape::of(&node).await.get("newsfeed_live_streams") == 0.0).then_some(())
+    })
+    .await;
+    node.stop().await;
+}
