@@ -1,4 +1,4 @@
-//! Answers that their clients do not read. Tokio's clock is paused, so it jumps when every task waits.
+//! Answers that their clients do not read. Time passes in jumps of tokio's clock.
 
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ use crate::{
 
 /// How long an answer waits for its client.
 const STALL: Duration = Duration::from_secs(30);
+/// How much of it passes at once.
+const STEP: Duration = Duration::from_secs(2);
 const CUT: &str = "newsfeed_http_answers_cut_total";
 const HELD: &str = "newsfeed_answer_bytes";
 
@@ -49,13 +51,11 @@ async fn connect(node: &Served) -> TcpStream {
 
 /// Waits until this many answers have been cut and none is held. Returns how long that took.
 async fn until_cut(node: &Served, count: usize) -> Duration {
-    tokio::time::pause();
     let began = Instant::now();
     loop {
         let scrape = Scrape::of(node).await;
         // The scrape itself holds one answer while it is made.
         if scrape.get(CUT) == count as f64 && scrape.get(HELD) < 128.0 * 1024.0 {
-            tokio::time::resume();
             return began.elapsed();
         }
         assert!(
@@ -64,7 +64,7 @@ async fn until_cut(node: &Served, count: usize) -> Duration {
             scrape.get(CUT),
             scrape.get(HELD)
         );
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        patience::jump(STEP).await;
     }
 }
 
@@ -190,14 +190,12 @@ async fn unread_results_of_ndjson_hold_little_and_end_the_connection() {
     until_held(&node, 200_000).await;
     // The flood stalls, because the results are not taken.
     let mut most = 0.0_f64;
-    tokio::time::pause();
     let began = Instant::now();
     while Scrape::of(&node).await.get(CUT) == 0.0 {
         assert!(began.elapsed() < 10 * STALL, "the connection is not cut");
         most = most.max(Scrape::of(&node).await.get(HELD));
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        patience::jump(STEP).await;
     }
-    tokio::time::resume();
     assert!(most < 3.0 * 1024.0 * 1024.0, "{most} bytes");
     raw::drain(&mut reader).await;
     flood.await.expect("no panic");

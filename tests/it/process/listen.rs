@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 use super::{Process, failure, newsfeed};
 use crate::{
+    auth::SECRET_FILE,
     http::visit,
     support::{
         bed::Api,
@@ -193,6 +194,35 @@ async fn with_a_certificate_only_tcp_speaks_tls() {
     process.stop().await;
 }
 
+/// No browser connects to a unix socket, so a request through one may be for any host, although the service has no keys.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_are_checked_on_tcp_but_not_on_a_unix_socket() {
+    let place = Place::new();
+    let unix = place.unix();
+    let process = place
+        .serve(&["--listen", "127.0.0.1:0", "--listen", &unix])
+        .await;
+    let tcp = Api::at(addresses(&process).swap_remove(0));
+    let socket = Api::over(&place.socket());
+    for host in ["evil.example", "127.0.0.1"] {
+        for (method, path) in [("GET", "/v1/feeds/a"), ("POST", "/v1/events"), ("GET", "/")] {
+            let headers = [("host", host), ("content-type", "application/json")];
+            let body = match method {
+                "POST" => visit("one", &["a"]).to_string(),
+                _ => String::new(),
+            };
+            let answer = socket.send_body(method, path, &headers, body.clone());
+            assert_eq!(answer.await.status, 200, "{host} {method} {path}");
+            let answer = tcp.send_body(method, path, &headers, body).await;
+            match host {
+                "127.0.0.1" => assert_eq!(answer.status, 200, "{method} {path}"),
+                _ => drop(answer.problem(421, "host_not_allowed").expect(path)),
+            }
+        }
+    }
+    process.stop().await;
+}
+
 /// The statuses of many requests that a proxy sends for this client.
 async fn statuses(api: &Api, client: &str) -> Vec<u16> {
     let mut statuses = Vec::new();
@@ -232,16 +262,17 @@ async fn callers_behind_a_trusted_proxy_on_a_socket_are_told_apart() {
     process.stop().await;
 }
 
-/// The rules for cookies hold whatever the socket: `Origin` must match the `Host` that the proxy passes on.
+/// The rules for cookies hold whatever the socket: `Origin` must match the `Host` and the scheme that the proxy passes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cookie_counts_only_from_pages_of_the_same_origin() {
     let place = Place::new();
     let unix = place.unix();
     let secret = place.folder.path().join("secret");
-    fs::write(&secret, "sesame-sesame-sesame-sesame-sesame").expect("written");
+    fs::write(&secret, SECRET_FILE).expect("written");
     let secret = secret.to_str().expect("UTF-8");
+    let flags = ["--listen", &unix, "--auth-secret-file", secret];
     let process = place
-        .serve(&["--listen", &unix, "--auth-keys", secret])
+        .serve(&[&flags[..], &["--trusted-proxy", "unix"]].concat())
         .await;
     let mint = [
         "admin", "token", "--key", secret, "--scope", "append", "--feed", "*",
@@ -250,16 +281,23 @@ async fn a_cookie_counts_only_from_pages_of_the_same_origin() {
     let token = String::from_utf8(minted.stdout).expect("text");
     let cookie = format!("newsfeed_token={}", token.trim());
     let api = Api::over(&place.socket());
-    for (origin, status) in [("https://app.example", 200), ("https://other.example", 403)] {
+    for (scheme, origin, status) in [
+        ("https", "https://app.example", 200),
+        ("https", "http://app.example", 403),
+        ("https", "https://other.example", 403),
+        ("http", "https://app.example", 403),
+        ("http", "http://app.example", 200),
+    ] {
         let headers = [
             ("content-type", "application/json"),
             ("cookie", &*cookie),
             ("host", "app.example"),
+            ("x-forwarded-proto", scheme),
             ("origin", origin),
         ];
         let body = visit("one", &["a"]).to_string();
         let answer = api.send_body("POST", "/v1/events", &headers, body).await;
-        assert_eq!(answer.status, status, "{origin}");
+        assert_eq!(answer.status, status, "{scheme} {origin}");
     }
     let anonymous = api.send("GET", "/v1/feeds/a", &[]).await;
     anonymous
