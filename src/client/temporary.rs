@@ -10,14 +10,18 @@ pub const STATUSES: [u16; 16] = [
 ];
 
 /// The codes of the service that go with these statuses. A rejected event among others has only a code.
-pub const CODES: [&str; 11] = [
+pub const CODES: [&str; 15] = [
     "body_timeout",
     "busy",
     "internal",
     "shutting_down",
     "store_unavailable",
     "tail_behind",
+    "too_many_answers",
+    "too_many_bodies",
     "too_many_bytes",
+    "too_many_caller_answers",
+    "too_many_caller_bodies",
     "too_many_caller_streams",
     "too_many_requests",
     "too_many_streams",
