@@ -33,7 +33,7 @@ fn lose_network(socket: &TcpStream) {
 }
 
 async fn send(socket: &mut (impl AsyncWrite + Unpin), request: &str) {
-    let request = format!("{request}\r\nhost: test\r\n\r\n");
+    let request = format!("{request}\r\nhost: localhost\r\n\r\n");
     socket.write_all(request.as_bytes()).await.expect("sent");
 }
 
