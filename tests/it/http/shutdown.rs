@@ -159,7 +159,8 @@ async fn a_stop_cuts_off_streams_that_are_not_read() {
             socket.set_recv_buffer_size(4096).expect("a small buffer");
             let mut socket = socket.connect(node.address).await.expect("connected");
             let feed = &version[5..];
-            let request = format!("GET /v1/feeds/{feed}/live?after=0 {version}\r\nhost: localhost\r\n\r\n");
+            let request =
+                format!("GET /v1/feeds/{feed}/live?after=0 {version}\r\nhost: localhost\r\n\r\n");
             socket.write_all(request.as_bytes()).await.expect("sent");
             let head = socket.read_u8().await;
             assert_eq!(head.expect("a head"), b'H');

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::spec::Spec;
 use crate::{
-    auth::{SECRET, Site, bearer, master},
+    auth::{Site, bearer, master},
     limits::all_transients,
     support::{
         bed::{Answer, Bed, JSON, Served, text},
@@ -502,7 +502,7 @@ async fn limit(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
 /// Answers when memory for answers and bodies is short.
 async fn crowd(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
     let site = Site::new();
-    let keys = site.file("keys", SECRET);
+    let flags = site.secret_flags();
     let budget = Budget {
         total_bytes: std::num::NonZeroUsize::new(1),
         caller_bytes: None,
@@ -512,7 +512,7 @@ async fn crowd(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
         bodies: budget,
         ..Limits::default()
     };
-    let flags = ["--auth-keys", keys.to_str().expect("UTF-8")];
+    let flags = flags.each_ref().map(String::as_str);
     let node = site.node_limited(&flags, limits).await;
     let mut witness = Witness {
         spec,
