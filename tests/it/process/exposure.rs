@@ -79,10 +79,14 @@ async fn the_data_folder_is_for_its_owner_only_whatever_the_umask() {
         assert_private(&data);
     }
     // The store of an earlier version, and a recovery from a crash.
-    for (path, mode) in modes(&data) {
-        let wide = Permissions::from_mode(mode & 0o700 | if path.is_dir() { 0o755 } else { 0o644 });
-        fs::set_permissions(path, wide).expect("set");
-    }
+    let widen = || {
+        for (path, mode) in modes(&data) {
+            let more = if path.is_dir() { 0o755 } else { 0o644 };
+            let wide = Permissions::from_mode(mode & 0o700 | more);
+            fs::set_permissions(path, wide).expect("set");
+        }
+    };
+    widen();
     let process = with_umask("000", &data).await;
     assert_private(&data);
     process.stop().await;
@@ -97,10 +101,10 @@ async fn the_data_folder_is_for_its_owner_only_whatever_the_umask() {
     );
 
     // Commands for operators open the store, too.
-    let other = folder.path().join("other");
-    let epoch = ["admin", "epoch", "--data", other.to_str().expect("UTF-8")];
+    widen();
+    let epoch = ["admin", "epoch", "--data", data.to_str().expect("UTF-8")];
     assert!(output(newsfeed(&epoch)).await.status.success());
-    assert_private(&other);
+    assert_private(&data);
 }
 
 /// What the service says at its start with these secret files, all with these permissions.

@@ -5,18 +5,19 @@ use std::fs;
 use serde_json::json;
 
 use super::{Process, Said, newsfeed};
+use crate::auth::SECRET_FILE;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_choose_ids_that_the_token_allows() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
     let (secret, list, lines) = (path("secret"), path("list.txt"), path("events.ndjson"));
-    fs::write(&secret, "sesame-sesame-sesame-sesame-sesame").expect("written");
+    fs::write(&secret, SECRET_FILE).expect("written");
     fs::write(&list, "1 2 1082040961\n3 4 1082155839\n").expect("written");
     let line = json!({ "kind": "visit", "feeds": ["user:2"], "actor": "user:anna" });
     fs::write(&lines, format!("{line}\n")).expect("written");
     let data = tempfile::tempdir().expect("a folder");
-    let process = Process::start_with(data.path(), &["--auth-keys", &secret]).await;
+    let process = Process::start_with(data.path(), &["--auth-secret-file", &secret]).await;
     let url = process.api.url("");
     let run = async |token: &str, args: &[&str]| -> Said {
         let mut command = newsfeed(args);
