@@ -41,8 +41,9 @@ const END_HEADERS: u8 = 4;
 /// The header block of a GET, without Huffman coding or dynamic table (RFC 7541).
 fn get(path: &str) -> Vec<u8> {
     let length = u8::try_from(path.len()).expect("a short path");
-    // :method GET, :scheme http, :authority x, then :path.
-    [&[0x82, 0x86, 0x01, 1, b'x', 0x04, length], path.as_bytes()].concat()
+    // :method GET, :scheme http, :authority localhost, then :path.
+    let begin = [&[0x82, 0x86, 0x01, 9][..], b"localhost"].concat();
+    [&begin[..], &[0x04, length], path.as_bytes()].concat()
 }
 
 /// An unknown header.
