@@ -1,14 +1,19 @@
-//! Slow and silent clients. Tokio's clock is paused, so it jumps when every task waits.
+//! Slow and silent clients. Time passes in jumps of tokio's clock.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
+use futures_util::FutureExt;
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::Instant,
+};
 
 use super::{UNTOUCHED, appends};
 use crate::support::{
     bed::{Bed, JSON, NDJSON, Served},
-    raw,
+    patience, raw,
 };
 
 crate::on_every_engine!(in one thread:
@@ -30,9 +35,25 @@ fn body() -> Vec<u8> {
         .into_bytes()
 }
 
-/// Resumes the clock; checks that nothing was appended.
+/// Half of [`STALL`] passes, after the node has taken what was sent to it before: an answer to another request shows that.
+async fn pass(node: &Served) {
+    node.send("GET", "/healthz", &[]).await;
+    patience::jump(STALL / 2).await;
+}
+
+/// Awaits `outcome` while time passes.
+async fn over_time<T>(node: &Served, outcome: impl Future<Output = T>) -> T {
+    let mut outcome = pin!(outcome);
+    loop {
+        pass(node).await;
+        if let Some(outcome) = outcome.as_mut().now_or_never() {
+            return outcome;
+        }
+    }
+}
+
+/// Checks that nothing was appended.
 async fn untouched(node: &Served) {
-    tokio::time::resume();
     assert_eq!(
         node.get(&format!("/v1/feeds/{UNTOUCHED}")).await["latest"],
         Value::Null
@@ -51,8 +72,7 @@ async fn a_stalled_body_times_out_and_appends_nothing(bed: &Bed) {
             let request = raw::request(method, path, &[JSON], &body);
             let mut stream = raw::connect(node.address).await;
             send(&mut stream, &request[..request.len() - body.len() + sent]).await;
-            tokio::time::pause();
-            let answer = raw::answer(&mut stream).await;
+            let answer = over_time(&node, raw::answer(&mut stream)).await;
             answer.problem(408, "body_timeout").expect(path);
             untouched(&node).await;
         }
@@ -69,15 +89,13 @@ async fn a_slow_body_is_accepted_while_bytes_arrive_but_not_for_ever(bed: &Bed) 
     );
     let mut stream = raw::connect(node.address).await;
     send(&mut stream, &head).await;
-    tokio::time::pause();
     let event = json!({ "id": "drips", "kind": "visit", "feeds": ["drips"] }).to_string();
     for part in event.as_bytes().chunks(event.len() / 5 + 1) {
-        tokio::time::sleep(STALL - Duration::from_secs(1)).await;
+        pass(&node).await;
         send(&mut stream, &raw::chunk(part)).await;
     }
     send(&mut stream, &raw::chunk(b"")).await;
     let answer = raw::answer(&mut stream).await;
-    tokio::time::resume();
     assert_eq!(
         (answer.status, &answer.json()["status"]),
         (200, &json!("appended"))
@@ -86,20 +104,16 @@ async fn a_slow_body_is_accepted_while_bytes_arrive_but_not_for_ever(bed: &Bed) 
 
     let mut stream = raw::connect(node.address).await;
     send(&mut stream, &head).await;
-    tokio::time::pause();
     let began = Instant::now();
     let (mut reader, mut writer) = stream.split();
-    let drip = async {
-        loop {
-            tokio::time::sleep(STALL / 2).await;
-            if writer.write_all(&raw::chunk(b" ")).await.is_err() {
-                std::future::pending::<()>().await;
-            }
+    let mut answer = pin!(raw::answer(&mut reader));
+    let answer = loop {
+        pass(&node).await;
+        if let Some(answer) = answer.as_mut().now_or_never() {
+            break answer;
         }
-    };
-    let answer = tokio::select! {
-        () = drip => unreachable!("it sends bytes for ever"),
-        answer = raw::answer(&mut reader) => answer,
+        // Fails if the node has just closed the connection.
+        let _ = writer.write_all(&raw::chunk(b" ")).await;
     };
     answer.problem(408, "body_timeout").expect("an end to it");
     assert!(began.elapsed() >= Duration::from_secs(60));
@@ -117,8 +131,14 @@ async fn stalled_ndjson_ends_the_answer_after_the_lines_received(bed: &Bed) {
         send(&mut stream, &raw::head("POST", "/v1/events", &headers)).await;
         let lines = [whole.as_bytes(), b"\n", half].concat();
         send(&mut stream, &raw::chunk(&lines)).await;
-        tokio::time::pause();
-        let answer = raw::answer(&mut stream).await;
+        // The node waits for more when the result of the first line is there.
+        let mut begin = Vec::new();
+        while memchr::memmem::find(&begin, b"appended").is_none() {
+            let read = stream.read_buf(&mut begin).await;
+            assert_ne!(read.expect("no reset"), 0, "the result of the first line");
+        }
+        let mut whole = (&begin[..]).chain(&mut stream);
+        let answer = over_time(&node, raw::answer(&mut whole)).await;
         untouched(&node).await;
         let lines: Vec<Value> = String::from_utf8_lossy(&answer.body)
             .lines()
@@ -144,16 +164,15 @@ async fn a_client_that_never_completes_its_head_is_cut_off(bed: &Bed) {
         b"P",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /v1/feeds/untouched HT",
-        b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: test\r\n",
+        b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: localhost\r\n",
         // One request is answered, and no other follows.
-        b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: test\r\n\r\n",
+        b"GET /v1/feeds/untouched HTTP/1.1\r\nhost: localhost\r\n\r\n",
     ];
     for head in heads {
         let mut stream = raw::connect(node.address).await;
         send(&mut stream, head).await;
-        tokio::time::pause();
         // The connection must end.
-        raw::drain(&mut stream).await;
+        over_time(&node, raw::drain(&mut stream)).await;
         untouched(&node).await;
     }
     appends(&node, "after").await;

@@ -14,6 +14,14 @@ pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
     outcome.expect("it happens in time")
 }
 
+/// Lets `duration` pass at once, on a runtime of one thread. Otherwise the clock runs as usual: a paused one would jump
+/// whenever all tasks wait, also for sockets and other threads, and so faster than these on a busy machine.
+pub async fn jump(duration: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(duration).await;
+    tokio::time::resume();
+}
+
 /// Calls `look` until it returns something; panics with `what` after [`PATIENCE`].
 pub async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
     let found = async {
