@@ -14,6 +14,9 @@ use crate::{
 
 /// Keys per read when a window is extended backwards.
 const LOOK_BACK_KEYS: usize = 500;
+/// A window of up to this many commits is searched, which costs less than counting their ids. (Few in unit tests, whose
+/// windows are short.)
+const SEARCHED_COMMITS_MAX: usize = if cfg!(test) { 4 } else { 64 };
 
 /// A commit of an event id: all that the rule for twins looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,8 +91,8 @@ pub struct Window {
     decode: fn(&KeyValue) -> Result<Vec<Commit>>,
     /// In version order.
     commits: VecDeque<Commit>,
-    /// How many of them have the same hash of their id. Nearly all ids are there once, so that judging a commit rarely has
-    /// to search the window, which may be long after a bulk load.
+    /// How many of them have the same hash of their id; empty while the window is short. Nearly all ids are there once, so
+    /// that judging a commit rarely has to search a window that is long, as after a bulk load.
     ids: HashMap<u64, usize>,
     complete_from: Version,
     look_back_keys: usize,
@@ -149,6 +152,17 @@ impl Window {
         self.complete_from <= commit.reach()
     }
 
+    /// Whether another commit may have the id of `commit`, whose place in the window is `place`.
+    fn may_have_another(&self, commit: &Commit, place: usize) -> bool {
+        if self.ids.is_empty() {
+            return true;
+        }
+        let itself = self.commits.get(place);
+        let itself = itself.is_some_and(|other| other.version == commit.version);
+        let same = self.ids.get(&hash(&commit.id)).copied().unwrap_or(0);
+        same > usize::from(itself)
+    }
+
     /// The earlier commits of the same id within the reach of `commit`, which the window must cover.
     fn firsts(&self, commit: &Commit) -> impl Iterator<Item = &Commit> {
         debug_assert!(self.covers(commit), "a commit was judged too early");
@@ -156,10 +170,7 @@ impl Window {
         let before = self
             .commits
             .partition_point(|other| other.version < commit.version);
-        let itself = self.commits.get(before);
-        let itself = itself.is_some_and(|other| other.version == commit.version);
-        let same = self.ids.get(&hash(&commit.id)).copied().unwrap_or(0);
-        let end = match same > usize::from(itself) {
+        let end = match self.may_have_another(commit, before) {
             true => before,
             false => 0,
         };
@@ -215,7 +226,7 @@ impl Window {
     /// Adds the next commit of a reader that goes forward; then drops what no later commit can reach.
     pub fn push_newer(&mut self, commit: Commit) {
         let horizon = horizon(commit.version);
-        *self.ids.entry(hash(&commit.id)).or_default() += 1;
+        self.count(&commit.id);
         self.commits.push_back(commit);
         while let Some(oldest) = self
             .commits
@@ -239,12 +250,28 @@ impl Window {
     }
 
     fn push_front(&mut self, commit: Commit) {
-        *self.ids.entry(hash(&commit.id)).or_default() += 1;
+        self.count(&commit.id);
         self.commits.push_front(commit);
+    }
+
+    /// Notes that a commit with this id is about to join the window.
+    fn count(&mut self, id: &EventId) {
+        if self.ids.is_empty() {
+            if self.commits.len() < SEARCHED_COMMITS_MAX {
+                return;
+            }
+            for commit in &self.commits {
+                *self.ids.entry(hash(&commit.id)).or_default() += 1;
+            }
+        }
+        *self.ids.entry(hash(id)).or_default() += 1;
     }
 
     /// Notes that a commit with this id has left the window.
     fn forget(&mut self, id: &EventId) {
+        if self.ids.is_empty() {
+            return;
+        }
         let hash = hash(id);
         match self.ids.get_mut(&hash) {
             Some(count) if *count > 1 => *count -= 1,

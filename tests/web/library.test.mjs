@@ -54,15 +54,15 @@ async function collect(iterable) {
 }
 
 test("errors have a status, a code and a detail", async () => {
-  const failure = await newsfeed.feed("no spaces").state().catch((error) => error);
+  const failure = await newsfeed.feed(" space first").state().catch((error) => error);
   assert.ok(failure instanceof NewsfeedError);
   assert.deepEqual([failure.status, failure.code, failure.temporary], [400, "invalid_feed", false]);
-  assert.match(failure.detail, /1 to 128 characters/);
+  assert.match(failure.detail, /must not begin or end with a space/);
   const reused = newsfeed.append({ id: "append-1", kind: "visit", feeds: ["user:other"] });
   await assert.rejects(reused, { status: 409, code: "id_reused" });
   const nobody = new Newsfeed({ url: "http://127.0.0.1:1" }).feed("a").state({ patience: 0 });
   await assert.rejects(nobody, { status: 0, code: "network", temporary: true });
-  await assert.rejects(new Collector(newsfeed.feed("no spaces").follow()).done, { code: "invalid_feed" });
+  await assert.rejects(new Collector(newsfeed.feed(" space first").follow()).done, { code: "invalid_feed" });
 });
 
 test("history pages reach the first entry, of one feed and of several", async () => {

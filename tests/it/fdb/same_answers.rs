@@ -118,6 +118,7 @@ impl Session {
     async fn listen(&mut self, stream: &mut Stream, asked: &str, needle: &str) {
         loop {
             let block = stream.block().await.expect("the stream goes on");
+            let block = without_retry(&block);
             let found = block.contains(needle);
             if found || !block.starts_with("event: version") {
                 self.note(asked, &block);
@@ -127,6 +128,15 @@ impl Session {
             }
         }
     }
+}
+
+/// The block without the time of its `retry`, which is random.
+fn without_retry(block: &str) -> String {
+    let line = |line: &str| match line.starts_with("retry: ") {
+        true => "retry: RANDOM".to_owned(),
+        false => line.to_owned(),
+    };
+    block.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The status and the headers, without date, request id and ETag value.
