@@ -4,6 +4,10 @@
 //! local subscribers, gives the hub what it found in version order, and then sets T to R. A follower registers, waits for
 //! the end of a round that knew of it, reads pages up to a later moment of its own, and then takes from the hub what lies
 //! above. Whenever its bounded queue overflows, it goes back to reading pages.
+//!
+//! What a round has found is dispatched in slices, and streams send between them what they have been given. The round is a
+//! cut all the same: entries reach a subscriber in version order; nobody is told that it has everything up to R before the
+//! last slice; and who registers meanwhile joins with the next round.
 
 mod follower;
 mod hub;
@@ -63,28 +67,36 @@ impl News {
 #[derive(Debug)]
 pub struct Item {
     pub news: News,
+    /// The approximate size in memory and on the wire.
+    bytes: usize,
     rendered: OnceLock<Bytes>,
 }
 
+/// Size of an item or a feed's name, without the text in it.
+const FIXED_BYTES: usize = 256;
+const NAME_BYTES: usize = 32;
+
 impl Item {
     pub fn new(news: News) -> Arc<Self> {
+        let text = match &news {
+            News::Entry(located) | News::Transient(located) => {
+                let names = located
+                    .feeds
+                    .iter()
+                    .map(|feed| feed.as_str().len() + NAME_BYTES);
+                located.entry.data.len() + names.sum::<usize>()
+            }
+            News::State(_) | News::Moment(_) => 0,
+        };
         Arc::new(Self {
             news,
+            bytes: FIXED_BYTES + text,
             rendered: OnceLock::new(),
         })
     }
 
     fn is_transient(&self) -> bool {
         matches!(self.news, News::Transient(_))
-    }
-
-    /// The approximate size in memory and on the wire, in bytes.
-    fn bytes(&self) -> usize {
-        let data = match &self.news {
-            News::Entry(located) | News::Transient(located) => located.entry.data.len(),
-            News::State(_) | News::Moment(_) => 0,
-        };
-        data + 256
     }
 
     /// The bytes that `render` makes of the news. Every call must use the same `render`: only the first one is run.

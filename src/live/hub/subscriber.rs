@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
+use super::board::AudienceId;
 use crate::{
     live::{Item, News},
     metrics::{Metrics, TransientLoss},
@@ -45,7 +46,8 @@ impl Interest {
 
 pub(super) struct Subscriber {
     pub(super) id: u64,
-    pub(super) feeds: Vec<FeedName>,
+    pub(super) audience: AudienceId,
+    pub(super) feeds: Arc<[FeedName]>,
     interest: Interest,
     queue: Mutex<Queue>,
     waker: AtomicWaker,
@@ -86,12 +88,14 @@ pub(super) enum State {
 impl Subscriber {
     pub(super) fn new(
         id: u64,
-        feeds: Vec<FeedName>,
+        audience: AudienceId,
+        feeds: Arc<[FeedName]>,
         interest: Interest,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             id,
+            audience,
             feeds,
             interest,
             queue: Mutex::default(),
@@ -124,7 +128,7 @@ impl Subscriber {
             self.count_lost_transients(transients);
             return;
         }
-        let bytes = queue.bytes + item.bytes();
+        let bytes = queue.bytes + item.bytes;
         if queue.items.is_empty()
             || (queue.items.len() < QUEUE_ITEMS_MAX && bytes <= QUEUE_BYTES_MAX)
         {
