@@ -67,8 +67,8 @@ impl News {
 #[derive(Debug)]
 pub struct Item {
     pub news: News,
-    /// The approximate size in memory and on the wire.
-    bytes: usize,
+    /// The approximate size of the names of its feeds, in memory and on the wire.
+    name_bytes: usize,
     rendered: OnceLock<Bytes>,
 }
 
@@ -78,25 +78,32 @@ const NAME_BYTES: usize = 32;
 
 impl Item {
     pub fn new(news: News) -> Arc<Self> {
-        let text = match &news {
+        let name_bytes = match &news {
             News::Entry(located) | News::Transient(located) => {
-                let names = located
-                    .feeds
-                    .iter()
-                    .map(|feed| feed.as_str().len() + NAME_BYTES);
-                located.entry.data.len() + names.sum::<usize>()
+                let names = located.feeds.iter();
+                names.map(|feed| feed.as_str().len() + NAME_BYTES).sum()
             }
             News::State(_) | News::Moment(_) => 0,
         };
         Arc::new(Self {
             news,
-            bytes: FIXED_BYTES + text,
+            name_bytes,
             rendered: OnceLock::new(),
         })
     }
 
     fn is_transient(&self) -> bool {
         matches!(self.news, News::Transient(_))
+    }
+
+    /// The approximate size in bytes that one of `subscribers` is charged for. They share the names of the feeds, which can
+    /// be much longer than the rest.
+    fn bytes(&self, subscribers: usize) -> usize {
+        let data = match &self.news {
+            News::Entry(located) | News::Transient(located) => located.entry.data.len(),
+            News::State(_) | News::Moment(_) => 0,
+        };
+        FIXED_BYTES + data + self.name_bytes / subscribers.max(1)
     }
 
     /// The bytes that `render` makes of the news. Every call must use the same `render`: only the first one is run.

@@ -6,7 +6,7 @@
 //! queues.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ops::Bound::{Excluded, Unbounded},
     sync::Arc,
 };
@@ -114,7 +114,9 @@ impl Hub {
 
     async fn give(&self, audience: AudienceId, item: &Arc<Item>, budget: &mut WorkBudget) {
         let members = ListenersOf::Audience(audience);
-        self.each(members, |subscriber| subscriber.push(item), budget)
+        let count = self.board().listeners(members).map_or(0, BTreeMap::len);
+        let bytes = item.bytes(count);
+        self.each(members, |subscriber| subscriber.push(item, bytes), budget)
             .await;
     }
 

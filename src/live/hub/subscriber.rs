@@ -118,7 +118,8 @@ impl Subscriber {
         look(&mut self.queue()).map_or(Poll::Pending, Poll::Ready)
     }
 
-    pub(super) fn push(&self, item: &Arc<Item>) {
+    /// Queues `item`, which counts as `bytes` bytes.
+    pub(super) fn push(&self, item: &Arc<Item>, bytes: usize) {
         if !self.interest.includes(&item.news) {
             return;
         }
@@ -128,7 +129,7 @@ impl Subscriber {
             self.count_lost_transients(transients);
             return;
         }
-        let bytes = queue.bytes + item.bytes;
+        let bytes = queue.bytes + bytes;
         if queue.items.is_empty()
             || (queue.items.len() < QUEUE_ITEMS_MAX && bytes <= QUEUE_BYTES_MAX)
         {
@@ -145,7 +146,7 @@ impl Subscriber {
     pub(super) fn push_if_idle(&self, item: &Arc<Item>) {
         let idle = self.queue().items.is_empty();
         if idle {
-            self.push(item);
+            self.push(item, item.bytes(1));
         }
     }
 

@@ -304,7 +304,7 @@ fn subscribers_come_and_go_while_a_large_audience_is_given_an_entry() {
 
 /// A queue is bounded by what it holds, and the names of many feeds are most of an entry without data.
 #[test]
-fn the_names_of_the_feeds_count_towards_the_bytes_of_a_queue() {
+fn the_names_of_the_feeds_count_towards_the_bytes_of_a_queue_in_equal_shares() {
     let mut driven = Rounds::yielding_every(1_000);
     let name = |index| format!("{index:0>255}").parse().expect("a name");
     let feeds: Vec<FeedName> = (0..100).map(name).collect();
@@ -318,4 +318,10 @@ fn the_names_of_the_feeds_count_towards_the_bytes_of_a_queue() {
     driven.round(&entries(3..=5), 5, || {});
     let received = subscription.receive().now_or_never();
     assert!(matches!(received, Some(Received::Lagged)));
+    // Those who listen to the same feeds share the names.
+    let mut others: Vec<_> = (1..100).map(|_| driven.subscribe(&feeds)).collect();
+    others.push(subscription);
+    driven.round(&[], 5, || {});
+    driven.round(&entries(6..=100), 100, || {});
+    assert!(others.iter_mut().all(|other| take(other).len() == 95));
 }
