@@ -16,16 +16,30 @@ use tokio::{
 const UNITS_BETWEEN_YIELDS: usize = 500;
 
 /// The work that a computation may do before it yields.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WorkBudget {
     spent: usize,
+    between_yields: usize,
+}
+
+impl Default for WorkBudget {
+    fn default() -> Self {
+        Self::yielding_every(UNITS_BETWEEN_YIELDS)
+    }
 }
 
 impl WorkBudget {
+    pub(crate) fn yielding_every(units: usize) -> Self {
+        Self {
+            spent: 0,
+            between_yields: units,
+        }
+    }
+
     /// Accounts for `units` of work that have been done, and lets other tasks run if it is time.
     pub async fn spend(&mut self, units: usize) {
         self.spent += units;
-        if self.spent >= UNITS_BETWEEN_YIELDS {
+        if self.spent >= self.between_yields {
             self.spent = 0;
             yield_now().await;
         }

@@ -32,8 +32,9 @@
 //!   again at commit, so that its appends have no twins. Nothing else depends on the engine.)
 //! - There is one retry loop for the database: [`store::transact`].
 //! - A snapshot is taken, read and dropped within one function call. None is held while a client reads or waits.
-//! - A live entry is rendered once, as an SSE frame that all its subscribers share, over both versions of HTTP. A stream
-//!   over HTTP/1 takes its socket over from hyper, so that an idle stream costs a few KiB of memory.
+//! - A live entry is rendered once, as an SSE frame that all subscribers who get it through the same feeds share, over both
+//!   versions of HTTP. It is matched once for all who listen to the same feeds ([`live`]). A stream over HTTP/1 takes its
+//!   socket over from hyper, so that an idle stream costs a few KiB of memory.
 //! - No request holds an async worker for more than a few milliseconds, at whatever limits: computations spend a
 //!   [`fairness::WorkBudget`], and large bodies are parsed on the blocking threads.
 //! - Every queue is bounded, with a defined behaviour at its limit: appends are refused before they enter the queue, and

@@ -56,8 +56,6 @@ pub struct Page {
     pub entries: Vec<PageEntry>,
     /// Where the next page continues; `None` at the end. A page may end before it is full.
     pub next: Option<Version>,
-    /// Whether the same query will always have the same result.
-    pub immutable: bool,
 }
 
 /// Indices of feeds in a query; usually one.
@@ -85,8 +83,8 @@ impl Order {
         }
     }
 
-    /// The moment of the page if the query determines it; then the result never changes.
-    fn moment(self) -> Option<Version> {
+    /// The moment of the page if the query determines it; later events then do not change the result.
+    pub fn moment(self) -> Option<Version> {
         match self {
             // Just below `before`: a client that goes live from there gets the entry at `before` again, but misses
             // none.
@@ -140,7 +138,6 @@ impl Feeds {
             version: moment.unwrap_or(now),
             entries: Vec::new(),
             next: None,
-            immutable: moment.is_some(),
         };
         let (mut examined, mut bytes, mut last) = (0, 0, None);
         let mut budget = WorkBudget::default();
@@ -150,7 +147,6 @@ impl Feeds {
                 // If the snapshot expires, the page ends here, so that reading page by page makes progress.
                 Err(Error::Store(store::Error::TooOld)) if last.is_some() => {
                     page.next = last;
-                    page.immutable = false;
                     break;
                 }
                 Err(error) => return Err(error),

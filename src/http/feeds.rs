@@ -34,8 +34,9 @@ use crate::{
 const PAGE_PARAMS: [&str; 6] = ["until", "before", "after", "limit", "kind", "wait"];
 const MERGED_PARAMS: [&str; 7] = ["feed", "until", "before", "after", "limit", "kind", "wait"];
 
-/// How long an unchanging page may be cached: not for ever, because retention and erasure can remove entries.
-const IMMUTABLE_CACHE: &str = "private, max-age=86400, immutable";
+/// A page with a bound may be kept, but must be asked for again before it is shown: whoever uses the browser next may not
+/// be allowed to read it.
+const REVALIDATED: &str = "private, no-cache";
 
 /// Longest `Link` header. Proxies limit all headers of a response together, some to 4 KiB.
 pub const LINK_BYTES_MAX: usize = 2 * 1024;
@@ -166,7 +167,8 @@ fn respond(
         set(header::LINK, link);
     }
     let mut status = StatusCode::OK;
-    if page.immutable {
+    // The moment of any other page moves on, so that it would never be found unchanged.
+    if query.order.moment().is_some() {
         let etag = format!("\"{:016x}\"", twox_hash::XxHash3_64::oneshot(&body));
         let known = parts
             .headers
@@ -180,7 +182,7 @@ fn respond(
             status = StatusCode::NOT_MODIFIED;
         }
         set(header::ETAG, etag);
-        set(header::CACHE_CONTROL, IMMUTABLE_CACHE.to_owned());
+        set(header::CACHE_CONTROL, REVALIDATED.to_owned());
     } else {
         set(header::CACHE_CONTROL, "no-store".to_owned());
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use jiff::Timestamp;
@@ -28,6 +28,9 @@ use crate::{
 
 /// Longest token for a cookie, in bytes. Browsers drop cookies of more than 4 KiB, including name and attributes.
 pub const COOKIE_TOKEN_BYTES_MAX: usize = 3800;
+
+/// Makes a browser remove the pages that it has kept of this origin.
+const CLEAR_CACHE: (HeaderName, &str) = (HeaderName::from_static("clear-site-data"), "\"cache\"");
 
 /// The authenticator and the caller's grant, or a problem if this service does not use tokens.
 fn guarded<'a>(app: &'a App, granted: &'a Granted) -> Result<(&'a Auth, &'a Grant)> {
@@ -71,14 +74,12 @@ pub async fn log_in(
 pub async fn log_out(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let (parts, _) = request.into_parts();
     Params::parse(&parts, &[])?;
+    let clear = [CLEAR_CACHE];
     let Some(auth) = &app.auth else {
-        return Ok(StatusCode::NO_CONTENT.into_response());
+        return Ok((StatusCode::NO_CONTENT, clear).into_response());
     };
-    Ok((
-        StatusCode::NO_CONTENT,
-        [(header::SET_COOKIE, cookie("", 0, &app, auth))],
-    )
-        .into_response())
+    let cookie = [(header::SET_COOKIE, cookie("", 0, &app, auth))];
+    Ok((StatusCode::NO_CONTENT, clear, cookie).into_response())
 }
 
 /// Scripts cannot read the cookie, and browsers do not send it with requests from pages of other sites.

@@ -4,6 +4,10 @@
 //! local subscribers, gives the hub what it found in version order, and then sets T to R. A follower registers, waits for
 //! the end of a round that knew of it, reads pages up to a later moment of its own, and then takes from the hub what lies
 //! above. Whenever its bounded queue overflows, it goes back to reading pages.
+//!
+//! What a round has found is dispatched in slices, and streams send between them what they have been given. The round is a
+//! cut all the same: entries reach a subscriber in version order; nobody is told that it has everything up to R before the
+//! last slice; and who registers meanwhile joins with the next round.
 
 mod follower;
 mod hub;
@@ -63,13 +67,27 @@ impl News {
 #[derive(Debug)]
 pub struct Item {
     pub news: News,
+    /// The approximate size of the names of its feeds, in memory and on the wire.
+    name_bytes: usize,
     rendered: OnceLock<Bytes>,
 }
 
+/// Size of an item or a feed's name, without the text in it.
+const FIXED_BYTES: usize = 256;
+const NAME_BYTES: usize = 32;
+
 impl Item {
     pub fn new(news: News) -> Arc<Self> {
+        let name_bytes = match &news {
+            News::Entry(located) | News::Transient(located) => {
+                let names = located.feeds.iter();
+                names.map(|feed| feed.as_str().len() + NAME_BYTES).sum()
+            }
+            News::State(_) | News::Moment(_) => 0,
+        };
         Arc::new(Self {
             news,
+            name_bytes,
             rendered: OnceLock::new(),
         })
     }
@@ -78,13 +96,14 @@ impl Item {
         matches!(self.news, News::Transient(_))
     }
 
-    /// The approximate size in memory and on the wire, in bytes.
-    fn bytes(&self) -> usize {
+    /// The approximate size in bytes that one of `subscribers` is charged for. They share the names of the feeds, which can
+    /// be much longer than the rest.
+    fn bytes(&self, subscribers: usize) -> usize {
         let data = match &self.news {
             News::Entry(located) | News::Transient(located) => located.entry.data.len(),
             News::State(_) | News::Moment(_) => 0,
         };
-        data + 256
+        FIXED_BYTES + data + self.name_bytes / subscribers.max(1)
     }
 
     /// The bytes that `render` makes of the news. Every call must use the same `render`: only the first one is run.

@@ -10,8 +10,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Hub, Item, News, hub::JoinTicket, partition::Partition, throttle::Throttle};
+use super::{Hub, Item, Located, News, hub::JoinTicket, partition::Partition, throttle::Throttle};
 use crate::{
+    fairness::WorkBudget,
     feed::Feeds,
     store::{
         Error, Result, Snapshot, Store,
@@ -106,7 +107,7 @@ pub async fn run(
                     progress.wakes();
                     // Read the current moment first, so that the cursor of an idle client advances, too.
                     if tailer.round().await.is_ok() {
-                        tailer.hub.heartbeat(tailer.at);
+                        tailer.hub.heartbeat(tailer.at, &mut WorkBudget::default()).await;
                     }
                 }
             }
@@ -133,7 +134,8 @@ impl Tailer {
 
     async fn read_round(&mut self) -> Result<()> {
         let begun = Instant::now();
-        let (active, joining) = self.hub.begin_round();
+        let mut budget = WorkBudget::default();
+        let (active, joining) = self.hub.begin_round(&mut budget).await;
         self.joining.extend(joining);
         let snapshot = self.store.snapshot().await?;
         let moment = snapshot.version();
@@ -146,7 +148,9 @@ impl Tailer {
             .for_each(|partition| partition.rewind(self.at));
 
         let mut found = BTreeMap::new();
-        let complete = self.read(&*snapshot, moment, &mut found).await?;
+        let complete = self
+            .read(&*snapshot, moment, &mut found, &mut budget)
+            .await?;
         let states = if complete {
             self.states(&*snapshot, &found).await?
         } else {
@@ -164,7 +168,7 @@ impl Tailer {
             self.partitions.entry(partition).or_insert_with(log);
         }
         if complete {
-            self.deliver(found, &states);
+            self.deliver(found, &states, &mut budget).await;
         } else {
             tracing::warn!(
                 "a round of live delivery was too large; all subscribers continue by reading pages"
@@ -172,13 +176,13 @@ impl Tailer {
             self.partitions.iter_mut().for_each(|(&id, partition)| {
                 *partition = Partition::new(self.keys.log(id), moment);
             });
-            self.hub.lag_all();
+            self.hub.lag_all(&mut budget).await;
         }
         self.at = moment;
         let tail = &self.hub.metrics.tail;
         tail.delivered(begun, moment, oldest, records);
-        self.hub
-            .end_round(std::mem::take(&mut self.joining), moment);
+        let joining = std::mem::take(&mut self.joining);
+        self.hub.end_round(joining, moment, &mut budget).await;
         Ok(())
     }
 
@@ -188,6 +192,7 @@ impl Tailer {
         snapshot: &dyn Snapshot,
         moment: Version,
         found: &mut BTreeMap<Version, RoundItem>,
+        budget: &mut WorkBudget,
     ) -> Result<bool> {
         // (partition, whether of its transients, read after this version)
         let mut unread: Vec<(u16, bool, Version)> = self
@@ -228,6 +233,7 @@ impl Tailer {
                 } else if let Some(partition) = self.partitions.get_mut(&id) {
                     for Record { entry, feeds } in partition.visible(snapshot, &slice).await? {
                         records += 1;
+                        budget.spend(1 + feeds.len() / 8).await;
                         add(found, entry, feeds, RoundItem::Entry);
                     }
                 }
@@ -265,19 +271,23 @@ impl Tailer {
         Ok(states)
     }
 
-    fn deliver(&self, found: BTreeMap<Version, RoundItem>, states: &HashMap<FeedName, Arc<Item>>) {
+    async fn deliver(
+        &self,
+        found: BTreeMap<Version, RoundItem>,
+        states: &HashMap<FeedName, Arc<Item>>,
+        budget: &mut WorkBudget,
+    ) {
         for found in found.into_values() {
-            match found {
-                RoundItem::Entry(entry, feeds) => self.hub.dispatch(&entry, &feeds, News::Entry),
-                RoundItem::Transient(entry, feeds) => {
-                    self.hub.dispatch(&entry, &feeds, News::Transient)
-                }
-                RoundItem::MarkerMoved(_) => {}
-            }
+            let (entry, feeds, news): (_, _, fn(Located) -> News) = match found {
+                RoundItem::Entry(entry, feeds) => (entry, feeds, News::Entry),
+                RoundItem::Transient(entry, feeds) => (entry, feeds, News::Transient),
+                RoundItem::MarkerMoved(_) => continue,
+            };
+            self.hub.dispatch(&entry, &feeds, news, budget).await;
         }
         // States come last, because they are as of the end of the round.
         for (feed, item) in states {
-            self.hub.dispatch_state(feed, item);
+            self.hub.dispatch_state(feed, item, budget).await;
         }
     }
 }

@@ -1,7 +1,14 @@
-//! The hub's tables: subscribers by feed, by partition and by heartbeat.
+//! The hub's tables: subscribers by audience and by heartbeat, and audiences by feed.
+//!
+//! An audience is all subscribers who listen to the same feeds in the same order, so that an entry is matched once for all
+//! of them. It exists from the registration of its first subscriber until the last one has left. Its members are those
+//! who have joined; while it has any, it stands in the lists of its feeds.
+//!
+//! Nobody joins while a round is dispatched: the tailer does one after the other. So a dispatch may unlock the board
+//! between two slices of its work. Meanwhile subscribers can only leave, and walking on above the last id misses nobody.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -11,17 +18,40 @@ use crate::{store::keys::Keys, types::FeedName, version::Version};
 /// Number of groups in which subscribers get their heartbeats, so that they do not all get them at once.
 pub(super) const HEARTBEAT_GROUPS: usize = 16;
 
-/// Subscribers by id, so that the cost of removing one does not depend on how many there are.
-pub(super) type Listeners = HashMap<u64, Arc<Subscriber>>;
+/// Subscribers by id, so that the cost of removing one hardly depends on how many there are.
+pub(super) type Listeners = BTreeMap<u64, Arc<Subscriber>>;
+
+/// Identifies an audience. Never reused.
+pub(super) type AudienceId = u64;
+
+/// Names a table of subscribers who have joined.
+#[derive(Clone, Copy)]
+pub(super) enum ListenersOf {
+    Audience(AudienceId),
+    HeartbeatGroup(usize),
+}
+
+/// The audiences that listen to a feed, with the place of the feed among the feeds of each.
+pub(super) type Audiences = BTreeMap<AudienceId, usize>;
+
+#[derive(Default)]
+struct Audience {
+    members: Listeners,
+    /// All its subscribers, whether they have joined or not. Not 0.
+    subscribers: usize,
+}
 
 #[derive(Default)]
 pub(super) struct Board {
     /// Registered, but no round has begun since.
-    pub(super) joining: Vec<Arc<Subscriber>>,
+    joining: Listeners,
     /// All others, by heartbeat group.
     groups: [Listeners; HEARTBEAT_GROUPS],
-    /// The same, by feed. No list is empty.
-    feeds: HashMap<FeedName, Listeners>,
+    audiences: HashMap<AudienceId, Audience>,
+    /// The same, by their feeds.
+    by_feeds: HashMap<Arc<[FeedName]>, AudienceId>,
+    /// The audiences with members, by feed. No list is empty.
+    feeds: HashMap<FeedName, Audiences>,
     /// How many of these feeds each partition has. No count is 0.
     partitions: HashMap<u16, usize>,
     /// The group that had the last heartbeat.
@@ -29,44 +59,104 @@ pub(super) struct Board {
     /// The moment of the last round: everything up to here has been dispatched.
     pub(super) moment: Option<Version>,
     pub(super) subscribers: usize,
-    pub(super) next_id: u64,
+    next_id: u64,
+    next_audience: AudienceId,
     pub(super) closed: bool,
 }
 
 impl Board {
-    /// Adds a subscriber that joins.
-    pub(super) fn add(&mut self, subscriber: &Arc<Subscriber>, keys: &Keys) {
-        for feed in &subscriber.feeds {
-            let listeners = self.feeds.entry(feed.clone()).or_default();
-            if listeners.is_empty() {
+    /// Adds a subscriber, which will join with the next round. `make` is given its id, its audience, and the feeds, which
+    /// share their memory with those of the audience.
+    pub(super) fn register(
+        &mut self,
+        feeds: Vec<FeedName>,
+        make: impl FnOnce(u64, AudienceId, Arc<[FeedName]>) -> Subscriber,
+    ) -> Arc<Subscriber> {
+        let (feeds, audience) = match self.by_feeds.get_key_value(&feeds[..]) {
+            Some((feeds, &audience)) => (Arc::clone(feeds), audience),
+            None => {
+                let (feeds, audience) = (Arc::from(feeds), self.next_audience);
+                self.next_audience += 1;
+                self.by_feeds.insert(Arc::clone(&feeds), audience);
+                (feeds, audience)
+            }
+        };
+        self.audiences.entry(audience).or_default().subscribers += 1;
+        self.subscribers += 1;
+        let id = self.next_id;
+        self.next_id += 1;
+        let subscriber = Arc::new(make(id, audience, feeds));
+        self.joining.insert(id, Arc::clone(&subscriber));
+        subscriber
+    }
+
+    /// All subscribers who register from now on have this id or a greater one.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Makes the next subscriber with an id below `below` a member of its audience. Returns it, and how many entries this
+    /// has added to the lists of feeds.
+    pub(super) fn join_next(
+        &mut self,
+        below: u64,
+        keys: &Keys,
+    ) -> Option<(Arc<Subscriber>, usize)> {
+        let first = self.joining.first_entry().filter(|it| *it.key() < below)?;
+        let (id, subscriber) = first.remove_entry();
+        let audience = self.audiences.entry(subscriber.audience).or_default();
+        let is_first = audience.members.is_empty();
+        audience.members.insert(id, Arc::clone(&subscriber));
+        self.groups[group(&subscriber)].insert(id, Arc::clone(&subscriber));
+        if !is_first {
+            return Some((subscriber, 0));
+        }
+        for (place, feed) in subscriber.feeds.iter().enumerate() {
+            let audiences = self.feeds.entry(feed.clone()).or_default();
+            if audiences.is_empty() {
                 *self.partitions.entry(keys.partition(feed)).or_default() += 1;
             }
-            listeners.insert(subscriber.id, Arc::clone(subscriber));
+            audiences.insert(subscriber.audience, place);
         }
-        self.groups[group(subscriber)].insert(subscriber.id, Arc::clone(subscriber));
+        let added = subscriber.feeds.len();
+        Some((subscriber, added))
     }
 
-    /// Removes a subscriber, whether it has joined or not.
+    /// Removes a subscriber, whether it has joined or not, and its audience if it was the last one.
     pub(super) fn remove(&mut self, subscriber: &Subscriber, keys: &Keys) {
-        let id = subscriber.id;
+        let (id, audience) = (subscriber.id, subscriber.audience);
         self.subscribers -= 1;
-        if self.groups[group(subscriber)].remove(&id).is_none() {
-            self.joining.retain(|joining| joining.id != id);
+        let has_joined = self.joining.remove(&id).is_none();
+        let Some(left) = self.audiences.get_mut(&audience) else {
             return;
-        }
-        for feed in &subscriber.feeds {
-            let Some(listeners) = self.feeds.get_mut(feed) else {
-                continue;
-            };
-            listeners.remove(&id);
-            if listeners.is_empty() {
-                self.feeds.remove(feed);
-                self.remove_feed_from(keys.partition(feed));
+        };
+        left.subscribers -= 1;
+        let is_empty = left.subscribers == 0;
+        if has_joined {
+            self.groups[group(subscriber)].remove(&id);
+            left.members.remove(&id);
+            if left.members.is_empty() {
+                for feed in &*subscriber.feeds {
+                    self.remove_from_feed(audience, feed, keys);
+                }
             }
         }
+        if is_empty {
+            self.audiences.remove(&audience);
+            self.by_feeds.remove(&subscriber.feeds);
+        }
     }
 
-    fn remove_feed_from(&mut self, partition: u16) {
+    fn remove_from_feed(&mut self, audience: AudienceId, feed: &FeedName, keys: &Keys) {
+        let Some(audiences) = self.feeds.get_mut(feed) else {
+            return;
+        };
+        audiences.remove(&audience);
+        if !audiences.is_empty() {
+            return;
+        }
+        self.feeds.remove(feed);
+        let partition = keys.partition(feed);
         if let Some(feeds) = self.partitions.get_mut(&partition) {
             *feeds -= 1;
             if *feeds == 0 {
@@ -80,20 +170,37 @@ impl Board {
         self.partitions.keys().copied().collect()
     }
 
-    /// The listeners of a feed, if it has any. The name that is returned shares its memory with the table's.
-    pub(super) fn listeners(&self, feed: &FeedName) -> Option<(&FeedName, &Listeners)> {
+    /// The audiences of a feed, if it has any. The name that is returned shares its memory with the table's.
+    pub(super) fn audiences(&self, feed: &FeedName) -> Option<(&FeedName, &Audiences)> {
         self.feeds.get_key_value(feed)
     }
 
-    /// All subscribers that have joined.
-    pub(super) fn joined(&self) -> impl Iterator<Item = &Arc<Subscriber>> {
-        self.groups.iter().flat_map(HashMap::values)
+    /// `None` if the audience has gone.
+    pub(super) fn listeners(&self, of: ListenersOf) -> Option<&Listeners> {
+        match of {
+            ListenersOf::Audience(audience) => self.audiences.get(&audience).map(|it| &it.members),
+            ListenersOf::HeartbeatGroup(group) => self.groups.get(group),
+        }
+    }
+
+    /// All subscribers.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Subscriber>> {
+        let joined = self.groups.iter().flat_map(BTreeMap::values);
+        joined.chain(self.joining.values())
     }
 
     /// The group whose heartbeat is next.
-    pub(super) fn next_group(&mut self) -> impl Iterator<Item = &Arc<Subscriber>> {
+    pub(super) fn next_group(&mut self) -> ListenersOf {
         self.group = (self.group + 1) % HEARTBEAT_GROUPS;
-        self.groups[self.group].values()
+        ListenersOf::HeartbeatGroup(self.group)
+    }
+
+    /// The number of audiences, and of entries in the lists of feeds.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        assert_eq!(self.audiences.len(), self.by_feeds.len());
+        let entries = self.feeds.values().map(BTreeMap::len).sum();
+        (self.audiences.len(), entries)
     }
 }
 

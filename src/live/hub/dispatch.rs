@@ -1,86 +1,152 @@
 //! Gives what a round has read to the subscribers that listen to it.
+//!
+//! The work for an entry is done once for each audience that it reaches, and only the push once for each subscriber.
+//! Audiences that match through the same feeds share one item, which is rendered once. The board is locked for one slice
+//! of the work at a time, and a [`WorkBudget`] lets other tasks run in between, among them the streams that empty their
+//! queues.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
+    ops::Bound::{Excluded, Unbounded},
     sync::Arc,
 };
 
-use super::{Hub, board::Listeners, subscriber::Subscriber};
+use smallvec::SmallVec;
+
+use super::{
+    Hub,
+    board::{AudienceId, ListenersOf},
+    subscriber::Subscriber,
+};
 use crate::{
+    fairness::WorkBudget,
     live::{Item, Located, News},
     types::{Entry, FeedName},
 };
 
+/// Steps of a walk over one of the board's tables during which the board stays locked.
+const SLICE: usize = 256;
+/// Steps that cost as much as a unit of work: one subscriber is given an item, or one feed of an audience is matched.
+const STEPS_PER_UNIT: usize = 8;
+
+/// Feeds of an entry, by index, with their places among the feeds of an audience. Nearly always one.
+type Matches = SmallVec<[(usize, usize); 1]>;
+
 impl Hub {
-    /// Gives an entry (or, with `News::Transient`, a transient) once to each subscriber that listens to one of `feeds`.
-    pub(in crate::live) fn dispatch(
+    /// Gives an entry (or, with `News::Transient`, a transient) once to each subscriber that listens to one of `feeds`,
+    /// which must be distinct.
+    pub(in crate::live) async fn dispatch(
         &self,
         entry: &Entry,
         feeds: &[FeedName],
         news: fn(Located) -> News,
+        budget: &mut WorkBudget,
     ) {
-        let board = self.board();
-        let listened_to: Vec<(&FeedName, &Listeners)> = feeds
-            .iter()
-            .filter_map(|feed| board.listeners(feed))
-            .collect();
-        let item = |feed: &FeedName, feeds: Vec<FeedName>| {
-            Item::new(news(Located {
-                entry: entry.clone(),
-                feed: feed.clone(),
-                feeds,
-            }))
-        };
-        let through_several = through_several(&listened_to);
-        // Nearly all subscribers listen to one of the feeds. They share one item, which is rendered once.
-        for (feed, listeners) in &listened_to {
-            let shared = item(feed, Vec::new());
-            for subscriber in listeners.values() {
-                if through_several.is_empty() || !through_several.contains_key(&subscriber.id) {
-                    subscriber.push(&shared);
+        let (names, matched) = self.matched(feeds, budget).await;
+        // By the feeds of the entry through which an audience matches, in the audience's order.
+        let mut items: HashMap<SmallVec<[usize; 2]>, Arc<Item>> = HashMap::new();
+        for (audience, mut matches) in matched {
+            matches.sort_unstable();
+            let through = matches.iter().map(|&(_, index)| index).collect();
+            let item = items.entry(through).or_insert_with_key(|through| {
+                let mut feeds: Vec<_> = through.iter().map(|&index| names[index].clone()).collect();
+                let feed = feeds[0].clone();
+                if feeds.len() == 1 {
+                    feeds = Vec::new();
                 }
-            }
-        }
-        for (subscriber, feeds) in through_several.into_values() {
-            let in_order: Vec<FeedName> = subscriber
-                .feeds
-                .iter()
-                .filter(|feed| feeds.contains(feed))
-                .cloned()
-                .collect();
-            if let Some(first) = in_order.first() {
-                subscriber.push(&item(first, in_order.clone()));
-            }
+                let entry = entry.clone();
+                Item::new(news(Located { entry, feed, feeds }))
+            });
+            budget.spend(1 + matches.len() / STEPS_PER_UNIT).await;
+            self.give(audience, item, budget).await;
         }
     }
 
     /// Gives `item` to all subscribers that listen to `feed`.
-    pub(in crate::live) fn dispatch_state(&self, feed: &FeedName, item: &Arc<Item>) {
-        let board = self.board();
-        let listeners = board.listeners(feed).into_iter();
-        for subscriber in listeners.flat_map(|(_, listeners)| listeners.values()) {
-            subscriber.push(item);
+    pub(in crate::live) async fn dispatch_state(
+        &self,
+        feed: &FeedName,
+        item: &Arc<Item>,
+        budget: &mut WorkBudget,
+    ) {
+        let (_, audiences) = self.matched(std::slice::from_ref(feed), budget).await;
+        for audience in audiences.into_keys() {
+            self.give(audience, item, budget).await;
         }
     }
-}
 
-/// The subscribers that listen to more than one of the `listened_to` feeds, by id, with those feeds.
-fn through_several<'a>(
-    listened_to: &[(&'a FeedName, &'a Listeners)],
-) -> HashMap<u64, (&'a Arc<Subscriber>, HashSet<&'a FeedName>)> {
-    let mut found = HashMap::new();
-    if listened_to.len() > 1 {
-        for &(feed, listeners) in listened_to {
-            for subscriber in listeners.values() {
-                if subscriber.feeds.len() > 1 {
-                    let (_, feeds) = found
-                        .entry(subscriber.id)
-                        .or_insert_with(|| (subscriber, HashSet::new()));
-                    feeds.insert(feed);
+    /// The names of the feeds, and the audiences that listen to at least one of them. The names share their memory with the
+    /// board's, and not with the record of the entry, wherever the feed has listeners.
+    async fn matched(
+        &self,
+        feeds: &[FeedName],
+        budget: &mut WorkBudget,
+    ) -> (Vec<FeedName>, HashMap<AudienceId, Matches>) {
+        let mut names = Vec::with_capacity(feeds.len());
+        let mut matched: HashMap<AudienceId, Matches> = HashMap::new();
+        for (index, feed) in feeds.iter().enumerate() {
+            names.push(feed.clone());
+            let mut last = None;
+            loop {
+                let steps = {
+                    let board = self.board();
+                    let Some((name, audiences)) = board.audiences(feed) else {
+                        break;
+                    };
+                    names[index].clone_from(name);
+                    let after = last.map_or(Unbounded, Excluded);
+                    let mut steps = 0;
+                    for (&audience, &place) in audiences.range((after, Unbounded)).take(SLICE) {
+                        matched.entry(audience).or_default().push((place, index));
+                        last = Some(audience);
+                        steps += 1;
+                    }
+                    steps
+                };
+                budget.spend(1 + steps / STEPS_PER_UNIT).await;
+                if steps < SLICE {
+                    break;
                 }
             }
         }
-        found.retain(|_, (_, feeds)| feeds.len() > 1);
+        (names, matched)
     }
-    found
+
+    async fn give(&self, audience: AudienceId, item: &Arc<Item>, budget: &mut WorkBudget) {
+        let members = ListenersOf::Audience(audience);
+        let count = self.board().listeners(members).map_or(0, BTreeMap::len);
+        let bytes = item.bytes(count);
+        self.each(members, |subscriber| subscriber.push(item, bytes), budget)
+            .await;
+    }
+
+    /// Calls `act` once for each of the subscribers, but not for those who leave before it is their turn.
+    pub(super) async fn each(
+        &self,
+        listeners: ListenersOf,
+        act: impl Fn(&Subscriber),
+        budget: &mut WorkBudget,
+    ) {
+        let mut last = None;
+        loop {
+            let steps = {
+                let board = self.board();
+                let Some(listeners) = board.listeners(listeners) else {
+                    return;
+                };
+                let after = last.map_or(Unbounded, Excluded);
+                let mut steps = 0;
+                for (&id, subscriber) in listeners.range((after, Unbounded)).take(SLICE) {
+                    act(subscriber);
+                    last = Some(id);
+                    steps += 1;
+                }
+                steps
+            };
+            budget.spend(1 + steps / STEPS_PER_UNIT).await;
+            if steps < SLICE {
+                return;
+            }
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
+use super::board::AudienceId;
 use crate::{
     live::{Item, News},
     metrics::{Metrics, TransientLoss},
@@ -45,7 +46,8 @@ impl Interest {
 
 pub(super) struct Subscriber {
     pub(super) id: u64,
-    pub(super) feeds: Vec<FeedName>,
+    pub(super) audience: AudienceId,
+    pub(super) feeds: Arc<[FeedName]>,
     interest: Interest,
     queue: Mutex<Queue>,
     waker: AtomicWaker,
@@ -86,12 +88,14 @@ pub(super) enum State {
 impl Subscriber {
     pub(super) fn new(
         id: u64,
-        feeds: Vec<FeedName>,
+        audience: AudienceId,
+        feeds: Arc<[FeedName]>,
         interest: Interest,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             id,
+            audience,
             feeds,
             interest,
             queue: Mutex::default(),
@@ -114,7 +118,8 @@ impl Subscriber {
         look(&mut self.queue()).map_or(Poll::Pending, Poll::Ready)
     }
 
-    pub(super) fn push(&self, item: &Arc<Item>) {
+    /// Queues `item`, which counts as `bytes` bytes.
+    pub(super) fn push(&self, item: &Arc<Item>, bytes: usize) {
         if !self.interest.includes(&item.news) {
             return;
         }
@@ -124,7 +129,7 @@ impl Subscriber {
             self.count_lost_transients(transients);
             return;
         }
-        let bytes = queue.bytes + item.bytes();
+        let bytes = queue.bytes + bytes;
         if queue.items.is_empty()
             || (queue.items.len() < QUEUE_ITEMS_MAX && bytes <= QUEUE_BYTES_MAX)
         {
@@ -141,7 +146,7 @@ impl Subscriber {
     pub(super) fn push_if_idle(&self, item: &Arc<Item>) {
         let idle = self.queue().items.is_empty();
         if idle {
-            self.push(item);
+            self.push(item, item.bytes(1));
         }
     }
 

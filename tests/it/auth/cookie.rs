@@ -48,6 +48,7 @@ async fn a_session_cookie_lasts_as_long_as_its_token() {
     assert_eq!(answer.status, 204);
     let cleared = "newsfeed_token=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict";
     assert_eq!(answer.header("set-cookie"), Some(cleared));
+    assert_eq!(answer.header("clear-site-data"), Some("\"cache\""));
 
     let secure = site
         .node_with_keys(SECRET_FILE, &["--auth-cookie-secure"])
@@ -231,6 +232,7 @@ async fn without_keys_there_is_no_session() {
     }
     let answer = ask(&node, "DELETE", "/v1/session", &[], None).await;
     assert_eq!((answer.status, answer.header("set-cookie")), (204, None));
+    assert_eq!(answer.header("clear-site-data"), Some("\"cache\""));
     // Credentials are ignored.
     let nonsense = [("authorization", "Bearer nonsense")];
     assert_eq!(
@@ -363,4 +365,34 @@ async fn a_page_of_another_scheme_is_of_another_origin() {
             }
         }
     }
+}
+
+/// The next user of a browser gets a page that it has kept only if that user may read it.
+#[tokio::test]
+async fn a_kept_page_is_confirmed_only_to_those_who_may_read_it() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let token = |feed| Signer::hs256().sign(&claims("read append", &[feed]));
+    let cookie = |token: &str| format!("newsfeed_token={token}");
+    let (name, value) = bearer(&token("a"));
+    let event = json!({ "kind": "visit", "feeds": ["a"] });
+    let appended = ask(&node, "POST", "/v1/events", &[(name, &value)], Some(&event)).await;
+    let version = appended.json()["version"]
+        .as_str()
+        .expect("a version")
+        .to_owned();
+    let path = format!("/v1/feeds/a/entries?until={version}");
+    let get = async |cookie: &str, known: &str| {
+        let headers = [("cookie", cookie), ("if-none-match", known)];
+        ask(&node, "GET", &path, &headers, None).await
+    };
+    let ann = cookie(&token("a"));
+    let page = get(&ann, "\"none\"").await;
+    assert_eq!(page.status, 200);
+    let etag = page.header("etag").expect("an ETag").to_owned();
+    assert_eq!(get(&ann, &etag).await.status, 304);
+    let other = get(&cookie(&token("b")), &etag).await;
+    other.problem(403, "feed_forbidden").expect("not Ben's");
+    let nobody = get("", &etag).await;
+    nobody.problem(401, "credentials_missing").expect("nobody");
 }
