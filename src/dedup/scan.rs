@@ -14,6 +14,8 @@ use crate::{
 const CHUNK_DOUBLINGS_MAX: u32 = 4;
 /// Keys read beyond the entries needed. Going backward, most commits reach no further than these.
 const KEYS_BEYOND: usize = 4;
+/// Keys of a chunk, unless more are needed: other readers have their turns between chunks.
+const CHUNK_KEYS_MAX: usize = 500;
 /// Feeds whose latest entries are read at once, and the byte limit of each of these reads: they bound the memory that the
 /// conditions of an array take.
 const LATEST_AT_ONCE: usize = 128;
@@ -99,7 +101,9 @@ impl Scan {
             .min()
             .filter(|_| self.pending.len() >= need);
         let after = self.after.or(self.chunk_end);
-        let limit = (need + KEYS_BEYOND) << self.chunks.min(CHUNK_DOUBLINGS_MAX);
+        let least = need + KEYS_BEYOND;
+        let limit = least << self.chunks.min(CHUNK_DOUBLINGS_MAX);
+        let limit = limit.min(CHUNK_KEYS_MAX).max(least);
         let range = self
             .window
             .range(after, self.until, self.newest_first, limit, bytes_max);

@@ -119,7 +119,7 @@ impl Feeds {
     }
 
     async fn read_page(&self, query: &PageQuery) -> Result<Page> {
-        let snapshot = self.store.snapshot().await?;
+        let snapshot = self.snapshot().await?;
         let now = snapshot.version();
         if let Some(asked) = query
             .order

@@ -18,6 +18,7 @@ use super::{
     access::Granted,
     base_path::BasePath,
     body::read_object,
+    caller::Caller,
     limits,
     problem::Result,
     query::{FeedPath, MarkerPath, Params, version},
@@ -48,7 +49,7 @@ pub async fn state(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     Params::parse(&parts, &[])?;
-    answer_state(&app, &granted, &feed).await
+    answer_state(&app, &granted, &parts, &feed).await
 }
 
 pub async fn state_by_query(
@@ -58,15 +59,18 @@ pub async fn state_by_query(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let feed = Params::parse(&parts, &["feed"])?.feed()?;
-    answer_state(&app, &granted, &feed).await
+    answer_state(&app, &granted, &parts, &feed).await
 }
 
-async fn answer_state(app: &App, granted: &Granted, feed: &FeedName) -> Result<Response> {
+async fn answer_state(
+    app: &App,
+    granted: &Granted,
+    parts: &Parts,
+    feed: &FeedName,
+) -> Result<Response> {
     granted.feeds(Scope::Read, [feed])?;
-    let state = {
-        let _slot = app.feeds.read_slot().await?;
-        app.feeds.state(feed).await?
-    };
+    let feeds = app.feeds.of(Caller::reader(&parts.extensions));
+    let state = feeds.turn().await?.state(feed).await?;
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
         Json(render::state(&state, true)),
@@ -111,10 +115,9 @@ async fn page(
         granted.ends().map_or(deadline, |ends| ends.min(deadline))
     };
     let deadline = wait.map(until);
-    let mut page = {
-        let _slot = app.feeds.read_slot().await?;
-        app.feeds.page(&query).await?
-    };
+    let turn = app.feeds.of(Caller::reader(&parts.extensions));
+    let turn = turn.turn().await?;
+    let page = turn.page(&query).await?;
     // Usually there is something to return, and the request needs no permit and no subscription.
     if let Some(deadline) = deadline
         && page.entries.is_empty()
@@ -122,13 +125,17 @@ async fn page(
         && deadline > Instant::now()
     {
         let _permit = limits::stream_permit(parts)?;
+        drop(turn);
         let (feeds, kind) = (query.feeds.clone(), query.kind.clone());
         let subscription = app.hub.subscribe_to_entries(feeds, kind)?;
         let _waiting = Held::by(&app.metrics.live.long_polls);
         // The page is empty, so it need not be read again up to its moment.
         let after = page.version;
-        page = wait_for_entries(&app.feeds, subscription, &query, after, deadline).await?;
+        let feeds = app.feeds.of(Caller::stream_reader(&parts.extensions));
+        let page = wait_for_entries(&feeds, subscription, &query, after, deadline).await?;
+        return respond(app, parts, &query, &page, merged);
     }
+    // Rendering is part of the work: the turn is held until it is done.
     respond(app, parts, &query, &page, merged)
 }
 
@@ -244,7 +251,9 @@ async fn answer_move(
     let expected = "the body must be {\"version\": \"…\"}";
     let MarkerIn { version: text } = read_object(&parts.headers, body, expected).await?;
     let to = version("version", &text)?;
-    let state = app.feeds.move_marker(feed, marker, to).await?;
+    app.feeds.move_marker(feed, marker, to).await?;
+    let feeds = app.feeds.of(Caller::reader(&parts.extensions));
+    let state = feeds.turn().await?.state(feed).await?;
     let mut answer = render::state(&state, false);
     // The unread count tells what is in the feed, which moving a marker does not require the right to know.
     if let (false, Some(fields)) = (

@@ -22,10 +22,11 @@ use super::{
     App,
     access::Granted,
     body::{Media, json, media, read_all},
+    caller::Caller,
     problem::{Code, Problem, Result},
     query, render,
 };
-use crate::{append::Outcome, fairness::parse, types::EventId};
+use crate::{append::Outcome, fairness::parse, feed::Reader, types::EventId};
 
 pub async fn append(
     State(app): State<Arc<App>>,
@@ -34,17 +35,23 @@ pub async fn append(
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
+    let reader = Caller::reader(&parts.extensions);
     match media(&parts.headers)? {
         Media::Json => {
             // Before the body is read, so that refusing requests under overload costs little.
             app.appender.check()?;
-            append_json(app, granted, read_all(body).await?).await
+            append_json(app, granted, reader, read_all(body).await?).await
         }
-        Media::Ndjson => Ok(ndjson::append(app, granted, body)),
+        Media::Ndjson => Ok(ndjson::append(app, granted, reader, body)),
     }
 }
 
-async fn append_json(app: Arc<App>, granted: Granted, body: Bytes) -> Result<Response> {
+async fn append_json(
+    app: Arc<App>,
+    granted: Granted,
+    reader: Reader,
+    body: Bytes,
+) -> Result<Response> {
     let length = body.len();
     match body.trim_ascii_start().first() {
         Some(b'[') => {
@@ -53,7 +60,7 @@ async fn append_json(app: Arc<App>, granted: Granted, body: Bytes) -> Result<Res
                 parse(length, move || parse_array(&app, &granted, &body)).await?
             };
             let mut outcomes = app.appender.try_reserve(events)?.append().await?;
-            reused::conceal(&app, &granted, &mut outcomes).await;
+            reused::conceal(&app, &granted, reader, &mut outcomes).await;
             let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
             for outcome in outcomes {
                 answer.push(if answer.is_empty() { b'[' } else { b',' });
@@ -70,7 +77,7 @@ async fn append_json(app: Arc<App>, granted: Granted, body: Bytes) -> Result<Res
             let event = event.map_err(|problem| problem.with("index", 0))?;
             let permit = app.appender.try_reserve(vec![event])?;
             let mut outcomes = permit.append().await?;
-            reused::conceal(&app, &granted, &mut outcomes).await;
+            reused::conceal(&app, &granted, reader, &mut outcomes).await;
             match outcomes.pop() {
                 Some((_, Outcome::Rejected(error))) => Err(error.into()),
                 Some(outcome) => {

@@ -17,6 +17,7 @@ use super::{result, reused, wire::parse_one};
 use crate::{
     auth::Denied,
     fairness::parse,
+    feed::Reader,
     http::{
         App,
         access::Granted,
@@ -33,7 +34,7 @@ const ANSWER_CHUNKS_MAX: usize = 16;
 
 /// Commits lines in order, as they arrive, and answers each as it commits. Runs as a task of its own, which continues
 /// when the client disconnects.
-pub fn append(app: Arc<App>, granted: Granted, body: Body) -> Response {
+pub fn append(app: Arc<App>, granted: Granted, reader: Reader, body: Body) -> Response {
     let (answers, receiver) = mpsc::channel(ANSWER_CHUNKS_MAX);
     let tracker: TaskTracker = app.tracker.clone();
     tracker.spawn(async move {
@@ -56,7 +57,7 @@ pub fn append(app: Arc<App>, granted: Granted, body: Body) -> Response {
             };
             let count = chunk.len();
             let answer = match failed {
-                None => append_lines(&app, &granted, chunk, index).await,
+                None => append_lines(&app, &granted, reader, chunk, index).await,
                 Some(ref problem) => bad_line(index, problem),
             };
             index += count;
@@ -103,6 +104,7 @@ fn parse_lines(app: &App, granted: &Granted, lines: &[Bytes]) -> (Vec<Event>, Ve
 async fn append_lines(
     app: &Arc<App>,
     granted: &Granted,
+    reader: Reader,
     lines: Vec<Bytes>,
     first: usize,
 ) -> Vec<u8> {
@@ -117,7 +119,7 @@ async fn append_lines(
         Err(error) => Err(error),
     };
     if let Ok(outcomes) = &mut appended {
-        reused::conceal(app, granted, outcomes).await;
+        reused::conceal(app, granted, reader, outcomes).await;
     }
     let (mut outcomes, failure) = match appended {
         Ok(outcomes) => (outcomes.into_iter(), None),

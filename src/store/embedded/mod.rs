@@ -30,6 +30,7 @@ mod view;
 mod writer;
 
 use std::{
+    num::NonZeroUsize,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -50,6 +51,9 @@ use crate::{
     clock::{TickClock, WallTime},
     version::Version,
 };
+
+/// Reads at a time on a machine with few processors.
+pub const READS_AT_ONCE_MIN: usize = readers::JOBS_MAX;
 
 pub struct Embedded {
     shared: Arc<Shared>,
@@ -138,9 +142,16 @@ impl Store for Embedded {
         &self.errors
     }
 
+    fn reads_at_once(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        READS_AT_ONCE_MIN.max(2 * processors)
+    }
+
     fn figures(&self) -> Vec<Figure> {
         let tables = self.shared.tables();
-        tables.map_or_else(Vec::new, |tables| metrics::of(tables.db(), &self.shared))
+        tables.map_or_else(Vec::new, |tables| {
+            metrics::of(tables.db(), &self.shared, &self.readers)
+        })
     }
 
     fn is_alive(&self) -> bool {
