@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::{
     Denied,
-    grant::{Feeds, Grant, Patterns, SUBJECT_BYTES_MAX, Scopes},
+    grant::{AppendLimits, Feeds, Grant, Patterns, SUBJECT_BYTES_MAX, Scopes},
 };
 
 /// Later times (after the year 5138) are treated as this one.
@@ -47,11 +47,15 @@ pub struct Claims {
     kinds: Option<Vec<String>>,
     #[serde(default, deserialize_with = "not_null")]
     ids: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "not_null")]
+    limits: Option<AppendLimits>,
 }
 
 /// A claim that restricts the token. `null` is an error, because it could be meant as "none" or as "any".
-fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    Vec::deserialize(deserializer).map(Some)
+pub(super) fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -151,6 +155,7 @@ impl Claims {
                 .map(|ids| Patterns::of_ids("ids", &ids))
                 .transpose()
                 .map_err(Denied::Claims)?,
+            limits: self.limits.unwrap_or_default(),
             begins_us,
             expires_us: micros("`exp`", exp)?,
         })

@@ -10,13 +10,14 @@ pub const STATUSES: [u16; 16] = [
 ];
 
 /// The codes of the service that go with these statuses. A rejected event among others has only a code.
-pub const CODES: [&str; 11] = [
+pub const CODES: [&str; 12] = [
     "body_timeout",
     "busy",
     "internal",
     "shutting_down",
     "store_unavailable",
     "tail_behind",
+    "too_many_appends",
     "too_many_bytes",
     "too_many_caller_streams",
     "too_many_requests",

@@ -74,6 +74,7 @@ codes! {
     TooManyRequests "too_many_requests" TOO_MANY_REQUESTS,
     TooManyBytes "too_many_bytes" TOO_MANY_REQUESTS,
     TooManyCallerStreams "too_many_caller_streams" TOO_MANY_REQUESTS,
+    TooManyAppends "too_many_appends" TOO_MANY_REQUESTS,
     Internal "internal" INTERNAL_SERVER_ERROR,
     NotSupported "not_supported" NOT_IMPLEMENTED,
     Busy "busy" SERVICE_UNAVAILABLE,

@@ -23,10 +23,16 @@ use super::{
     access::Granted,
     body::{Media, json, media, read_all},
     caller::Caller,
+    limits::Storing,
     problem::{Code, Problem, Result},
     query, render,
 };
-use crate::{append::Outcome, fairness::parse, feed::Reader, types::EventId};
+use crate::{
+    append::Outcome,
+    fairness::parse,
+    feed::Reader,
+    types::{Event, EventId},
+};
 
 pub async fn append(
     State(app): State<Arc<App>>,
@@ -36,13 +42,14 @@ pub async fn append(
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
     let reader = Caller::reader(&parts.extensions);
+    let storing = Storing::of(&parts);
     match media(&parts.headers)? {
         Media::Json => {
             // Before the body is read, so that refusing requests under overload costs little.
             app.appender.check()?;
-            append_json(app, granted, reader, read_all(body).await?).await
+            append_json(app, granted, reader, storing, read_all(body).await?).await
         }
-        Media::Ndjson => Ok(ndjson::append(app, granted, reader, body)),
+        Media::Ndjson => Ok(ndjson::append(app, granted, reader, storing, body)),
     }
 }
 
@@ -50,6 +57,7 @@ async fn append_json(
     app: Arc<App>,
     granted: Granted,
     reader: Reader,
+    storing: Storing,
     body: Bytes,
 ) -> Result<Response> {
     let length = body.len();
@@ -59,6 +67,7 @@ async fn append_json(
                 let (app, granted) = (Arc::clone(&app), granted.clone());
                 parse(length, move || parse_array(&app, &granted, &body)).await?
             };
+            charge(&app, &storing, &events)?;
             let mut outcomes = app.appender.try_reserve(events)?.append().await?;
             reused::conceal(&app, &granted, reader, &mut outcomes).await;
             let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
@@ -75,6 +84,7 @@ async fn append_json(
                 parse(length, move || parse_one(&app, &granted, &body)).await
             };
             let event = event.map_err(|problem| problem.with("index", 0))?;
+            charge(&app, &storing, std::slice::from_ref(&event))?;
             let permit = app.appender.try_reserve(vec![event])?;
             let mut outcomes = permit.append().await?;
             reused::conceal(&app, &granted, reader, &mut outcomes).await;
@@ -99,6 +109,16 @@ async fn append_json(
             ))
         }
     }
+}
+
+/// Charges `events` to the caller, or refuses them.
+fn charge(app: &App, storing: &Storing, events: &[Event]) -> Result<()> {
+    storing.charge(events).inspect_err(|problem| {
+        let count = events.len() as u64;
+        app.metrics
+            .appends
+            .note_rejected(problem.code.name(), count);
+    })
 }
 
 fn json_response(body: Vec<u8>) -> Response {

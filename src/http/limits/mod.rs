@@ -4,6 +4,7 @@
 mod metered;
 mod permits;
 mod rate;
+mod stored;
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -16,8 +17,8 @@ use axum::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{metered::Metered, permits::Permits, rate::Rate};
-pub use self::{metered::OverBytes, permits::Permit, rate::PER_S_MAX};
+use self::{metered::Metered, permits::Permits, rate::Rate, stored::Stored};
+pub use self::{metered::OverBytes, permits::Permit, rate::PER_S_MAX, stored::Storing};
 use super::{
     body::BODY_BYTES_MAX,
     caller::{Caller, Peer},
@@ -40,6 +41,10 @@ pub struct Limits {
     pub requests_per_s: Option<NonZeroU32>,
     /// Bytes of request bodies.
     pub bytes_per_s: Option<NonZeroU32>,
+    /// Events that are appended.
+    pub events_per_s: Option<NonZeroU32>,
+    /// Bytes of keys and values that appends write.
+    pub stored_bytes_per_s: Option<NonZeroU32>,
     /// Open live streams and long polls.
     pub streams: Option<NonZeroU32>,
     /// Open connections from one address.
@@ -53,6 +58,7 @@ pub struct Quotas {
     limits: Limits,
     requests: Option<Rate>,
     bytes: Option<Rate>,
+    stored: Stored,
     streams: Option<Arc<Permits<Caller>>>,
     connections: Option<Arc<Permits<Peer>>>,
 }
@@ -65,6 +71,7 @@ impl Quotas {
         Arc::new(Self {
             requests: rate(limits.requests_per_s, REQUESTS_BURST_S, 1),
             bytes: rate(limits.bytes_per_s, BYTES_BURST_S, BODY_BYTES_MAX as u32),
+            stored: Stored::default(),
             streams: limits.streams.map(Permits::new),
             connections: limits.connections.map(Permits::new),
             limits,
@@ -88,6 +95,7 @@ impl Quotas {
         while pause().await.is_some() {
             let rates = [&self.requests, &self.bytes];
             rates.into_iter().flatten().for_each(Rate::sweep);
+            self.stored.sweep();
         }
     }
 

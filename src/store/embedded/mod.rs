@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::open::{check_files, no_store};
 use self::{
     open::{must_exist, open_database},
-    readers::Readers,
+    readers::{JOBS_MAX, Readers},
     shared::{EngineKeys, Shared, State},
     threads::Threads,
     view::View,
@@ -51,9 +51,6 @@ use crate::{
     clock::{TickClock, WallTime},
     version::Version,
 };
-
-/// Reads at a time on a machine with few processors.
-pub const READS_AT_ONCE_MIN: usize = readers::JOBS_MAX;
 
 pub struct Embedded {
     shared: Arc<Shared>,
@@ -144,7 +141,7 @@ impl Store for Embedded {
 
     fn reads_at_once(&self) -> usize {
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        READS_AT_ONCE_MIN.max(2 * processors)
+        JOBS_MAX.max(2 * processors)
     }
 
     fn figures(&self) -> Vec<Figure> {

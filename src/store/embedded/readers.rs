@@ -116,7 +116,7 @@ impl Readers {
 
 #[cfg(test)]
 mod tests {
-    use fjall::{Database, Readable};
+    use fjall::Database;
     use futures_util::FutureExt;
 
     use super::*;

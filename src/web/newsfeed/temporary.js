@@ -16,6 +16,7 @@ export const CODES = [
   "shutting_down",
   "store_unavailable",
   "tail_behind",
+  "too_many_appends",
   "too_many_bytes",
   "too_many_caller_streams",
   "too_many_requests",
