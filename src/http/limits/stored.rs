@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -29,6 +29,9 @@ use crate::{
 /// What a caller may owe before its appends wait, as the time in which it is paid off.
 const STORED_BURST: Duration = Duration::from_secs(4);
 
+/// A full table is searched at most this often.
+const SEARCH_EVERY: Duration = Duration::from_secs(1);
+
 /// What callers owe.
 #[derive(Default)]
 pub(super) struct Stored {
@@ -39,14 +42,25 @@ pub(super) struct Stored {
 /// When each caller has paid off what it owes, by a keyed hash of the caller.
 #[derive(Default)]
 struct Debts {
-    until: Mutex<HashMap<u64, Instant>>,
+    until: Mutex<Table>,
     hasher: RandomState,
 }
 
+#[derive(Default)]
+struct Table {
+    until: HashMap<u64, Instant>,
+    /// When a full table was last searched for callers that owe nothing.
+    searched: Option<Instant>,
+}
+
 impl Debts {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How long until `caller` may append.
     fn wait(&self, caller: &Caller, now: Instant) -> Option<Duration> {
-        let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = &self.table().until;
         let key = self.hasher.hash_one(caller);
         let shared = key % rate::SHARED;
         let owed = [key, shared].map(|key| until.get(&key).copied());
@@ -56,10 +70,13 @@ impl Debts {
     }
 
     fn charge(&self, caller: &Caller, cost: usize, per_s: NonZeroU32, now: Instant) {
-        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let Table { until, searched } = &mut *self.table();
         let mut key = self.hasher.hash_one(caller);
         if until.len() >= rate::CALLERS_MAX && !until.contains_key(&key) {
-            until.retain(|_, until| *until > now);
+            if searched.is_none_or(|at| now - at >= SEARCH_EVERY) {
+                until.retain(|_, until| *until > now);
+                *searched = Some(now);
+            }
             // Further callers share debts, as in the other limits.
             if until.len() >= rate::CALLERS_MAX {
                 key %= rate::SHARED;
@@ -72,7 +89,7 @@ impl Debts {
 
     fn sweep(&self) {
         let now = Instant::now();
-        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = &mut self.table().until;
         until.retain(|_, until| *until > now);
         until.shrink_to_fit();
     }
@@ -189,7 +206,7 @@ mod tests {
         assert_eq!(debts.wait(&anna, later), Some(Duration::from_secs(100)));
         tokio::time::advance(Duration::from_secs(111)).await;
         debts.sweep();
-        assert!(debts.until.lock().expect("no panic").is_empty());
+        assert!(debts.table().until.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -200,7 +217,7 @@ mod tests {
         for number in 0..rate::CALLERS_MAX + 10_000 {
             debts.charge(&caller(number), 10, per_s(1), now);
         }
-        let known = debts.until.lock().expect("no panic").len();
+        let known = debts.table().until.len();
         assert!(
             known <= rate::CALLERS_MAX + rate::SHARED as usize,
             "{known}"
