@@ -248,12 +248,13 @@ impl<'a> Merge<'a> {
                 return Ok(());
             }
             self.waiting.sort_unstable();
+            let at_once = self.waiting.len();
             let mut waiting = self.waiting.iter().copied().peekable();
             let scans = self.scans.iter_mut().enumerate();
             let (waiting, ranges): (Vec<&mut Scan>, Vec<_>) = scans
                 .filter(|(index, _)| waiting.next_if_eq(index).is_some())
                 .filter_map(|(_, scan)| {
-                    let range = scan.wants(need, bytes_max)?;
+                    let range = scan.wants(need, bytes_max, at_once)?;
                     Some((scan, range))
                 })
                 .unzip();
