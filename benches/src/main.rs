@@ -7,7 +7,7 @@
 //!   [`stream`], [`source`]: live streams.
 //! - [`writers`], [`fleet`] and its [`reader`]s, [`pages`]: clients that append, follow feeds, and read pages.
 //! - [`watch`], [`used`]: the CPU time and memory that the processes of the service used, and this one.
-//! - [`session`]: a run with readers. [`append`], [`live`], [`page`], [`day`], [`overload`]: the subcommands.
+//! - [`session`]: a run with readers. [`append`], [`live`], [`page`], [`day`], [`overload`], [`fairness`]: the subcommands.
 //!   [`run`]: what all of them share. [`stop`]: Ctrl-C. [`error`]: why a run ended early.
 //! - [`fanout`]: live streams of any service, for comparisons. `bare` (feature `fdb`): the FoundationDB client alone.
 //! - [`summary`], [`report`], [`chart`]: the results as a table, as JSON, and as HTML.
@@ -23,6 +23,7 @@ mod chunked;
 mod connection;
 mod day;
 mod error;
+mod fairness;
 mod fanout;
 mod fleet;
 mod http;
@@ -104,6 +105,7 @@ enum Command {
     Pages(page::PagesArgs),
     Day(day::DayArgs),
     Overload(overload::OverloadArgs),
+    Fairness(fairness::FairnessArgs),
     Fanout(fanout::FanoutArgs),
     #[cfg(feature = "fdb")]
     Bare(bare::BareArgs),
@@ -162,6 +164,7 @@ async fn measure(command: Command, stop: Stop) -> Result<(), Error> {
         Command::Pages(args) => page::run(args, stop).await,
         Command::Day(args) => day::run(args, stop).await,
         Command::Overload(args) => overload::run(args, stop).await,
+        Command::Fairness(args) => fairness::run(args, stop).await,
         Command::Fanout(args) => fanout::run(args).await,
         #[cfg(feature = "fdb")]
         Command::Bare(args) => bare::run(args).await,

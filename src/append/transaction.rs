@@ -355,6 +355,7 @@ impl Transaction for Append<'_> {
         Reads {
             keys: vec![self.keys.at()],
             ranges: self.ids.iter().map(first_claim).collect(),
+            ..Reads::default()
         }
     }
 

@@ -81,6 +81,7 @@ mod tests {
                 subject: Some(subject.into()),
                 scopes: Default::default(),
                 feeds: Default::default(),
+                limits: Default::default(),
                 begins_us: 0,
                 expires_us: 1,
             })

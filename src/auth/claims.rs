@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use super::{
     Denied,
-    grant::{Feeds, Grant, Patterns, SUBJECT_BYTES_MAX, Scopes},
+    grant::{AppendLimits, Feeds, Grant, Patterns, SUBJECT_BYTES_MAX, Scopes},
 };
 
 /// Later times (after the year 5138) are treated as this one.
@@ -35,8 +35,8 @@ impl Rules {
 }
 
 /// The claims that this service reads.
-const READ: [&str; 11] = [
-    "exp", "nbf", "iat", "aud", "iss", "sub", "scope", "feeds", "actors", "kinds", "ids",
+const READ: [&str; 12] = [
+    "exp", "nbf", "iat", "aud", "iss", "sub", "scope", "feeds", "actors", "kinds", "ids", "limits",
 ];
 
 /// Which claims are null.
@@ -69,6 +69,14 @@ pub struct Claims {
     actors: Option<Vec<String>>,
     kinds: Option<Vec<String>>,
     ids: Option<Vec<String>>,
+    limits: Option<AppendLimits>,
+}
+
+/// A part of a claim that restricts the token. `null` is an error, because it could be meant as "none" or as "any".
+pub(super) fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 #[derive(Deserialize)]
@@ -168,6 +176,7 @@ impl Claims {
                 .map(|ids| Patterns::of_ids("ids", &ids))
                 .transpose()
                 .map_err(Denied::Claims)?,
+            limits: self.limits.unwrap_or_default(),
             begins_us,
             expires_us: micros("`exp`", exp)?,
         })

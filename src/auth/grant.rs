@@ -1,8 +1,10 @@
 //! What a token grants: scopes, feeds, and until when.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, num::NonZeroU32, str::FromStr, sync::Arc};
 
-use super::Denied;
+use serde::{Deserialize, Serialize};
+
+use super::{Denied, claims::not_null};
 use crate::types::{Actor, EventId, FeedName, Invalid, Kind, check_prefix};
 
 /// Most patterns in one claim of a token.
@@ -216,6 +218,25 @@ fn beginning(actor: &Actor) -> String {
     format!("{actor}/")
 }
 
+/// What a token may append per second, at most. `None`: no limit of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AppendLimits {
+    #[serde(
+        default,
+        deserialize_with = "not_null",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub events_per_s: Option<NonZeroU32>,
+    /// Bytes of keys and values.
+    #[serde(
+        default,
+        deserialize_with = "not_null",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub bytes_per_s: Option<NonZeroU32>,
+}
+
 /// What a token or ticket grants, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
@@ -228,6 +249,7 @@ pub struct Grant {
     pub kinds: Option<Patterns>,
     /// The ids it may claim; `None`: those of its actors if it has `actors`, else any.
     pub ids: Option<Patterns>,
+    pub limits: AppendLimits,
     /// µs since 1970, without leeway.
     pub begins_us: u64,
     /// µs since 1970, without leeway.

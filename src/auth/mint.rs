@@ -1,13 +1,13 @@
 //! `newsfeed admin token`: signs tokens with a key file, for trying things out. In production, an identity provider issues
 //! them.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use clap::Args;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
 
-use super::{Patterns, Scope, Secret, pem};
+use super::{AppendLimits, Patterns, Scope, Secret, pem};
 use crate::clock::WallTime;
 
 #[derive(Debug, Clone, Args)]
@@ -43,6 +43,13 @@ pub struct MintArgs {
     /// that begin with the event's actor and a slash; without, any id]
     #[arg(long, value_name = "PATTERN")]
     pub id: Vec<String>,
+    /// Events per second that may be appended, if that is less than the service allows
+    #[arg(long, value_name = "EVENTS")]
+    pub events_per_s: Option<NonZeroU32>,
+    /// Bytes of keys and values per second that appends may write, if that is less than the service allows; each feed of an
+    /// event has a copy
+    #[arg(long, value_name = "BYTES")]
+    pub bytes_per_s: Option<NonZeroU32>,
     /// Lifetime of the token
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=525_600))]
     pub minutes: u32,
@@ -70,6 +77,8 @@ struct Claims<'a> {
     kinds: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     ids: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<AppendLimits>,
     iat: u64,
     exp: u64,
 }
@@ -94,6 +103,10 @@ pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
         }
     };
     let scopes: Vec<&str> = args.scope.iter().map(|scope| scope.name()).collect();
+    let limits = AppendLimits {
+        events_per_s: args.events_per_s,
+        bytes_per_s: args.bytes_per_s,
+    };
     let now = wall.micros() / 1_000_000;
     let claims = Claims {
         sub: args.sub.as_deref(),
@@ -104,6 +117,7 @@ pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
         actors: &args.actor,
         kinds: &args.kind,
         ids: &args.id,
+        limits: Some(limits).filter(|limits| *limits != AppendLimits::default()),
         iat: now,
         exp: now + u64::from(args.minutes) * 60,
     };

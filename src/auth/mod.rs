@@ -37,7 +37,7 @@ pub use self::{
     args::{AuthArgs, SECRET_VARIABLE},
     cache::CACHED_TOKENS_MAX,
     denied::Denied,
-    grant::{Feeds, Grant, PATTERNS_MAX, Patterns, SUBJECT_BYTES_MAX, Scope, Scopes},
+    grant::{AppendLimits, Feeds, Grant, PATTERNS_MAX, Patterns, SUBJECT_BYTES_MAX, Scope, Scopes},
     secret::Secret,
     ticket::{TICKET_BYTES_MAX, Ticket},
     token::TOKEN_BYTES_MAX,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Denied, Grant,
-    grant::{Feeds, Patterns, Scope, Scopes},
+    grant::{AppendLimits, Feeds, Patterns, Scope, Scopes},
     jws::Jws,
     secret::Secret,
     token::Ring,
@@ -95,6 +95,7 @@ impl Ring {
                 read: Patterns::exactly(&feeds),
                 ..Feeds::default()
             },
+            limits: AppendLimits::default(),
             begins_us: 0,
             expires_us: claims.end_us,
         })

@@ -10,7 +10,7 @@ pub const STATUSES: [u16; 16] = [
 ];
 
 /// The codes of the service that go with these statuses. A rejected event among others has only a code.
-pub const CODES: [&str; 15] = [
+pub const CODES: [&str; 16] = [
     "body_timeout",
     "busy",
     "internal",
@@ -19,6 +19,7 @@ pub const CODES: [&str; 15] = [
     "tail_behind",
     "too_many_answers",
     "too_many_bodies",
+    "too_many_appends",
     "too_many_bytes",
     "too_many_caller_answers",
     "too_many_caller_bodies",

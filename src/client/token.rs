@@ -21,6 +21,13 @@ pub struct TokenArgs {
 }
 
 impl TokenArgs {
+    /// The token in this file.
+    pub fn of_file(path: PathBuf) -> Self {
+        Self {
+            token_file: Some(path),
+        }
+    }
+
     pub fn read(&self) -> Result<Token, Error> {
         let text = match &self.token_file {
             Some(path) => {

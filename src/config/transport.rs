@@ -96,6 +96,16 @@ pub struct TransportConfig {
     #[arg(long, env = "NEWSFEED_CALLER_BYTES_PER_S", default_value_t = 16 * 1024 * 1024, value_parser = parse_bytes)]
     pub caller_bytes_per_s: u32,
 
+    /// Events per second that one caller may append, with bursts of four times as many. JSON beyond that gets 429, NDJSON is
+    /// slowed down.
+    #[arg(long, env = "NEWSFEED_CALLER_EVENTS_PER_S", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(..=i64::from(PER_S_MAX)))]
+    pub caller_events_per_s: u32,
+
+    /// Bytes of keys and values per second that one caller's appends may write, with bursts of four times as many. An event
+    /// counts once for each of its feeds. JSON beyond that gets 429, NDJSON is slowed down.
+    #[arg(long, env = "NEWSFEED_CALLER_STORED_BYTES_PER_S", default_value_t = 32 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(..=i64::from(PER_S_MAX)))]
+    pub caller_stored_bytes_per_s: u32,
+
     /// Live streams and long polls one caller may have open. More get 429.
     #[arg(long, env = "NEWSFEED_CALLER_STREAMS", default_value_t = 1_000)]
     pub caller_streams: u32,
@@ -187,6 +197,8 @@ impl TransportConfig {
         Limits {
             requests_per_s: NonZeroU32::new(self.caller_requests_per_s),
             bytes_per_s: NonZeroU32::new(self.caller_bytes_per_s),
+            events_per_s: NonZeroU32::new(self.caller_events_per_s),
+            stored_bytes_per_s: NonZeroU32::new(self.caller_stored_bytes_per_s),
             streams: NonZeroU32::new(self.caller_streams),
             connections: NonZeroU32::new(self.peer_connections),
             answers: budget(self.answer_memory_mib, self.caller_answer_memory_mib),

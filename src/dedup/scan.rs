@@ -14,6 +14,8 @@ use crate::{
 const CHUNK_DOUBLINGS_MAX: u32 = 4;
 /// Keys read beyond the entries needed. Going backward, most commits reach no further than these.
 const KEYS_BEYOND: usize = 4;
+/// Keys of the chunks that are read together, unless more are needed: other readers have their turns in between.
+const CHUNK_KEYS_MAX: usize = 500;
 /// Feeds whose latest entries are read at once, and the byte limit of each of these reads: they bound the memory that the
 /// conditions of an array take.
 const LATEST_AT_ONCE: usize = 128;
@@ -86,8 +88,9 @@ impl Scan {
     }
 
     /// The range to read until the next entry is ready; `None` if it is ready, or if there is none. `need` is how many
-    /// entries the caller is going to take; each further chunk is up to twice as large as the one before.
-    pub fn wants(&mut self, need: usize, bytes_max: usize) -> Option<Range> {
+    /// entries the caller is going to take; each further chunk is up to twice as large as the one before. `at_once` is the
+    /// number of scans whose chunks are read together.
+    pub fn wants(&mut self, need: usize, bytes_max: usize, at_once: usize) -> Option<Range> {
         if self.exhausted || !self.ready.is_empty() {
             return None;
         }
@@ -99,7 +102,9 @@ impl Scan {
             .min()
             .filter(|_| self.pending.len() >= need);
         let after = self.after.or(self.chunk_end);
-        let limit = (need + KEYS_BEYOND) << self.chunks.min(CHUNK_DOUBLINGS_MAX);
+        let least = need + KEYS_BEYOND;
+        let limit = least << self.chunks.min(CHUNK_DOUBLINGS_MAX);
+        let limit = limit.min(CHUNK_KEYS_MAX / at_once.max(1)).max(least);
         let range = self
             .window
             .range(after, self.until, self.newest_first, limit, bytes_max);
@@ -203,7 +208,7 @@ pub async fn latest_of(snapshot: &dyn Snapshot, prefixes: Vec<Vec<u8>>) -> Resul
     for scans in scans.chunks_mut(LATEST_AT_ONCE) {
         loop {
             let wanting = scans.iter_mut().filter_map(|(latest, scan)| {
-                let range = scan.wants(1, LATEST_BYTES)?;
+                let range = scan.wants(1, LATEST_BYTES, LATEST_AT_ONCE)?;
                 Some(((latest, scan), range))
             });
             let (wanting, ranges): (Vec<_>, Vec<_>) = wanting.unzip();

@@ -156,6 +156,10 @@ impl Store for Memory {
         &self.errors
     }
 
+    fn reads_at_once(&self) -> usize {
+        1
+    }
+
     async fn close(&self) {}
 }
 

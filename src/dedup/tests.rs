@@ -36,7 +36,7 @@ fn read_all(mut scan: Scan, memory: &Memory, chunks: &[(usize, usize)]) -> (Vec<
     loop {
         entries.extend(std::iter::from_fn(|| scan.pop()));
         let &(need, bytes_max) = chunks.next().expect("it cycles");
-        let Some(range) = scan.wants(need, bytes_max) else {
+        let Some(range) = scan.wants(need, bytes_max, 1) else {
             return (entries, scan.hidden());
         };
         let slice = memory.slice(range);

@@ -17,7 +17,7 @@ impl Feeds {
     /// record per partition.
     pub async fn of_event(&self, id: &EventId, version: Version) -> Result<Vec<FeedName>> {
         let found = async {
-            let snapshot = self.store.snapshot().await?;
+            let snapshot = self.snapshot().await?;
             Ok(self.of_event_at(&*snapshot, id, version).await?)
         };
         self.note(found.await)

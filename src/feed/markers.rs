@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{FeedState, Feeds, sweep::Piece};
+use super::{Feeds, sweep::Piece};
 use crate::{
     error::{Error, Result},
     store::{Batch, Found, Plan, Snapshot, Transaction, Versioned, keys, transact, values},
@@ -11,13 +11,8 @@ use crate::{
 };
 
 impl Feeds {
-    /// Moves the marker to `to`, unless it is already there or further; returns the state afterwards.
-    pub async fn move_marker(
-        &self,
-        feed: &FeedName,
-        marker: Marker,
-        to: Version,
-    ) -> Result<FeedState> {
+    /// Moves the marker to `to`, unless it is already there or further.
+    pub async fn move_marker(&self, feed: &FeedName, marker: Marker, to: Version) -> Result<()> {
         let mut move_marker = MoveMarker {
             feeds: self,
             feed,
@@ -29,7 +24,7 @@ impl Feeds {
         if move_marker.left {
             self.sweeps.begin(&self.store, &self.keys, feed);
         }
-        self.state(feed).await
+        Ok(())
     }
 }
 

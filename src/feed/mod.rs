@@ -6,9 +6,9 @@
 mod event;
 mod markers;
 mod page;
-mod read_slots;
 mod state;
 mod sweep;
+mod turns;
 
 use std::sync::Arc;
 
@@ -16,14 +16,17 @@ pub use self::{
     page::{
         Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
     },
-    read_slots::{READ_WAIT_MAX, READS_AT_ONCE, READS_WAITING_MAX, ReadSlot},
     state::{FeedState, Markers, UNREAD_MAX, Unread},
+    turns::Reader,
 };
-use self::{read_slots::ReadSlots, sweep::Sweeps};
+use self::{
+    sweep::Sweeps,
+    turns::{InTurn, Turn, Turns},
+};
 use crate::{
     error::{Error, Result},
     metrics::TwinsHidden,
-    store::{Store, keys::Keys},
+    store::{self, Snapshot, Store, keys::Keys},
 };
 
 /// The reading side of the service; cheap to clone.
@@ -32,7 +35,10 @@ pub struct Feeds {
     store: Arc<dyn Store>,
     keys: Keys,
     twins: TwinsHidden,
-    slots: ReadSlots,
+    turns: Turns,
+    reader: Reader,
+    /// Held for the reads that are under way.
+    turn: Option<Arc<Turn>>,
     sweeps: Sweeps,
 }
 
@@ -44,18 +50,47 @@ impl Feeds {
     /// As [`Self::new`], counting hidden twins in `twins`.
     pub fn counting(store: Arc<dyn Store>, keys: Keys, twins: TwinsHidden) -> Self {
         Self {
+            turns: Turns::new(store.reads_at_once()),
             store,
             keys,
             twins,
-            slots: ReadSlots::new(),
+            reader: Reader::default(),
+            turn: None,
             sweeps: Sweeps::default(),
         }
     }
 
-    /// Waits for permission to read on behalf of a request; fails with [`Error::ReadsBusy`]. (Streams do not use this: the
-    /// hub lets them read in turn, without ever refusing them.)
-    pub async fn read_slot(&self) -> Result<ReadSlot<'_>> {
-        self.slots.acquire().await
+    /// The same, to be read by `reader`.
+    pub fn of(&self, reader: Reader) -> Self {
+        Self {
+            reader,
+            turn: None,
+            ..self.clone()
+        }
+    }
+
+    /// The same, with a turn of the reader: until the last clone is dropped, reads wait for their turn and are charged. Do
+    /// not wait for anything else meanwhile, and not for a second turn.
+    ///
+    /// # Errors
+    /// [`Error::ReadsBusy`], but not for streams.
+    pub async fn turn(&self) -> Result<Self> {
+        let turn = self.turns.begin(self.reader).await?;
+        Ok(Self {
+            turn: Some(Arc::new(turn)),
+            ..self.clone()
+        })
+    }
+
+    async fn snapshot(&self) -> store::Result<Box<dyn Snapshot>> {
+        let snapshot = self.store.snapshot().await?;
+        Ok(match &self.turn {
+            Some(turn) => Box::new(InTurn {
+                snapshot,
+                turn: Arc::clone(turn),
+            }),
+            None => snapshot,
+        })
     }
 
     /// Counts the error, if it is one of the store.

@@ -117,7 +117,7 @@ impl Feeds {
     }
 
     async fn read_page(&self, query: &PageQuery) -> Result<Page> {
-        let snapshot = self.store.snapshot().await?;
+        let snapshot = self.snapshot().await?;
         let now = snapshot.version();
         if let Some(asked) = query
             .order
@@ -244,12 +244,13 @@ impl<'a> Merge<'a> {
                 return Ok(());
             }
             self.waiting.sort_unstable();
+            let at_once = self.waiting.len();
             let mut waiting = self.waiting.iter().copied().peekable();
             let scans = self.scans.iter_mut().enumerate();
             let (waiting, ranges): (Vec<&mut Scan>, Vec<_>) = scans
                 .filter(|(index, _)| waiting.next_if_eq(index).is_some())
                 .filter_map(|(_, scan)| {
-                    let range = scan.wants(need, bytes_max)?;
+                    let range = scan.wants(need, bytes_max, at_once)?;
                     Some((scan, range))
                 })
                 .unzip();

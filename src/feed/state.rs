@@ -24,6 +24,8 @@ pub const UNREAD_MAX: usize = 10_000;
 
 /// How many feeds' states are read concurrently, on one snapshot.
 const STATES_AT_ONCE: usize = 16;
+/// Unread keys that are read at a time, so that other readers have their turns in between.
+const PIECE_KEYS: usize = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedState {
@@ -53,7 +55,7 @@ pub struct Markers {
 impl Feeds {
     pub async fn state(&self, feed: &FeedName) -> Result<FeedState> {
         let state = async {
-            let snapshot = self.store.snapshot().await?;
+            let snapshot = self.snapshot().await?;
             Ok(self.state_at(&*snapshot, feed).await?)
         };
         self.note(state.await)
@@ -63,10 +65,17 @@ impl Feeds {
     pub async fn states(&self, feeds: &[FeedName]) -> Result<Vec<FeedState>> {
         let read = async {
             let mut states = Vec::with_capacity(feeds.len());
-            for feeds in feeds.chunks(STATES_AT_ONCE) {
-                let snapshot = self.store.snapshot().await?;
-                let read = feeds.iter().map(|feed| self.state_at(&*snapshot, feed));
-                states.extend(try_join_all(read).await?);
+            let mut at_once = STATES_AT_ONCE;
+            while let Some(rest) = feeds.get(states.len()..).filter(|rest| !rest.is_empty()) {
+                let snapshot = self.snapshot().await?;
+                let feeds = rest.iter().take(at_once);
+                let read = feeds.map(|feed| self.state_at(&*snapshot, feed));
+                match try_join_all(read).await {
+                    Ok(read) => states.extend(read),
+                    // There is much to count, or other readers had many turns: fewer on the next snapshot.
+                    Err(store::Error::TooOld) if at_once > 1 => at_once /= 2,
+                    Err(error) => return Err(error.into()),
+                }
             }
             Ok(states)
         };
@@ -84,24 +93,31 @@ impl Feeds {
             self.markers_at(snapshot, feed),
             dedup::latest(snapshot, prefix.clone()),
         )?;
+        let unread = self.keys.unread(feed);
         // Only above the marker: below, keys may be left that are still to be cleared, or their tombstones.
-        let unread = keys::range(
-            &self.keys.unread(feed),
-            markers.read,
-            now,
-            false,
-            UNREAD_MAX + 1,
-            usize::MAX,
-        );
-        let unread = snapshot.ranges(vec![unread]).await?;
-        let unread = unread.into_iter().next().unwrap_or_default();
-        let (unread, hidden) = count(snapshot, prefix, markers.read, unread).await?;
-        self.twins.unread.inc_by(hidden);
+        let (mut after, mut left) = (markers.read, UNREAD_MAX + 1);
+        let mut count = Count::new(prefix, markers.read);
+        loop {
+            let limit = left.min(PIECE_KEYS);
+            let range = keys::range(&unread, after, now, false, limit, usize::MAX);
+            let slices = snapshot.ranges(vec![range]).await?;
+            let slice = slices.into_iter().next().unwrap_or_default();
+            count.add(snapshot, &slice).await?;
+            left = left.saturating_sub(slice.items.len());
+            match slice.items.last() {
+                Some(last) if slice.more && left > 0 => after = Some(keys::version_of(&last.key)?),
+                _ => {
+                    count.unread.more |= slice.more;
+                    break;
+                }
+            }
+        }
+        self.twins.unread.inc_by(count.hidden);
         Ok(FeedState {
             feed: feed.clone(),
             version: now,
             latest: latest.entry,
-            unread,
+            unread: count.unread,
             markers,
         })
     }
@@ -140,49 +156,53 @@ fn decode_marker(key: &[u8], value: Option<&Bytes>) -> Option<store::Result<Vers
     })
 }
 
-/// Counts the unread entries whose keys, all above the `read` marker, are in `slice`; the second number is the number of
-/// twins left out.
+/// Counts unread entries, whose keys are above the read marker.
 ///
 /// The first commit of an id may lie at or below the marker, where its unread key has been cleared, while a twin of it
 /// lies above. Below the marker, the window therefore consists of the feed's own entries.
-async fn count(
-    snapshot: &dyn Snapshot,
-    feed_prefix: Vec<u8>,
-    read: Option<Version>,
-    slice: store::Slice,
-) -> store::Result<(Unread, u64)> {
-    let mut budget = WorkBudget::default();
-    let mut kinds = Vec::with_capacity(slice.items.len());
-    let mut commits = Vec::with_capacity(slice.items.len());
-    for item in &slice.items {
-        let unread = values::decode_unread(item)?;
-        commits.push(Commit::from(&unread));
-        kinds.push(unread.kind);
-        budget.spend(1).await;
-    }
-    let mut window = Window::of_feed(feed_prefix, read.unwrap_or(Version::ZERO));
-    window.look_back(snapshot, &commits).await?;
-    let mut hidden = 0;
-    let mut unread = Unread {
-        more: slice.more,
-        ..Unread::default()
-    };
-    for (kind, commit) in kinds.into_iter().zip(commits) {
-        match window.is_twin(&commit) {
-            true => hidden += 1,
-            false if unread.total == UNREAD_MAX => {
-                unread.more = true;
-                break;
-            }
-            false => {
-                unread.total += 1;
-                *unread.kinds.entry(kind).or_default() += 1;
-            }
+struct Count {
+    window: Window,
+    unread: Unread,
+    /// The number of twins left out.
+    hidden: u64,
+    budget: WorkBudget,
+}
+
+impl Count {
+    fn new(feed_prefix: Vec<u8>, read: Option<Version>) -> Self {
+        Self {
+            window: Window::of_feed(feed_prefix, read.unwrap_or(Version::ZERO)),
+            unread: Unread::default(),
+            hidden: 0,
+            budget: WorkBudget::default(),
         }
-        window.push_newer(commit);
-        budget.spend(1).await;
     }
-    Ok((unread, hidden))
+
+    /// Counts the next unread keys.
+    async fn add(&mut self, snapshot: &dyn Snapshot, slice: &store::Slice) -> store::Result<()> {
+        let mut kinds = Vec::with_capacity(slice.items.len());
+        let mut commits = Vec::with_capacity(slice.items.len());
+        for item in &slice.items {
+            let unread = values::decode_unread(item)?;
+            commits.push(Commit::from(&unread));
+            kinds.push(unread.kind);
+            self.budget.spend(1).await;
+        }
+        self.window.look_back(snapshot, &commits).await?;
+        for (kind, commit) in kinds.into_iter().zip(commits) {
+            match self.window.is_twin(&commit) {
+                true => self.hidden += 1,
+                false if self.unread.total == UNREAD_MAX => self.unread.more = true,
+                false => {
+                    self.unread.total += 1;
+                    *self.unread.kinds.entry(kind).or_default() += 1;
+                }
+            }
+            self.window.push_newer(commit);
+            self.budget.spend(1).await;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

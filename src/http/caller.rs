@@ -8,6 +8,8 @@ use std::{
 
 use axum::http::Extensions;
 
+use crate::feed::Reader;
+
 /// What is at the other end of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Peer {
@@ -59,6 +61,16 @@ pub enum Caller {
 }
 
 impl Caller {
+    /// Whose share of the reads a request takes.
+    pub fn reader(request: &Extensions) -> Reader {
+        Reader::request(&Self::of(request))
+    }
+
+    /// Whose share of the reads a stream or long poll takes.
+    pub fn stream_reader(request: &Extensions) -> Reader {
+        Reader::stream(&Self::of(request))
+    }
+
     /// The subject of the credentials, else the address of the peer.
     pub fn of(request: &Extensions) -> Option<Self> {
         if let Some(Subject(subject)) = request.get() {

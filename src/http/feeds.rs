@@ -18,6 +18,7 @@ use super::{
     access::Granted,
     base_path::BasePath,
     body::read_object,
+    caller::Caller,
     limits::{self, Limited, Reserved},
     problem::Result,
     query::{FeedPath, MarkerPath, Params, version},
@@ -49,7 +50,7 @@ pub async fn state(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     Params::parse(&parts, &[])?;
-    answer_state(&app, &granted, &feed).await
+    answer_state(&app, &granted, &parts, &feed).await
 }
 
 pub async fn state_by_query(
@@ -59,15 +60,18 @@ pub async fn state_by_query(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let feed = Params::parse(&parts, &["feed"])?.feed()?;
-    answer_state(&app, &granted, &feed).await
+    answer_state(&app, &granted, &parts, &feed).await
 }
 
-async fn answer_state(app: &App, granted: &Granted, feed: &FeedName) -> Result<Response> {
+async fn answer_state(
+    app: &App,
+    granted: &Granted,
+    parts: &Parts,
+    feed: &FeedName,
+) -> Result<Response> {
     granted.feeds(Scope::Read, [feed])?;
-    let state = {
-        let _slot = app.feeds.read_slot().await?;
-        app.feeds.state(feed).await?
-    };
+    let feeds = app.feeds.of(Caller::reader(&parts.extensions));
+    let state = feeds.turn().await?.state(feed).await?;
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
         Json(render::state(&state, true)),
@@ -113,19 +117,15 @@ async fn page(
     };
     let deadline = wait.map(until);
     let mut reserved = Limited::of(parts)?.answer();
-    let mut page = {
-        let _slot = app.feeds.read_slot().await?;
-        // As much as the page might need; what it does not need is given back. If memory is short, the page ends early.
-        let most = PAGE_BYTES_MAX.min(query.limit * DATA_BYTES_MAX);
-        reserved.grow_some(most)?;
-        let is_short = reserved.bytes() < most;
-        if is_short {
-            query.bytes = reserved.bytes();
-        }
-        let mut page = app.feeds.page(&query).await?;
-        page.immutable &= page.next.is_none() || !is_short;
-        page
-    };
+    let turn = app.feeds.of(Caller::reader(&parts.extensions));
+    let turn = turn.turn().await?;
+    // As much as the page might need; what it does not need is given back. If memory is short, the page ends early.
+    let most = PAGE_BYTES_MAX.min(query.limit * DATA_BYTES_MAX);
+    reserved.grow_some(most)?;
+    if reserved.bytes() < most {
+        query.bytes = reserved.bytes();
+    }
+    let page = turn.page(&query).await?;
     // Usually there is something to return, and the request needs no permit and no subscription.
     if let Some(deadline) = deadline
         && page.entries.is_empty()
@@ -135,13 +135,17 @@ async fn page(
         // Nothing is held while waiting.
         reserved.settle(0);
         let _permit = limits::stream_permit(parts)?;
+        drop(turn);
         let (feeds, kind) = (query.feeds.clone(), query.kind.clone());
         let subscription = app.hub.subscribe_to_entries(feeds, kind)?;
         let _waiting = Held::by(&app.metrics.live.long_polls);
         // The page is empty, so it need not be read again up to its moment.
         let after = page.version;
-        page = wait_for_entries(&app.feeds, subscription, &query, after, deadline).await?;
+        let feeds = app.feeds.of(Caller::stream_reader(&parts.extensions));
+        let page = wait_for_entries(&feeds, subscription, &query, after, deadline).await?;
+        return respond(app, parts, &query, &page, merged, reserved);
     }
+    // Rendering is part of the work: the turn is held until it is done.
     respond(app, parts, &query, &page, merged, reserved)
 }
 
@@ -261,7 +265,9 @@ async fn answer_move(
     let expected = "the body must be {\"version\": \"…\"}";
     let MarkerIn { version: text } = read_object(parts, body, expected).await?;
     let to = version("version", &text)?;
-    let state = app.feeds.move_marker(feed, marker, to).await?;
+    app.feeds.move_marker(feed, marker, to).await?;
+    let feeds = app.feeds.of(Caller::reader(&parts.extensions));
+    let state = feeds.turn().await?.state(feed).await?;
     let mut answer = render::state(&state, false);
     // The unread count tells what is in the feed, which moving a marker does not require the right to know.
     if let (false, Some(fields)) = (

@@ -78,6 +78,7 @@ codes! {
     TooManyCallerStreams "too_many_caller_streams" TOO_MANY_REQUESTS,
     TooManyCallerAnswers "too_many_caller_answers" TOO_MANY_REQUESTS,
     TooManyCallerBodies "too_many_caller_bodies" TOO_MANY_REQUESTS,
+    TooManyAppends "too_many_appends" TOO_MANY_REQUESTS,
     Internal "internal" INTERNAL_SERVER_ERROR,
     NotSupported "not_supported" NOT_IMPLEMENTED,
     Busy "busy" SERVICE_UNAVAILABLE,

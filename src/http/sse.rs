@@ -12,6 +12,7 @@ use tokio::time::sleep_until;
 use super::{
     App,
     access::Granted,
+    caller::Caller,
     credentials::TICKET,
     event_stream::{EventStream, Handover},
     limits,
@@ -69,7 +70,8 @@ fn follow(
     granted.feeds(Scope::Read, &feeds)?;
     let permit = limits::stream_permit(request)?;
     let subscription = app.hub.subscribe(feeds)?;
-    let follower = Follower::new(app.feeds.clone(), subscription, after);
+    let feeds_of_stream = app.feeds.of(Caller::stream_reader(&request.extensions));
+    let follower = Follower::new(feeds_of_stream, subscription, after);
     tracing::debug!(stream = follower.id(), "stream started");
     let handover = Handover::new(EventStream {
         opening: render::opening_frame(after),

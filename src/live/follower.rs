@@ -72,7 +72,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Follows the subscription's feeds after `after`, or from now.
+    /// Follows the subscription's feeds after `after`, or from now. The reader of `feeds` should be a stream.
     pub fn new(feeds: Feeds, subscription: Subscription, after: Option<Version>) -> Self {
         Self {
             feeds,
@@ -148,8 +148,8 @@ impl Follower {
             bytes: PAGE_BYTES,
             kind: None,
         };
-        let _slot = self.subscription.catch_up_slot().await;
-        let page = match self.feeds.page(&query).await {
+        let feeds = self.feeds.turn().await?;
+        let page = match feeds.page(&query).await {
             Ok(page) => page,
             Err(Error::VersionAhead { asked, current }) => {
                 self.position = current;
@@ -167,8 +167,8 @@ impl Follower {
 
     /// Returns the feeds' states, which may have changed since the client last saw them, and then the position.
     async fn arrive(&mut self) -> Result<Update> {
-        let _slot = self.subscription.catch_up_slot().await;
-        let states = self.feeds.states(self.subscription.feeds()).await?;
+        let feeds = self.feeds.turn().await?;
+        let states = feeds.states(self.subscription.feeds()).await?;
         self.state_at = states
             .iter()
             .map(|state| state.version)
@@ -259,11 +259,7 @@ pub async fn wait_for_entries(
             order,
             ..query.clone()
         };
-        // With a read slot, because one entry may wake many long polls at once.
-        let page = {
-            let _slot = subscription.catch_up_slot().await;
-            feeds.page(&query).await?
-        };
+        let page = feeds.turn().await?.page(&query).await?;
         subscription.caught_up();
         if !page.entries.is_empty() || page.next.is_some() || is_last {
             return Ok(page);

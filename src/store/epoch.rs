@@ -32,7 +32,7 @@ impl Transaction for Raise<'_> {
     fn first_reads(&self) -> Reads {
         Reads {
             keys: vec![self.keys.epoch()],
-            ranges: Vec::new(),
+            ..Reads::default()
         }
     }
 

@@ -33,6 +33,9 @@ const STAMP_BYTES: usize = 10;
 /// A watch is renewed at least this often, in case the cluster has dropped it.
 const WATCH_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Reads of requests and streams at a time. Most of them wait for the network.
+const FDB_READS_AT_ONCE: usize = 64;
+
 const TOO_OLD: i32 = 1007;
 const FUTURE_VERSION: i32 = 1009;
 const NOT_COMMITTED: i32 = 1020;
@@ -147,6 +150,10 @@ impl Store for Fdb {
 
     fn errors(&self) -> &StoreErrors {
         &self.retries
+    }
+
+    fn reads_at_once(&self) -> usize {
+        FDB_READS_AT_ONCE
     }
 
     async fn close(&self) {

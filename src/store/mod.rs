@@ -13,6 +13,8 @@ pub mod keys;
 mod transact;
 pub mod values;
 
+use std::{any::Any, sync::Arc};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -101,13 +103,19 @@ pub trait Snapshot: Send + Sync {
     async fn read(&self, reads: Reads) -> Result<Found>;
 
     async fn get(&self, keys: Vec<Vec<u8>>) -> Result<Vec<Option<Bytes>>> {
-        let ranges = Vec::new();
-        Ok(self.read(Reads { keys, ranges }).await?.values)
+        let reads = Reads {
+            keys,
+            ..Reads::default()
+        };
+        Ok(self.read(reads).await?.values)
     }
 
     async fn ranges(&self, ranges: Vec<Range>) -> Result<Vec<Slice>> {
-        let keys = Vec::new();
-        Ok(self.read(Reads { keys, ranges }).await?.slices)
+        let reads = Reads {
+            ranges,
+            ..Reads::default()
+        };
+        Ok(self.read(reads).await?.slices)
     }
 
     /// Whether the engine honours [`Batch::unclaimed`]. An engine that commits one batch after the other does. In others,
@@ -146,6 +154,10 @@ pub trait Store: Send + Sync {
         Vec::new()
     }
 
+    /// The number of reads, with the work on their results, that keep the engine and the processors busy. More only make
+    /// each other wait.
+    fn reads_at_once(&self) -> usize;
+
     /// Whether the background threads of the engine are running. If not, the process has to be restarted.
     fn is_alive(&self) -> bool {
         true
@@ -171,6 +183,8 @@ pub struct Figure {
 pub struct Reads {
     pub keys: Vec<Vec<u8>>,
     pub ranges: Vec<Range>,
+    /// Dropped when the engine has done these reads, or has dropped them: also if the caller has stopped waiting before.
+    pub held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Reads {

@@ -22,11 +22,17 @@ use super::{
     App,
     access::Granted,
     body::{Media, json, media, read_all},
-    limits::Limited,
+    caller::Caller,
+    limits::{Limited, Storing},
     problem::{Code, Problem, Result},
     query, render,
 };
-use crate::{append::Outcome, fairness::parse, types::EventId};
+use crate::{
+    append::Outcome,
+    fairness::parse,
+    feed::Reader,
+    types::{Event, EventId},
+};
 
 pub async fn append(
     State(app): State<Arc<App>>,
@@ -35,19 +41,19 @@ pub async fn append(
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
+    let reader = Caller::reader(&parts.extensions);
+    let storing = Storing::of(&parts);
     match media(&parts.headers)? {
         Media::Json => {
             // Before the body is read, so that refusing requests under overload costs little.
             app.appender.check()?;
             let body = read_all(&parts, body).await?;
-            append_json(app, granted, Limited::of(&parts)?, body).await
+            append_json(app, granted, reader, Limited::of(&parts)?, storing, body).await
         }
-        Media::Ndjson => Ok(ndjson::append(
-            app,
-            granted,
-            Limited::of(&parts)?.clone(),
-            body,
-        )),
+        Media::Ndjson => {
+            let limits = Limited::of(&parts)?.clone();
+            Ok(ndjson::append(app, granted, reader, limits, storing, body))
+        }
     }
 }
 
@@ -59,7 +65,9 @@ const RESULT_BYTES: usize = 160;
 async fn append_json(
     app: Arc<App>,
     granted: Granted,
+    reader: Reader,
     limits: &Limited,
+    storing: Storing,
     body: Bytes,
 ) -> Result<Response> {
     let length = body.len();
@@ -73,8 +81,9 @@ async fn append_json(
             if events.len() > UNCOUNTED_EVENTS_MAX {
                 reserved.grow(events.len() * RESULT_BYTES)?;
             }
+            charge(&app, &storing, &events)?;
             let mut outcomes = app.appender.try_reserve(events)?.append().await?;
-            reused::conceal(&app, &granted, &mut outcomes).await;
+            reused::conceal(&app, &granted, reader, &mut outcomes).await;
             let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
             for outcome in outcomes {
                 answer.push(if answer.is_empty() { b'[' } else { b',' });
@@ -92,9 +101,10 @@ async fn append_json(
                 parse(length, move || parse_one(&app, &granted, &body)).await
             };
             let event = event.map_err(|problem| problem.with("index", 0))?;
+            charge(&app, &storing, std::slice::from_ref(&event))?;
             let permit = app.appender.try_reserve(vec![event])?;
             let mut outcomes = permit.append().await?;
-            reused::conceal(&app, &granted, &mut outcomes).await;
+            reused::conceal(&app, &granted, reader, &mut outcomes).await;
             match outcomes.pop() {
                 Some((_, Outcome::Rejected(error))) => Err(error.into()),
                 Some(outcome) => {
@@ -116,6 +126,16 @@ async fn append_json(
             ))
         }
     }
+}
+
+/// Charges `events` to the caller, or refuses them.
+fn charge(app: &App, storing: &Storing, events: &[Event]) -> Result<()> {
+    storing.charge(events).inspect_err(|problem| {
+        let count = events.len() as u64;
+        app.metrics
+            .appends
+            .note_rejected(problem.code.name(), count);
+    })
 }
 
 fn json_response(body: impl Into<Bytes>) -> Response {

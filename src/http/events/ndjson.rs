@@ -16,12 +16,14 @@ use tokio_util::task::TaskTracker;
 use super::{RESULT_BYTES, result, reused, wire::parse_one};
 use crate::{
     auth::Denied,
+    error::Error,
     fairness::parse,
+    feed::Reader,
     http::{
         App,
         access::Granted,
         body::Lines,
-        limits::Limited,
+        limits::{Limited, Storing},
         problem::{Problem, Result},
     },
     types::Event,
@@ -34,7 +36,14 @@ const ANSWER_CHUNKS_MAX: usize = 4;
 
 /// Commits lines in order, as they arrive, and answers each as it commits. Runs as a task of its own, which continues
 /// when the client disconnects.
-pub fn append(app: Arc<App>, granted: Granted, limits: Limited, body: Body) -> Response {
+pub fn append(
+    app: Arc<App>,
+    granted: Granted,
+    reader: Reader,
+    limits: Limited,
+    storing: Storing,
+    body: Body,
+) -> Response {
     let (answers, receiver) = mpsc::channel(ANSWER_CHUNKS_MAX);
     let tracker: TaskTracker = app.tracker.clone();
     tracker.spawn(async move {
@@ -63,7 +72,7 @@ pub fn append(app: Arc<App>, granted: Granted, limits: Limited, body: Body) -> R
             };
             let count = chunk.len();
             let answer = match failed {
-                None => append_lines(&app, &granted, chunk, index).await,
+                None => append_lines(&app, &granted, reader, &storing, chunk, index).await,
                 Some(ref problem) => bad_line(index, problem),
             };
             index += count;
@@ -110,6 +119,8 @@ fn parse_lines(app: &App, granted: &Granted, lines: &[Bytes]) -> (Vec<Event>, Ve
 async fn append_lines(
     app: &Arc<App>,
     granted: &Granted,
+    reader: Reader,
+    storing: &Storing,
     lines: Vec<Bytes>,
     first: usize,
 ) -> Vec<u8> {
@@ -119,12 +130,16 @@ async fn append_lines(
         let (app, granted) = (Arc::clone(app), granted.clone());
         parse(length, move || parse_lines(&app, &granted, &lines)).await
     };
-    let mut appended = match app.appender.reserve(events).await {
-        Ok(permit) => permit.append().await,
-        Err(error) => Err(error),
+    let charged = storing.charge_later(&events);
+    let mut appended = match app.stopping.run_until_cancelled(charged).await {
+        Some(()) => match app.appender.reserve(events).await {
+            Ok(permit) => permit.append().await,
+            Err(error) => Err(error),
+        },
+        None => Err(Error::ShuttingDown),
     };
     if let Ok(outcomes) = &mut appended {
-        reused::conceal(app, granted, outcomes).await;
+        reused::conceal(app, granted, reader, outcomes).await;
     }
     let (mut outcomes, failure) = match appended {
         Ok(outcomes) => (outcomes.into_iter(), None),

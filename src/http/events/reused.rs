@@ -4,6 +4,7 @@
 use crate::{
     append::Outcome,
     error::Error,
+    feed::Reader,
     http::{App, access::Granted},
     types::EventId,
     version::Version,
@@ -13,7 +14,12 @@ use crate::{
 pub const REUSED_LOOKED_UP_MAX: usize = 16;
 
 /// Removes the versions that the caller may not know from `outcomes`.
-pub async fn conceal(app: &App, granted: &Granted, outcomes: &mut [(EventId, Outcome)]) {
+pub async fn conceal(
+    app: &App,
+    granted: &Granted,
+    reader: Reader,
+    outcomes: &mut [(EventId, Outcome)],
+) {
     if granted.reads_all() {
         return;
     }
@@ -25,20 +31,26 @@ pub async fn conceal(app: &App, granted: &Granted, outcomes: &mut [(EventId, Out
         });
     for (index, (id, told)) in reused.enumerate() {
         let Some(version) = told.take() else { continue };
-        if index < REUSED_LOOKED_UP_MAX && may_read(app, granted, id, version).await {
+        if index < REUSED_LOOKED_UP_MAX && may_read(app, granted, reader, id, version).await {
             *told = Some(version);
         }
     }
 }
 
 /// Whether the caller may read a feed of the event. Not if that cannot be found out.
-async fn may_read(app: &App, granted: &Granted, id: &EventId, version: Version) -> bool {
+async fn may_read(
+    app: &App,
+    granted: &Granted,
+    reader: Reader,
+    id: &EventId,
+    version: Version,
+) -> bool {
     if !granted.reads_some() {
         return false;
     }
     let feeds = async {
-        let _slot = app.feeds.read_slot().await?;
-        app.feeds.of_event(id, version).await
+        let feeds = app.feeds.of(reader).turn().await?;
+        feeds.of_event(id, version).await
     };
     feeds.await.is_ok_and(|feeds| granted.reads_one_of(&feeds))
 }

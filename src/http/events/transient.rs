@@ -17,6 +17,7 @@ use crate::{
         App,
         access::Granted,
         body::{json, read_json},
+        limits::Storing,
         problem::Result,
         query,
     },
@@ -29,6 +30,7 @@ pub async fn transient(
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
     query::Params::parse(&parts, &[])?;
+    let storing = Storing::of(&parts);
     let body = read_json(&parts, body).await?;
     let event = {
         let app = Arc::clone(&app);
@@ -38,6 +40,7 @@ pub async fn transient(
         });
         parsed.await?
     };
+    storing.charge(std::slice::from_ref(&event))?;
     let id = event.id.clone();
     app.appender.try_reserve_transient(event)?.append();
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id.as_str() }))).into_response())

@@ -7,6 +7,7 @@ mod metered;
 mod permits;
 mod rate;
 mod request;
+mod stored;
 
 use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -19,11 +20,13 @@ pub use self::{
     permits::Permit,
     rate::PER_S_MAX,
     request::{Enforce, Limited, enforce, stream_permit},
+    stored::Storing,
 };
 use self::{
     memory::{Holds, Memory},
     permits::Permits,
     rate::Rate,
+    stored::Stored,
 };
 use super::{
     body::BODY_BYTES_MAX,
@@ -48,6 +51,10 @@ pub struct Limits {
     pub requests_per_s: Option<NonZeroU32>,
     /// Bytes of request bodies.
     pub bytes_per_s: Option<NonZeroU32>,
+    /// Events that are appended.
+    pub events_per_s: Option<NonZeroU32>,
+    /// Bytes of keys and values that appends write.
+    pub stored_bytes_per_s: Option<NonZeroU32>,
     /// Open live streams and long polls.
     pub streams: Option<NonZeroU32>,
     /// Open connections from one address.
@@ -132,6 +139,7 @@ pub struct Quotas {
     networks: Option<Used>,
     answers: Arc<Memory>,
     bodies: Arc<Memory>,
+    stored: Stored,
     metrics: Arc<Metrics>,
 }
 
@@ -147,6 +155,7 @@ impl Quotas {
             networks: network_callers.map(|callers| Used::new(Of::Network, &limits, callers)),
             answers: memory(Holds::Answers, limits.answers),
             bodies: memory(Holds::Bodies, limits.bodies),
+            stored: Stored::default(),
             metrics: Arc::clone(metrics),
             limits,
         })
@@ -171,6 +180,7 @@ impl Quotas {
             let rates = used.into_iter().flatten();
             let rates = rates.flat_map(|used| [&used.requests, &used.bytes]);
             rates.flatten().for_each(Rate::sweep);
+            self.stored.sweep();
         }
     }
 

@@ -17,7 +17,7 @@ pub const CALLERS_MAX: usize = 100_000;
 const LOOK_EVERY: u32 = 4096;
 /// Beyond [`CALLERS_MAX`], new callers share this many allowances. So an attacker gains nothing by filling the table
 /// with addresses, and others still get something.
-const SHARED: u64 = 4096;
+pub(super) const SHARED: u64 = 4096;
 
 /// Highest rate per second: one per nanosecond.
 pub const PER_S_MAX: u32 = 1_000_000_000;

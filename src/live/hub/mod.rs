@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use self::{
     board::{Board, ListenersOf},
@@ -38,16 +38,12 @@ use crate::{
 
 /// Subscribers (streams and long polls) of one node.
 pub const STREAMS_MAX: usize = 50_000;
-/// Subscribers that read pages at the same time. When all of them reconnect at once, the others wait, so that appends
-/// and other readers keep their share of the machine.
-const CATCH_UPS_AT_ONCE: usize = 16;
 
 pub struct Hub {
     keys: Keys,
     board: Mutex<Board>,
     /// Notified when a subscriber registers, because it needs a round to join.
     registered: Notify,
-    catch_ups: Semaphore,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -57,7 +53,6 @@ impl Hub {
             keys,
             board: Mutex::default(),
             registered: Notify::new(),
-            catch_ups: Semaphore::new(CATCH_UPS_AT_ONCE),
             metrics,
         })
     }

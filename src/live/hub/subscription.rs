@@ -2,8 +2,6 @@
 
 use std::{future::poll_fn, sync::Arc};
 
-use tokio::sync::SemaphorePermit;
-
 use super::{
     Hub,
     subscriber::{Queue, State, Subscriber},
@@ -42,12 +40,6 @@ impl Subscription {
     /// All pages are read; what follows is in the queue.
     pub(in crate::live) fn caught_up(&self) {
         self.subscriber.catch_up();
-    }
-
-    /// Waits for one of the slots in which subscribers may read pages.
-    pub(in crate::live) async fn catch_up_slot(&self) -> SemaphorePermit<'_> {
-        let slot = self.hub.catch_ups.acquire().await;
-        slot.expect("the semaphore is never closed")
     }
 
     /// Waits until a round that knew of this subscription has ended, and returns its moment: the queue misses nothing

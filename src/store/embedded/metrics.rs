@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 
 use fjall::Database;
 
-use super::shared::Shared;
+use super::{readers::Readers, shared::Shared};
 use crate::store::Figure;
 
-pub(super) fn of(db: &Database, shared: &Shared) -> Vec<Figure> {
+pub(super) fn of(db: &Database, shared: &Shared, readers: &Readers) -> Vec<Figure> {
     let gauge = |name, help, value| Figure {
         name,
         help,
@@ -53,6 +53,11 @@ pub(super) fn of(db: &Database, shared: &Shared) -> Vec<Figure> {
             "store_group_commits",
             "Group commits, each written to the disk with one sync",
             shared.group_commits.load(Ordering::Relaxed) as f64,
+        ),
+        counter(
+            "store_reads_abandoned",
+            "Reads that were dropped before they began, because their requests had been cancelled",
+            readers.abandoned.load(Ordering::Relaxed) as f64,
         ),
     ];
     // This asks the file system. If that fails, writes fail too, and the log says so.

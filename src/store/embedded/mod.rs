@@ -32,6 +32,7 @@ mod view;
 mod writer;
 
 use std::{
+    num::NonZeroUsize,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -42,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::open::{check_files, no_store};
 use self::{
     open::{must_exist, open_database},
-    readers::Readers,
+    readers::{JOBS_MAX, Readers},
     shared::{EngineKeys, Shared, State},
     threads::Threads,
     view::View,
@@ -140,9 +141,16 @@ impl Store for Embedded {
         &self.errors
     }
 
+    fn reads_at_once(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        JOBS_MAX.max(2 * processors)
+    }
+
     fn figures(&self) -> Vec<Figure> {
         let tables = self.shared.tables();
-        tables.map_or_else(Vec::new, |tables| metrics::of(tables.db(), &self.shared))
+        tables.map_or_else(Vec::new, |tables| {
+            metrics::of(tables.db(), &self.shared, &self.readers)
+        })
     }
 
     fn is_alive(&self) -> bool {

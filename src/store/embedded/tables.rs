@@ -31,6 +31,9 @@ pub(super) const NAMES: [&str; 4] = [CLAIMS, FEEDS, LOG, REST];
 /// Size of the data in memory at which a table writes a file.
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Items of a range that are read before asking whether the result is still wanted.
+const PIECE_ITEMS: usize = 64;
+
 /// A key and its value.
 pub(super) struct Put {
     pub(super) key: Vec<u8>,
@@ -113,13 +116,20 @@ impl Tables {
         &self.segments[after.max(1) - 1].1
     }
 
-    pub(super) fn read(&self, view: &fjall::Snapshot, reads: &Reads) -> Result<Found> {
-        let keys = reads.keys.iter().map(|key| self.get(view, key));
-        let ranges = reads.ranges.iter().map(|range| self.range(view, range));
-        Ok(Found {
-            values: keys.collect::<Result<_>>()?,
-            slices: ranges.collect::<Result<_>>()?,
-        })
+    /// Reads until `is_wanted` returns `false`; what is found is incomplete then.
+    pub(super) fn read(
+        &self,
+        view: &fjall::Snapshot,
+        reads: &Reads,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Found> {
+        let keys = reads.keys.iter().take_while(|_| is_wanted());
+        let values = keys.map(|key| self.get(view, key));
+        let values = values.collect::<Result<_>>()?;
+        let ranges = reads.ranges.iter().take_while(|_| is_wanted());
+        let slices = ranges.map(|range| self.range_while(view, range, is_wanted));
+        let slices = slices.collect::<Result<_>>()?;
+        Ok(Found { values, slices })
     }
 
     pub(super) fn get(&self, view: &fjall::Snapshot, key: &[u8]) -> Result<Option<Bytes>> {
@@ -138,13 +148,24 @@ impl Tables {
     }
 
     pub(super) fn range(&self, view: &fjall::Snapshot, range: &Range) -> Result<Slice> {
+        self.range_while(view, range, &|| true)
+    }
+
+    fn range_while(
+        &self,
+        view: &fjall::Snapshot,
+        range: &Range,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Slice> {
         let mut slice = Slice::default();
         if self.recent.is_empty(range) {
             return Ok(slice);
         }
         let mut bytes = 0;
         self.visit(view, range, |_, _, item| {
-            if slice.items.len() >= range.limit || bytes >= range.bytes_max {
+            let count = slice.items.len();
+            let is_piece = count > 0 && count.is_multiple_of(PIECE_ITEMS);
+            if count >= range.limit || bytes >= range.bytes_max || (is_piece && !is_wanted()) {
                 slice.more = true;
                 return false;
             }

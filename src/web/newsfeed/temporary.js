@@ -18,6 +18,7 @@ export const CODES = [
   "tail_behind",
   "too_many_answers",
   "too_many_bodies",
+  "too_many_appends",
   "too_many_bytes",
   "too_many_caller_answers",
   "too_many_caller_bodies",

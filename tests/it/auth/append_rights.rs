@@ -173,3 +173,45 @@ async fn a_token_with_actors_appends_only_as_those_actors() {
         "{problem}"
     );
 }
+
+/// The service of this test has no limits; a token brings its own.
+#[tokio::test]
+async fn a_token_may_lower_what_its_subject_appends_per_second() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let limited = |subject: &str, limits: Value| {
+        let mut claims = claims("append", &["a"]);
+        claims["sub"] = json!(subject);
+        claims["limits"] = limits;
+        bearer(&Signer::hs256().sign(&claims))
+    };
+    let post = async |(name, value): (&'static str, String), count: usize| {
+        let visit = json!({ "kind": "visit", "feeds": ["a"] });
+        let array = Value::from(vec![visit; count]);
+        ask(&node, "POST", "/v1/events", &[(name, &value)], Some(&array)).await
+    };
+    for (subject, limits) in [
+        ("events", json!({ "events_per_s": 1 })),
+        (
+            "bytes",
+            json!({ "bytes_per_s": 100, "events_per_s": 1_000_000 }),
+        ),
+    ] {
+        let first = post(limited(subject, limits.clone()), 10).await;
+        assert_eq!(first.status, 200, "{subject}");
+        let refused = post(limited(subject, limits), 1).await;
+        refused.problem(429, "too_many_appends").expect(subject);
+        let unlimited = post(limited("other", json!({})), 10).await;
+        assert_eq!(unlimited.status, 200);
+    }
+    for invalid in [
+        Value::Null,
+        json!({ "events_per_s": null }),
+        json!({ "events_per_s": 0 }),
+        json!({ "events_per_second": 1 }),
+        json!(5),
+    ] {
+        let refused = post(limited("events", invalid.clone()), 1).await;
+        assert_eq!(refused.status, 401, "{invalid}");
+    }
+}

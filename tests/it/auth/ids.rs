@@ -344,3 +344,69 @@ async fn moving_a_marker_tells_the_unread_count_only_to_readers() {
         assert_eq!(answer.json().get("unread").is_some(), told, "{scope}");
     }
 }
+
+/// Whatever a token with `append` and `mark` asks about a feed that it may not read, no answer tells the versions of its
+/// entries, how many are unread, or whether a condition on it holds.
+#[tokio::test]
+async fn without_the_right_to_read_no_answer_tells_what_is_in_a_feed() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let (name, value) = bearer(&master());
+    let secret = json!({ "id": "secret", "kind": "message", "feeds": ["a"] });
+    let path = "/v1/events";
+    let told = ask(&node, "POST", path, &[(name, &value)], Some(&secret)).await;
+    let version = told.json()["version"].as_str().expect("it").to_owned();
+    let later = json!({ "kind": "message", "feeds": ["b"] });
+    ask(&node, "POST", path, &[(name, &value)], Some(&later)).await;
+
+    let mut reads_another = claims("read append mark", &[]);
+    reads_another["feeds"] = json!({ "read": ["b"], "append": ["a", "b"], "mark": ["a"] });
+    let expects = |version: Value| json!({ "kind": "visit", "feeds": ["b"], "expect": { "feed": "a", "version": version } });
+    for claims in [claims("append mark", &["a", "b"]), reads_another] {
+        let (name, value) = bearer(&Signer::hs256().sign(&claims));
+        let headers = [(name, value.as_str())];
+        let mut answers = Vec::new();
+        for guess in [Value::Null, json!("0"), json!(version)] {
+            let event = expects(guess);
+            answers.push(ask(&node, "POST", path, &headers, Some(&event)).await);
+            answers.push(ask(&node, "POST", path, &headers, Some(&json!([event]))).await);
+            let ndjson = [headers[0], crate::support::bed::NDJSON];
+            let line = node.send_body("POST", path, &ndjson, format!("{event}\n"));
+            answers.push(line.await);
+        }
+        let reused = json!({ "id": "secret", "kind": "visit", "feeds": ["b"] });
+        answers.push(ask(&node, "POST", path, &headers, Some(&reused)).await);
+        for marker in ["/v1/feeds/a/markers/read", "/v1/markers/seen?feed=a"] {
+            let moved = json!({ "version": "0" });
+            let answer = ask(&node, "PUT", marker, &headers, Some(&moved)).await;
+            assert_eq!(answer.status, 200);
+            answers.push(answer);
+        }
+        for read in [
+            "/v1/feeds/a",
+            "/v1/state?feed=a",
+            "/v1/feeds/a/entries",
+            "/v1/entries?feed=a&feed=b",
+            "/v1/feeds/a/live",
+            "/v1/live?feed=b&feed=a",
+        ] {
+            answers.push(ask(&node, "GET", read, &headers, None).await);
+        }
+        let ticket = json!({ "feeds": ["a"] });
+        answers.push(ask(&node, "POST", "/v1/tickets", &headers, Some(&ticket)).await);
+        assert_eq!(answers.len(), 19);
+        for answer in answers {
+            let text = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
+            for leak in [
+                &*version,
+                "\"unread\"",
+                "\"latest\"",
+                "\"current\"",
+                "version_conflict",
+                "appended",
+            ] {
+                assert!(!text.contains(leak), "{leak}: {text}");
+            }
+        }
+    }
+}

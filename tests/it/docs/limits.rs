@@ -63,8 +63,14 @@ const ROWS: &[(&str, &[&str])] = &[
     ("unread count", &["UNREAD_MAX"]),
     (
         "reads under way",
-        &["READS_AT_ONCE", "READS_WAITING_MAX", "READ_WAIT_MAX"],
+        &[
+            "JOBS_MAX",
+            "FDB_READS_AT_ONCE",
+            "READS_WAITING_MAX",
+            "READ_WAIT_MAX",
+        ],
     ),
+    ("turns of streams", &["STREAM_TURNS_MAX"]),
     ("streams and long polls of a node", &["STREAMS_MAX"]),
     ("entries that wait", &["QUEUE_ITEMS_MAX", "QUEUE_BYTES_MAX"]),
     ("idle stream", &["HEARTBEAT"]),
@@ -99,6 +105,14 @@ const ROWS: &[(&str, &[&str])] = &[
         &["--caller-bytes-per-s", "BYTES_BURST_S s"],
     ),
     ("wait of a body", &["http/limits/WAIT_MAX"]),
+    (
+        "events of a caller",
+        &["--caller-events-per-s", "STORED_BURST"],
+    ),
+    (
+        "keys and values that",
+        &["--caller-stored-bytes-per-s", "STORED_BURST"],
+    ),
     ("streams and long polls of a caller", &["--caller-streams"]),
     ("memory for bodies", &["--body-memory-mib MiB"]),
     (

@@ -66,6 +66,10 @@ impl<T: Trouble> Store for Troubled<T> {
         self.store.wait_for_commit(seen).await
     }
 
+    fn reads_at_once(&self) -> usize {
+        self.store.reads_at_once()
+    }
+
     fn errors(&self) -> &StoreErrors {
         self.store.errors()
     }

@@ -184,6 +184,8 @@ async fn callers_on_loopback_have_no_quotas_by_default() {
         bytes_per_s: one,
         streams: one,
         connections: one,
+        events_per_s: one,
+        stored_bytes_per_s: one,
         loopback: false,
         ..Limits::default()
     };
@@ -386,5 +388,85 @@ async fn more_connections_than_an_address_may_have_are_closed() {
         socket.read_exact(&mut [0; 15]).await.expect("an answer");
         open.push(socket);
     }
+    node.stop().await;
+}
+
+/// An event in many feeds writes many times what was sent, and its caller pays for all of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn appends_are_charged_for_what_they_write() {
+    let bed = Bed::embedded();
+    let limits = Limits {
+        stored_bytes_per_s: some(1024 * 1024),
+        ..Limits::default()
+    };
+    let node = bed.node_with(None, tell(limits, true)).await;
+    let from = ("x-forwarded-for", "203.0.113.1");
+    let names: Vec<String> = (0..100).map(|index| format!("f{index}")).collect();
+    let data = "x".repeat(10_000);
+    let wide = |id: &str| json!({ "id": id, "kind": "visit", "feeds": names, "data": data });
+    let post = |body: serde_json::Value, from: &'static str| {
+        let body = body.to_string();
+        let node = &node;
+        async move {
+            let headers = [JSON, ("x-forwarded-for", from)];
+            node.send_body("POST", "/v1/events", &headers, body).await
+        }
+    };
+    // 100 KB that write 20 MB.
+    let many: Vec<_> = (0..10)
+        .map(|index| wide(&format!("wide {index}")))
+        .collect();
+    assert_eq!(post(json!(many), from.1).await.status, 200);
+    let small = json!({ "id": "small", "kind": "visit", "feeds": ["a"] });
+    for body in [small.clone(), json!([small])] {
+        let refused = post(body, from.1).await;
+        let problem = refused.problem(429, "too_many_appends").expect("a limit");
+        let detail = problem["detail"].as_str().expect("text");
+        assert!(detail.contains("1048576 bytes/s"), "{detail}");
+        let after: u64 = refused
+            .header("retry-after")
+            .expect("it")
+            .parse()
+            .expect("seconds");
+        assert!((5..=20).contains(&after), "{after}");
+    }
+    // Nothing was appended; reading is not affected, and neither are others.
+    let page = get_as(&node, from.1, "/v1/feeds/a/entries").await;
+    assert_eq!(page.json()["entries"], json!([]));
+    let metrics = node.send("GET", "/metrics", &[]).await;
+    let metrics = String::from_utf8(metrics.body.to_vec()).expect("UTF-8");
+    assert!(
+        metrics.contains("newsfeed_appends_rejected_total{code=\"too_many_appends\"} 2"),
+        "{metrics}"
+    );
+    assert_eq!(post(small, "203.0.113.2").await.status, 200);
+    node.stop().await;
+}
+
+/// NDJSON waits, and is then appended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ndjson_beyond_the_rate_of_events_is_slowed_down() {
+    let bed = Bed::embedded();
+    let limits = Limits {
+        events_per_s: some(1_000),
+        ..Limits::default()
+    };
+    let node = bed.node_with(None, tell(limits, true)).await;
+    let from = ("x-forwarded-for", "203.0.113.1");
+    let line = |index: usize| {
+        format!(
+            "{}\n",
+            json!({ "id": format!("{index}"), "kind": "visit", "feeds": ["a"] })
+        )
+    };
+    let lines: String = (0..6_000).map(line).collect();
+    let since = std::time::Instant::now();
+    let answer = node
+        .send_body("POST", "/v1/events", &[NDJSON, from], lines)
+        .await;
+    let text = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
+    assert_eq!(text.matches("\"appended\"").count(), 6_000);
+    // When the last 1,000 come, 5,000 are owed, of which 4,000 are the burst: they wait for a second.
+    assert!(since.elapsed() > std::time::Duration::from_millis(500));
     node.stop().await;
 }

@@ -1,0 +1,580 @@
+//! Turns: who may read next. Readers share the reads by what these cost, so nobody's expensive reads delay others for long.
+//!
+//! A read holds a turn while it works. There are as many turns as keep the engine and the processors busy, so a turn is free
+//! at once unless the node is busy. What a read finds is charged to its reader. A free turn goes to the
+//! waiting reader that has spent least, and a read that has spent a [`QUANTUM`] gives its turn to a reader that has spent
+//! less. Who begins to read is treated as if it had spent as much as the reader that had the last turn: it waits for about a
+//! quantum, but cannot save up. (This is start-time fair queueing.) A reader that is alone gets all turns.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{BuildHasher, Hash, RandomState},
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{self, Semaphore, oneshot},
+    time::timeout,
+};
+
+use async_trait::async_trait;
+
+use crate::{
+    error::{Error, Result},
+    store::{self, Batch, Found, Reads, Slice, Snapshot},
+    version::Version,
+};
+
+/// Reads of requests that wait for their first turn. Beyond that, the reader with the most of them is refused.
+pub const READS_WAITING_MAX: usize = 8_192;
+/// How long a request waits for its first turn.
+pub const READ_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Turns that streams may have at a time: when all streams reconnect at once, requests keep their share.
+pub const STREAM_TURNS_MAX: usize = 16;
+
+/// What a read may spend before it gives way, in units of about a microsecond.
+const QUANTUM: u64 = 250;
+/// What it costs to search for a key or for the beginning of a range.
+const SEARCH_COST: u64 = 10;
+/// Bytes that cost one unit.
+const BYTES_PER_UNIT: usize = 1024;
+/// What beginning or continuing a read costs.
+const START_COST: u64 = 50;
+/// Engine reads of one turn at the same time: the turns of the engine divided by this, and at least one.
+const TURNS_PER_READ_AT_ONCE: usize = 16;
+
+/// Whoever reads gets a share of its own: the requests of a caller, or its streams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reader {
+    caller: u64,
+    /// A stream is never refused, however long it waits.
+    is_stream: bool,
+}
+
+/// Callers are told apart by a keyed hash, so that nobody can choose to have the share of somebody else.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl Reader {
+    /// The requests of `caller`.
+    pub fn request(caller: &impl Hash) -> Self {
+        Self {
+            caller: HASHER.hash_one(caller),
+            is_stream: false,
+        }
+    }
+
+    /// The streams and long polls of `caller`.
+    pub fn stream(caller: &impl Hash) -> Self {
+        Self {
+            is_stream: true,
+            ..Self::request(caller)
+        }
+    }
+}
+
+/// The turns of a node; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Turns(Arc<Shared>);
+
+struct Shared {
+    max: usize,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Turns that are held.
+    held: usize,
+    held_by_streams: usize,
+    /// Reads that count for [`READS_WAITING_MAX`].
+    waiting: usize,
+    /// What the reader that had the last turn had spent when it got it.
+    clock: u64,
+    next_ticket: u64,
+    /// Readers that hold turns or wait.
+    readers: HashMap<Reader, Account>,
+    /// The readers that wait, by what they have spent.
+    order: BTreeSet<(u64, Reader)>,
+}
+
+struct Account {
+    spent: u64,
+    held: usize,
+    /// By ticket, so that a read which has begun continues before later ones of its reader begin.
+    waiting: BTreeMap<u64, Waiting>,
+    /// Those of them that count for [`READS_WAITING_MAX`].
+    refusable: usize,
+}
+
+struct Waiting {
+    grant: oneshot::Sender<Grant>,
+    refusable: bool,
+}
+
+/// A turn that is held; given back when dropped.
+#[derive(Debug)]
+struct Grant {
+    turns: Turns,
+    reader: Reader,
+}
+
+/// A place in the queue, given up when dropped.
+struct Place<'a> {
+    turns: &'a Turns,
+    reader: Reader,
+    ticket: u64,
+}
+
+/// The turn of one read.
+pub(super) struct Turn {
+    turns: Turns,
+    reader: Reader,
+    ticket: u64,
+    /// `None` only if waiting for the turn again was cancelled.
+    grant: sync::Mutex<Option<Arc<Grant>>>,
+    /// Since the turn was granted.
+    spent: AtomicU64,
+    at_once: Semaphore,
+}
+
+impl std::fmt::Debug for Turns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} turns", self.0.max)
+    }
+}
+
+impl Turns {
+    pub(super) fn new(max: usize) -> Self {
+        Self(Arc::new(Shared {
+            max: max.max(1),
+            queue: Mutex::default(),
+        }))
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a turn of `reader`. Requests fail with [`Error::ReadsBusy`] if too many reads are waiting, or after
+    /// [`READ_WAIT_MAX`].
+    pub(super) async fn begin(&self, reader: Reader) -> Result<Turn> {
+        let ticket = {
+            let mut queue = self.queue();
+            queue.next_ticket += 1;
+            queue.next_ticket
+        };
+        let granted = self.wait(reader, ticket, !reader.is_stream);
+        let grant = match reader.is_stream {
+            true => granted.await,
+            false => timeout(READ_WAIT_MAX, granted).await.unwrap_or_default(),
+        };
+        let grant = grant.ok_or(Error::ReadsBusy)?;
+        Ok(Turn {
+            turns: self.clone(),
+            reader,
+            ticket,
+            grant: sync::Mutex::new(Some(Arc::new(grant))),
+            spent: AtomicU64::new(0),
+            at_once: Semaphore::new((self.0.max / TURNS_PER_READ_AT_ONCE).max(1)),
+        })
+    }
+
+    /// Waits for a turn; `None` if the read is refused.
+    async fn wait(&self, reader: Reader, ticket: u64, refusable: bool) -> Option<Grant> {
+        let (grant, granted) = oneshot::channel();
+        let _place = self.enqueue(reader, ticket, Waiting { grant, refusable })?;
+        self.grant();
+        granted.await.ok()
+    }
+
+    /// Puts a read into the queue; `None` if there is no room.
+    fn enqueue(&self, reader: Reader, ticket: u64, waiting: Waiting) -> Option<Place<'_>> {
+        let mut queue = self.queue();
+        if waiting.refusable {
+            if !queue.make_room(reader) {
+                return None;
+            }
+            queue.waiting += 1;
+        }
+        let clock = queue.clock;
+        let account = queue.readers.entry(reader).or_insert(Account {
+            spent: clock,
+            held: 0,
+            waiting: BTreeMap::new(),
+            refusable: 0,
+        });
+        account.refusable += usize::from(waiting.refusable);
+        account.waiting.insert(ticket, waiting);
+        let spent = account.spent;
+        queue.order.insert((spent, reader));
+        Some(Place {
+            turns: self,
+            reader,
+            ticket,
+        })
+    }
+
+    /// Grants the turns that are free.
+    fn grant(&self) {
+        loop {
+            let next = self.queue().next(self.0.max);
+            let Some((reader, waiting)) = next else {
+                return;
+            };
+            let turns = self.clone();
+            // Outside the lock, because a grant that nobody takes is given back at once.
+            let _ = waiting.grant.send(Grant { turns, reader });
+        }
+    }
+}
+
+impl Queue {
+    /// Makes room for a read of `reader`, if necessary by refusing the last one of the reader that has the most waiting.
+    fn make_room(&mut self, reader: Reader) -> bool {
+        if self.waiting < READS_WAITING_MAX {
+            return true;
+        }
+        let own = self.readers.get(&reader);
+        let own = own.map_or(0, |account| account.refusable);
+        let most = self
+            .readers
+            .iter()
+            .max_by_key(|(_, account)| account.refusable)
+            .filter(|(_, account)| account.refusable > own + 1);
+        let last = most.and_then(|(&reader, account)| {
+            let mut waiting = account.waiting.iter().rev();
+            let (&ticket, _) = waiting.find(|(_, waiting)| waiting.refusable)?;
+            Some((reader, ticket))
+        });
+        // Dropping its sender tells the read that it is refused.
+        last.is_some_and(|(reader, ticket)| self.leave(reader, ticket).is_some())
+    }
+
+    /// The read that gets the next turn, which is then held.
+    fn next(&mut self, max: usize) -> Option<(Reader, Waiting)> {
+        if self.held >= max {
+            return None;
+        }
+        let streams = self.held_by_streams < STREAM_TURNS_MAX;
+        let mut order = self.order.iter();
+        let &(spent, reader) = order.find(|(_, reader)| streams || !reader.is_stream)?;
+        let ticket = *self.readers.get(&reader)?.waiting.first_key_value()?.0;
+        self.held += 1;
+        self.held_by_streams += usize::from(reader.is_stream);
+        self.readers.get_mut(&reader)?.held += 1;
+        let waiting = self.leave(reader, ticket)?;
+        self.clock = self.clock.max(spent);
+        self.charge(reader, START_COST);
+        Some((reader, waiting))
+    }
+
+    /// Removes a read from the queue, if it is there.
+    fn leave(&mut self, reader: Reader, ticket: u64) -> Option<Waiting> {
+        let account = self.readers.get_mut(&reader)?;
+        let waiting = account.waiting.remove(&ticket)?;
+        account.refusable -= usize::from(waiting.refusable);
+        self.waiting -= usize::from(waiting.refusable);
+        if account.waiting.is_empty() {
+            self.order.remove(&(account.spent, reader));
+            self.forget_if_idle(reader);
+        }
+        Some(waiting)
+    }
+
+    fn give_back(&mut self, reader: Reader) {
+        self.held -= 1;
+        self.held_by_streams -= usize::from(reader.is_stream);
+        if let Some(account) = self.readers.get_mut(&reader) {
+            account.held -= 1;
+        }
+        self.forget_if_idle(reader);
+    }
+
+    fn forget_if_idle(&mut self, reader: Reader) {
+        let account = self.readers.get(&reader);
+        if account.is_some_and(|account| account.held == 0 && account.waiting.is_empty()) {
+            self.readers.remove(&reader);
+        }
+    }
+
+    fn charge(&mut self, reader: Reader, cost: u64) {
+        let Some(account) = self.readers.get_mut(&reader) else {
+            return;
+        };
+        let before = account.spent;
+        account.spent += cost;
+        let after = account.spent;
+        if self.order.remove(&(before, reader)) {
+            self.order.insert((after, reader));
+        }
+    }
+
+    /// Whether a reader that has spent less than `reader` waits for a turn.
+    fn is_before(&self, reader: Reader) -> bool {
+        let spent = self.readers.get(&reader).map_or(0, |account| account.spent);
+        let first = self.order.first();
+        first.is_some_and(|&(least, other)| other != reader && least < spent)
+    }
+}
+
+impl Turn {
+    /// Before each engine read: gives way if it is time, and waits for the turn again. The turn counts as held until what is
+    /// returned has been dropped, too.
+    async fn pass(&self) -> store::Result<Arc<Grant>> {
+        let mut grant = self.grant.lock().await;
+        let has_spent = self.spent.load(Ordering::Relaxed) >= QUANTUM;
+        if has_spent && self.turns.queue().is_before(self.reader) {
+            *grant = None;
+        }
+        if let Some(grant) = &*grant {
+            return Ok(Arc::clone(grant));
+        }
+        let again = self.turns.wait(self.reader, self.ticket, false).await;
+        let again = again.ok_or(store::Error::Closed)?;
+        self.spent.store(0, Ordering::Relaxed);
+        Ok(Arc::clone(grant.insert(Arc::new(again))))
+    }
+
+    /// Charges work to the reader.
+    fn charge(&self, cost: u64) {
+        self.spent.fetch_add(cost, Ordering::Relaxed);
+        self.turns.queue().charge(self.reader, cost);
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.turns.queue().give_back(self.reader);
+        self.turns.grant();
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        // The sender is dropped after the lock has been released.
+        let _left = self.turns.queue().leave(self.reader, self.ticket);
+    }
+}
+
+/// A snapshot that is read in turns.
+pub(super) struct InTurn {
+    pub(super) snapshot: Box<dyn Snapshot>,
+    pub(super) turn: Arc<Turn>,
+}
+
+#[async_trait]
+impl Snapshot for InTurn {
+    fn version(&self) -> Version {
+        self.snapshot.version()
+    }
+
+    async fn read(&self, mut reads: Reads) -> store::Result<Found> {
+        let Self { snapshot, turn } = self;
+        // The semaphore is never closed.
+        let _one = turn.at_once.acquire().await;
+        reads.held = Some(turn.pass().await?);
+        // Searches are charged even if nobody waits for the result.
+        turn.charge(SEARCH_COST * (reads.keys.len() + reads.ranges.len()) as u64);
+        let found = snapshot.read(reads).await?;
+        turn.charge(found.slices.iter().map(cost).sum());
+        Ok(found)
+    }
+
+    async fn commit(self: Box<Self>, batch: Batch) -> store::Result<Version> {
+        self.snapshot.commit(batch).await
+    }
+}
+
+fn cost(slice: &Slice) -> u64 {
+    let bytes = slice.items.iter().map(|item| item.value.len());
+    (slice.items.len() + bytes.sum::<usize>() / BYTES_PER_UNIT) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use futures_util::{FutureExt, future::join_all};
+
+    use super::*;
+    use crate::dedup::testing::Memory;
+
+    fn reader(name: &str) -> Reader {
+        Reader::request(&name)
+    }
+
+    fn all_waiting<F: Future>(waiting: &mut [Pin<Box<F>>]) -> bool {
+        let mut waiting = waiting.iter_mut();
+        waiting.all(|read| read.as_mut().now_or_never().is_none())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_up_to_the_limits_and_the_next_one_is_refused() {
+        let turns = Turns::new(4);
+        let begin = || turns.begin(reader("a"));
+        let held = join_all((0..4).map(|_| begin())).await;
+        let mut held: Vec<Turn> = held.into_iter().map(|turn| turn.expect("free")).collect();
+        let mut waiting: Vec<_> = (0..READS_WAITING_MAX).map(|_| Box::pin(begin())).collect();
+        assert!(all_waiting(&mut waiting), "no turn is free");
+        let refused = begin().now_or_never();
+        assert!(matches!(refused, Some(Err(Error::ReadsBusy))));
+
+        held.pop();
+        let first = waiting.remove(0).await;
+        held.push(first.expect("the first in the queue gets the turn"));
+        // A stream waits, however long it takes.
+        let mut stream = Box::pin(turns.begin(Reader::stream(&"a")));
+        assert!(stream.as_mut().now_or_never().is_none());
+        let late = join_all(waiting).await;
+        assert!(
+            late.iter()
+                .all(|turn| matches!(turn, Err(Error::ReadsBusy)))
+        );
+        assert!(stream.as_mut().now_or_never().is_none());
+        // Turns that were given back can be had again, and nobody is remembered.
+        held.clear();
+        drop(stream.await.expect("never refused"));
+        begin().await.map(drop).expect("a turn is free");
+        let queue = turns.queue();
+        assert_eq!((queue.held, queue.waiting), (0, 0));
+        assert!(queue.readers.is_empty() && queue.order.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_waits_with_most_reads_is_refused_first() {
+        let turns = Turns::new(1);
+        let held = turns.begin(reader("a")).await.expect("free");
+        let begin = |name| Box::pin(turns.begin(reader(name)));
+        let mut waiting: Vec<_> = (0..READS_WAITING_MAX).map(|_| begin("a")).collect();
+        assert!(all_waiting(&mut waiting));
+        let mut other = begin("b");
+        assert!(other.as_mut().now_or_never().is_none(), "there is room");
+        let last = waiting.pop().expect("many").now_or_never();
+        assert!(matches!(last, Some(Err(Error::ReadsBusy))));
+        drop(held);
+        assert!(other.now_or_never().expect("next").is_ok());
+    }
+
+    #[tokio::test]
+    async fn readers_share_turns_by_cost_and_the_next_turn_is_for_who_has_spent_least() {
+        let turns = Turns::new(1);
+        let mut held = Some(turns.begin(reader("costly")).await.expect("free"));
+        let begin = |name: &'static str| {
+            let turn = turns.begin(reader(name));
+            Box::pin(async move { (name, turn.await.expect("granted")) })
+        };
+        let mut waiting: Vec<_> = (0..100).map(|_| begin("costly")).collect();
+        assert!(all_waiting(&mut waiting));
+        // Somebody who comes later and reads little.
+        let mut cheap: Vec<_> = (0..50).map(|_| begin("cheap")).collect();
+        assert!(all_waiting(&mut cheap));
+        waiting.append(&mut cheap);
+        let mut order = Vec::new();
+        while let Some(turn) = held.take() {
+            turn.charge(if turn.reader == reader("costly") {
+                950
+            } else {
+                50
+            });
+            drop(turn);
+            // Tokio lets a task receive only so often before it yields.
+            tokio::task::yield_now().await;
+            let next = waiting
+                .iter_mut()
+                .enumerate()
+                .find_map(|(index, read)| Some((index, read.as_mut().now_or_never()?)));
+            if let Some((index, (name, turn))) = next {
+                drop(waiting.remove(index));
+                order.push(name);
+                held = Some(turn);
+            }
+        }
+        assert_eq!(order.len(), 150);
+        // 1,000 units against 100, each with the start.
+        let costly = |turns: &[&str]| turns.iter().filter(|name| **name == "costly").count();
+        assert_eq!(order[0], "cheap");
+        for (first, expected) in [(22, 1..=3), (33, 2..=4), (55, 4..=6)] {
+            let costly = costly(&order[..first]);
+            assert!(expected.contains(&costly), "{costly} of {first}: {order:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_read_gives_way_once_it_has_spent_its_quantum_and_continues_before_later_ones() {
+        let turns = Turns::new(1);
+        let long = turns.begin(reader("a")).await.expect("free");
+        let mut later = Box::pin(turns.begin(reader("a")));
+        assert!(later.as_mut().now_or_never().is_none());
+        long.charge(10 * QUANTUM);
+        assert!(
+            long.pass().now_or_never().is_some(),
+            "only its own reads wait"
+        );
+        let mut other = Box::pin(turns.begin(reader("b")));
+        assert!(other.as_mut().now_or_never().is_none());
+        let mut pass = Box::pin(long.pass());
+        assert!(pass.as_mut().now_or_never().is_none(), "the other is next");
+        let other = other.now_or_never().expect("granted").expect("a turn");
+        drop(other);
+        assert!(later.as_mut().now_or_never().is_none());
+        assert!(pass.as_mut().now_or_never().is_some());
+        drop(pass);
+        drop(long);
+        assert!(later.now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_read_leaves_the_queue_but_holds_its_turn_while_the_engine_works() {
+        let turns = Turns::new(1);
+        let turn = Arc::new(turns.begin(reader("a")).await.expect("free"));
+        let mut waiting = vec![Box::pin(turns.begin(reader("a")))];
+        assert!(all_waiting(&mut waiting));
+        drop(waiting);
+        assert_eq!(turns.queue().waiting, 0);
+        let engine = turn.pass().await.expect("granted");
+        drop(turn);
+        let mut next = Box::pin(turns.begin(reader("b")));
+        assert!(next.as_mut().now_or_never().is_none());
+        drop(engine);
+        let granted = next.as_mut().now_or_never();
+        drop(granted.expect("granted"));
+        // What was granted to a read that is cancelled before it notices is given back.
+        let held = turns.begin(reader("a")).await.expect("free");
+        let mut next = Box::pin(turns.begin(reader("b")));
+        assert!(next.as_mut().now_or_never().is_none());
+        drop(held);
+        drop(next);
+        assert!(turns.begin(reader("c")).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_a_read_finds_is_charged_to_its_reader() {
+        let feed = crate::dedup::testing::feed("a");
+        let history = crate::dedup::testing::long_history(1_000, std::slice::from_ref(&feed));
+        let turns = Turns::new(1);
+        let turn = Arc::new(turns.begin(reader("a")).await.expect("free"));
+        let snapshot = InTurn {
+            snapshot: Box::new(Memory::of(&history)),
+            turn: Arc::clone(&turn),
+        };
+        let spent = || turn.spent.load(Ordering::Relaxed);
+        let range = |limit| {
+            let prefix = crate::dedup::testing::keys().feed(&feed);
+            store::keys::range(&prefix, None, Version::MAX, false, limit, usize::MAX)
+        };
+        snapshot.ranges(vec![range(700)]).await.expect("read");
+        let one = spent();
+        assert!((700..1_000).contains(&one), "{one}");
+        // A read that is cancelled before it is done costs something, too.
+        drop(
+            Box::pin(snapshot.ranges(vec![range(1); 100]))
+                .as_mut()
+                .now_or_never(),
+        );
+        assert!(spent() >= one + 100 * SEARCH_COST);
+    }
+}
