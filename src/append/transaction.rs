@@ -64,10 +64,10 @@ async fn commit(context: &Context, events: &[(&Event, i64)], give_up_at: Instant
     let mut outcomes = Vec::with_capacity(events.len());
     let mut size = events.len();
     while let Some(rest @ [_, ..]) = events.get(outcomes.len()..) {
-        let mut append = Append::new(context, rest, size);
+        let mut append = Append::new(context, &rest[..size.min(rest.len())]);
         match transact_until(&*context.store, &mut append, give_up_at).await {
             Ok(base) => {
-                size = 2 * append.size;
+                size = 2 * append.events.len();
                 outcomes.extend(append.outcomes(base));
             }
             // The store is unavailable, or it is time to give up.
@@ -95,15 +95,18 @@ impl Place {
 }
 
 /// What becomes of an event.
-enum Verdict {
+enum Verdict<'a> {
     Appended(Place),
     Duplicate(Place),
     /// The id belongs to other content.
     IdReused(Place),
-    /// The feed that the event expects has this entry.
-    VersionConflict(Option<Place>),
-    /// The event expects a version above this moment.
-    VersionAhead(Version),
+    /// The expected feed has this entry.
+    VersionConflict(&'a Expect, Option<Place>),
+    /// The event expects the version `asked`, above the moment `current`.
+    VersionAhead {
+        asked: Version,
+        current: Version,
+    },
 }
 
 /// A taken id: the event that has it, and its content hash.
@@ -123,29 +126,27 @@ struct Expected {
     relied_on: bool,
 }
 
-/// A transaction of the first `size` of `events`, in their order.
+/// A transaction of `events`, in their order.
 struct Append<'a> {
     keys: &'a Keys,
     clock: &'a AtClock,
     events: &'a [(&'a Event, i64)],
-    size: usize,
-    /// For each event, the position of its id in `ids`.
+    /// For each event, the position of its id in `ids`. Both may cover more events: those of the first attempt.
     id_of: Vec<usize>,
     /// The distinct ids, in the order of their first events.
     ids: Vec<&'a EventId>,
     /// The snapshot of the first attempt. A claim above it, found after an attempt with unknown outcome, is our own. And no
     /// client can know a version above it, except by guessing.
     began: Option<Version>,
-    /// For each of the first `size` events, once planned.
-    verdicts: Vec<Verdict>,
+    /// For each event, once planned.
+    verdicts: Vec<Verdict<'a>>,
     /// Positions in `events` of the events that the planned batch writes. The place in this list is the index in the batch.
     planned: Vec<usize>,
 }
 
 impl<'a> Append<'a> {
-    fn new(context: &'a Context, events: &'a [(&'a Event, i64)], size: usize) -> Self {
-        let size = size.min(events.len());
-        let events = &events[..size];
+    fn new(context: &'a Context, events: &'a [(&'a Event, i64)]) -> Self {
+        let size = events.len();
         let mut positions: HashMap<&EventId, usize> = HashMap::with_capacity(size);
         let mut ids = Vec::with_capacity(size);
         let mut id_of = Vec::with_capacity(size);
@@ -160,7 +161,6 @@ impl<'a> Append<'a> {
             keys: &context.keys,
             clock: &context.clock,
             events,
-            size,
             id_of,
             ids,
             began: None,
@@ -176,7 +176,7 @@ impl<'a> Append<'a> {
     fn shrink(&mut self, unsure: bool) {
         let is_conditional = self.events.iter().any(|(event, _)| event.expect.is_some());
         if is_conditional && !unsure {
-            self.size = self.size.div_ceil(2);
+            self.events = &self.events[..self.events.len().div_ceil(2)];
         }
     }
 
@@ -197,7 +197,8 @@ impl<'a> Append<'a> {
         snapshot: &dyn Snapshot,
         taken: &[Option<Taken>],
     ) -> Result<HashMap<&'a FeedName, Expected>> {
-        let mut feeds: Vec<&FeedName> = self.events[..self.size]
+        let mut feeds: Vec<&FeedName> = self
+            .events
             .iter()
             .zip(&self.id_of)
             .filter(|&(_, &id)| taken[id].is_none())
@@ -224,7 +225,7 @@ impl<'a> Append<'a> {
     ) {
         self.verdicts.clear();
         self.planned.clear();
-        for (position, &(event, _)) in self.events[..self.size].iter().enumerate() {
+        for (position, &(event, _)) in self.events.iter().enumerate() {
             let taken = &mut taken[self.id_of[position]];
             let verdict = match taken {
                 Some(taken) if taken.digest != event.digest => Verdict::IdReused(taken.place),
@@ -278,7 +279,7 @@ impl<'a> Append<'a> {
         Batch { unclaimed, ..batch }
     }
 
-    /// The outcomes of the first `size` events. `base` is the version of the committed batch.
+    /// The outcomes of the events. `base` is the version of the committed batch.
     fn outcomes(self, base: Version) -> impl Iterator<Item = Outcome> {
         let events = self.events.iter();
         let events = events.zip(self.verdicts);
@@ -291,43 +292,42 @@ impl<'a> Append<'a> {
                     id,
                     version: Some(version(place)),
                 }),
-                Verdict::VersionConflict(place) => Outcome::Rejected(match event.expect.as_ref() {
-                    Some(expect) => Error::VersionConflict {
+                Verdict::VersionConflict(expect, place) => {
+                    Outcome::Rejected(Error::VersionConflict {
                         id,
                         feed: expect.feed.clone(),
                         current: place.map(version),
-                    },
-                    None => store::Error::Conflict.into(),
-                }),
-                Verdict::VersionAhead(current) => Outcome::Rejected(Error::VersionAhead {
-                    asked: event
-                        .expect
-                        .as_ref()
-                        .and_then(|expect| expect.version)
-                        .unwrap_or(current),
-                    current,
-                }),
+                    })
+                }
+                Verdict::VersionAhead { asked, current } => {
+                    Outcome::Rejected(Error::VersionAhead { asked, current })
+                }
             }
         })
     }
 }
 
 /// Why a condition does not hold, if it does not. (A twin above the expected version is invisible, so it is no violation.)
-fn violation(
-    expect: Option<&Expect>,
+fn violation<'a>(
+    expect: Option<&'a Expect>,
     began: Version,
     expected: &mut HashMap<&FeedName, Expected>,
-) -> Option<Verdict> {
+) -> Option<Verdict<'a>> {
     let expect = expect?;
-    if expect.version.is_some_and(|version| version > began) {
-        return Some(Verdict::VersionAhead(began));
+    if let Some(asked) = expect.version.filter(|&version| version > began) {
+        return Some(Verdict::VersionAhead {
+            asked,
+            current: began,
+        });
     }
     let feed = expected.get_mut(&expect.feed)?;
     if let Some(index) = feed.planned {
-        return Some(Verdict::VersionConflict(Some(Place::Planned(index))));
+        let place = Some(Place::Planned(index));
+        return Some(Verdict::VersionConflict(expect, place));
     }
     if !expect.holds(feed.latest.entry) {
-        return Some(Verdict::VersionConflict(feed.latest.entry.map(Place::At)));
+        let place = feed.latest.entry.map(Place::At);
+        return Some(Verdict::VersionConflict(expect, place));
     }
     feed.relied_on = true;
     None
@@ -348,13 +348,10 @@ impl Transaction for Append<'_> {
 
     /// The first claim of each id, and the greatest `at` of any entry.
     fn first_reads(&self) -> Reads {
-        let first_claim = |id: &&EventId| {
-            let claims = self.keys.claim(id);
-            keys::range(&claims, None, Version::MAX, false, 1, usize::MAX)
-        };
+        let ids = self.ids.iter();
         Reads {
             keys: vec![self.keys.at()],
-            ranges: self.ids.iter().map(first_claim).collect(),
+            ranges: ids.map(|id| self.keys.first_claim(id)).collect(),
             ..Reads::default()
         }
     }

@@ -66,17 +66,7 @@ pub(crate) fn any_history() -> impl Strategy<Value = Vec<Record>> {
             let names = ["a", "b"].iter().enumerate();
             let names = names.filter(|(index, _)| feeds & (1 << index) != 0);
             history.push(Record {
-                entry: Entry {
-                    version,
-                    id: format!("id {id}").parse().expect("an id"),
-                    kind: "message".parse().expect("a name"),
-                    delivery: Delivery::Notify,
-                    actor: None,
-                    at: 0,
-                    time: None,
-                    data: bytes::Bytes::from_static(b"null"),
-                    read_at,
-                },
+                entry: entry(version, id, read_at),
                 feeds: names.map(|(_, name)| feed(name)).collect(),
             });
         }
@@ -84,20 +74,24 @@ pub(crate) fn any_history() -> impl Strategy<Value = Vec<Record>> {
     })
 }
 
+fn entry(version: Version, id: impl std::fmt::Display, read_at: u64) -> Entry {
+    Entry {
+        version,
+        id: format!("id {id}").parse().expect("an id"),
+        kind: "message".parse().expect("a name"),
+        delivery: Delivery::Notify,
+        actor: None,
+        at: 0,
+        time: None,
+        data: bytes::Bytes::from_static(b"null"),
+        read_at,
+    }
+}
+
 /// Commits of different ids to all of `feeds`, as one bulk load would make them: each may be a twin of any before it.
 pub(crate) fn long_history(commits: usize, feeds: &[FeedName]) -> Vec<Record> {
     let record = |index: usize| Record {
-        entry: Entry {
-            version: Version::new(0, BOUND + index as u64, 0),
-            id: format!("id {index}").parse().expect("an id"),
-            kind: "message".parse().expect("a name"),
-            delivery: Delivery::Notify,
-            actor: None,
-            at: 0,
-            time: None,
-            data: bytes::Bytes::from_static(b"null"),
-            read_at: 0,
-        },
+        entry: entry(Version::new(0, BOUND + index as u64, 0), index, 0),
         feeds: feeds.to_vec(),
     };
     (0..commits).map(record).collect()

@@ -29,14 +29,6 @@ impl Feeds {
         id: &EventId,
         version: Version,
     ) -> store::Result<Vec<FeedName>> {
-        let claims = keys::range(
-            &self.keys.claim(id),
-            None,
-            Version::MAX,
-            false,
-            1,
-            usize::MAX,
-        );
         // An entry is in the last record at or below its version, because a record has the version of its first entry.
         let record = |partition| {
             keys::range(
@@ -49,7 +41,9 @@ impl Feeds {
             )
         };
         let records = (0..self.keys.partitions()).map(record);
-        let ranges = std::iter::once(claims).chain(records).collect();
+        let ranges = std::iter::once(self.keys.first_claim(id))
+            .chain(records)
+            .collect();
         let mut found = snapshot.ranges(ranges).await?.into_iter();
         let first = found
             .next()

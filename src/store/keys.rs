@@ -107,6 +107,11 @@ impl Keys {
         self.versioned_of(CLAIM, id.as_str())
     }
 
+    /// The range of an id's first claim: the one that counts.
+    pub fn first_claim(&self, id: &EventId) -> Range {
+        range(&self.claim(id), None, Version::MAX, false, 1, usize::MAX)
+    }
+
     /// The packed `(code, name)`, with capacity for a version.
     fn versioned_of(&self, code: u16, name: &str) -> Vec<u8> {
         let root = self.root.bytes();

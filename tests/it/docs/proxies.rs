@@ -274,7 +274,7 @@ impl Front {
     }
 }
 
-fn nginx(place: &Workplace, config: String) -> Command {
+pub(super) fn nginx(place: &Workplace, config: String) -> Command {
     let at = place.path().display();
     let config = format!(
         "daemon off;\nmaster_process off;\npid {at}/nginx.pid;\nerror_log {at}/nginx.log;\nevents {{}}\n\
@@ -288,7 +288,7 @@ fn nginx(place: &Workplace, config: String) -> Command {
     nginx
 }
 
-fn haproxy(place: &Workplace, config: String) -> Command {
+pub(super) fn haproxy(place: &Workplace, config: String) -> Command {
     let file = place.path().join("haproxy.cfg");
     fs::write(&file, config).expect("written");
     let mut haproxy = Command::new("haproxy");

@@ -1,6 +1,6 @@
 //! The proxies of the guide to operations, connected to the service by a unix socket.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::time::Duration;
 
 use newsfeed::docs::GUIDES;
 use serde_json::json;
@@ -9,7 +9,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{blocks, workplace::Workplace};
+use super::{
+    blocks,
+    proxies::{haproxy, nginx},
+    workplace::Workplace,
+};
 use crate::support::{
     bed::Api,
     needs::{is_here, on_path},
@@ -54,11 +58,7 @@ async fn check(place: &Workplace, mut proxy: Command) {
         "{}",
         String::from_utf8_lossy(&begun.stderr)
     );
-    let _proxy: Child = proxy
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("it starts");
+    let _proxy: Child = proxy.kill_on_drop(true).spawn().expect("it starts");
     let api = Api::at(format!("http://{}", front(place)));
     let ready = async {
         let request = || api.http.get(api.url("/readyz")).send();
@@ -91,16 +91,7 @@ async fn nginx_uses_a_unix_socket() {
         "server 127.0.0.1:8080;",
         "server unix:/run/newsfeed/http.sock;",
     );
-    let at = place.path().display();
-    let config = format!(
-        "daemon off;\nmaster_process off;\npid {at}/nginx.pid;\nerror_log {at}/nginx.log;\nevents {{}}\n\
-         http {{\naccess_log off;\nclient_body_temp_path {at}/body;\nproxy_temp_path {at}/proxy;\n{config}\n}}\n"
-    );
-    let file = place.path().join("nginx.conf");
-    fs::write(&file, config).expect("written");
-    let mut nginx = Command::new("nginx");
-    nginx.arg("-p").arg(place.path()).arg("-c").arg(file);
-    check(&place, nginx).await;
+    check(&place, nginx(&place, config)).await;
 }
 
 #[tokio::test]
@@ -115,9 +106,5 @@ async fn haproxy_uses_a_unix_socket() {
         "server node1 127.0.0.1:8080 check",
         "server node1 unix@/run/newsfeed/http.sock check",
     );
-    let file = place.path().join("haproxy.cfg");
-    fs::write(&file, config).expect("written");
-    let mut haproxy = Command::new("haproxy");
-    haproxy.arg("-f").arg(file);
-    check(&place, haproxy).await;
+    check(&place, haproxy(&place, config)).await;
 }

@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{FEED, PATIENCE, Process, Running, Said, Service, newsfeed};
+use super::{FEED, PATIENCE, Process, Running, Service, newsfeed, with_token};
 
 const EVENT: [&str; 5] = ["append", "--kind", "message", "--feed", FEED];
 
@@ -517,14 +517,7 @@ async fn the_only_actor_of_the_token_is_filled_in() {
             + &line("m-4", ",\"actor\":null"),
     )
     .expect("written");
-    let run = async |token: &str, args: &[&str]| -> Said {
-        let mut command = newsfeed(args);
-        command
-            .env("NEWSFEED_URL", &url)
-            .env("NEWSFEED_TOKEN", token);
-        let output = command.output().await;
-        output.expect("it runs").into()
-    };
+    let run = async |token: &str, args: &[&str]| with_token(&url, token, args).await;
     let lines = ["append", lines.to_str().expect("UTF-8")];
 
     let anna = token(&["user:anna"]).await;

@@ -134,6 +134,15 @@ struct Page {
     next: Option<String>,
 }
 
+/// Runs a command with the address of the service and a token in its environment.
+async fn with_token(url: &str, token: &str, args: &[&str]) -> Said {
+    let mut command = newsfeed(args);
+    command
+        .env("NEWSFEED_URL", url)
+        .env("NEWSFEED_TOKEN", token);
+    command.output().await.expect("it runs").into()
+}
+
 /// A command's output and exit code.
 #[derive(Debug)]
 struct Said {

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{Process, Said, newsfeed};
+use super::{Process, newsfeed, with_token};
 use crate::auth::SECRET_FILE;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -19,14 +19,7 @@ async fn commands_choose_ids_that_the_token_allows() {
     let data = tempfile::tempdir().expect("a folder");
     let process = Process::start_with(data.path(), &["--auth-secret-file", &secret]).await;
     let url = process.api.url("");
-    let run = async |token: &str, args: &[&str]| -> Said {
-        let mut command = newsfeed(args);
-        command
-            .env("NEWSFEED_URL", &url)
-            .env("NEWSFEED_TOKEN", token);
-        let output = command.output().await;
-        output.expect("it runs").into()
-    };
+    let run = async |token: &str, args: &[&str]| with_token(&url, token, args).await;
     let mint = [
         "admin",
         "token",
