@@ -4,7 +4,10 @@
 //! at once unless the node is busy. What a read finds is charged to its reader. A free turn goes to the
 //! waiting reader that has spent least, and a read that has spent a [`QUANTUM`] gives its turn to a reader that has spent
 //! less. Who begins to read is treated as if it had spent as much as the reader that had the last turn: it waits for about a
-//! quantum, but cannot save up. (This is start-time fair queueing.) A reader that is alone gets all turns.
+//! quantum, but cannot save up. (This is start-time fair queueing.)
+//!
+//! A caller holds at most half of the turns, even if nobody else reads. Otherwise, whoever comes next would wait for a
+//! read that has just begun, and for as many busy threads as there are turns.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -81,8 +84,16 @@ impl Reader {
 pub(super) struct Turns(Arc<Shared>);
 
 struct Shared {
-    max: usize,
+    max: Max,
     queue: Mutex<Queue>,
+}
+
+/// Turns that are held at the same time.
+#[derive(Debug, Clone, Copy)]
+struct Max {
+    all: usize,
+    /// By one caller: its requests and its streams.
+    of_caller: usize,
 }
 
 #[derive(Default)]
@@ -143,14 +154,16 @@ pub(super) struct Turn {
 
 impl std::fmt::Debug for Turns {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} turns", self.0.max)
+        write!(f, "{} turns", self.0.max.all)
     }
 }
 
 impl Turns {
     pub(super) fn new(max: usize) -> Self {
+        let all = max.max(1);
+        let of_caller = all.div_ceil(2);
         Self(Arc::new(Shared {
-            max: max.max(1),
+            max: Max { all, of_caller },
             queue: Mutex::default(),
         }))
     }
@@ -179,7 +192,7 @@ impl Turns {
             ticket,
             grant: sync::Mutex::new(Some(Arc::new(grant))),
             spent: AtomicU64::new(0),
-            at_once: Semaphore::new((self.0.max / TURNS_PER_READ_AT_ONCE).max(1)),
+            at_once: Semaphore::new((self.0.max.all / TURNS_PER_READ_AT_ONCE).max(1)),
         })
     }
 
@@ -255,13 +268,12 @@ impl Queue {
     }
 
     /// The read that gets the next turn, which is then held.
-    fn next(&mut self, max: usize) -> Option<(Reader, Waiting)> {
-        if self.held >= max {
+    fn next(&mut self, max: Max) -> Option<(Reader, Waiting)> {
+        if self.held >= max.all {
             return None;
         }
-        let streams = self.held_by_streams < STREAM_TURNS_MAX;
         let mut order = self.order.iter();
-        let &(spent, reader) = order.find(|(_, reader)| streams || !reader.is_stream)?;
+        let &(spent, reader) = order.find(|&&(_, reader)| self.may_hold(reader, None, max))?;
         let ticket = *self.readers.get(&reader)?.waiting.first_key_value()?.0;
         self.held += 1;
         self.held_by_streams += usize::from(reader.is_stream);
@@ -270,6 +282,23 @@ impl Queue {
         self.clock = self.clock.max(spent);
         self.charge(reader, START_COST);
         Some((reader, waiting))
+    }
+
+    /// Whether the limits leave a turn to `reader`: one more, or the one of `instead_of`.
+    fn may_hold(&self, reader: Reader, instead_of: Option<Reader>, max: Max) -> bool {
+        let given = |is_given: fn(Reader, Reader) -> bool| {
+            usize::from(instead_of.is_some_and(|other| is_given(other, reader)))
+        };
+        let of_streams = self.held_by_streams - given(|other, _| other.is_stream);
+        let held = |is_stream| {
+            let account = self.readers.get(&Reader {
+                is_stream,
+                ..reader
+            });
+            account.map_or(0, |account| account.held)
+        };
+        let of_caller = held(false) + held(true) - given(|other, own| other.caller == own.caller);
+        (!reader.is_stream || of_streams < STREAM_TURNS_MAX) && of_caller < max.of_caller
     }
 
     /// Removes a read from the queue, if it is there.
@@ -313,11 +342,11 @@ impl Queue {
         }
     }
 
-    /// Whether a reader that has spent less than `reader` waits for a turn.
-    fn is_before(&self, reader: Reader) -> bool {
+    /// Whether a reader that has spent less would get the turn that `reader` holds.
+    fn is_before(&self, reader: Reader, max: Max) -> bool {
         let spent = self.readers.get(&reader).map_or(0, |account| account.spent);
-        let first = self.order.first();
-        first.is_some_and(|&(least, other)| other != reader && least < spent)
+        let mut cheaper = self.order.iter().take_while(|&&(least, _)| least < spent);
+        cheaper.any(|&(_, other)| other != reader && self.may_hold(other, Some(reader), max))
     }
 }
 
@@ -327,7 +356,7 @@ impl Turn {
     async fn pass(&self) -> store::Result<Arc<Grant>> {
         let mut grant = self.grant.lock().await;
         let has_spent = self.spent.load(Ordering::Relaxed) >= QUANTUM;
-        if has_spent && self.turns.queue().is_before(self.reader) {
+        if has_spent && self.turns.queue().is_before(self.reader, self.turns.0.max) {
             *grant = None;
         }
         if let Some(grant) = &*grant {
@@ -414,7 +443,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requests_wait_up_to_the_limits_and_the_next_one_is_refused() {
-        let turns = Turns::new(4);
+        // A caller gets four of them.
+        let turns = Turns::new(8);
         let begin = || turns.begin(reader("a"));
         let held = join_all((0..4).map(|_| begin())).await;
         let mut held: Vec<Turn> = held.into_iter().map(|turn| turn.expect("free")).collect();
@@ -525,6 +555,28 @@ mod tests {
         drop(pass);
         drop(long);
         assert!(later.now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_caller_holds_at_most_half_of_the_turns() {
+        let turns = Turns::new(4);
+        let begin = |reader| Box::pin(turns.begin(reader));
+        let granted = |read: Option<Result<Turn>>| read.expect("at once").expect("a turn");
+        let held = [reader("a"), Reader::stream(&"a")];
+        let held = held.map(|reader| granted(begin(reader).now_or_never()));
+        let mut more = vec![begin(reader("a")), begin(Reader::stream(&"a"))];
+        assert!(all_waiting(&mut more));
+        let others = [reader("b"), reader("c")];
+        let others = others.map(|reader| granted(begin(reader).now_or_never()));
+        // To give way would be of no use: who waits has its half.
+        others[0].charge(10 * QUANTUM);
+        assert!(others[0].pass().now_or_never().is_some());
+        drop(others);
+        assert!(all_waiting(&mut more), "half of the turns are free");
+        drop(held);
+        for read in more {
+            granted(read.now_or_never());
+        }
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The tailer: one task per node, which reads the log in rounds and gives what it finds to the hub.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -33,6 +33,10 @@ const ROUND_BYTES_MAX: usize = 64 * 1024 * 1024;
 const READ_KEYS: usize = 1_000;
 const READ_BYTES: usize = 1024 * 1024;
 
+/// A round reads no further states once it has counted this many unread entries. The states that are left are read in the
+/// next rounds, so that feeds with many unread entries do not delay the delivery of entries.
+const ROUND_UNREAD_MAX: usize = 2_000;
+
 const STORE_BACKOFF: Duration = Duration::from_millis(200);
 
 /// What a round finds at one version.
@@ -51,6 +55,8 @@ struct Tailer {
     at: Version,
     partitions: HashMap<u16, Partition>,
     joining: Vec<JoinTicket>,
+    /// Feeds with listeners whose marker has moved, and whose state is still to be read. No feed is there twice.
+    moved: VecDeque<FeedName>,
 }
 
 /// Runs rounds, at least `gap` apart, until `stop` is cancelled.
@@ -74,6 +80,7 @@ pub async fn run(
         at: Version::ZERO,
         partitions: HashMap::new(),
         joining: Vec::new(),
+        moved: VecDeque::new(),
     };
     let mut beat = tokio::time::interval_at(
         Instant::now() + HEARTBEAT / Hub::heartbeat_groups(),
@@ -91,6 +98,9 @@ pub async fn run(
                     tokio::time::sleep(STORE_BACKOFF).await;
                     continue;
                 }
+            }
+            if !tailer.moved.is_empty() {
+                continue;
             }
             let idle = tailer.partitions.is_empty();
             progress.waits();
@@ -152,9 +162,10 @@ impl Tailer {
             .read(&*snapshot, moment, &mut found, &mut budget)
             .await?;
         let states = if complete {
-            self.states(&*snapshot, &found).await?
+            self.note_moved(&found);
+            self.states(&*snapshot).await?
         } else {
-            HashMap::new()
+            Vec::new()
         };
         drop(snapshot);
         let oldest = found.first_key_value().map(|(&version, _)| version);
@@ -168,6 +179,7 @@ impl Tailer {
             self.partitions.entry(partition).or_insert_with(log);
         }
         if complete {
+            self.moved.drain(..states.len());
             self.deliver(found, &states, &mut budget).await;
         } else {
             tracing::warn!(
@@ -176,6 +188,8 @@ impl Tailer {
             self.partitions.iter_mut().for_each(|(&id, partition)| {
                 *partition = Partition::new(self.keys.log(id), moment);
             });
+            // Pages come with states.
+            self.moved.clear();
             self.hub.lag_all(&mut budget).await;
         }
         self.at = moment;
@@ -249,24 +263,30 @@ impl Tailer {
         Ok(true)
     }
 
-    /// The states of the feeds whose marker moved, as of the round's moment.
-    async fn states(
-        &self,
-        snapshot: &dyn Snapshot,
-        found: &BTreeMap<Version, RoundItem>,
-    ) -> Result<HashMap<FeedName, Arc<Item>>> {
-        let moved: HashSet<&FeedName> = found
-            .values()
-            .filter_map(|found| match found {
-                RoundItem::MarkerMoved(feed) => Some(feed),
-                RoundItem::Entry(..) | RoundItem::Transient(..) => None,
-            })
-            .filter(|feed| self.hub.has_listeners(feed))
-            .collect();
-        let mut states = HashMap::new();
-        for feed in moved {
+    /// Notes the feeds whose marker moved. They stay noted until a round has succeeded in reading their states.
+    fn note_moved(&mut self, found: &BTreeMap<Version, RoundItem>) {
+        let mut noted: HashSet<&FeedName> = self.moved.iter().collect();
+        let feeds = found.values().filter_map(|found| match found {
+            RoundItem::MarkerMoved(feed) => Some(feed),
+            RoundItem::Entry(..) | RoundItem::Transient(..) => None,
+        });
+        let new = feeds.filter(|feed| noted.insert(feed));
+        let new: Vec<FeedName> = new.cloned().collect();
+        self.moved.extend(new);
+        self.moved.retain(|feed| self.hub.has_listeners(feed));
+    }
+
+    /// The states of the first of the feeds whose marker moved, as of the round's moment.
+    async fn states(&self, snapshot: &dyn Snapshot) -> Result<Vec<(FeedName, Arc<Item>)>> {
+        let mut states = Vec::new();
+        let mut unread = 0;
+        for feed in &self.moved {
+            if unread >= ROUND_UNREAD_MAX {
+                break;
+            }
             let state = self.feeds.state_at(snapshot, feed).await?;
-            states.insert(feed.clone(), Item::new(News::State(state)));
+            unread += state.unread.total;
+            states.push((feed.clone(), Item::new(News::State(state))));
         }
         Ok(states)
     }
@@ -274,7 +294,7 @@ impl Tailer {
     async fn deliver(
         &self,
         found: BTreeMap<Version, RoundItem>,
-        states: &HashMap<FeedName, Arc<Item>>,
+        states: &[(FeedName, Arc<Item>)],
         budget: &mut WorkBudget,
     ) {
         for found in found.into_values() {

@@ -1,11 +1,15 @@
 //! Markers: they only move forward, `read` clears unread, and every client is told.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use newsfeed::{
     store::{Batch, Error, Range, Result, Snapshot, keys},
     version::Version,
@@ -24,6 +28,7 @@ crate::on_every_engine!(
     a_marker_only_moves_forward,
     read_clears_unread_up_to_it_and_seen_does_not,
     a_moved_marker_is_sent_with_its_count_to_every_client_of_every_node,
+    markers_of_feeds_with_many_unread_are_all_sent,
     an_unread_count_kept_from_a_stream_stays_exact,
     many_unread_are_marked_read_at_once_and_cleared_in_pieces,
 );
@@ -147,6 +152,33 @@ async fn a_moved_marker_is_sent_with_its_count_to_every_client_of_every_node(bed
     // A stream of another feed gets nothing of it.
     nodes[0].append(&visit("x", &["other"])).await;
     assert_eq!(bystander.next_of(&["marker", "entry"]).await.name, "entry");
+}
+
+async fn markers_of_feeds_with_many_unread_are_all_sent(bed: &Bed) {
+    const UNREAD: usize = 1_000;
+    let node = bed.node().await;
+    let feeds: Vec<String> = (0..12).map(|index| format!("f{index}")).collect();
+    let names: Vec<&str> = feeds.iter().map(String::as_str).collect();
+    let events = (0..UNREAD).map(|index| message(&format!("m{index}"), &names));
+    let appended = node.append(&events.collect()).await;
+    let last = column(items(&appended), "version").pop().expect("many");
+    let query = feeds.iter().map(|feed| format!("feed={feed}&"));
+    let url = node.url(&format!("/v1/live?{}", query.collect::<String>()));
+    let mut stream = Stream::open(&node.http, &url, None).await;
+    stream.caught_up().await;
+    // A round of live delivery counts no more than a few of them.
+    for marker in ["seen", "read"] {
+        join_all(feeds.iter().map(|feed| mark(&node, feed, marker, &last))).await;
+        let mut left: BTreeSet<&str> = names.iter().copied().collect();
+        while !left.is_empty() {
+            let event = stream.next_of(&["marker"]).await;
+            let unread = if marker == "seen" { UNREAD } else { 0 };
+            if event.data["markers"][marker] == last {
+                assert_eq!(event.data["unread"]["total"], unread, "{}", event.data);
+                left.remove(event.data["feed"].as_str().expect("a name"));
+            }
+        }
+    }
 }
 
 /// The unread count as a client computes it: the last `marker` event, plus the `notify` events above it.
