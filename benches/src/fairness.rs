@@ -35,6 +35,8 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 /// A cancelled request is given up after this time.
 const CANCEL_AFTER: Duration = Duration::from_millis(3);
 const FILL_EVENTS: u32 = 500;
+/// How long they are sent again if they are refused.
+const FILL_WAIT_MAX: Duration = Duration::from_secs(60);
 const VICTIM_ENTRIES: u32 = 200;
 /// After an attack, what is still under way ends before the next step.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -306,8 +308,13 @@ impl Setup {
                 let numbers = first..count.min(first + FILL_EVENTS);
                 let unknown = numbers.len() as u64;
                 let events = numbers.map(|_| self.event(feeds)).collect();
-                if who.append(&events).await.is_none() {
-                    return Err(Error::Filling { unknown });
+                // Refused while the caller has used up what it may write; the ids are taken only once.
+                let begun = Instant::now();
+                while who.append(&events).await.is_none() {
+                    if begun.elapsed() > FILL_WAIT_MAX {
+                        return Err(Error::Filling { unknown });
+                    }
+                    tokio::time::sleep(Duration::from_millis(500)).await;
                 }
             }
         }
