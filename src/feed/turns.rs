@@ -6,15 +6,15 @@
 //! less. Who begins to read is treated as if it had spent as much as the reader that had the last turn: it waits for about a
 //! quantum, but cannot save up. (This is start-time fair queueing.)
 //!
-//! A caller holds at most half of the turns, even if nobody else reads. Otherwise, whoever comes next would wait for a
-//! read that has just begun, and for as many busy threads as there are turns.
+//! A read that has spent a quantum is a long one. A caller has long reads in at most half of the turns, even if nobody
+//! else reads. Otherwise, whoever comes next would share the processors with as many busy threads as there are turns.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasher, Hash, RandomState},
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -92,8 +92,8 @@ struct Shared {
 #[derive(Debug, Clone, Copy)]
 struct Max {
     all: usize,
-    /// By one caller: its requests and its streams.
-    of_caller: usize,
+    /// By long reads of one caller: of its requests and its streams.
+    long_of_caller: usize,
 }
 
 #[derive(Default)]
@@ -112,11 +112,14 @@ struct Queue {
     order: BTreeSet<(u64, Reader)>,
 }
 
+#[derive(Default)]
 struct Account {
     spent: u64,
     held: usize,
-    /// By ticket, so that a read which has begun continues before later ones of its reader begin.
-    waiting: BTreeMap<u64, Waiting>,
+    held_by_long: usize,
+    /// Reads that begin, and long ones that continue, by ticket.
+    begin: BTreeMap<u64, Waiting>,
+    long: BTreeMap<u64, Waiting>,
     /// Those of them that count for [`READS_WAITING_MAX`].
     refusable: usize,
 }
@@ -131,6 +134,7 @@ struct Waiting {
 struct Grant {
     turns: Turns,
     reader: Reader,
+    is_long: AtomicBool,
 }
 
 /// A place in the queue, given up when dropped.
@@ -161,9 +165,13 @@ impl std::fmt::Debug for Turns {
 impl Turns {
     pub(super) fn new(max: usize) -> Self {
         let all = max.max(1);
-        let of_caller = all.div_ceil(2);
+        let long_of_caller = all.div_ceil(2);
+        let max = Max {
+            all,
+            long_of_caller,
+        };
         Self(Arc::new(Shared {
-            max: Max { all, of_caller },
+            max,
             queue: Mutex::default(),
         }))
     }
@@ -180,7 +188,7 @@ impl Turns {
             queue.next_ticket += 1;
             queue.next_ticket
         };
-        let granted = self.wait(reader, ticket, !reader.is_stream);
+        let granted = self.wait(reader, ticket, false);
         let grant = match reader.is_stream {
             true => granted.await,
             false => timeout(READ_WAIT_MAX, granted).await.unwrap_or_default(),
@@ -197,15 +205,22 @@ impl Turns {
     }
 
     /// Waits for a turn; `None` if the read is refused.
-    async fn wait(&self, reader: Reader, ticket: u64, refusable: bool) -> Option<Grant> {
+    async fn wait(&self, reader: Reader, ticket: u64, is_long: bool) -> Option<Grant> {
         let (grant, granted) = oneshot::channel();
-        let _place = self.enqueue(reader, ticket, Waiting { grant, refusable })?;
+        let refusable = !is_long && !reader.is_stream;
+        let _place = self.enqueue(reader, ticket, is_long, Waiting { grant, refusable })?;
         self.grant();
         granted.await.ok()
     }
 
     /// Puts a read into the queue; `None` if there is no room.
-    fn enqueue(&self, reader: Reader, ticket: u64, waiting: Waiting) -> Option<Place<'_>> {
+    fn enqueue(
+        &self,
+        reader: Reader,
+        ticket: u64,
+        is_long: bool,
+        waiting: Waiting,
+    ) -> Option<Place<'_>> {
         let mut queue = self.queue();
         if waiting.refusable {
             if !queue.make_room(reader) {
@@ -214,14 +229,16 @@ impl Turns {
             queue.waiting += 1;
         }
         let clock = queue.clock;
-        let account = queue.readers.entry(reader).or_insert(Account {
+        let account = queue.readers.entry(reader).or_insert_with(|| Account {
             spent: clock,
-            held: 0,
-            waiting: BTreeMap::new(),
-            refusable: 0,
+            ..Account::default()
         });
         account.refusable += usize::from(waiting.refusable);
-        account.waiting.insert(ticket, waiting);
+        let reads = match is_long {
+            true => &mut account.long,
+            false => &mut account.begin,
+        };
+        reads.insert(ticket, waiting);
         let spent = account.spent;
         queue.order.insert((spent, reader));
         Some(Place {
@@ -235,12 +252,15 @@ impl Turns {
     fn grant(&self) {
         loop {
             let next = self.queue().next(self.0.max);
-            let Some((reader, waiting)) = next else {
+            let Some((reader, is_long, waiting)) = next else {
                 return;
             };
-            let turns = self.clone();
             // Outside the lock, because a grant that nobody takes is given back at once.
-            let _ = waiting.grant.send(Grant { turns, reader });
+            let _ = waiting.grant.send(Grant {
+                turns: self.clone(),
+                reader,
+                is_long: is_long.into(),
+            });
         }
     }
 }
@@ -259,7 +279,7 @@ impl Queue {
             .max_by_key(|(_, account)| account.refusable)
             .filter(|(_, account)| account.refusable > own + 1);
         let last = most.and_then(|(&reader, account)| {
-            let mut waiting = account.waiting.iter().rev();
+            let mut waiting = account.begin.iter().rev();
             let (&ticket, _) = waiting.find(|(_, waiting)| waiting.refusable)?;
             Some((reader, ticket))
         });
@@ -267,65 +287,101 @@ impl Queue {
         last.is_some_and(|(reader, ticket)| self.leave(reader, ticket).is_some())
     }
 
-    /// The read that gets the next turn, which is then held.
-    fn next(&mut self, max: Max) -> Option<(Reader, Waiting)> {
+    /// The read that gets the next turn, which is then held, and whether it is a long one.
+    fn next(&mut self, max: Max) -> Option<(Reader, bool, Waiting)> {
         if self.held >= max.all {
             return None;
         }
         let mut order = self.order.iter();
-        let &(spent, reader) = order.find(|&&(_, reader)| self.may_hold(reader, None, max))?;
-        let ticket = *self.readers.get(&reader)?.waiting.first_key_value()?.0;
+        let (spent, reader, ticket) = order.find_map(|&(spent, reader)| {
+            let ticket = self.first_of(reader, None, max)?;
+            Some((spent, reader, ticket))
+        })?;
         self.held += 1;
         self.held_by_streams += usize::from(reader.is_stream);
-        self.readers.get_mut(&reader)?.held += 1;
+        let account = self.readers.get_mut(&reader)?;
+        let is_long = account.long.contains_key(&ticket);
+        account.held += 1;
+        account.held_by_long += usize::from(is_long);
         let waiting = self.leave(reader, ticket)?;
         self.clock = self.clock.max(spent);
         self.charge(reader, START_COST);
-        Some((reader, waiting))
+        Some((reader, is_long, waiting))
     }
 
-    /// Whether the limits leave a turn to `reader`: one more, or the one of `instead_of`.
-    fn may_hold(&self, reader: Reader, instead_of: Option<Reader>, max: Max) -> bool {
-        let given = |is_given: fn(Reader, Reader) -> bool| {
-            usize::from(instead_of.is_some_and(|other| is_given(other, reader)))
-        };
-        let of_streams = self.held_by_streams - given(|other, _| other.is_stream);
-        let held = |is_stream| {
+    /// The first waiting read of `reader` that may have a turn: one more, or the one of `instead_of`.
+    fn first_of(&self, reader: Reader, instead_of: Option<&Grant>, max: Max) -> Option<u64> {
+        let given =
+            |is_given: &dyn Fn(&Grant) -> bool| usize::from(instead_of.is_some_and(is_given));
+        let by_streams = self.held_by_streams - given(&|grant| grant.reader.is_stream);
+        if reader.is_stream && by_streams >= STREAM_TURNS_MAX {
+            return None;
+        }
+        let by_long = self.held_by_long(reader)
+            - given(&|grant| grant.reader.caller == reader.caller && grant.is_long());
+        let account = self.readers.get(&reader)?;
+        let begin = account.begin.first_key_value().map(|(&ticket, _)| ticket);
+        let long = account.long.first_key_value().map(|(&ticket, _)| ticket);
+        let long = long.filter(|_| by_long < max.long_of_caller);
+        // A read that has begun continues before later ones begin.
+        long.into_iter().chain(begin).min()
+    }
+
+    /// Turns that long reads of the reader's caller hold.
+    fn held_by_long(&self, reader: Reader) -> usize {
+        let held = [false, true].map(|is_stream| {
             let account = self.readers.get(&Reader {
                 is_stream,
                 ..reader
             });
-            account.map_or(0, |account| account.held)
-        };
-        let of_caller = held(false) + held(true) - given(|other, own| other.caller == own.caller);
-        (!reader.is_stream || of_streams < STREAM_TURNS_MAX) && of_caller < max.of_caller
+            account.map_or(0, |account| account.held_by_long)
+        });
+        held.iter().sum()
+    }
+
+    /// Whether a read that has spent a quantum keeps its turn.
+    fn keeps(&mut self, grant: &Grant, max: Max) -> bool {
+        let Grant { reader, .. } = *grant;
+        if !grant.is_long() {
+            if self.held_by_long(reader) >= max.long_of_caller {
+                return false;
+            }
+            if let Some(account) = self.readers.get_mut(&reader) {
+                account.held_by_long += 1;
+                grant.is_long.store(true, Ordering::Relaxed);
+            }
+        }
+        !self.is_before(grant, max)
     }
 
     /// Removes a read from the queue, if it is there.
     fn leave(&mut self, reader: Reader, ticket: u64) -> Option<Waiting> {
         let account = self.readers.get_mut(&reader)?;
-        let waiting = account.waiting.remove(&ticket)?;
+        let begin = account.begin.remove(&ticket);
+        let waiting = begin.or_else(|| account.long.remove(&ticket))?;
         account.refusable -= usize::from(waiting.refusable);
         self.waiting -= usize::from(waiting.refusable);
-        if account.waiting.is_empty() {
+        if !account.waits() {
             self.order.remove(&(account.spent, reader));
             self.forget_if_idle(reader);
         }
         Some(waiting)
     }
 
-    fn give_back(&mut self, reader: Reader) {
+    fn give_back(&mut self, grant: &Grant) {
+        let reader = grant.reader;
         self.held -= 1;
         self.held_by_streams -= usize::from(reader.is_stream);
         if let Some(account) = self.readers.get_mut(&reader) {
             account.held -= 1;
+            account.held_by_long -= usize::from(grant.is_long());
         }
         self.forget_if_idle(reader);
     }
 
     fn forget_if_idle(&mut self, reader: Reader) {
         let account = self.readers.get(&reader);
-        if account.is_some_and(|account| account.held == 0 && account.waiting.is_empty()) {
+        if account.is_some_and(|account| account.held == 0 && !account.waits()) {
             self.readers.remove(&reader);
         }
     }
@@ -342,11 +398,26 @@ impl Queue {
         }
     }
 
-    /// Whether a reader that has spent less would get the turn that `reader` holds.
-    fn is_before(&self, reader: Reader, max: Max) -> bool {
-        let spent = self.readers.get(&reader).map_or(0, |account| account.spent);
+    /// Whether a reader that has spent less would get the turn of `grant`.
+    fn is_before(&self, grant: &Grant, max: Max) -> bool {
+        let own = self.readers.get(&grant.reader);
+        let spent = own.map_or(0, |account| account.spent);
         let mut cheaper = self.order.iter().take_while(|&&(least, _)| least < spent);
-        cheaper.any(|&(_, other)| other != reader && self.may_hold(other, Some(reader), max))
+        cheaper.any(|&(_, other)| {
+            other != grant.reader && self.first_of(other, Some(grant), max).is_some()
+        })
+    }
+}
+
+impl Account {
+    fn waits(&self) -> bool {
+        !self.begin.is_empty() || !self.long.is_empty()
+    }
+}
+
+impl Grant {
+    fn is_long(&self) -> bool {
+        self.is_long.load(Ordering::Relaxed)
     }
 }
 
@@ -356,13 +427,16 @@ impl Turn {
     async fn pass(&self) -> store::Result<Arc<Grant>> {
         let mut grant = self.grant.lock().await;
         let has_spent = self.spent.load(Ordering::Relaxed) >= QUANTUM;
-        if has_spent && self.turns.queue().is_before(self.reader, self.turns.0.max) {
+        let gives_way = grant
+            .as_ref()
+            .is_some_and(|grant| has_spent && !self.turns.queue().keeps(grant, self.turns.0.max));
+        if gives_way {
             *grant = None;
         }
         if let Some(grant) = &*grant {
             return Ok(Arc::clone(grant));
         }
-        let again = self.turns.wait(self.reader, self.ticket, false).await;
+        let again = self.turns.wait(self.reader, self.ticket, true).await;
         let again = again.ok_or(store::Error::Closed)?;
         self.spent.store(0, Ordering::Relaxed);
         Ok(Arc::clone(grant.insert(Arc::new(again))))
@@ -377,7 +451,7 @@ impl Turn {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.turns.queue().give_back(self.reader);
+        self.turns.queue().give_back(self);
         self.turns.grant();
     }
 }
@@ -443,8 +517,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requests_wait_up_to_the_limits_and_the_next_one_is_refused() {
-        // A caller gets four of them.
-        let turns = Turns::new(8);
+        let turns = Turns::new(4);
         let begin = || turns.begin(reader("a"));
         let held = join_all((0..4).map(|_| begin())).await;
         let mut held: Vec<Turn> = held.into_iter().map(|turn| turn.expect("free")).collect();
@@ -558,25 +631,34 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_caller_holds_at_most_half_of_the_turns() {
+    async fn long_reads_of_a_caller_hold_at_most_half_of_the_turns() {
         let turns = Turns::new(4);
         let begin = |reader| Box::pin(turns.begin(reader));
         let granted = |read: Option<Result<Turn>>| read.expect("at once").expect("a turn");
-        let held = [reader("a"), Reader::stream(&"a")];
+        let held = [reader("a"), reader("a"), Reader::stream(&"a"), reader("a")];
         let held = held.map(|reader| granted(begin(reader).now_or_never()));
-        let mut more = vec![begin(reader("a")), begin(Reader::stream(&"a"))];
-        assert!(all_waiting(&mut more));
-        let others = [reader("b"), reader("c")];
-        let others = others.map(|reader| granted(begin(reader).now_or_never()));
-        // To give way would be of no use: who waits has its half.
-        others[0].charge(10 * QUANTUM);
-        assert!(others[0].pass().now_or_never().is_some());
-        drop(others);
-        assert!(all_waiting(&mut more), "half of the turns are free");
+        held.iter().for_each(|turn| turn.charge(QUANTUM));
+        let mut passes: Vec<_> = held.iter().map(|turn| Box::pin(turn.pass())).collect();
+        let passed = passes
+            .iter_mut()
+            .map(|pass| pass.as_mut().now_or_never().is_some());
+        let passed: Vec<bool> = passed.collect();
+        assert_eq!(passed, [true, true, false, false]);
+        // The turns that were given up are for reads that begin, of this caller or another.
+        let begun = [reader("a"), reader("b")].map(|reader| begin(reader).now_or_never());
+        let [own, other] = begun.map(granted);
+        // Long reads of another caller have a half of their own, and need not give way to whoever has no right to the turn.
+        other.charge(10 * QUANTUM);
+        assert!(other.pass().now_or_never().is_some());
+        drop((own, other));
+        assert!(passes[2].as_mut().now_or_never().is_none());
+        drop(passes);
         drop(held);
-        for read in more {
-            granted(read.now_or_never());
-        }
+        let queue = turns.queue();
+        assert_eq!(
+            (queue.held, queue.readers.len(), queue.order.len()),
+            (0, 0, 0)
+        );
     }
 
     #[tokio::test]
