@@ -6,8 +6,8 @@
 //! less. Who begins to read is treated as if it had spent as much as the reader that had the last turn: it waits for about a
 //! quantum, but cannot save up. (This is start-time fair queueing.)
 //!
-//! A read that has spent a quantum is a long one. A caller has long reads in at most half of the turns, even if nobody
-//! else reads. Otherwise, whoever comes next would share the processors with as many busy threads as there are turns.
+//! A read that has spent a quantum is a long one. Long reads of one caller hold few turns, even if nobody else reads.
+//! Otherwise, whoever comes next would share the processors with as many busy threads as there are turns.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -36,8 +36,6 @@ use crate::{
 pub const READS_WAITING_MAX: usize = 8_192;
 /// How long a request waits for its first turn.
 pub const READ_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Turns that streams may have at a time: when all streams reconnect at once, requests keep their share.
-pub const STREAM_TURNS_MAX: usize = 16;
 
 /// What a read may spend before it gives way, in units of about a microsecond.
 const QUANTUM: u64 = 250;
@@ -47,8 +45,11 @@ const SEARCH_COST: u64 = 10;
 const BYTES_PER_UNIT: usize = 1024;
 /// What beginning or continuing a read costs.
 const START_COST: u64 = 50;
-/// Engine reads of one turn at the same time: the turns of the engine divided by this, and at least one.
-const TURNS_PER_READ_AT_ONCE: usize = 16;
+/// Turns for each read that the engine and the processors can do at once, so that the next one is always ready. Otherwise
+/// the engine's threads would sleep between short reads.
+const TURNS_PER_READ: usize = 4;
+/// Engine reads of one turn at the same time: the reads that the engine can do at once divided by this, and at least one.
+const READS_PER_READ_AT_ONCE: usize = 16;
 
 /// Whoever reads gets a share of its own: the requests of a caller, or its streams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,8 +93,12 @@ struct Shared {
 #[derive(Debug, Clone, Copy)]
 struct Max {
     all: usize,
+    /// By streams: when all of them reconnect at once, requests keep their share.
+    of_streams: usize,
     /// By long reads of one caller: of its requests and its streams.
     long_of_caller: usize,
+    /// Engine reads of one turn.
+    at_once: usize,
 }
 
 #[derive(Default)]
@@ -163,13 +168,18 @@ impl std::fmt::Debug for Turns {
 }
 
 impl Turns {
-    pub(super) fn new(max: usize) -> Self {
-        let all = max.max(1);
-        let long_of_caller = all.div_ceil(2);
-        let max = Max {
+    /// `reads_at_once`: see [`Store::reads_at_once`].
+    pub(super) fn new(reads_at_once: usize) -> Self {
+        let all = TURNS_PER_READ * reads_at_once;
+        Self::limited(Max {
             all,
-            long_of_caller,
-        };
+            of_streams: all / 2,
+            long_of_caller: reads_at_once.div_ceil(2),
+            at_once: (reads_at_once / READS_PER_READ_AT_ONCE).max(1),
+        })
+    }
+
+    fn limited(max: Max) -> Self {
         Self(Arc::new(Shared {
             max,
             queue: Mutex::default(),
@@ -200,7 +210,7 @@ impl Turns {
             ticket,
             grant: sync::Mutex::new(Some(Arc::new(grant))),
             spent: AtomicU64::new(0),
-            at_once: Semaphore::new((self.0.max.all / TURNS_PER_READ_AT_ONCE).max(1)),
+            at_once: Semaphore::new(self.0.max.at_once),
         })
     }
 
@@ -314,7 +324,7 @@ impl Queue {
         let given =
             |is_given: &dyn Fn(&Grant) -> bool| usize::from(instead_of.is_some_and(is_given));
         let by_streams = self.held_by_streams - given(&|grant| grant.reader.is_stream);
-        if reader.is_stream && by_streams >= STREAM_TURNS_MAX {
+        if reader.is_stream && by_streams >= max.of_streams {
             return None;
         }
         let by_long = self.held_by_long(reader)
@@ -323,6 +333,8 @@ impl Queue {
         let begin = account.begin.first_key_value().map(|(&ticket, _)| ticket);
         let long = account.long.first_key_value().map(|(&ticket, _)| ticket);
         let long = long.filter(|_| by_long < max.long_of_caller);
+        // Who has begun a few long reads ends them first: they hold snapshots, which do not live long.
+        let begin = begin.filter(|_| account.long.len() < 2 * max.long_of_caller);
         // A read that has begun continues before later ones begin.
         long.into_iter().chain(begin).min()
     }
@@ -510,6 +522,15 @@ mod tests {
         Reader::request(&name)
     }
 
+    fn limited(all: usize) -> Turns {
+        Turns::limited(Max {
+            all,
+            of_streams: all,
+            long_of_caller: all.div_ceil(2),
+            at_once: 1,
+        })
+    }
+
     fn all_waiting<F: Future>(waiting: &mut [Pin<Box<F>>]) -> bool {
         let mut waiting = waiting.iter_mut();
         waiting.all(|read| read.as_mut().now_or_never().is_none())
@@ -517,7 +538,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requests_wait_up_to_the_limits_and_the_next_one_is_refused() {
-        let turns = Turns::new(4);
+        let turns = limited(4);
         let begin = || turns.begin(reader("a"));
         let held = join_all((0..4).map(|_| begin())).await;
         let mut held: Vec<Turn> = held.into_iter().map(|turn| turn.expect("free")).collect();
@@ -549,7 +570,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_with_most_reads_is_refused_first() {
-        let turns = Turns::new(1);
+        let turns = limited(1);
         let held = turns.begin(reader("a")).await.expect("free");
         let begin = |name| Box::pin(turns.begin(reader(name)));
         let mut waiting: Vec<_> = (0..READS_WAITING_MAX).map(|_| begin("a")).collect();
@@ -564,7 +585,7 @@ mod tests {
 
     #[tokio::test]
     async fn readers_share_turns_by_cost_and_the_next_turn_is_for_who_has_spent_least() {
-        let turns = Turns::new(1);
+        let turns = limited(1);
         let mut held = Some(turns.begin(reader("costly")).await.expect("free"));
         let begin = |name: &'static str| {
             let turn = turns.begin(reader(name));
@@ -608,7 +629,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_read_gives_way_once_it_has_spent_its_quantum_and_continues_before_later_ones() {
-        let turns = Turns::new(1);
+        let turns = limited(1);
         let long = turns.begin(reader("a")).await.expect("free");
         let mut later = Box::pin(turns.begin(reader("a")));
         assert!(later.as_mut().now_or_never().is_none());
@@ -631,8 +652,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_reads_of_a_caller_hold_at_most_half_of_the_turns() {
-        let turns = Turns::new(4);
+    async fn long_reads_of_a_caller_hold_few_turns() {
+        let turns = limited(4);
         let begin = |reader| Box::pin(turns.begin(reader));
         let granted = |read: Option<Result<Turn>>| read.expect("at once").expect("a turn");
         let held = [reader("a"), reader("a"), Reader::stream(&"a"), reader("a")];
@@ -663,7 +684,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_cancelled_read_leaves_the_queue_but_holds_its_turn_while_the_engine_works() {
-        let turns = Turns::new(1);
+        let turns = limited(1);
         let turn = Arc::new(turns.begin(reader("a")).await.expect("free"));
         let mut waiting = vec![Box::pin(turns.begin(reader("a")))];
         assert!(all_waiting(&mut waiting));
@@ -689,7 +710,7 @@ mod tests {
     async fn what_a_read_finds_is_charged_to_its_reader() {
         let feed = crate::dedup::testing::feed("a");
         let history = crate::dedup::testing::long_history(1_000, std::slice::from_ref(&feed));
-        let turns = Turns::new(1);
+        let turns = limited(1);
         let turn = Arc::new(turns.begin(reader("a")).await.expect("free"));
         let snapshot = InTurn {
             snapshot: Box::new(Memory::of(&history)),

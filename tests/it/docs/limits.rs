@@ -62,15 +62,10 @@ const ROWS: &[(&str, &[&str])] = &[
     ),
     ("unread count", &["UNREAD_MAX"]),
     (
-        "reads under way",
-        &[
-            "JOBS_MAX",
-            "FDB_READS_AT_ONCE",
-            "READS_WAITING_MAX",
-            "READ_WAIT_MAX",
-        ],
+        "reads at once",
+        &["JOBS_MAX", "FDB_READS_AT_ONCE", "TURNS_PER_READ"],
     ),
-    ("turns of streams", &["STREAM_TURNS_MAX"]),
+    ("reads that wait", &["READS_WAITING_MAX", "READ_WAIT_MAX"]),
     ("streams and long polls of a node", &["STREAMS_MAX"]),
     ("entries that wait", &["QUEUE_ITEMS_MAX", "QUEUE_BYTES_MAX"]),
     ("idle stream", &["HEARTBEAT"]),
