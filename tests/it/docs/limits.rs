@@ -65,7 +65,7 @@ const ROWS: &[(&str, &[&str])] = &[
         "reads at once",
         &["JOBS_MAX", "FDB_READS_AT_ONCE", "TURNS_PER_READ"],
     ),
-    ("reads that wait", &["READS_WAITING_MAX", "READ_WAIT_MAX"]),
+    ("reads that wait for their first", &["READS_WAITING_MAX", "READ_WAIT_MAX"]),
     ("streams and long polls of a node", &["STREAMS_MAX"]),
     ("entries that wait", &["QUEUE_ITEMS_MAX", "QUEUE_BYTES_MAX"]),
     ("idle stream", &["HEARTBEAT"]),
