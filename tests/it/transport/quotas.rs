@@ -1,6 +1,6 @@
 //! Quotas of callers. A trusted proxy tells callers apart by `X-Forwarded-For`; without one, all tests are one caller.
 
-use std::{collections::BTreeSet, num::NonZeroU32};
+use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc};
 
 use futures_util::future::{Either, join_all};
 use newsfeed::{
@@ -10,15 +10,22 @@ use newsfeed::{
     },
     server::Settings,
 };
-use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    task::JoinSet,
+};
 
 use crate::{
+    http::visits,
     operate::scrape::Scrape,
     support::{
-        bed::{Answer, Bed, JSON, NDJSON, Served},
+        bed::{Answer, Bed, JSON, NDJSON, Served, default_settings},
+        gate::Gate,
+        patience::PATIENCE,
         raw,
         sse::Stream,
+        stores::troubled,
     },
 };
 
@@ -196,6 +203,9 @@ async fn callers_on_loopback_have_no_quotas_by_default() {
     let url = node.url("/v1/feeds/a/live");
     let streams = join_all((0..5).map(|_| Stream::open(&node.http, &url, None))).await;
     assert_eq!(streams.len(), 5);
+    for _ in 0..2 {
+        node.append(&visits("v", 100, &["a"])).await;
+    }
     node.stop().await;
 }
 
@@ -439,8 +449,162 @@ async fn appends_are_charged_for_what_they_write() {
         metrics.contains("newsfeed_appends_rejected_total{code=\"too_many_appends\"} 2"),
         "{metrics}"
     );
+    let series = r#"newsfeed_limits_exceeded_total{limit="stored_bytes",of="caller"} 2"#;
+    assert!(metrics.contains(series), "{metrics}");
     assert_eq!(post(small, "203.0.113.2").await.status, 200);
     node.stop().await;
+}
+
+async fn post_as(node: &Served, from: &str, path: &str, body: &Value) -> Answer {
+    let headers = [JSON, ("x-forwarded-for", from)];
+    node.send_body("POST", path, &headers, body.to_string())
+        .await
+}
+
+/// A limit of events counts what the service looks up; the callers of an IPv6 network share it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn duplicates_count_as_events_and_a_network_has_a_limit_of_events() {
+    let bed = Bed::embedded();
+    let limits = Limits {
+        events_per_s: some(1),
+        network: Some(NetworkLimits {
+            bits: 48,
+            callers: NonZeroU32::new(3).expect("not 0"),
+        }),
+        ..Limits::default()
+    };
+    let node = bed.node_with(None, tell(limits, true)).await;
+    let events = visits("v", 600, &["a"]);
+    for (from, refused, who) in [
+        (
+            "203.0.113.1",
+            "203.0.113.1",
+            "this caller may write 1 events/s",
+        ),
+        (
+            "203.0.113.2",
+            "203.0.113.2",
+            "this caller may write 1 events/s",
+        ),
+        (
+            "2001:db8:1:1::1",
+            "2001:db8:1:2::1",
+            "the IPv6 network of this caller may write 3 events/s",
+        ),
+    ] {
+        assert_eq!(
+            post_as(&node, from, "/v1/events", &events).await.status,
+            200
+        );
+        let answer = post_as(&node, refused, "/v1/events", &events[0]).await;
+        let problem = answer.problem(429, "too_many_appends").expect(from);
+        let detail = problem["detail"].as_str().expect("text");
+        assert!(detail.starts_with(who), "{detail}");
+    }
+    let other = post_as(&node, "2001:db8:2::1", "/v1/events", &events[0]).await;
+    assert_eq!(other.status, 200);
+    let scrape = Scrape::of(&node).await;
+    let series = r#"newsfeed_limits_exceeded_total{limit="events",of="network"}"#;
+    assert!(scrape.get(series) >= 1.0);
+    node.stop().await;
+}
+
+/// Each of the requests below would leave a debt that the next one has to wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_written_is_not_charged() {
+    let bed = Bed::embedded();
+    let mut settings = default_settings();
+    let limits = Limits {
+        stored_bytes_per_s: some(256 * 1024),
+        ..Limits::default()
+    };
+    tell(limits, true)(&mut settings);
+    settings.appends.queue_time_max = PATIENCE;
+    let gate = Gate::open();
+    let node = bed.node_as(troubled(bed.store(), gate.clone()), settings);
+    let node = Arc::new(node.await);
+    // About 64 KiB in the append queue, and twice as much stored.
+    let big = |id: String| json!({ "id": id, "kind": "visit", "feeds": ["a"], "data": "x".repeat(65_000) });
+    let array = |name: &str, count: usize| {
+        Value::from_iter((0..count).map(|index| big(format!("{name} {index}"))))
+    };
+
+    // Eight of these fill the append queue, except for 3 MiB.
+    gate.hold(true);
+    let mut fillers = JoinSet::new();
+    for number in 0..12 {
+        let (node, body) = (Arc::clone(&node), array(&format!("filler {number}"), 120));
+        fillers.spawn(async move {
+            post_as(&node, &format!("198.51.100.{number}"), "/v1/events", &body).await
+        });
+    }
+    for _ in 8..12 {
+        let refused = fillers.join_next().await.expect("one").expect("no panic");
+        refused.problem(503, "busy").expect("no room");
+    }
+    let events = array("e", 100);
+    for _ in 0..3 {
+        let refused = post_as(&node, "203.0.113.1", "/v1/events", &events).await;
+        refused.problem(503, "busy").expect("no room");
+    }
+    gate.hold(false);
+    for filler in fillers.join_all().await {
+        assert_eq!(filler.status, 200);
+    }
+    let appended = post_as(&node, "203.0.113.1", "/v1/events", &events).await;
+    assert_eq!(appended.status, 200, "nothing was owed");
+    let refused = post_as(&node, "203.0.113.1", "/v1/events", &events).await;
+    refused.problem(429, "too_many_appends").expect("a debt");
+
+    // Nor are duplicates, reused ids and failed conditions.
+    let from = "203.0.113.2";
+    let mut other = events.clone();
+    let mut conditional = array("c", 100);
+    for index in 0..100 {
+        other[index]["kind"] = json!("other");
+        conditional[index]["expect"] = json!({ "feed": "a", "version": null });
+    }
+    for (body, status, code) in [
+        (&events, "duplicate", None),
+        (&other, "rejected", Some("id_reused")),
+        (&conditional, "rejected", Some("version_conflict")),
+    ] {
+        let answer = post_as(&node, from, "/v1/events", body).await;
+        assert_eq!(answer.status, 200, "before {status} {code:?}");
+        for result in answer.json().as_array().expect("results") {
+            assert_eq!(result["status"], status);
+            assert_eq!(result["error"]["code"].as_str(), code);
+        }
+    }
+    let lines: String = events
+        .as_array()
+        .expect("it")
+        .iter()
+        .map(|event| format!("{event}\n"))
+        .collect();
+    let headers = [NDJSON, ("x-forwarded-for", from)];
+    let answer = node.send_body("POST", "/v1/events", &headers, lines).await;
+    let text = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
+    assert_eq!(text.matches("\"duplicate\"").count(), 100);
+    let answer = post_as(&node, from, "/v1/events", &big("new".to_owned())).await;
+    assert_eq!(answer.status, 200, "after duplicates in NDJSON");
+
+    // Nor are transients that find no room.
+    gate.hold(true);
+    let small = json!({ "kind": "typing", "feeds": ["a"] });
+    while post_as(&node, "203.0.113.3", "/v1/transient", &small)
+        .await
+        .status
+        == 202
+    {}
+    let feeds: Vec<_> = (0..100).map(|index| format!("f{index}")).collect();
+    let wide = json!({ "kind": "typing", "feeds": feeds, "data": "x".repeat(10_000) });
+    for _ in 0..3 {
+        let refused = post_as(&node, "203.0.113.4", "/v1/transient", &wide).await;
+        refused.problem(503, "busy").expect("no room");
+    }
+    gate.hold(false);
+    Arc::into_inner(node).expect("no other").stop().await;
 }
 
 /// NDJSON waits, and is then appended.
