@@ -1,9 +1,10 @@
 //! Quotas of callers. A trusted proxy tells callers apart by `X-Forwarded-For`; without one, all tests are one caller.
 
-use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroU32};
 
 use futures_util::future::{Either, join_all};
 use newsfeed::{
+    append::QUEUE_KIB_MAX,
     http::{
         limits::{Limits, NetworkLimits},
         proxies::Proxies,
@@ -11,21 +12,16 @@ use newsfeed::{
     server::Settings,
 };
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    task::JoinSet,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
     http::visits,
+    limits::{all_transients, filler},
     operate::scrape::Scrape,
     support::{
         bed::{Answer, Bed, JSON, NDJSON, Served, default_settings},
-        gate::Gate,
-        patience::PATIENCE,
         raw,
         sse::Stream,
-        stores::troubled,
     },
 };
 
@@ -515,122 +511,70 @@ async fn what_is_not_written_is_not_charged() {
     let bed = Bed::embedded();
     let mut settings = default_settings();
     let limits = Limits {
-        stored_bytes_per_s: some(256 * 1024),
+        stored_bytes_per_s: some(4 * 1024),
         ..Limits::default()
     };
-    tell(limits, true)(&mut settings);
-    settings.appends.queue_time_max = PATIENCE;
-    let gate = Gate::open();
-    let node = bed.node_as(troubled(bed.store(), gate.clone()), settings);
-    let node = Arc::new(node.await);
-    // About 64 KiB in the append queue, and twice as much stored.
-    let big = |id: String| json!({ "id": id, "kind": "visit", "feeds": ["a"], "data": "x".repeat(65_000) });
-    let array = |name: &str, count: usize| {
-        Value::from_iter((0..count).map(|index| big(format!("{name} {index}"))))
-    };
+    tell(limits, false)(&mut settings);
+    let (app, node) = bed.app_with(bed.store(), settings).await;
+    let post = |from, events| post_as(&node, from, "/v1/events", events);
+    let feeds: Vec<_> = (0..10).map(|index| format!("f{index}")).collect();
+    // Five of these write more than 500 KB.
+    let wide = |id: String| json!({ "id": id, "kind": "visit", "feeds": feeds, "data": "x".repeat(5_000) });
+    let array = |name: &str| Value::from_iter((0..5).map(|index| wide(format!("{name} {index}"))));
+    let events = array("e");
 
-    // Eight of these fill the append queue, except for 3 MiB.
-    gate.hold(true);
-    let mut fillers = JoinSet::new();
-    for number in 0..12 {
-        let (node, body) = (Arc::clone(&node), array(&format!("filler {number}"), 120));
-        fillers.spawn(async move {
-            post_as(&node, &format!("198.51.100.{number}"), "/v1/events", &body).await
-        });
-    }
-    for _ in 8..12 {
-        let refused = fillers.join_next().await.expect("one").expect("no panic");
+    let all = vec![filler(32); QUEUE_KIB_MAX / 32];
+    let taken = app.appender.try_reserve(all).expect("the whole queue");
+    let from = "203.0.113.1";
+    for body in [&events, &events[0], &events] {
+        let refused = post(from, body).await;
         refused.problem(503, "busy").expect("no room");
     }
-    let events = array("e", 100);
-    for _ in 0..3 {
-        let refused = post_as(&node, "203.0.113.1", "/v1/events", &events).await;
-        refused.problem(503, "busy").expect("no room");
-    }
-    gate.hold(false);
-    for filler in fillers.join_all().await {
-        assert_eq!(filler.status, 200);
-    }
-    let appended = post_as(&node, "203.0.113.1", "/v1/events", &events).await;
+    drop(taken);
+    let appended = post(from, &events).await;
     assert_eq!(appended.status, 200, "nothing was owed");
-    let refused = post_as(&node, "203.0.113.1", "/v1/events", &events).await;
+    let refused = post(from, &events).await;
     refused.problem(429, "too_many_appends").expect("a debt");
 
-    // Nor are duplicates, reused ids and failed conditions.
+    // Duplicates, reused ids and failed conditions write nothing.
     let from = "203.0.113.2";
-    let mut other = events.clone();
-    let mut conditional = array("c", 100);
-    for index in 0..100 {
+    let (mut other, mut conditional) = (events.clone(), array("c"));
+    for index in 0..5 {
         other[index]["kind"] = json!("other");
-        conditional[index]["expect"] = json!({ "feed": "a", "version": null });
+        conditional[index]["expect"] = json!({ "feed": "f0", "version": null });
     }
     for (body, status, code) in [
         (&events, "duplicate", None),
         (&other, "rejected", Some("id_reused")),
         (&conditional, "rejected", Some("version_conflict")),
     ] {
-        let answer = post_as(&node, from, "/v1/events", body).await;
+        let answer = post(from, body).await;
         assert_eq!(answer.status, 200, "before {status} {code:?}");
         for result in answer.json().as_array().expect("results") {
             assert_eq!(result["status"], status);
             assert_eq!(result["error"]["code"].as_str(), code);
         }
     }
-    let lines: String = events
-        .as_array()
-        .expect("it")
-        .iter()
-        .map(|event| format!("{event}\n"))
-        .collect();
+    let lines = events.as_array().expect("an array").iter();
+    let lines: String = lines.map(|event| format!("{event}\n")).collect();
     let headers = [NDJSON, ("x-forwarded-for", from)];
     let answer = node.send_body("POST", "/v1/events", &headers, lines).await;
     let text = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
-    assert_eq!(text.matches("\"duplicate\"").count(), 100);
-    let answer = post_as(&node, from, "/v1/events", &big("new".to_owned())).await;
-    assert_eq!(answer.status, 200, "after duplicates in NDJSON");
+    assert_eq!(text.matches("\"duplicate\"").count(), 5);
+    let new = post(from, &wide("new".to_owned())).await;
+    assert_eq!(new.status, 200, "after NDJSON");
 
-    // Nor are transients that find no room.
-    gate.hold(true);
-    let small = json!({ "kind": "typing", "feeds": ["a"] });
-    while post_as(&node, "203.0.113.3", "/v1/transient", &small)
-        .await
-        .status
-        == 202
-    {}
-    let feeds: Vec<_> = (0..100).map(|index| format!("f{index}")).collect();
-    let wide = json!({ "kind": "typing", "feeds": feeds, "data": "x".repeat(10_000) });
+    // Nor do transients that find no room.
+    let taken = all_transients(&app);
+    let signal = json!({ "kind": "typing", "feeds": feeds, "data": "x".repeat(5_000) });
+    let send = || post_as(&node, "203.0.113.3", "/v1/transient", &signal);
     for _ in 0..3 {
-        let refused = post_as(&node, "203.0.113.4", "/v1/transient", &wide).await;
-        refused.problem(503, "busy").expect("no room");
+        send().await.problem(503, "busy").expect("no room");
     }
-    gate.hold(false);
-    Arc::into_inner(node).expect("no other").stop().await;
-}
-
-/// NDJSON waits, and is then appended.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ndjson_beyond_the_rate_of_events_is_slowed_down() {
-    let bed = Bed::embedded();
-    let limits = Limits {
-        events_per_s: some(1_000),
-        ..Limits::default()
-    };
-    let node = bed.node_with(None, tell(limits, true)).await;
-    let from = ("x-forwarded-for", "203.0.113.1");
-    let line = |index: usize| {
-        format!(
-            "{}\n",
-            json!({ "id": format!("{index}"), "kind": "visit", "feeds": ["a"] })
-        )
-    };
-    let lines: String = (0..6_000).map(line).collect();
-    let since = std::time::Instant::now();
-    let answer = node
-        .send_body("POST", "/v1/events", &[NDJSON, from], lines)
-        .await;
-    let text = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
-    assert_eq!(text.matches("\"appended\"").count(), 6_000);
-    // When the last 1,000 come, 5,000 are owed, of which 4,000 are the burst: they wait for a second.
-    assert!(since.elapsed() > std::time::Duration::from_millis(500));
-    node.stop().await;
+    drop(taken);
+    assert_eq!(send().await.status, 202);
+    send()
+        .await
+        .problem(429, "too_many_appends")
+        .expect("a debt");
 }
