@@ -578,3 +578,31 @@ async fn what_is_not_written_is_not_charged() {
         .problem(429, "too_many_appends")
         .expect("a debt");
 }
+
+/// NDJSON waits, and is then appended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ndjson_beyond_the_rate_of_events_is_slowed_down() {
+    let bed = Bed::embedded();
+    let limits = Limits {
+        events_per_s: some(1_000),
+        ..Limits::default()
+    };
+    let node = bed.node_with(None, tell(limits, true)).await;
+    let from = ("x-forwarded-for", "203.0.113.1");
+    let line = |index: usize| {
+        format!(
+            "{}\n",
+            json!({ "id": format!("{index}"), "kind": "visit", "feeds": ["a"] })
+        )
+    };
+    let lines: String = (0..6_000).map(line).collect();
+    let since = std::time::Instant::now();
+    let answer = node
+        .send_body("POST", "/v1/events", &[NDJSON, from], lines)
+        .await;
+    let text = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
+    assert_eq!(text.matches("\"appended\"").count(), 6_000);
+    // When the last 1,000 come, 5,000 are owed, of which 4,000 are the burst: they wait for a second.
+    assert!(since.elapsed() > std::time::Duration::from_millis(500));
+    node.stop().await;
+}
