@@ -102,7 +102,8 @@ pub struct TransportConfig {
     pub caller_events_per_s: u32,
 
     /// Bytes of keys and values per second that one caller's appends may write, with bursts of four times as many. An event
-    /// counts once for each of its feeds. JSON beyond that gets 429, NDJSON is slowed down.
+    /// counts once for each of its feeds, and not at all if it is not written. JSON beyond that gets 429, NDJSON is slowed
+    /// down.
     #[arg(long, env = "NEWSFEED_CALLER_STORED_BYTES_PER_S", default_value_t = 32 * 1024 * 1024, value_parser = clap::value_parser!(u32).range(..=i64::from(PER_S_MAX)))]
     pub caller_stored_bytes_per_s: u32,
 
@@ -132,7 +133,7 @@ pub struct TransportConfig {
     #[arg(long, env = "NEWSFEED_CALLER_BODY_MEMORY_MIB", default_value_t = 64, value_name = "MIB", value_parser = parse_body_memory)]
     pub caller_body_memory_mib: u32,
 
-    /// Limits of an IPv6 network: so many times those of one caller, for all callers without a token in it together.
+    /// Limits of an IPv6 network: so many times those of one caller, for all callers in it that count by address together.
     #[arg(long, env = "NEWSFEED_NETWORK_CALLERS", default_value_t = 16)]
     pub network_callers: u32,
 

@@ -52,8 +52,8 @@ pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> 
 }
 
 impl Guard {
-    /// Checks the request's credentials and adds the grant, and the subject if it has one, to its extensions. Sets
-    /// `counted` if the request has been counted against its peer's address.
+    /// Checks the request's credentials and adds the grant and its subject to its extensions. Sets `counted` if the request
+    /// has been counted against its peer's address.
     async fn authorize(&self, parts: &mut Parts, counted: &mut bool) -> Result<()> {
         let credential = Credential::of(parts, self.right.accepts_tickets(), self.cookie)?;
         let tokens = credential.tokens();
@@ -76,9 +76,7 @@ impl Guard {
                 self.of_one_caller(tokens).await?
             }
         };
-        if let Some(subject) = &grant.subject {
-            parts.extensions.insert(Subject(Arc::clone(subject)));
-        }
+        parts.extensions.insert(Subject(grant.subject.clone()));
         grant.allows_one_of(self.right.scopes())?;
         parts.extensions.insert(grant);
         Ok(())

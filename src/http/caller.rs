@@ -49,9 +49,9 @@ impl fmt::Display for Peer {
     }
 }
 
-/// The subject of a request's credentials.
+/// The subject of a request's verified credentials; `None` if they name none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subject(pub Arc<str>);
+pub struct Subject(pub Option<Arc<str>>);
 
 /// The caller that a limit applies to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -73,7 +73,7 @@ impl Caller {
 
     /// The subject of the credentials, else the address of the peer.
     pub fn of(request: &Extensions) -> Option<Self> {
-        if let Some(Subject(subject)) = request.get() {
+        if let Some(Subject(Some(subject))) = request.get() {
             return Some(Self::Subject(Arc::clone(subject)));
         }
         request.get().map(|peer: &Peer| Self::Party(peer.party()))

@@ -1,11 +1,16 @@
 //! Cross-origin resource sharing (CORS): which pages of other origins may use the API.
 
-use std::{str::FromStr, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::{
+    extract::{Request, State},
+    http::{HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
 use tower_http::cors::{AllowCredentials, AllowOrigin, CorsLayer};
 
-use super::OPERATIONS;
+use super::{OPERATIONS, limits::Quotas};
 
 /// How long a browser may cache the response to a preflight request. Chromium caches none longer than this.
 const PREFLIGHT_AGE_MAX: Duration = Duration::from_secs(2 * 3600);
@@ -87,6 +92,22 @@ impl Cors {
             .max_age(PREFLIGHT_AGE_MAX);
         Some(layer)
     }
+}
+
+/// Counts preflight requests against their peer's address, before [`Cors::layer`] answers them.
+pub async fn count_preflights(
+    State(quotas): State<Arc<Quotas>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.method() == Method::OPTIONS
+        && let Err(problem) = quotas.take_unverified(request.extensions())
+    {
+        let (parts, body) = request.into_parts();
+        let problem = quotas.refuse(&parts.extensions, body, problem, true);
+        return problem.into_response();
+    }
+    next.run(request).await
 }
 
 impl Origin {

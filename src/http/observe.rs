@@ -28,8 +28,6 @@ const OTHER: &str = "other";
 pub struct Observer {
     pub metrics: Arc<Metrics>,
     pub quotas: Arc<Quotas>,
-    /// Whether preflight requests are answered by the CORS layer, which counts nothing.
-    pub cors: bool,
 }
 
 pub async fn observe(State(observer): State<Observer>, request: Request, next: Next) -> Response {
@@ -74,16 +72,12 @@ pub async fn observe(State(observer): State<Observer>, request: Request, next: N
 }
 
 impl Observer {
-    /// Passes the request on, unless it is not proper HTTP or a preflight request too many.
+    /// Passes the request on, unless it is not proper HTTP.
     fn admit(&self, request: Request) -> Result<Request, Box<Response>> {
-        if let Err(problem) = strict::check(&request) {
-            return Err(Box::new(self.refuse(request, problem)));
+        match strict::check(&request) {
+            Ok(()) => Ok(request),
+            Err(problem) => Err(Box::new(self.refuse(request, problem))),
         }
-        if self.cors && request.method() == Method::OPTIONS {
-            let counted = self.quotas.take_unverified(request.extensions());
-            counted.map_err(|problem| Box::new(problem.into_response()))?;
-        }
-        Ok(request)
     }
 
     /// Ends an HTTP/1 connection, because where the next request begins is in doubt.

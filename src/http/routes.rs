@@ -17,7 +17,7 @@ use super::{
     App, access, admin,
     base_path::{self, BasePath},
     body::{BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX, TICKET_BODY_BYTES_MAX, TRANSIENT_BODY_BYTES_MAX},
-    cors::Cors,
+    cors::{self, Cors},
     credentials::cookie_name,
     docs, events, exposition, feeds, health,
     hosts::{self, Hosts},
@@ -153,13 +153,16 @@ pub fn router(app: App, edge: &Edge) -> Router {
         )
         .fallback(not_found.layer(metered(0)));
     let router = match edge.cors.layer() {
-        Some(cors) => router.layer(cors),
+        // The CORS layer answers preflight requests itself, so nothing behind it counts them.
+        Some(cors) => router.layer(cors).layer(from_fn_with_state(
+            Arc::clone(&edge.quotas),
+            cors::count_preflights,
+        )),
         None => router,
     };
     let observer = Observer {
         metrics: Arc::clone(&app.metrics),
         quotas: Arc::clone(&edge.quotas),
-        cors: edge.cors.layer().is_some(),
     };
     let observed = from_fn_with_state(observer, observe::observe);
     let checker = hosts::Checker {

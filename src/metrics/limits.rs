@@ -16,7 +16,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Counts a refusal. `of` is whose limit it is.
+    /// Counts a refusal or a wait. `of` is whose limit it is.
     pub fn exceeded(&self, limit: &'static str, of: &'static str) {
         let labels = [("limit", limit), ("of", of)];
         self.exceeded.get_or_create(&labels).inc();
@@ -25,7 +25,7 @@ impl Limits {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "limits_exceeded",
-            "Requests and connections that were refused because of a limit (requests, bytes, streams, connections, answer_bytes, body_bytes) of a caller, an IPv6 network or the node",
+            "Requests and connections that were refused or slowed down because of a limit (requests, bytes, events, stored_bytes, streams, connections, answer_bytes, body_bytes) of a caller, an IPv6 network or the node",
             self.exceeded.clone(),
         );
         registry.register(

@@ -139,3 +139,33 @@ test("the page asks for a token, says that it has expired, and continues with a 
   await others.locator("#token-why", { hasText: "requires a token" }).waitFor();
   await context.close();
 });
+
+test("removing the token logs the browser out: no cookie, and nothing in its cache", async () => {
+  const { version } = await newsfeed(token(LONG)).append(message("leaves", "secret"));
+  const context = await browser.window();
+  const page = await context.newPage();
+  const kept = `${service.url}/v1/feeds/user:leaves/entries?until=${version}`;
+  const isCached = () => page.evaluate((url) => fetch(url, { cache: "only-if-cached", mode: "same-origin" }).then(() => true, () => false), kept);
+  await page.goto(`${service.url}/?user=leaves`);
+  await page.getByLabel("Token", { exact: true }).fill(token(LONG));
+  await page.getByRole("button", { name: "Use it" }).click();
+  await live(page);
+  await page.evaluate(
+    async ([url, headers]) => {
+      await fetch("/v1/session", { method: "POST", headers });
+      await (await fetch(url)).text();
+    },
+    [kept, { authorization: `Bearer ${token(LONG)}` }],
+  );
+  assert.deepEqual((await context.cookies()).map(({ name }) => name), ["newsfeed_token"]);
+  assert.equal(await isCached(), true);
+
+  await page.locator("#token").click();
+  await page.getByRole("button", { name: "Use it" }).click();
+  // With the cookie, the page would go on.
+  await page.locator("#token-why", { hasText: "requires a token" }).waitFor();
+  assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+  assert.deepEqual(await context.cookies(), []);
+  assert.equal(await isCached(), false);
+  await context.close();
+});

@@ -81,8 +81,7 @@ async fn append_json(
             if events.len() > UNCOUNTED_EVENTS_MAX {
                 reserved.grow(events.len() * RESULT_BYTES)?;
             }
-            charge(&app, &storing, &events)?;
-            let mut outcomes = app.appender.try_reserve(events)?.append().await?;
+            let mut outcomes = append_charged(&app, &storing, events).await?;
             reused::conceal(&app, &granted, reader, &mut outcomes).await;
             let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
             for outcome in outcomes {
@@ -101,9 +100,7 @@ async fn append_json(
                 parse(length, move || parse_one(&app, &granted, &body)).await
             };
             let event = event.map_err(|problem| problem.with("index", 0))?;
-            charge(&app, &storing, std::slice::from_ref(&event))?;
-            let permit = app.appender.try_reserve(vec![event])?;
-            let mut outcomes = permit.append().await?;
+            let mut outcomes = append_charged(&app, &storing, vec![event]).await?;
             reused::conceal(&app, &granted, reader, &mut outcomes).await;
             match outcomes.pop() {
                 Some((_, Outcome::Rejected(error))) => Err(error.into()),
@@ -128,14 +125,24 @@ async fn append_json(
     }
 }
 
-/// Charges `events` to the caller, or refuses them.
-fn charge(app: &App, storing: &Storing, events: &[Event]) -> Result<()> {
-    storing.charge(events).inspect_err(|problem| {
+/// Charges `events` to the caller, or refuses them, and appends them. If the client disconnects meanwhile, everything
+/// stays charged.
+async fn append_charged(
+    app: &App,
+    storing: &Storing,
+    events: Vec<Event>,
+) -> Result<Vec<(EventId, Outcome)>> {
+    let charge = storing.charge(&events).inspect_err(|problem| {
         let count = events.len() as u64;
         app.metrics
             .appends
             .note_rejected(problem.code.name(), count);
-    })
+    })?;
+    let permit = app.appender.try_reserve(events);
+    let permit = permit.inspect_err(|_| charge.give_back())?;
+    let outcomes = permit.append().await?;
+    charge.settle(&outcomes);
+    Ok(outcomes)
 }
 
 fn json_response(body: impl Into<Bytes>) -> Response {

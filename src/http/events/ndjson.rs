@@ -132,8 +132,11 @@ async fn append_lines(
     };
     let charged = storing.charge_later(&events);
     let mut appended = match app.stopping.run_until_cancelled(charged).await {
-        Some(()) => match app.appender.reserve(events).await {
-            Ok(permit) => permit.append().await,
+        Some(charge) => match app.appender.reserve(events).await {
+            Ok(permit) => permit
+                .append()
+                .await
+                .inspect(|outcomes| charge.settle(outcomes)),
             Err(error) => Err(error),
         },
         None => Err(Error::ShuttingDown),

@@ -40,8 +40,9 @@ pub async fn transient(
         });
         parsed.await?
     };
-    storing.charge(std::slice::from_ref(&event))?;
+    let charge = storing.charge(std::slice::from_ref(&event))?;
     let id = event.id.clone();
-    app.appender.try_reserve_transient(event)?.append();
+    let permit = app.appender.try_reserve_transient(event);
+    permit.inspect_err(|_| charge.give_back())?.append();
     Ok((StatusCode::ACCEPTED, Json(json!({ "id": id.as_str() }))).into_response())
 }

@@ -30,7 +30,7 @@ use self::{
 };
 use super::{
     body::BODY_BYTES_MAX,
-    caller::{Caller, Peer},
+    caller::{Caller, Peer, Subject},
     problem::{Code, Problem, Result},
     proxies::Proxies,
 };
@@ -65,7 +65,7 @@ pub struct Limits {
     pub bodies: Budget,
     /// The limits of an IPv6 network, all its addresses together.
     pub network: Option<NetworkLimits>,
-    /// Whether the limits also apply to callers on this machine without credentials.
+    /// Whether the limits also apply to requests from this machine without a token.
     pub loopback: bool,
 }
 
@@ -110,6 +110,7 @@ struct Used {
     bytes: Option<Rate>,
     streams: Option<Arc<Permits<Caller>>>,
     connections: Option<Arc<Permits<Caller>>>,
+    stored: Stored,
 }
 
 impl Used {
@@ -128,6 +129,7 @@ impl Used {
             bytes: rate(limits.bytes_per_s, BYTES_BURST_S, BODY_BYTES_MAX as u32),
             streams: times(limits.streams).map(Permits::new),
             connections: times(limits.connections).map(Permits::new),
+            stored: Stored::new(times(limits.events_per_s), times(limits.stored_bytes_per_s)),
         }
     }
 }
@@ -139,7 +141,6 @@ pub struct Quotas {
     networks: Option<Used>,
     answers: Arc<Memory>,
     bodies: Arc<Memory>,
-    stored: Stored,
     metrics: Arc<Metrics>,
 }
 
@@ -155,7 +156,6 @@ impl Quotas {
             networks: network_callers.map(|callers| Used::new(Of::Network, &limits, callers)),
             answers: memory(Holds::Answers, limits.answers),
             bodies: memory(Holds::Bodies, limits.bodies),
-            stored: Stored::default(),
             metrics: Arc::clone(metrics),
             limits,
         })
@@ -176,11 +176,14 @@ impl Quotas {
     pub async fn sweep(&self, stop: CancellationToken) {
         let pause = || stop.run_until_cancelled(tokio::time::sleep(SWEEP_EVERY));
         while pause().await.is_some() {
-            let used = [Some(&self.callers), self.networks.as_ref()];
-            let rates = used.into_iter().flatten();
-            let rates = rates.flat_map(|used| [&used.requests, &used.bytes]);
-            rates.flatten().for_each(Rate::sweep);
-            self.stored.sweep();
+            for used in [Some(&self.callers), self.networks.as_ref()]
+                .into_iter()
+                .flatten()
+            {
+                let rates = [&used.requests, &used.bytes].into_iter().flatten();
+                rates.for_each(Rate::sweep);
+                used.stored.sweep();
+            }
         }
     }
 
@@ -188,12 +191,12 @@ impl Quotas {
         self.limits.loopback || !peer.is_local()
     }
 
-    /// The caller whose limits apply to a request; `None` if none apply.
+    /// The caller whose limits apply to a request; `None` if none apply. They apply to every token, also one without a
+    /// subject that comes from this machine: otherwise whoever has one could escape them.
     fn caller(&self, request: &Extensions) -> Option<Caller> {
-        let local = |peer: &Peer| !self.applies_to(*peer);
-        Caller::of(request).filter(|caller| {
-            matches!(caller, Caller::Subject(_)) || !request.get().is_some_and(local)
-        })
+        let has_token = request.get::<Subject>().is_some();
+        let exempt = |peer: &Peer| !has_token && !self.applies_to(*peer);
+        Caller::of(request).filter(|_| !request.get().is_some_and(exempt))
     }
 
     /// The network of a caller whose limits apply, too.
@@ -305,7 +308,6 @@ impl Quotas {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::caller::Subject;
 
     fn quotas(loopback: bool) -> Arc<Quotas> {
         Quotas::new(
@@ -318,11 +320,12 @@ mod tests {
         )
     }
 
-    fn caller_of(quotas: &Quotas, peer: &str, subject: Option<&str>) -> Option<Caller> {
+    /// `subject` is the `sub` of the token, if there is a token.
+    fn caller_of(quotas: &Quotas, peer: &str, subject: Option<Option<&str>>) -> Option<Caller> {
         let mut request = Extensions::new();
         request.insert(Peer::Ip(peer.parse().expect("an address")));
         if let Some(subject) = subject {
-            request.insert(Subject(subject.into()));
+            request.insert(Subject(subject.map(Into::into)));
         }
         quotas.caller(&request)
     }
@@ -332,10 +335,15 @@ mod tests {
         let quotas = quotas(false);
         let anna = Some(Caller::Subject("anna".into()));
         for peer in ["127.0.0.1", "::1", "203.0.113.1"] {
-            assert_eq!(caller_of(&quotas, peer, Some("anna")), anna);
+            assert_eq!(caller_of(&quotas, peer, Some(Some("anna"))), anna);
         }
-        let address = Some(Caller::Party(Peer::Ip([203, 0, 113, 1].into())));
-        assert_eq!(caller_of(&quotas, "203.0.113.1", None), address);
+        let address = |ip: [u8; 4]| Some(Caller::Party(Peer::Ip(ip.into())));
+        let outside = address([203, 0, 113, 1]);
+        for token in [None, Some(None)] {
+            assert_eq!(caller_of(&quotas, "203.0.113.1", token), outside);
+        }
+        let inside = address([127, 0, 0, 1]);
+        assert_eq!(caller_of(&quotas, "127.0.0.1", Some(None)), inside);
         for peer in ["127.0.0.1", "127.8.8.8", "::1"] {
             assert_eq!(caller_of(&quotas, peer, None), None);
         }

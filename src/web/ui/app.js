@@ -8,7 +8,7 @@ import { Reading } from "./reading.js";
 import { Session } from "./session.js";
 import { Status } from "./status.js";
 import { Toasts } from "./toasts.js";
-import { askToken, kept } from "./token.js";
+import { askToken, kept, logOut } from "./token.js";
 import { Typing } from "./typing.js";
 import { NAMES, count, feedsOf, isName, nameOf, shown } from "./words.js";
 
@@ -39,7 +39,19 @@ const typing = new Typing((names) => {
 });
 
 function connect() {
-  return new Newsfeed({ token: ({ error }) => (error ? askToken(error) : kept()) });
+  return new Newsfeed({ token: ({ error }) => (error ? newToken(error) : kept()) });
+}
+
+/** Asks for a token. Whoever removes it is logged out before anything else is requested. */
+async function newToken(error) {
+  const token = await askToken(error);
+  if (token !== "") return token;
+  try {
+    await logOut();
+  } catch (error) {
+    toasts.tell(`The token is removed, but this browser may still keep a cookie and pages: ${error.message}`);
+  }
+  return token;
 }
 
 /** From now on, an open chat is marked as read while somebody can see it. */
@@ -121,7 +133,7 @@ function resume() {
 }
 
 async function changeToken() {
-  if ((await askToken(null)) === null) return;
+  if ((await newToken(null)) === null) return;
   newsfeed = connect();
   if (!session) return;
   chats.be(user, newsfeed);

@@ -12,13 +12,23 @@ const WHY = {
 
 export const kept = () => sessionStorage.getItem(KEY);
 
-/** Shows the dialog. Returns the new token, or null if it was cancelled. `error` is the reason, or null if the user asked. */
+/** Time for the service to log the browser out, in ms. Browsers wait with the answer until their cache is empty. */
+const LOG_OUT_TIME_MAX = 20_000;
+
+/** Removes what the browser has for whoever used it: a cookie with a token, and what its cache has kept of this origin. */
+export async function logOut() {
+  const signal = AbortSignal.timeout(LOG_OUT_TIME_MAX);
+  const response = await fetch(`${BASE}/v1/session`, { method: "DELETE", signal });
+  if (!response.ok) throw new Error(`the service answered ${response.status}`);
+}
+
+/** Shows the dialog. Returns the new token, "" for none, or null if it was cancelled. `error` is the reason, or null if the user asked. */
 export function askToken(error) {
   const dialog = $("token-dialog");
   const input = $("token-input");
   $("token-why").textContent = error
     ? (WHY[error.code] ?? `The service refused this token: ${error.detail}.`)
-    : "It is sent with every request. Leave the field empty for no token.";
+    : "It is sent with every request. Leave the field empty to log out of this browser.";
   input.value = "";
   dialog.returnValue = "";
   if (!dialog.open) dialog.showModal();

@@ -1,5 +1,8 @@
 //! Appending: every feed of every event must be granted.
 
+use std::num::NonZeroU32;
+
+use newsfeed::http::limits::Limits;
 use serde_json::{Value, json};
 
 use super::{Signer, Site, ask, bearer, claims, master};
@@ -214,4 +217,60 @@ async fn a_token_may_lower_what_its_subject_appends_per_second() {
         let refused = post(limited("events", invalid.clone()), 1).await;
         assert_eq!(refused.status, 401, "{invalid}");
     }
+}
+
+/// Requests from this machine without a token are not limited; those with a token are, also if it has no `sub`. They then
+/// count by address.
+#[tokio::test]
+async fn a_token_without_sub_does_not_escape_the_limits() {
+    let site = Site::new();
+    let flags = site.secret_flags();
+    let flags = flags.each_ref().map(String::as_str);
+    let mut nobody = claims("append", &["a"]);
+    nobody.as_object_mut().expect("an object").remove("sub");
+    let mut limited = nobody.clone();
+    limited["limits"] = json!({ "events_per_s": 1 });
+    let one = || NonZeroU32::new(1);
+    let of_events = Limits {
+        events_per_s: one(),
+        ..Limits::default()
+    };
+    for (limits, claims) in [(of_events, &nobody), (Limits::default(), &limited)] {
+        let node = site.node_limited(&flags, limits).await;
+        let (name, value) = bearer(&Signer::hs256().sign(claims));
+        let post = async |count: usize| {
+            let visit = json!({ "kind": "visit", "feeds": ["a"] });
+            let array = Value::from(vec![visit; count]);
+            ask(&node, "POST", "/v1/events", &[(name, &value)], Some(&array)).await
+        };
+        assert_eq!(post(600).await.status, 200);
+        let refused = post(1).await;
+        refused.problem(429, "too_many_appends").expect("a limit");
+        node.stop().await;
+        site.bed.close().await;
+    }
+
+    let of_requests = Limits {
+        requests_per_s: one(),
+        ..Limits::default()
+    };
+    let node = site.node_limited(&flags, of_requests).await;
+    let (name, value) = bearer(&Signer::hs256().sign(&nobody));
+    // Refused ones count, too.
+    for (method, path) in [("POST", "/v1/tickets"), ("POST", "/v1/events")] {
+        let mut sent = 0;
+        let last = loop {
+            let answer = ask(&node, method, path, &[(name, &value)], Some(&json!({}))).await;
+            sent += 1;
+            if answer.status == 429 || sent == 1_000 {
+                break answer;
+            }
+        };
+        last.problem(429, "too_many_requests").expect(path);
+    }
+    for _ in 0..10 {
+        let answer = ask(&node, "GET", "/healthz", &[], None).await;
+        assert_eq!(answer.status, 200, "without a token");
+    }
+    node.stop().await;
 }

@@ -13,7 +13,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::{SECRET_FILE, Signer, Site, claims, read};
-use crate::support::{bed::Served, patience::until};
+use crate::support::{
+    bed::Served,
+    patience::{self, until},
+};
+
+/// After this long, a JWKS is fetched again because of an unknown key.
+const PAUSE: Duration = Duration::from_secs(10);
 
 fn token(signer: &Signer, kid: &str) -> String {
     signer.sign_as(&json!({ "kid": kid }), &claims("read", &["a"]))
@@ -231,29 +237,39 @@ async fn a_url_that_does_not_answer_delays_only_those_who_need_it() {
 async fn an_unnamed_key_does_not_hide_that_another_one_is_unknown() {
     let site = Site::new();
     let issuer = Issuer::default();
-    let (unnamed, next) = (Signer::p256(), Signer::p256());
-    let mut jwk = unnamed.jwk("");
-    jwk.as_object_mut().expect("an object").remove("kid");
-    issuer.publish(Some(json!([jwk])));
+    let (unnamed, next, last) = (Signer::p256(), Signer::p256(), Signer::p256());
+    let without_name = |signer: &Signer| {
+        let mut jwk = signer.jwk("");
+        jwk.as_object_mut().expect("an object").remove("kid");
+        jwk
+    };
+    issuer.publish(Some(json!([without_name(&unnamed)])));
     let url = issuer.start().await;
     let node = site.node(&["--auth-jwks-url", &url]).await;
-    assert_eq!(read(&node, &token(&unnamed, "any")).await.status, 200);
-    let named = token(&next, "next");
-    let refused = read(&node, &named).await;
+    let of_unnamed = token(&unnamed, "any");
+    assert_eq!(read(&node, &of_unnamed).await.status, 200);
+    let of_next = token(&next, "next");
+    let refused = read(&node, &of_next).await;
     refused.problem(401, "token_signature").expect("not yet");
-    issuer.publish(Some(json!([jwk, next.jwk("next")])));
-    comes(&node, "the new key", &named, 200).await;
+    issuer.publish(Some(json!([without_name(&unnamed), next.jwk("next")])));
+    // The request waits for the fetch, so nothing is under way when time jumps again.
+    patience::jump(PAUSE).await;
+    assert_eq!(read(&node, &of_next).await.status, 200);
+
     // Without names, any refused token may be of a new key.
-    let mut renewed = next.jwk("");
-    renewed.as_object_mut().expect("an object").remove("kid");
-    issuer.publish(Some(json!([renewed])));
-    comes(
-        &node,
-        "the end of the old key",
-        &token(&unnamed, "any"),
-        401,
-    )
-    .await;
-    let bare = next.sign(&claims("read", &["a"]));
-    comes(&node, "the new key without a name", &bare, 200).await;
+    let of_last = last.sign(&claims("read", &["a"]));
+    let refused = read(&node, &of_last).await;
+    refused.problem(401, "token_signature").expect("not yet");
+    issuer.publish(Some(json!([without_name(&last)])));
+    patience::jump(PAUSE).await;
+    assert_eq!(read(&node, &of_last).await.status, 200);
+    for (removed, code) in [
+        (&of_unnamed, "token_signature"),
+        (&of_next, "token_signature"),
+    ] {
+        read(&node, removed)
+            .await
+            .problem(401, code)
+            .expect("removed");
+    }
 }

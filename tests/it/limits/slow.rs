@@ -36,13 +36,13 @@ fn body() -> Vec<u8> {
 }
 
 /// Half of [`STALL`] passes, after the node has taken what was sent to it before: an answer to another request shows that.
-async fn pass(node: &Served) {
+pub async fn pass(node: &Served) {
     node.send("GET", "/healthz", &[]).await;
     patience::jump(STALL / 2).await;
 }
 
 /// Awaits `outcome` while time passes.
-async fn over_time<T>(node: &Served, outcome: impl Future<Output = T>) -> T {
+pub async fn over_time<T>(node: &Served, outcome: impl Future<Output = T>) -> T {
     let mut outcome = pin!(outcome);
     loop {
         pass(node).await;

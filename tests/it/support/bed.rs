@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
+use axum::{extract::Request, middleware::map_request};
 use newsfeed::{
     append::Appender,
     clock::{AtClock, WallTime},
     config::Config,
     feed::Feeds,
-    http::{App, Edge, Health, Tasks, limits::Quotas, router},
+    http::{App, Edge, Health, Tasks, caller::Peer, limits::Quotas, router},
     live::Hub,
     logging::{Filter, LogControl},
     metrics::Metrics,
@@ -196,9 +197,13 @@ impl Bed {
 
     /// The HTTP side without a tailer, and its [`App`], whose limits the test can exhaust.
     pub async fn app_on(&self, store: Arc<dyn Store>) -> (App, Served) {
+        self.app_with(store, default_settings()).await
+    }
+
+    /// The same with these settings. The peer of a request is the address in its `X-Forwarded-For`, if it has one.
+    pub async fn app_with(&self, store: Arc<dyn Store>, settings: Settings) -> (App, Served) {
         let keys = self.keys().await;
         let clock = Arc::new(AtClock::new(self.wall.clone()).expect("the clock runs"));
-        let settings = default_settings();
         let metrics = Arc::new(Metrics::default());
         let tracker = TaskTracker::new();
         let (appender, _batcher) = Appender::start(
@@ -227,7 +232,7 @@ impl Bed {
             cors: settings.cors,
             hosts: settings.hosts,
         };
-        let router = router(app.clone(), &edge);
+        let router = router(app.clone(), &edge).layer(map_request(of_peer));
         let served = serve(|listener, shutdown| async move {
             axum::serve(listener, router)
                 .with_graceful_shutdown(shutdown.cancelled_owned())
@@ -255,6 +260,15 @@ where
 }
 
 /// A log filter that can be changed. Nothing is logged.
+async fn of_peer(mut request: Request) -> Request {
+    let forwarded = request.headers().get("x-forwarded-for");
+    let address = forwarded.and_then(|address| address.to_str().ok()?.parse().ok());
+    if let Some(address) = address {
+        request.extensions_mut().insert(Peer::Ip(address));
+    }
+    request
+}
+
 pub fn log_control() -> LogControl {
     let filter: Filter = "info".parse().expect("a filter");
     let env_filter = tracing_subscriber::EnvFilter::new(filter.as_str());

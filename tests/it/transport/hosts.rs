@@ -1,7 +1,7 @@
 //! DNS rebinding: a page of a web site whose name resolves to this machine. Its requests name the site's host.
 
 use axum::http::Request;
-use newsfeed::http::{hosts::Hosts, limits::Limits};
+use newsfeed::http::{cors::Cors, hosts::Hosts, limits::Limits};
 use serde_json::json;
 
 use crate::{
@@ -205,4 +205,23 @@ async fn refused_hosts_count_against_their_caller() {
     }
     statuses.dedup();
     assert_eq!(statuses[..2], [421, 429], "{statuses:?}");
+    node.stop().await;
+
+    // Each counts once, also a preflight request.
+    bed.close().await;
+    let node = bed
+        .node_with(None, |settings| {
+            settings.cors = Cors(vec!["https://app.example.com".parse().expect("an origin")]);
+            settings.limits = Limits {
+                requests_per_s: std::num::NonZeroU32::new(10),
+                loopback: true,
+                ..Limits::default()
+            };
+        })
+        .await;
+    for index in 0..20 {
+        let answer = ask(&node, "OPTIONS", "/v1/events", &[EVIL]).await;
+        assert_eq!(answer.status, 421, "{index}");
+    }
+    node.stop().await;
 }

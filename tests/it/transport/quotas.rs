@@ -1,23 +1,29 @@
 //! Quotas of callers. A trusted proxy tells callers apart by `X-Forwarded-For`; without one, all tests are one caller.
 
-use std::{collections::BTreeSet, num::NonZeroU32};
+use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
-use futures_util::future::{Either, join_all};
+use futures_util::{
+    FutureExt,
+    future::{Either, join_all},
+};
 use newsfeed::{
+    append::QUEUE_KIB_MAX,
     http::{
         limits::{Limits, NetworkLimits},
         proxies::Proxies,
     },
     server::Settings,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
+    http::visits,
+    limits::{all_transients, filler},
     operate::scrape::Scrape,
     support::{
-        bed::{Answer, Bed, JSON, NDJSON, Served},
-        raw,
+        bed::{Answer, Bed, JSON, NDJSON, Served, default_settings},
+        patience, raw,
         sse::Stream,
     },
 };
@@ -92,7 +98,7 @@ async fn more_requests_than_a_caller_may_send_are_refused_until_it_waits() {
         .parse()
         .expect("seconds");
     assert!((1..=2).contains(&after), "{after}");
-    tokio::time::sleep(std::time::Duration::from_secs(after)).await;
+    tokio::time::sleep(Duration::from_secs(after)).await;
     assert_eq!(
         get_as(&node, "203.0.113.1", "/v1/feeds/a").await.status,
         200
@@ -196,6 +202,9 @@ async fn callers_on_loopback_have_no_quotas_by_default() {
     let url = node.url("/v1/feeds/a/live");
     let streams = join_all((0..5).map(|_| Stream::open(&node.http, &url, None))).await;
     assert_eq!(streams.len(), 5);
+    for _ in 0..2 {
+        node.append(&visits("v", 100, &["a"])).await;
+    }
     node.stop().await;
 }
 
@@ -439,34 +448,169 @@ async fn appends_are_charged_for_what_they_write() {
         metrics.contains("newsfeed_appends_rejected_total{code=\"too_many_appends\"} 2"),
         "{metrics}"
     );
+    let series = r#"newsfeed_limits_exceeded_total{limit="stored_bytes",of="caller"} 2"#;
+    assert!(metrics.contains(series), "{metrics}");
     assert_eq!(post(small, "203.0.113.2").await.status, 200);
     node.stop().await;
 }
 
-/// NDJSON waits, and is then appended.
+async fn post_as(node: &Served, from: &str, path: &str, body: &Value) -> Answer {
+    let headers = [JSON, ("x-forwarded-for", from)];
+    node.send_body("POST", path, &headers, body.to_string())
+        .await
+}
+
+/// A limit of events counts what the service looks up; the callers of an IPv6 network share it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ndjson_beyond_the_rate_of_events_is_slowed_down() {
+async fn duplicates_count_as_events_and_a_network_has_a_limit_of_events() {
     let bed = Bed::embedded();
     let limits = Limits {
-        events_per_s: some(1_000),
+        events_per_s: some(1),
+        network: Some(NetworkLimits {
+            bits: 48,
+            callers: NonZeroU32::new(3).expect("not 0"),
+        }),
         ..Limits::default()
     };
     let node = bed.node_with(None, tell(limits, true)).await;
-    let from = ("x-forwarded-for", "203.0.113.1");
-    let line = |index: usize| {
-        format!(
-            "{}\n",
-            json!({ "id": format!("{index}"), "kind": "visit", "feeds": ["a"] })
-        )
+    let events = visits("v", 600, &["a"]);
+    for (from, refused, who) in [
+        (
+            "203.0.113.1",
+            "203.0.113.1",
+            "this caller may write 1 events/s",
+        ),
+        (
+            "203.0.113.2",
+            "203.0.113.2",
+            "this caller may write 1 events/s",
+        ),
+        (
+            "2001:db8:1:1::1",
+            "2001:db8:1:2::1",
+            "the IPv6 network of this caller may write 3 events/s",
+        ),
+    ] {
+        assert_eq!(
+            post_as(&node, from, "/v1/events", &events).await.status,
+            200
+        );
+        let answer = post_as(&node, refused, "/v1/events", &events[0]).await;
+        let problem = answer.problem(429, "too_many_appends").expect(from);
+        let detail = problem["detail"].as_str().expect("text");
+        assert!(detail.starts_with(who), "{detail}");
+    }
+    let other = post_as(&node, "2001:db8:2::1", "/v1/events", &events[0]).await;
+    assert_eq!(other.status, 200);
+    let scrape = Scrape::of(&node).await;
+    let series = r#"newsfeed_limits_exceeded_total{limit="events",of="network"}"#;
+    assert!(scrape.get(series) >= 1.0);
+    node.stop().await;
+}
+
+/// Each of the requests below would leave a debt that the next one has to wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_written_is_not_charged() {
+    let bed = Bed::embedded();
+    let mut settings = default_settings();
+    let limits = Limits {
+        stored_bytes_per_s: some(4 * 1024),
+        ..Limits::default()
     };
-    let lines: String = (0..6_000).map(line).collect();
-    let since = std::time::Instant::now();
-    let answer = node
-        .send_body("POST", "/v1/events", &[NDJSON, from], lines)
-        .await;
+    tell(limits, false)(&mut settings);
+    let (app, node) = bed.app_with(bed.store(), settings).await;
+    let post = |from, events| post_as(&node, from, "/v1/events", events);
+    let feeds: Vec<_> = (0..10).map(|index| format!("f{index}")).collect();
+    // Five of these write more than 500 KB.
+    let wide = |id: String| json!({ "id": id, "kind": "visit", "feeds": feeds, "data": "x".repeat(5_000) });
+    let array = |name: &str| Value::from_iter((0..5).map(|index| wide(format!("{name} {index}"))));
+    let events = array("e");
+
+    let all = vec![filler(32); QUEUE_KIB_MAX / 32];
+    let taken = app.appender.try_reserve(all).expect("the whole queue");
+    let from = "203.0.113.1";
+    for body in [&events, &events[0], &events] {
+        let refused = post(from, body).await;
+        refused.problem(503, "busy").expect("no room");
+    }
+    drop(taken);
+    let appended = post(from, &events).await;
+    assert_eq!(appended.status, 200, "nothing was owed");
+    let refused = post(from, &events).await;
+    refused.problem(429, "too_many_appends").expect("a debt");
+
+    // Duplicates, reused ids and failed conditions write nothing.
+    let from = "203.0.113.2";
+    let (mut other, mut conditional) = (events.clone(), array("c"));
+    for index in 0..5 {
+        other[index]["kind"] = json!("other");
+        conditional[index]["expect"] = json!({ "feed": "f0", "version": null });
+    }
+    for (body, status, code) in [
+        (&events, "duplicate", None),
+        (&other, "rejected", Some("id_reused")),
+        (&conditional, "rejected", Some("version_conflict")),
+    ] {
+        let answer = post(from, body).await;
+        assert_eq!(answer.status, 200, "before {status} {code:?}");
+        for result in answer.json().as_array().expect("results") {
+            assert_eq!(result["status"], status);
+            assert_eq!(result["error"]["code"].as_str(), code);
+        }
+    }
+    let lines = events.as_array().expect("an array").iter();
+    let lines: String = lines.map(|event| format!("{event}\n")).collect();
+    let headers = [NDJSON, ("x-forwarded-for", from)];
+    let answer = node.send_body("POST", "/v1/events", &headers, lines).await;
     let text = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
-    assert_eq!(text.matches("\"appended\"").count(), 6_000);
-    // When the last 1,000 come, 5,000 are owed, of which 4,000 are the burst: they wait for a second.
-    assert!(since.elapsed() > std::time::Duration::from_millis(500));
+    assert_eq!(text.matches("\"duplicate\"").count(), 5);
+    let new = post(from, &wide("new".to_owned())).await;
+    assert_eq!(new.status, 200, "after NDJSON");
+
+    // Nor do transients that find no room.
+    let taken = all_transients(&app);
+    let signal = json!({ "kind": "typing", "feeds": feeds, "data": "x".repeat(5_000) });
+    let send = || post_as(&node, "203.0.113.3", "/v1/transient", &signal);
+    for _ in 0..3 {
+        send().await.problem(503, "busy").expect("no room");
+    }
+    drop(taken);
+    assert_eq!(send().await.status, 202);
+    send()
+        .await
+        .problem(429, "too_many_appends")
+        .expect("a debt");
+}
+
+/// NDJSON waits, and is then appended.
+#[tokio::test]
+async fn ndjson_beyond_the_rate_of_events_is_slowed_down() {
+    let bed = Bed::embedded();
+    let limits = Limits {
+        events_per_s: some(10),
+        ..Limits::default()
+    };
+    let node = bed.node_with(None, tell(limits, true)).await;
+    let from = "203.0.113.1";
+    let first = post_as(&node, from, "/v1/events", &visits("v", 500, &["a"])).await;
+    assert_eq!(first.status, 200);
+    // They are paid off in 50 s, of which 4 are the burst.
+    let lines = visits("line", 5, &["a"]);
+    let lines = lines.as_array().expect("an array").iter();
+    let lines: String = lines.map(|event| format!("{event}\n")).collect();
+    let request = node.http.post(node.url("/v1/events")).body(lines);
+    let request = request.header(NDJSON.0, NDJSON.1);
+    let request = request.header("x-forwarded-for", from);
+    let mut answer = request.send().await.expect("an answer");
+    for index in 0..10 {
+        let other = visits(&format!("other {index} "), 1, &["b"]);
+        let answer = post_as(&node, "203.0.113.2", "/v1/events", &other).await;
+        assert_eq!(answer.status, 200);
+    }
+    let early = answer.chunk().now_or_never();
+    assert!(early.is_none(), "{early:?}");
+    patience::jump(Duration::from_secs(50)).await;
+    let results = answer.text().await.expect("results");
+    assert_eq!(results.matches("\"appended\"").count(), 5, "{results}");
     node.stop().await;
 }
