@@ -1,10 +1,11 @@
 //! Answers that their clients do not read. Time passes in jumps of tokio's clock.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, client::SendRequest};
+use newsfeed::http::{limits::Limits, proxies::Proxies};
 use rustls::version::TLS13;
 use serde_json::{Value, json};
 use tokio::{
@@ -218,5 +219,46 @@ async fn a_live_stream_that_is_not_read_ends() {
         (Scrape::of(&node).await.get("newsfeed_live_streams") == 0.0).then_some(())
     })
     .await;
+    node.stop().await;
+}
+
+/// An answer of a few bytes takes a stream with everything that belongs to it, and a connection has room for hundreds.
+#[tokio::test]
+async fn requests_over_http2_are_limited_like_connections() {
+    let bed = Bed::embedded();
+    let node = bed
+        .node_with(None, |settings| {
+            settings.limits = Limits {
+                connections: NonZeroU32::new(2),
+                loopback: true,
+                ..Limits::default()
+            };
+            settings.proxies = Proxies(vec!["127.0.0.0/8".parse().expect("a network")]);
+        })
+        .await;
+    let client = http2(&node, 0).await;
+    let ask = async |from: &str| {
+        let mut client = client.clone().ready().await.expect("a stream");
+        let request = Request::get(node.url("/v1/feeds/a")).header("x-forwarded-for", from);
+        let sent = client.send_request(request.body(()).expect("a request"), true);
+        sent.expect("sent").0.await
+    };
+    let refused = async |from: &str| {
+        let error = ask(from).await.expect_err("refused");
+        error.reason() == Some(Reason::REFUSED_STREAM)
+    };
+    let mut unread = Vec::new();
+    for from in ["203.0.113.1", "203.0.113.1", "203.0.113.2"] {
+        unread.push(ask(from).await.expect("an answer").into_body());
+    }
+    assert!(refused("203.0.113.1").await);
+    let series = r#"newsfeed_limits_exceeded_total{limit="http2_requests",of="caller"}"#;
+    assert_eq!(Scrape::of(&node).await.get(series), 1.0);
+    // The connection serves on, and whoever takes an answer may ask again.
+    unread.push(ask("203.0.113.2").await.expect("an answer").into_body());
+    assert!(refused("203.0.113.2").await);
+    // Dropping a body resets its stream.
+    drop(unread.remove(0));
+    patience::until("a permit", async || ask("203.0.113.1").await.ok()).await;
     node.stop().await;
 }
