@@ -1,11 +1,17 @@
 //! Answers that their clients do not read. Time passes in jumps of tokio's clock.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
 
 use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, client::SendRequest};
-use newsfeed::http::{limits::Limits, proxies::Proxies};
+use newsfeed::http::{
+    limits::{Budget, Limits},
+    proxies::Proxies,
+};
 use rustls::version::TLS13;
 use serde_json::{Value, json};
 use tokio::{
@@ -16,9 +22,10 @@ use tokio::{
 
 use super::appends;
 use crate::{
+    auth::{Site, bearer, master},
     operate::scrape::Scrape,
     support::{
-        bed::{Bed, NDJSON, Served},
+        bed::{Bed, JSON, NDJSON, Served},
         certs::{Authority, Folder},
         patience, raw,
     },
@@ -260,5 +267,47 @@ async fn requests_over_http2_are_limited_like_connections() {
     // Dropping a body resets its stream.
     drop(unread.remove(0));
     patience::until("a permit", async || ask("203.0.113.1").await.ok()).await;
+    node.stop().await;
+}
+
+/// A ticket is longer than other small answers.
+#[tokio::test]
+async fn unread_tickets_count_as_answers() {
+    let site = Site::new();
+    let flags = site.secret_flags();
+    let limits = Limits {
+        answers: Budget {
+            total_bytes: None,
+            caller_bytes: NonZeroUsize::new(1024 * 1024),
+        },
+        ..Limits::default()
+    };
+    let node = site
+        .node_limited(&flags.each_ref().map(|flag| &**flag), limits)
+        .await;
+    let (name, token) = bearer(&master());
+    let feeds: Vec<_> = (0..100).map(|n| format!("{n:0250}")).collect();
+    let body = Bytes::from(json!({ "feeds": feeds }).to_string());
+    let client = http2(&node, 0).await;
+    let mut unread = Vec::new();
+    let refused = loop {
+        let mut client = client.clone().ready().await.expect("a stream");
+        let request = Request::post(node.url("/v1/tickets"))
+            .header(name, &token)
+            .header(JSON.0, JSON.1)
+            .body(());
+        let request = request.expect("a request");
+        let (answer, mut sending) = client.send_request(request, false).expect("sent");
+        sending.send_data(body.clone(), true).expect("sent");
+        let answer = answer.await.expect("a head");
+        if answer.status() != StatusCode::OK {
+            break answer.status();
+        }
+        unread.push(answer.into_body());
+        assert!(unread.len() < 100, "no answer is refused");
+    };
+    assert_eq!(refused, StatusCode::TOO_MANY_REQUESTS);
+    assert!(unread.len() > 20, "{} tickets", unread.len());
+    drop((unread, client));
     node.stop().await;
 }
