@@ -19,6 +19,7 @@ use crate::{
         cors::Cors,
         hosts::Hosts,
         limits::{Limits, Quotas},
+        openapi_under,
         proxies::Proxies,
     },
     live::{Hub, run_tailer, trim_transients},
@@ -120,6 +121,7 @@ impl Node {
         tasks.watch("janitor", janitor.abort_handle());
         let app = App {
             auth: settings.auth,
+            openapi: openapi_under(&settings.base_path),
             base_path: settings.base_path,
             deliveries: Arc::new(settings.deliveries),
             appender,

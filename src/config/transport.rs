@@ -111,7 +111,8 @@ pub struct TransportConfig {
     #[arg(long, env = "NEWSFEED_CALLER_STREAMS", default_value_t = 1_000)]
     pub caller_streams: u32,
 
-    /// Connections one IP address may have open. More are closed.
+    /// Connections one IP address may have open, and requests over HTTP/2 it may have under way. More connections are
+    /// closed, more requests are reset.
     #[arg(long, env = "NEWSFEED_PEER_CONNECTIONS", default_value_t = 10_000)]
     pub peer_connections: u32,
 

@@ -44,7 +44,8 @@ pub struct PageQuery {
     pub feeds: Vec<FeedName>,
     pub order: Order,
     pub limit: usize,
-    /// The page ends with the entry that brings its data to this many bytes.
+    /// The page ends with the entry that brings its data and names to this many bytes. An entry of a merged page may name
+    /// many feeds, which can be much longer than the rest.
     pub bytes: usize,
     pub kind: Option<Kind>,
 }
@@ -66,6 +67,22 @@ pub struct PageEntry {
     pub entry: Entry,
     /// The feeds of the query that contain the entry, in the order of the query.
     pub feeds: FeedIndices,
+}
+
+impl PageQuery {
+    /// The bytes of an entry of a page that are as long as its producer chose.
+    fn text_bytes(&self, entry: &Entry, held_by: &[usize]) -> usize {
+        let actor = entry.actor.as_ref().map_or(0, |actor| actor.as_str().len());
+        let own = entry.id.as_str().len() + entry.kind.as_str().len() + actor;
+        let feeds = match self.feeds.len() {
+            1 => 0,
+            _ => held_by
+                .iter()
+                .map(|&feed| self.feeds[feed].as_str().len())
+                .sum(),
+        };
+        entry.data.len() + own + feeds
+    }
 }
 
 impl Order {
@@ -165,7 +182,7 @@ impl Feeds {
             last = Some(version);
             examined += 1;
             if query.kind.as_ref().is_none_or(|kind| *kind == entry.kind) {
-                bytes += entry.data.len();
+                bytes += query.text_bytes(&entry, &feeds);
                 page.entries.push(PageEntry { entry, feeds });
             }
         }
@@ -271,6 +288,33 @@ mod tests {
         dedup::testing::{Memory, feed, keys as test_keys, long_history},
         fairness::testing::turns,
     };
+
+    /// Names of feeds may be much longer than everything else. A stream of a hundred feeds keeps a page in memory until its
+    /// client has read it.
+    #[tokio::test]
+    async fn the_names_of_an_entrys_feeds_count_as_bytes_of_a_merged_page() {
+        let name = |index: usize| feed(&format!("{index:0255}"));
+        let names: Vec<FeedName> = (0..100).map(name).collect();
+        let feeds = Feeds::new(Arc::new(Memory::of(&long_history(50, &names))), test_keys());
+        let page = async |feeds_of_page: usize| {
+            let query = PageQuery {
+                feeds: names[..feeds_of_page].to_vec(),
+                order: Order::OldestFirst {
+                    after: Version::ZERO,
+                    until: None,
+                },
+                limit: PAGE_ENTRIES_MAX,
+                bytes: 64 * 1024,
+                kind: None,
+            };
+            let page = feeds.page(&query).await.expect("read");
+            (page.entries.len(), page.next.is_some())
+        };
+        // Three times 25,500 bytes are more than 64 KiB.
+        assert_eq!(page(100).await, (3, true));
+        assert_eq!(page(2).await, (50, false));
+        assert_eq!(page(1).await, (50, false));
+    }
 
     #[tokio::test]
     async fn a_merged_page_at_its_limits_lets_other_tasks_run() {

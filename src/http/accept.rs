@@ -94,6 +94,7 @@ impl Acceptor {
             protocols: Protocols::new(
                 router,
                 Arc::clone(&proxies),
+                Arc::clone(&edge.quotas),
                 tls.is_some(),
                 connections.draining.clone(),
                 Arc::clone(&app.metrics),

@@ -37,6 +37,7 @@ use super::{
     hijack::{Hijack, LiveConnection, Socket},
     hosts::ThroughUnixSocket,
     http2_answers::{Outgoing, StreamTasks},
+    limits::Quotas,
     proxies::Proxies,
 };
 use crate::metrics::{Held, Metrics};
@@ -69,6 +70,7 @@ pub struct Protocols {
     http2: http2::Builder<StreamTasks>,
     router: Router,
     proxies: Arc<Proxies>,
+    quotas: Arc<Quotas>,
     /// Whether connections are encrypted, except through unix sockets.
     tls: bool,
     starts: Arc<Semaphore>,
@@ -81,6 +83,7 @@ impl Protocols {
     pub fn new(
         router: Router,
         proxies: Arc<Proxies>,
+        quotas: Arc<Quotas>,
         tls: bool,
         stop: CancellationToken,
         metrics: Arc<Metrics>,
@@ -109,6 +112,7 @@ impl Protocols {
             http2,
             router,
             proxies,
+            quotas,
             tls,
             starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
             stop,
@@ -199,15 +203,23 @@ impl Protocols {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = TowerToHyperService::new(self.router);
-        let (proxies, tls) = (self.proxies, self.tls);
+        let (proxies, quotas, tls) = (self.proxies, self.quotas, self.tls);
         let asked = Arc::new(AtomicBool::new(false));
         let service = service_fn({
             let asked = Arc::clone(&asked);
             move |mut request: Request<Incoming>| {
-                identify(&mut request, peer, tls, &proxies);
+                let client = identify(&mut request, peer, tls, &proxies);
                 asked.store(true, Ordering::Relaxed);
-                let response = router.call(request);
-                async move { response.await.map(|response| response.map(Outgoing::new)) }
+                let permit = quotas.http2_request(client);
+                let response = permit.map(|permit| (router.call(request), permit));
+                async move {
+                    // Resets the stream with a reason that tells the client that nothing was done. An answer would have to
+                    // wait for the client like any other.
+                    let refused = || h2::Error::from(h2::Reason::REFUSED_STREAM);
+                    let (response, permit) = response.ok_or_else(refused)?;
+                    let Ok(response) = response.await;
+                    Ok::<_, h2::Error>(response.map(|body| Outgoing::new(body, permit)))
+                }
             }
         });
         let mut connection = self.http2.serve_connection(TokioIo::new(socket), service);
@@ -235,8 +247,8 @@ impl Protocols {
     }
 }
 
-/// Tells the layers of the router who is asking.
-fn identify(request: &mut Request<Incoming>, peer: Peer, tls: bool, proxies: &Proxies) {
+/// Tells the layers of the router who is asking. Returns that.
+fn identify(request: &mut Request<Incoming>, peer: Peer, tls: bool, proxies: &Proxies) -> Peer {
     if peer == Peer::Unix {
         request.extensions_mut().insert(ThroughUnixSocket);
     }
@@ -246,6 +258,7 @@ fn identify(request: &mut Request<Incoming>, peer: Peer, tls: bool, proxies: &Pr
     }
     let peer = proxies.peer(peer, request.headers());
     request.extensions_mut().insert(peer);
+    peer
 }
 
 fn log_end(error: &hyper::Error) {

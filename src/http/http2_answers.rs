@@ -19,7 +19,7 @@ use hyper::{
 };
 use prometheus_client::metrics::counter::Counter;
 
-use super::patience::Stall;
+use super::{limits::Http2Permit, patience::Stall};
 
 /// The largest piece of an answer that is handed to h2, in bytes.
 const PIECE_BYTES_MAX: usize = 16 * 1024;
@@ -100,12 +100,14 @@ pub struct Outgoing {
     body: Body,
     rest: Bytes,
     progress: Arc<Progress>,
+    _permit: Http2Permit,
 }
 
 impl Outgoing {
-    /// To be called in the task of the stream.
-    pub fn new(body: Body) -> Self {
+    /// To be called in the task of the stream. Gives `permit` back once the client has taken the whole answer.
+    pub fn new(body: Body, permit: Http2Permit) -> Self {
         Self {
+            _permit: permit,
             body,
             rest: Bytes::new(),
             progress: PROGRESS.try_with(Arc::clone).unwrap_or_default(),
@@ -204,7 +206,11 @@ mod tests {
     use tokio::time::{Instant, sleep};
 
     use super::*;
-    use crate::http::patience::WRITE_STALL_MAX;
+    use crate::http::{
+        caller::Peer,
+        limits::{Limits, Quotas},
+        patience::WRITE_STALL_MAX,
+    };
 
     /// The answer with this body, for a client with this window; and how many streams have been cut.
     async fn answer(
@@ -213,9 +219,11 @@ mod tests {
     ) -> (RecvStream, Counter) {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let cut = Counter::default();
+        let quotas = Quotas::new(Limits::default(), &Arc::default());
         let service = service_fn(move |_| {
-            let body = body();
-            async move { Ok::<_, Infallible>(Response::new(Outgoing::new(body))) }
+            let (body, permit) = (body(), quotas.http2_request(Peer::Unix));
+            let permit = permit.expect("no limit");
+            async move { Ok::<_, Infallible>(Response::new(Outgoing::new(body, permit))) }
         });
         let tasks = StreamTasks { cut: cut.clone() };
         let server = http2::Builder::new(tasks).serve_connection(TokioIo::new(ours), service);

@@ -39,6 +39,7 @@ pub mod web;
 use std::{collections::HashMap, sync::Arc};
 
 use axum::extract::FromRef;
+use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::base_path::BasePath;
@@ -46,7 +47,7 @@ pub use self::{
     accept::{Acceptor, CONNECTIONS_MAX},
     health::{Health, Tasks},
     listeners::{Listener, Listeners, Place, listen, resolve},
-    routes::{Edge, OPERATIONS, Operation, Right, router},
+    routes::{Edge, OPERATIONS, Operation, Right, openapi_under, router},
     trace_context::REQUEST_ID_BYTES_MAX,
 };
 use crate::{
@@ -66,6 +67,8 @@ pub struct App {
     pub auth: Option<Arc<Auth>>,
     /// Part of the links that responses contain.
     pub base_path: BasePath,
+    /// See [`openapi_under`].
+    pub openapi: Bytes,
     pub deliveries: Arc<Deliveries>,
     pub appender: Appender,
     pub feeds: Feeds,

@@ -102,6 +102,11 @@ pub struct Problem {
     wait: Duration,
 }
 
+/// Longest `detail`. What a client sent may be part of it, however long that was.
+pub const DETAIL_BYTES_MAX: usize = 1024;
+/// The end of a detail that is kept: most say there what is expected, and where in the body the error is.
+const DETAIL_END_BYTES: usize = 384;
+
 /// `Retry-After`, unless a problem sets another.
 const WAIT: Duration = Duration::from_secs(1);
 
@@ -111,7 +116,7 @@ impl Problem {
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
             code,
-            detail: detail.into(),
+            detail: shortened(detail.into()),
             extensions: Map::new(),
             wait: WAIT,
         }
@@ -151,6 +156,18 @@ impl Problem {
         }
         error
     }
+}
+
+/// Leaves out the middle of a detail that is too long.
+fn shortened(mut detail: String) -> String {
+    const CUT: &str = "…";
+    if detail.len() > DETAIL_BYTES_MAX {
+        let end = detail.ceil_char_boundary(detail.len() - DETAIL_END_BYTES);
+        let begin = detail.floor_char_boundary(DETAIL_BYTES_MAX - DETAIL_END_BYTES - CUT.len());
+        detail.replace_range(begin..end, CUT);
+        detail.shrink_to_fit();
+    }
+    detail
 }
 
 impl From<Error> for Problem {
@@ -315,6 +332,20 @@ impl IntoResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_details_keep_their_beginning_and_their_end() {
+        for part in ["x", "…", "\u{1F600}"] {
+            let name = part.repeat(1_000_000);
+            let long = shortened(format!("unknown field `{name}` at line 1"));
+            assert!((DETAIL_BYTES_MAX - 8..=DETAIL_BYTES_MAX).contains(&long.len()));
+            assert!(long.capacity() < 2 * DETAIL_BYTES_MAX);
+            assert!(long.starts_with(&format!("unknown field `{part}")));
+            assert!(long.ends_with(&format!("{part}` at line 1")));
+        }
+        let fits = "x".repeat(DETAIL_BYTES_MAX);
+        assert_eq!(shortened(fits.clone()), fits);
+    }
 
     #[test]
     fn the_codes_of_errors_are_those_of_problems() {

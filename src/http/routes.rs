@@ -1,6 +1,6 @@
 //! The route table: every operation of the API with what it needs, and the router built from it.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -11,6 +11,7 @@ use axum::{
     response::IntoResponse,
     routing::{MethodFilter, MethodRouter, on},
 };
+use bytes::Bytes;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::{
@@ -200,12 +201,17 @@ pub async fn method_not_allowed(request: Request) -> Problem {
 }
 
 async fn openapi(State(app): State<Arc<App>>) -> impl IntoResponse {
-    const TEXT: &str = include_str!("../../openapi.yaml");
-    let text = match app.base_path.as_str() {
-        "" => TEXT.into(),
-        base => Cow::from(TEXT.replace(THIS_SERVER, &format!("url: {base}, "))),
-    };
+    let text = app.openapi.clone();
     ([(header::CONTENT_TYPE, "application/yaml")], text)
+}
+
+/// `openapi.yaml` of a service that is published under `base`. Made once, because all answers share it.
+pub fn openapi_under(base: &BasePath) -> Bytes {
+    const TEXT: &str = include_str!("../../openapi.yaml");
+    match base.as_str() {
+        "" => Bytes::from_static(TEXT.as_bytes()),
+        base => TEXT.replace(THIS_SERVER, &format!("url: {base}, ")).into(),
+    }
 }
 
 /// In `openapi.yaml`, the URL of the service that serves it.

@@ -18,6 +18,7 @@ use super::{
     access::Granted,
     body::read_object,
     credentials::{bearer, cookie_name},
+    limits::Limited,
     problem::{Code, Problem, Result},
     query::{MERGED_FEEDS_MAX, Params},
 };
@@ -135,9 +136,13 @@ pub async fn ticket(
             "the names of these feeds are too long for one ticket, which is part of a URL: get tickets for fewer feeds",
         ));
     }
-    Ok((
-        [(header::CACHE_CONTROL, "no-store")],
-        Json(json!({ "ticket": ticket.text, "expires_at": time(ticket.expires_us) })),
-    )
-        .into_response())
+    let answer = json!({ "ticket": ticket.text, "expires_at": time(ticket.expires_us) });
+    let answer = answer.to_string().into_bytes();
+    let mut reserved = Limited::of(&parts)?.answer();
+    reserved.grow(answer.len())?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    Ok((headers, reserved.hold(answer)).into_response())
 }

@@ -137,18 +137,31 @@ impl Follower {
         }
     }
 
+    /// Goes on to what another stream has read above the position, if one has.
+    fn take_shared(&mut self) -> Option<Vec<Arc<Item>>> {
+        let (items, until) = self.subscription.shared_page(self.position)?;
+        self.position = until;
+        Some(items)
+    }
+
     async fn catch_up(&mut self) -> Result<Option<Update>> {
+        let some = |items: Vec<_>| (!items.is_empty()).then_some(Update::Items(items));
+        if let Some(items) = self.take_shared() {
+            return Ok(some(items));
+        }
+        let feeds = self.feeds.turn().await?;
+        // While this stream waited for its turn, others had theirs.
+        if let Some(items) = self.take_shared() {
+            return Ok(some(items));
+        }
+        let after = self.position;
         let query = PageQuery {
             feeds: self.subscription.feeds().to_vec(),
-            order: Order::OldestFirst {
-                after: self.position,
-                until: None,
-            },
+            order: Order::OldestFirst { after, until: None },
             limit: PAGE_ENTRIES,
             bytes: PAGE_BYTES,
             kind: None,
         };
-        let feeds = self.feeds.turn().await?;
         let page = match feeds.page(&query).await {
             Ok(page) => page,
             Err(Error::VersionAhead { asked, current }) => {
@@ -162,7 +175,8 @@ impl Follower {
             self.phase = Phase::Arriving;
         }
         let items = items_of(page, &query.feeds);
-        Ok((!items.is_empty()).then_some(Update::Items(items)))
+        self.subscription.share_page(after, self.position, &items);
+        Ok(some(items))
     }
 
     /// Returns the feeds' states, which may have changed since the client last saw them, and then the position.
@@ -298,6 +312,81 @@ async fn first_above(subscription: &mut Subscription, position: Version) -> Foun
             }
             Received::Lagged => return Found::Unknown,
             Received::Closed => return Found::Closed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        dedup::testing::{Memory, feed, keys, long_history},
+        fairness::WorkBudget,
+        live::Hub,
+    };
+
+    /// The entries up to the position at which the stream is live.
+    async fn history(follower: &mut Follower) -> Vec<Arc<Item>> {
+        let mut entries = Vec::new();
+        loop {
+            let Some(Update::Items(items)) = follower.next().await else {
+                panic!("the stream ended");
+            };
+            let is_entry = |item: &&Arc<Item>| matches!(item.news, News::Entry(_));
+            let arrived = items.last().is_some_and(|item| !is_entry(&item));
+            entries.extend(items.iter().filter(is_entry).cloned());
+            if arrived {
+                return entries;
+            }
+        }
+    }
+
+    /// A burst of entries in many feeds is read and rendered once, not once for each stream that missed it.
+    #[tokio::test]
+    async fn streams_on_the_same_feeds_share_what_one_of_them_has_read() {
+        let names = [feed("a"), feed("b")];
+        let record = long_history(500, &names);
+        let memory = Memory::of(&record);
+        let moment = memory.version;
+        let feeds = Feeds::new(Arc::new(memory), keys());
+        let hub = Hub::new(keys(), Arc::default());
+        let follow = |names: &[FeedName], after| {
+            let subscription = hub.subscribe(names.to_vec()).expect("room");
+            Follower::new(feeds.clone(), subscription, Some(after))
+        };
+        let [a, b] = names.clone();
+        // The position of each, as an index of the history.
+        let begins = [0, 100, 100, 349, 499, 0];
+        let mut followers = begins.map(|begin| follow(&names, record[begin].entry.version));
+        let mut others = [
+            follow(&[b, a.clone()], Version::ZERO),
+            follow(&[a], Version::ZERO),
+        ];
+        let mut budget = WorkBudget::default();
+        let (_, joining) = hub.begin_round(&mut budget).await;
+        hub.end_round(joining, moment, &mut budget).await;
+
+        let mut read: Vec<Arc<Item>> = Vec::new();
+        for (follower, begin) in followers.iter_mut().zip(begins) {
+            let entries = history(follower).await;
+            let versions = entries.iter().map(|item| item.news.version());
+            let wanted = record[begin + 1..]
+                .iter()
+                .map(|record| record.entry.version);
+            assert!(versions.eq(wanted), "from {begin}");
+            match read.get(begin..) {
+                None | Some([]) => read = entries,
+                Some(same) => {
+                    let mut both = same.iter().zip(&entries);
+                    assert!(both.all(|(one, other)| Arc::ptr_eq(one, other)), "{begin}");
+                }
+            }
+        }
+        // Streams on other feeds, or on the same ones in another order, do not share: their entries name other feeds.
+        for other in &mut others {
+            let entries = history(other).await;
+            assert_eq!(entries.len(), record.len());
+            assert!(!Arc::ptr_eq(&entries[1], &read[0]));
         }
     }
 }

@@ -25,7 +25,7 @@ impl Limits {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "limits_exceeded",
-            "Requests and connections that were refused or slowed down because of a limit (requests, bytes, events, stored_bytes, streams, connections, answer_bytes, body_bytes) of a caller, an IPv6 network or the node",
+            "Requests and connections that were refused or slowed down because of a limit (requests, bytes, events, stored_bytes, streams, connections, http2_requests, answer_bytes, body_bytes) of a caller, an IPv6 network or the node",
             self.exceeded.clone(),
         );
         registry.register(

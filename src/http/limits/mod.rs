@@ -12,6 +12,7 @@ mod stored;
 use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
 
 use axum::http::Extensions;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -42,6 +43,9 @@ const REQUESTS_BURST_S: u32 = 2;
 const BYTES_BURST_S: u32 = 4;
 /// `Retry-After` for a refused stream. When one of the caller's streams will end is unknown.
 const STREAM_RETRY_S: u32 = 5;
+/// Requests over HTTP/2 that a node has under way. Each takes about as much memory as a connection, of which there may be as
+/// many.
+pub const HTTP2_REQUESTS_MAX: usize = 100_000;
 /// How often the state of idle callers is dropped.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -57,7 +61,7 @@ pub struct Limits {
     pub stored_bytes_per_s: Option<NonZeroU32>,
     /// Open live streams and long polls.
     pub streams: Option<NonZeroU32>,
-    /// Open connections from one address.
+    /// Open connections from one address, and its requests over HTTP/2 that are under way: a connection can have many.
     pub connections: Option<NonZeroU32>,
     /// Memory for answers that have not been read.
     pub answers: Budget,
@@ -111,6 +115,7 @@ struct Used {
     streams: Option<Arc<Permits<Caller>>>,
     connections: Option<Arc<Permits<Caller>>>,
     stored: Stored,
+    http2_requests: Option<Arc<Permits<Caller>>>,
 }
 
 impl Used {
@@ -130,6 +135,7 @@ impl Used {
             streams: times(limits.streams).map(Permits::new),
             connections: times(limits.connections).map(Permits::new),
             stored: Stored::new(times(limits.events_per_s), times(limits.stored_bytes_per_s)),
+            http2_requests: times(limits.connections).map(Permits::new),
         }
     }
 }
@@ -139,9 +145,17 @@ pub struct Quotas {
     limits: Limits,
     callers: Used,
     networks: Option<Used>,
+    /// Of the node.
+    http2_requests: Arc<Semaphore>,
     answers: Arc<Memory>,
     bodies: Arc<Memory>,
     metrics: Arc<Metrics>,
+}
+
+/// A permit for a request over HTTP/2. Held until its client has taken the answer.
+pub struct Http2Permit {
+    _of_peer: Permit<Caller>,
+    _of_node: OwnedSemaphorePermit,
 }
 
 impl Quotas {
@@ -154,6 +168,7 @@ impl Quotas {
         Arc::new(Self {
             callers: Used::new(Of::Caller, &limits, 1),
             networks: network_callers.map(|callers| Used::new(Of::Network, &limits, callers)),
+            http2_requests: Arc::new(Semaphore::new(HTTP2_REQUESTS_MAX)),
             answers: memory(Holds::Answers, limits.answers),
             bodies: memory(Holds::Bodies, limits.bodies),
             metrics: Arc::clone(metrics),
@@ -170,6 +185,38 @@ impl Quotas {
         let caller = Caller::Party(peer.party());
         self.permit("connections", &caller, |used| used.connections.as_ref())
             .ok()
+    }
+
+    /// A permit for a request over HTTP/2; `None` if `peer`, or the node, has as many under way as allowed. Such a request
+    /// counts as one all the same.
+    pub fn http2_request(&self, peer: Peer) -> Option<Http2Permit> {
+        let caller = Caller::Party(peer.party());
+        let limited = self.applies_to(peer);
+        let of_peer = match limited {
+            true => self.permit("http2_requests", &caller, |used| {
+                used.http2_requests.as_ref()
+            }),
+            false => Ok(Permit::unlimited()),
+        };
+        let of_node = || {
+            let room = Arc::clone(&self.http2_requests).try_acquire_owned();
+            room.inspect_err(|_| {
+                self.metrics
+                    .limits
+                    .exceeded("http2_requests", Of::Node.label());
+            })
+        };
+        let permit = of_peer.ok().and_then(|of_peer| {
+            Some(Http2Permit {
+                _of_peer: of_peer,
+                _of_node: of_node().ok()?,
+            })
+        });
+        if permit.is_none() && limited {
+            // It is refused already.
+            let _ = self.take_request(&caller);
+        }
+        permit
     }
 
     /// Drops the state of idle callers periodically, until `stop`.
@@ -349,6 +396,25 @@ mod tests {
         }
         assert_eq!(quotas.caller(&Extensions::new()), None);
         assert!(caller_of(&self::quotas(true), "127.0.0.1", None).is_some());
+    }
+
+    #[test]
+    fn http2_requests_have_a_limit_for_each_address_and_for_the_node() {
+        let quotas = quotas(false);
+        let request = |peer: &str| quotas.http2_request(Peer::Ip(peer.parse().expect("it")));
+        let first = request("203.0.113.1").expect("a permit");
+        assert!(request("203.0.113.1").is_none());
+        let _other = request("203.0.113.2").expect("a permit");
+        drop(first);
+        let first = request("203.0.113.1").expect("given back");
+        let local: Vec<_> = (2..HTTP2_REQUESTS_MAX)
+            .map(|_| request("127.0.0.1").expect("a permit"))
+            .collect();
+        assert!(request("203.0.113.3").is_none());
+        assert!(request("127.0.0.1").is_none());
+        drop(first);
+        assert!(request("203.0.113.3").is_some());
+        drop(local);
     }
 
     #[test]

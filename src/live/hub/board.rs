@@ -183,6 +183,12 @@ impl Board {
         }
     }
 
+    /// Whether the audience has more than one subscriber.
+    pub(super) fn is_shared(&self, audience: AudienceId) -> bool {
+        let audience = self.audiences.get(&audience);
+        audience.is_some_and(|audience| audience.subscribers > 1)
+    }
+
     /// All subscribers.
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Subscriber>> {
         let joined = self.groups.iter().flat_map(BTreeMap::values);

@@ -8,6 +8,7 @@
 
 mod board;
 mod dispatch;
+mod shared_pages;
 mod subscriber;
 mod subscription;
 
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 
 use self::{
     board::{Board, ListenersOf},
+    shared_pages::SharedPages,
     subscriber::{Interest, Subscriber},
 };
 pub use self::{
@@ -42,6 +44,7 @@ pub const STREAMS_MAX: usize = 50_000;
 pub struct Hub {
     keys: Keys,
     board: Mutex<Board>,
+    shared_pages: Mutex<SharedPages>,
     /// Notified when a subscriber registers, because it needs a round to join.
     registered: Notify,
     pub(super) metrics: Arc<Metrics>,
@@ -52,6 +55,7 @@ impl Hub {
         Arc::new(Self {
             keys,
             board: Mutex::default(),
+            shared_pages: Mutex::default(),
             registered: Notify::new(),
             metrics,
         })
@@ -59,6 +63,11 @@ impl Hub {
 
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shared_pages(&self) -> MutexGuard<'_, SharedPages> {
+        let pages = self.shared_pages.lock();
+        pages.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers for everything that happens in `feeds`, which must be distinct.

@@ -4,6 +4,7 @@ use std::{future::poll_fn, sync::Arc};
 
 use super::{
     Hub,
+    shared_pages::Rest,
     subscriber::{Queue, State, Subscriber},
 };
 use crate::{live::Item, types::FeedName, version::Version};
@@ -35,6 +36,22 @@ impl Subscription {
     /// Identifies the subscription in the log.
     pub fn id(&self) -> u64 {
         self.subscriber.id
+    }
+
+    /// What another stream on the same feeds has just read above `position`.
+    pub(in crate::live) fn shared_page(&self, position: Version) -> Option<Rest> {
+        let shared = self.hub.shared_pages();
+        shared.above(self.subscriber.audience, position)
+    }
+
+    /// Lets other streams on the same feeds, if there are any, have the entries above `after` and up to `until`.
+    pub(in crate::live) fn share_page(&self, after: Version, until: Version, items: &[Arc<Item>]) {
+        let audience = self.subscriber.audience;
+        let is_shared = self.hub.board().is_shared(audience);
+        if is_shared && !items.is_empty() {
+            let mut shared = self.hub.shared_pages();
+            shared.add(audience, after, until, items);
+        }
     }
 
     /// All pages are read; what follows is in the queue.

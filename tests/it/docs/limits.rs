@@ -38,6 +38,7 @@ const ROWS: &[(&str, &[&str])] = &[
     ("`Link` header", &["LINK_BYTES_MAX"]),
     ("base path", &["BASE_PATH_BYTES_MAX"]),
     ("time for a request head", &["HEAD_TIMEOUT"]),
+    ("`detail` of an error", &["DETAIL_BYTES_MAX"]),
     ("`X-Request-Id`", &["REQUEST_ID_BYTES_MAX"]),
     ("log filter", &["FILTER_BYTES_MAX"]),
     ("`seconds` of a log filter", &["1", "FALL_BACK_SECONDS_MAX"]),
@@ -65,9 +66,16 @@ const ROWS: &[(&str, &[&str])] = &[
         "reads at once",
         &["JOBS_MAX", "FDB_READS_AT_ONCE", "TURNS_PER_READ"],
     ),
-    ("reads that wait for their first", &["READS_WAITING_MAX", "READ_WAIT_MAX"]),
+    (
+        "reads that wait for their first",
+        &["READS_WAITING_MAX", "READ_WAIT_MAX"],
+    ),
     ("streams and long polls of a node", &["STREAMS_MAX"]),
     ("entries that wait", &["QUEUE_ITEMS_MAX", "QUEUE_BYTES_MAX"]),
+    (
+        "entries that one stream has read",
+        &["SHARED_BYTES_MAX", "SHARED_FOR"],
+    ),
     ("idle stream", &["HEARTBEAT"]),
     (
         "`retry` of a stream",
@@ -124,6 +132,11 @@ const ROWS: &[(&str, &[&str])] = &[
     ("connections of a node", &["CONNECTIONS_MAX"]),
     ("client that acknowledges", &["UNACKNOWLEDGED_MAX"]),
     ("requests at a time", &["HTTP2_STREAMS_MAX"]),
+    (
+        "requests over HTTP/2 of an address",
+        &["--peer-connections"],
+    ),
+    ("requests over HTTP/2 of a node", &["HTTP2_REQUESTS_MAX"]),
     ("TLS handshake", &["HANDSHAKE_TIME_MAX"]),
     ("TLS handshakes at a time", &["HANDSHAKES_MAX"]),
     ("HTTP/2 PING", &["HTTP2_PONG_MAX"]),

@@ -87,4 +87,5 @@ files! {
     http "src/docs/http.md",
     monitoring "src/docs/monitoring.md",
     security "src/docs/security.md",
+    benchmarks "benches/README.md",
 }

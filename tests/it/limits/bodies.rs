@@ -14,7 +14,58 @@ crate::on_every_engine!(
     an_invalid_transient_is_refused,
     an_invalid_marker_is_refused,
     an_unsupported_content_type_is_refused,
+    long_mistakes_get_short_answers,
 );
+
+/// What a client sent does not come back at its full length: an answer that is not read would hold it in memory.
+async fn long_mistakes_get_short_answers(bed: &Bed) {
+    let node = bed.node().await;
+    let long = "x".repeat(200_000);
+    let escaped = "\\u0001".repeat(30_000);
+    let event = |body: String| ("POST", "/v1/events".to_owned(), JSON, body);
+    let requests = [
+        event(format!(r#"{{"{long}": 1}}"#)),
+        event(format!(r#"{{"{escaped}": 1}}"#)),
+        event(format!(r#"[{{"{long}": 1}}]"#)),
+        event(format!(r#"{{"kind": "visit", "feeds": "{long}"}}"#)),
+        event(format!(
+            r#"{{"kind": "visit", "feeds": ["{UNTOUCHED}"], "expect": {{"{long}": 1}}}}"#
+        )),
+        (
+            "POST",
+            "/v1/events".to_owned(),
+            NDJSON,
+            format!(r#"{{"{long}": 1}}"#),
+        ),
+        (
+            "POST",
+            "/v1/transient".to_owned(),
+            JSON,
+            format!(r#"{{"{long}": 1}}"#),
+        ),
+        (
+            "PUT",
+            format!("/v1/feeds/{UNTOUCHED}/markers/read"),
+            JSON,
+            format!(r#"{{"{}": 1}}"#, &long[..15_000]),
+        ),
+        (
+            "GET",
+            format!("/v1/feeds/{UNTOUCHED}?{}", "%01".repeat(20_000)),
+            JSON,
+            String::new(),
+        ),
+    ];
+    for (method, path, media, body) in requests {
+        let answer = node.send_body(method, &path, &[media], body).await;
+        let status = if media == NDJSON { 200 } else { 400 };
+        assert_eq!(answer.status, status, "{path:.40}");
+        // The detail is escaped, with up to six bytes for one.
+        let length = answer.body.len();
+        assert!((1_000..7_000).contains(&length), "{path:.40}: {length}");
+    }
+    appends(&node, "after").await;
+}
 
 /// A valid event with one field replaced, or removed if `value` is null.
 fn but(field: &str, value: Value) -> Value {

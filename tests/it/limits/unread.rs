@@ -1,10 +1,17 @@
 //! Answers that their clients do not read. Time passes in jumps of tokio's clock.
 
-use std::time::Duration;
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
 
 use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, client::SendRequest};
+use newsfeed::http::{
+    limits::{Budget, Limits},
+    proxies::Proxies,
+};
 use rustls::version::TLS13;
 use serde_json::{Value, json};
 use tokio::{
@@ -15,9 +22,10 @@ use tokio::{
 
 use super::appends;
 use crate::{
+    auth::{Site, bearer, master},
     operate::scrape::Scrape,
     support::{
-        bed::{Bed, NDJSON, Served},
+        bed::{Bed, JSON, NDJSON, Served},
         certs::{Authority, Folder},
         patience, raw,
     },
@@ -218,5 +226,88 @@ async fn a_live_stream_that_is_not_read_ends() {
         (Scrape::of(&node).await.get("newsfeed_live_streams") == 0.0).then_some(())
     })
     .await;
+    node.stop().await;
+}
+
+/// An answer of a few bytes takes a stream with everything that belongs to it, and a connection has room for hundreds.
+#[tokio::test]
+async fn requests_over_http2_are_limited_like_connections() {
+    let bed = Bed::embedded();
+    let node = bed
+        .node_with(None, |settings| {
+            settings.limits = Limits {
+                connections: NonZeroU32::new(2),
+                loopback: true,
+                ..Limits::default()
+            };
+            settings.proxies = Proxies(vec!["127.0.0.0/8".parse().expect("a network")]);
+        })
+        .await;
+    let client = http2(&node, 0).await;
+    let ask = async |from: &str| {
+        let mut client = client.clone().ready().await.expect("a stream");
+        let request = Request::get(node.url("/v1/feeds/a")).header("x-forwarded-for", from);
+        let sent = client.send_request(request.body(()).expect("a request"), true);
+        sent.expect("sent").0.await
+    };
+    let refused = async |from: &str| {
+        let error = ask(from).await.expect_err("refused");
+        error.reason() == Some(Reason::REFUSED_STREAM)
+    };
+    let mut unread = Vec::new();
+    for from in ["203.0.113.1", "203.0.113.1", "203.0.113.2"] {
+        unread.push(ask(from).await.expect("an answer").into_body());
+    }
+    assert!(refused("203.0.113.1").await);
+    let series = r#"newsfeed_limits_exceeded_total{limit="http2_requests",of="caller"}"#;
+    assert_eq!(Scrape::of(&node).await.get(series), 1.0);
+    // The connection serves on, and whoever takes an answer may ask again.
+    unread.push(ask("203.0.113.2").await.expect("an answer").into_body());
+    assert!(refused("203.0.113.2").await);
+    // Dropping a body resets its stream.
+    drop(unread.remove(0));
+    patience::until("a permit", async || ask("203.0.113.1").await.ok()).await;
+    node.stop().await;
+}
+
+/// A ticket is longer than other small answers.
+#[tokio::test]
+async fn unread_tickets_count_as_answers() {
+    let site = Site::new();
+    let flags = site.secret_flags();
+    let limits = Limits {
+        answers: Budget {
+            total_bytes: None,
+            caller_bytes: NonZeroUsize::new(1024 * 1024),
+        },
+        ..Limits::default()
+    };
+    let node = site
+        .node_limited(&flags.each_ref().map(|flag| &**flag), limits)
+        .await;
+    let (name, token) = bearer(&master());
+    let feeds: Vec<_> = (0..100).map(|n| format!("{n:0250}")).collect();
+    let body = Bytes::from(json!({ "feeds": feeds }).to_string());
+    let client = http2(&node, 0).await;
+    let mut unread = Vec::new();
+    let refused = loop {
+        let mut client = client.clone().ready().await.expect("a stream");
+        let request = Request::post(node.url("/v1/tickets"))
+            .header(name, &token)
+            .header(JSON.0, JSON.1)
+            .body(());
+        let request = request.expect("a request");
+        let (answer, mut sending) = client.send_request(request, false).expect("sent");
+        sending.send_data(body.clone(), true).expect("sent");
+        let answer = answer.await.expect("a head");
+        if answer.status() != StatusCode::OK {
+            break answer.status();
+        }
+        unread.push(answer.into_body());
+        assert!(unread.len() < 100, "no answer is refused");
+    };
+    assert_eq!(refused, StatusCode::TOO_MANY_REQUESTS);
+    assert!(unread.len() > 20, "{} tickets", unread.len());
+    drop((unread, client));
     node.stop().await;
 }

@@ -5,7 +5,7 @@ use std::{fs::File, path::Path};
 use serde_json::{Value, json};
 
 use super::{Process, newsfeed};
-use crate::support::raw;
+use crate::{auth::SECRET_FILE, support::raw};
 
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -180,13 +180,13 @@ async fn the_start_is_one_line_with_what_differs_from_the_defaults() {
     command
         .args(args)
         .env("NEWSFEED_LOG", "info")
-        .env("NEWSFEED_AUTH_SECRET", "sesame-sesame-sesame-sesame-sesame")
+        .env("NEWSFEED_AUTH_SECRET", SECRET_FILE)
         .stderr(log);
     let process = Process::of(command).await;
     let address = process.api.url("");
     process.stop().await;
     let log = std::fs::read_to_string(folder.path().join("log")).expect("text");
-    assert!(!log.contains("sesame"), "{log}");
+    assert!(!log.contains(SECRET_FILE), "{log}");
     let lines = log
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));

@@ -216,6 +216,7 @@ impl Bed {
         );
         let app = App {
             auth: settings.auth,
+            openapi: newsfeed::http::openapi_under(&settings.base_path),
             base_path: settings.base_path,
             deliveries: Arc::new(settings.deliveries),
             appender,
