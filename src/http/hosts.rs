@@ -5,20 +5,14 @@
 use std::{
     net::{IpAddr, SocketAddr},
     str::FromStr,
-    sync::Arc,
 };
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{header, uri::Authority},
-    middleware::Next,
-    response::{IntoResponse, Response},
 };
 
-use super::{
-    limits::Quotas,
-    problem::{Code, Problem},
-};
+use super::problem::{Code, Problem, Result};
 
 /// A host, without a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +25,7 @@ pub enum Host {
 impl FromStr for Host {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
         let form = || {
             "write it like feeds.example.com or 192.0.2.7, without a scheme, port or path"
                 .to_owned()
@@ -79,7 +73,7 @@ impl Hosts {
     }
 
     fn accepts(&self, host: &str) -> bool {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let host = host.trim_end_matches('.');
         let allowed = |host: Host| self.allowed.contains(&host);
         if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
             let address = address.to_canonical();
@@ -89,7 +83,24 @@ impl Hosts {
                 || self.listening.iter().any(own)
                 || allowed(Host::Address(address));
         }
+        let host = host.to_ascii_lowercase();
         host == "localhost" || host.ends_with(".localhost") || allowed(Host::Name(host.into()))
+    }
+
+    /// Refuses requests for other hosts.
+    pub fn check(&self, request: &Request) -> Result<()> {
+        let local = request.extensions().get::<ThroughUnixSocket>().is_some();
+        if local || !self.checked || self.accept(request) {
+            return Ok(());
+        }
+        tracing::debug!(
+            "request refused: it is for a host that this service does not accept (see --allow-host)"
+        );
+        Err(Problem::new(
+            Code::HostNotAllowed,
+            "this service does not accept requests for this host: use its address, such as http://127.0.0.1:8080, or ask its \
+             operator to allow the host (the guide to security, at /docs/security, says how)",
+        ))
     }
 
     /// Whether every host that the request names is accepted. A request without a host is: browsers always name it.
@@ -108,33 +119,6 @@ impl Hosts {
 /// In the extensions of a request that came through a unix socket. No browser connects to one, so its host does not matter.
 #[derive(Clone, Copy)]
 pub struct ThroughUnixSocket;
-
-/// State of [`check`].
-#[derive(Clone)]
-pub struct Checker {
-    pub hosts: Arc<Hosts>,
-    pub quotas: Arc<Quotas>,
-}
-
-/// Refuses requests for other hosts.
-pub async fn check(State(checker): State<Checker>, request: Request, next: Next) -> Response {
-    let Checker { hosts, quotas } = checker;
-    let local = request.extensions().get::<ThroughUnixSocket>().is_some();
-    if local || !hosts.checked || hosts.accept(&request) {
-        return next.run(request).await;
-    }
-    tracing::debug!(
-        "request refused: it is for a host that this service does not accept (see --allow-host)"
-    );
-    let problem = Problem::new(
-        Code::HostNotAllowed,
-        "this service does not accept requests for this host: use its address, such as http://127.0.0.1:8080, or ask its \
-         operator to allow the host (the guide to security, at /docs/security, says how)",
-    );
-    let (parts, body) = request.into_parts();
-    let problem = quotas.refuse(&parts.extensions, body, problem, false);
-    problem.into_response()
-}
 
 #[cfg(test)]
 mod tests {

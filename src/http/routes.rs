@@ -6,13 +6,12 @@ use axum::{
     Router,
     extract::{Request, State},
     handler::Handler,
-    http::{HeaderValue, Method, header},
+    http::{Method, header},
     middleware::from_fn_with_state,
     response::IntoResponse,
     routing::{MethodFilter, MethodRouter, on},
 };
 use bytes::Bytes;
-use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::{
     App, access, admin,
@@ -21,7 +20,7 @@ use super::{
     cors::{self, Cors},
     credentials::cookie_name,
     docs, events, exposition, feeds, health,
-    hosts::{self, Hosts},
+    hosts::Hosts,
     limits::{self, Enforce, Quotas},
     not_found::not_found,
     observe::{self, Observer},
@@ -117,8 +116,8 @@ pub struct Edge {
     pub hosts: Hosts,
 }
 
-/// The router. A request passes through these layers in order: observation and the check that it is proper HTTP, its
-/// host, CORS, credentials, quotas. Then its handler runs. Each layer that refuses a request counts it against its caller.
+/// The router. A request passes through these layers in order: observation with the checks that it is proper HTTP and for
+/// this host, CORS, credentials, quotas. Then its handler runs. Each layer that refuses a request counts it against its caller.
 pub fn router(app: App, edge: &Edge) -> Router {
     let metered = |body_bytes_max| {
         let quotas = Arc::clone(&edge.quotas);
@@ -161,27 +160,14 @@ pub fn router(app: App, edge: &Edge) -> Router {
         )),
         None => router,
     };
-    let observer = Observer {
+    let observer = Arc::new(Observer {
         metrics: Arc::clone(&app.metrics),
         quotas: Arc::clone(&edge.quotas),
-    };
+        hosts: edge.hosts.clone(),
+    });
     let observed = from_fn_with_state(observer, observe::observe);
-    let checker = hosts::Checker {
-        hosts: Arc::new(edge.hosts.clone()),
-        quotas: Arc::clone(&edge.quotas),
-    };
-    let hosts = from_fn_with_state(checker, hosts::check);
-    // No browser guesses the type of an answer, whatever data is in it.
-    let nosniff = SetResponseHeaderLayer::overriding(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
     let base_path = app.base_path.clone();
-    let router = router
-        .layer(hosts)
-        .layer(observed)
-        .layer(nosniff)
-        .with_state(Arc::new(app));
+    let router = router.layer(observed).with_state(Arc::new(app));
     if base_path == BasePath::default() {
         return router;
     }
