@@ -26,9 +26,10 @@ use crate::{
     error::{Error, Result},
     metrics::Held,
     store::{
-        self, Batch, Condition, Found, Plan, Reads, Snapshot, Transaction,
+        Batch, Condition, Found, Plan, Reads, Snapshot, Transaction,
         keys::{self, Keys},
         transact_until,
+        values::{Claim, decode_claim},
     },
     types::{Entry, Event, EventId, Expect, FeedName, NO_TWIN},
     version::Version,
@@ -109,10 +110,10 @@ enum Verdict<'a> {
     },
 }
 
-/// A taken id: the event that has it, and its content hash.
+/// A taken id: the event that has it, and its content hash; `None` if the event was erased.
 struct Taken {
     place: Place,
-    digest: u128,
+    digest: Option<u128>,
     /// The event was committed by an earlier attempt whose outcome was unknown, and is not answered yet.
     is_ours: bool,
 }
@@ -228,7 +229,10 @@ impl<'a> Append<'a> {
         for (position, &(event, _)) in self.events.iter().enumerate() {
             let taken = &mut taken[self.id_of[position]];
             let verdict = match taken {
-                Some(taken) if taken.digest != event.digest => Verdict::IdReused(taken.place),
+                // Whether the content is that of an erased event is unknown; a retry of it must not store it again.
+                Some(taken) if taken.digest.is_some_and(|digest| digest != event.digest) => {
+                    Verdict::IdReused(taken.place)
+                }
                 Some(taken) => match std::mem::take(&mut taken.is_ours) {
                     true => Verdict::Appended(taken.place),
                     false => Verdict::Duplicate(taken.place),
@@ -249,7 +253,7 @@ impl<'a> Append<'a> {
                         }
                         *taken = Some(Taken {
                             place,
-                            digest: event.digest,
+                            digest: Some(event.digest),
                             is_ours: false,
                         });
                         Verdict::Appended(place)
@@ -333,13 +337,6 @@ fn violation<'a>(
     None
 }
 
-fn read_claim(item: &store::KeyValue) -> store::Result<(Version, u128)> {
-    let digest = (&item.value[..])
-        .try_into()
-        .map_err(|_| keys::corrupt(&item.key, "not a content hash"))?;
-    Ok((keys::version_of(&item.key)?, u128::from_be_bytes(digest)))
-}
-
 #[async_trait]
 impl Transaction for Append<'_> {
     /// The version of the committed batch; meaningless if there was nothing to commit.
@@ -369,10 +366,10 @@ impl Transaction for Append<'_> {
         let at = self.greatest_at(&first)?;
         let mut taken = Vec::with_capacity(self.ids.len());
         for claims in &first.slices {
-            let claim = claims.items.first().map(read_claim).transpose()?;
-            taken.push(claim.map(|(version, digest)| Taken {
+            let claim = claims.items.first().map(decode_claim).transpose()?;
+            taken.push(claim.map(|Claim { version, event }| Taken {
                 place: Place::At(version),
-                digest,
+                digest: event.map(|event| event.digest),
                 is_ours: unsure && version > began,
             }));
         }

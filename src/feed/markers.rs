@@ -1,11 +1,13 @@
-//! Moving a marker: only forward, and never above vN.
+//! Moving a marker: only forward, and never above vN. It writes the marker and the news of it, however much was unread.
 
 use async_trait::async_trait;
 
-use super::{Feeds, sweep::Piece};
+use super::Feeds;
 use crate::{
     error::{Error, Result},
-    store::{Batch, Found, Plan, Snapshot, Transaction, Versioned, keys, transact, values},
+    store::{
+        Batch, Found, Plan, Snapshot, Transaction, Versioned, keys::OWN_READER, transact, values,
+    },
     types::{FeedName, Marker},
     version::Version,
 };
@@ -18,13 +20,8 @@ impl Feeds {
             feed,
             marker,
             to,
-            left: false,
         };
-        transact(&*self.store, &mut move_marker).await?;
-        if move_marker.left {
-            self.sweeps.begin(&self.store, &self.keys, feed);
-        }
-        Ok(())
+        transact(&*self.store, &mut move_marker).await
     }
 }
 
@@ -33,22 +30,6 @@ struct MoveMarker<'a> {
     feed: &'a FeedName,
     marker: Marker,
     to: Version,
-    /// Unread keys are left at or below the marker.
-    left: bool,
-}
-
-impl MoveMarker<'_> {
-    /// The unread keys that the move clears. They do not count from then on, whether cleared or not.
-    async fn clears(&mut self, snapshot: &dyn Snapshot) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let keys = &self.feeds.keys;
-        if !snapshot.clears_key_by_key() {
-            let unread = keys.unread(self.feed);
-            return Ok(vec![keys::after_until(&unread, None, self.to)]);
-        }
-        let piece = Piece::read(snapshot, keys, self.feed, None, self.to).await?;
-        self.left = piece.as_ref().is_some_and(|piece| piece.more);
-        Ok(piece.into_iter().map(|piece| piece.range).collect())
-    }
 }
 
 #[async_trait]
@@ -78,21 +59,16 @@ impl Transaction for MoveMarker<'_> {
         if current.unwrap_or(Version::ZERO) >= self.to {
             return Ok(Plan::Answer(()));
         }
-        let clears = match self.marker {
-            Marker::Read => self.clears(snapshot).await?,
-            Marker::Seen => Vec::new(),
-        };
         let keys = &self.feeds.keys;
         Ok(Plan::Commit(Batch {
-            clears,
             maxima: vec![(
-                keys.marker(self.feed, self.marker),
+                keys.marker(self.feed, OWN_READER, self.marker),
                 self.to.to_bytes().to_vec(),
             )],
             versioned: vec![Versioned {
                 prefix: keys.transient(keys.partition(self.feed)),
                 index: 0,
-                value: values::encode_marker_moved(self.feed),
+                value: values::encode_marker_moved(self.feed, OWN_READER),
             }],
             notify: true,
             ..Batch::default()

@@ -7,21 +7,17 @@ mod event;
 mod markers;
 mod page;
 mod state;
-mod sweep;
 mod turns;
 
 use std::sync::Arc;
 
+use self::turns::{InTurn, Turn, Turns};
 pub use self::{
     page::{
         Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
     },
     state::{FeedState, Markers, UNREAD_MAX, Unread},
     turns::Reader,
-};
-use self::{
-    sweep::Sweeps,
-    turns::{InTurn, Turn, Turns},
 };
 use crate::{
     error::{Error, Result},
@@ -39,7 +35,6 @@ pub struct Feeds {
     reader: Reader,
     /// Held for the reads that are under way.
     turn: Option<Arc<Turn>>,
-    sweeps: Sweeps,
 }
 
 impl Feeds {
@@ -56,7 +51,6 @@ impl Feeds {
             twins,
             reader: Reader::default(),
             turn: None,
-            sweeps: Sweeps::default(),
         }
     }
 

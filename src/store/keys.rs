@@ -1,5 +1,34 @@
-//! The layout of all keys. Keys are FoundationDB tuples behind a prefix. A versioned key ends with the 16 bytes of its
-//! version, not tuple-encoded, so that the store can stamp it at commit.
+//! The layout of all keys, in format 2. Keys are FoundationDB tuples behind a prefix. A versioned key ends with the 16
+//! bytes of its version, not tuple-encoded, so that the store can stamp it at commit. [`super::values`] describes the
+//! values.
+//!
+//! | code | key | value |
+//! | --- | --- | --- |
+//! | 1 | `meta` | format (4 bytes), number of partitions (2 bytes) |
+//! | 2 | `epoch` | the current epoch (4 bytes) |
+//! | 3 | `last` | the moment of the last commit; in the embedded engine only |
+//! | 4 | `at` | the greatest `at` of any entry |
+//! | 5 | `wake` | the versionstamp of the last commit that notified waiting nodes |
+//! | 10 | `claim / id ‖ V` | content hash and feeds of the event; empty once the event has been erased |
+//! | 11 | `feed / name ‖ V` | entry |
+//! | 12 | `notify / name ‖ V` | kind, actor and id of an entry that counts as unread |
+//! | 13 | `log / partition ‖ V` | the events of a batch in this partition |
+//! | 14 | `transient / partition ‖ V` | a transient, or the news that a marker moved |
+//! | 15 | `marker / name / reader / {read, seen}` | version |
+//!
+//! Kept for what is not written yet:
+//!
+//! | code | key | value |
+//! | --- | --- | --- |
+//! | 6 | `lineage / epoch` | where an epoch began and where the one before it ended |
+//! | 16 | `trimmed / name` | everything at or below this version may have been removed by retention |
+//! | 17 | `projection / name` | the checkpoint of a projection: a version |
+//! | 18 | `index / 1 / kind ‖ V`, `index / 2 / actor ‖ V` | all feeds of the event, in order |
+//! | 18 | `index / 3 / feed / kind ‖ V` | empty |
+//! | 19 | `time / n` | the version that was current at second 10·n since 1970 |
+//! | 20 and above | consumers, jobs, follows | |
+//!
+//! Every value can grow at its end, and a decoder refuses what it does not know.
 
 use foundationdb_tuple::{Subspace, pack_into};
 
@@ -12,7 +41,7 @@ use crate::{
 };
 
 /// The version of the key and value formats. A store with another format is refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 // Codes of the subspaces. Codes below 256 are packed into two bytes.
 const META: u16 = 1;
@@ -22,10 +51,13 @@ const AT: u16 = 4;
 const WAKE: u16 = 5;
 const CLAIM: u16 = 10;
 const FEED: u16 = 11;
-const UNREAD: u16 = 12;
+const NOTIFY: u16 = 12;
 const LOG: u16 = 13;
 const TRANSIENT: u16 = 14;
 const MARKER: u16 = 15;
+
+/// The reader of a feed's own markers, as in a personal feed.
+pub const OWN_READER: &str = "";
 
 /// The key space of one service: its prefix and its number of log partitions.
 #[derive(Debug, Clone)]
@@ -38,6 +70,11 @@ impl Keys {
     /// For engines, which only use keys that do not depend on the number of partitions.
     pub(crate) fn before_opening(prefix: &[u8]) -> Self {
         Self::new(prefix, 1)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_partitions(partitions: u16) -> Self {
+        Self::new(b"", partitions)
     }
 
     fn new(prefix: &[u8], partitions: u16) -> Self {
@@ -102,7 +139,7 @@ impl Keys {
         self.root.pack(&(WAKE,))
     }
 
-    /// `‖ version` → hash of the event's content. With each event.
+    /// `‖ version` → hash of the event's content, and its feeds. With each event.
     pub fn claim(&self, id: &EventId) -> Vec<u8> {
         self.versioned_of(CLAIM, id.as_str())
     }
@@ -127,13 +164,14 @@ impl Keys {
         self.versioned_of(FEED, feed.as_str())
     }
 
-    /// `‖ version` → kind and id. With each event that counts as unread, per feed; cleared when, or some time after, the read
-    /// marker passes it. Only keys above the marker count.
-    pub fn unread(&self, feed: &FeedName) -> Vec<u8> {
-        self.versioned_of(UNREAD, feed.as_str())
+    /// `‖ version` → kind, actor and id. With each event that counts as unread, per feed. Marking read does not clear it:
+    /// only keys above the marker count.
+    pub fn notify(&self, feed: &FeedName) -> Vec<u8> {
+        self.versioned_of(NOTIFY, feed.as_str())
     }
 
-    /// `‖ version` → the entries of a batch in this partition, each with its feeds in the partition. Per batch.
+    /// `‖ version` → the events of a batch that have a feed in this partition. In the partition of its first feed, an event
+    /// comes with all its feeds, in others with those of the partition. Per batch.
     pub fn log(&self, partition: u16) -> Vec<u8> {
         self.root.pack(&(LOG, partition))
     }
@@ -153,9 +191,9 @@ impl Keys {
         self.root.subspace(&(FEED,)).range()
     }
 
-    /// Begin and end of the unread keys of all feeds.
-    pub(super) fn unreads(&self) -> (Vec<u8>, Vec<u8>) {
-        self.root.subspace(&(UNREAD,)).range()
+    /// Begin and end of the notify keys of all feeds.
+    pub(super) fn notifies(&self) -> (Vec<u8>, Vec<u8>) {
+        self.root.subspace(&(NOTIFY,)).range()
     }
 
     /// Begin and end of all log partitions.
@@ -176,13 +214,13 @@ impl Keys {
         key.get(..=id + len)
     }
 
-    /// → version, 16 bytes. Atomic maximum.
-    pub fn marker(&self, feed: &FeedName, marker: Marker) -> Vec<u8> {
+    /// → version, 16 bytes. Atomic maximum. `reader` is [`OWN_READER`] for the feed's own marker.
+    pub fn marker(&self, feed: &FeedName, reader: &str, marker: Marker) -> Vec<u8> {
         let name = match marker {
             Marker::Read => "read",
             Marker::Seen => "seen",
         };
-        self.root.pack(&(MARKER, feed.as_str(), name))
+        self.root.pack(&(MARKER, feed.as_str(), reader, name))
     }
 }
 
@@ -283,11 +321,21 @@ impl Transaction for Opening {
             return Err(corrupt(&key, "the format number is missing"));
         };
         let format = u32::from_be_bytes(*format);
-        if format != FORMAT {
-            return Err(Error::Open(format!(
-                "the store has format {format}, but this program supports format {FORMAT} only: \
-                 use the newsfeed version that wrote it, or another data folder or key prefix"
-            )));
+        match format {
+            FORMAT => {}
+            1 => {
+                return Err(Error::Open(format!(
+                    "the store has format 1 of a release before 1.0, which this program cannot read: append its events \
+                     again to a new store of format {FORMAT} (with another data folder or key prefix), or use the newsfeed \
+                     version that wrote it"
+                )));
+            }
+            _ => {
+                return Err(Error::Open(format!(
+                    "the store has format {format}, but this program supports format {FORMAT} only: \
+                     use the newsfeed version that wrote it, or another data folder or key prefix"
+                )));
+            }
         }
         let partitions = rest.try_into().map(u16::from_be_bytes).unwrap_or(0);
         if partitions == 0 {
@@ -376,13 +424,14 @@ mod tests {
             keys.wake(),
             keys.claim(&id),
             keys.feed(&name),
-            keys.unread(&name),
+            keys.notify(&name),
             keys.log(0),
             keys.log(1),
             keys.transient(0),
             keys.transient(1),
-            keys.marker(&name, Marker::Read),
-            keys.marker(&name, Marker::Seen),
+            keys.marker(&name, OWN_READER, Marker::Read),
+            keys.marker(&name, OWN_READER, Marker::Seen),
+            keys.marker(&name, "user:1", Marker::Read),
         ];
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());

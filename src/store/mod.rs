@@ -124,11 +124,6 @@ pub trait Snapshot: Send + Sync {
         false
     }
 
-    /// Whether clearing a range costs a write for each key in it.
-    fn clears_key_by_key(&self) -> bool {
-        false
-    }
-
     /// Commits `batch` if its conditions still hold and the epoch is still that of the snapshot. Returns the version of
     /// the item with index 0; see [`Version::at_index`].
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version>;

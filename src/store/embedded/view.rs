@@ -92,10 +92,6 @@ impl Snapshot for View {
         true
     }
 
-    fn clears_key_by_key(&self) -> bool {
-        true
-    }
-
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
         let Self {
             version,

@@ -84,7 +84,7 @@ async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
         "an existing key space keeps its partitions"
     );
     let meta = all_keys(&store).await.remove(0).key;
-    let other = [&2u32.to_be_bytes()[..], b"whatever"].concat();
+    let other = [&3u32.to_be_bytes()[..], b"whatever"].concat();
     commit(
         &store,
         Batch {
@@ -99,7 +99,7 @@ async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
         .expect_err("refused")
         .to_string();
     assert!(
-        error.contains("format 2") && error.contains("format 1"),
+        error.contains("format 3") && error.contains("format 2"),
         "{error}"
     );
     store.close().await;

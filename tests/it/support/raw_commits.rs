@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use newsfeed::{
+    append::writes,
     clock::WallTime,
     store::{
         Batch, Store, Versioned,
@@ -76,26 +77,26 @@ impl Raw {
         };
         let entries: Vec<Entry> = commits.iter().map(entry).collect();
         for ((commit, entry), index) in commits.iter().zip(&entries).zip(0..) {
-            put(self.keys.claim(&entry.id), index, vec![0; 16]);
+            let claim = values::encode_claim(0, &commit.feeds);
+            put(self.keys.claim(&entry.id), index, claim);
             for feed in &commit.feeds {
                 put(self.keys.feed(feed), index, values::encode_entry(entry));
                 if entry.delivery == Delivery::Notify {
-                    put(self.keys.unread(feed), index, values::encode_unread(entry));
+                    put(self.keys.notify(feed), index, values::encode_notify(entry));
                 }
             }
         }
         for partition in 0..self.keys.partitions() {
             let mut records = Vec::new();
             for ((commit, entry), index) in commits.iter().zip(&entries).zip(0..) {
-                let here = |feed: &&FeedName| self.keys.partition(feed) == partition;
-                let feeds: Vec<&FeedName> = commit.feeds.iter().filter(here).collect();
-                if !feeds.is_empty() {
-                    records.push(RecordParts {
-                        index,
-                        feeds,
-                        entry,
-                    });
-                }
+                let of_event = writes::records(&self.keys, &commit.feeds);
+                let here = of_event.into_iter().filter(|record| record.0 == partition);
+                records.extend(here.map(|(_, feeds, exports)| RecordParts {
+                    index,
+                    feeds,
+                    exports,
+                    entry,
+                }));
             }
             for (index, value) in values::encode_records(&records) {
                 put(self.keys.log(partition), index, value);

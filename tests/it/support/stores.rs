@@ -25,11 +25,6 @@ pub trait Trouble: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Whether snapshots say that clears cost a write for each key; `engine` is what the engine says.
-    fn clears_key_by_key(&self, _engine: bool) -> bool {
-        false
-    }
-
     async fn commit(&self, snapshot: Box<dyn Snapshot>, batch: Batch) -> Result<Version> {
         self.before_commit(&batch).await?;
         snapshot.commit(batch).await
@@ -93,11 +88,6 @@ impl<T: Trouble> Snapshot for TroubledSnapshot<T> {
     async fn read(&self, reads: Reads) -> Result<Found> {
         self.trouble.before_read().await?;
         self.snapshot.read(reads).await
-    }
-
-    fn clears_key_by_key(&self) -> bool {
-        let engine = self.snapshot.clears_key_by_key();
-        self.trouble.clears_key_by_key(engine)
     }
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
