@@ -64,6 +64,11 @@ pub async fn run(args: HistoryArgs) -> Result<(), Error> {
     } else {
         Order::NewestFirst
     };
+    if order == Order::NewestFirst && range.after != "0" {
+        // The pages do not name this version, so that the service would not refuse one of another store.
+        let one = [("after", &*range.after), ("limit", "1")];
+        client.page(&range.feeds, &one).await?;
+    }
     let mut left = args.limit.unwrap_or(usize::MAX);
     let mut printed = false;
     let mut walk = Walk::new(&client, range, order, left);

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use crate::{
     store::{
         Batch, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Store, StoreErrors,
+        epoch::Row,
         keys::{Keys, versioned},
         values::{self, Record, RecordParts},
     },
@@ -185,6 +186,15 @@ impl Memory {
             }
         }
         let version = history.last().map(|last| last.entry.version);
+        let newest = version.map_or(0, Version::epoch);
+        for epoch in 0..=newest {
+            let row = Row {
+                epoch,
+                began: Version::new(epoch, 0, 0),
+                previous_end: Version::moment(epoch.saturating_sub(1), u64::MAX),
+            };
+            values.extend(row.puts(&keys));
+        }
         Self {
             values: Arc::new(values),
             version: version.unwrap_or(Version::ZERO),

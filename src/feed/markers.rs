@@ -9,17 +9,25 @@ use crate::{
         Batch, Found, Plan, Snapshot, Transaction, Versioned, keys::OWN_READER, transact, values,
     },
     types::{FeedName, Marker},
-    version::Version,
+    version::{Cursor, Version},
 };
 
 impl Feeds {
     /// Moves the marker to `to`, unless it is already there or further.
-    pub async fn move_marker(&self, feed: &FeedName, marker: Marker, to: Version) -> Result<()> {
+    ///
+    /// # Errors
+    /// Those of [`Known::check`](crate::lineage::Known::check) for `to`, and those of the store.
+    pub async fn move_marker(
+        &self,
+        feed: &FeedName,
+        marker: Marker,
+        to: impl Into<Cursor>,
+    ) -> Result<()> {
         let mut move_marker = MoveMarker {
             feeds: self,
             feed,
             marker,
-            to,
+            to: to.into(),
         };
         transact(&*self.store, &mut move_marker).await
     }
@@ -29,7 +37,7 @@ struct MoveMarker<'a> {
     feeds: &'a Feeds,
     feed: &'a FeedName,
     marker: Marker,
-    to: Version,
+    to: Cursor,
 }
 
 #[async_trait]
@@ -43,27 +51,21 @@ impl Transaction for MoveMarker<'_> {
         _first: Found,
         _unsure: bool,
     ) -> Result<Plan<()>> {
-        let now = snapshot.version();
         // A marker above vN would mark entries as read that do not exist yet.
-        if self.to > now {
-            return Err(Error::VersionAhead {
-                asked: self.to,
-                current: now,
-            });
-        }
+        let to = self.feeds.lineage.at(snapshot).await?.check(self.to)?;
         let markers = self.feeds.markers_at(snapshot, self.feed).await?;
         let current = match self.marker {
             Marker::Read => markers.read,
             Marker::Seen => markers.seen,
         };
-        if current.unwrap_or(Version::ZERO) >= self.to {
+        if current.unwrap_or(Version::ZERO) >= to {
             return Ok(Plan::Answer(()));
         }
         let keys = &self.feeds.keys;
         Ok(Plan::Commit(Batch {
             maxima: vec![(
                 keys.marker(self.feed, OWN_READER, self.marker),
-                self.to.to_bytes().to_vec(),
+                to.to_bytes().to_vec(),
             )],
             versioned: vec![Versioned {
                 prefix: keys.transient(keys.partition(self.feed)),

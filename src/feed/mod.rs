@@ -21,6 +21,7 @@ pub use self::{
 };
 use crate::{
     error::{Error, Result},
+    lineage::Lineage,
     metrics::TwinsHidden,
     store::{self, Snapshot, Store, keys::Keys},
 };
@@ -30,6 +31,7 @@ use crate::{
 pub struct Feeds {
     store: Arc<dyn Store>,
     keys: Keys,
+    lineage: Lineage,
     twins: TwinsHidden,
     turns: Turns,
     reader: Reader,
@@ -47,6 +49,7 @@ impl Feeds {
         Self {
             turns: Turns::new(store.reads_at_once()),
             store,
+            lineage: Lineage::new(keys.clone()),
             keys,
             twins,
             reader: Reader::default(),

@@ -69,6 +69,7 @@ codes! {
     BodyTimeout "body_timeout" REQUEST_TIMEOUT,
     IdReused "id_reused" CONFLICT,
     VersionConflict "version_conflict" CONFLICT,
+    CursorUnknown "cursor_unknown" GONE,
     HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST,
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE,
     TooManyEvents "too_many_events" PAYLOAD_TOO_LARGE,
@@ -180,6 +181,12 @@ impl From<Error> for Problem {
             Error::VersionAhead { current, .. } => Self::new(
                 Code::VersionAhead,
                 "this version has not been reached here; get the feed's current version and continue from it",
+            )
+            .with("version", current.to_string()),
+            Error::CursorUnknown { current, .. } => Self::new(
+                Code::CursorUnknown,
+                "this version is not of this store, which was restored or replaced since; forget what was read before, get the \
+                 feed's current version and read again from there",
             )
             .with("version", current.to_string()),
             Error::Busy => Self::new(
@@ -330,6 +337,10 @@ mod tests {
                 current: None,
             },
             Error::VersionAhead {
+                asked: Version::ZERO,
+                current: Version::ZERO,
+            },
+            Error::CursorUnknown {
                 asked: Version::ZERO,
                 current: Version::ZERO,
             },

@@ -13,7 +13,7 @@ use super::problem::{Code, Problem, Result};
 use crate::{
     feed::{Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
     types::{FeedName, Invalid, Kind, Marker},
-    version::Version,
+    version::Cursor,
 };
 
 /// Most feeds of a merged page or stream.
@@ -131,16 +131,16 @@ impl<'a> Params<'a> {
         }
     }
 
-    pub fn version(&self, name: &str) -> Result<Option<Version>> {
+    pub fn cursor(&self, name: &str) -> Result<Option<Cursor>> {
         self.one(name)?
-            .map(|param| version(name, &param.value))
+            .map(|param| cursor(name, &param.value))
             .transpose()
     }
 
     /// The position after which a stream begins. An empty value counts as none, as in the header `Last-Event-ID`.
-    pub fn position(&self, name: &str) -> Result<Option<Version>> {
+    pub fn position(&self, name: &str) -> Result<Option<Cursor>> {
         let param = self.one(name)?.filter(|param| !param.value.is_empty());
-        param.map(|param| version(name, &param.value)).transpose()
+        param.map(|param| cursor(name, &param.value)).transpose()
     }
 
     fn kind(&self) -> Result<Option<Kind>> {
@@ -191,10 +191,10 @@ impl<'a> Params<'a> {
     }
 
     /// The query for a page of `feeds`, and how long to wait for an entry.
-    pub fn page(&self, feeds: Vec<FeedName>) -> Result<(PageQuery, Option<Duration>)> {
-        let until = self.version("until")?;
-        let before = self.version("before")?;
-        let after = self.version("after")?;
+    pub fn page(&self, feeds: Vec<FeedName>) -> Result<(PageQuery<Cursor>, Option<Duration>)> {
+        let until = self.cursor("until")?;
+        let before = self.cursor("before")?;
+        let after = self.cursor("after")?;
         let wait = self
             .number("wait", 0..=WAIT_MAX.as_secs())?
             .map(|seconds| held_for(Duration::from_secs(seconds)));
@@ -240,7 +240,7 @@ fn held_for(asked: Duration) -> Duration {
     asked.min(Duration::from_millis(end))
 }
 
-pub fn version(name: &str, text: &str) -> Result<Version> {
+pub fn cursor(name: &str, text: &str) -> Result<Cursor> {
     text.parse()
         .map_err(|error| Problem::new(Code::InvalidVersion, format!("{name} is {error}")))
 }

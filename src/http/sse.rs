@@ -17,10 +17,10 @@ use super::{
     event_stream::{EventStream, Handover},
     limits,
     problem::Result,
-    query::{FeedPath, LAST_EVENT_ID, Params, version},
+    query::{FeedPath, LAST_EVENT_ID, Params, cursor},
     render,
 };
-use crate::{auth::Scope, live::Follower, metrics::StreamEnd, types::FeedName, version::Version};
+use crate::{auth::Scope, live::Follower, metrics::StreamEnd, types::FeedName, version::Cursor};
 
 pub async fn live(
     State(app): State<Arc<App>>,
@@ -47,7 +47,7 @@ pub async fn merged(
 
 /// A browser that reconnects repeats its first URL, so the header `Last-Event-ID` overrides `after`. Clients that may not
 /// send this header to another origin, such as event-source-polyfill, add the parameter `lastEventId` to the URL instead.
-fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Version>> {
+fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Cursor>> {
     let after = params.position("after")?;
     let last = params.position(LAST_EVENT_ID)?;
     match parts
@@ -56,7 +56,7 @@ fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Version>> {
         .map(|id| id.to_str().unwrap_or("?"))
     {
         None | Some("") => Ok(last.or(after)),
-        Some(id) => version("Last-Event-ID", id).map(Some),
+        Some(id) => cursor("Last-Event-ID", id).map(Some),
     }
 }
 
@@ -65,7 +65,7 @@ fn follow(
     granted: &Granted,
     request: &Parts,
     feeds: Vec<FeedName>,
-    after: Option<Version>,
+    after: Option<Cursor>,
 ) -> Result<Response> {
     granted.feeds(Scope::Read, &feeds)?;
     let permit = limits::stream_permit(request)?;

@@ -9,6 +9,7 @@
 //! | 3 | `last` | the moment of the last commit; in the embedded engine only |
 //! | 4 | `at` | the greatest `at` of any entry |
 //! | 5 | `wake` | the versionstamp of the last commit that notified waiting nodes |
+//! | 6 | `lineage / epoch` | where the epoch began, and where the one before it ended (16 bytes each) |
 //! | 10 | `claim / id ‖ V` | content hash and feeds of the event; empty once the event has been erased |
 //! | 11 | `feed / name ‖ V` | entry |
 //! | 12 | `notify / name ‖ V` | kind, actor and id of an entry that counts as unread |
@@ -20,7 +21,6 @@
 //!
 //! | code | key | value |
 //! | --- | --- | --- |
-//! | 6 | `lineage / epoch` | where an epoch began and where the one before it ended |
 //! | 16 | `trimmed / name` | everything at or below this version may have been removed by retention |
 //! | 17 | `projection / name` | the checkpoint of a projection: a version |
 //! | 18 | `index / 1 / kind ‖ V`, `index / 2 / actor ‖ V` | all feeds of the event, in order |
@@ -33,9 +33,11 @@
 use foundationdb_tuple::{Subspace, pack_into};
 
 use super::{
-    Batch, Condition, Error, Found, Plan, Range, Result, Snapshot, Store, Transaction, transact,
+    Batch, Condition, Error, Found, Plan, Range, Result, Snapshot, Store, Transaction, epoch::Row,
+    transact,
 };
 use crate::{
+    clock::WallTime,
     types::{EventId, FeedName, Marker},
     version::{BYTES_LEN, Version},
 };
@@ -49,6 +51,7 @@ const EPOCH: u16 = 2;
 const LAST: u16 = 3;
 const AT: u16 = 4;
 const WAKE: u16 = 5;
+const LINEAGE: u16 = 6;
 const CLAIM: u16 = 10;
 const FEED: u16 = 11;
 const NOTIFY: u16 = 12;
@@ -84,11 +87,17 @@ impl Keys {
         }
     }
 
-    /// Opens the key space and reads its number of partitions; creates it with `partitions` if there is none.
-    pub async fn open(store: &dyn Store, prefix: &[u8], partitions: u16) -> Result<Self> {
+    /// Opens the key space and reads its number of partitions. If there is none, creates it with `partitions`, and its first
+    /// epoch by `wall`.
+    pub async fn open(
+        store: &dyn Store,
+        prefix: &[u8],
+        partitions: u16,
+        wall: &WallTime,
+    ) -> Result<Self> {
         let mut opening = Opening {
             keys: Self::new(prefix, partitions),
-            create: true,
+            create: Some(wall),
         };
         transact(store, &mut opening).await?;
         Ok(opening.keys)
@@ -98,7 +107,7 @@ impl Keys {
     pub async fn open_existing(store: &dyn Store, prefix: &[u8]) -> Result<Option<Self>> {
         let mut opening = Opening {
             keys: Self::before_opening(prefix),
-            create: false,
+            create: None,
         };
         let exists = transact(store, &mut opening).await?;
         Ok(exists.then_some(opening.keys))
@@ -119,7 +128,7 @@ impl Keys {
         self.root.pack(&(META,))
     }
 
-    /// → the current epoch, 4 bytes big-endian; 0 if absent. Written by an operator.
+    /// → the current epoch, 4 bytes big-endian. Written when the key space is created, and by [`super::epoch::raise`].
     pub fn epoch(&self) -> Vec<u8> {
         self.root.pack(&(EPOCH,))
     }
@@ -137,6 +146,20 @@ impl Keys {
     /// → the versionstamp of the last commit that notified waiting nodes. Its only purpose is to be watched.
     pub fn wake(&self) -> Vec<u8> {
         self.root.pack(&(WAKE,))
+    }
+
+    /// → where the epoch began and where the one before it ended: two moments of 16 bytes. Written with the epoch.
+    pub fn lineage(&self, epoch: u32) -> Vec<u8> {
+        self.root.pack(&(LINEAGE, epoch))
+    }
+
+    /// Begin and end of the lineage above the epoch `newest`.
+    pub(super) fn lineages(&self, newest: Option<u32>) -> (Vec<u8>, Vec<u8>) {
+        let (begin, end) = self.root.subspace(&(LINEAGE,)).range();
+        (
+            newest.map_or(begin, |newest| next_key(self.lineage(newest))),
+            end,
+        )
     }
 
     /// `‖ version` → hash of the event's content, and its feeds. With each event.
@@ -279,13 +302,14 @@ pub fn corrupt(key: &[u8], what: impl ToString) -> Error {
 }
 
 /// Reads the number of partitions; its output is whether the key space exists.
-struct Opening {
+struct Opening<'a> {
     keys: Keys,
-    create: bool,
+    /// If there is none, create it by this clock.
+    create: Option<&'a WallTime>,
 }
 
 #[async_trait::async_trait]
-impl Transaction for Opening {
+impl Transaction for Opening<'_> {
     type Output = bool;
     type Error = Error;
 
@@ -297,22 +321,16 @@ impl Transaction for Opening {
     ) -> Result<Plan<bool>> {
         let key = self.keys.meta();
         let Some(meta) = snapshot.get(vec![key.clone()]).await?.remove(0) else {
-            if !self.create {
+            let Some(wall) = self.create else {
                 return Ok(Plan::Answer(false));
-            }
+            };
+            let (format, partitions) = (FORMAT.to_be_bytes(), self.keys.partitions.to_be_bytes());
+            let meta = [&format[..], &partitions].concat();
+            let mut puts = vec![(key.clone(), meta)];
+            puts.extend(Row::first(snapshot, wall)?.puts(&self.keys));
             return Ok(Plan::Commit(Batch {
-                conditions: vec![Condition::KeyEquals {
-                    key: key.clone(),
-                    value: None,
-                }],
-                puts: vec![(
-                    key,
-                    [
-                        &FORMAT.to_be_bytes()[..],
-                        &self.keys.partitions.to_be_bytes(),
-                    ]
-                    .concat(),
-                )],
+                conditions: vec![Condition::KeyEquals { key, value: None }],
+                puts,
                 ..Batch::default()
             }));
         };
@@ -422,6 +440,8 @@ mod tests {
             keys.last(),
             keys.at(),
             keys.wake(),
+            keys.lineage(0),
+            keys.lineage(1),
             keys.claim(&id),
             keys.feed(&name),
             keys.notify(&name),

@@ -99,6 +99,12 @@ pub trait Snapshot: Send + Sync {
     /// The moment of the snapshot (vN): commits it shows are stamped at or below it, all others above it.
     fn version(&self) -> Version;
 
+    /// The tick at which the snapshot was taken: at or after that of its version, and before that of every commit on it or on
+    /// a later snapshot. (The version of an embedded store stands still while nothing is committed.)
+    fn taken_at(&self) -> u64 {
+        self.version().time()
+    }
+
     /// Reads everything that is asked for, concurrently.
     async fn read(&self, reads: Reads) -> Result<Found>;
 

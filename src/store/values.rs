@@ -7,6 +7,7 @@
 //!   `exports` is true and `feeds` are all its feeds, in order: this record is the one that a reader of the whole log takes.
 //!   In other partitions, `feeds` are those of the partition. The entry is written as above, without its tag.
 //! - transient: `((0, index, false, feeds, entry), null)`, or `(null, (feed, reader))` if a marker moved.
+//! - lineage: two moments of 16 bytes, see [`Row`].
 //!
 //! Tuples can get further elements at their end, and other tags. The decoders refuse those that they do not know.
 
@@ -20,11 +21,12 @@ use foundationdb_tuple::{
 
 use super::{
     KeyValue, Result,
+    epoch::Row,
     keys::{Keys, corrupt, version_of},
 };
 use crate::{
     types::{Actor, Delivery, Entry, EventId, EventTime, FeedName, Invalid, Kind},
-    version::Version,
+    version::{BYTES_LEN, Version},
 };
 
 /// Maximum size of a value in the log, in bytes. FoundationDB refuses values over 100,000 bytes.
@@ -261,6 +263,25 @@ pub fn decode_claim(item: &KeyValue) -> Result<Claim> {
     })
 }
 
+pub fn encode_lineage(row: &Row) -> Vec<u8> {
+    [row.began.to_bytes(), row.previous_end.to_bytes()].concat()
+}
+
+pub fn decode_lineage(item: &KeyValue) -> Result<Row> {
+    let (moments, []) = item.value.as_chunks::<BYTES_LEN>() else {
+        return Err(corrupt(&item.key, "not two moments"));
+    };
+    let [began, previous_end] = moments else {
+        return Err(corrupt(&item.key, "not two moments"));
+    };
+    let began = Version::from_bytes(*began);
+    Ok(Row {
+        epoch: began.epoch(),
+        began,
+        previous_end: Version::from_bytes(*previous_end),
+    })
+}
+
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
     // 33 bytes for the numbers and the terminators of the texts.
     let actor = entry.actor.as_ref().map_or("", Actor::as_str).len();
@@ -493,7 +514,7 @@ mod tests {
         #[test]
         fn invalid_bytes_are_an_error_not_a_panic(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             let item = item(Version::ZERO, value);
-            let _ = (decode_entry(&item), decode_notify(&item), decode_records(&item), decode_transient(&item), decode_claim(&item));
+            let _ = (decode_entry(&item), decode_notify(&item), decode_records(&item), decode_transient(&item), decode_claim(&item), decode_lineage(&item));
         }
     }
 

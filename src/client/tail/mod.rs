@@ -9,12 +9,17 @@ mod start;
 
 use std::path::PathBuf;
 
-use self::{cursor::Cursor, follow::Follower};
+use self::{
+    cursor::Cursor,
+    follow::Follower,
+    start::{Position, Start},
+};
 use super::{
     Error,
+    api::Client,
     connection::Connection,
     interrupted, names,
-    output::{Output, closed, status},
+    output::{Output, Printer, closed, status},
     pages::{Order, Range, Walk},
 };
 
@@ -90,40 +95,47 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
         until: None,
     };
     let mut printer = args.output.open().long(args.long);
-    let start = match (resumed, &args.from) {
-        (Some(version), _) => start::Start::after(version),
-        (None, Some(from)) => start::from(&client, &range, from).await?,
-        (None, None) => start::last(&client, &range, args.lines).await?,
+    let start = match args.from {
+        Some(from) => Start::From(from),
+        None => Start::Last(args.lines),
     };
     if args.no_follow {
-        let range = Range {
-            after: start.after,
-            until: start.until,
-            ..range
-        };
-        let mut walk = Walk::new(&client, range, Order::OldestFirst, usize::MAX);
-        while let Some(entries) = walk.next().await? {
-            for entry in &entries {
-                printer.print(entry.json.get(), |painter| painter.entry(&entry.value))?;
+        let printed = match resumed {
+            Some(version) => {
+                let position = Position::after(version);
+                match print(&client, &range, position, &mut printer).await {
+                    Err(error) if error.is_unknown_cursor() => {
+                        tracing::warn!(
+                            "the position in the cursor file is not of this store, which was restored or replaced since; starting over"
+                        );
+                        None
+                    }
+                    printed => Some(printed?),
+                }
             }
-            printer.flush()?;
-        }
-        return match (&cursor, walk.until()) {
-            (Some(cursor), Some(until)) => cursor.write(until),
+            None => None,
+        };
+        let until = match printed {
+            Some(until) => until,
+            None => {
+                let position = start.find(&client, &range).await?;
+                print(&client, &range, position, &mut printer).await?
+            }
+        };
+        return match (&cursor, until) {
+            (Some(cursor), Some(until)) => cursor.write(&until),
             _ => Ok(()),
         };
     }
+    let position = match resumed {
+        Some(version) => version,
+        None => start.find(&client, &range).await?.after,
+    };
     let all = args
         .events
         .map_or(!printer.is_json(), |events| events == Events::All);
     let mut follower = Follower::new(
-        &client,
-        range,
-        start.after,
-        printer,
-        cursor,
-        all,
-        args.quiet,
+        &client, range, position, start, printer, cursor, all, args.quiet,
     );
     let followed = tokio::select! {
         result = follower.run() => result,
@@ -138,4 +150,26 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
         });
     }
     followed
+}
+
+/// Prints the existing entries after `position`. Returns the version up to which they were read, if the service was asked.
+async fn print(
+    client: &Client,
+    range: &Range,
+    position: Position,
+    printer: &mut Printer,
+) -> Result<Option<String>, Error> {
+    let range = Range {
+        after: position.after,
+        until: position.until,
+        ..range.clone()
+    };
+    let mut walk = Walk::new(client, range, Order::OldestFirst, usize::MAX);
+    while let Some(entries) = walk.next().await? {
+        for entry in &entries {
+            printer.print(entry.json.get(), |painter| painter.entry(&entry.value))?;
+        }
+        printer.flush()?;
+    }
+    Ok(walk.until().map(str::to_owned))
 }

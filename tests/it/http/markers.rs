@@ -277,8 +277,8 @@ async fn marking_read_costs_the_same_however_much_was_unread(bed: &Bed) {
     let (store, keys) = (troubled(bed.store(), Arc::clone(&costs)), bed.keys().await);
     let feeds = Feeds::new(store, keys.clone());
     let mark = async |feed: &str, version: &str| {
-        let (feed, version) = (feed.parse().expect("a name"), version.parse());
-        let version = version.expect("a version");
+        let feed = feed.parse().expect("a name");
+        let version: Version = version.parse().expect("a version");
         let moved = feeds.move_marker(&feed, Marker::Read, version).await;
         moved.expect("the marker moves");
         costs.take()

@@ -52,7 +52,9 @@ async fn a_port_in_use_is_reported_with_advice() {
 /// Makes a store in `folder` whose format is described by `meta`.
 async fn store_with(folder: &Path, meta: Vec<u8>) {
     let store = Embedded::open(folder, WallTime::system(0)).expect("a new store");
-    Keys::open(&store, b"", 16).await.expect("a new key space");
+    Keys::open(&store, b"", 16, &WallTime::system(0))
+        .await
+        .expect("a new key space");
     let snapshot = store.snapshot().await.expect("a snapshot");
     // Besides the engine's own keys, the format sorts first.
     let everything = Range {

@@ -76,8 +76,12 @@ async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
     let error = open().err().expect("locked").to_string();
     assert!(error.contains("in use by another process"), "{error}");
 
-    keys::Keys::open(&store, b"", 16).await.expect("created");
-    let keys = keys::Keys::open(&store, b"", 4).await.expect("opened");
+    keys::Keys::open(&store, b"", 16, &WallTime::system(0))
+        .await
+        .expect("created");
+    let keys = keys::Keys::open(&store, b"", 4, &WallTime::system(0))
+        .await
+        .expect("opened");
     assert_eq!(
         keys.partitions(),
         16,
@@ -94,7 +98,7 @@ async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
     )
     .await
     .expect("commit");
-    let error = keys::Keys::open(&store, b"", 16)
+    let error = keys::Keys::open(&store, b"", 16, &WallTime::system(0))
         .await
         .expect_err("refused")
         .to_string();
@@ -111,7 +115,9 @@ async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
 async fn of_concurrent_commits_of_one_unclaimed_id_only_the_first_succeeds() {
     let folder = tempfile::tempdir().expect("folder");
     let store = Embedded::open(folder.path(), WallTime::system(0)).expect("opens");
-    let keys = keys::Keys::open(&store, b"", 16).await.expect("created");
+    let keys = keys::Keys::open(&store, b"", 16, &WallTime::system(0))
+        .await
+        .expect("created");
     let claim = |id: &str, unclaimed| Batch {
         versioned: vec![Versioned {
             prefix: keys.claim(&id.parse().expect("an id")),

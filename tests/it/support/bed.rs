@@ -152,7 +152,7 @@ impl Bed {
     }
 
     pub async fn keys(&self) -> Keys {
-        Keys::open(&*self.store(), self.prefix(), 16)
+        Keys::open(&*self.store(), self.prefix(), 16, &self.wall)
             .await
             .expect("the key space opens")
     }

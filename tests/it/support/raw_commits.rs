@@ -7,6 +7,7 @@ use newsfeed::{
     clock::WallTime,
     store::{
         Batch, Store, Versioned,
+        epoch::Row,
         keys::Keys,
         values::{self, RecordParts},
     },
@@ -109,12 +110,17 @@ impl Raw {
         }
     }
 
-    /// Raises the epoch by one.
+    /// Raises the epoch by one. Everything up to now remains known.
     pub async fn raise_epoch(&self) {
         let snapshot = self.store.snapshot().await.expect("a snapshot");
-        let epoch = snapshot.version().epoch() + 1;
+        let (now, taken_at) = (snapshot.version(), snapshot.taken_at());
+        let row = Row {
+            epoch: now.epoch() + 1,
+            began: Version::new(now.epoch() + 1, taken_at, 0),
+            previous_end: now,
+        };
         let batch = Batch {
-            puts: vec![(self.keys.epoch(), epoch.to_be_bytes().to_vec())],
+            puts: row.puts(&self.keys),
             notify: true,
             ..Batch::default()
         };

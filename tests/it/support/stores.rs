@@ -85,6 +85,10 @@ impl<T: Trouble> Snapshot for TroubledSnapshot<T> {
         self.snapshot.version()
     }
 
+    fn taken_at(&self) -> u64 {
+        self.snapshot.taken_at()
+    }
+
     async fn read(&self, reads: Reads) -> Result<Found> {
         self.trouble.before_read().await?;
         self.snapshot.read(reads).await

@@ -13,7 +13,7 @@ use crate::{
     limits::all_transients,
     support::{
         bed::{Answer, Bed, JSON, Served, text},
-        entries::AHEAD,
+        entries::{UNKNOWN, ahead},
         sse::Stream,
     },
 };
@@ -311,7 +311,8 @@ async fn follow(witness: &mut Witness<'_>) {
         ("/v1/feeds/{feed}/live", "/v1/feeds/a/live?"),
         ("/v1/live", "/v1/live?feed=b&feed=a&"),
     ] {
-        for after in ["0", AHEAD] {
+        let ahead = ahead(&witness.node.version("a").await);
+        for after in ["0", UNKNOWN, &ahead] {
             let url = witness.node.url(&format!("{path}after={after}"));
             witness.hold_stream(template, &url).await;
             let mut stream = Stream::open(&witness.node.http, &url, None).await;
@@ -373,8 +374,11 @@ async fn refuse(witness: &mut Witness<'_>) {
             );
         }
         if let Some(path) = path.strip_suffix("entries").filter(|path| *path != "/v1/") {
-            let ahead = format!("{path}entries?until=vvvvvvvvvvvvvvvvvvvvvvvvvs");
-            assert_eq!(witness.get(template, &ahead).await.status, 400);
+            let version = ahead(&witness.node.version("a").await);
+            for (version, status) in [(&*version, 400), (UNKNOWN, 410)] {
+                let path = format!("{path}entries?until={version}");
+                assert_eq!(witness.get(template, &path).await.status, status);
+            }
         }
     }
     let marker = (
@@ -389,6 +393,25 @@ async fn refuse(witness: &mut Witness<'_>) {
         ("PUT", by_query.0, by_query.1),
         ("PUT", LOG, LOG),
     ];
+    let ahead = ahead(&witness.node.version("a").await);
+    let ahead = json!({ "version": ahead }).to_string();
+    let unknown = json!({ "version": UNKNOWN }).to_string();
+    for (method, template, path) in &writes[2..4] {
+        let answer = witness.ask(method, template, path, &[JSON], &unknown).await;
+        assert_eq!(answer.status, 410);
+    }
+    let expect =
+        json!({ "kind": "visit", "feeds": ["a"], "expect": { "feed": "a", "version": UNKNOWN } });
+    let answer = witness
+        .ask(
+            "POST",
+            "/v1/events",
+            "/v1/events",
+            &[JSON],
+            &expect.to_string(),
+        )
+        .await;
+    assert_eq!(answer.status, 410);
     let huge = " ".repeat(8 * 1024 * 1024 + 1);
     for (method, template, path) in writes {
         for body in [
@@ -398,7 +421,7 @@ async fn refuse(witness: &mut Witness<'_>) {
             "[{}]",
             "5",
             r#"{"version":"x"}"#,
-            r#"{"version":"vvvvvvvvvvvvvvvvvvvvvvvvvs"}"#,
+            &ahead,
             r#"{"kind":"visit","feeds":["a "]}"#,
             r#"{"kind":"typing","feeds":[]}"#,
             r#"{"filter":"debgu"}"#,

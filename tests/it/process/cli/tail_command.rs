@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{FEED, PATIENCE, Running, Service};
-use crate::{process::newsfeed, support::entries::AHEAD};
+use crate::{process::newsfeed, support::entries::UNKNOWN};
 
 async fn take(tail: &mut Running, count: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -210,14 +210,14 @@ async fn transients_and_states_are_printed_on_request() {
 async fn a_position_ahead_is_reported_and_new_entries_are_printed() {
     let service = Service::start().await;
     service.fill(0..2).await;
-    let mut tail = service.begin(&["tail", FEED, "--from", AHEAD]);
-    tail.says(&format!("the service has not reached {AHEAD}"))
+    let mut tail = service.begin(&["tail", FEED, "--from", UNKNOWN]);
+    tail.says(&format!("the service has not reached {UNKNOWN}"))
         .await;
     service.fill(2..3).await;
     assert_eq!(tail.line().await, service.entries().await[2]);
     tail.interrupt();
     let said = tail.end().await;
-    assert!(!said.stderr.contains(AHEAD), "{said:?}");
+    assert!(!said.stderr.contains(UNKNOWN), "{said:?}");
 }
 
 /// The service asks each client to wait for a different time, so that not all return at once.
