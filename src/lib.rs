@@ -12,6 +12,7 @@
 //! - [`live`]: one tailer per node, the hub, and followers, which join history to live delivery.
 //! - [`dedup`]: the rule that decides which commits are twins, and the window that every reader judges them with.
 //! - [`lineage`]: which versions are of this life of the store. Every version that a client hands in is checked there.
+//! - [`times`]: which version was current at a time of the wall clock.
 //! - [`store`]: the engine contract, the retry loop, the layout of keys ([`store::keys`]) and values
 //!   ([`store::values`]), and the engines.
 //! - [`types`], [`version`], [`clock`]: names, events and entries; hybrid timestamps; the clocks that make them.
@@ -64,6 +65,7 @@ pub mod outbound;
 pub mod procfs;
 pub mod server;
 pub mod store;
+pub mod times;
 pub mod tls;
 pub mod types;
 pub mod version;
