@@ -25,7 +25,12 @@ pub async fn at(State(app): State<Arc<App>>, request: Request) -> Result<Respons
     let (parts, _) = request.into_parts();
     let at = Params::parse(&parts, &["at"])?.time("at")?;
     let version = version_at(&app, &parts, &at).await?;
-    let answer = json!({ "at": at.as_str(), "version": version.to_string() });
+    // The beginning is written as clients write it.
+    let version = match version {
+        Version::ZERO => "0".to_owned(),
+        version => version.to_string(),
+    };
+    let answer = json!({ "at": at.as_str(), "version": version });
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }
 

@@ -96,6 +96,11 @@ impl<T: Trouble> Snapshot for TroubledSnapshot<T> {
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {
         let Self { snapshot, trouble } = *self;
+        // Now and then, a node notes the version of the time. No test is about that commit.
+        let is_note = batch.puts.len() == 1 && batch.conditions.len() == 1;
+        if is_note && batch.versioned.is_empty() && batch.maxima.is_empty() {
+            return snapshot.commit(batch).await;
+        }
         trouble.commit(snapshot, batch).await
     }
 }

@@ -392,6 +392,8 @@ async fn refuse(witness: &mut Witness<'_>) {
             }
         }
     }
+    let merged = format!("/v1/entries?feed=a&after={UNKNOWN}");
+    assert_eq!(witness.get("/v1/entries", &merged).await.status, 410);
     let marker = (
         "/v1/feeds/{feed}/markers/{marker}",
         "/v1/feeds/a/markers/read",
