@@ -624,6 +624,12 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
         ),
         ("GET", "/v1/feeds/{feed}", "/v1/feeds/a", ""),
         ("GET", "/v1/state", "/v1/state?feed=a", ""),
+        (
+            "GET",
+            "/v1/versions",
+            "/v1/versions?at=2025-01-01T00:00:00Z",
+            "",
+        ),
         ("GET", "/v1/feeds/{feed}/entries", "/v1/feeds/a/entries", ""),
         (
             "GET",
