@@ -22,6 +22,9 @@ pub enum Error {
     },
     #[error("version {asked} has not been reached yet; the current version is {current}")]
     VersionAhead { asked: Version, current: Version },
+    /// The version is not of this life of the store.
+    #[error("version {asked} is not of this store; the current version is {current}")]
+    CursorUnknown { asked: Version, current: Version },
     #[error("the append queue is full")]
     Busy,
     #[error("appends are waiting too long in the queue")]
@@ -45,6 +48,7 @@ impl Error {
             Self::IdReused { .. } => "id_reused",
             Self::VersionConflict { .. } => "version_conflict",
             Self::VersionAhead { .. } => "version_ahead",
+            Self::CursorUnknown { .. } => "cursor_unknown",
             Self::Busy | Self::Late | Self::ReadsBusy => "busy",
             Self::TooManyStreams => "too_many_streams",
             Self::ShuttingDown | Self::Store(store::Error::Closed) => "shutting_down",

@@ -2,8 +2,8 @@
 //! the current version vN, reads history up to vN, and subscribes live from vN.
 //!
 //! # Map
-//! Dependencies point one way: [`http`] → [`feed`], [`live`], [`append`], [`auth`] → [`dedup`] → [`store`] →
-//! [`types`], [`version`], [`clock`].
+//! Dependencies point one way: [`http`] → [`feed`], [`live`], [`append`], [`auth`] → [`dedup`], [`lineage`] → [`store`]
+//! → [`types`], [`version`], [`clock`].
 //!
 //! - [`http`]: JSON, status codes, SSE frames. No other module of the service knows HTTP.
 //! - [`auth`]: tokens, keys, tickets, and what they grant.
@@ -11,6 +11,8 @@
 //! - [`feed`]: pages, states (latest entry, unread counts, markers), and moving markers.
 //! - [`live`]: one tailer per node, the hub, and followers, which join history to live delivery.
 //! - [`dedup`]: the rule that decides which commits are twins, and the window that every reader judges them with.
+//! - [`lineage`]: which versions are of this life of the store. Every version that a client hands in is checked there.
+//! - [`times`]: which version was current at a time of the wall clock.
 //! - [`store`]: the engine contract, the retry loop, the layout of keys ([`store::keys`]) and values
 //!   ([`store::values`]), and the engines.
 //! - [`types`], [`version`], [`clock`]: names, events and entries; hybrid timestamps; the clocks that make them.
@@ -55,6 +57,7 @@ pub mod error;
 pub mod fairness;
 pub mod feed;
 pub mod http;
+pub mod lineage;
 pub mod live;
 pub mod logging;
 pub mod metrics;
@@ -62,6 +65,7 @@ pub mod outbound;
 pub mod procfs;
 pub mod server;
 pub mod store;
+pub mod times;
 pub mod tls;
 pub mod types;
 pub mod version;

@@ -69,15 +69,19 @@ enum Configuration {
 
 #[derive(Subcommand)]
 enum Admin {
-    /// Show the epoch of an existing store, or raise it. Raise it after a restore from a backup, or when the store's clock
-    /// was set back. An embedded store must not be in use.
+    /// Show the epoch of an existing store, or raise it. On FoundationDB, raise it after a restore from a backup, before the
+    /// first node starts. An embedded store raises it by itself whenever `newsfeed serve` opens it; it must not be in use.
     Epoch {
         #[command(flatten)]
         store: StoreConfig,
-        /// Raise the epoch by one. Versions assigned from then on are above all earlier ones. Appends in flight are
-        /// retried.
+        /// Begin a new epoch. Versions assigned from then on are above all earlier ones, and cursors from what the restore
+        /// has lost are refused. Appends in flight are retried.
         #[arg(long)]
         raise: bool,
+        /// The version to which the cluster was restored, as `fdbrestore` prints it: cursors above it are refused.
+        /// Without it, cursors above the last thing that was stored are.
+        #[arg(long, value_name = "VERSION", requires = "raise")]
+        restored_version: Option<u64>,
     },
     /// Sign a token and print it, to try a service that requires tokens. In production, tokens come from the system that
     /// logs users in.
@@ -136,7 +140,11 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
     let done: Result<(), Box<dyn Error>> = match cli.command {
         Command::Serve(config) => serve(*config, given).await,
         Command::Configuration(Configuration::Check(config)) => check(&config, given).await,
-        Command::Admin(Admin::Epoch { store, raise }) => epoch(&store, raise).await,
+        Command::Admin(Admin::Epoch {
+            store,
+            raise,
+            restored_version,
+        }) => epoch(&store, raise, restored_version).await,
         Command::Admin(Admin::Token(args)) => mint_token(&args).map_err(Into::into),
         Command::Admin(Admin::Check { store }) => check_store(&store).await,
         Command::Append(args) => append::run(args).await.map_err(Into::into),
@@ -221,10 +229,14 @@ async fn serve(config: Config, given: &Given<'_>) -> Result<(), Box<dyn Error>> 
     Ok(())
 }
 
-async fn epoch(config: &StoreConfig, raise: bool) -> Result<(), Box<dyn Error>> {
+async fn epoch(
+    config: &StoreConfig,
+    raise: bool,
+    restored: Option<u64>,
+) -> Result<(), Box<dyn Error>> {
     let Opened { store, keys, .. } = &config.open_existing().await?;
     let epoch = if raise {
-        epoch::raise(&**store, keys).await?
+        epoch::raise(&**store, keys, &WallTime::system(0), restored).await?
     } else {
         epoch::current(&**store).await?
     };

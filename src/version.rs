@@ -88,6 +88,37 @@ impl Version {
     }
 }
 
+/// A version as a client handed it in, which may be from another life of the store. [`crate::lineage`] makes a [`Version`] of
+/// it, or refuses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor(Version);
+
+impl Cursor {
+    pub(crate) fn unchecked(self) -> Version {
+        self.0
+    }
+}
+
+impl From<Version> for Cursor {
+    fn from(version: Version) -> Self {
+        Self(version)
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = BadVersion;
+
+    fn from_str(text: &str) -> Result<Self, BadVersion> {
+        text.parse().map(Self)
+    }
+}
+
 /// Base32hex in lower case, without padding. Its alphabet is in ASCII order, so the order of texts is that of the bytes.
 static TEXT: std::sync::LazyLock<Encoding> = std::sync::LazyLock::new(|| {
     let mut spec = Specification::new();

@@ -10,8 +10,10 @@ use foundationdb::{
 use newsfeed::{
     append::writes,
     client::{DEFAULT_URL, TokenArgs, list::Message},
+    clock::WallTime,
     procfs::Usage,
     store::{
+        epoch,
         fdb::{self, Fdb, stamped_key},
         keys::Keys,
     },
@@ -240,17 +242,19 @@ fn event(plan: &Plan, number: Number, kind: &str) -> Result<Event, Error> {
 struct Bare {
     db: Database,
     keys: Keys,
+    epoch: u32,
 }
 
 impl Bare {
     async fn open(args: &BareArgs) -> Result<Self, Error> {
         let file = &args.cluster_file;
         let store = Fdb::open(file, PREFIX, fdb::Tuning { timeout: TIMEOUT }).map_err(failed)?;
-        let keys = Keys::open(&store, PREFIX, PARTITIONS)
+        let keys = Keys::open(&store, PREFIX, PARTITIONS, &WallTime::system(0))
             .await
             .map_err(failed)?;
+        let epoch = epoch::current(&store).await.map_err(failed)?;
         let db = Database::from_path(&file.to_string_lossy()).map_err(failed)?;
-        Ok(Self { db, keys })
+        Ok(Self { db, keys, epoch })
     }
 
     async fn append(&self, events: &[Event]) -> Result<(), FdbError> {
@@ -265,7 +269,7 @@ impl Bare {
             transaction.atomic_op(key, value, MutationType::ByteMax);
         }
         for put in &batch.versioned {
-            let key = stamped_key(&put.prefix, 0, put.index);
+            let key = stamped_key(&put.prefix, self.epoch, put.index);
             transaction.atomic_op(&key, &put.value, MutationType::SetVersionstampedKey);
         }
         let (key, stamp) = (self.keys.wake(), MutationType::SetVersionstampedValue);

@@ -25,6 +25,7 @@ use self::{delay::QueueDelay, transient::Transients};
 use crate::{
     clock::AtClock,
     error::{Error, Result},
+    lineage::Lineage,
     metrics::{Appends, Metrics},
     store::{self, Store, keys::Keys},
     types::{Event, EventId},
@@ -119,6 +120,7 @@ impl Unit {
 struct Context {
     store: Arc<dyn Store>,
     keys: Keys,
+    lineage: Lineage,
     clock: Arc<AtClock>,
     tuning: Tuning,
     delay: Arc<QueueDelay>,
@@ -171,6 +173,7 @@ impl Appender {
         );
         let context = Arc::new(Context {
             store,
+            lineage: Lineage::new(keys.clone()),
             keys,
             clock: Arc::clone(&clock),
             tuning,

@@ -7,6 +7,7 @@
 //! - A repeated id is a duplicate of the first event with that id that was appended; rejected events do not claim theirs.
 //! - The versions of a transaction's own events lie above its snapshot, and a version that an event expects may not. So an
 //!   event that expects a feed to which an earlier event of the transaction was added is rejected, whatever it expects.
+//! - An expected version of another life of the store is refused, like one that has not been reached.
 //! - Any other condition is judged on the snapshot. The store checks at commit that nothing has been added to the feeds
 //!   of the conditions that held. Those that failed need no check: entries are never taken back.
 //!
@@ -24,11 +25,13 @@ use crate::{
     clock::AtClock,
     dedup::{self, Latest},
     error::{Error, Result},
+    lineage::{Known, Lineage},
     metrics::Held,
     store::{
-        self, Batch, Condition, Found, Plan, Reads, Snapshot, Transaction,
+        Batch, Condition, Found, Plan, Reads, Snapshot, Transaction,
         keys::{self, Keys},
         transact_until,
+        values::{Claim, decode_claim},
     },
     types::{Entry, Event, EventId, Expect, FeedName, NO_TWIN},
     version::Version,
@@ -102,17 +105,14 @@ enum Verdict<'a> {
     IdReused(Place),
     /// The expected feed has this entry.
     VersionConflict(&'a Expect, Option<Place>),
-    /// The event expects the version `asked`, above the moment `current`.
-    VersionAhead {
-        asked: Version,
-        current: Version,
-    },
+    /// The event expects a version that is unknown, or has not been reached.
+    NoSuchVersion(Error),
 }
 
-/// A taken id: the event that has it, and its content hash.
+/// A taken id: the event that has it, and its content hash; `None` if the event was erased.
 struct Taken {
     place: Place,
-    digest: u128,
+    digest: Option<u128>,
     /// The event was committed by an earlier attempt whose outcome was unknown, and is not answered yet.
     is_ours: bool,
 }
@@ -129,6 +129,7 @@ struct Expected {
 /// A transaction of `events`, in their order.
 struct Append<'a> {
     keys: &'a Keys,
+    lineage: &'a Lineage,
     clock: &'a AtClock,
     events: &'a [(&'a Event, i64)],
     /// For each event, the position of its id in `ids`. Both may cover more events: those of the first attempt.
@@ -159,6 +160,7 @@ impl<'a> Append<'a> {
         }
         Self {
             keys: &context.keys,
+            lineage: &context.lineage,
             clock: &context.clock,
             events,
             id_of,
@@ -219,7 +221,7 @@ impl<'a> Append<'a> {
     /// Plays the events: fills `verdicts` and `planned`.
     fn judge(
         &mut self,
-        began: Version,
+        known: Option<&Known>,
         taken: &mut [Option<Taken>],
         expected: &mut HashMap<&FeedName, Expected>,
     ) {
@@ -228,12 +230,15 @@ impl<'a> Append<'a> {
         for (position, &(event, _)) in self.events.iter().enumerate() {
             let taken = &mut taken[self.id_of[position]];
             let verdict = match taken {
-                Some(taken) if taken.digest != event.digest => Verdict::IdReused(taken.place),
+                // Whether the content is that of an erased event is unknown; a retry of it must not store it again.
+                Some(taken) if taken.digest.is_some_and(|digest| digest != event.digest) => {
+                    Verdict::IdReused(taken.place)
+                }
                 Some(taken) => match std::mem::take(&mut taken.is_ours) {
                     true => Verdict::Appended(taken.place),
                     false => Verdict::Duplicate(taken.place),
                 },
-                None => match violation(event.expect.as_ref(), began, expected) {
+                None => match violation(event.expect.as_ref(), known, expected) {
                     Some(violation) => violation,
                     None => {
                         // A batch has fewer events than an index has values.
@@ -249,7 +254,7 @@ impl<'a> Append<'a> {
                         }
                         *taken = Some(Taken {
                             place,
-                            digest: event.digest,
+                            digest: Some(event.digest),
                             is_ours: false,
                         });
                         Verdict::Appended(place)
@@ -299,9 +304,7 @@ impl<'a> Append<'a> {
                         current: place.map(version),
                     })
                 }
-                Verdict::VersionAhead { asked, current } => {
-                    Outcome::Rejected(Error::VersionAhead { asked, current })
-                }
+                Verdict::NoSuchVersion(error) => Outcome::Rejected(error),
             }
         })
     }
@@ -310,34 +313,27 @@ impl<'a> Append<'a> {
 /// Why a condition does not hold, if it does not. (A twin above the expected version is invisible, so it is no violation.)
 fn violation<'a>(
     expect: Option<&'a Expect>,
-    began: Version,
+    known: Option<&Known>,
     expected: &mut HashMap<&FeedName, Expected>,
 ) -> Option<Verdict<'a>> {
-    let expect = expect?;
-    if let Some(asked) = expect.version.filter(|&version| version > began) {
-        return Some(Verdict::VersionAhead {
-            asked,
-            current: began,
-        });
-    }
+    let (expect, known) = (expect?, known?);
+    let version = expect.version.map(|version| known.check(version));
+    let version = match version.transpose() {
+        Ok(version) => version,
+        Err(error) => return Some(Verdict::NoSuchVersion(error)),
+    };
     let feed = expected.get_mut(&expect.feed)?;
     if let Some(index) = feed.planned {
         let place = Some(Place::Planned(index));
         return Some(Verdict::VersionConflict(expect, place));
     }
-    if !expect.holds(feed.latest.entry) {
+    // `None` is below the version of every entry.
+    if feed.latest.entry > version {
         let place = feed.latest.entry.map(Place::At);
         return Some(Verdict::VersionConflict(expect, place));
     }
     feed.relied_on = true;
     None
-}
-
-fn read_claim(item: &store::KeyValue) -> store::Result<(Version, u128)> {
-    let digest = (&item.value[..])
-        .try_into()
-        .map_err(|_| keys::corrupt(&item.key, "not a content hash"))?;
-    Ok((keys::version_of(&item.key)?, u128::from_be_bytes(digest)))
 }
 
 #[async_trait]
@@ -369,15 +365,19 @@ impl Transaction for Append<'_> {
         let at = self.greatest_at(&first)?;
         let mut taken = Vec::with_capacity(self.ids.len());
         for claims in &first.slices {
-            let claim = claims.items.first().map(read_claim).transpose()?;
-            taken.push(claim.map(|(version, digest)| Taken {
+            let claim = claims.items.first().map(decode_claim).transpose()?;
+            taken.push(claim.map(|Claim { version, event }| Taken {
                 place: Place::At(version),
-                digest,
+                digest: event.map(|event| event.digest),
                 is_ours: unsure && version > began,
             }));
         }
         let mut expected = self.expected(snapshot, &taken).await?;
-        self.judge(began, &mut taken, &mut expected);
+        let known = match expected.is_empty() {
+            true => None,
+            false => Some(self.lineage.at(snapshot).await?.until(began)),
+        };
+        self.judge(known.as_ref(), &mut taken, &mut expected);
         if self.planned.is_empty() {
             return Ok(Plan::Answer(Version::ZERO));
         }

@@ -1,4 +1,4 @@
-//! The writes of an event: claim, entries, unread keys and log records; for a transient, only its record.
+//! The writes of an event: claim, entries, notify keys and log records; for a transient, only its record.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,10 @@ pub async fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
                 value,
             });
         };
-        put(keys.claim(&event.id), event.digest.to_be_bytes().to_vec());
+        put(
+            keys.claim(&event.id),
+            values::encode_claim(event.digest, &event.feeds),
+        );
         let mut value = values::encode_entry(entry);
         for (place, feed) in (1..).zip(&event.feeds) {
             let last = place == event.feeds.len();
@@ -52,23 +55,18 @@ pub async fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
             };
             put(keys.feed(feed), value);
             if event.delivery == Delivery::Notify {
-                put(keys.unread(feed), values::encode_unread(entry));
+                put(keys.notify(feed), values::encode_notify(entry));
             }
         }
-        let mut record = |partition, feeds| {
+        for (partition, feeds, exports) in records(keys, &event.feeds) {
             partitions.entry(partition).or_default().push(RecordParts {
                 index,
                 feeds,
+                exports,
                 entry,
             });
-        };
-        match &event.feeds[..] {
-            [feed] => record(keys.partition(feed), vec![feed]),
-            feeds => by_partition(keys, feeds)
-                .into_iter()
-                .for_each(|(partition, feeds)| record(partition, feeds)),
         }
-        // Each feed has an entry, perhaps an unread key, and a place in the log.
+        // Each feed has an entry, perhaps a notify key, and a place in the log.
         budget.spend(1 + 2 * event.feeds.len()).await;
     }
     for (partition, records) in partitions {
@@ -110,6 +108,21 @@ pub fn of_transient(keys: &Keys, feeds: &[FeedName], entry: &Entry) -> Batch {
     }
 }
 
+/// The log records of an event with these feeds: for each partition, the feeds in its record, and whether that exports the
+/// event.
+pub fn records<'a>(keys: &Keys, feeds: &'a [FeedName]) -> Vec<(u16, Vec<&'a FeedName>, bool)> {
+    let Some(first) = feeds.first().map(|feed| keys.partition(feed)) else {
+        return Vec::new();
+    };
+    let mut records = vec![(first, feeds.iter().collect(), true)];
+    if feeds.len() > 1 {
+        let others = by_partition(keys, feeds).into_iter();
+        let others = others.filter(|&(partition, _)| partition != first);
+        records.extend(others.map(|(partition, feeds)| (partition, feeds, false)));
+    }
+    records
+}
+
 fn by_partition<'a>(keys: &Keys, feeds: &'a [FeedName]) -> BTreeMap<u16, Vec<&'a FeedName>> {
     let mut partitions: BTreeMap<u16, Vec<&FeedName>> = BTreeMap::new();
     for feed in feeds {
@@ -123,12 +136,57 @@ fn by_partition<'a>(keys: &Keys, feeds: &'a [FeedName]) -> BTreeMap<u16, Vec<&'a
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::{
         append::BATCH_EVENTS_MAX,
         fairness::testing::turns,
         types::{Data, Draft, EVENT_FEEDS_MAX},
     };
+
+    proptest! {
+        #[test]
+        fn an_event_is_exported_by_one_record_with_its_feeds_in_order_and_each_partition_has_its_own(
+            numbers in proptest::collection::hash_set(0..1_000u16, 1..20),
+            partitions in 1..20u16,
+        ) {
+            let keys = Keys::with_partitions(partitions);
+            let feeds: Vec<FeedName> = numbers.iter().map(|n| format!("f{n}").parse().expect("a name")).collect();
+            let records = records(&keys, &feeds);
+            let exporting: Vec<_> = records.iter().filter(|(_, _, exports)| *exports).collect();
+            prop_assert_eq!(exporting.len(), 1);
+            let (partition, all, _) = exporting[0];
+            prop_assert_eq!(*partition, keys.partition(&feeds[0]));
+            prop_assert_eq!(all, &feeds.iter().collect::<Vec<_>>());
+            for partition in 0..partitions {
+                let own: Vec<FeedName> = feeds.iter().filter(|feed| keys.partition(feed) == partition).cloned().collect();
+                let mut here = records.iter().filter(|record| record.0 == partition);
+                let read = here.next().map(|(_, feeds, exports)| {
+                    let event = Draft {
+                        id: "e".parse().expect("an id"),
+                        kind: "message".parse().expect("a kind"),
+                        delivery: Delivery::Entry,
+                        feeds: own.clone(),
+                        actor: None,
+                        time: None,
+                        data: Data::null(),
+                        expect: None,
+                    };
+                    let event = event.check().expect("valid");
+                    let mut record = values::Record {
+                        entry: entry(&event, 1, 0),
+                        feeds: feeds.iter().copied().cloned().collect(),
+                        exports: *exports,
+                    };
+                    record.retain_partition(&keys, partition);
+                    record.feeds
+                });
+                prop_assert_eq!(read.unwrap_or_default(), own);
+                prop_assert!(here.next().is_none());
+            }
+        }
+    }
 
     #[tokio::test]
     async fn building_a_large_batch_lets_other_tasks_run() {
@@ -153,8 +211,8 @@ mod tests {
             .collect();
         let keys = crate::dedup::testing::keys();
         let (batch, count) = turns(of_events(&keys, &entries)).await;
-        let entries_and_unread = 2 * EVENT_FEEDS_MAX * events.len();
-        assert!(batch.versioned.len() > entries_and_unread);
-        assert!(count >= entries_and_unread / 600, "{count}");
+        let entries_and_notify = 2 * EVENT_FEEDS_MAX * events.len();
+        assert!(batch.versioned.len() > entries_and_notify);
+        assert!(count >= entries_and_notify / 600, "{count}");
     }
 }

@@ -105,6 +105,11 @@ pub enum Error {
 const EXIT_USAGE: u8 = 2;
 
 impl Error {
+    /// Whether the service does not know the version from which something was asked for.
+    pub fn is_unknown_cursor(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "cursor_unknown")
+    }
+
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(..) => EXIT_USAGE,

@@ -28,6 +28,7 @@ use crate::{
     store::{
         self, Store,
         embedded::{Embedded, no_store},
+        epoch,
         keys::Keys,
     },
 };
@@ -125,12 +126,20 @@ impl StoreConfig {
         match self.store {
             Engine::Embedded => {
                 let reserve_bytes = self.disk_reserve_mib * 1024 * 1024;
-                let open = move |folder: &Path| Embedded::open_with(folder, wall, reserve_bytes);
+                let clock = wall.clone();
+                let open = move |folder: &Path| Embedded::open_with(folder, clock, reserve_bytes);
                 let store = self.open_folder(open).await?;
-                let keys = Keys::open(&*store, b"", self.partitions).await?;
+                let keys = match Keys::open_existing(&*store, b"").await? {
+                    Some(keys) => {
+                        // The folder may be a copy that was put back.
+                        epoch::raise(&*store, &keys, &wall, None).await?;
+                        keys
+                    }
+                    None => Keys::open(&*store, b"", self.partitions, &wall).await?,
+                };
                 Ok(Opened::embedded(store, keys))
             }
-            Engine::Fdb => self.open_fdb(true).await,
+            Engine::Fdb => self.open_fdb(Some(&wall)).await,
         }
     }
 
@@ -145,7 +154,7 @@ impl StoreConfig {
                     None => Err(no_store(&self.data)),
                 }
             }
-            Engine::Fdb => self.open_fdb(false).await,
+            Engine::Fdb => self.open_fdb(None).await,
         }
     }
 
@@ -175,9 +184,9 @@ impl StoreConfig {
         }
     }
 
-    /// Opens the store in the cluster; creates it if there is none and `create` is set.
+    /// Opens the store in the cluster; creates it, by the clock `create`, if there is none.
     #[cfg(feature = "fdb")]
-    async fn open_fdb(&self, create: bool) -> store::Result<Opened> {
+    async fn open_fdb(&self, create: Option<&WallTime>) -> store::Result<Opened> {
         let tuning = store::fdb::Tuning {
             timeout: std::time::Duration::from_millis(self.fdb_timeout_ms),
         };
@@ -186,8 +195,10 @@ impl StoreConfig {
         let store = store::fdb::Fdb::open(&self.cluster_file, prefix, tuning)?;
         let store: Arc<dyn Store> = Arc::new(store);
         let keys = match create {
-            true => Keys::open(&*store, prefix, self.partitions).await.map(Some),
-            false => Keys::open_existing(&*store, prefix).await,
+            Some(wall) => Keys::open(&*store, prefix, self.partitions, wall)
+                .await
+                .map(Some),
+            None => Keys::open_existing(&*store, prefix).await,
         };
         let file = self.cluster_file.display();
         let keys = keys.map_err(|error| match error {
@@ -214,7 +225,7 @@ impl StoreConfig {
     }
 
     #[cfg(not(feature = "fdb"))]
-    async fn open_fdb(&self, _create: bool) -> store::Result<Opened> {
+    async fn open_fdb(&self, _create: Option<&WallTime>) -> store::Result<Opened> {
         Err(without_fdb())
     }
 }

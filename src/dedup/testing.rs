@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use crate::{
     store::{
         Batch, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Store, StoreErrors,
+        epoch::Row,
         keys::{Keys, versioned},
         values::{self, Record, RecordParts},
     },
@@ -68,6 +69,7 @@ pub(crate) fn any_history() -> impl Strategy<Value = Vec<Record>> {
             history.push(Record {
                 entry: entry(version, id, read_at),
                 feeds: names.map(|(_, name)| feed(name)).collect(),
+                exports: true,
             });
         }
         history
@@ -93,6 +95,7 @@ pub(crate) fn long_history(commits: usize, feeds: &[FeedName]) -> Vec<Record> {
     let record = |index: usize| Record {
         entry: entry(Version::new(0, BOUND + index as u64, 0), index, 0),
         feeds: feeds.to_vec(),
+        exports: true,
     };
     (0..commits).map(record).collect()
 }
@@ -124,7 +127,7 @@ pub(crate) fn is_twin(history: &[Record], entry: &Entry, feed: &FeedName) -> boo
     })
 }
 
-/// A snapshot that holds a history: the entries and unread keys of its feeds, and its log.
+/// A snapshot that holds a history: the entries and notify keys of its feeds, and its log.
 #[derive(Clone)]
 pub(crate) struct Memory {
     values: Arc<BTreeMap<Vec<u8>, Vec<u8>>>,
@@ -161,20 +164,21 @@ impl Memory {
     pub(crate) fn of(history: &[Record]) -> Self {
         let keys = keys();
         let mut values = BTreeMap::new();
-        for Record { entry, feeds } in history {
+        for Record { entry, feeds, .. } in history {
             for feed in feeds {
                 let key = versioned(&keys.feed(feed), entry.version);
                 values.insert(key, values::encode_entry(entry));
-                let key = versioned(&keys.unread(feed), entry.version);
-                values.insert(key, values::encode_unread(entry));
+                let key = versioned(&keys.notify(feed), entry.version);
+                values.insert(key, values::encode_notify(entry));
             }
         }
         let batch = |record: &Record| (record.entry.version.epoch(), record.entry.version.time());
         for records in history.chunk_by(|a, b| batch(a) == batch(b)) {
-            let parts = records.iter().map(|Record { entry, feeds }| RecordParts {
-                index: entry.version.timestamp().count as u16,
-                feeds: feeds.iter().collect(),
-                entry,
+            let parts = records.iter().map(|record| RecordParts {
+                index: record.entry.version.timestamp().count as u16,
+                feeds: record.feeds.iter().collect(),
+                exports: record.exports,
+                entry: &record.entry,
             });
             for (index, value) in values::encode_records(&parts.collect::<Vec<_>>()) {
                 let version = records[0].entry.version.at_index(index);
@@ -182,6 +186,15 @@ impl Memory {
             }
         }
         let version = history.last().map(|last| last.entry.version);
+        let newest = version.map_or(0, Version::epoch);
+        for epoch in 0..=newest {
+            let row = Row {
+                epoch,
+                began: Version::new(epoch, 0, 0),
+                previous_end: Version::moment(epoch.saturating_sub(1), u64::MAX),
+            };
+            values.extend(row.puts(&keys));
+        }
         Self {
             values: Arc::new(values),
             version: version.unwrap_or(Version::ZERO),
@@ -192,10 +205,6 @@ impl Memory {
 
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         Arc::make_mut(&mut self.values).insert(key, value);
-    }
-
-    pub(crate) fn clear(&mut self, (begin, end): (Vec<u8>, Vec<u8>)) {
-        Arc::make_mut(&mut self.values).retain(|key, _| *key < begin || *key >= end);
     }
 
     pub(crate) fn slice(&self, range: Range) -> Slice {

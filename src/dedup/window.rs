@@ -6,7 +6,7 @@ use crate::{
     fairness::WorkBudget,
     store::{
         KeyValue, Range, Result, SNAPSHOT_AGE_TICKS_MAX, Snapshot, keys,
-        values::{Record, UnreadKey, decode_entry, decode_records},
+        values::{NotifyKey, Record, decode_entry, decode_records},
     },
     types::{Entry, EventId, FeedName},
     version::Version,
@@ -25,7 +25,7 @@ pub struct Commit {
     pub id: EventId,
     /// See [`Entry::read_at`].
     pub read_at: u64,
-    /// In a log: the event's feeds in its partition. Empty in the sequence of a single feed.
+    /// In a log: the event's feeds, or at least those in the partition. Empty in the sequence of a single feed.
     pub feeds: Vec<FeedName>,
 }
 
@@ -57,12 +57,12 @@ impl From<&Entry> for Commit {
     }
 }
 
-impl From<&UnreadKey> for Commit {
-    fn from(unread: &UnreadKey) -> Self {
+impl From<&NotifyKey> for Commit {
+    fn from(notify: &NotifyKey) -> Self {
         Self {
-            version: unread.version,
-            id: unread.id.clone(),
-            read_at: unread.read_at,
+            version: notify.version,
+            id: notify.id.clone(),
+            read_at: notify.read_at,
             feeds: Vec::new(),
         }
     }

@@ -3,68 +3,27 @@
 use super::Feeds;
 use crate::{
     error::Result,
-    store::{
-        self, Snapshot,
-        keys::{self, version_of},
-        values::decode_records,
-    },
+    store::{self, values::decode_claim},
     types::{EventId, FeedName},
     version::Version,
 };
 
 impl Feeds {
-    /// The feeds of the entry with this id and version; none if there is no such entry, or if it is a twin. Reads one log
-    /// record per partition.
+    /// The feeds of the entry with this id and version, in the order in which it was appended to them; none if there is no
+    /// such entry, or if it is a twin or was erased. Reads one key.
     pub async fn of_event(&self, id: &EventId, version: Version) -> Result<Vec<FeedName>> {
-        let found = async {
-            let snapshot = self.snapshot().await?;
-            Ok(self.of_event_at(&*snapshot, id, version).await?)
-        };
+        let found = async { Ok(self.read_of_event(id, version).await?) };
         self.note(found.await)
     }
 
-    async fn of_event_at(
-        &self,
-        snapshot: &dyn Snapshot,
-        id: &EventId,
-        version: Version,
-    ) -> store::Result<Vec<FeedName>> {
-        // An entry is in the last record at or below its version, because a record has the version of its first entry.
-        let record = |partition| {
-            keys::range(
-                &self.keys.log(partition),
-                None,
-                version,
-                true,
-                1,
-                usize::MAX,
-            )
-        };
-        let records = (0..self.keys.partitions()).map(record);
-        let ranges = std::iter::once(self.keys.first_claim(id))
-            .chain(records)
-            .collect();
-        let mut found = snapshot.ranges(ranges).await?.into_iter();
-        let first = found
-            .next()
-            .and_then(|claims| claims.items.into_iter().next());
-        let first = first.map(|claim| version_of(&claim.key)).transpose()?;
-        if first != Some(version) {
-            return Ok(Vec::new());
-        }
-        let mut feeds = Vec::new();
-        for item in found.flat_map(|records| records.items) {
-            // Most records are of other batches. Searching for the id is much cheaper than decoding them.
-            if memchr::memmem::find(&item.value, id.as_str().as_bytes()).is_none() {
-                continue;
-            }
-            let records = decode_records(&item)?;
-            let of_event = |record: &store::values::Record| {
-                record.entry.version == version && record.entry.id == *id
-            };
-            let records = records.into_iter().filter(of_event);
-            feeds.extend(records.flat_map(|record| record.feeds));
-        }
-        Ok(feeds)
+    async fn read_of_event(&self, id: &EventId, version: Version) -> store::Result<Vec<FeedName>> {
+        let snapshot = self.snapshot().await?;
+        let claims = snapshot.ranges(vec![self.keys.first_claim(id)]).await?;
+        let first = claims.first().and_then(|claims| claims.items.first());
+        let first = first.map(decode_claim).transpose()?;
+        let first = first.filter(|claim| claim.version == version);
+        Ok(first
+            .and_then(|claim| claim.event)
+            .map_or_else(Vec::new, |event| event.feeds))
     }
 }

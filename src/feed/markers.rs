@@ -1,30 +1,35 @@
-//! Moving a marker: only forward, and never above vN.
+//! Moving a marker: only forward, and never above vN. It writes the marker and the news of it, however much was unread.
 
 use async_trait::async_trait;
 
-use super::{Feeds, sweep::Piece};
+use super::Feeds;
 use crate::{
     error::{Error, Result},
-    store::{Batch, Found, Plan, Snapshot, Transaction, Versioned, keys, transact, values},
+    store::{
+        Batch, Found, Plan, Snapshot, Transaction, Versioned, keys::OWN_READER, transact, values,
+    },
     types::{FeedName, Marker},
-    version::Version,
+    version::{Cursor, Version},
 };
 
 impl Feeds {
     /// Moves the marker to `to`, unless it is already there or further.
-    pub async fn move_marker(&self, feed: &FeedName, marker: Marker, to: Version) -> Result<()> {
+    ///
+    /// # Errors
+    /// Those of [`Known::check`](crate::lineage::Known::check) for `to`, and those of the store.
+    pub async fn move_marker(
+        &self,
+        feed: &FeedName,
+        marker: Marker,
+        to: impl Into<Cursor>,
+    ) -> Result<()> {
         let mut move_marker = MoveMarker {
             feeds: self,
             feed,
             marker,
-            to,
-            left: false,
+            to: to.into(),
         };
-        transact(&*self.store, &mut move_marker).await?;
-        if move_marker.left {
-            self.sweeps.begin(&self.store, &self.keys, feed);
-        }
-        Ok(())
+        transact(&*self.store, &mut move_marker).await
     }
 }
 
@@ -32,23 +37,7 @@ struct MoveMarker<'a> {
     feeds: &'a Feeds,
     feed: &'a FeedName,
     marker: Marker,
-    to: Version,
-    /// Unread keys are left at or below the marker.
-    left: bool,
-}
-
-impl MoveMarker<'_> {
-    /// The unread keys that the move clears. They do not count from then on, whether cleared or not.
-    async fn clears(&mut self, snapshot: &dyn Snapshot) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let keys = &self.feeds.keys;
-        if !snapshot.clears_key_by_key() {
-            let unread = keys.unread(self.feed);
-            return Ok(vec![keys::after_until(&unread, None, self.to)]);
-        }
-        let piece = Piece::read(snapshot, keys, self.feed, None, self.to).await?;
-        self.left = piece.as_ref().is_some_and(|piece| piece.more);
-        Ok(piece.into_iter().map(|piece| piece.range).collect())
-    }
+    to: Cursor,
 }
 
 #[async_trait]
@@ -62,37 +51,26 @@ impl Transaction for MoveMarker<'_> {
         _first: Found,
         _unsure: bool,
     ) -> Result<Plan<()>> {
-        let now = snapshot.version();
         // A marker above vN would mark entries as read that do not exist yet.
-        if self.to > now {
-            return Err(Error::VersionAhead {
-                asked: self.to,
-                current: now,
-            });
-        }
+        let to = self.feeds.lineage.at(snapshot).await?.check(self.to)?;
         let markers = self.feeds.markers_at(snapshot, self.feed).await?;
         let current = match self.marker {
             Marker::Read => markers.read,
             Marker::Seen => markers.seen,
         };
-        if current.unwrap_or(Version::ZERO) >= self.to {
+        if current.unwrap_or(Version::ZERO) >= to {
             return Ok(Plan::Answer(()));
         }
-        let clears = match self.marker {
-            Marker::Read => self.clears(snapshot).await?,
-            Marker::Seen => Vec::new(),
-        };
         let keys = &self.feeds.keys;
         Ok(Plan::Commit(Batch {
-            clears,
             maxima: vec![(
-                keys.marker(self.feed, self.marker),
-                self.to.to_bytes().to_vec(),
+                keys.marker(self.feed, OWN_READER, self.marker),
+                to.to_bytes().to_vec(),
             )],
             versioned: vec![Versioned {
                 prefix: keys.transient(keys.partition(self.feed)),
                 index: 0,
-                value: values::encode_marker_moved(self.feed),
+                value: values::encode_marker_moved(self.feed, OWN_READER),
             }],
             notify: true,
             ..Batch::default()

@@ -7,11 +7,11 @@ mod event;
 mod markers;
 mod page;
 mod state;
-mod sweep;
 mod turns;
 
 use std::sync::Arc;
 
+use self::turns::{InTurn, Turn, Turns};
 pub use self::{
     page::{
         Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
@@ -19,14 +19,13 @@ pub use self::{
     state::{FeedState, Markers, UNREAD_MAX, Unread},
     turns::Reader,
 };
-use self::{
-    sweep::Sweeps,
-    turns::{InTurn, Turn, Turns},
-};
 use crate::{
     error::{Error, Result},
+    lineage::Lineage,
     metrics::TwinsHidden,
     store::{self, Snapshot, Store, keys::Keys},
+    times,
+    version::{Cursor, Version},
 };
 
 /// The reading side of the service; cheap to clone.
@@ -34,12 +33,12 @@ use crate::{
 pub struct Feeds {
     store: Arc<dyn Store>,
     keys: Keys,
+    lineage: Lineage,
     twins: TwinsHidden,
     turns: Turns,
     reader: Reader,
     /// Held for the reads that are under way.
     turn: Option<Arc<Turn>>,
-    sweeps: Sweeps,
 }
 
 impl Feeds {
@@ -52,11 +51,11 @@ impl Feeds {
         Self {
             turns: Turns::new(store.reads_at_once()),
             store,
+            lineage: Lineage::new(keys.clone()),
             keys,
             twins,
             reader: Reader::default(),
             turn: None,
-            sweeps: Sweeps::default(),
         }
     }
 
@@ -80,6 +79,21 @@ impl Feeds {
             turn: Some(Arc::new(turn)),
             ..self.clone()
         })
+    }
+
+    /// The version that was current at `micros` since 1970.
+    pub async fn version_at(&self, micros: u64) -> Result<Version> {
+        let found = async {
+            let snapshot = self.snapshot().await?;
+            let known = self.lineage.at(&*snapshot).await?;
+            times::version_at(&*snapshot, &self.keys, &known, micros).await
+        };
+        self.note(found.await)
+    }
+
+    /// Whether the version is known, without a read, to be of this life of the store.
+    pub(crate) fn knows(&self, cursor: Cursor) -> bool {
+        self.lineage.knows(cursor)
     }
 
     async fn snapshot(&self) -> store::Result<Box<dyn Snapshot>> {

@@ -12,7 +12,7 @@ use crate::{
     fairness::WorkBudget,
     store::{self, Snapshot, keys::Keys},
     types::{Entry, FeedName, Kind},
-    version::Version,
+    version::{Cursor, Version},
 };
 
 /// Maximum number of entries of a page.
@@ -25,24 +25,19 @@ pub const PAGE_EXAMINED_MAX: usize = 2_000;
 /// Minimum byte limit of a read of one feed.
 const CHUNK_BYTES_MIN: usize = 8 * 1024;
 
+/// The order of a page, and its bounds: as a client named them ([`Cursor`]), or versions of this store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum Order<V = Version> {
     /// Entries at or below `until` and below `before`.
-    NewestFirst {
-        until: Option<Version>,
-        before: Option<Version>,
-    },
+    NewestFirst { until: Option<V>, before: Option<V> },
     /// Entries above `after`, at or below `until`.
-    OldestFirst {
-        after: Version,
-        until: Option<Version>,
-    },
+    OldestFirst { after: V, until: Option<V> },
 }
 
 #[derive(Debug, Clone)]
-pub struct PageQuery {
+pub struct PageQuery<V = Version> {
     pub feeds: Vec<FeedName>,
-    pub order: Order,
+    pub order: Order<V>,
     pub limit: usize,
     /// The page ends with the entry that brings its data and names to this many bytes. An entry of a merged page may name
     /// many feeds, which can be much longer than the rest.
@@ -69,7 +64,7 @@ pub struct PageEntry {
     pub feeds: FeedIndices,
 }
 
-impl PageQuery {
+impl<V> PageQuery<V> {
     /// The bytes of an entry of a page that are as long as its producer chose.
     fn text_bytes(&self, entry: &Entry, held_by: &[usize]) -> usize {
         let actor = entry.actor.as_ref().map_or(0, |actor| actor.as_str().len());
@@ -82,6 +77,31 @@ impl PageQuery {
                 .sum(),
         };
         entry.data.len() + own + feeds
+    }
+}
+
+impl<V: Copy> Order<V> {
+    /// The same order, with each bound turned into something else.
+    fn try_map<T>(self, turn: impl Fn(V) -> Result<T>) -> Result<Order<T>> {
+        let option = |bound: Option<V>| bound.map(&turn).transpose();
+        Ok(match self {
+            Self::NewestFirst { until, before } => Order::NewestFirst {
+                until: option(until)?,
+                before: option(before)?,
+            },
+            Self::OldestFirst { after, until } => Order::OldestFirst {
+                after: turn(after)?,
+                until: option(until)?,
+            },
+        })
+    }
+
+    /// Whether the query determines the moment of the page, so that later events do not change the result.
+    pub fn is_fixed(self) -> bool {
+        match self {
+            Self::NewestFirst { until, before } => until.or(before).is_some(),
+            Self::OldestFirst { until, .. } => until.is_some(),
+        }
     }
 }
 
@@ -100,20 +120,13 @@ impl Order {
         }
     }
 
-    /// The moment of the page if the query determines it; later events then do not change the result.
-    pub fn moment(self) -> Option<Version> {
+    /// The moment of the page if the query determines it.
+    fn moment(self) -> Option<Version> {
         match self {
             // Just below `before`: a client that goes live from there gets the entry at `before` again, but misses
             // none.
             Self::NewestFirst { until, before } => until.or(before.map(Version::before)),
             Self::OldestFirst { until, .. } => until,
-        }
-    }
-
-    fn bounds(self) -> [Option<Version>; 2] {
-        match self {
-            Self::NewestFirst { until, before } => [until, before],
-            Self::OldestFirst { after, until } => [Some(after), until],
         }
     }
 
@@ -128,29 +141,22 @@ impl Order {
 }
 
 impl Feeds {
-    /// Reads one page from one snapshot. Fails with [`Error::VersionAhead`] if a bound is above it.
-    pub async fn page(&self, query: &PageQuery) -> Result<Page> {
+    /// Reads one page from one snapshot.
+    ///
+    /// # Errors
+    /// Those of [`Known::check`](crate::lineage::Known::check) for a bound, and those of the store.
+    pub async fn page<V: Into<Cursor> + Copy>(&self, query: &PageQuery<V>) -> Result<Page> {
         self.note(self.read_page(query).await)
     }
 
-    async fn read_page(&self, query: &PageQuery) -> Result<Page> {
+    async fn read_page<V: Into<Cursor> + Copy>(&self, query: &PageQuery<V>) -> Result<Page> {
         let snapshot = self.snapshot().await?;
         let now = snapshot.version();
-        if let Some(asked) = query
-            .order
-            .bounds()
-            .into_iter()
-            .flatten()
-            .find(|&bound| bound > now)
-        {
-            return Err(Error::VersionAhead {
-                asked,
-                current: now,
-            });
-        }
-        let mut merge = Merge::new(query, &self.keys, now);
+        let known = self.lineage.at(&*snapshot).await?;
+        let order = query.order.try_map(|bound| known.check(bound.into()))?;
+        let mut merge = Merge::new(query, order, &self.keys, now);
 
-        let moment = query.order.moment();
+        let moment = order.moment();
         let mut page = Page {
             version: moment.unwrap_or(now),
             entries: Vec::new(),
@@ -192,8 +198,11 @@ impl Feeds {
 }
 
 /// Merges the feeds of a query.
-struct Merge<'a> {
-    query: &'a PageQuery,
+struct Merge {
+    order: Order,
+    /// Limits of the page.
+    limit: usize,
+    bytes: usize,
     scans: Vec<Scan>,
     /// The next entry of each scan that has one ready: its rank, which is greatest for the entry that comes first, and the
     /// index of the scan. At the same rank, the scans are in the order of the query.
@@ -202,11 +211,13 @@ struct Merge<'a> {
     waiting: Vec<usize>,
 }
 
-impl<'a> Merge<'a> {
-    fn new(query: &'a PageQuery, keys: &Keys, now: Version) -> Self {
-        let scan = |feed| query.order.scan(keys.feed(feed), now);
+impl Merge {
+    fn new<V>(query: &PageQuery<V>, order: Order, keys: &Keys, now: Version) -> Self {
+        let scan = |feed| order.scan(keys.feed(feed), now);
         Self {
-            query,
+            order,
+            limit: query.limit,
+            bytes: query.bytes,
             scans: query.feeds.iter().map(scan).collect(),
             heads: BinaryHeap::with_capacity(query.feeds.len()),
             waiting: (0..query.feeds.len()).collect(),
@@ -246,10 +257,10 @@ impl<'a> Merge<'a> {
     /// Reads until each waiting scan has its next entry in `heads`, or has ended.
     async fn fill(&mut self, snapshot: &dyn Snapshot, have: usize) -> Result<()> {
         // One more entry than the page takes, to know whether there is a next page.
-        let need = (self.query.limit - have.min(self.query.limit)) / self.scans.len() + 1;
-        let bytes_max = (self.query.bytes / self.scans.len()).max(CHUNK_BYTES_MIN);
+        let need = (self.limit - have.min(self.limit)) / self.scans.len() + 1;
+        let bytes_max = (self.bytes / self.scans.len()).max(CHUNK_BYTES_MIN);
         loop {
-            let (scans, heads, order) = (&mut self.scans, &mut self.heads, self.query.order);
+            let (scans, heads, order) = (&mut self.scans, &mut self.heads, self.order);
             self.waiting.retain(|&index| {
                 if let Some(entry) = scans[index].ready() {
                     heads.push((order.rank(entry.version), Reverse(index)));

@@ -12,7 +12,7 @@ use crate::{
     fairness::WorkBudget,
     store::{
         self, Snapshot,
-        keys::{self, Keys},
+        keys::{self, OWN_READER},
         values,
     },
     types::{FeedName, Marker},
@@ -24,7 +24,7 @@ pub const UNREAD_MAX: usize = 10_000;
 
 /// How many feeds' states are read concurrently, on one snapshot.
 const STATES_AT_ONCE: usize = 16;
-/// Unread keys that are read at a time, so that other readers have their turns in between.
+/// Notify keys that are read at a time, so that other readers have their turns in between.
 const PIECE_KEYS: usize = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,13 +93,12 @@ impl Feeds {
             self.markers_at(snapshot, feed),
             dedup::latest(snapshot, prefix.clone()),
         )?;
-        let unread = self.keys.unread(feed);
-        // Only above the marker: below, keys may be left that are still to be cleared, or their tombstones.
+        let notify = self.keys.notify(feed);
         let (mut after, mut left) = (markers.read, UNREAD_MAX + 1);
         let mut count = Count::new(prefix, markers.read);
         loop {
             let limit = left.min(PIECE_KEYS);
-            let range = keys::range(&unread, after, now, false, limit, usize::MAX);
+            let range = keys::range(&notify, after, now, false, limit, usize::MAX);
             let slices = snapshot.ranges(vec![range]).await?;
             let slice = slices.into_iter().next().unwrap_or_default();
             count.add(snapshot, &slice).await?;
@@ -127,7 +126,8 @@ impl Feeds {
         snapshot: &dyn Snapshot,
         feed: &FeedName,
     ) -> store::Result<Markers> {
-        let names = [Marker::Read, Marker::Seen].map(|marker| self.keys.marker(feed, marker));
+        let names = [Marker::Read, Marker::Seen];
+        let names = names.map(|marker| self.keys.marker(feed, OWN_READER, marker));
         let values = snapshot.get(names.to_vec()).await?;
         let version = |index: usize| decode_marker(&names[index], values.get(index)?.as_ref());
         Ok(Markers {
@@ -137,18 +137,6 @@ impl Feeds {
     }
 }
 
-/// The read marker of `feed`.
-pub(super) async fn read_marker(
-    snapshot: &dyn Snapshot,
-    keys: &Keys,
-    feed: &FeedName,
-) -> store::Result<Option<Version>> {
-    let key = keys.marker(feed, Marker::Read);
-    let values = snapshot.get(vec![key.clone()]).await?;
-    let value = values.first().and_then(Option::as_ref);
-    decode_marker(&key, value).transpose()
-}
-
 fn decode_marker(key: &[u8], value: Option<&Bytes>) -> Option<store::Result<Version>> {
     Some(match <[u8; 16]>::try_from(&value?[..]) {
         Ok(bytes) => Ok(Version::from_bytes(bytes)),
@@ -156,10 +144,10 @@ fn decode_marker(key: &[u8], value: Option<&Bytes>) -> Option<store::Result<Vers
     })
 }
 
-/// Counts unread entries, whose keys are above the read marker.
+/// Counts unread entries, whose notify keys are above the read marker.
 ///
-/// The first commit of an id may lie at or below the marker, where its unread key has been cleared, while a twin of it
-/// lies above. Below the marker, the window therefore consists of the feed's own entries.
+/// The first commit of an id may lie at or below the marker, and may have no notify key (with another delivery), while a twin
+/// of it lies above. Below the marker, the window therefore consists of the feed's own entries.
 struct Count {
     window: Window,
     unread: Unread,
@@ -178,14 +166,14 @@ impl Count {
         }
     }
 
-    /// Counts the next unread keys.
+    /// Counts the next notify keys.
     async fn add(&mut self, snapshot: &dyn Snapshot, slice: &store::Slice) -> store::Result<()> {
         let mut kinds = Vec::with_capacity(slice.items.len());
         let mut commits = Vec::with_capacity(slice.items.len());
         for item in &slice.items {
-            let unread = values::decode_unread(item)?;
-            commits.push(Commit::from(&unread));
-            kinds.push(unread.kind);
+            let notify = values::decode_notify(item)?;
+            commits.push(Commit::from(&notify));
+            kinds.push(notify.kind);
             self.budget.spend(1).await;
         }
         self.window.look_back(snapshot, &commits).await?;
@@ -219,12 +207,11 @@ mod tests {
     };
 
     proptest! {
-        /// With the marker anywhere; any of the unread keys at or below it may have been cleared.
+        /// With the marker anywhere.
         #[test]
         fn unread_counts_are_those_of_the_plain_rule(
             history in any_history(),
             (marker, before) in (0..26usize, any::<bool>()),
-            cleared in 0..26usize,
         ) {
             let feed = feed("a");
             let (mut memory, keys) = (Memory::of(&history), test_keys());
@@ -233,9 +220,7 @@ mod tests {
                 false => record.entry.version,
             });
             if let Some(read) = read {
-                memory.put(keys.marker(&feed, Marker::Read), read.to_bytes().to_vec());
-                let cleared = history.get(cleared).map_or(read, |record| record.entry.version.min(read));
-                memory.clear(keys::after_until(&keys.unread(&feed), None, cleared));
+                memory.put(keys.marker(&feed, OWN_READER, Marker::Read), read.to_bytes().to_vec());
             }
             let feeds = Feeds::new(Arc::new(memory.clone()), keys);
             let state = feeds.state_at(&memory, &feed).now_or_never();

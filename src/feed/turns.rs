@@ -487,6 +487,10 @@ impl Snapshot for InTurn {
         self.snapshot.version()
     }
 
+    fn taken_at(&self) -> u64 {
+        self.snapshot.taken_at()
+    }
+
     async fn read(&self, mut reads: Reads) -> store::Result<Found> {
         let Self { snapshot, turn } = self;
         // The semaphore is never closed.

@@ -55,7 +55,7 @@ impl EventStream {
                 .iter()
                 .map(|item| item.rendered(render::frame))
                 .collect(),
-            Update::Reset { current, .. } => render::reset_frame(current).into(),
+            Update::Reset { why, current } => render::reset_frame(why, current).into(),
             Update::Bye(bye) => {
                 self.end.because(bye.reason());
                 render::bye_frame(bye).into()

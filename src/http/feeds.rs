@@ -21,8 +21,8 @@ use super::{
     caller::Caller,
     limits::{self, Limited, Reserved},
     problem::Result,
-    query::{FeedPath, MarkerPath, Params, version},
-    render,
+    query::{FeedPath, MarkerPath, Params, cursor},
+    render, versions,
 };
 use crate::{
     auth::Scope,
@@ -30,6 +30,7 @@ use crate::{
     live::wait_for_entries,
     metrics::Held,
     types::{DATA_BYTES_MAX, FeedName, Marker},
+    version::Cursor,
 };
 
 const PAGE_PARAMS: [&str; 6] = ["until", "before", "after", "limit", "kind", "wait"];
@@ -108,7 +109,8 @@ async fn page(
     feeds: Vec<FeedName>,
     merged: bool,
 ) -> Result<Response> {
-    let (mut query, wait) = params.page(feeds)?;
+    let after = versions::position(app, parts, params.start("after", false)?).await?;
+    let (mut query, wait) = params.page(feeds, after)?;
     granted.feeds(Scope::Read, &query.feeds)?;
     // A long poll ends when the token expires.
     let until = |wait| {
@@ -152,7 +154,7 @@ async fn page(
 fn respond(
     app: &App,
     parts: &Parts,
-    query: &PageQuery,
+    query: &PageQuery<Cursor>,
     page: &Page,
     merged: bool,
     mut reserved: Reserved,
@@ -172,7 +174,7 @@ fn respond(
     }
     let mut status = StatusCode::OK;
     // The moment of any other page moves on, so that it would never be found unchanged.
-    if query.order.moment().is_some() {
+    if query.order.is_fixed() {
         let etag = format!("\"{:016x}\"", twox_hash::XxHash3_64::oneshot(&body));
         let known = parts
             .headers
@@ -201,7 +203,12 @@ pub fn matches_etag(known: &str, etag: &str) -> bool {
 }
 
 /// The `Link` header with the URL of the next page; `None` at the end, and if it would be longer than [`LINK_BYTES_MAX`].
-fn next_link(base: &BasePath, parts: &Parts, query: &PageQuery, page: &Page) -> Option<String> {
+fn next_link(
+    base: &BasePath,
+    parts: &Parts,
+    query: &PageQuery<Cursor>,
+    page: &Page,
+) -> Option<String> {
     let next = page.next?;
     let replaced = match query.order {
         Order::NewestFirst { .. } => "before",
@@ -264,7 +271,7 @@ async fn answer_move(
     granted.feeds(Scope::Mark, [feed])?;
     let expected = "the body must be {\"version\": \"…\"}";
     let MarkerIn { version: text } = read_object(parts, body, expected).await?;
-    let to = version("version", &text)?;
+    let to = cursor("version", &text)?;
     app.feeds.move_marker(feed, marker, to).await?;
     let feeds = app.feeds.of(Caller::reader(&parts.extensions));
     let state = feeds.turn().await?.state(feed).await?;

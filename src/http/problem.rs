@@ -45,6 +45,8 @@ codes! {
     InvalidQuery "invalid_query" BAD_REQUEST,
     InvalidFilter "invalid_filter" BAD_REQUEST,
     VersionAhead "version_ahead" BAD_REQUEST,
+    InvalidTime "invalid_time" BAD_REQUEST,
+    TimeAhead "time_ahead" BAD_REQUEST,
     TokenTooLong "token_too_long" BAD_REQUEST,
     CredentialsMissing "credentials_missing" UNAUTHORIZED,
     TokenMalformed "token_malformed" UNAUTHORIZED,
@@ -69,6 +71,7 @@ codes! {
     BodyTimeout "body_timeout" REQUEST_TIMEOUT,
     IdReused "id_reused" CONFLICT,
     VersionConflict "version_conflict" CONFLICT,
+    CursorUnknown "cursor_unknown" GONE,
     HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST,
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE,
     TooManyEvents "too_many_events" PAYLOAD_TOO_LARGE,
@@ -197,6 +200,12 @@ impl From<Error> for Problem {
             Error::VersionAhead { current, .. } => Self::new(
                 Code::VersionAhead,
                 "this version has not been reached here; get the feed's current version and continue from it",
+            )
+            .with("version", current.to_string()),
+            Error::CursorUnknown { current, .. } => Self::new(
+                Code::CursorUnknown,
+                "this version is not of this store, which was restored or replaced since; forget what was read before, get the \
+                 feed's current version and read again from there",
             )
             .with("version", current.to_string()),
             Error::Busy => Self::new(
@@ -361,6 +370,10 @@ mod tests {
                 current: None,
             },
             Error::VersionAhead {
+                asked: Version::ZERO,
+                current: Version::ZERO,
+            },
+            Error::CursorUnknown {
                 asked: Version::ZERO,
                 current: Version::ZERO,
             },

@@ -8,11 +8,12 @@ use jiff::fmt::temporal::DateTimePrinter;
 use rand::RngExt;
 use serde_json::{Value, json};
 
+use super::problem::Code;
 use crate::{
     feed::{FeedState, Page},
-    live::{Bye, Located, News},
+    live::{Bye, Located, News, Reset},
     types::{Actor, Delivery, Entry, EventId, FeedName},
-    version::Version,
+    version::{Cursor, Version},
 };
 
 /// How long a client waits before it reconnects, in ms.
@@ -195,10 +196,21 @@ fn located_json(located: &Located, with_version: bool) -> Vec<u8> {
     out
 }
 
-pub fn reset_frame(current: Version) -> Bytes {
+pub fn reset_frame(why: Reset, current: Version) -> Bytes {
+    let (code, detail) = match why {
+        Reset::CursorUnknown => (
+            Code::CursorUnknown,
+            "the requested version is not of this store, which was restored or replaced since: forget what was read before, \
+             and read the history again; the stream continues from `version`",
+        ),
+        Reset::VersionAhead => (
+            Code::VersionAhead,
+            "the requested version is above the current one: read the history again; the stream continues from `version`",
+        ),
+    };
     let data = json!({
-        "code": "version_ahead",
-        "detail": "the requested version is above the current one: read the history again; the stream continues from `version`",
+        "code": code.name(),
+        "detail": detail,
         "version": current.to_string(),
     });
     event_frame("reset", Some(current), data.to_string().as_bytes())
@@ -212,7 +224,7 @@ fn retry() -> u32 {
 
 /// The first frame of a stream. It repeats the requested position: some clients forget it when they connect, and the stream
 /// may end before it has sent them another one.
-pub fn opening_frame(after: Option<Version>) -> Bytes {
+pub fn opening_frame(after: Option<Cursor>) -> Bytes {
     let id = after.map_or_else(String::new, |after| format!("id: {after}\n"));
     format!("retry: {}\n{id}\n", retry()).into()
 }

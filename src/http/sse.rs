@@ -17,10 +17,10 @@ use super::{
     event_stream::{EventStream, Handover},
     limits,
     problem::Result,
-    query::{FeedPath, LAST_EVENT_ID, Params, version},
-    render,
+    query::{FeedPath, LAST_EVENT_ID, Params, cursor},
+    render, versions,
 };
-use crate::{auth::Scope, live::Follower, metrics::StreamEnd, types::FeedName, version::Version};
+use crate::{auth::Scope, live::Follower, metrics::StreamEnd, types::FeedName, version::Cursor};
 
 pub async fn live(
     State(app): State<Arc<App>>,
@@ -30,7 +30,7 @@ pub async fn live(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let params = Params::parse(&parts, &["after", LAST_EVENT_ID, TICKET])?;
-    let after = position(&parts, &params)?;
+    let after = position(&app, &parts, &params).await?;
     follow(&app, &granted, &parts, vec![feed], after)
 }
 
@@ -41,22 +41,23 @@ pub async fn merged(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let params = Params::parse(&parts, &["feed", "after", LAST_EVENT_ID, TICKET])?;
-    let after = position(&parts, &params)?;
+    let after = position(&app, &parts, &params).await?;
     follow(&app, &granted, &parts, params.feeds()?, after)
 }
 
 /// A browser that reconnects repeats its first URL, so the header `Last-Event-ID` overrides `after`. Clients that may not
 /// send this header to another origin, such as event-source-polyfill, add the parameter `lastEventId` to the URL instead.
-fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Version>> {
-    let after = params.position("after")?;
+async fn position(app: &App, parts: &Parts, params: &Params<'_>) -> Result<Option<Cursor>> {
+    let after = params.start("after", true)?;
     let last = params.position(LAST_EVENT_ID)?;
-    match parts
+    let header = parts
         .headers
         .get("last-event-id")
-        .map(|id| id.to_str().unwrap_or("?"))
-    {
-        None | Some("") => Ok(last.or(after)),
-        Some(id) => version("Last-Event-ID", id).map(Some),
+        .map(|id| id.to_str().unwrap_or("?"));
+    match header {
+        None | Some("") if last.is_some() => Ok(last),
+        None | Some("") => versions::position(app, parts, after).await,
+        Some(id) => cursor("Last-Event-ID", id).map(Some),
     }
 }
 
@@ -65,7 +66,7 @@ fn follow(
     granted: &Granted,
     request: &Parts,
     feeds: Vec<FeedName>,
-    after: Option<Version>,
+    after: Option<Cursor>,
 ) -> Result<Response> {
     granted.feeds(Scope::Read, &feeds)?;
     let permit = limits::stream_permit(request)?;

@@ -9,7 +9,7 @@ use crate::{
     error::{Error, Result},
     feed::{Feeds, Order, Page, PageEntry, PageQuery},
     types::{Entry, FeedName},
-    version::Version,
+    version::{Cursor, Version},
 };
 
 /// Largest catch-up page: as much as may be queued for a stream whose client does not read.
@@ -41,20 +41,31 @@ impl Bye {
 #[derive(Debug)]
 pub enum Update {
     Items(Vec<Arc<Item>>),
-    /// The requested position does not exist in this store. The sequence continues from `current`.
+    /// The requested position is not one of this store. The sequence continues from `current`.
     Reset {
-        asked: Version,
+        why: Reset,
         current: Version,
     },
     Bye(Bye),
 }
 
+/// Why a stream cannot begin at the requested position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reset {
+    /// It is of another life of the store.
+    CursorUnknown,
+    /// The store has not reached it.
+    VersionAhead,
+}
+
 enum Phase {
     Joining {
-        after: Option<Version>,
+        after: Option<Cursor>,
     },
-    /// Reading pages above the position.
-    CatchingUp,
+    /// Reading pages above `after`.
+    CatchingUp {
+        after: Cursor,
+    },
     /// Pages are read; next come the feeds' states and the position.
     Arriving,
     Live,
@@ -73,7 +84,7 @@ pub struct Follower {
 
 impl Follower {
     /// Follows the subscription's feeds after `after`, or from now. The reader of `feeds` should be a stream.
-    pub fn new(feeds: Feeds, subscription: Subscription, after: Option<Version>) -> Self {
+    pub fn new(feeds: Feeds, subscription: Subscription, after: Option<Cursor>) -> Self {
         Self {
             feeds,
             subscription,
@@ -112,12 +123,12 @@ impl Follower {
                     let Some(moment) = self.subscription.joined().await else {
                         return Ok(Some(self.end(Bye::Shutdown)));
                     };
-                    self.position = after.unwrap_or(moment);
-                    self.phase = Phase::CatchingUp;
+                    let after = after.unwrap_or(moment.into());
+                    self.phase = Phase::CatchingUp { after };
                 }
                 // Boxed, here and below: a stream is mostly in `Live`, and its future should not have the size of these.
-                Phase::CatchingUp => {
-                    if let Some(update) = Box::pin(self.catch_up()).await? {
+                Phase::CatchingUp { after } => {
+                    if let Some(update) = Box::pin(self.catch_up(after)).await? {
                         return Ok(Some(update));
                     }
                 }
@@ -129,7 +140,10 @@ impl Follower {
                             return Ok(Some(Update::Items(items)));
                         }
                     }
-                    Received::Lagged => self.phase = Phase::CatchingUp,
+                    Received::Lagged => {
+                        let after = self.position.into();
+                        self.phase = Phase::CatchingUp { after };
+                    }
                     Received::Closed => return Ok(Some(self.end(Bye::Shutdown))),
                 },
                 Phase::Ended => return Ok(None),
@@ -137,24 +151,29 @@ impl Follower {
         }
     }
 
-    /// Goes on to what another stream has read above the position, if one has.
-    fn take_shared(&mut self) -> Option<Vec<Arc<Item>>> {
-        let (items, until) = self.subscription.shared_page(self.position)?;
+    /// Goes on to what another stream has read above `after`, if one has.
+    fn take_shared(&mut self, after: Cursor) -> Option<Vec<Arc<Item>>> {
+        if !self.feeds.knows(after) {
+            return None;
+        }
+        let (items, until) = self.subscription.shared_page(after.unchecked())?;
         self.position = until;
+        self.phase = Phase::CatchingUp {
+            after: until.into(),
+        };
         Some(items)
     }
 
-    async fn catch_up(&mut self) -> Result<Option<Update>> {
+    async fn catch_up(&mut self, after: Cursor) -> Result<Option<Update>> {
         let some = |items: Vec<_>| (!items.is_empty()).then_some(Update::Items(items));
-        if let Some(items) = self.take_shared() {
+        if let Some(items) = self.take_shared(after) {
             return Ok(some(items));
         }
         let feeds = self.feeds.turn().await?;
         // While this stream waited for its turn, others had theirs.
-        if let Some(items) = self.take_shared() {
+        if let Some(items) = self.take_shared(after) {
             return Ok(some(items));
         }
-        let after = self.position;
         let query = PageQuery {
             feeds: self.subscription.feeds().to_vec(),
             order: Order::OldestFirst { after, until: None },
@@ -164,19 +183,31 @@ impl Follower {
         };
         let page = match feeds.page(&query).await {
             Ok(page) => page,
-            Err(Error::VersionAhead { asked, current }) => {
-                self.position = current;
-                return Ok(Some(Update::Reset { asked, current }));
+            Err(Error::VersionAhead { current, .. }) => {
+                return Ok(Some(self.reset(Reset::VersionAhead, current)));
+            }
+            Err(Error::CursorUnknown { current, .. }) => {
+                return Ok(Some(self.reset(Reset::CursorUnknown, current)));
             }
             Err(error) => return Err(error),
         };
         self.position = page.next.unwrap_or(page.version);
-        if page.next.is_none() {
-            self.phase = Phase::Arriving;
-        }
+        self.phase = match page.next {
+            None => Phase::Arriving,
+            Some(next) => Phase::CatchingUp { after: next.into() },
+        };
         let items = items_of(page, &query.feeds);
+        // The page has checked it.
+        let after = after.unchecked();
         self.subscription.share_page(after, self.position, &items);
         Ok(some(items))
+    }
+
+    fn reset(&mut self, why: Reset, current: Version) -> Update {
+        self.position = current;
+        let after = current.into();
+        self.phase = Phase::CatchingUp { after };
+        Update::Reset { why, current }
     }
 
     /// Returns the feeds' states, which may have changed since the client last saw them, and then the position.
@@ -256,7 +287,7 @@ fn locate(entry: Entry, held_by: &[usize], feeds: &[FeedName]) -> Option<Located
 pub async fn wait_for_entries(
     feeds: &Feeds,
     mut subscription: Subscription,
-    query: &PageQuery,
+    query: &PageQuery<Cursor>,
     after: Version,
     deadline: Instant,
 ) -> Result<Page> {
@@ -266,7 +297,7 @@ pub async fn wait_for_entries(
     let mut position = after;
     loop {
         let order = Order::OldestFirst {
-            after: position,
+            after: position.into(),
             until: None,
         };
         let query = PageQuery {
@@ -350,9 +381,9 @@ mod tests {
         let moment = memory.version;
         let feeds = Feeds::new(Arc::new(memory), keys());
         let hub = Hub::new(keys(), Arc::default());
-        let follow = |names: &[FeedName], after| {
+        let follow = |names: &[FeedName], after: Version| {
             let subscription = hub.subscribe(names.to_vec()).expect("room");
-            Follower::new(feeds.clone(), subscription, Some(after))
+            Follower::new(feeds.clone(), subscription, Some(after.into()))
         };
         let [a, b] = names.clone();
         // The position of each, as an index of the history.

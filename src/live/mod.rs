@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 pub use self::{
-    follower::{Bye, Follower, Update, wait_for_entries},
+    follower::{Bye, Follower, Reset, Update, wait_for_entries},
     hub::{Hub, QUEUE_BYTES_MAX, QUEUE_ITEMS_MAX, STREAMS_MAX, Subscription},
     janitor::{TRANSIENT_LIFE, trim_transients},
     tailer::{HEARTBEAT, run as run_tailer},

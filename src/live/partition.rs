@@ -4,21 +4,26 @@ use crate::{
     dedup::{Commit, Window},
     store::{
         Range, Result, Slice, Snapshot,
+        keys::Keys,
         values::{Record, decode_records},
     },
     version::Version,
 };
 
 pub(super) struct Partition {
+    keys: Keys,
+    id: u16,
     window: Window,
     hidden: u64,
 }
 
 impl Partition {
-    /// Follows the log whose records have keys with `prefix` from `moment` on.
-    pub(super) fn new(prefix: Vec<u8>, moment: Version) -> Self {
+    /// Follows the partition `id` from `moment` on.
+    pub(super) fn new(keys: &Keys, id: u16, moment: Version) -> Self {
         Self {
-            window: Window::of_log(prefix, moment),
+            keys: keys.clone(),
+            id,
+            window: Window::of_log(keys.log(id), moment),
             hidden: 0,
         }
     }
@@ -45,7 +50,7 @@ impl Partition {
             .range(Some(after), until, false, limit, bytes_max)
     }
 
-    /// The visible records of the next slice of the log, each with the feeds in which it is not a twin.
+    /// The visible records of the next slice of the log, each with the feeds of the partition in which it is not a twin.
     pub(super) async fn visible(
         &mut self,
         snapshot: &dyn Snapshot,
@@ -53,7 +58,9 @@ impl Partition {
     ) -> Result<Vec<Record>> {
         let mut visible = Vec::new();
         for item in &slice.items {
-            let records = decode_records(item)?;
+            let mut records = decode_records(item)?;
+            let here = |record: &mut Record| record.retain_partition(&self.keys, self.id);
+            records.iter_mut().for_each(here);
             let commits: Vec<Commit> = records.iter().map(Commit::from).collect();
             self.window.look_back(snapshot, &commits).await?;
             for (mut record, commit) in records.into_iter().zip(commits) {
@@ -102,7 +109,7 @@ mod tests {
             let start = start.min(batches.len());
             let mut next = start;
             let mut at = moment(next);
-            let mut partition = Partition::new(prefix.clone(), at);
+            let mut partition = Partition::new(&keys(), 0, at);
             partition.window = Window::of_log(prefix, at).looking_back_by(look_back);
             let (mut delivered, mut hidden) = (Vec::new(), 0);
             let last_round = (batches.len() + 1, 2, false);

@@ -16,7 +16,7 @@ use crate::{
     feed::Feeds,
     store::{
         Error, Result, Snapshot, Store,
-        keys::{self, Keys},
+        keys::{self, Keys, OWN_READER},
         values::{Record, TransientRecord, decode_transient},
     },
     types::{Entry, FeedName},
@@ -175,7 +175,7 @@ impl Tailer {
 
         // A partition that had no subscribers begins here: subscribers who join read pages up to this moment.
         for partition in active {
-            let log = || Partition::new(self.keys.log(partition), moment);
+            let log = || Partition::new(&self.keys, partition, moment);
             self.partitions.entry(partition).or_insert_with(log);
         }
         if complete {
@@ -186,7 +186,7 @@ impl Tailer {
                 "a round of live delivery was too large; all subscribers continue by reading pages"
             );
             self.partitions.iter_mut().for_each(|(&id, partition)| {
-                *partition = Partition::new(self.keys.log(id), moment);
+                *partition = Partition::new(&self.keys, id, moment);
             });
             // Pages come with states.
             self.moved.clear();
@@ -245,7 +245,7 @@ impl Tailer {
                         add_transient(found, decode_transient(item)?);
                     }
                 } else if let Some(partition) = self.partitions.get_mut(&id) {
-                    for Record { entry, feeds } in partition.visible(snapshot, &slice).await? {
+                    for Record { entry, feeds, .. } in partition.visible(snapshot, &slice).await? {
                         records += 1;
                         budget.spend(1 + feeds.len() / 8).await;
                         add(found, entry, feeds, RoundItem::Entry);
@@ -329,11 +329,18 @@ fn add(
 
 fn add_transient(found: &mut BTreeMap<Version, RoundItem>, record: TransientRecord) {
     match record {
-        TransientRecord::Event(Record { entry, feeds }) => {
+        TransientRecord::Event(Record { entry, feeds, .. }) => {
             add(found, entry, feeds, RoundItem::Transient)
         }
-        TransientRecord::MarkerMoved { feed, version } => {
-            found.insert(version, RoundItem::MarkerMoved(feed));
+        // Only the feed's own markers are part of its state.
+        TransientRecord::MarkerMoved {
+            feed,
+            reader,
+            version,
+        } => {
+            if reader == OWN_READER {
+                found.insert(version, RoundItem::MarkerMoved(feed));
+            }
         }
     }
 }

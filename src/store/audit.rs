@@ -2,11 +2,7 @@
 
 use std::fmt;
 
-use super::{
-    Error, KeyValue, Range, Result, Store,
-    keys::{Keys, corrupt, version_of},
-    values,
-};
+use super::{Error, KeyValue, Range, Result, Store, keys::Keys, values};
 
 /// Limits of one read.
 const PAGE_ITEMS: usize = 10_000;
@@ -18,7 +14,7 @@ pub struct Counts {
     /// Claimed event ids.
     pub claims: u64,
     pub entries: u64,
-    pub unread: u64,
+    pub notify: u64,
     /// Events in the log, once per partition.
     pub logged: u64,
     pub transients: u64,
@@ -28,8 +24,8 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} ids, {} feed entries, {} unread keys, {} log records, {} transients",
-            self.claims, self.entries, self.unread, self.logged, self.transients
+            "{} ids, {} feed entries, {} notify keys, {} log records, {} transients",
+            self.claims, self.entries, self.notify, self.logged, self.transients
         )
     }
 }
@@ -38,20 +34,15 @@ impl fmt::Display for Counts {
 pub async fn audit(store: &dyn Store, keys: &Keys) -> Result<Counts> {
     let mut counts = Counts::default();
     visit(store, keys.claims(), |item| {
-        version_of(&item.key)?;
-        if item.value.len() != size_of::<u128>() {
-            return Err(corrupt(&item.key, "not a content hash"));
-        }
-        counts.claims += 1;
-        Ok(())
+        values::decode_claim(item).map(|_| counts.claims += 1)
     })
     .await?;
     visit(store, keys.feeds(), |item| {
         values::decode_entry(item).map(|_| counts.entries += 1)
     })
     .await?;
-    visit(store, keys.unreads(), |item| {
-        values::decode_unread(item).map(|_| counts.unread += 1)
+    visit(store, keys.notifies(), |item| {
+        values::decode_notify(item).map(|_| counts.notify += 1)
     })
     .await?;
     visit(store, keys.logs(), |item| {

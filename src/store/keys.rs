@@ -1,18 +1,49 @@
-//! The layout of all keys. Keys are FoundationDB tuples behind a prefix. A versioned key ends with the 16 bytes of its
-//! version, not tuple-encoded, so that the store can stamp it at commit.
+//! The layout of all keys, in format 2. Keys are FoundationDB tuples behind a prefix. A versioned key ends with the 16
+//! bytes of its version, not tuple-encoded, so that the store can stamp it at commit. [`super::values`] describes the
+//! values.
+//!
+//! | code | key | value |
+//! | --- | --- | --- |
+//! | 1 | `meta` | format (4 bytes), number of partitions (2 bytes) |
+//! | 2 | `epoch` | the current epoch (4 bytes) |
+//! | 3 | `last` | the moment of the last commit; in the embedded engine only |
+//! | 4 | `at` | the greatest `at` of any entry |
+//! | 5 | `wake` | the versionstamp of the last commit that notified waiting nodes |
+//! | 6 | `lineage / epoch` | where the epoch began, and where the one before it ended (16 bytes each) |
+//! | 10 | `claim / id ‖ V` | content hash and feeds of the event; empty once the event has been erased |
+//! | 11 | `feed / name ‖ V` | entry |
+//! | 12 | `notify / name ‖ V` | kind, actor and id of an entry that counts as unread |
+//! | 13 | `log / partition ‖ V` | the events of a batch in this partition |
+//! | 14 | `transient / partition ‖ V` | a transient, or the news that a marker moved |
+//! | 15 | `marker / name / reader / {read, seen}` | version |
+//! | 19 | `time / n` | the version that was current at second 10·n since 1970 |
+//!
+//! Kept for what is not written yet:
+//!
+//! | code | key | value |
+//! | --- | --- | --- |
+//! | 16 | `trimmed / name` | everything at or below this version may have been removed by retention |
+//! | 17 | `projection / name` | the checkpoint of a projection: a version |
+//! | 18 | `index / 1 / kind ‖ V`, `index / 2 / actor ‖ V` | all feeds of the event, in order |
+//! | 18 | `index / 3 / feed / kind ‖ V` | empty |
+//! | 20 and above | consumers, jobs, follows | |
+//!
+//! Every value can grow at its end, and a decoder refuses what it does not know.
 
 use foundationdb_tuple::{Subspace, pack_into};
 
 use super::{
-    Batch, Condition, Error, Found, Plan, Range, Result, Snapshot, Store, Transaction, transact,
+    Batch, Condition, Error, Found, Plan, Range, Result, Snapshot, Store, Transaction, epoch::Row,
+    transact,
 };
 use crate::{
+    clock::WallTime,
     types::{EventId, FeedName, Marker},
     version::{BYTES_LEN, Version},
 };
 
 /// The version of the key and value formats. A store with another format is refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 // Codes of the subspaces. Codes below 256 are packed into two bytes.
 const META: u16 = 1;
@@ -20,12 +51,17 @@ const EPOCH: u16 = 2;
 const LAST: u16 = 3;
 const AT: u16 = 4;
 const WAKE: u16 = 5;
+const LINEAGE: u16 = 6;
 const CLAIM: u16 = 10;
 const FEED: u16 = 11;
-const UNREAD: u16 = 12;
+const NOTIFY: u16 = 12;
 const LOG: u16 = 13;
 const TRANSIENT: u16 = 14;
 const MARKER: u16 = 15;
+const TIME: u16 = 19;
+
+/// The reader of a feed's own markers, as in a personal feed.
+pub const OWN_READER: &str = "";
 
 /// The key space of one service: its prefix and its number of log partitions.
 #[derive(Debug, Clone)]
@@ -40,6 +76,11 @@ impl Keys {
         Self::new(prefix, 1)
     }
 
+    #[cfg(test)]
+    pub(crate) fn with_partitions(partitions: u16) -> Self {
+        Self::new(b"", partitions)
+    }
+
     fn new(prefix: &[u8], partitions: u16) -> Self {
         Self {
             root: Subspace::from_bytes(prefix),
@@ -47,11 +88,17 @@ impl Keys {
         }
     }
 
-    /// Opens the key space and reads its number of partitions; creates it with `partitions` if there is none.
-    pub async fn open(store: &dyn Store, prefix: &[u8], partitions: u16) -> Result<Self> {
+    /// Opens the key space and reads its number of partitions. If there is none, creates it with `partitions`, and its first
+    /// epoch by `wall`.
+    pub async fn open(
+        store: &dyn Store,
+        prefix: &[u8],
+        partitions: u16,
+        wall: &WallTime,
+    ) -> Result<Self> {
         let mut opening = Opening {
             keys: Self::new(prefix, partitions),
-            create: true,
+            create: Some(wall),
         };
         transact(store, &mut opening).await?;
         Ok(opening.keys)
@@ -61,7 +108,7 @@ impl Keys {
     pub async fn open_existing(store: &dyn Store, prefix: &[u8]) -> Result<Option<Self>> {
         let mut opening = Opening {
             keys: Self::before_opening(prefix),
-            create: false,
+            create: None,
         };
         let exists = transact(store, &mut opening).await?;
         Ok(exists.then_some(opening.keys))
@@ -82,7 +129,7 @@ impl Keys {
         self.root.pack(&(META,))
     }
 
-    /// → the current epoch, 4 bytes big-endian; 0 if absent. Written by an operator.
+    /// → the current epoch, 4 bytes big-endian. Written when the key space is created, and by [`super::epoch::raise`].
     pub fn epoch(&self) -> Vec<u8> {
         self.root.pack(&(EPOCH,))
     }
@@ -102,7 +149,21 @@ impl Keys {
         self.root.pack(&(WAKE,))
     }
 
-    /// `‖ version` → hash of the event's content. With each event.
+    /// → where the epoch began and where the one before it ended: two moments of 16 bytes. Written with the epoch.
+    pub fn lineage(&self, epoch: u32) -> Vec<u8> {
+        self.root.pack(&(LINEAGE, epoch))
+    }
+
+    /// Begin and end of the lineage above the epoch `newest`.
+    pub(super) fn lineages(&self, newest: Option<u32>) -> (Vec<u8>, Vec<u8>) {
+        let (begin, end) = self.root.subspace(&(LINEAGE,)).range();
+        (
+            newest.map_or(begin, |newest| next_key(self.lineage(newest))),
+            end,
+        )
+    }
+
+    /// `‖ version` → hash of the event's content, and its feeds. With each event.
     pub fn claim(&self, id: &EventId) -> Vec<u8> {
         self.versioned_of(CLAIM, id.as_str())
     }
@@ -127,13 +188,14 @@ impl Keys {
         self.versioned_of(FEED, feed.as_str())
     }
 
-    /// `‖ version` → kind and id. With each event that counts as unread, per feed; cleared when, or some time after, the read
-    /// marker passes it. Only keys above the marker count.
-    pub fn unread(&self, feed: &FeedName) -> Vec<u8> {
-        self.versioned_of(UNREAD, feed.as_str())
+    /// `‖ version` → kind, actor and id. With each event that counts as unread, per feed. Marking read does not clear it:
+    /// only keys above the marker count.
+    pub fn notify(&self, feed: &FeedName) -> Vec<u8> {
+        self.versioned_of(NOTIFY, feed.as_str())
     }
 
-    /// `‖ version` → the entries of a batch in this partition, each with its feeds in the partition. Per batch.
+    /// `‖ version` → the events of a batch that have a feed in this partition. In the partition of its first feed, an event
+    /// comes with all its feeds, in others with those of the partition. Per batch.
     pub fn log(&self, partition: u16) -> Vec<u8> {
         self.root.pack(&(LOG, partition))
     }
@@ -153,9 +215,9 @@ impl Keys {
         self.root.subspace(&(FEED,)).range()
     }
 
-    /// Begin and end of the unread keys of all feeds.
-    pub(super) fn unreads(&self) -> (Vec<u8>, Vec<u8>) {
-        self.root.subspace(&(UNREAD,)).range()
+    /// Begin and end of the notify keys of all feeds.
+    pub(super) fn notifies(&self) -> (Vec<u8>, Vec<u8>) {
+        self.root.subspace(&(NOTIFY,)).range()
     }
 
     /// Begin and end of all log partitions.
@@ -176,13 +238,43 @@ impl Keys {
         key.get(..=id + len)
     }
 
-    /// → version, 16 bytes. Atomic maximum.
-    pub fn marker(&self, feed: &FeedName, marker: Marker) -> Vec<u8> {
+    /// → the version that was current `number` · 10 s after 1970, 16 bytes. Written by the first node that comes to it.
+    pub fn time(&self, number: u64) -> Vec<u8> {
+        self.root.pack(&(TIME, number))
+    }
+
+    /// The last row of [`Self::time`] up to `number`, and the first one after it.
+    pub fn times_around(&self, number: u64) -> [Range; 2] {
+        let (begin, end) = self.root.subspace(&(TIME,)).range();
+        let middle = next_key(self.time(number));
+        let one = |begin, end, reverse| Range {
+            reverse,
+            limit: 1,
+            ..Range::all(begin, end)
+        };
+        [one(begin, middle.clone(), true), one(middle, end, false)]
+    }
+
+    /// The number in a key of [`Self::time`].
+    pub fn time_of(&self, key: &[u8]) -> Result<u64> {
+        let times = self.root.subspace(&(TIME,));
+        let number = times.unpack(key).map(|(number,)| number);
+        number.map_err(|error| corrupt(key, error))
+    }
+
+    /// The last row of [`Self::time`].
+    pub(super) fn last_time(&self) -> Range {
+        let [last, _] = self.times_around(u64::MAX);
+        last
+    }
+
+    /// → version, 16 bytes. Atomic maximum. `reader` is [`OWN_READER`] for the feed's own marker.
+    pub fn marker(&self, feed: &FeedName, reader: &str, marker: Marker) -> Vec<u8> {
         let name = match marker {
             Marker::Read => "read",
             Marker::Seen => "seen",
         };
-        self.root.pack(&(MARKER, feed.as_str(), name))
+        self.root.pack(&(MARKER, feed.as_str(), reader, name))
     }
 }
 
@@ -241,13 +333,14 @@ pub fn corrupt(key: &[u8], what: impl ToString) -> Error {
 }
 
 /// Reads the number of partitions; its output is whether the key space exists.
-struct Opening {
+struct Opening<'a> {
     keys: Keys,
-    create: bool,
+    /// If there is none, create it by this clock.
+    create: Option<&'a WallTime>,
 }
 
 #[async_trait::async_trait]
-impl Transaction for Opening {
+impl Transaction for Opening<'_> {
     type Output = bool;
     type Error = Error;
 
@@ -259,22 +352,16 @@ impl Transaction for Opening {
     ) -> Result<Plan<bool>> {
         let key = self.keys.meta();
         let Some(meta) = snapshot.get(vec![key.clone()]).await?.remove(0) else {
-            if !self.create {
+            let Some(wall) = self.create else {
                 return Ok(Plan::Answer(false));
-            }
+            };
+            let (format, partitions) = (FORMAT.to_be_bytes(), self.keys.partitions.to_be_bytes());
+            let meta = [&format[..], &partitions].concat();
+            let mut puts = vec![(key.clone(), meta)];
+            puts.extend(Row::first(snapshot, wall)?.puts(&self.keys));
             return Ok(Plan::Commit(Batch {
-                conditions: vec![Condition::KeyEquals {
-                    key: key.clone(),
-                    value: None,
-                }],
-                puts: vec![(
-                    key,
-                    [
-                        &FORMAT.to_be_bytes()[..],
-                        &self.keys.partitions.to_be_bytes(),
-                    ]
-                    .concat(),
-                )],
+                conditions: vec![Condition::KeyEquals { key, value: None }],
+                puts,
                 ..Batch::default()
             }));
         };
@@ -283,11 +370,21 @@ impl Transaction for Opening {
             return Err(corrupt(&key, "the format number is missing"));
         };
         let format = u32::from_be_bytes(*format);
-        if format != FORMAT {
-            return Err(Error::Open(format!(
-                "the store has format {format}, but this program supports format {FORMAT} only: \
-                 use the newsfeed version that wrote it, or another data folder or key prefix"
-            )));
+        match format {
+            FORMAT => {}
+            1 => {
+                return Err(Error::Open(format!(
+                    "the store has format 1 of a release before 1.0, which this program cannot read: append its events \
+                     again to a new store of format {FORMAT} (with another data folder or key prefix), or use the newsfeed \
+                     version that wrote it"
+                )));
+            }
+            _ => {
+                return Err(Error::Open(format!(
+                    "the store has format {format}, but this program supports format {FORMAT} only: \
+                     use the newsfeed version that wrote it, or another data folder or key prefix"
+                )));
+            }
         }
         let partitions = rest.try_into().map(u16::from_be_bytes).unwrap_or(0);
         if partitions == 0 {
@@ -374,15 +471,20 @@ mod tests {
             keys.last(),
             keys.at(),
             keys.wake(),
+            keys.lineage(0),
+            keys.lineage(1),
+            keys.time(0),
+            keys.time(1),
             keys.claim(&id),
             keys.feed(&name),
-            keys.unread(&name),
+            keys.notify(&name),
             keys.log(0),
             keys.log(1),
             keys.transient(0),
             keys.transient(1),
-            keys.marker(&name, Marker::Read),
-            keys.marker(&name, Marker::Seen),
+            keys.marker(&name, OWN_READER, Marker::Read),
+            keys.marker(&name, OWN_READER, Marker::Seen),
+            keys.marker(&name, "user:1", Marker::Read),
         ];
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());
@@ -392,6 +494,21 @@ mod tests {
             logs.windows(2)
                 .all(|w| w[0] < w[1] && !w[1].starts_with(&w[0]))
         );
+    }
+
+    #[test]
+    fn the_number_of_a_time_is_found_in_its_key() {
+        for prefix in [&b""[..], b"newsfeed/", &[21, 19, 0]] {
+            let keys = Keys::new(prefix, 1);
+            let mut last = Vec::new();
+            for number in [0, 1, 19, 255, 256, 179_594_959, u64::MAX] {
+                let key = keys.time(number);
+                assert_eq!(keys.time_of(&key).expect("a number"), number);
+                assert!(key > last);
+                last = key;
+            }
+        }
+        assert!(Keys::new(b"", 1).time_of(b"").is_err());
     }
 
     #[test]

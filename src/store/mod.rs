@@ -99,6 +99,12 @@ pub trait Snapshot: Send + Sync {
     /// The moment of the snapshot (vN): commits it shows are stamped at or below it, all others above it.
     fn version(&self) -> Version;
 
+    /// The tick at which the snapshot was taken: at or after that of its version, and before that of every commit on it or on
+    /// a later snapshot. (The version of an embedded store stands still while nothing is committed.)
+    fn taken_at(&self) -> u64 {
+        self.version().time()
+    }
+
     /// Reads everything that is asked for, concurrently.
     async fn read(&self, reads: Reads) -> Result<Found>;
 
@@ -121,11 +127,6 @@ pub trait Snapshot: Send + Sync {
     /// Whether the engine honours [`Batch::unclaimed`]. An engine that commits one batch after the other does. In others,
     /// checking claims at commit would make appends conflict; there, readers hide twins.
     fn checks_claims(&self) -> bool {
-        false
-    }
-
-    /// Whether clearing a range costs a write for each key in it.
-    fn clears_key_by_key(&self) -> bool {
         false
     }
 

@@ -1,4 +1,15 @@
 //! The encoding of all values, as FoundationDB tuples.
+//!
+//! - claim: `(digest, feeds)`, the content hash (16 bytes) and all feeds of the event, in order. Empty: the event was erased.
+//! - entry: `(0, read_at, delivery, id, kind, actor, at, data[, time])`. Other tags than 0 are kept for changes.
+//! - notify key: `(kind, actor, id, read_at)`.
+//! - log: one `(0, index, exports, feeds, entry)` for each event of the batch. In the partition of the event's first feed,
+//!   `exports` is true and `feeds` are all its feeds, in order: this record is the one that a reader of the whole log takes.
+//!   In other partitions, `feeds` are those of the partition. The entry is written as above, without its tag.
+//! - transient: `((0, index, false, feeds, entry), null)`, or `(null, (feed, reader))` if a marker moved.
+//! - lineage: two moments of 16 bytes, see [`Row`]. Marker, time: a version of 16 bytes.
+//!
+//! Tuples can get further elements at their end, and other tags. The decoders refuse those that they do not know.
 
 use std::{borrow::Cow, io};
 
@@ -10,15 +21,19 @@ use foundationdb_tuple::{
 
 use super::{
     KeyValue, Result,
-    keys::{corrupt, version_of},
+    epoch::Row,
+    keys::{Keys, corrupt, version_of},
 };
 use crate::{
     types::{Actor, Delivery, Entry, EventId, EventTime, FeedName, Invalid, Kind},
-    version::Version,
+    version::{BYTES_LEN, Version},
 };
 
 /// Maximum size of a value in the log, in bytes. FoundationDB refuses values over 100,000 bytes.
 pub const RECORD_BYTES_MAX: usize = 96_000;
+
+/// The tag of an event, in a feed and in the log.
+const EVENT: u16 = 0;
 
 /// `(read_at, delivery, id, kind, actor, at, data[, time])`.
 type EntryTuple<'a> = (
@@ -32,7 +47,7 @@ type EntryTuple<'a> = (
     Time<'a>,
 );
 
-/// The last element of an entry. An entry without `time` ends before it, as all entries did in earlier releases.
+/// The last element of an entry. An entry without `time` ends before it.
 #[derive(Debug)]
 struct Time<'a>(Option<Cow<'a, str>>);
 
@@ -55,28 +70,81 @@ impl<'de: 'a, 'a> TupleUnpack<'de> for Time<'a> {
     }
 }
 
-/// `(index in the batch, feeds in the partition, entry)`.
-type RecordTuple<'a> = (u16, Vec<Cow<'a, str>>, EntryTuple<'a>);
+/// What stands in a feed: a tag, and then what the tag says.
+enum Tagged<'a> {
+    Entry(EntryTuple<'a>),
+    Unknown(u16),
+}
 
-/// An entry, and those of its feeds that belong to one partition.
+impl<'de: 'a, 'a> TupleUnpack<'de> for Tagged<'a> {
+    fn unpack(input: &'de [u8], depth: TupleDepth) -> PackResult<(&'de [u8], Self)> {
+        let (rest, tag) = u16::unpack(input, depth)?;
+        match tag {
+            EVENT => {
+                TupleUnpack::unpack(rest, depth).map(|(rest, entry)| (rest, Self::Entry(entry)))
+            }
+            tag => Ok((&[], Self::Unknown(tag))),
+        }
+    }
+}
+
+/// `(tag, index in the batch, exports, feeds, entry)`.
+type RecordTuple<'a> = (u16, u16, bool, Vec<Cow<'a, str>>, EntryTuple<'a>);
+
+/// An event in a partition of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub entry: Entry,
+    /// All feeds of the event, in order, if the record `exports` it; else those that belong to the partition.
     pub feeds: Vec<FeedName>,
+    /// This is the partition of the event's first feed: each event is exported by one record.
+    pub exports: bool,
+}
+
+impl Record {
+    /// Removes the feeds of other partitions than `partition`, from which the record was read.
+    pub fn retain_partition(&mut self, keys: &Keys, partition: u16) {
+        // A single feed is in the partition.
+        if self.exports && self.feeds.len() > 1 {
+            self.feeds.retain(|feed| keys.partition(feed) == partition);
+        }
+    }
 }
 
 /// A record of the transient log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TransientRecord {
     Event(Record),
-    MarkerMoved { feed: FeedName, version: Version },
+    MarkerMoved {
+        feed: FeedName,
+        /// Whose marker; see [`Keys::marker`].
+        reader: String,
+        version: Version,
+    },
 }
 
-/// The value of an unread key, with its version.
+/// A claim, with its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnreadKey {
+pub struct Claim {
+    pub version: Version,
+    /// `None` if the event was erased.
+    pub event: Option<ClaimedEvent>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimedEvent {
+    /// The hash of its content.
+    pub digest: u128,
+    /// All its feeds, in order.
+    pub feeds: Vec<FeedName>,
+}
+
+/// The value of a notify key, with its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotifyKey {
     pub version: Version,
     pub kind: String,
+    pub actor: Option<String>,
     pub id: EventId,
     pub read_at: u64,
 }
@@ -148,32 +216,117 @@ fn entry_from(
     })
 }
 
+fn names<'a>(feeds: impl IntoIterator<Item = &'a FeedName>) -> Vec<Cow<'a, str>> {
+    feeds.into_iter().map(|feed| feed.as_str().into()).collect()
+}
+
+fn feeds_from(
+    value: &Bytes,
+    feeds: Vec<Cow<'_, str>>,
+) -> std::result::Result<Vec<FeedName>, String> {
+    let feeds = feeds.into_iter();
+    feeds
+        .map(|feed| text(value, feed, FeedName::stored))
+        .collect()
+}
+
+fn unknown_tag(tag: u16) -> String {
+    format!("unknown tag {tag}")
+}
+
+pub fn encode_claim(digest: u128, feeds: &[FeedName]) -> Vec<u8> {
+    let digest = digest.to_be_bytes();
+    pack(&(TupleBytes::from(&digest[..]), names(feeds)))
+}
+
+pub fn decode_claim(item: &KeyValue) -> Result<Claim> {
+    let bad = |what: String| corrupt(&item.key, what);
+    let version = version_of(&item.key)?;
+    if item.value.is_empty() {
+        return Ok(Claim {
+            version,
+            event: None,
+        });
+    }
+    let (digest, feeds): (TupleBytes<'_>, Vec<Cow<'_, str>>) =
+        unpack(&item.value).map_err(|error| bad(error.to_string()))?;
+    let digest = (&digest.0[..])
+        .try_into()
+        .map_err(|_| bad("not a content hash".into()))?;
+    let event = ClaimedEvent {
+        digest: u128::from_be_bytes(digest),
+        feeds: feeds_from(&item.value, feeds).map_err(bad)?,
+    };
+    Ok(Claim {
+        version,
+        event: Some(event),
+    })
+}
+
+pub fn encode_lineage(row: &Row) -> Vec<u8> {
+    [row.began.to_bytes(), row.previous_end.to_bytes()].concat()
+}
+
+pub fn decode_lineage(item: &KeyValue) -> Result<Row> {
+    let (moments, []) = item.value.as_chunks::<BYTES_LEN>() else {
+        return Err(corrupt(&item.key, "not two moments"));
+    };
+    let [began, previous_end] = moments else {
+        return Err(corrupt(&item.key, "not two moments"));
+    };
+    let began = Version::from_bytes(*began);
+    Ok(Row {
+        epoch: began.epoch(),
+        began,
+        previous_end: Version::from_bytes(*previous_end),
+    })
+}
+
+pub fn encode_time(version: Version) -> Vec<u8> {
+    version.to_bytes().to_vec()
+}
+
+pub fn decode_time(item: &KeyValue) -> Result<Version> {
+    match <[u8; BYTES_LEN]>::try_from(&item.value[..]) {
+        Ok(bytes) => Ok(Version::from_bytes(bytes)),
+        Err(_) => Err(corrupt(&item.key, "not a version")),
+    }
+}
+
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
-    // 32 bytes for the numbers and the terminators of the texts.
+    // 33 bytes for the numbers and the terminators of the texts.
     let actor = entry.actor.as_ref().map_or("", Actor::as_str).len();
     let time = entry.time.as_ref().map_or("", EventTime::as_str).len();
     let texts = entry.id.as_str().len() + entry.kind.as_str().len() + actor + time;
-    let mut value = Vec::with_capacity(texts + entry.data.len() + 32);
+    let mut value = Vec::with_capacity(texts + entry.data.len() + 33);
+    // The concatenation of packed tuples is a packed tuple.
+    pack_into(&(EVENT,), &mut value);
     pack_into(&entry_tuple(entry), &mut value);
     value
 }
 
 pub fn decode_entry(item: &KeyValue) -> Result<Entry> {
-    let tuple = unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
-    entry_from(version_of(&item.key)?, &item.value, tuple).map_err(|what| corrupt(&item.key, what))
+    let bad = |what: String| corrupt(&item.key, what);
+    let version = version_of(&item.key)?;
+    match unpack(&item.value).map_err(|error| bad(error.to_string()))? {
+        Tagged::Entry(tuple) => entry_from(version, &item.value, tuple).map_err(bad),
+        Tagged::Unknown(tag) => Err(bad(unknown_tag(tag))),
+    }
 }
 
-pub fn encode_unread(entry: &Entry) -> Vec<u8> {
-    pack(&(entry.kind.as_str(), entry.id.as_str(), entry.read_at))
+pub fn encode_notify(entry: &Entry) -> Vec<u8> {
+    let actor = entry.actor.as_ref().map(Actor::as_str);
+    pack(&(entry.kind.as_str(), actor, entry.id.as_str(), entry.read_at))
 }
 
-pub fn decode_unread(item: &KeyValue) -> Result<UnreadKey> {
-    let (kind, id, read_at): (String, Cow<'_, str>, u64) =
+pub fn decode_notify(item: &KeyValue) -> Result<NotifyKey> {
+    let (kind, actor, id, read_at): (String, Option<String>, Cow<'_, str>, u64) =
         unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
     let id = text(&item.value, id, EventId::stored).map_err(|what| corrupt(&item.key, what))?;
-    Ok(UnreadKey {
+    Ok(NotifyKey {
         version: version_of(&item.key)?,
         kind,
+        actor,
         id,
         read_at,
     })
@@ -184,7 +337,9 @@ pub fn decode_unread(item: &KeyValue) -> Result<UnreadKey> {
 pub struct RecordParts<'a> {
     /// The entry's index in its batch.
     pub index: u16,
+    /// See [`Record::feeds`].
     pub feeds: Vec<&'a FeedName>,
+    pub exports: bool,
     pub entry: &'a Entry,
 }
 
@@ -195,11 +350,12 @@ pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
     for RecordParts {
         index,
         feeds,
+        exports,
         entry,
     } in records
     {
-        let feeds: Vec<Cow<'_, str>> = feeds.iter().map(|feed| feed.as_str().into()).collect();
-        let record: RecordTuple<'_> = (*index, feeds, entry_tuple(entry));
+        let feeds = names(feeds.iter().copied());
+        let record: RecordTuple<'_> = (EVENT, *index, *exports, feeds, entry_tuple(entry));
         // The concatenation of packed tuples is a packed tuple.
         match values.last_mut() {
             Some((_, value)) => {
@@ -216,7 +372,7 @@ pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
     values
 }
 
-/// The entries of a log record, in version order.
+/// The events of a log record, in version order.
 pub fn decode_records(item: &KeyValue) -> Result<Vec<Record>> {
     let first = version_of(&item.key)?;
     let tuples: Vec<RecordTuple<'_>> =
@@ -232,39 +388,44 @@ pub fn decode_records(item: &KeyValue) -> Result<Vec<Record>> {
 fn record_from(
     first: Version,
     value: &Bytes,
-    (index, feeds, entry): RecordTuple<'_>,
+    (tag, index, exports, feeds, entry): RecordTuple<'_>,
 ) -> std::result::Result<Record, String> {
-    let feeds = feeds
-        .into_iter()
-        .map(|feed| text(value, feed, FeedName::stored));
+    if tag != EVENT {
+        return Err(unknown_tag(tag));
+    }
     Ok(Record {
-        feeds: feeds.collect::<std::result::Result<_, _>>()?,
+        feeds: feeds_from(value, feeds)?,
+        exports,
         entry: entry_from(first.at_index(index), value, entry)?,
     })
 }
 
 pub fn encode_transient(index: u16, feeds: &[&FeedName], entry: &Entry) -> Vec<u8> {
-    let feeds: Vec<Cow<'_, str>> = feeds.iter().map(|feed| feed.as_str().into()).collect();
-    let record: RecordTuple<'_> = (index, feeds, entry_tuple(entry));
-    pack(&(Some(record), Option::<&str>::None))
+    let feeds = names(feeds.iter().copied());
+    let record: RecordTuple<'_> = (EVENT, index, false, feeds, entry_tuple(entry));
+    pack(&(Some(record), Option::<()>::None))
 }
 
-pub fn encode_marker_moved(feed: &FeedName) -> Vec<u8> {
-    pack(&(Option::<()>::None, Some(feed.as_str())))
+pub fn encode_marker_moved(feed: &FeedName, reader: &str) -> Vec<u8> {
+    pack(&(Option::<()>::None, Some((feed.as_str(), reader))))
 }
 
 pub fn decode_transient(item: &KeyValue) -> Result<TransientRecord> {
     let bad = |what: String| corrupt(&item.key, what);
     let version = version_of(&item.key)?;
-    let tuple: (Option<RecordTuple<'_>>, Option<Cow<'_, str>>) =
+    let tuple: (Option<RecordTuple<'_>>, Option<(Cow<'_, str>, String)>) =
         unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
     match tuple {
         (Some(record), None) => record_from(version, &item.value, record)
             .map(TransientRecord::Event)
             .map_err(bad),
-        (None, Some(feed)) => {
+        (None, Some((feed, reader))) => {
             let feed = text(&item.value, feed, FeedName::stored).map_err(bad)?;
-            Ok(TransientRecord::MarkerMoved { feed, version })
+            Ok(TransientRecord::MarkerMoved {
+                feed,
+                reader,
+                version,
+            })
         }
         _ => Err(bad(
             "the record is neither a transient nor a moved marker".into()
@@ -276,7 +437,7 @@ pub fn decode_transient(item: &KeyValue) -> Result<TransientRecord> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::keys::OWN_READER, *};
 
     fn any_entry() -> impl Strategy<Value = Entry> {
         let name = "[A-Za-z0-9_~:@-][A-Za-z0-9._~:@-]{0,11}";
@@ -324,12 +485,21 @@ mod tests {
         #[test]
         fn entries_round_trip(entry in any_entry()) {
             prop_assert_eq!(decode_entry(&item(entry.version, encode_entry(&entry))).expect("decodes"), entry.clone());
-            let unread = decode_unread(&item(entry.version, encode_unread(&entry))).expect("decodes");
-            prop_assert_eq!((unread.version, &unread.id), (entry.version, &entry.id));
+            let notify = decode_notify(&item(entry.version, encode_notify(&entry))).expect("decodes");
+            let actor = entry.actor.as_ref().map(Actor::as_str);
+            prop_assert_eq!((notify.version, &notify.id, notify.actor.as_deref()), (entry.version, &entry.id, actor));
             let feed: FeedName = "user:1".parse().expect("name");
             let index = entry.version.to_bytes()[14..].try_into().map(u16::from_be_bytes).expect("two bytes");
             let transient = decode_transient(&item(entry.version, encode_transient(index, &[&feed], &entry))).expect("decodes");
-            prop_assert_eq!(transient, TransientRecord::Event(Record { entry, feeds: vec![feed] }));
+            prop_assert_eq!(transient, TransientRecord::Event(Record { entry, feeds: vec![feed], exports: false }));
+        }
+
+        #[test]
+        fn claims_round_trip(digest in any::<u128>(), count in 0..9usize) {
+            let feeds: Vec<FeedName> = (0..count).rev().map(|n| format!("user:{n}").parse().expect("name")).collect();
+            let version = Version::new(0, 1, 2);
+            let read = decode_claim(&item(version, encode_claim(digest, &feeds))).expect("decodes");
+            prop_assert_eq!(read, Claim { version, event: Some(ClaimedEvent { digest, feeds }) });
         }
 
         #[test]
@@ -343,7 +513,7 @@ mod tests {
             }
             let feed: FeedName = "user:1".parse().expect("name");
             let index = |entry: &Entry| entry.version.to_bytes()[14..].try_into().map(u16::from_be_bytes).expect("two bytes");
-            let records: Vec<_> = entries.iter().map(|entry| RecordParts { index: index(entry), feeds: vec![&feed], entry }).collect();
+            let records: Vec<_> = entries.iter().map(|entry| RecordParts { index: index(entry), feeds: vec![&feed], exports: true, entry }).collect();
             let mut read = Vec::new();
             for (index, value) in encode_records(&records) {
                 prop_assert!(value.len() <= RECORD_BYTES_MAX);
@@ -353,34 +523,9 @@ mod tests {
         }
 
         #[test]
-        fn an_entry_without_time_is_written_and_read_as_before(entry in any_entry()) {
-            let entry = Entry { time: None, ..entry };
-            let Entry { read_at, at, .. } = entry;
-            let delivery = match entry.delivery {
-                Delivery::Entry => 0u16,
-                Delivery::Notify => 1,
-                Delivery::Transient => 2,
-            };
-            let actor = entry.actor.as_ref().map(Actor::as_str);
-            // The tuples of releases that knew no `time`.
-            let before = (read_at, delivery, entry.id.as_str(), entry.kind.as_str(), actor, at, TupleBytes::from(&entry.data[..]));
-            let index = entry.version.to_bytes()[14..].try_into().map(u16::from_be_bytes).expect("two bytes");
-            let feed: FeedName = "user:1".parse().expect("name");
-            let record = (index, vec![feed.as_str()], before.clone());
-            let value = pack(&before);
-            prop_assert_eq!(&encode_entry(&entry), &value);
-            prop_assert_eq!(&decode_entry(&item(entry.version, value)).expect("decodes"), &entry);
-            let first = entry.version.at_index(0);
-            let parts = RecordParts { index, feeds: vec![&feed], entry: &entry };
-            prop_assert_eq!(encode_records(&[parts]), [(index, pack(&(record.clone(),)))]);
-            prop_assert_eq!(decode_records(&item(first, pack(&(record.clone(), record.clone())))).expect("decodes").len(), 2);
-            prop_assert_eq!(encode_transient(index, &[&feed], &entry), pack(&(Some(record), Option::<&str>::None)));
-        }
-
-        #[test]
         fn invalid_bytes_are_an_error_not_a_panic(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             let item = item(Version::ZERO, value);
-            let _ = (decode_entry(&item), decode_unread(&item), decode_records(&item), decode_transient(&item));
+            let _ = (decode_entry(&item), decode_notify(&item), decode_records(&item), decode_transient(&item), decode_claim(&item), decode_lineage(&item));
         }
     }
 
@@ -388,7 +533,105 @@ mod tests {
     fn marker_news_round_trips() {
         let feed: FeedName = "user:1".parse().expect("name");
         let version = Version::new(0, 1, 2);
-        let read = decode_transient(&item(version, encode_marker_moved(&feed))).expect("decodes");
-        assert_eq!(read, TransientRecord::MarkerMoved { feed, version });
+        for reader in [OWN_READER, "user:7"] {
+            let item = item(version, encode_marker_moved(&feed, reader));
+            let read = decode_transient(&item).expect("decodes");
+            let expected = TransientRecord::MarkerMoved {
+                feed: feed.clone(),
+                reader: reader.into(),
+                version,
+            };
+            assert_eq!(read, expected);
+        }
+    }
+
+    #[test]
+    fn an_erased_claim_is_empty() {
+        let version = Version::new(0, 1, 2);
+        let read = decode_claim(&item(version, Vec::new())).expect("decodes");
+        let erased = Claim {
+            version,
+            event: None,
+        };
+        assert_eq!(read, erased);
+    }
+
+    /// The bytes of format 2. A change of these is a new format.
+    #[test]
+    fn values_are_written_as_format_2_says() {
+        let entry = Entry {
+            version: Version::new(1, 2, 3),
+            id: "m-1".parse().expect("id"),
+            kind: "message".parse().expect("kind"),
+            delivery: Delivery::Notify,
+            actor: Some("user:7".parse().expect("actor")),
+            at: 1_000,
+            time: None,
+            data: Bytes::from_static(b"null"),
+            read_at: 42,
+        };
+        let data = || TupleBytes::from(&b"null"[..]);
+        let fields = (
+            42u64,
+            1u16,
+            "m-1",
+            "message",
+            Some("user:7"),
+            1_000i64,
+            data(),
+        );
+        let tagged = (
+            0u16,
+            42u64,
+            1u16,
+            "m-1",
+            "message",
+            Some("user:7"),
+            1_000i64,
+            data(),
+        );
+        assert_eq!(encode_entry(&entry), pack(&tagged));
+        let later = Entry {
+            time: "2025-11-21T22:08:10Z".parse().ok(),
+            ..entry.clone()
+        };
+        let with_time = [encode_entry(&entry), pack(&"2025-11-21T22:08:10Z")].concat();
+        assert_eq!(encode_entry(&later), with_time);
+        let notify = ("message", Some("user:7"), "m-1", 42u64);
+        assert_eq!(encode_notify(&entry), pack(&notify));
+        let feeds: Vec<FeedName> = ["b", "a"].map(|name| name.parse().expect("name")).into();
+        let parts = RecordParts {
+            index: 3,
+            feeds: feeds.iter().collect(),
+            exports: true,
+            entry: &entry,
+        };
+        let record = (0u16, 3u16, true, vec!["b", "a"], fields.clone());
+        assert_eq!(encode_records(&[parts]), [(3, pack(&(record,)))]);
+        let transient = (0u16, 0u16, false, vec!["b", "a"], fields);
+        assert_eq!(
+            encode_transient(0, &feeds.iter().collect::<Vec<_>>(), &entry),
+            pack(&(Some(transient), Option::<()>::None))
+        );
+        let digest = 7u128.to_be_bytes();
+        let claim = (TupleBytes::from(&digest[..]), vec!["b", "a"]);
+        assert_eq!(encode_claim(7, &feeds), pack(&claim));
+    }
+
+    #[test]
+    fn what_a_later_program_writes_is_refused() {
+        let at = Version::new(1, 2, 3);
+        let more = |mut value: Vec<u8>| {
+            value.extend(pack(&7));
+            item(at, value)
+        };
+        let entry = (1u16, 42u64, 1u16, "m-1", "message", 0i64);
+        let refused = decode_entry(&item(at, pack(&entry))).map(drop);
+        let message = refused.expect_err("an unknown tag").to_string();
+        assert!(message.contains("unknown tag 1"), "{message}");
+        let feed: FeedName = "a".parse().expect("name");
+        let claim = more(encode_claim(7, std::slice::from_ref(&feed)));
+        assert!(decode_claim(&claim).is_err());
+        assert!(decode_transient(&more(encode_marker_moved(&feed, ""))).is_err());
     }
 }

@@ -8,7 +8,7 @@ use super::{
     Actor, DATA_FANOUT_BYTES_MAX, Data, EVENT_FEEDS_MAX, EventId, EventTime, FeedName, Invalid,
     Kind, data::digest,
 };
-use crate::version::Version;
+use crate::version::{Cursor, Version};
 
 /// What happens to events of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,18 +49,7 @@ pub enum Marker {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expect {
     pub feed: FeedName,
-    pub version: Option<Version>,
-}
-
-impl Expect {
-    /// Whether the condition holds for a feed whose latest visible entry has the version `latest`.
-    pub fn holds(&self, latest: Option<Version>) -> bool {
-        match (latest, self.version) {
-            (None, _) => true,
-            (Some(_), None) => false,
-            (Some(latest), Some(version)) => latest <= version,
-        }
-    }
+    pub version: Option<Cursor>,
 }
 
 /// A valid event, ready to be appended. Created by [`Draft::check`].

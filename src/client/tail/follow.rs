@@ -4,11 +4,15 @@ use std::{collections::HashMap, time::Duration};
 
 use serde::Deserialize;
 
-use super::cursor::Cursor;
+use super::{
+    cursor::Cursor,
+    start::{From, Start},
+};
 use crate::client::{
     Error,
     api::{Client, Failure},
     feeds::{Entry, Live, Markers, State, Told, Unread},
+    names,
     output::{Printer, status},
     pages::{Range, wanted},
     patience::Patience,
@@ -20,6 +24,8 @@ pub struct Follower<'a> {
     client: &'a Client,
     range: Range,
     position: String,
+    /// Where to start over.
+    start: Start,
     printer: Printer,
     cursor: Option<Cursor>,
     /// Also print transients and states.
@@ -36,6 +42,20 @@ pub struct Follower<'a> {
 struct Unflushed {
     position: Option<String>,
     bye: Option<String>,
+    /// The position was not of this store: start over. The stream continues from this version.
+    reset: Option<String>,
+}
+
+/// How a stream ended.
+enum Ended {
+    Lost(Error),
+    Reset(String),
+}
+
+#[derive(Deserialize)]
+struct Reset {
+    code: String,
+    version: String,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +68,7 @@ impl<'a> Follower<'a> {
         client: &'a Client,
         range: Range,
         position: String,
+        start: Start,
         printer: Printer,
         cursor: Option<Cursor>,
         all: bool,
@@ -57,6 +78,7 @@ impl<'a> Follower<'a> {
             client,
             range,
             position,
+            start,
             printer,
             cursor,
             all,
@@ -87,8 +109,13 @@ impl<'a> Follower<'a> {
                             me.position
                         )
                     });
-                    let last = self.print_stream(live, &mut patience).await?;
-                    (self.retry, last)
+                    match self.print_stream(live, &mut patience).await? {
+                        Ended::Lost(last) => (self.retry, last),
+                        Ended::Reset(current) => {
+                            self.start_over(current).await?;
+                            continue;
+                        }
+                    }
                 }
                 Err(Failure::NotNow { after, last }) => (after.or(self.retry), last),
                 Err(Failure::Final(last @ Error::NotNewsfeed { .. })) if known => {
@@ -105,7 +132,7 @@ impl<'a> Follower<'a> {
         &mut self,
         mut live: Live,
         patience: &mut Patience,
-    ) -> Result<Error, Error> {
+    ) -> Result<Ended, Error> {
         loop {
             let mut unflushed = Unflushed::default();
             let mut printed = Ok(());
@@ -128,9 +155,12 @@ impl<'a> Follower<'a> {
                 // known to exist.
                 *patience = Patience::new(Patience::ENDLESS);
             }
+            if let Some(current) = unflushed.reset {
+                return Ok(Ended::Reset(current));
+            }
             if let Some(cause) = received.err().or(unflushed.bye) {
                 let url = self.client.base_url().to_owned();
-                return Ok(Error::Lost { url, cause });
+                return Ok(Ended::Lost(Error::Lost { url, cause }));
             }
         }
     }
@@ -151,11 +181,19 @@ impl<'a> Follower<'a> {
             }
             "marker" if self.all && self.range.kinds.is_empty() => self.state(frame)?,
             "reset" => {
-                let to = frame.id.unwrap_or_default();
+                let Reset { code, version } = self.parsed(frame)?;
                 let from = unflushed.position.as_ref().unwrap_or(&self.position);
+                if code == "cursor_unknown" {
+                    tracing::warn!(
+                        "the position {from} is not of this store, which was restored or replaced since; starting over. \
+                         Entries that were printed before may not be in it any more"
+                    );
+                    unflushed.reset = Some(version);
+                    return Ok(());
+                }
                 tracing::warn!(
-                    "the service has not reached {from} (was it restored from a backup?); continuing from {to}. Earlier entries \
-                     may be missing in this output; `newsfeed history` prints them"
+                    "the service has not reached {from}; continuing from {version}. Earlier entries may be missing in this \
+                     output; `newsfeed history` prints them"
                 );
             }
             "bye" => {
@@ -170,6 +208,20 @@ impl<'a> Follower<'a> {
             unflushed.position = Some(id.to_owned());
         }
         Ok(())
+    }
+
+    /// Continues from where the command was told to start, as of now.
+    async fn start_over(&mut self, current: String) -> Result<(), Error> {
+        self.position = match &self.start {
+            // That version was the position, or is older and as unknown.
+            Start::From(From::At(names::Position::Version(_))) => current,
+            start => start.find(self.client, &self.range).await?.after,
+        };
+        self.states.clear();
+        match &self.cursor {
+            Some(cursor) => cursor.write(&self.position),
+            None => Ok(()),
+        }
     }
 
     fn entry(&mut self, entry: &Told<Entry>) -> Result<(), Error> {

@@ -9,12 +9,17 @@ mod start;
 
 use std::path::PathBuf;
 
-use self::{cursor::Cursor, follow::Follower};
+use self::{
+    cursor::Cursor,
+    follow::Follower,
+    start::{Position, Start},
+};
 use super::{
     Error,
+    api::Client,
     connection::Connection,
     interrupted, names,
-    output::{Output, closed, status},
+    output::{Output, Printer, closed, status},
     pages::{Order, Range, Walk},
 };
 
@@ -29,6 +34,7 @@ use super::{
     newsfeed tail user:ben chat:anna-ben -n 50 --kind message    messages of two feeds\n  \
     newsfeed tail user:ben --from now | jq -r .data.text         only new entries\n  \
     newsfeed tail user:ben --from beginning --no-follow          the whole feed, oldest first\n  \
+    newsfeed tail user:ben --from 2026-11-28T00:00:00Z           entries since a time, then live\n  \
     newsfeed tail user:ben --cursor ben.cursor | ./import        continue where it stopped")]
 pub struct TailArgs {
     /// Feeds, such as user:ben (at most 100)
@@ -43,8 +49,8 @@ pub struct TailArgs {
         conflicts_with = "from"
     )]
     lines: usize,
-    /// Start after this version, at the first entry, or with new entries only
-    #[arg(long, value_name = "VERSION|beginning|now", value_parser = start::parse)]
+    /// Start after this version, after what was current at this time (RFC 3339), at the first entry, or with new entries only
+    #[arg(long, value_name = "VERSION|TIME|beginning|now", value_parser = start::parse)]
     from: Option<start::From>,
     /// Only entries and transients of this kind (repeatable)
     #[arg(long, value_parser = names::name)]
@@ -90,40 +96,47 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
         until: None,
     };
     let mut printer = args.output.open().long(args.long);
-    let start = match (resumed, &args.from) {
-        (Some(version), _) => start::Start::after(version),
-        (None, Some(from)) => start::from(&client, &range, from).await?,
-        (None, None) => start::last(&client, &range, args.lines).await?,
+    let start = match args.from {
+        Some(from) => Start::From(from),
+        None => Start::Last(args.lines),
     };
     if args.no_follow {
-        let range = Range {
-            after: start.after,
-            until: start.until,
-            ..range
-        };
-        let mut walk = Walk::new(&client, range, Order::OldestFirst, usize::MAX);
-        while let Some(entries) = walk.next().await? {
-            for entry in &entries {
-                printer.print(entry.json.get(), |painter| painter.entry(&entry.value))?;
+        let printed = match resumed {
+            Some(version) => {
+                let position = Position::after(version);
+                match print(&client, &range, position, &mut printer).await {
+                    Err(error) if error.is_unknown_cursor() => {
+                        tracing::warn!(
+                            "the position in the cursor file is not of this store, which was restored or replaced since; starting over"
+                        );
+                        None
+                    }
+                    printed => Some(printed?),
+                }
             }
-            printer.flush()?;
-        }
-        return match (&cursor, walk.until()) {
-            (Some(cursor), Some(until)) => cursor.write(until),
+            None => None,
+        };
+        let until = match printed {
+            Some(until) => until,
+            None => {
+                let position = start.find(&client, &range).await?;
+                print(&client, &range, position, &mut printer).await?
+            }
+        };
+        return match (&cursor, until) {
+            (Some(cursor), Some(until)) => cursor.write(&until),
             _ => Ok(()),
         };
     }
+    let position = match resumed {
+        Some(version) => version,
+        None => start.find(&client, &range).await?.after,
+    };
     let all = args
         .events
         .map_or(!printer.is_json(), |events| events == Events::All);
     let mut follower = Follower::new(
-        &client,
-        range,
-        start.after,
-        printer,
-        cursor,
-        all,
-        args.quiet,
+        &client, range, position, start, printer, cursor, all, args.quiet,
     );
     let followed = tokio::select! {
         result = follower.run() => result,
@@ -138,4 +151,26 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
         });
     }
     followed
+}
+
+/// Prints the existing entries after `position`. Returns the version up to which they were read, if the service was asked.
+async fn print(
+    client: &Client,
+    range: &Range,
+    position: Position,
+    printer: &mut Printer,
+) -> Result<Option<String>, Error> {
+    let range = Range {
+        after: position.after,
+        until: position.until,
+        ..range.clone()
+    };
+    let mut walk = Walk::new(client, range, Order::OldestFirst, usize::MAX);
+    while let Some(entries) = walk.next().await? {
+        for entry in &entries {
+            printer.print(entry.json.get(), |painter| painter.entry(&entry.value))?;
+        }
+        printer.flush()?;
+    }
+    Ok(walk.until().map(str::to_owned))
 }

@@ -11,28 +11,45 @@ use crate::client::{
 pub enum From {
     Beginning,
     Now,
-    Version(String),
+    At(names::Position),
 }
 
 pub fn parse(text: &str) -> Result<From, String> {
     match text {
         "beginning" => Ok(From::Beginning),
         "now" => Ok(From::Now),
-        _ => names::version(text)
-            .map(From::Version)
-            .map_err(|error| format!("expected `beginning`, `now` or a version: {error}")),
+        _ => names::position(text)
+            .map(From::At)
+            .map_err(|error| format!("expected `beginning`, `now`, a version or a time: {error}")),
+    }
+}
+
+/// What the command was told about where to start.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Start {
+    From(From),
+    /// With this many entries.
+    Last(usize),
+}
+
+impl Start {
+    pub async fn find(&self, client: &Client, range: &Range) -> Result<Position, Error> {
+        match self {
+            Self::From(start) => from(client, range, start).await,
+            Self::Last(count) => last(client, range, *count).await,
+        }
     }
 }
 
 /// The position to start from: entries after `after` are printed.
 #[derive(Debug, PartialEq)]
-pub struct Start {
+pub struct Position {
     pub after: String,
     /// The version as of which the position was determined, if the service was asked.
     pub until: Option<String>,
 }
 
-impl Start {
+impl Position {
     pub fn after(version: String) -> Self {
         Self {
             after: version,
@@ -41,16 +58,16 @@ impl Start {
     }
 }
 
-pub async fn from(client: &Client, range: &Range, from: &From) -> Result<Start, Error> {
+async fn from(client: &Client, range: &Range, from: &From) -> Result<Position, Error> {
     match from {
-        From::Beginning => Ok(Start::after("0".to_owned())),
-        From::Version(version) => Ok(Start::after(version.clone())),
+        From::Beginning => Ok(Position::after("0".to_owned())),
+        From::At(position) => Ok(Position::after(position.version(client).await?)),
         From::Now => last(client, range, 0).await,
     }
 }
 
 /// The position before the last `count` entries of `range`. Memory does not depend on `count`.
-pub async fn last(client: &Client, range: &Range, count: usize) -> Result<Start, Error> {
+async fn last(client: &Client, range: &Range, count: usize) -> Result<Position, Error> {
     let one_more = count.saturating_add(1);
     let mut walk = Walk::new(client, range.clone(), Order::NewestFirst, one_more);
     let mut left = count;
@@ -69,7 +86,7 @@ pub async fn last(client: &Client, range: &Range, count: usize) -> Result<Start,
             None => left -= entries.len(),
         }
     }
-    Ok(Start {
+    Ok(Position {
         after,
         until: walk.until().map(str::to_owned),
     })

@@ -183,7 +183,7 @@ fn parse_expect(body: &Bytes, json: &RawValue) -> Result<Expect> {
         })?;
     let version = expect
         .version
-        .map(|text| query::version("expect.version", &text))
+        .map(|text| query::cursor("expect.version", &text))
         .transpose();
     Ok(Expect {
         feed: expect

@@ -124,7 +124,7 @@ mod tests {
         ) {
             let keys = Keys::before_opening(b"p");
             let feed = "a".parse().expect("a name");
-            let prefixes = [keys.log(0), keys.log(300), keys.transient(0), keys.transient(300), keys.feed(&feed), keys.unread(&feed)];
+            let prefixes = [keys.log(0), keys.log(300), keys.transient(0), keys.transient(300), keys.feed(&feed), keys.notify(&feed)];
             let recent = Recent::new(&keys);
             recent.begin(Version::moment(0, 0));
             let mut written: Vec<(usize, u64)> = Vec::new();

@@ -335,7 +335,7 @@ mod tests {
         match number / 3 {
             0 => keys.claim(&name.parse().expect("id")),
             1 => keys.feed(&name.parse().expect("name")),
-            2 => keys.unread(&name.parse().expect("name")),
+            2 => keys.notify(&name.parse().expect("name")),
             3 => keys.log(number.into()),
             _ => keys.transient(number.into()),
         }

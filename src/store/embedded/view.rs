@@ -69,6 +69,10 @@ impl Snapshot for View {
         self.version
     }
 
+    fn taken_at(&self) -> u64 {
+        self.taken_at
+    }
+
     async fn read(&self, reads: Reads) -> Result<Found> {
         if self.shared.wall.micros().saturating_sub(self.taken_at) >= SNAPSHOT_AGE_TICKS_MAX {
             return Err(Error::TooOld);
@@ -89,10 +93,6 @@ impl Snapshot for View {
     }
 
     fn checks_claims(&self) -> bool {
-        true
-    }
-
-    fn clears_key_by_key(&self) -> bool {
         true
     }
 

@@ -23,6 +23,7 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
     };
     let query = match path {
         "/v1/entries" | "/v1/live" | "/v1/state" | "/v1/markers/{marker}" => "?feed=a",
+        "/v1/versions" => "?at=2025-01-01T00:00:00Z",
         _ => "",
     };
     let url = path.replace("{feed}", "a").replace("{marker}", "read") + query;

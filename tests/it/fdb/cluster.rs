@@ -76,6 +76,11 @@ impl Cluster {
         self.folder.join("fdb.cluster")
     }
 
+    /// The folder with the data of fdbserver number `index`.
+    pub fn data(&self, index: u16) -> PathBuf {
+        self.folder.join(index.to_string()).join("data")
+    }
+
     /// Kills fdbserver number `index` with SIGKILL.
     pub fn kill(&self, index: u16) {
         let id = self.process(index);

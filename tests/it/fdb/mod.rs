@@ -7,6 +7,7 @@ mod commit_faults;
 mod commit_order;
 mod concurrent_appends;
 mod epoch;
+mod lineage;
 mod multi_node;
 mod node_failures;
 mod same_answers;

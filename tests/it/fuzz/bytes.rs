@@ -62,7 +62,7 @@ async fn key() {
     let prefixes = [
         keys.claim(&"m-1".parse().expect("an id")),
         keys.feed(&feed),
-        keys.unread(&feed),
+        keys.notify(&feed),
         keys.log(7),
         keys.transient(300),
     ];
@@ -92,16 +92,18 @@ async fn value() {
     let parts = |entry| RecordParts {
         index: 3,
         feeds: vec![&feed, &feed],
+        exports: true,
         entry,
     };
     let (notify, transient) = (entry(Delivery::Notify), entry(Delivery::Transient));
     let records = values::encode_records(&[parts(&notify), parts(&transient)]);
     let corpus = [
         values::encode_entry(&notify),
-        values::encode_unread(&notify),
+        values::encode_notify(&notify),
         records[0].1.clone(),
         values::encode_transient(0, &[&feed], &transient),
-        values::encode_marker_moved(&feed),
+        values::encode_marker_moved(&feed, "user:7"),
+        values::encode_claim(7, std::slice::from_ref(&feed)),
     ];
     let item = |value: Vec<u8>| KeyValue {
         key: key.clone(),
@@ -115,10 +117,19 @@ async fn value() {
                 return Err(format!("{entry:?} becomes {again:?}"));
             }
         }
-        if let Ok(unread) = values::decode_unread(&given)
-            && unread.version != Version::new(1, 2, 0)
+        if let Ok(notify) = values::decode_notify(&given)
+            && notify.version != Version::new(1, 2, 0)
         {
-            return Err(format!("{unread:?}"));
+            return Err(format!("{notify:?}"));
+        }
+        if let Ok(claim) = values::decode_claim(&given)
+            && let Some(event) = &claim.event
+        {
+            let value = values::encode_claim(event.digest, &event.feeds);
+            let again = values::decode_claim(&item(value));
+            if again.as_ref().ok() != Some(&claim) {
+                return Err(format!("{claim:?} becomes {again:?}"));
+            }
         }
         if let Ok(records) = values::decode_records(&given) {
             let parts: Vec<RecordParts<'_>> = records
@@ -127,6 +138,7 @@ async fn value() {
                 .map(|(record, version)| RecordParts {
                     index: u16::from_be_bytes([version[14], version[15]]),
                     feeds: record.feeds.iter().collect(),
+                    exports: record.exports,
                     entry: &record.entry,
                 })
                 .collect();
@@ -142,11 +154,16 @@ async fn value() {
             }
         }
         match values::decode_transient(&given) {
-            Ok(TransientRecord::MarkerMoved { feed, .. }) => {
-                let again = values::decode_transient(&item(values::encode_marker_moved(&feed)));
+            Ok(TransientRecord::MarkerMoved { feed, reader, .. }) => {
+                let value = values::encode_marker_moved(&feed, &reader);
+                let again = values::decode_transient(&item(value));
                 match again {
-                    Ok(TransientRecord::MarkerMoved { feed: same, .. }) if same == feed => Ok(()),
-                    other => Err(format!("{feed} becomes {other:?}")),
+                    Ok(TransientRecord::MarkerMoved {
+                        feed: same,
+                        reader: of,
+                        ..
+                    }) if (&same, &of) == (&feed, &reader) => Ok(()),
+                    other => Err(format!("{feed} {reader} becomes {other:?}")),
                 }
             }
             _ => Ok(()),

@@ -16,19 +16,17 @@ use serde_json::{Value, json};
 use super::{column, items, visit, visits};
 use crate::support::{
     bed::{Bed, JSON, NDJSON, Served, text},
+    entries::{UNKNOWN, ahead},
     stores::{Trouble, troubled},
 };
 
 crate::on_every_engine!(
-    an_expected_version_that_has_not_been_reached_is_refused,
+    an_expected_version_that_has_not_been_reached_or_is_of_another_store_is_refused,
     conditional_arrays_have_the_outcomes_of_single_appends_in_order,
     conditional_events_of_an_array_share_a_commit,
     conditional_appends_of_many_clients_share_commits,
     conditions_that_keep_being_violated_do_not_hold_up_the_other_events,
 );
-
-/// The greatest version that can be written.
-const FAR_AHEAD: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
 
 fn expecting(id: &str, feeds: &[&str], feed: &str, version: &Value) -> Value {
     let mut event = visit(id, feeds);
@@ -47,21 +45,25 @@ async fn ndjson(node: &Served, events: &[Value]) -> Vec<Value> {
     results.collect()
 }
 
-async fn an_expected_version_that_has_not_been_reached_is_refused(bed: &Bed) {
+async fn an_expected_version_that_has_not_been_reached_or_is_of_another_store_is_refused(
+    bed: &Bed,
+) {
     let node = bed.node().await;
     node.append(&visit("first", &["slot"])).await;
     let now = node.version("slot").await;
-    // An hour above the current version, and as far as can be; for a feed with entries and for one without.
-    let current: newsfeed::version::Version = now.parse().expect("a version");
-    let hour = newsfeed::version::Version::new(current.epoch(), current.time() + 3_600_000_000, 0);
-    for (index, ahead) in [hour.to_string(), FAR_AHEAD.to_owned()].iter().enumerate() {
+    // An hour above the current version, and of another store; for a feed with entries and for one without.
+    let cases = [
+        (ahead(&now), 400, "version_ahead"),
+        (UNKNOWN.to_owned(), 410, "cursor_unknown"),
+    ];
+    for (index, (ahead, status, code)) in cases.iter().enumerate() {
         for feed in ["slot", "empty"] {
             let id = format!("ahead {index} {feed}");
             let event = expecting(&id, &["slot"], feed, &json!(ahead));
             let answer = node
                 .send_body("POST", "/v1/events", &[JSON], event.to_string())
                 .await;
-            let problem = answer.problem(400, "version_ahead").expect("refused");
+            let problem = answer.problem(*status, code).expect("refused");
             assert!(text(&problem["version"]) >= now);
 
             let good = |n: usize| visit(&format!("good {index} {feed} {n}"), &["slot"]);
@@ -76,7 +78,7 @@ async fn an_expected_version_that_has_not_been_reached_is_refused(bed: &Bed) {
                 );
                 assert_eq!(results[1]["id"], id);
                 let error = &results[1]["error"];
-                assert_eq!(error["code"], "version_ahead");
+                assert_eq!(error["code"], json!(code));
                 assert!(text(&error["version"]) >= now);
             }
         }
@@ -88,7 +90,7 @@ async fn an_expected_version_that_has_not_been_reached_is_refused(bed: &Bed) {
     let event = expecting("now", &["slot"], "slot", &now);
     assert_eq!(node.append(&event).await["status"], "appended");
     // An event that is stored already is a duplicate, whatever it expects.
-    let again = expecting("now", &["slot"], "slot", &json!(FAR_AHEAD));
+    let again = expecting("now", &["slot"], "slot", &json!(UNKNOWN));
     assert_eq!(node.append(&again).await["status"], "duplicate");
 }
 
@@ -131,8 +133,8 @@ impl Sequential {
             let feed = text(&expect["feed"]);
             let latest = self.feeds.get(&feed).and_then(|versions| versions.last());
             let expected = expect["version"].as_str();
-            if expected == Some(FAR_AHEAD) {
-                assert_eq!(error["code"], "version_ahead", "{event}: {result}");
+            if expected == Some(UNKNOWN) {
+                assert_eq!(error["code"], "cursor_unknown", "{event}: {result}");
                 return;
             }
             if latest.is_some_and(|latest| expected.is_none_or(|version| &**latest > version)) {
@@ -196,7 +198,7 @@ async fn conditional_arrays_have_the_outcomes_of_single_appends_in_order(bed: &B
                 };
                 let version = match rng.random_range(0..10) {
                     0 | 1 => Value::Null,
-                    2 => json!(FAR_AHEAD),
+                    2 => json!(UNKNOWN),
                     3 | 4 => known.choose(&mut rng).expect("a version").clone(),
                     _ => known[known.len() - 1].clone(),
                 };

@@ -11,7 +11,9 @@ use std::{
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use newsfeed::{
-    store::{Batch, Error, Range, Result, Snapshot, keys},
+    feed::Feeds,
+    store::{Batch, Result, keys},
+    types::Marker,
     version::Version,
 };
 use serde_json::{Value, json};
@@ -19,7 +21,6 @@ use serde_json::{Value, json};
 use super::{column, items, message, visit, visits};
 use crate::support::{
     bed::{Bed, Served, text},
-    patience::until,
     sse::Stream,
     stores::{Trouble, troubled},
 };
@@ -30,7 +31,7 @@ crate::on_every_engine!(
     a_moved_marker_is_sent_with_its_count_to_every_client_of_every_node,
     markers_of_feeds_with_many_unread_are_all_sent,
     an_unread_count_kept_from_a_stream_stays_exact,
-    many_unread_are_marked_read_at_once_and_cleared_in_pieces,
+    marking_read_costs_the_same_however_much_was_unread,
 );
 
 /// Moves a marker; returns the state in the answer.
@@ -249,101 +250,91 @@ async fn an_unread_count_kept_from_a_stream_stays_exact(bed: &Bed) {
     }
 }
 
-/// Measures the clears of commits, and refuses those of the background task after `sweeps` of them.
-struct Clears {
-    keys_max: AtomicUsize,
-    sweeps: AtomicUsize,
+/// What a move of a marker costs the store.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Cost {
+    reads: usize,
+    writes: usize,
+    clears: usize,
+}
+
+/// Adds up what commits cost.
+#[derive(Default)]
+struct Costs {
+    reads: AtomicUsize,
+    writes: AtomicUsize,
+    clears: AtomicUsize,
+}
+
+impl Costs {
+    fn take(&self) -> Cost {
+        let take = |count: &AtomicUsize| count.swap(0, Ordering::SeqCst);
+        Cost {
+            reads: take(&self.reads),
+            writes: take(&self.writes),
+            clears: take(&self.clears),
+        }
+    }
 }
 
 #[async_trait]
-impl Trouble for Clears {
-    fn clears_key_by_key(&self, engine: bool) -> bool {
-        engine
+impl Trouble for Costs {
+    async fn before_read(&self) -> Result<()> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
-    async fn commit(&self, snapshot: Box<dyn Snapshot>, batch: Batch) -> Result<Version> {
-        let ranges = batch.clears.iter().cloned();
-        let ranges = ranges.map(|(begin, end)| Range::all(begin, end)).collect();
-        let slices = snapshot.ranges(ranges).await?;
-        let keys = slices.iter().map(|slice| slice.items.len()).sum();
-        let is_sweep = keys > 0 && batch.maxima.is_empty();
-        let left = self.sweeps.load(Ordering::SeqCst);
-        if is_sweep && left == 0 {
-            return Err(Error::Refused("the test says so".into()));
-        }
-        self.sweeps
-            .fetch_sub(usize::from(is_sweep), Ordering::SeqCst);
-        if snapshot.clears_key_by_key() {
-            self.keys_max.fetch_max(keys, Ordering::SeqCst);
-        }
-        snapshot.commit(batch).await
+    async fn before_commit(&self, batch: &Batch) -> Result<()> {
+        let writes = batch.puts.len() + batch.maxima.len() + batch.versioned.len();
+        self.writes.fetch_add(writes, Ordering::SeqCst);
+        self.clears.fetch_add(batch.clears.len(), Ordering::SeqCst);
+        Ok(())
     }
 }
 
-async fn many_unread_are_marked_read_at_once_and_cleared_in_pieces(bed: &Bed) {
-    let clears = Arc::new(Clears {
-        keys_max: AtomicUsize::new(0),
-        sweeps: AtomicUsize::new(1),
-    });
-    let node = bed
-        .node_on(troubled(bed.store(), Arc::clone(&clears)))
-        .await;
-    let mut versions = Vec::new();
-    for round in 0..5 {
-        let event = |index: usize| message(&format!("m {round} {index}"), &["a"]);
-        let answer = node.append(&(0..1_000).map(event).collect()).await;
-        versions.extend(column(items(&answer), "version"));
-    }
-    let (store, keys) = (bed.store(), bed.keys().await);
-    // The versions of the unread keys in the store.
-    let stored = async || {
-        let unread = keys.unread(&"a".parse().expect("a name"));
-        let all = keys::range(&unread, None, Version::MAX, false, usize::MAX, usize::MAX);
-        let snapshot = store.snapshot().await.expect("a snapshot");
-        let slices = snapshot.ranges(vec![all]).await.expect("read");
-        let versions = slices[0]
-            .items
-            .iter()
-            .map(|item| keys::version_of(&item.key));
-        let versions = versions.map(|version| version.expect("a version").to_string());
-        versions.collect::<Vec<_>>()
+async fn marking_read_costs_the_same_however_much_was_unread(bed: &Bed) {
+    let node = bed.node().await;
+    let fill = async |feed: &str, count: usize| {
+        let mut versions = Vec::new();
+        for begin in (0..count).step_by(1_000) {
+            let event = |index: usize| message(&format!("{feed} {index}"), &[feed]);
+            let events = (begin..count.min(begin + 1_000)).map(event).collect();
+            versions.extend(column(items(&node.append(&events).await), "version"));
+        }
+        versions
     };
-    assert_eq!(stored().await, versions);
+    let (few, many) = (fill("few", 2).await, fill("many", 5_000).await);
 
-    // The count is right at once. The background task fails after a piece, as if the node had crashed: what it leaves does
-    // not count.
-    let state = mark(&node, "a", "read", &versions[4_499]).await;
-    assert_eq!(state["unread"]["total"], 500);
-    let key_by_key = store
-        .snapshot()
-        .await
-        .expect("a snapshot")
-        .clears_key_by_key();
-    let left = if key_by_key { 3_000 } else { 500 };
-    until("unread keys are cleared", async || {
-        (stored().await.len() <= left).then_some(())
-    })
-    .await;
-    assert_eq!(stored().await, versions[5_000 - left..]);
-    assert_eq!(node.get("/v1/feeds/a").await["unread"]["total"], 500);
-    let again = node.append(&message("more", &["a"])).await;
-    versions.push(text(&again["version"]));
-    assert_eq!(node.get("/v1/feeds/a").await["unread"]["total"], 501);
-
-    // When the marker moves next, the rest is cleared too.
-    clears.sweeps.store(usize::MAX, Ordering::SeqCst);
-    let state = mark(&node, "a", "read", &versions[4_500]).await;
-    assert_eq!(state["unread"]["total"], 500);
-    until("unread keys are cleared", async || {
-        (stored().await.len() <= 500).then_some(())
-    })
-    .await;
-    assert_eq!(stored().await, versions[4_501..]);
-    let state = node.get("/v1/feeds/a").await;
+    let costs = Arc::new(Costs::default());
+    let (store, keys) = (troubled(bed.store(), Arc::clone(&costs)), bed.keys().await);
+    let feeds = Feeds::new(store, keys.clone());
+    let mark = async |feed: &str, version: &str| {
+        let feed = feed.parse().expect("a name");
+        let version: Version = version.parse().expect("a version");
+        let moved = feeds.move_marker(&feed, Marker::Read, version).await;
+        moved.expect("the marker moves");
+        costs.take()
+    };
+    // The first move also reads the lineage of the store.
+    mark("few", &few[0]).await;
+    let cheap = mark("few", &few[1]).await;
+    assert_eq!((cheap.writes, cheap.clears), (2, 0));
+    assert_eq!(mark("many", &many[4_499]).await, cheap);
+    assert_eq!(node.get("/v1/feeds/few").await["unread"]["total"], 0);
+    assert_eq!(node.get("/v1/feeds/many").await["unread"]["total"], 500);
+    let again = node.append(&message("more", &["many"])).await;
+    assert_eq!(node.get("/v1/feeds/many").await["unread"]["total"], 501);
+    assert_eq!(mark("many", &text(&again["version"])).await, cheap);
+    let unread = &node.get("/v1/feeds/many").await["unread"];
     assert_eq!(
-        (&state["unread"]["total"], &state["unread"]["more"]),
-        (&json!(500), &json!(false))
+        (&unread["total"], &unread["more"]),
+        (&json!(0), &json!(false))
     );
-    let keys_max = clears.keys_max.load(Ordering::SeqCst);
-    assert!(keys_max <= 1_000, "one commit cleared {keys_max} keys");
+
+    // Nothing was cleared.
+    let notify = keys.notify(&"many".parse().expect("a name"));
+    let all = keys::range(&notify, None, Version::MAX, false, usize::MAX, usize::MAX);
+    let snapshot = bed.store().snapshot().await.expect("a snapshot");
+    let slices = snapshot.ranges(vec![all]).await.expect("read");
+    assert_eq!(slices[0].items.len(), 5_001);
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{column, items, message, visit, visits};
 use crate::support::{
     bed::{Bed, Served, text},
-    entries::AHEAD,
+    entries::{UNKNOWN, ahead},
     gate::Gate,
     sse::{Event, Stream},
     stores::troubled,
@@ -17,7 +17,7 @@ crate::on_every_engine!(
     an_event_in_several_followed_feeds_is_sent_once_and_names_them,
     the_header_precedes_last_event_id_and_that_precedes_after_and_empty_ones_count_as_absent,
     without_a_position_a_stream_starts_from_now,
-    a_position_ahead_of_the_store_is_reset_and_the_stream_continues,
+    a_position_ahead_or_of_another_store_is_reset_and_the_stream_continues,
     a_transient_reaches_live_streams_on_every_node_and_no_history,
     a_graceful_stop_says_bye_and_ends_streams_and_long_polls,
     a_stream_whose_store_fails_says_bye_unavailable,
@@ -259,29 +259,38 @@ async fn without_a_position_a_stream_starts_from_now(bed: &Bed) {
     assert_eq!(ids(&[stream.next_of(&["entry"]).await]), ["new"]);
 }
 
-async fn a_position_ahead_of_the_store_is_reset_and_the_stream_continues(bed: &Bed) {
+async fn a_position_ahead_or_of_another_store_is_reset_and_the_stream_continues(bed: &Bed) {
     let node = bed.node().await;
     node.append(&visits("old", 3, &["a"])).await;
-    let ahead = format!("/v1/feeds/a/live?after={AHEAD}");
-    for (path, last) in [
-        (ahead.as_str(), None),
-        ("/v1/live?feed=a&after=0", Some(AHEAD)),
-    ] {
-        let before = node.version("a").await;
-        let mut stream = Stream::open(&node.http, &node.url(path), last).await;
-        let reset = stream.next().await.expect("an event");
-        assert_eq!(
-            (reset.name.as_str(), &reset.data["code"]),
-            ("reset", &json!("version_ahead"))
-        );
-        let version = text(&reset.data["version"]);
-        assert_eq!(reset.id.as_ref(), Some(&version));
-        assert!(version >= before);
-        assert!(stream.caught_up().await.is_empty());
-        node.append(&json!({ "kind": "visit", "feeds": ["a"], "data": path }))
-            .await;
-        assert_eq!(stream.next_of(&["entry"]).await.data["data"], path);
+    let far = ahead(&node.version("a").await);
+    for (position, code) in [(&*far, "version_ahead"), (UNKNOWN, "cursor_unknown")] {
+        for (path, last) in [
+            (format!("/v1/feeds/a/live?after={position}"), None),
+            ("/v1/live?feed=a&after=0".to_owned(), Some(position)),
+        ] {
+            reset_at(&node, &path, last, code).await;
+        }
     }
+}
+
+async fn reset_at(node: &Served, path: &str, last: Option<&str>, code: &str) {
+    let before = node.version("a").await;
+    let mut stream = Stream::open(&node.http, &node.url(path), last).await;
+    let reset = stream.next().await.expect("an event");
+    assert_eq!(
+        (reset.name.as_str(), &reset.data["code"]),
+        ("reset", &json!(code))
+    );
+    let version = text(&reset.data["version"]);
+    assert_eq!(reset.id.as_ref(), Some(&version));
+    assert!(version >= before);
+    assert!(stream.caught_up().await.is_empty());
+    node.append(&json!({ "kind": "visit", "feeds": ["a"], "data": path }))
+        .await;
+    assert_eq!(stream.next_of(&["entry"]).await.data["data"], path);
+    // A client that reconnects sends the version of the reset, which is known.
+    let mut again = Stream::open(&node.http, &node.url(path), Some(&version)).await;
+    assert_eq!(again.next_of(&["entry", "reset"]).await.name, "entry");
 }
 
 async fn a_transient_reaches_live_streams_on_every_node_and_no_history(bed: &Bed) {

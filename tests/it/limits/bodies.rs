@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Case, UNTOUCHED, appends, refused};
 use crate::support::{
     bed::{Bed, JSON, NDJSON, text},
-    entries::AHEAD,
+    entries::{UNKNOWN, ahead},
 };
 
 crate::on_every_engine!(
@@ -178,11 +178,11 @@ fn invalid_events() -> Vec<(String, Value)> {
         "",
         "x",
         "00",
-        &AHEAD[1..],
-        &format!("{AHEAD}0"),
-        &AHEAD.to_uppercase(),
-        &AHEAD.replace('s', "t"),
-        &AHEAD.replace('s', "w"),
+        &UNKNOWN[1..],
+        &format!("{UNKNOWN}0"),
+        &UNKNOWN.to_uppercase(),
+        &UNKNOWN.replace('s', "t"),
+        &UNKNOWN.replace('s', "w"),
     ] {
         let expect = json!({ "feed": UNTOUCHED, "version": version });
         cases.push((but("expect", expect).to_string(), json!("expect.version")));
@@ -357,16 +357,16 @@ async fn an_invalid_marker_is_refused(bed: &Bed) {
         "",
         "x",
         "00",
-        &AHEAD[1..],
-        &format!("{AHEAD}0"),
-        &AHEAD.to_uppercase(),
+        &UNKNOWN[1..],
+        &format!("{UNKNOWN}0"),
+        &UNKNOWN.to_uppercase(),
         " 0",
     ] {
         let body = json!({ "version": version }).to_string();
         cases.push(put("invalid_version", body.as_bytes()));
     }
-    let ahead = json!({ "version": AHEAD }).to_string();
-    cases.push(put("version_ahead", ahead.as_bytes()));
+    let far = json!({ "version": ahead(&node.version(UNTOUCHED).await) }).to_string();
+    cases.push(put("version_ahead", far.as_bytes()));
     for marker in ["other", "Read", "read/", "", "%72ead%20"] {
         let path = format!("/v1/feeds/{UNTOUCHED}/markers/{marker}");
         let body = br#"{"version":"0"}"#;
@@ -375,11 +375,16 @@ async fn an_invalid_marker_is_refused(bed: &Bed) {
     refused(&node, cases).await;
     let head = node.get(&format!("/v1/feeds/{UNTOUCHED}")).await;
     assert_eq!(head["markers"], json!({ "read": null, "seen": null }));
-    // The answer to a version ahead has the current version.
-    let body = json!({ "version": AHEAD }).to_string();
-    let answer = node.send_body("PUT", &path, &[JSON], body).await;
-    let now = text(&answer.problem(400, "version_ahead").expect("ahead")["version"]);
-    assert!(text(&head["version"]) <= now && now <= node.version("a").await);
+    // The answer to a version ahead, or of another store, has the current version.
+    for (version, status, code) in [
+        (&*ahead(&node.version("a").await), 400, "version_ahead"),
+        (UNKNOWN, 410, "cursor_unknown"),
+    ] {
+        let body = json!({ "version": version }).to_string();
+        let answer = node.send_body("PUT", &path, &[JSON], body).await;
+        let now = text(&answer.problem(status, code).expect("refused")["version"]);
+        assert!(text(&head["version"]) <= now && now <= node.version("a").await);
+    }
 }
 
 async fn an_unsupported_content_type_is_refused(bed: &Bed) {

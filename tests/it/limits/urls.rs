@@ -7,13 +7,13 @@ use newsfeed::http::OPERATIONS;
 use super::{Case, UNTOUCHED, appends, refused};
 use crate::support::{
     bed::{Bed, JSON, text},
-    entries::AHEAD,
+    entries::{UNKNOWN, ahead},
     raw,
 };
 
 crate::on_every_engine!(
     an_invalid_query_is_refused,
-    a_version_ahead_is_refused_with_the_version_now,
+    a_version_ahead_and_one_of_another_store_are_refused_with_the_version_now,
     an_invalid_feed_name_is_refused_however_it_is_encoded,
     names_may_be_percent_encoded,
     unknown_paths_are_not_found,
@@ -88,8 +88,8 @@ async fn an_invalid_query_is_refused(bed: &Bed) {
                 "x",
                 "00",
                 "-1",
-                &AHEAD[1..],
-                &AHEAD.to_uppercase(),
+                &UNKNOWN[1..],
+                &UNKNOWN.to_uppercase(),
                 "%FF",
             ] {
                 cases.push(get("invalid_version", format!("{path}{name}={version}")));
@@ -110,11 +110,11 @@ async fn an_invalid_query_is_refused(bed: &Bed) {
             cases.push(get("invalid_query", format!("{path}{query}")));
         }
         for name in ["after", "lastEventId"] {
-            for version in ["x", &AHEAD[1..], "%FF"] {
+            for version in ["x", &UNKNOWN[1..], "%FF"] {
                 cases.push(get("invalid_version", format!("{path}{name}={version}")));
             }
         }
-        for last in ["x", &AHEAD[1..], "*", "0 0", "é"] {
+        for last in ["x", &UNKNOWN[1..], "*", "0 0", "é"] {
             let headers = [("last-event-id", last)];
             let path = path.trim_end_matches(['?', '&']);
             cases.push(Case::body(
@@ -175,7 +175,7 @@ async fn an_invalid_query_is_refused(bed: &Bed) {
     refused(&node, cases).await;
 }
 
-async fn a_version_ahead_is_refused_with_the_version_now(bed: &Bed) {
+async fn a_version_ahead_and_one_of_another_store_are_refused_with_the_version_now(bed: &Bed) {
     let node = bed.node().await;
     for path in PAGES {
         for query in [
@@ -187,11 +187,16 @@ async fn a_version_ahead_is_refused_with_the_version_now(bed: &Bed) {
             "until=0&before=V",
         ] {
             let before = node.version("a").await;
-            let path = format!("{path}{}", query.replace('V', AHEAD));
-            let answer = node.send("GET", &path, &[]).await;
-            let problem = answer.problem(400, "version_ahead").expect(&path);
-            let now = text(&problem["version"]);
-            assert!(before <= now && now <= node.version("a").await);
+            for (version, status, code) in [
+                (&*ahead(&before), 400, "version_ahead"),
+                (UNKNOWN, 410, "cursor_unknown"),
+            ] {
+                let path = format!("{path}{}", query.replace('V', version));
+                let answer = node.send("GET", &path, &[]).await;
+                let problem = answer.problem(status, code).expect(&path);
+                let now = text(&problem["version"]);
+                assert!(before <= now && now <= node.version("a").await);
+            }
         }
     }
 }
@@ -365,6 +370,8 @@ async fn head_answers_like_get_without_a_body(bed: &Bed) {
         };
         let path = if path.contains("goes-on/") {
             path.replace("?feed=goes-on", "")
+        } else if path == "/v1/versions" {
+            format!("{path}?at=2025-01-01T00:00:00Z")
         } else {
             path
         };

@@ -12,6 +12,7 @@ mod exposure;
 mod http2_parity;
 mod https;
 mod interop;
+mod lineage;
 mod listen;
 mod log;
 mod otlp;

@@ -49,13 +49,14 @@ async fn a_port_in_use_is_reported_with_advice() {
     }
 }
 
-#[tokio::test]
-async fn a_folder_of_another_format_is_refused_with_advice() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let store = Embedded::open(folder.path(), WallTime::system(0)).expect("a new store");
-    Keys::open(&store, b"", 16).await.expect("a new key space");
+/// Makes a store in `folder` whose format is described by `meta`.
+async fn store_with(folder: &Path, meta: Vec<u8>) {
+    let store = Embedded::open(folder, WallTime::system(0)).expect("a new store");
+    Keys::open(&store, b"", 16, &WallTime::system(0))
+        .await
+        .expect("a new key space");
     let snapshot = store.snapshot().await.expect("a snapshot");
-    // The store has one key besides the engine's own: the format, which sorts first.
+    // Besides the engine's own keys, the format sorts first.
     let everything = Range {
         begin: vec![0],
         end: vec![0xff],
@@ -64,14 +65,19 @@ async fn a_folder_of_another_format_is_refused_with_advice() {
         bytes_max: usize::MAX,
     };
     let slices = snapshot.ranges(vec![everything]).await.expect("read");
-    let meta = slices[0].items[0].key.to_vec();
+    let key = slices[0].items[0].key.to_vec();
     let batch = Batch {
-        puts: vec![(meta, 7u32.to_be_bytes().to_vec())],
+        puts: vec![(key, meta)],
         ..Batch::default()
     };
     snapshot.commit(batch).await.expect("written");
     store.close().await;
+}
 
+#[tokio::test]
+async fn a_folder_of_another_format_is_refused_with_advice() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    store_with(folder.path(), 7u32.to_be_bytes().to_vec()).await;
     let message = failure(&serve(folder.path())).await;
     for part in [
         "format 7",
@@ -79,5 +85,29 @@ async fn a_folder_of_another_format_is_refused_with_advice() {
         "another data folder",
     ] {
         assert!(message.contains(part), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_format_1_is_refused_by_every_command_and_not_changed() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    // As format 1 wrote it: the format and 16 partitions.
+    store_with(folder.path(), vec![0, 0, 0, 1, 0, 16]).await;
+    let data = folder.path().to_str().expect("UTF-8");
+    for args in [
+        &serve(folder.path())[..],
+        &["admin", "epoch", "--data", data],
+        &["admin", "epoch", "--raise", "--data", data],
+        &["admin", "check", "--data", data],
+        &serve(folder.path()),
+    ] {
+        let message = failure(args).await;
+        for part in [
+            "format 1",
+            "append its events again to a new store of format 2",
+            "or use the newsfeed version that wrote it",
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 }

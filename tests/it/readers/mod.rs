@@ -1,5 +1,6 @@
 //! What readers see, compared with a simple model: pages, resumed streams, and twins, which nobody sees.
 
+mod lineage;
 mod of_event;
 mod paging;
 mod races;

@@ -435,8 +435,9 @@ async fn an_epoch_change_aborts_transactions_that_began_before_it(bed: &Bed) {
     )
     .await
     .expect("commit");
+    let epoch = before.version().epoch() + 7;
     let raise = Batch {
-        puts: vec![(keys.epoch(), 7u32.to_be_bytes().to_vec())],
+        puts: vec![(keys.epoch(), epoch.to_be_bytes().to_vec())],
         ..Batch::default()
     };
     commit(&*store, raise).await.expect("raise");
@@ -446,7 +447,7 @@ async fn an_epoch_change_aborts_transactions_that_began_before_it(bed: &Bed) {
     }
     assert_eq!(
         store.snapshot().await.expect("snapshot").version().epoch(),
-        7
+        epoch
     );
     let new = commit(
         &*store,
@@ -457,7 +458,7 @@ async fn an_epoch_change_aborts_transactions_that_began_before_it(bed: &Bed) {
     )
     .await
     .expect("commit");
-    assert_eq!(new.epoch(), 7);
+    assert_eq!(new.epoch(), epoch);
     assert!(new > old);
     let values: Vec<_> = range(&*store, at.all_under("e"))
         .await

@@ -76,15 +76,19 @@ async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
     let error = open().err().expect("locked").to_string();
     assert!(error.contains("in use by another process"), "{error}");
 
-    keys::Keys::open(&store, b"", 16).await.expect("created");
-    let keys = keys::Keys::open(&store, b"", 4).await.expect("opened");
+    keys::Keys::open(&store, b"", 16, &WallTime::system(0))
+        .await
+        .expect("created");
+    let keys = keys::Keys::open(&store, b"", 4, &WallTime::system(0))
+        .await
+        .expect("opened");
     assert_eq!(
         keys.partitions(),
         16,
         "an existing key space keeps its partitions"
     );
     let meta = all_keys(&store).await.remove(0).key;
-    let other = [&2u32.to_be_bytes()[..], b"whatever"].concat();
+    let other = [&3u32.to_be_bytes()[..], b"whatever"].concat();
     commit(
         &store,
         Batch {
@@ -94,12 +98,12 @@ async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
     )
     .await
     .expect("commit");
-    let error = keys::Keys::open(&store, b"", 16)
+    let error = keys::Keys::open(&store, b"", 16, &WallTime::system(0))
         .await
         .expect_err("refused")
         .to_string();
     assert!(
-        error.contains("format 2") && error.contains("format 1"),
+        error.contains("format 3") && error.contains("format 2"),
         "{error}"
     );
     store.close().await;
@@ -111,7 +115,9 @@ async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
 async fn of_concurrent_commits_of_one_unclaimed_id_only_the_first_succeeds() {
     let folder = tempfile::tempdir().expect("folder");
     let store = Embedded::open(folder.path(), WallTime::system(0)).expect("opens");
-    let keys = keys::Keys::open(&store, b"", 16).await.expect("created");
+    let keys = keys::Keys::open(&store, b"", 16, &WallTime::system(0))
+        .await
+        .expect("created");
     let claim = |id: &str, unclaimed| Batch {
         versioned: vec![Versioned {
             prefix: keys.claim(&id.parse().expect("an id")),

@@ -153,7 +153,7 @@ impl Bed {
     }
 
     pub async fn keys(&self) -> Keys {
-        Keys::open(&*self.store(), self.prefix(), 16)
+        Keys::open(&*self.store(), self.prefix(), 16, &self.wall)
             .await
             .expect("the key space opens")
     }
@@ -225,6 +225,7 @@ impl Bed {
             health: Health::new(store, keys, Tasks::default(), settings.ready_lag_max),
             metrics,
             log: None,
+            wall: self.wall.clone(),
             tracker,
             stopping: CancellationToken::new(),
         };

@@ -2,7 +2,7 @@
 
 use std::fmt::{Debug, Display};
 
-use newsfeed::types::FeedName;
+use newsfeed::{types::FeedName, version::Version};
 use serde_json::Value;
 
 use super::{
@@ -11,8 +11,14 @@ use super::{
     sse::Event,
 };
 
-/// A version that no store reaches.
-pub const AHEAD: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
+/// A version of an epoch that no store has.
+pub const UNKNOWN: &str = "vvvvvvvvvvvvvvvvvvvvvvvvvs";
+
+/// A version an hour above `now`, of the same store.
+pub fn ahead(now: &str) -> String {
+    let now: Version = now.parse().expect("a version");
+    Version::new(now.epoch(), now.time() + 3_600_000_000, 0).to_string()
+}
 
 /// Where an entry stands: its version and its event's id.
 pub type Place = (String, String);

@@ -7,7 +7,7 @@ use newsfeed::{
     live::{Follower, Hub, Item, Located, News, Update, run_tailer},
     store::{Store, keys::Keys},
     types::FeedName,
-    version::Version,
+    version::{Cursor, Version},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +46,7 @@ impl Live {
             .subscribe(feeds.to_vec())
             .expect("room for a stream");
         let mut recorder = Recorder {
-            follower: Follower::new(self.feeds.clone(), subscription, after),
+            follower: Follower::new(self.feeds.clone(), subscription, after.map(Cursor::from)),
             feeds: feeds.to_vec(),
             entries: Vec::new(),
             moments: 0,

@@ -3,6 +3,7 @@
 pub mod background;
 pub mod bed;
 pub mod certs;
+pub mod cursors;
 pub mod entries;
 pub mod follower;
 pub mod gate;

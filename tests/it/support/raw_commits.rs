@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use newsfeed::{
+    append::writes,
     clock::WallTime,
     store::{
         Batch, Store, Versioned,
+        epoch::Row,
         keys::Keys,
         values::{self, RecordParts},
     },
@@ -76,26 +78,26 @@ impl Raw {
         };
         let entries: Vec<Entry> = commits.iter().map(entry).collect();
         for ((commit, entry), index) in commits.iter().zip(&entries).zip(0..) {
-            put(self.keys.claim(&entry.id), index, vec![0; 16]);
+            let claim = values::encode_claim(0, &commit.feeds);
+            put(self.keys.claim(&entry.id), index, claim);
             for feed in &commit.feeds {
                 put(self.keys.feed(feed), index, values::encode_entry(entry));
                 if entry.delivery == Delivery::Notify {
-                    put(self.keys.unread(feed), index, values::encode_unread(entry));
+                    put(self.keys.notify(feed), index, values::encode_notify(entry));
                 }
             }
         }
         for partition in 0..self.keys.partitions() {
             let mut records = Vec::new();
             for ((commit, entry), index) in commits.iter().zip(&entries).zip(0..) {
-                let here = |feed: &&FeedName| self.keys.partition(feed) == partition;
-                let feeds: Vec<&FeedName> = commit.feeds.iter().filter(here).collect();
-                if !feeds.is_empty() {
-                    records.push(RecordParts {
-                        index,
-                        feeds,
-                        entry,
-                    });
-                }
+                let of_event = writes::records(&self.keys, &commit.feeds);
+                let here = of_event.into_iter().filter(|record| record.0 == partition);
+                records.extend(here.map(|(_, feeds, exports)| RecordParts {
+                    index,
+                    feeds,
+                    exports,
+                    entry,
+                }));
             }
             for (index, value) in values::encode_records(&records) {
                 put(self.keys.log(partition), index, value);
@@ -108,12 +110,17 @@ impl Raw {
         }
     }
 
-    /// Raises the epoch by one.
+    /// Raises the epoch by one. Everything up to now remains known.
     pub async fn raise_epoch(&self) {
         let snapshot = self.store.snapshot().await.expect("a snapshot");
-        let epoch = snapshot.version().epoch() + 1;
+        let (now, taken_at) = (snapshot.version(), snapshot.taken_at());
+        let row = Row {
+            epoch: now.epoch() + 1,
+            began: Version::new(now.epoch() + 1, taken_at, 0),
+            previous_end: now,
+        };
         let batch = Batch {
-            puts: vec![(self.keys.epoch(), epoch.to_be_bytes().to_vec())],
+            puts: row.puts(&self.keys),
             notify: true,
             ..Batch::default()
         };

@@ -8,7 +8,7 @@ use newsfeed::{
     feed::{Feeds, Order, PAGE_BYTES_MAX, PageQuery},
     store::{Store, keys::Keys},
     types::{Data, Delivery, Draft, Event, Expect},
-    version::Version,
+    version::{Cursor, Version},
 };
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
@@ -71,7 +71,7 @@ impl KeySpace {
         let store = || cluster.store_with(&prefix, limit);
         let rival = store();
         let store = store();
-        let keys = Keys::open(&*store, prefix.as_bytes(), 16).await;
+        let keys = Keys::open(&*store, prefix.as_bytes(), 16, &WallTime::system(0)).await;
         let keys = keys.expect("the key space opens");
         Self {
             feeds: Feeds::new(Arc::clone(&store), keys.clone()),
@@ -142,7 +142,7 @@ pub fn event_with(id: &str, feed: &str, data: &str) -> Event {
 pub fn event_expecting(id: &str, feed: &str, version: Option<Version>) -> Event {
     let expect = Expect {
         feed: feed.parse().expect("a name"),
-        version,
+        version: version.map(Cursor::from),
     };
     draft(id, feed, "null", Some(expect))
 }

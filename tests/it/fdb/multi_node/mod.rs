@@ -9,9 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use newsfeed::store::{
-    KeyValue, Store,
-    keys::{self, Keys},
+use newsfeed::{
+    clock::WallTime,
+    store::{
+        KeyValue, Store,
+        keys::{self, Keys},
+    },
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -395,7 +398,7 @@ fn check(all: &[Place], produced: &Produced, journeys: &[Journey]) -> Vec<String
 
 /// The number of invisible twins in [`ALL`]. Each version that a producer was answered must have been committed.
 pub async fn twins(store: &dyn Store, prefix: &str, report: &Report) -> usize {
-    let keys = Keys::open(store, prefix.as_bytes(), 16).await;
+    let keys = Keys::open(store, prefix.as_bytes(), 16, &WallTime::system(0)).await;
     let feed = keys.expect("opened").feed(&ALL.parse().expect("a name"));
     let snapshot = store.snapshot().await.expect("a snapshot");
     let now = snapshot.version();

@@ -13,7 +13,7 @@ use crate::{
     limits::all_transients,
     support::{
         bed::{Answer, Bed, JSON, Served, text},
-        entries::AHEAD,
+        entries::{UNKNOWN, ahead},
         sse::Stream,
     },
 };
@@ -235,6 +235,16 @@ async fn append(witness: &mut Witness<'_>) {
 
 async fn read(witness: &mut Witness<'_>) {
     let now = witness.node.version("a").await;
+    for (query, status) in [
+        ("at=2025-01-01T00:00:00Z", 200),
+        ("at=2025-01-01T00:00:00.5%2B01:00", 200),
+        ("at=9000-01-01T00:00:00Z", 400),
+        ("at=yesterday", 400),
+        ("", 400),
+    ] {
+        let path = format!("/v1/versions?{query}");
+        assert_eq!(witness.get("/v1/versions", &path).await.status, status);
+    }
     for feed in ["a", "never"] {
         witness
             .get("/v1/feeds/{feed}", &format!("/v1/feeds/{feed}"))
@@ -255,6 +265,7 @@ async fn read(witness: &mut Witness<'_>) {
             &until,
             &format!("before={now}"),
             &format!("after={now}&wait=0"),
+            "after=2025-01-01T00:00:00Z",
         ] {
             assert_eq!(
                 witness
@@ -311,7 +322,8 @@ async fn follow(witness: &mut Witness<'_>) {
         ("/v1/feeds/{feed}/live", "/v1/feeds/a/live?"),
         ("/v1/live", "/v1/live?feed=b&feed=a&"),
     ] {
-        for after in ["0", AHEAD] {
+        let ahead = ahead(&witness.node.version("a").await);
+        for after in ["0", UNKNOWN, &ahead] {
             let url = witness.node.url(&format!("{path}after={after}"));
             witness.hold_stream(template, &url).await;
             let mut stream = Stream::open(&witness.node.http, &url, None).await;
@@ -373,10 +385,15 @@ async fn refuse(witness: &mut Witness<'_>) {
             );
         }
         if let Some(path) = path.strip_suffix("entries").filter(|path| *path != "/v1/") {
-            let ahead = format!("{path}entries?until=vvvvvvvvvvvvvvvvvvvvvvvvvs");
-            assert_eq!(witness.get(template, &ahead).await.status, 400);
+            let version = ahead(&witness.node.version("a").await);
+            for (version, status) in [(&*version, 400), (UNKNOWN, 410)] {
+                let path = format!("{path}entries?until={version}");
+                assert_eq!(witness.get(template, &path).await.status, status);
+            }
         }
     }
+    let merged = format!("/v1/entries?feed=a&after={UNKNOWN}");
+    assert_eq!(witness.get("/v1/entries", &merged).await.status, 410);
     let marker = (
         "/v1/feeds/{feed}/markers/{marker}",
         "/v1/feeds/a/markers/read",
@@ -389,6 +406,25 @@ async fn refuse(witness: &mut Witness<'_>) {
         ("PUT", by_query.0, by_query.1),
         ("PUT", LOG, LOG),
     ];
+    let ahead = ahead(&witness.node.version("a").await);
+    let ahead = json!({ "version": ahead }).to_string();
+    let unknown = json!({ "version": UNKNOWN }).to_string();
+    for (method, template, path) in &writes[2..4] {
+        let answer = witness.ask(method, template, path, &[JSON], &unknown).await;
+        assert_eq!(answer.status, 410);
+    }
+    let expect =
+        json!({ "kind": "visit", "feeds": ["a"], "expect": { "feed": "a", "version": UNKNOWN } });
+    let answer = witness
+        .ask(
+            "POST",
+            "/v1/events",
+            "/v1/events",
+            &[JSON],
+            &expect.to_string(),
+        )
+        .await;
+    assert_eq!(answer.status, 410);
     let huge = " ".repeat(8 * 1024 * 1024 + 1);
     for (method, template, path) in writes {
         for body in [
@@ -398,7 +434,7 @@ async fn refuse(witness: &mut Witness<'_>) {
             "[{}]",
             "5",
             r#"{"version":"x"}"#,
-            r#"{"version":"vvvvvvvvvvvvvvvvvvvvvvvvvs"}"#,
+            &ahead,
             r#"{"kind":"visit","feeds":["a "]}"#,
             r#"{"kind":"typing","feeds":[]}"#,
             r#"{"filter":"debgu"}"#,
@@ -588,6 +624,12 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
         ),
         ("GET", "/v1/feeds/{feed}", "/v1/feeds/a", ""),
         ("GET", "/v1/state", "/v1/state?feed=a", ""),
+        (
+            "GET",
+            "/v1/versions",
+            "/v1/versions?at=2025-01-01T00:00:00Z",
+            "",
+        ),
         ("GET", "/v1/feeds/{feed}/entries", "/v1/feeds/a/entries", ""),
         (
             "GET",

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{FEED, Service};
+use crate::support::entries::{UNKNOWN, ahead};
 
 fn version(entry: &str) -> String {
     let entry: Value = serde_json::from_str(entry).expect("JSON");
@@ -103,12 +104,22 @@ async fn state_and_mark_report_the_unread_count() {
     assert_eq!(all[0]["unread"]["total"], 0);
     assert!(all[0]["markers"]["read"].as_str() > Some(&*first));
 
-    // A version ahead of the store.
-    let ahead = service
-        .run(&["mark", FEED, "read", "vvvvvvvvvvvvvvvvvvvvvvvvvs"])
-        .await;
-    ahead.told(
-        1,
-        "newsfeed: the service answered 400 version_ahead to PUT /v1/markers/read: ",
-    );
+    // A version ahead of the store, and one of another store.
+    for (version, answer) in [
+        (&*ahead(&first), "400 version_ahead"),
+        (UNKNOWN, "410 cursor_unknown"),
+    ] {
+        let said = service.run(&["mark", FEED, "read", version]).await;
+        let expected = format!("newsfeed: the service answered {answer} to PUT /v1/markers/read: ");
+        said.told(1, &expected);
+    }
+    // Newest first, too, although the pages are not asked for from there.
+    for order in [&[][..], &["--reverse"]] {
+        let args = [&["history", FEED, "--after", UNKNOWN], order].concat();
+        let said = service.run(&args).await;
+        said.told(
+            1,
+            "newsfeed: the service answered 410 cursor_unknown to GET /v1/entries: ",
+        );
+    }
 }

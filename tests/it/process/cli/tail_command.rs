@@ -10,7 +10,10 @@ use tokio::{
 };
 
 use super::{FEED, PATIENCE, Running, Service};
-use crate::{process::newsfeed, support::entries::AHEAD};
+use crate::{
+    process::newsfeed,
+    support::entries::{UNKNOWN, ahead},
+};
 
 async fn take(tail: &mut Running, count: usize) -> Vec<String> {
     let mut lines = Vec::new();
@@ -207,17 +210,27 @@ async fn transients_and_states_are_printed_on_request() {
 }
 
 #[tokio::test]
-async fn a_position_ahead_is_reported_and_new_entries_are_printed() {
+async fn a_position_ahead_or_of_another_store_is_reported_and_new_entries_are_printed() {
     let service = Service::start().await;
     service.fill(0..2).await;
-    let mut tail = service.begin(&["tail", FEED, "--from", AHEAD]);
-    tail.says(&format!("the service has not reached {AHEAD}"))
-        .await;
-    service.fill(2..3).await;
-    assert_eq!(tail.line().await, service.entries().await[2]);
-    tail.interrupt();
-    let said = tail.end().await;
-    assert!(!said.stderr.contains(AHEAD), "{said:?}");
+    let last: Value = serde_json::from_str(&service.entries().await[1]).expect("JSON");
+    let ahead = ahead(last["version"].as_str().expect("a version"));
+    for (position, reported, new) in [
+        (&*ahead, format!("the service has not reached {ahead}"), 2),
+        (
+            UNKNOWN,
+            format!("the position {UNKNOWN} is not of this store"),
+            3u32,
+        ),
+    ] {
+        let mut tail = service.begin(&["tail", FEED, "--from", position]);
+        tail.says(&reported).await;
+        service.fill(new..new + 1).await;
+        assert_eq!(tail.line().await, service.entries().await[new as usize]);
+        tail.interrupt();
+        let said = tail.end().await;
+        assert!(!said.stderr.contains(position), "{said:?}");
+    }
 }
 
 /// The service asks each client to wait for a different time, so that not all return at once.
