@@ -4,6 +4,16 @@
 //! first feed exports it: a [`Scan`] merges the partitions, takes these records, and hides twins by the rule of
 //! [`crate::dedup`], feed by feed. So the log shows an event in exactly the feeds that show it.
 
+//!
+//! Readers get pages ([`LogQuery`]): each is one snapshot, so that none is held while a client reads. A [`Filter`] says
+//! which events they want and may see.
+
+mod filter;
+mod page;
 mod scan;
 
-pub use self::scan::{Limits, LogEvent, Scan};
+pub use self::{
+    filter::{Filter, Shard},
+    page::{LOG_PAGE_KEYS_MAX, LogPage, LogQuery},
+    scan::{Limits, LogEvent, Scan},
+};

@@ -97,7 +97,7 @@ impl Recorder {
             }
             News::Moment(_) => self.moments += 1,
             News::State(_) => self.states += 1,
-            News::Transient(_) => {}
+            News::Transient(_) | News::Event(_) => {}
         }
     }
 }
