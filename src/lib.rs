@@ -2,7 +2,7 @@
 //! the current version vN, reads history up to vN, and subscribes live from vN.
 //!
 //! # Map
-//! Dependencies point one way: [`http`] → [`feed`], [`live`], [`append`], [`auth`] → [`dedup`], [`lineage`] → [`store`]
+//! Dependencies point one way: [`http`] → [`feed`], [`live`], [`log`], [`append`], [`auth`] → [`dedup`], [`lineage`] → [`store`]
 //! → [`types`], [`version`], [`clock`].
 //!
 //! - [`http`]: JSON, status codes, SSE frames. No other module of the service knows HTTP.
@@ -10,6 +10,7 @@
 //! - [`append`]: the append queue, batching, and the deduplicating transaction.
 //! - [`feed`]: pages, states (latest entry, unread counts, markers), and moving markers.
 //! - [`live`]: one tailer per node, the hub, and followers, which join history to live delivery.
+//! - [`log`]: all events, each once, in commit order: scans of the log.
 //! - [`dedup`]: the rule that decides which commits are twins, and the window that every reader judges them with.
 //! - [`lineage`]: which versions are of this life of the store. Every version that a client hands in is checked there.
 //! - [`times`]: which version was current at a time of the wall clock.
@@ -59,6 +60,7 @@ pub mod feed;
 pub mod http;
 pub mod lineage;
 pub mod live;
+pub mod log;
 pub mod logging;
 pub mod metrics;
 pub mod outbound;

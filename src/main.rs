@@ -8,7 +8,7 @@ use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
     auth::mint,
-    client::{self, append, completions, demo, history, mark, replay, state, tail},
+    client::{self, append, completions, demo, export, history, mark, replay, state, tail},
     clock::WallTime,
     config::{
         Config, Engine, Opened, StoreConfig, check,
@@ -52,6 +52,7 @@ enum Command {
     Append(append::AppendArgs),
     Tail(tail::TailArgs),
     History(history::HistoryArgs),
+    Export(export::ExportArgs),
     #[command(alias = "head")]
     State(state::StateArgs),
     Mark(mark::MarkArgs),
@@ -150,6 +151,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Append(args) => append::run(args).await.map_err(Into::into),
         Command::Tail(args) => tail::run(args).await.map_err(Into::into),
         Command::History(args) => history::run(args).await.map_err(Into::into),
+        Command::Export(args) => export::run(args).await.map_err(Into::into),
         Command::State(args) => state::run(args).await.map_err(Into::into),
         Command::Mark(args) => mark::run(args).await.map_err(Into::into),
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),

@@ -102,6 +102,7 @@ impl FeedsClaim {
         match self {
             Self::Same(feeds) => Patterns::parse(feeds).map(Feeds::same),
             Self::ByScope(by) => Ok(Feeds {
+                export: Some(Patterns::of_claim("feeds.read", &by.read)?),
                 read: Patterns::of_claim("feeds.read", &by.read)?,
                 append: Patterns::of_claim("feeds.append", &by.append)?,
                 mark: Patterns::of_claim("feeds.mark", &by.mark)?,

@@ -18,6 +18,8 @@ pub enum Scope {
     Read,
     Append,
     Mark,
+    /// Reading the log: all events, with all their feeds.
+    Export,
     /// Reading the metrics.
     Metrics,
     /// Everything an operator may do, the metrics included.
@@ -25,10 +27,11 @@ pub enum Scope {
 }
 
 impl Scope {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Read,
         Self::Append,
         Self::Mark,
+        Self::Export,
         Self::Metrics,
         Self::Admin,
     ];
@@ -38,6 +41,7 @@ impl Scope {
             Self::Read => "read",
             Self::Append => "append",
             Self::Mark => "mark",
+            Self::Export => "export",
             Self::Metrics => "metrics",
             Self::Admin => "admin",
         }
@@ -56,7 +60,7 @@ impl FromStr for Scope {
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|scope| scope.name() == text);
         found.ok_or_else(|| {
-            format!("{text:?} is not a scope: use read, append, mark, metrics or admin")
+            format!("{text:?} is not a scope: use read, append, mark, export, metrics or admin")
         })
     }
 }
@@ -86,7 +90,7 @@ impl FromIterator<Scope> for Scopes {
 }
 
 /// A set of names or ids, given exactly and as prefixes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Patterns {
     /// Sorted.
     exact: Vec<Box<str>>,
@@ -186,6 +190,8 @@ pub struct Feeds {
     pub read: Patterns,
     pub append: Patterns,
     pub mark: Patterns,
+    /// The feeds that scope `export` shows of the log: those of `read`, but all if the token does not name any feeds.
+    pub export: Option<Patterns>,
 }
 
 impl Feeds {
@@ -194,6 +200,7 @@ impl Feeds {
         Self {
             read: patterns.clone(),
             append: patterns.clone(),
+            export: Some(patterns.clone()),
             mark: patterns,
         }
     }
@@ -208,7 +215,7 @@ impl Feeds {
             Scope::Read => Some(&self.read),
             Scope::Append => Some(&self.append),
             Scope::Mark => Some(&self.mark),
-            Scope::Metrics | Scope::Admin => None,
+            Scope::Export | Scope::Metrics | Scope::Admin => None,
         }
     }
 }

@@ -21,7 +21,7 @@ pub struct MintArgs {
     /// Subject of the token
     #[arg(long, value_name = "TEXT")]
     pub sub: Option<String>,
-    /// Scope: read, append, mark, metrics or admin; repeat the flag or separate several with commas
+    /// Scope: read, append, mark, export, metrics or admin; repeat the flag or separate several with commas
     #[arg(
         long,
         value_name = "SCOPE",
@@ -29,7 +29,8 @@ pub struct MintArgs {
         default_value = "read"
     )]
     pub scope: Vec<Scope>,
-    /// Feed, or a prefix of feed names followed by *; repeat the flag for several
+    /// Feed, or a prefix of feed names followed by *; repeat the flag for several [default: none, but with scope export
+    /// all]
     #[arg(long, value_name = "PATTERN")]
     pub feed: Vec<String>,
     /// Actor that events may name, or a prefix of actors followed by *; repeat the flag for several [default: any actor]
@@ -70,6 +71,7 @@ struct Claims<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<&'a str>,
     scope: String,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     feeds: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     actors: &'a [String],

@@ -12,6 +12,7 @@ use serde_json::{json, value::RawValue};
 use super::{
     Error,
     api::{Client, Failure, root_cause},
+    pages::Range,
     sse::{Frame, Frames},
 };
 
@@ -36,6 +37,8 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Told<T> {
 /// An entry and the requested feeds that hold it. A transient has no version.
 #[derive(Debug, Deserialize)]
 pub struct Entry {
+    /// Empty for an event of the log.
+    #[serde(default)]
     pub feed: String,
     #[serde(default)]
     pub feeds: Vec<String>,
@@ -51,6 +54,7 @@ pub struct Entry {
 #[derive(Debug, Deserialize)]
 pub struct Page {
     pub version: String,
+    #[serde(alias = "events")]
     pub entries: Vec<Told<Entry>>,
     pub next: Option<String>,
 }
@@ -113,8 +117,10 @@ impl Client {
             .await
     }
 
-    pub async fn page(&self, feeds: &[String], parameters: &[(&str, &str)]) -> Result<Page, Error> {
-        let path = format!("/v1/entries?{}", query(feeds, parameters));
+    /// A page of the feeds of `range`, or of the log.
+    pub async fn page(&self, range: &Range, parameters: &[(&str, &str)]) -> Result<Page, Error> {
+        let of = if range.log { "log" } else { "entries" };
+        let path = format!("/v1/{of}?{}", query(&range.feeds, parameters));
         self.call(self.request(Method::GET, &path)).await
     }
 
@@ -126,8 +132,12 @@ impl Client {
     }
 
     /// One attempt to open a live stream of what comes after `position`.
-    pub(super) async fn live(&self, feeds: &[String], position: &str) -> Result<Live, Failure> {
-        let path = format!("/v1/live?{}", query(feeds, &[]));
+    pub(super) async fn live(&self, range: &Range, position: &str) -> Result<Live, Failure> {
+        let kinds: Vec<_> = range.kinds.iter().map(|kind| ("kind", &**kind)).collect();
+        let path = match range.log {
+            true => format!("/v1/log/live?{}", query(&range.feeds, &kinds)),
+            false => format!("/v1/live?{}", query(&range.feeds, &[])),
+        };
         let request = self.request(Method::GET, &path);
         let response = self
             .stream(request.header("last-event-id", position))
@@ -136,7 +146,7 @@ impl Client {
         let media = media.map_or(&b""[..], |media| media.as_bytes());
         if !media.starts_with(b"text/event-stream") {
             let cause = format!(
-                "GET /v1/live answered {} instead of events",
+                "{path} answered {} instead of events",
                 String::from_utf8_lossy(media)
             );
             return Err(Failure::Final(self.not_newsfeed(cause)));

@@ -53,6 +53,7 @@ pub async fn run(args: HistoryArgs) -> Result<(), Error> {
     let mut printer = args.output.open().long(args.long);
     let range = Range {
         feeds: args.feeds,
+        log: false,
         kinds: args.kind,
         after: args.after.version(&client).await?,
         until: match args.until {
@@ -68,7 +69,7 @@ pub async fn run(args: HistoryArgs) -> Result<(), Error> {
     if order == Order::NewestFirst && range.after != "0" {
         // The pages do not name this version, so that the service would not refuse one of another store.
         let one = [("after", &*range.after), ("limit", "1")];
-        client.page(&range.feeds, &one).await?;
+        client.page(&range, &one).await?;
     }
     let mut left = args.limit.unwrap_or(usize::MAX);
     let mut printed = false;

@@ -4,6 +4,7 @@
 //! - [`append`], [`tail`], [`history`], [`state`], [`mark`]: one call of the API each. [`replay`], [`demo`]: many
 //!   calls.
 //! - [`connection`], [`output`], [`names`]: arguments shared by the commands. [`line`], [`text`]: output for people.
+//! - [`export`]: the log, line by line.
 //! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`], [`temporary`]: retries.
 //!
 //! This module uses the service over HTTP only and shares no code with the server but the rules of names, so that it tests
@@ -17,6 +18,7 @@ pub mod completions;
 mod connection;
 pub mod demo;
 mod error;
+pub mod export;
 mod feeds;
 pub mod history;
 mod line;

@@ -1,7 +1,7 @@
 //! Names and versions in arguments, validated as the service does, so that a mistake is reported as a usage error.
 
 use super::{Error, api::Client};
-use crate::types::{EventTime, FeedName};
+use crate::types::{EventTime, FeedName, check_prefix};
 
 const VERSION_LEN: usize = 26;
 
@@ -10,6 +10,28 @@ pub fn name(text: &str) -> Result<String, String> {
     match text.parse::<FeedName>() {
         Ok(_) => Ok(text.to_owned()),
         Err(invalid) => Err(format!("a name, such as user:ben, {invalid}")),
+    }
+}
+
+/// The name of a feed, or what names of feeds begin with and then `*`.
+pub fn pattern(text: &str) -> Result<String, String> {
+    let Some(prefix) = text.strip_suffix('*') else {
+        return name(text);
+    };
+    match check_prefix(prefix) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(invalid) => Err(format!("what stands before the * {invalid}")),
+    }
+}
+
+/// `i/n`: one of n shards, counted from 0.
+pub fn shard(text: &str) -> Result<String, String> {
+    let parts = text.split_once('/');
+    let number = |text: &str| text.parse::<u32>().ok();
+    let parts = parts.and_then(|(index, of)| Some((number(index)?, number(of)?)));
+    match parts {
+        Some((index, of)) if index < of && of <= 1024 => Ok(text.to_owned()),
+        _ => Err("a shard is i/n, such as 0/4: n from 1 to 1024, i from 0 to n-1".to_owned()),
     }
 }
 
@@ -86,6 +108,16 @@ mod tests {
         }
         let decomposed = name("Zoe\u{308}").expect_err("not normalized");
         assert!(decomposed.contains("NFC"), "{decomposed}");
+        for right in ["chat:*", "*", "chat:1"] {
+            assert_eq!(pattern(right), Ok(right.to_owned()));
+        }
+        for bad in ["", "a*b", "a**", " *"] {
+            assert!(pattern(bad).is_err(), "{bad}");
+        }
+        assert!(shard("0/1").is_ok() && shard("3/4").is_ok());
+        for bad in ["4/4", "1", "0/0", "0/1025", "-1/2"] {
+            assert!(shard(bad).is_err(), "{bad}");
+        }
         let given = "000000800pgcvgij9uqfvvvvvs";
         assert_eq!(version(given), Ok(given.to_owned()));
         assert_eq!(version("0"), Ok("0".to_owned()));

@@ -18,7 +18,10 @@ pub enum Order {
 /// The entries to read.
 #[derive(Debug, Clone)]
 pub struct Range {
+    /// Of the log, names and patterns; there, none is all.
     pub feeds: Vec<String>,
+    /// All events, not the entries of the feeds.
+    pub log: bool,
     /// Empty for all kinds.
     pub kinds: Vec<String>,
     /// Entries after this version; `0` for all.
@@ -77,15 +80,15 @@ impl<'a> Walk<'a> {
         if let Some(until) = &self.range.until {
             parameters.push(("until", until));
         }
-        // The service filters by one kind; several kinds are filtered here.
-        if let [kind] = &*self.range.kinds {
-            parameters.push(("kind", kind));
+        // Of feeds, the service filters by one kind; several kinds are filtered here.
+        if self.range.log || self.range.kinds.len() == 1 {
+            parameters.extend(self.range.kinds.iter().map(|kind| ("kind", &**kind)));
         }
         let Page {
             version,
             mut entries,
             next,
-        } = self.client.page(&self.range.feeds, &parameters).await?;
+        } = self.client.page(&self.range, &parameters).await?;
         self.range.until.get_or_insert(version);
         self.position = next;
         let count = entries.len();

@@ -8,7 +8,7 @@
 //! because each carries the time of its snapshot.
 //!
 //! Every reader of versioned keys judges commits with a [`Window`]: pages in both directions and the latest entry of a
-//! feed (with a [`Scan`]), unread counts, and live delivery.
+//! feed (with a [`Scan`]), unread counts, live delivery, and the log.
 
 mod scan;
 #[cfg(test)]

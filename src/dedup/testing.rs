@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 
 use crate::{
+    append::writes,
     store::{
         Batch, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Store, StoreErrors,
         epoch::Row,
@@ -162,7 +163,11 @@ impl Store for Memory {
 
 impl Memory {
     pub(crate) fn of(history: &[Record]) -> Self {
-        let keys = keys();
+        Self::with_keys(&keys(), history)
+    }
+
+    /// The same, with the log partitions of `keys`.
+    pub(crate) fn with_keys(keys: &Keys, history: &[Record]) -> Self {
         let mut values = BTreeMap::new();
         for Record { entry, feeds, .. } in history {
             for feed in feeds {
@@ -174,15 +179,22 @@ impl Memory {
         }
         let batch = |record: &Record| (record.entry.version.epoch(), record.entry.version.time());
         for records in history.chunk_by(|a, b| batch(a) == batch(b)) {
-            let parts = records.iter().map(|record| RecordParts {
-                index: record.entry.version.timestamp().count as u16,
-                feeds: record.feeds.iter().collect(),
-                exports: record.exports,
-                entry: &record.entry,
-            });
-            for (index, value) in values::encode_records(&parts.collect::<Vec<_>>()) {
-                let version = records[0].entry.version.at_index(index);
-                values.insert(versioned(&keys.log(0), version), value);
+            let mut partitions: BTreeMap<u16, Vec<RecordParts<'_>>> = BTreeMap::new();
+            for Record { entry, feeds, .. } in records {
+                for (partition, feeds, exports) in writes::records(keys, feeds) {
+                    partitions.entry(partition).or_default().push(RecordParts {
+                        index: entry.version.timestamp().count as u16,
+                        feeds,
+                        exports,
+                        entry,
+                    });
+                }
+            }
+            for (partition, parts) in partitions {
+                for (index, value) in values::encode_records(&parts) {
+                    let version = records[0].entry.version.at_index(index);
+                    values.insert(versioned(&keys.log(partition), version), value);
+                }
             }
         }
         let version = history.last().map(|last| last.entry.version);
@@ -193,7 +205,7 @@ impl Memory {
                 began: Version::new(epoch, 0, 0),
                 previous_end: Version::moment(epoch.saturating_sub(1), u64::MAX),
             };
-            values.extend(row.puts(&keys));
+            values.extend(row.puts(keys));
         }
         Self {
             values: Arc::new(values),

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use smallvec::SmallVec;
+
 use crate::{
     fairness::WorkBudget,
     store::{
@@ -77,7 +79,7 @@ impl From<&Record> for Commit {
     }
 }
 
-/// A contiguous part of a sequence of commits: the entries of a feed, or one partition of the log.
+/// A contiguous part of a sequence of commits: the entries of a feed, one partition of the log, or the whole log.
 ///
 /// Invariant: the window holds every commit of the sequence above `complete_from`, up to the newest commit that was
 /// added and has not been dropped since. A commit may be judged once the window [covers](Self::covers) its reach.
@@ -86,7 +88,8 @@ impl From<&Record> for Commit {
 /// [`Self::push_newer`]. A reader that goes backward adds commits with [`Self::push_older`], and judges the newest one as
 /// soon as it is covered.
 pub struct Window {
-    prefix: Vec<u8>,
+    /// Of the keys of the sequence; several if it is the whole log, merged from its partitions.
+    prefixes: SmallVec<[Vec<u8>; 1]>,
     /// The commits in a key and its value, in version order.
     decode: fn(&KeyValue) -> Result<Vec<Commit>>,
     /// In version order.
@@ -113,9 +116,23 @@ impl Window {
         })
     }
 
+    /// An empty window after `start` over the whole log, whose partitions have keys with `prefixes`. Its commits are those
+    /// of the records that export an event.
+    pub fn of_whole_log(prefixes: impl IntoIterator<Item = Vec<u8>>, start: Version) -> Self {
+        let decode = |item: &KeyValue| {
+            let records = decode_records(item)?.into_iter();
+            let exported = records.filter(|record| record.exports);
+            Ok(exported.map(|record| Commit::from(&record)).collect())
+        };
+        Self {
+            prefixes: prefixes.into_iter().collect(),
+            ..Self::new(Vec::new(), start, decode)
+        }
+    }
+
     fn new(prefix: Vec<u8>, start: Version, decode: fn(&KeyValue) -> Result<Vec<Commit>>) -> Self {
         Self {
-            prefix,
+            prefixes: SmallVec::from([prefix]),
             decode,
             commits: VecDeque::new(),
             ids: HashMap::new(),
@@ -130,7 +147,7 @@ impl Window {
         self
     }
 
-    /// The range of the sequence in `(after, until]`.
+    /// The range of the sequence in `(after, until]`, which must not be the whole log.
     pub fn range(
         &self,
         after: Option<Version>,
@@ -139,7 +156,7 @@ impl Window {
         limit: usize,
         bytes_max: usize,
     ) -> Range {
-        keys::range(&self.prefix, after, until, reverse, limit, bytes_max)
+        keys::range(&self.prefixes[0], after, until, reverse, limit, bytes_max)
     }
 
     /// The version above which no commit is missing.
@@ -200,25 +217,38 @@ impl Window {
         };
         let mut budget = WorkBudget::default();
         while reach < self.complete_from {
-            let range = self.range(
-                Some(reach),
-                self.complete_from,
-                true,
-                self.look_back_keys,
-                usize::MAX,
-            );
-            let slices = snapshot.ranges(vec![range]).await?;
-            let slice = slices.into_iter().next().unwrap_or_default();
-            for item in &slice.items {
-                for commit in (self.decode)(item)?.into_iter().rev() {
-                    self.push_front(commit);
-                    budget.spend(1).await;
+            let keys = (self.look_back_keys / self.prefixes.len()).max(1);
+            let (after, until) = (Some(reach), self.complete_from);
+            let range =
+                |prefix: &Vec<u8>| keys::range(prefix, after, until, true, keys, usize::MAX);
+            let slices = snapshot
+                .ranges(self.prefixes.iter().map(range).collect())
+                .await?;
+            // Above this version, all prefixes have been read.
+            let mut complete_from = reach;
+            for slice in slices.iter().filter(|slice| slice.more) {
+                if let Some(last) = slice.items.last() {
+                    complete_from = complete_from.max(keys::version_of(&last.key)?.before());
                 }
             }
-            self.complete_from = match slice.items.last() {
-                Some(last) if slice.more => keys::version_of(&last.key)?.before(),
-                _ => reach,
-            };
+            let mut commits = Vec::new();
+            for item in slices.iter().flat_map(|slice| &slice.items) {
+                let found = (self.decode)(item)?.into_iter().rev();
+                // A key of the log holds a batch, which may reach beyond both ends.
+                commits
+                    .extend(found.filter(|commit| {
+                        commit.version > complete_from && commit.version <= until
+                    }));
+                budget.spend(1).await;
+            }
+            if self.prefixes.len() > 1 {
+                commits.sort_unstable_by(|a, b| b.version.cmp(&a.version));
+            }
+            for commit in commits {
+                self.push_front(commit);
+                budget.spend(1).await;
+            }
+            self.complete_from = complete_from;
         }
         Ok(())
     }

@@ -32,9 +32,9 @@ use crate::{
 #[derive(Clone)]
 pub struct Feeds {
     store: Arc<dyn Store>,
-    keys: Keys,
-    lineage: Lineage,
-    twins: TwinsHidden,
+    pub(crate) keys: Keys,
+    pub(crate) lineage: Lineage,
+    pub(crate) twins: TwinsHidden,
     turns: Turns,
     reader: Reader,
     /// Held for the reads that are under way.
@@ -96,7 +96,7 @@ impl Feeds {
         self.lineage.knows(cursor)
     }
 
-    async fn snapshot(&self) -> store::Result<Box<dyn Snapshot>> {
+    pub(crate) async fn snapshot(&self) -> store::Result<Box<dyn Snapshot>> {
         let snapshot = self.store.snapshot().await?;
         Ok(match &self.turn {
             Some(turn) => Box::new(InTurn {
@@ -108,7 +108,7 @@ impl Feeds {
     }
 
     /// Counts the error, if it is one of the store.
-    fn note<T>(&self, result: Result<T>) -> Result<T> {
+    pub(crate) fn note<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(Error::Store(error)) = &result {
             self.store.errors().note_read(error);
         }

@@ -82,7 +82,7 @@ impl<V> PageQuery<V> {
 
 impl<V: Copy> Order<V> {
     /// The same order, with each bound turned into something else.
-    fn try_map<T>(self, turn: impl Fn(V) -> Result<T>) -> Result<Order<T>> {
+    pub(crate) fn try_map<T>(self, turn: impl Fn(V) -> Result<T>) -> Result<Order<T>> {
         let option = |bound: Option<V>| bound.map(&turn).transpose();
         Ok(match self {
             Self::NewestFirst { until, before } => Order::NewestFirst {
@@ -121,7 +121,7 @@ impl Order {
     }
 
     /// The moment of the page if the query determines it.
-    fn moment(self) -> Option<Version> {
+    pub(crate) fn moment(self) -> Option<Version> {
         match self {
             // Just below `before`: a client that goes live from there gets the entry at `before` again, but misses
             // none.

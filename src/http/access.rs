@@ -19,7 +19,7 @@ use super::{
     problem::{Code, Problem, Result},
 };
 use crate::{
-    auth::{Auth, Denied, Grant, Scope},
+    auth::{Auth, Denied, Grant, Patterns, Scope},
     types::{Actor, Event, EventId, FeedName},
 };
 
@@ -183,6 +183,11 @@ impl Granted {
     pub fn reads_all(&self) -> bool {
         self.grant()
             .is_none_or(|grant| grant.covers_all(Scope::Read))
+    }
+
+    /// The feeds that the log may be read with; `None`: all.
+    pub fn exports(&self) -> Option<Patterns> {
+        self.grant().and_then(|grant| grant.feeds.export.clone())
     }
 
     /// Whether any feed may be read.

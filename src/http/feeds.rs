@@ -30,7 +30,7 @@ use crate::{
     live::wait_for_entries,
     metrics::Held,
     types::{DATA_BYTES_MAX, FeedName, Marker},
-    version::Cursor,
+    version::{Cursor, Version},
 };
 
 const PAGE_PARAMS: [&str; 6] = ["until", "before", "after", "limit", "kind", "wait"];
@@ -157,9 +157,21 @@ fn respond(
     query: &PageQuery<Cursor>,
     page: &Page,
     merged: bool,
-    mut reserved: Reserved,
+    reserved: Reserved,
 ) -> Result<Response> {
     let body = render::page(page, &query.feeds, merged);
+    answer_page(app, parts, query.order, page.next, body, reserved)
+}
+
+/// The answer with a page that has been rendered: with its caching rules and the link to the next one.
+pub fn answer_page(
+    app: &App,
+    parts: &Parts,
+    order: Order<Cursor>,
+    next: Option<Version>,
+    body: Vec<u8>,
+    mut reserved: Reserved,
+) -> Result<Response> {
     // Already there, except after a long poll, or if names and ids need much.
     reserved.grow(body.len())?;
     let mut headers = axum::http::HeaderMap::new();
@@ -169,12 +181,12 @@ fn respond(
         }
     };
     set(header::CONTENT_TYPE, "application/json".to_owned());
-    if let Some(link) = next_link(&app.base_path, parts, query, page) {
+    if let Some(link) = next_link(&app.base_path, parts, order, next) {
         set(header::LINK, link);
     }
     let mut status = StatusCode::OK;
     // The moment of any other page moves on, so that it would never be found unchanged.
-    if query.order.is_fixed() {
+    if order.is_fixed() {
         let etag = format!("\"{:016x}\"", twox_hash::XxHash3_64::oneshot(&body));
         let known = parts
             .headers
@@ -206,11 +218,11 @@ pub fn matches_etag(known: &str, etag: &str) -> bool {
 fn next_link(
     base: &BasePath,
     parts: &Parts,
-    query: &PageQuery<Cursor>,
-    page: &Page,
+    order: Order<Cursor>,
+    next: Option<Version>,
 ) -> Option<String> {
-    let next = page.next?;
-    let replaced = match query.order {
+    let next = next?;
+    let replaced = match order {
         Order::NewestFirst { .. } => "before",
         Order::OldestFirst { .. } => "after",
     };

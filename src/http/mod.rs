@@ -22,6 +22,8 @@ pub mod hosts;
 mod http2_answers;
 pub mod limits;
 mod listeners;
+mod log;
+mod log_lines;
 mod not_found;
 mod observe;
 mod patience;

@@ -1,6 +1,6 @@
 //! Strict parsing of paths, query parameters and headers.
 
-use std::{borrow::Cow, collections::HashSet, str::FromStr, time::Duration};
+use std::{borrow::Cow, collections::HashSet, str::FromStr, sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, RawPathParams},
@@ -11,13 +11,19 @@ use rand::RngExt;
 
 use super::problem::{Code, Problem, Result};
 use crate::{
+    auth::Patterns,
     feed::{Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
+    log::{Filter, LogQuery, Shard},
     types::{EventTime, FeedName, Invalid, Kind, Marker},
     version::Cursor,
 };
 
 /// Most feeds of a merged page or stream.
 pub const MERGED_FEEDS_MAX: usize = 100;
+/// Most values of each filter of the log: kinds, actors, feeds.
+pub const FILTER_VALUES_MAX: usize = 100;
+/// Most shards of the log.
+pub const SHARDS_MAX: u32 = 1024;
 /// Longest `wait` that can be asked for.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 /// When a long poll that asks for more than this is answered at the latest, in ms. Proxies give up after 60 s unless they are
@@ -213,6 +219,114 @@ impl<'a> Params<'a> {
         feeds: Vec<FeedName>,
         after: Option<Cursor>,
     ) -> Result<(PageQuery<Cursor>, Option<Duration>)> {
+        let Paging { order, limit, wait } = self.paging(after)?;
+        let query = PageQuery {
+            feeds,
+            order,
+            limit,
+            bytes: PAGE_BYTES_MAX,
+            kind: self.kind()?,
+        };
+        Ok((query, wait))
+    }
+
+    /// The query for a page of the log, oldest first from `after` if that is given, and how long to wait for an event.
+    /// `readable` are the feeds that the caller may know of.
+    pub fn log_page(
+        &self,
+        after: Option<Cursor>,
+        readable: Option<Patterns>,
+    ) -> Result<(LogQuery<Cursor>, Option<Duration>)> {
+        let Paging { order, limit, wait } = self.paging(after)?;
+        let query = LogQuery {
+            filter: self.filter(readable)?,
+            order,
+            limit,
+            bytes: PAGE_BYTES_MAX,
+        };
+        Ok((query, wait))
+    }
+
+    /// What of the log to read.
+    pub fn filter(&self, readable: Option<Patterns>) -> Result<Arc<Filter>> {
+        let feeds: Vec<&Param<'_>> = self.some("feed")?;
+        let patterns = || {
+            if feeds.iter().any(|feed| !feed.is_utf8) {
+                return Err(Problem::invalid_feed(&Invalid::NotUtf8));
+            }
+            let feeds: Vec<&str> = feeds.iter().map(|feed| &*feed.value).collect();
+            let parsed = Patterns::of_claim("feed", &feeds);
+            parsed
+                .map(Some)
+                .map_err(|wrong| Problem::new(Code::InvalidFeed, wrong))
+        };
+        Ok(Arc::new(Filter {
+            kinds: self.names("kind")?,
+            actors: self.names("actor")?,
+            feeds: if feeds.is_empty() { None } else { patterns()? },
+            shard: self.shard()?,
+            readable,
+        }))
+    }
+
+    /// The values of a filter, of which there can be several.
+    fn some<'b>(&'b self, name: &'b str) -> Result<Vec<&'b Param<'a>>> {
+        let values: Vec<_> = self.all(name).collect();
+        match values.len() <= FILTER_VALUES_MAX {
+            true => Ok(values),
+            false => Err(invalid(format!(
+                "{name} can be given at most {FILTER_VALUES_MAX} times, not {} times",
+                values.len()
+            ))),
+        }
+    }
+
+    /// Sorted, without repetitions, so that equal filters are recognised.
+    fn names<T: FromStr<Err = Invalid> + Ord>(&self, name: &str) -> Result<Vec<T>> {
+        let values = self.some(name)?.into_iter().map(Param::text);
+        let values: std::result::Result<Vec<T>, _> = values.collect();
+        let mut values = values.map_err(|error| invalid(format!("{name} {error}")))?;
+        values.sort_unstable();
+        values.dedup();
+        Ok(values)
+    }
+
+    /// `i/n`, counted from 0.
+    fn shard(&self) -> Result<Option<Shard>> {
+        let Some(param) = self.one("shard")? else {
+            return Ok(None);
+        };
+        let shard = param.value.split_once('/').and_then(|(index, of)| {
+            let (index, of) = (index.parse().ok()?, of.parse().ok()?);
+            Some(Shard { index, of })
+        });
+        match shard {
+            Some(shard) if shard.index < shard.of && shard.of <= SHARDS_MAX => Ok(Some(shard)),
+            _ => Err(invalid(format!(
+                "shard must be i/n, as in shard=0/4: n from 1 to {SHARDS_MAX}, i from 0 to n-1"
+            ))),
+        }
+    }
+
+    /// Whether a switch is on.
+    pub fn switch(&self, name: &str) -> Result<bool> {
+        match self.one(name)?.map(|param| &*param.value) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(invalid(format!("{name} must be true or false"))),
+        }
+    }
+
+    /// Refuses parameters that have no meaning together with `what`.
+    pub fn without(&self, names: &[&str], what: &str) -> Result<()> {
+        match names.iter().find(|name| self.all(name).next().is_some()) {
+            None => Ok(()),
+            Some(name) => Err(invalid(format!("{name} cannot be combined with {what}"))),
+        }
+    }
+
+    /// The order of a page, its limit, and how long to wait.
+    fn paging(&self, after: Option<Cursor>) -> Result<Paging> {
         let until = self.cursor("until")?;
         let before = self.cursor("before")?;
         let wait = self
@@ -235,17 +349,14 @@ impl<'a> Params<'a> {
         let limit = self
             .number("limit", 1..=PAGE_ENTRIES_MAX as u64)?
             .map_or(PAGE_ENTRIES_DEFAULT, |limit| limit as usize);
-        Ok((
-            PageQuery {
-                feeds,
-                order,
-                limit,
-                bytes: PAGE_BYTES_MAX,
-                kind: self.kind()?,
-            },
-            wait,
-        ))
+        Ok(Paging { order, limit, wait })
     }
+}
+
+struct Paging {
+    order: Order<Cursor>,
+    limit: usize,
+    wait: Option<Duration>,
 }
 
 fn feed(param: &Param<'_>) -> Result<FeedName> {
@@ -287,7 +398,7 @@ pub fn cursor(name: &str, text: &str) -> Result<Cursor> {
         .map_err(|error| Problem::new(Code::InvalidVersion, format!("{name} is {error}")))
 }
 
-fn invalid(detail: impl Into<String>) -> Problem {
+pub fn invalid(detail: impl Into<String>) -> Problem {
     Problem::new(Code::InvalidQuery, detail)
 }
 

@@ -8,10 +8,11 @@ use jiff::fmt::temporal::DateTimePrinter;
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use super::problem::Code;
+use super::problem::{Code, Problem};
 use crate::{
     feed::{FeedState, Page},
     live::{Bye, Located, News, Reset},
+    log::{LogEvent, LogPage},
     types::{Actor, Delivery, Entry, EventId, FeedName},
     version::{Cursor, Version},
 };
@@ -146,6 +147,62 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
     out
 }
 
+/// A page of the log.
+pub fn log_page(page: &LogPage) -> Vec<u8> {
+    let bytes = page.events.iter().map(LogEvent::bytes);
+    let mut out = Vec::with_capacity(bytes.sum::<usize>() + 256);
+    out.extend_from_slice(format!("{{\"version\":\"{}\",\"events\":[", page.version).as_bytes());
+    for (index, event) in page.events.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        log_event(&mut out, event);
+    }
+    out.extend_from_slice(b"],\"next\":");
+    match page.next {
+        Some(next) => plain(&mut out, next.to_text().as_str()),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.push(b'}');
+    out
+}
+
+fn log_event(out: &mut Vec<u8>, event: &LogEvent) {
+    out.extend_from_slice(b"{\"feeds\":");
+    names(out, event.feeds.iter());
+    out.push(b',');
+    fields(out, &event.entry, true);
+    out.push(b'}');
+}
+
+/// The line of an event in an answer of lines.
+pub fn event_line(out: &mut Vec<u8>, event: &LogEvent) {
+    let begin = out.len();
+    log_event(out, event);
+    if let Cow::Owned(escaped) = one_line(&out[begin..]) {
+        out.truncate(begin);
+        out.extend_from_slice(&escaped);
+    }
+    out.push(b'\n');
+}
+
+/// The line that tells the position: all events up to it that pass the filter stand before it.
+pub fn cursor_line(out: &mut Vec<u8>, cursor: Version) {
+    out.extend_from_slice(format!("{{\"cursor\":\"{cursor}\"}}\n").as_bytes());
+}
+
+/// The last line of an answer that is complete.
+pub fn end_line(out: &mut Vec<u8>, cursor: Version) {
+    out.extend_from_slice(format!("{{\"cursor\":\"{cursor}\",\"end\":true}}\n").as_bytes());
+}
+
+/// The last line of an answer that ends before it is complete.
+pub fn error_line(out: &mut Vec<u8>, cursor: Version, problem: &Problem) {
+    let line = json!({ "cursor": cursor.to_string(), "error": problem.to_error() });
+    out.extend_from_slice(line.to_string().as_bytes());
+    out.push(b'\n');
+}
+
 /// The state of a feed: the whole state if `whole`, else only the part that a moved marker changes.
 pub fn state(state: &FeedState, whole: bool) -> Value {
     let version = |version: Option<Version>| version.map(|version| version.to_string());
@@ -176,6 +233,11 @@ pub fn frame(news: &News) -> Bytes {
             )
         }
         News::Transient(located) => event_frame("transient", None, &located_json(located, false)),
+        News::Event(event) => {
+            let mut data = Vec::with_capacity(event.bytes());
+            log_event(&mut data, event);
+            event_frame("event", Some(event.entry.version), &data)
+        }
         News::State(feed) => event_frame("marker", None, state(feed, false).to_string().as_bytes()),
         News::Moment(version) => event_frame(
             "version",

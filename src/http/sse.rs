@@ -1,4 +1,4 @@
-//! `GET /v1/live` and `GET /v1/feeds/{feed}/live`: live streams as server-sent events.
+//! `GET /v1/live`, `GET /v1/feeds/{feed}/live` and `GET /v1/log/live`: live streams as server-sent events.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::{
     caller::Caller,
     credentials::TICKET,
     event_stream::{EventStream, Handover},
-    limits,
+    limits::{self, Permit},
     problem::Result,
     query::{FeedPath, LAST_EVENT_ID, Params, cursor},
     render, versions,
@@ -73,6 +73,33 @@ fn follow(
     let subscription = app.hub.subscribe(feeds)?;
     let feeds_of_stream = app.feeds.of(Caller::stream_reader(&request.extensions));
     let follower = Follower::new(feeds_of_stream, subscription, after);
+    Ok(stream(app, granted, follower, after, permit))
+}
+
+pub async fn log(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
+    let (parts, _) = request.into_parts();
+    let known = ["after", LAST_EVENT_ID, "kind", "actor", "feed", "shard"];
+    let params = Params::parse(&parts, &known)?;
+    let after = position(&app, &parts, &params).await?;
+    let filter = params.filter(granted.exports())?;
+    let permit = limits::stream_permit(&parts)?;
+    let subscription = app.hub.subscribe_to_log(Arc::clone(&filter))?;
+    let feeds = app.feeds.of(Caller::stream_reader(&parts.extensions));
+    let follower = Follower::of_log(feeds, subscription, filter, after);
+    Ok(stream(&app, &granted, follower, after, permit))
+}
+
+fn stream(
+    app: &App,
+    granted: &Granted,
+    follower: Follower,
+    after: Option<Cursor>,
+    permit: Permit<Caller>,
+) -> Response {
     tracing::debug!(stream = follower.id(), "stream started");
     let handover = Handover::new(EventStream {
         opening: render::opening_frame(after),
@@ -89,5 +116,5 @@ fn follow(
     ];
     let mut response = (headers, handover.clone().body()).into_response();
     response.extensions_mut().insert(handover);
-    Ok(response)
+    response
 }

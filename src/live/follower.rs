@@ -8,6 +8,7 @@ use super::{Item, Located, News, QUEUE_BYTES_MAX, Subscription, hub::Received};
 use crate::{
     error::{Error, Result},
     feed::{Feeds, Order, Page, PageEntry, PageQuery},
+    log::{Filter, LogPage, LogQuery},
     types::{Entry, FeedName},
     version::{Cursor, Version},
 };
@@ -74,6 +75,8 @@ enum Phase {
 
 pub struct Follower {
     feeds: Feeds,
+    /// Follows the log, and what passes this filter; `None`: the feeds of the subscription.
+    log: Option<Arc<Filter>>,
     subscription: Subscription,
     phase: Phase,
     /// Everything up to here has been returned.
@@ -87,11 +90,31 @@ impl Follower {
     pub fn new(feeds: Feeds, subscription: Subscription, after: Option<Cursor>) -> Self {
         Self {
             feeds,
+            log: None,
             subscription,
             phase: Phase::Joining { after },
             position: Version::ZERO,
             state_at: Version::ZERO,
         }
+    }
+
+    /// Follows what passes `filter` in the log after `after`, or from now. The subscription must be to the log, with the same
+    /// filter.
+    pub fn of_log(
+        feeds: Feeds,
+        subscription: Subscription,
+        filter: Arc<Filter>,
+        after: Option<Cursor>,
+    ) -> Self {
+        Self {
+            log: Some(filter),
+            ..Self::new(feeds, subscription, after)
+        }
+    }
+
+    /// Everything up to this version has been returned.
+    pub fn position(&self) -> Version {
+        self.position
     }
 
     /// Identifies the stream in the log.
@@ -153,7 +176,7 @@ impl Follower {
 
     /// Goes on to what another stream has read above `after`, if one has.
     fn take_shared(&mut self, after: Cursor) -> Option<Vec<Arc<Item>>> {
-        if !self.feeds.knows(after) {
+        if self.log.is_some() || !self.feeds.knows(after) {
             return None;
         }
         let (items, until) = self.subscription.shared_page(after.unchecked())?;
@@ -174,14 +197,15 @@ impl Follower {
         if let Some(items) = self.take_shared(after) {
             return Ok(some(items));
         }
-        let query = PageQuery {
-            feeds: self.subscription.feeds().to_vec(),
-            order: Order::OldestFirst { after, until: None },
-            limit: PAGE_ENTRIES,
-            bytes: PAGE_BYTES,
-            kind: None,
+        let page = match &self.log {
+            None => self.page(&feeds, after).await,
+            Some(filter) => log_page(&feeds, after, filter).await,
         };
-        let page = match feeds.page(&query).await {
+        let CaughtUp {
+            version,
+            mut items,
+            next,
+        } = match page {
             Ok(page) => page,
             Err(Error::VersionAhead { current, .. }) => {
                 return Ok(Some(self.reset(Reset::VersionAhead, current)));
@@ -191,16 +215,38 @@ impl Follower {
             }
             Err(error) => return Err(error),
         };
-        self.position = page.next.unwrap_or(page.version);
-        self.phase = match page.next {
+        self.position = next.unwrap_or(version);
+        self.phase = match next {
             None => Phase::Arriving,
             Some(next) => Phase::CatchingUp { after: next.into() },
         };
-        let items = items_of(page, &query.feeds);
-        // The page has checked it.
-        let after = after.unchecked();
-        self.subscription.share_page(after, self.position, &items);
+        match self.log {
+            // The page has checked `after`.
+            None => {
+                let after = after.unchecked();
+                self.subscription.share_page(after, self.position, &items);
+            }
+            // There can be very much that does not pass the filter: the client should not begin with it again.
+            Some(_) if items.is_empty() => items.push(Item::new(News::Moment(self.position))),
+            Some(_) => {}
+        }
         Ok(some(items))
+    }
+
+    async fn page(&self, feeds: &Feeds, after: Cursor) -> Result<CaughtUp> {
+        let query = PageQuery {
+            feeds: self.subscription.feeds().to_vec(),
+            order: Order::OldestFirst { after, until: None },
+            limit: PAGE_ENTRIES,
+            bytes: PAGE_BYTES,
+            kind: None,
+        };
+        let page = feeds.page(&query).await?;
+        Ok(CaughtUp {
+            version: page.version,
+            next: page.next,
+            items: items_of(page, &query.feeds),
+        })
     }
 
     fn reset(&mut self, why: Reset, current: Version) -> Update {
@@ -212,8 +258,10 @@ impl Follower {
 
     /// Returns the feeds' states, which may have changed since the client last saw them, and then the position.
     async fn arrive(&mut self) -> Result<Update> {
-        let feeds = self.feeds.turn().await?;
-        let states = feeds.states(self.subscription.feeds()).await?;
+        let states = match self.subscription.feeds() {
+            [] => Vec::new(),
+            feeds => self.feeds.turn().await?.states(feeds).await?,
+        };
         self.state_at = states
             .iter()
             .map(|state| state.version)
@@ -238,6 +286,11 @@ impl Follower {
                 position = position.max(located.entry.version);
                 fresh
             }
+            News::Event(event) => {
+                let fresh = event.entry.version > position;
+                position = position.max(event.entry.version);
+                fresh
+            }
             News::Transient(located) => located.entry.version > position,
             News::State(state) => state.version > self.state_at,
             // Heartbeats of an idle store repeat the position.
@@ -251,6 +304,35 @@ impl Follower {
         self.position = position;
         fresh
     }
+}
+
+/// A page on the way to live.
+struct CaughtUp {
+    version: Version,
+    items: Vec<Arc<Item>>,
+    next: Option<Version>,
+}
+
+async fn log_page(feeds: &Feeds, after: Cursor, filter: &Arc<Filter>) -> Result<CaughtUp> {
+    let query = LogQuery {
+        filter: Arc::clone(filter),
+        order: Order::OldestFirst { after, until: None },
+        limit: PAGE_ENTRIES,
+        bytes: PAGE_BYTES,
+    };
+    let LogPage {
+        version,
+        events,
+        next,
+    } = feeds.log_page(&query).await?;
+    let items = events
+        .into_iter()
+        .map(|event| Item::new(News::Event(event)));
+    Ok(CaughtUp {
+        version,
+        items: items.collect(),
+        next,
+    })
 }
 
 fn items_of(page: Page, feeds: &[FeedName]) -> Vec<Arc<Item>> {
@@ -279,37 +361,93 @@ fn locate(entry: Entry, held_by: &[usize], feeds: &[FeedName]) -> Option<Located
     })
 }
 
+/// A query that a long poll repeats.
+pub trait Polled: Sync {
+    type Page: Send;
+
+    /// The page of the query above `after`.
+    fn read(
+        &self,
+        feeds: &Feeds,
+        after: Version,
+    ) -> impl Future<Output = Result<Self::Page>> + Send;
+
+    /// Whether there is something to return.
+    fn has_news(page: &Self::Page) -> bool;
+
+    fn version(page: &Self::Page) -> Version;
+}
+
+fn above(after: Version) -> Order<Cursor> {
+    Order::OldestFirst {
+        after: after.into(),
+        until: None,
+    }
+}
+
+impl Polled for PageQuery<Cursor> {
+    type Page = Page;
+
+    async fn read(&self, feeds: &Feeds, after: Version) -> Result<Page> {
+        let query = Self {
+            order: above(after),
+            ..self.clone()
+        };
+        feeds.turn().await?.page(&query).await
+    }
+
+    fn has_news(page: &Page) -> bool {
+        !page.entries.is_empty() || page.next.is_some()
+    }
+
+    fn version(page: &Page) -> Version {
+        page.version
+    }
+}
+
+impl Polled for LogQuery<Cursor> {
+    type Page = LogPage;
+
+    async fn read(&self, feeds: &Feeds, after: Version) -> Result<LogPage> {
+        let query = Self {
+            order: above(after),
+            ..self.clone()
+        };
+        feeds.turn().await?.log_page(&query).await
+    }
+
+    fn has_news(page: &LogPage) -> bool {
+        !page.events.is_empty() || page.next.is_some()
+    }
+
+    fn version(page: &LogPage) -> Version {
+        page.version
+    }
+}
+
 /// Long poll: the page of `query` above `after` as soon as it has an entry, at the latest at `deadline` or when the node shuts
 /// down. `query` must be oldest first, and `subscription` for the entries that it is about.
 ///
 /// What is known to have no entry of the query is not read again: every read begins above the last one, or just below the
 /// first entry that the hub has found. So the page is the one that a new request would get by following `next` to its end.
-pub async fn wait_for_entries(
+pub async fn wait_for_entries<Q: Polled>(
     feeds: &Feeds,
     mut subscription: Subscription,
-    query: &PageQuery<Cursor>,
+    query: &Q,
     after: Version,
     deadline: Instant,
-) -> Result<Page> {
+) -> Result<Q::Page> {
     // While the store is unavailable no round ends, but the deadline still applies.
     let joined = tokio::time::timeout_at(deadline, subscription.joined()).await;
     let mut is_last = !matches!(joined, Ok(Some(_)));
     let mut position = after;
     loop {
-        let order = Order::OldestFirst {
-            after: position.into(),
-            until: None,
-        };
-        let query = PageQuery {
-            order,
-            ..query.clone()
-        };
-        let page = feeds.turn().await?.page(&query).await?;
+        let page = query.read(feeds, position).await?;
         subscription.caught_up();
-        if !page.entries.is_empty() || page.next.is_some() || is_last {
+        if Q::has_news(&page) || is_last {
             return Ok(page);
         }
-        position = page.version;
+        position = Q::version(&page);
         let found = first_above(&mut subscription, position);
         match tokio::time::timeout_at(deadline, found).await {
             Ok(Found::Entry(version)) => position = version.before(),

@@ -1,7 +1,7 @@
 //! Live delivery: one tailer per node, a hub, and followers that join history to live without a gap.
 //!
 //! A round of the tailer is a consistent cut. It takes a snapshot R, reads the log over (T, R] in every partition that has
-//! local subscribers, gives the hub what it found in version order, and then sets T to R. A follower registers, waits for
+//! local subscribers (in all, if somebody follows the log itself), gives the hub what it found in version order, and then sets T to R. A follower registers, waits for
 //! the end of a round that knew of it, reads pages up to a later moment of its own, and then takes from the hub what lies
 //! above. Whenever its bounded queue overflows, it goes back to reading pages.
 //!
@@ -28,6 +28,7 @@ pub use self::{
 };
 use crate::{
     feed::FeedState,
+    log::LogEvent,
     types::{Entry, FeedName},
     version::Version,
 };
@@ -37,6 +38,8 @@ use crate::{
 pub enum News {
     Entry(Located),
     Transient(Located),
+    /// An event, for a subscriber to the log.
+    Event(LogEvent),
     /// A marker moved: the state of its feed.
     State(FeedState),
     /// The stream's position: everything up to this version has been sent.
@@ -57,6 +60,7 @@ impl News {
     pub fn version(&self) -> Version {
         match self {
             Self::Entry(located) | Self::Transient(located) => located.entry.version,
+            Self::Event(event) => event.entry.version,
             Self::State(state) => state.version,
             Self::Moment(version) => *version,
         }
@@ -83,6 +87,10 @@ impl Item {
                 let names = located.feeds.iter();
                 names.map(|feed| feed.as_str().len() + NAME_BYTES).sum()
             }
+            News::Event(event) => {
+                let names = event.feeds.iter();
+                names.map(|feed| feed.as_str().len() + NAME_BYTES).sum()
+            }
             News::State(_) | News::Moment(_) => 0,
         };
         Arc::new(Self {
@@ -101,6 +109,7 @@ impl Item {
     fn bytes(&self, subscribers: usize) -> usize {
         let data = match &self.news {
             News::Entry(located) | News::Transient(located) => located.entry.data.len(),
+            News::Event(event) => event.entry.data.len(),
             News::State(_) | News::Moment(_) => 0,
         };
         FIXED_BYTES + data + self.name_bytes / subscribers.max(1)

@@ -7,8 +7,20 @@ use crate::{
         keys::Keys,
         values::{Record, decode_records},
     },
+    types::{Entry, FeedName},
     version::Version,
 };
+
+/// A record that the tailer found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) entry: Entry,
+    /// The feeds of the partition in which the entry is not a twin.
+    pub(super) feeds: Vec<FeedName>,
+    /// All feeds of the event in order, if this is the record that exports it and it has several. Whoever follows the log
+    /// needs them, also if the entry is a twin in all feeds of this partition.
+    pub(super) all_feeds: Option<Vec<FeedName>>,
+}
 
 pub(super) struct Partition {
     keys: Keys,
@@ -50,25 +62,38 @@ impl Partition {
             .range(Some(after), until, false, limit, bytes_max)
     }
 
-    /// The visible records of the next slice of the log, each with the feeds of the partition in which it is not a twin.
+    /// The visible records of the next slice of the log. With `all_feeds` also those that are not visible here, but name all
+    /// feeds of their events.
     pub(super) async fn visible(
         &mut self,
         snapshot: &dyn Snapshot,
         slice: &Slice,
-    ) -> Result<Vec<Record>> {
+        all_feeds: bool,
+    ) -> Result<Vec<Found>> {
         let mut visible = Vec::new();
         for item in &slice.items {
             let mut records = decode_records(item)?;
-            let here = |record: &mut Record| record.retain_partition(&self.keys, self.id);
-            records.iter_mut().for_each(here);
+            let mut named = Vec::with_capacity(records.len());
+            for record in &mut records {
+                let is_needed = all_feeds && record.exports && record.feeds.len() > 1;
+                named.push(is_needed.then(|| record.feeds.clone()));
+                record.retain_partition(&self.keys, self.id);
+            }
             let commits: Vec<Commit> = records.iter().map(Commit::from).collect();
             self.window.look_back(snapshot, &commits).await?;
-            for (mut record, commit) in records.into_iter().zip(commits) {
-                self.window.retain_visible(&commit, &mut record.feeds);
+            for ((record, commit), all_feeds) in records.into_iter().zip(commits).zip(named) {
+                let Record {
+                    entry, mut feeds, ..
+                } = record;
+                self.window.retain_visible(&commit, &mut feeds);
                 self.window.push_newer(commit);
-                match record.feeds.is_empty() {
-                    true => self.hidden += 1,
-                    false => visible.push(record),
+                self.hidden += u64::from(feeds.is_empty());
+                if !feeds.is_empty() || all_feeds.is_some() {
+                    visible.push(Found {
+                        entry,
+                        feeds,
+                        all_feeds,
+                    });
                 }
             }
         }
@@ -120,7 +145,7 @@ mod tests {
                 loop {
                     let range = partition.range(after, until, limit, usize::MAX);
                     let slice = memory.slice(range);
-                    let visible = partition.visible(&memory, &slice).now_or_never();
+                    let visible = partition.visible(&memory, &slice, false).now_or_never();
                     round.extend(visible.expect("ready").expect("read"));
                     match slice.items.last() {
                         Some(last) if slice.more => after = version_of(&last.key).expect("a version"),
@@ -145,6 +170,12 @@ mod tests {
             let all = expected.len();
             expected.retain(|record| !record.feeds.is_empty());
             prop_assert_eq!(hidden, (all - expected.len()) as u64);
+            let found = |record: Record| Found {
+                entry: record.entry,
+                feeds: record.feeds,
+                all_feeds: None,
+            };
+            let expected: Vec<_> = expected.into_iter().map(found).collect();
             prop_assert_eq!(delivered, expected);
         }
     }

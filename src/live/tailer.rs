@@ -10,10 +10,16 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{Hub, Item, Located, News, hub::JoinTicket, partition::Partition, throttle::Throttle};
+use super::{
+    Hub, Item, News,
+    hub::{JoinTicket, LogAudience},
+    partition::{Found, Partition},
+    throttle::Throttle,
+};
 use crate::{
     fairness::WorkBudget,
     feed::Feeds,
+    log::LogEvent,
     store::{
         Error, Result, Snapshot, Store,
         keys::{self, Keys, OWN_READER},
@@ -41,7 +47,8 @@ const STORE_BACKOFF: Duration = Duration::from_millis(200);
 
 /// What a round finds at one version.
 enum RoundItem {
-    Entry(Entry, Vec<FeedName>),
+    /// With all feeds of the event, see [`Found::all_feeds`].
+    Entry(Entry, Vec<FeedName>, Option<Vec<FeedName>>),
     Transient(Entry, Vec<FeedName>),
     MarkerMoved(FeedName),
 }
@@ -147,6 +154,7 @@ impl Tailer {
         let mut budget = WorkBudget::default();
         let (active, joining) = self.hub.begin_round(&mut budget).await;
         self.joining.extend(joining);
+        let logs = self.hub.log_audiences();
         let snapshot = self.store.snapshot().await?;
         let moment = snapshot.version();
         self.partitions
@@ -159,7 +167,13 @@ impl Tailer {
 
         let mut found = BTreeMap::new();
         let complete = self
-            .read(&*snapshot, moment, &mut found, &mut budget)
+            .read(
+                &*snapshot,
+                moment,
+                !logs.is_empty(),
+                &mut found,
+                &mut budget,
+            )
             .await?;
         let states = if complete {
             self.note_moved(&found);
@@ -180,7 +194,7 @@ impl Tailer {
         }
         if complete {
             self.moved.drain(..states.len());
-            self.deliver(found, &states, &mut budget).await;
+            self.deliver(found, &logs, &states, &mut budget).await;
         } else {
             tracing::warn!(
                 "a round of live delivery was too large; all subscribers continue by reading pages"
@@ -205,6 +219,7 @@ impl Tailer {
         &mut self,
         snapshot: &dyn Snapshot,
         moment: Version,
+        all_feeds: bool,
         found: &mut BTreeMap<Version, RoundItem>,
         budget: &mut WorkBudget,
     ) -> Result<bool> {
@@ -245,10 +260,10 @@ impl Tailer {
                         add_transient(found, decode_transient(item)?);
                     }
                 } else if let Some(partition) = self.partitions.get_mut(&id) {
-                    for Record { entry, feeds, .. } in partition.visible(snapshot, &slice).await? {
+                    for record in partition.visible(snapshot, &slice, all_feeds).await? {
                         records += 1;
-                        budget.spend(1 + feeds.len() / 8).await;
-                        add(found, entry, feeds, RoundItem::Entry);
+                        budget.spend(1 + record.feeds.len() / 8).await;
+                        add(found, record);
                     }
                 }
                 if let (true, Some(last)) = (slice.more, slice.items.last()) {
@@ -294,16 +309,26 @@ impl Tailer {
     async fn deliver(
         &self,
         found: BTreeMap<Version, RoundItem>,
+        logs: &[LogAudience],
         states: &[(FeedName, Arc<Item>)],
         budget: &mut WorkBudget,
     ) {
         for found in found.into_values() {
-            let (entry, feeds, news): (_, _, fn(Located) -> News) = match found {
-                RoundItem::Entry(entry, feeds) => (entry, feeds, News::Entry),
-                RoundItem::Transient(entry, feeds) => (entry, feeds, News::Transient),
-                RoundItem::MarkerMoved(_) => continue,
-            };
-            self.hub.dispatch(&entry, &feeds, news, budget).await;
+            match found {
+                RoundItem::Entry(entry, feeds, all_feeds) => {
+                    self.hub.dispatch(&entry, &feeds, News::Entry, budget).await;
+                    if let (false, Some(event)) =
+                        (logs.is_empty(), log_event(entry, feeds, all_feeds))
+                    {
+                        self.hub.dispatch_to_logs(logs, &event, budget).await;
+                    }
+                }
+                RoundItem::Transient(entry, feeds) => {
+                    let news = News::Transient;
+                    self.hub.dispatch(&entry, &feeds, news, budget).await;
+                }
+                RoundItem::MarkerMoved(_) => {}
+            }
         }
         // States come last, because they are as of the end of the round.
         for (feed, item) in states {
@@ -313,25 +338,58 @@ impl Tailer {
 }
 
 /// Adds an entry. An event with feeds in several partitions is found in each of them, at the same version.
-fn add(
-    found: &mut BTreeMap<Version, RoundItem>,
-    entry: Entry,
-    mut feeds: Vec<FeedName>,
-    make: fn(Entry, Vec<FeedName>) -> RoundItem,
-) {
-    match found.get_mut(&entry.version) {
-        Some(RoundItem::Entry(_, all) | RoundItem::Transient(_, all)) => all.append(&mut feeds),
+fn add(found: &mut BTreeMap<Version, RoundItem>, mut record: Found) {
+    match found.get_mut(&record.entry.version) {
+        Some(RoundItem::Entry(_, feeds, all_feeds)) => {
+            feeds.append(&mut record.feeds);
+            *all_feeds = all_feeds.take().or(record.all_feeds);
+        }
         _ => {
-            found.insert(entry.version, make(entry, feeds));
+            let Found {
+                entry,
+                feeds,
+                all_feeds,
+            } = record;
+            found.insert(entry.version, RoundItem::Entry(entry, feeds, all_feeds));
         }
     }
 }
 
+/// The event as the log shows it, from what was found in all partitions; `None` if it is a twin in all its feeds.
+fn log_event(
+    entry: Entry,
+    feeds: Vec<FeedName>,
+    all_feeds: Option<Vec<FeedName>>,
+) -> Option<LogEvent> {
+    let first_feed_hash = match &all_feeds {
+        Some(all) => Keys::hash(all.first()?),
+        None => Keys::hash(feeds.first()?),
+    };
+    let feeds = match all_feeds {
+        Some(all) if all.len() == feeds.len() => all,
+        Some(all) => all
+            .into_iter()
+            .filter(|feed| feeds.contains(feed))
+            .collect(),
+        None => feeds,
+    };
+    (!feeds.is_empty()).then_some(LogEvent {
+        entry,
+        feeds,
+        first_feed_hash,
+    })
+}
+
 fn add_transient(found: &mut BTreeMap<Version, RoundItem>, record: TransientRecord) {
     match record {
-        TransientRecord::Event(Record { entry, feeds, .. }) => {
-            add(found, entry, feeds, RoundItem::Transient)
-        }
+        TransientRecord::Event(Record {
+            entry, mut feeds, ..
+        }) => match found.get_mut(&entry.version) {
+            Some(RoundItem::Transient(_, all)) => all.append(&mut feeds),
+            _ => {
+                found.insert(entry.version, RoundItem::Transient(entry, feeds));
+            }
+        },
         // Only the feed's own markers are part of its state.
         TransientRecord::MarkerMoved {
             feed,

@@ -15,6 +15,8 @@ pub struct Live {
     pub lagging: Gauge,
     pub overflows: Counter,
     pub long_polls: Gauge,
+    /// Answers of lines of the log that have an end.
+    pub log_exports: Gauge,
     pub streams: Gauge,
     streams_ended: Family<Label, Counter>,
     /// Open connections, by protocol.
@@ -32,6 +34,7 @@ impl Default for Live {
             lagging: Gauge::default(),
             overflows: Counter::default(),
             long_polls: Gauge::default(),
+            log_exports: Gauge::default(),
             streams: Gauge::default(),
             streams_ended,
             http1: labelled(&connections, "protocol", "http1"),
@@ -57,6 +60,11 @@ impl Live {
             "long_polls",
             "Long polls that are waiting",
             self.long_polls.clone(),
+        );
+        registry.register(
+            "log_exports",
+            "Open NDJSON answers of the log that end at a version; those with follow=true count as streams",
+            self.log_exports.clone(),
         );
         registry.register("live_streams", "Open streams", self.streams.clone());
         registry.register(

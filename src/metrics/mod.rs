@@ -61,6 +61,7 @@ pub struct TwinsHidden {
     pub page: Counter,
     pub unread: Counter,
     pub live: Counter,
+    pub log: Counter,
 }
 
 impl Default for TwinsHidden {
@@ -71,6 +72,7 @@ impl Default for TwinsHidden {
             page: of("page"),
             unread: of("unread"),
             live: of("live"),
+            log: of("log"),
             family,
         }
     }

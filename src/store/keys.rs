@@ -118,10 +118,14 @@ impl Keys {
         self.partitions
     }
 
+    /// The hash of a feed's name, by which feeds are spread over partitions and events over shards. It never changes.
+    pub fn hash(feed: &FeedName) -> u64 {
+        twox_hash::XxHash3_64::oneshot(feed.as_str().as_bytes())
+    }
+
     /// The log partition of `feed`.
     pub fn partition(&self, feed: &FeedName) -> u16 {
-        (twox_hash::XxHash3_64::oneshot(feed.as_str().as_bytes()) % u64::from(self.partitions))
-            as u16
+        (Self::hash(feed) % u64::from(self.partitions)) as u16
     }
 
     /// → format (4 bytes) and number of partitions (2 bytes). Written when the key space is created.

@@ -99,15 +99,15 @@ impl<'a> Follower<'a> {
         // A service was there. What answers in its place later, such as the login page of a network, may pass.
         let mut known = false;
         loop {
-            let (after, last) = match self.client.live(&self.range.feeds, &self.position).await {
+            let (after, last) = match self.client.live(&self.range, &self.position).await {
                 Ok(live) => {
                     known = true;
                     self.notice(|me| {
-                        format!(
-                            "following {} from {}",
-                            me.range.feeds.join(", "),
-                            me.position
-                        )
+                        let what = match &*me.range.feeds {
+                            [] => "all events".to_owned(),
+                            feeds => feeds.join(", "),
+                        };
+                        format!("following {what} from {}", me.position)
                     });
                     match self.print_stream(live, &mut patience).await? {
                         Ended::Lost(last) => (self.retry, last),
@@ -167,7 +167,7 @@ impl<'a> Follower<'a> {
 
     fn take(&mut self, frame: &Frame<'_>, unflushed: &mut Unflushed) -> Result<(), Error> {
         match frame.event {
-            "entry" | "notify" => {
+            "entry" | "notify" | "event" => {
                 let entry: Told<Entry> = self.parsed(frame)?;
                 let last = unflushed.position.as_deref().unwrap_or(&self.position);
                 // The service sends no entry twice, but a caching proxy might.

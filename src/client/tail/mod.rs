@@ -35,11 +35,25 @@ use super::{
     newsfeed tail user:ben --from now | jq -r .data.text         only new entries\n  \
     newsfeed tail user:ben --from beginning --no-follow          the whole feed, oldest first\n  \
     newsfeed tail user:ben --from 2026-11-28T00:00:00Z           entries since a time, then live\n  \
-    newsfeed tail user:ben --cursor ben.cursor | ./import        continue where it stopped")]
+    newsfeed tail user:ben --cursor ben.cursor | ./import        continue where it stopped\n  \
+    newsfeed tail --all --kind message                           messages of all feeds\n  \
+    newsfeed tail --feed 'chat:*' --from now                     what happens in chats")]
 pub struct TailArgs {
     /// Feeds, such as user:ben (at most 100)
-    #[arg(required = true, value_name = "FEED", num_args = 1..=100, value_parser = names::name)]
+    #[arg(
+        required_unless_present_any = ["all", "feed"],
+        conflicts_with_all = ["all", "feed"],
+        value_name = "FEED",
+        num_args = 1..=100,
+        value_parser = names::name
+    )]
     feeds: Vec<String>,
+    /// Follow all events, each once with all its feeds (needs the scope export)
+    #[arg(long)]
+    all: bool,
+    /// As --all, but only events with this feed, or with one that begins so, such as 'chat:*' (repeatable)
+    #[arg(long, value_name = "PATTERN", value_parser = names::pattern)]
+    feed: Vec<String>,
     /// Number of existing entries to print first
     #[arg(
         long,
@@ -90,7 +104,8 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
         None => None,
     };
     let range = Range {
-        feeds: args.feeds.clone(),
+        feeds: [&args.feeds[..], &args.feed].concat(),
+        log: args.all || !args.feed.is_empty(),
         kinds: args.kind.clone(),
         after: "0".to_owned(),
         until: None,

@@ -1,7 +1,7 @@
 //! The hub's tables: subscribers by audience and by heartbeat, and audiences by feed.
 //!
-//! An audience is all subscribers who listen to the same feeds in the same order, so that an entry is matched once for all
-//! of them. It exists from the registration of its first subscriber until the last one has left. Its members are those
+//! An audience is all subscribers who listen to the same feeds in the same order, or to the log with the same filter, so that
+//! an entry is matched once for all of them. It exists from the registration of its first subscriber until the last one has left. Its members are those
 //! who have joined; while it has any, it stands in the lists of its feeds.
 //!
 //! Nobody joins while a round is dispatched: the tailer does one after the other. So a dispatch may unlock the board
@@ -9,11 +9,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    hash::Hash,
     sync::Arc,
 };
 
-use super::subscriber::Subscriber;
-use crate::{store::keys::Keys, types::FeedName, version::Version};
+use super::subscriber::{Listening, Subscriber};
+use crate::{log::Filter, store::keys::Keys, types::FeedName, version::Version};
 
 /// Number of groups in which subscribers get their heartbeats, so that they do not all get them at once.
 pub(super) const HEARTBEAT_GROUPS: usize = 16;
@@ -30,6 +31,9 @@ pub(super) enum ListenersOf {
     Audience(AudienceId),
     HeartbeatGroup(usize),
 }
+
+/// An audience of the log, and the events it wants.
+pub(in crate::live) type LogAudience = (Arc<Filter>, AudienceId);
 
 /// The audiences that listen to a feed, with the place of the feed among the feeds of each.
 pub(super) type Audiences = BTreeMap<AudienceId, usize>;
@@ -50,6 +54,8 @@ pub(super) struct Board {
     audiences: HashMap<AudienceId, Audience>,
     /// The same, by their feeds.
     by_feeds: HashMap<Arc<[FeedName]>, AudienceId>,
+    /// The audiences of the log, by what they want of it.
+    by_filter: HashMap<Arc<Filter>, AudienceId>,
     /// The audiences with members, by feed. No list is empty.
     feeds: HashMap<FeedName, Audiences>,
     /// How many of these feeds each partition has. No count is 0.
@@ -65,27 +71,30 @@ pub(super) struct Board {
 }
 
 impl Board {
-    /// Adds a subscriber, which will join with the next round. `make` is given its id, its audience, and the feeds, which
-    /// share their memory with those of the audience.
+    /// Adds a subscriber, which will join with the next round. `make` is given its id, its audience, and what it listens to,
+    /// which shares its memory with that of the audience.
     pub(super) fn register(
         &mut self,
-        feeds: Vec<FeedName>,
-        make: impl FnOnce(u64, AudienceId, Arc<[FeedName]>) -> Subscriber,
+        to: Listening,
+        make: impl FnOnce(u64, AudienceId, Listening) -> Subscriber,
     ) -> Arc<Subscriber> {
-        let (feeds, audience) = match self.by_feeds.get_key_value(&feeds[..]) {
-            Some((feeds, &audience)) => (Arc::clone(feeds), audience),
-            None => {
-                let (feeds, audience) = (Arc::from(feeds), self.next_audience);
-                self.next_audience += 1;
-                self.by_feeds.insert(Arc::clone(&feeds), audience);
-                (feeds, audience)
+        let (to, audience) = match to {
+            Listening::Feeds(feeds) => {
+                let (feeds, audience) =
+                    audience(&mut self.by_feeds, feeds, &mut self.next_audience);
+                (Listening::Feeds(feeds), audience)
+            }
+            Listening::Log(filter) => {
+                let of = &mut self.by_filter;
+                let (filter, audience) = audience(of, filter, &mut self.next_audience);
+                (Listening::Log(filter), audience)
             }
         };
         self.audiences.entry(audience).or_default().subscribers += 1;
         self.subscribers += 1;
         let id = self.next_id;
         self.next_id += 1;
-        let subscriber = Arc::new(make(id, audience, feeds));
+        let subscriber = Arc::new(make(id, audience, to));
         self.joining.insert(id, Arc::clone(&subscriber));
         subscriber
     }
@@ -111,14 +120,14 @@ impl Board {
         if !is_first {
             return Some((subscriber, 0));
         }
-        for (place, feed) in subscriber.feeds.iter().enumerate() {
+        for (place, feed) in subscriber.feeds().iter().enumerate() {
             let audiences = self.feeds.entry(feed.clone()).or_default();
             if audiences.is_empty() {
                 *self.partitions.entry(keys.partition(feed)).or_default() += 1;
             }
             audiences.insert(subscriber.audience, place);
         }
-        let added = subscriber.feeds.len();
+        let added = subscriber.feeds().len();
         Some((subscriber, added))
     }
 
@@ -136,14 +145,17 @@ impl Board {
             self.groups[group(subscriber)].remove(&id);
             left.members.remove(&id);
             if left.members.is_empty() {
-                for feed in &*subscriber.feeds {
+                for feed in subscriber.feeds() {
                     self.remove_from_feed(audience, feed, keys);
                 }
             }
         }
         if is_empty {
             self.audiences.remove(&audience);
-            self.by_feeds.remove(&subscriber.feeds);
+            match &subscriber.listening {
+                Listening::Feeds(feeds) => self.by_feeds.remove(feeds),
+                Listening::Log(filter) => self.by_filter.remove(filter),
+            };
         }
     }
 
@@ -165,9 +177,25 @@ impl Board {
         }
     }
 
-    /// The partitions of the feeds that have listeners.
-    pub(super) fn partitions(&self) -> HashSet<u16> {
-        self.partitions.keys().copied().collect()
+    /// The partitions of the feeds that have listeners; all of them if the log has.
+    pub(super) fn partitions(&self, keys: &Keys) -> HashSet<u16> {
+        match self.log_audiences().is_empty() {
+            true => self.partitions.keys().copied().collect(),
+            false => (0..keys.partitions()).collect(),
+        }
+    }
+
+    /// The audiences of the log that have members.
+    pub(super) fn log_audiences(&self) -> Vec<LogAudience> {
+        let has_members = |audience: &AudienceId| {
+            let audience = self.audiences.get(audience);
+            audience.is_some_and(|audience| !audience.members.is_empty())
+        };
+        let audiences = self.by_filter.iter();
+        let audiences = audiences.filter(|(_, audience)| has_members(audience));
+        audiences
+            .map(|(filter, &audience)| (Arc::clone(filter), audience))
+            .collect()
     }
 
     /// The audiences of a feed, if it has any. The name that is returned shares its memory with the table's.
@@ -204,10 +232,28 @@ impl Board {
     /// The number of audiences, and of entries in the lists of feeds.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
-        assert_eq!(self.audiences.len(), self.by_feeds.len());
+        assert_eq!(
+            self.audiences.len(),
+            self.by_feeds.len() + self.by_filter.len()
+        );
         let entries = self.feeds.values().map(BTreeMap::len).sum();
         (self.audiences.len(), entries)
     }
+}
+
+/// The audience of those who listen to `to`, and their shared copy of it. Makes it if there is none.
+fn audience<T: Eq + Hash + ?Sized>(
+    audiences: &mut HashMap<Arc<T>, AudienceId>,
+    to: Arc<T>,
+    next: &mut AudienceId,
+) -> (Arc<T>, AudienceId) {
+    if let Some((to, &audience)) = audiences.get_key_value(&to) {
+        return (Arc::clone(to), audience);
+    }
+    let audience = *next;
+    *next += 1;
+    audiences.insert(Arc::clone(&to), audience);
+    (to, audience)
 }
 
 fn group(subscriber: &Subscriber) -> usize {

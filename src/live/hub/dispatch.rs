@@ -15,12 +15,13 @@ use smallvec::SmallVec;
 
 use super::{
     Hub,
-    board::{AudienceId, ListenersOf},
+    board::{AudienceId, ListenersOf, LogAudience},
     subscriber::Subscriber,
 };
 use crate::{
     fairness::WorkBudget,
     live::{Item, Located, News},
+    log::LogEvent,
     types::{Entry, FeedName},
 };
 
@@ -72,6 +73,22 @@ impl Hub {
         let (_, audiences) = self.matched(std::slice::from_ref(feed), budget).await;
         for audience in audiences.into_keys() {
             self.give(audience, item, budget).await;
+        }
+    }
+
+    /// Gives an event to all who follow the log and want it.
+    pub(in crate::live) async fn dispatch_to_logs(
+        &self,
+        logs: &[LogAudience],
+        event: &LogEvent,
+        budget: &mut WorkBudget,
+    ) {
+        for (filter, audience) in logs {
+            budget.spend(1).await;
+            if let Some(event) = filter.apply(event.clone()) {
+                let item = Item::new(News::Event(event));
+                self.give(*audience, &item, budget).await;
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! The hub: which subscriber listens to which feeds, and a bounded queue for each subscriber.
+//! The hub: which subscriber listens to which feeds, or to the log, and a bounded queue for each subscriber.
 //!
 //! A subscriber registers, joins with the next round of the tailer, and gets every item that is dispatched to one of its
 //! feeds until it leaves.
@@ -19,10 +19,11 @@ use std::{
 
 use tokio::sync::Notify;
 
+pub(super) use self::board::LogAudience;
 use self::{
     board::{Board, ListenersOf},
     shared_pages::SharedPages,
-    subscriber::{Interest, Subscriber},
+    subscriber::{Interest, Listening, Subscriber},
 };
 pub use self::{
     subscriber::{QUEUE_BYTES_MAX, QUEUE_ITEMS_MAX},
@@ -32,6 +33,7 @@ use super::{Item, News};
 use crate::{
     error::{Error, Result},
     fairness::WorkBudget,
+    log::Filter,
     metrics::Metrics,
     store::keys::Keys,
     types::{FeedName, Kind},
@@ -75,7 +77,7 @@ impl Hub {
     /// # Errors
     /// [`Error::ShuttingDown`] after [`Hub::close`], and [`Error::TooManyStreams`] above [`STREAMS_MAX`].
     pub fn subscribe(self: &Arc<Self>, feeds: Vec<FeedName>) -> Result<Subscription> {
-        self.register(feeds, Interest::Everything)
+        self.register(Listening::Feeds(feeds.into()), Interest::Everything)
     }
 
     /// As [`Self::subscribe`], but only for entries, of one kind if given.
@@ -87,14 +89,28 @@ impl Hub {
         feeds: Vec<FeedName>,
         kind: Option<Kind>,
     ) -> Result<Subscription> {
-        self.register(feeds, Interest::Entries { kind })
+        let to = Listening::Feeds(feeds.into());
+        self.register(to, Interest::Entries { kind })
     }
 
-    fn register(
-        self: &Arc<Self>,
-        feeds: Vec<FeedName>,
-        interest: Interest,
-    ) -> Result<Subscription> {
+    /// Registers for all events of the log that pass `filter`. Everybody with an equal filter shares the work.
+    ///
+    /// # Errors
+    /// Those of [`Self::subscribe`].
+    pub fn subscribe_to_log(self: &Arc<Self>, filter: Arc<Filter>) -> Result<Subscription> {
+        self.register(Listening::Log(filter), Interest::Everything)
+    }
+
+    /// As [`Self::subscribe_to_log`], but without heartbeats.
+    ///
+    /// # Errors
+    /// Those of [`Self::subscribe`].
+    pub fn subscribe_to_events(self: &Arc<Self>, filter: Arc<Filter>) -> Result<Subscription> {
+        let interest = Interest::Entries { kind: None };
+        self.register(Listening::Log(filter), interest)
+    }
+
+    fn register(self: &Arc<Self>, to: Listening, interest: Interest) -> Result<Subscription> {
         let mut board = self.board();
         if board.closed {
             return Err(Error::ShuttingDown);
@@ -103,8 +119,8 @@ impl Hub {
             return Err(Error::TooManyStreams);
         }
         let metrics = Arc::clone(&self.metrics);
-        let subscriber = board.register(feeds, |id, audience, feeds| {
-            Subscriber::new(id, audience, feeds, interest, metrics)
+        let subscriber = board.register(to, |id, audience, to| {
+            Subscriber::new(id, audience, to, interest, metrics)
         });
         drop(board);
         self.registered.notify_one();
@@ -146,7 +162,7 @@ impl Hub {
             joining.push(JoinTicket(subscriber));
             budget.spend(1 + listed / 2).await;
         }
-        (self.board().partitions(), joining)
+        (self.board().partitions(&self.keys), joining)
     }
 
     /// Ends the round that has dispatched everything up to `moment`: the subscribers that joined with it are live from there.
@@ -161,6 +177,11 @@ impl Hub {
             subscriber.join(moment);
             budget.spend(1).await;
         }
+    }
+
+    /// Those who follow the log, by what they want of it.
+    pub(super) fn log_audiences(&self) -> Vec<LogAudience> {
+        self.board().log_audiences()
     }
 
     pub(super) fn has_listeners(&self, feed: &FeedName) -> bool {

@@ -12,6 +12,7 @@ use futures_util::task::AtomicWaker;
 use super::board::AudienceId;
 use crate::{
     live::{Item, News},
+    log::Filter,
     metrics::{Metrics, TransientLoss},
     types::{FeedName, Kind},
     version::Version,
@@ -21,6 +22,13 @@ use crate::{
 pub const QUEUE_ITEMS_MAX: usize = 256;
 /// Bytes that these items may have together. A larger item waits alone.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024;
+
+/// What a subscriber listens to.
+pub(super) enum Listening {
+    Feeds(Arc<[FeedName]>),
+    /// The events of the log that pass the filter.
+    Log(Arc<Filter>),
+}
 
 /// What a subscriber is given. The hub drops everything else before it reaches the queue, so that a subscriber is not woken
 /// for it.
@@ -39,6 +47,7 @@ impl Interest {
             (Self::Entries { kind }, News::Entry(located)) => {
                 kind.as_ref().is_none_or(|kind| *kind == located.entry.kind)
             }
+            (Self::Entries { .. }, News::Event(_)) => true,
             (Self::Entries { .. }, _) => false,
         }
     }
@@ -47,7 +56,7 @@ impl Interest {
 pub(super) struct Subscriber {
     pub(super) id: u64,
     pub(super) audience: AudienceId,
-    pub(super) feeds: Arc<[FeedName]>,
+    pub(super) listening: Listening,
     interest: Interest,
     queue: Mutex<Queue>,
     waker: AtomicWaker,
@@ -89,18 +98,26 @@ impl Subscriber {
     pub(super) fn new(
         id: u64,
         audience: AudienceId,
-        feeds: Arc<[FeedName]>,
+        listening: Listening,
         interest: Interest,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             id,
             audience,
-            feeds,
+            listening,
             interest,
             queue: Mutex::default(),
             waker: AtomicWaker::new(),
             metrics,
+        }
+    }
+
+    /// None, if it listens to the log.
+    pub(super) fn feeds(&self) -> &[FeedName] {
+        match &self.listening {
+            Listening::Feeds(feeds) => feeds,
+            Listening::Log(_) => &[],
         }
     }
 

@@ -30,7 +30,7 @@ impl Subscription {
     }
 
     pub fn feeds(&self) -> &[FeedName] {
-        &self.subscriber.feeds
+        self.subscriber.feeds()
     }
 
     /// Identifies the subscription in the log.

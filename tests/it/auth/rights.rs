@@ -233,3 +233,64 @@ async fn feeds_can_be_granted_for_each_scope() {
         .or_else(|_| answer.problem(401, "token_claims"))
         .expect("refused");
 }
+
+/// An exporter sees of the log what its token's feeds are about: no other events, and no other feeds of an event.
+#[tokio::test]
+async fn the_log_shows_only_the_feeds_that_the_token_may_read() {
+    let site = Site::new();
+    let node = site.node_with_secret().await;
+    let append = Signer::hs256().sign(&claims("append", &["*"]));
+    let headers = [("authorization", bearer(&append).1)];
+    let headers = headers
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
+    let events = json!([
+        { "id": "both", "kind": "visit", "feeds": ["user:1", "chat:1", "chat:2"] },
+        { "id": "user", "kind": "visit", "feeds": ["user:1"] },
+        { "id": "chat", "kind": "visit", "feeds": ["chat:1"] },
+    ]);
+    let appended = ask(&node, "POST", "/v1/events", &headers, Some(&events)).await;
+    assert_eq!(appended.status, 200);
+    let mut by_scope = claims("export", &[]);
+    by_scope["feeds"] = json!({ "read": ["user:*"], "append": ["*"] });
+    let mut without = claims("export", &[]);
+    without.as_object_mut().expect("claims").remove("feeds");
+    for (claims, expected) in [
+        (
+            claims("export", &["chat:*"]),
+            json!([["both", ["chat:1", "chat:2"]], ["chat", ["chat:1"]]]),
+        ),
+        (
+            by_scope,
+            json!([["both", ["user:1"]], ["user", ["user:1"]]]),
+        ),
+        (claims("export", &[]), json!([])),
+        (
+            without,
+            json!([
+                ["both", ["user:1", "chat:1", "chat:2"]],
+                ["user", ["user:1"]],
+                ["chat", ["chat:1"]]
+            ]),
+        ),
+    ] {
+        let token = bearer(&Signer::hs256().sign(&claims)).1;
+        let headers = [("authorization", token.as_str())];
+        let page = ask(&node, "GET", "/v1/log?after=0", &headers, None)
+            .await
+            .json();
+        let shown = page["events"].as_array().expect("events").iter();
+        let shown: Value = shown.map(|it| json!([it["id"], it["feeds"]])).collect();
+        assert_eq!(shown, expected, "{claims}");
+        // What the token may not read finds nothing either.
+        let found = ask(&node, "GET", "/v1/log?after=0&feed=chat:*", &headers, None)
+            .await
+            .json();
+        let may = expected.to_string().contains("chat:");
+        assert_eq!(
+            !found["events"].as_array().expect("events").is_empty(),
+            may,
+            "{claims}"
+        );
+    }
+}

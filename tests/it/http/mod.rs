@@ -6,6 +6,7 @@ mod conditions;
 mod connection;
 mod content;
 mod links;
+mod log;
 mod markers;
 mod names;
 mod ndjson;

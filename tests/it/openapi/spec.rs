@@ -110,6 +110,10 @@ impl Spec {
 
     /// The schema of an event's data, and whether the event has an id, from the table in the description of `streamFeed`.
     pub fn stream_event(&self, name: &str) -> Option<(Value, bool)> {
+        // The log has one event of its own.
+        if name == "event" {
+            return Some((json!({ "$ref": "#/components/schemas/LogEvent" }), true));
+        }
         let description =
             self.root["paths"]["/v1/feeds/{feed}/live"]["get"]["description"].as_str();
         let row = description?

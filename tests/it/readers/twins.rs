@@ -15,7 +15,8 @@ use crate::support::{
     bed::Bed,
     follower::{Live, Recorder, check_recorder},
     model::{
-        Commit, Model, check_page, check_pages, check_state, feed_name, for_random, fresh_feeds,
+        Commit, Model, check_log, check_page, check_pages, check_state, feed_name, for_random,
+        fresh_feeds,
     },
     raw_commits::{Raw, uncommitted},
     stores::{Flaky, troubled},
@@ -89,6 +90,10 @@ enum Op {
         feeds: usize,
         after: Option<usize>,
     },
+    /// Opens a stream over the log, after a commit or from now.
+    FollowLog {
+        after: Option<usize>,
+    },
     RaiseEpoch,
 }
 
@@ -141,6 +146,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         16 => (when, proptest::collection::vec(event, 1..4)).prop_map(|(when, events)| Op::Commit(when, events)),
         4 => read.prop_map(|(feed, back, before)| Op::Read { feed, back, before }),
         3 => follow.prop_map(|(feeds, after)| Op::Follow { feeds, after }),
+        2 => proptest::option::of(0..9usize).prop_map(|after| Op::FollowLog { after }),
         1 => Just(Op::RaiseEpoch),
     ]
 }
@@ -155,12 +161,16 @@ struct Run<'a> {
     /// The latest time of a commit or of the clock, in ticks.
     now: u64,
     streams: Vec<(Recorder, Version)>,
+    /// Below all commits of this run.
+    start: Version,
 }
 
 impl<'a> Run<'a> {
     async fn new(raw: &'a Raw) -> Self {
         let now = raw.now().await + LONG;
+        let snapshot = raw.store.snapshot().await.expect("a snapshot");
         Self {
+            start: snapshot.version(),
             raw,
             reader: Feeds::new(raw.store.clone(), raw.keys.clone()),
             live: Live::start(raw.store.clone(), raw.keys.clone()),
@@ -209,6 +219,12 @@ impl<'a> Run<'a> {
                 let recorder = self.live.follow(&self.set(feeds), from).await;
                 self.streams.push((recorder, from.unwrap_or(self.back(1))));
             }
+            Op::FollowLog { after } => {
+                let from = after.map(|back| self.back(back).max(self.start));
+                let recorder = self.live.follow_log(&Arc::default(), from).await;
+                let from = from.unwrap_or(self.back(1).max(self.start));
+                self.streams.push((recorder, from));
+            }
             Op::RaiseEpoch => self.raw.raise_epoch().await,
         }
     }
@@ -219,11 +235,15 @@ impl<'a> Run<'a> {
         let read_at = event
             .read_at
             .map(|(back, offset)| self.back(back).time().saturating_add_signed(offset));
+        let mut feeds: Vec<_> = feeds.map(|(_, feed)| feed.clone()).collect();
+        if event.other_kind {
+            feeds.reverse();
+        }
         Commit {
             version: Version::ZERO,
             id: format!("id {}", event.id),
             kind: KINDS[event.id][usize::from(event.other_kind)].into(),
-            feeds: feeds.map(|(_, feed)| feed.clone()).collect(),
+            feeds,
             data: format!("{{\"n\":{}}}", self.model.0.len()),
             read_at: read_at.unwrap_or(0),
         }
@@ -278,6 +298,7 @@ async fn every_reader_sees_what_the_model_says() {
             for set in 0..3 {
                 check_pages(&run.reader, &run.model, &run.set(set), &[5], None).await;
             }
+            check_log(&run.reader, &run.model, run.start, 3).await;
             check_catch_up(&raw, &run.model, &run.set(3)).await;
             check_markers(&run.reader, &run.model, &run.feeds[0]).await;
             hidden.set(hidden.get() + hidden_in(&run.model));

@@ -293,7 +293,9 @@ pub fn default_settings() -> Settings {
 
 /// Headers of a request with a body.
 pub const JSON: (&str, &str) = ("content-type", "application/json");
-pub const NDJSON: (&str, &str) = ("content-type", "application/x-ndjson");
+pub const NDJSON: (&str, &str) = ("content-type", LINES);
+/// The media type of lines of JSON.
+pub const LINES: &str = "application/x-ndjson";
 
 const CLIENT_TIME_MAX: Duration = Duration::from_secs(100);
 

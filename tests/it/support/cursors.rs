@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    bed::{Api, JSON},
+    bed::{Api, JSON, LINES},
     sse::Stream,
 };
 
@@ -18,7 +18,11 @@ pub async fn check_cursor(api: &Api, version: &str, is_known: bool) {
             assert!(problem["version"].is_string(), "{problem}");
         }
     };
-    for path in ["/v1/feeds/a/entries?", "/v1/entries?feed=a&feed=b&"] {
+    for path in [
+        "/v1/feeds/a/entries?",
+        "/v1/entries?feed=a&feed=b&",
+        "/v1/log?",
+    ] {
         for query in [
             format!("after={version}"),
             format!("until={version}"),
@@ -33,6 +37,12 @@ pub async fn check_cursor(api: &Api, version: &str, is_known: bool) {
     if !is_known {
         let path = format!("/v1/feeds/nothing/entries?after={version}&wait=60");
         check(api.send("GET", &path, &[]).await, &path);
+    }
+    for query in ["", "&follow=true"] {
+        let path = format!("/v1/log?after={version}{query}");
+        let request = api.http.get(api.url(&path)).header("accept", LINES);
+        let answer = request.send().await.expect("an answer");
+        assert_eq!(answer.status(), status, "{path}");
     }
     let marker = json!({ "version": version }).to_string();
     for path in ["/v1/feeds/m/markers/seen", "/v1/markers/read?feed=m"] {
@@ -56,6 +66,7 @@ pub async fn check_cursor(api: &Api, version: &str, is_known: bool) {
         (format!("/v1/feeds/a/live?after={version}"), None),
         (format!("/v1/live?feed=a&feed=b&after={version}"), None),
         (format!("/v1/feeds/a/live?lastEventId={version}"), None),
+        (format!("/v1/log/live?feed=nothing&after={version}"), None),
         ("/v1/feeds/a/live?after=0".to_owned(), Some(version)),
     ] {
         let mut stream = Stream::open(&api.http, &api.url(&path), header).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use newsfeed::{
     feed::Feeds,
     live::{Follower, Hub, Item, Located, News, Update, run_tailer},
+    log::Filter,
     store::{Store, keys::Keys},
     types::FeedName,
     version::{Cursor, Version},
@@ -55,6 +56,22 @@ impl Live {
         recorder.until(|recorder| recorder.moments > 0).await;
         recorder
     }
+
+    /// As [`Live::follow`], what passes `filter` in the log.
+    pub async fn follow_log(&self, filter: &Arc<Filter>, after: Option<Version>) -> Recorder {
+        let subscription = self.hub.subscribe_to_log(Arc::clone(filter));
+        let subscription = subscription.expect("room for a stream");
+        let (filter, after) = (Arc::clone(filter), after.map(Cursor::from));
+        let mut recorder = Recorder {
+            follower: Follower::of_log(self.feeds.clone(), subscription, filter, after),
+            feeds: Vec::new(),
+            entries: Vec::new(),
+            moments: 0,
+            states: 0,
+        };
+        recorder.until(|recorder| recorder.moments > 0).await;
+        recorder
+    }
 }
 
 impl Drop for Live {
@@ -97,6 +114,10 @@ impl Recorder {
             }
             News::Moment(_) => self.moments += 1,
             News::State(_) => self.states += 1,
+            News::Event(event) => {
+                let feeds = event.feeds.clone();
+                self.entries.push(shown(&event.entry, feeds));
+            }
             News::Transient(_) => {}
         }
     }
@@ -104,7 +125,10 @@ impl Recorder {
 
 /// Checks that the follower received exactly what the model has after `after`.
 pub fn check_recorder(recorder: &Recorder, model: &Model, after: Version) {
-    let mut expected = model.merged(&recorder.feeds);
+    let mut expected = match &recorder.feeds[..] {
+        [] => model.log(),
+        feeds => model.merged(feeds),
+    };
     expected.retain(|shown| shown.version > after);
     assert_eq!(
         recorder.entries, expected,

@@ -1,10 +1,14 @@
 //! The model: all commits, and what every reader must see of them by the promised rules. It is deliberately simple, and
 //! shares no code with the service. Functions here compare readers with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use newsfeed::{
     feed::{Feeds, Order, PAGE_BYTES_MAX, PageEntry, PageQuery},
+    log::{self, LogQuery},
     store::keys::Keys,
     types::{Delivery, Entry, FeedName, Kind},
     version::Version,
@@ -74,6 +78,24 @@ impl Model {
             .map(shown)
             .filter(|shown| !shown.feeds.is_empty())
             .collect()
+    }
+
+    /// What a reader of the log sees, oldest first: each event with the feeds that show it, in the producer's order.
+    pub fn log(&self) -> Vec<Shown> {
+        let shown = |commit: &Commit| Shown {
+            version: commit.version,
+            id: commit.id.clone(),
+            kind: commit.kind.clone(),
+            data: commit.data.clone(),
+            feeds: commit
+                .feeds
+                .iter()
+                .filter(|feed| !self.is_twin(commit, feed))
+                .cloned()
+                .collect(),
+        };
+        let shown = self.0.iter().map(shown);
+        shown.filter(|shown| !shown.feeds.is_empty()).collect()
     }
 
     /// All entries that match `query`, in its order, without its limit.
@@ -163,6 +185,65 @@ pub fn shown(entry: &Entry, feeds: Vec<FeedName>) -> Shown {
         kind: entry.kind.to_string(),
         data: String::from_utf8(entry.data.to_vec()).expect("JSON"),
         feeds,
+    }
+}
+
+/// Reads the log from every cut, in both directions and pages of `limit` events, and compares it with the model, whose first
+/// commit lies above `start`.
+pub async fn check_log(reader: &Feeds, model: &Model, start: Version, limit: usize) {
+    let all = model.log();
+    let filter = Arc::new(log::Filter::default());
+    let query = |order| LogQuery {
+        filter: Arc::clone(&filter),
+        order,
+        limit,
+        bytes: PAGE_BYTES_MAX,
+    };
+    for cut in model.cuts().into_iter().chain([start]) {
+        let (mut after, mut found) = (cut, Vec::new());
+        loop {
+            let order = Order::OldestFirst { after, until: None };
+            let page = reader.log_page(&query(order)).await.expect("a page");
+            assert!(page.events.len() <= limit);
+            found.extend(page.events);
+            match page.next {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        let found: Vec<Shown> = found
+            .into_iter()
+            .map(|it| shown(&it.entry, it.feeds))
+            .collect();
+        let above = all.iter().filter(|shown| shown.version > cut);
+        assert_eq!(
+            found,
+            above.cloned().collect::<Vec<_>>(),
+            "above {cut:?} of {model:#?}"
+        );
+
+        let (mut until, mut before, mut found) = (Some(cut), None, Vec::new());
+        loop {
+            let order = Order::NewestFirst { until, before };
+            let page = reader.log_page(&query(order)).await.expect("a page");
+            let rest = page.events.iter().position(|it| it.entry.version <= start);
+            found.extend(page.events);
+            (until, before) = (None, page.next);
+            if rest.is_some() || before.is_none() {
+                break;
+            }
+        }
+        found.retain(|it| it.entry.version > start);
+        let found: Vec<Shown> = found
+            .into_iter()
+            .map(|it| shown(&it.entry, it.feeds))
+            .collect();
+        let below = all.iter().filter(|shown| shown.version <= cut).rev();
+        assert_eq!(
+            found,
+            below.cloned().collect::<Vec<_>>(),
+            "until {cut:?} of {model:#?}"
+        );
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     auth::{Site, bearer, master},
     limits::all_transients,
     support::{
-        bed::{Answer, Bed, JSON, Served, text},
+        bed::{Answer, Bed, JSON, LINES, Served, text},
         entries::{UNKNOWN, ahead},
         sse::Stream,
     },
@@ -256,6 +256,7 @@ async fn read(witness: &mut Witness<'_>) {
         ("/v1/feeds/{feed}/entries", "/v1/feeds/a/entries?"),
         ("/v1/feeds/{feed}/entries", "/v1/feeds/never/entries?"),
         ("/v1/entries", "/v1/entries?feed=a&feed=b&"),
+        ("/v1/log", "/v1/log?feed=a*&kind=message&shard=0/1&"),
     ] {
         let until = format!("until={now}&limit=1");
         for query in [
@@ -286,6 +287,11 @@ async fn read(witness: &mut Witness<'_>) {
             .ask("GET", template, &path, &[("if-none-match", &etag)], "")
             .await;
         assert_eq!(known.status, 304);
+    }
+    for query in ["after=0", "after=0&kind=nothing"] {
+        let path = format!("/v1/log?{query}");
+        let answer = witness.ask("GET", "/v1/log", &path, &[("accept", LINES)], "");
+        assert_eq!(answer.await.status, 200);
     }
     let body = json!({ "version": now }).to_string();
     for marker in ["read", "seen"] {
@@ -321,18 +327,22 @@ async fn follow(witness: &mut Witness<'_>) {
     for (template, path) in [
         ("/v1/feeds/{feed}/live", "/v1/feeds/a/live?"),
         ("/v1/live", "/v1/live?feed=b&feed=a&"),
+        ("/v1/log/live", "/v1/log/live?feed=b&feed=a&"),
     ] {
         let ahead = ahead(&witness.node.version("a").await);
         for after in ["0", UNKNOWN, &ahead] {
             let url = witness.node.url(&format!("{path}after={after}"));
             witness.hold_stream(template, &url).await;
             let mut stream = Stream::open(&witness.node.http, &url, None).await;
-            let mut wanted: BTreeSet<&str> = ["marker", "version", "transient"].into();
-            wanted.extend(if after == "0" {
-                &["notify", "entry"][..]
-            } else {
-                &["reset"]
-            });
+            let mut wanted: BTreeSet<&str> = match template {
+                "/v1/log/live" => ["version", "event"].into(),
+                _ => ["marker", "version", "transient"].into(),
+            };
+            match (after, template) {
+                ("0", "/v1/log/live") => {}
+                ("0", _) => wanted.extend(["notify", "entry"]),
+                _ => wanted.extend(["reset"]),
+            }
             let mut heard = String::new();
             let mut sent = false;
             while !wanted.is_empty() {
@@ -368,6 +378,8 @@ async fn refuse(witness: &mut Witness<'_>) {
         ("/v1/entries", "/v1/entries"),
         ("/v1/live", "/v1/live"),
         ("/v1/state", "/v1/state"),
+        ("/v1/log", "/v1/log"),
+        ("/v1/log/live", "/v1/log/live"),
     ];
     for (template, path) in templates {
         for query in [
@@ -394,6 +406,8 @@ async fn refuse(witness: &mut Witness<'_>) {
     }
     let merged = format!("/v1/entries?feed=a&after={UNKNOWN}");
     assert_eq!(witness.get("/v1/entries", &merged).await.status, 410);
+    let path = format!("/v1/log?after={UNKNOWN}");
+    assert_eq!(witness.get("/v1/log", &path).await.status, 410);
     let marker = (
         "/v1/feeds/{feed}/markers/{marker}",
         "/v1/feeds/a/markers/read",
@@ -645,6 +659,8 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
         ),
         ("GET", "/v1/feeds/{feed}/live", "/v1/feeds/a/live", ""),
         ("GET", "/v1/live", "/v1/live?feed=a", ""),
+        ("GET", "/v1/log", &format!("/v1/log?{wait}"), ""),
+        ("GET", "/v1/log/live", "/v1/log/live", ""),
         ("GET", "/readyz", "/readyz", ""),
         ("GET", "/healthz", "/healthz", ""),
     ] {

@@ -1,0 +1,58 @@
+//! Which events of the log a reader wants, and what it may see of them.
+
+use super::LogEvent;
+use crate::{
+    auth::Patterns,
+    types::{Actor, Kind},
+};
+
+/// Every condition must hold. Equal filters are shared by live subscribers.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Filter {
+    /// Empty: any.
+    pub kinds: Vec<Kind>,
+    /// Empty: any, and none at all.
+    pub actors: Vec<Actor>,
+    /// One of the event's feeds must be in it.
+    pub feeds: Option<Patterns>,
+    pub shard: Option<Shard>,
+    /// The feeds that the reader may know of; `None`: all. Of an event with others, it sees the event without them.
+    pub readable: Option<Patterns>,
+}
+
+/// One of `of` parts of the log. Each event is in exactly one of them, by its first feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shard {
+    /// Below `of`.
+    pub index: u32,
+    /// Not 0.
+    pub of: u32,
+}
+
+impl Filter {
+    /// What the reader sees of `event`; `None` if it is not for this reader.
+    pub fn apply(&self, mut event: LogEvent) -> Option<LogEvent> {
+        if !self.is_about(&event) {
+            return None;
+        }
+        if let Some(readable) = &self.readable {
+            event.feeds.retain(|feed| readable.holds(feed));
+        }
+        let wanted = match &self.feeds {
+            None => !event.feeds.is_empty(),
+            Some(feeds) => event.feeds.iter().any(|feed| feeds.holds(feed)),
+        };
+        wanted.then_some(event)
+    }
+
+    /// The part of the filter that does not depend on what the reader may see.
+    fn is_about(&self, event: &LogEvent) -> bool {
+        let (kind, actor) = (&event.entry.kind, event.entry.actor.as_ref());
+        let shard = |Shard { index, of }: Shard| {
+            event.first_feed_hash % u64::from(of.max(1)) == u64::from(index)
+        };
+        (self.kinds.is_empty() || self.kinds.contains(kind))
+            && (self.actors.is_empty() || actor.is_some_and(|actor| self.actors.contains(actor)))
+            && self.shard.is_none_or(shard)
+    }
+}

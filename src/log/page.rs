@@ -1,0 +1,135 @@
+//! Pages of the log.
+
+use std::sync::Arc;
+
+use super::{Filter, Limits, LogEvent, Scan};
+use crate::{
+    error::{Error, Result},
+    feed::{Feeds, Order, PAGE_BYTES_MAX},
+    store::{self, Snapshot},
+    version::{Cursor, Version},
+};
+
+/// Maximum number of log keys that a page examines. A page with a filter may end here before it is full.
+pub const LOG_PAGE_KEYS_MAX: usize = 2_000;
+
+#[derive(Debug, Clone)]
+pub struct LogQuery<V = Version> {
+    pub filter: Arc<Filter>,
+    pub order: Order<V>,
+    pub limit: usize,
+    /// The page ends with the event that brings it to this many bytes, see [`LogEvent::bytes`].
+    pub bytes: usize,
+}
+
+#[derive(Debug)]
+pub struct LogPage {
+    /// The moment (vN) of the page, as of a page of feeds.
+    pub version: Version,
+    pub events: Vec<LogEvent>,
+    /// Where the next page continues; `None` at the end. A page may end before it is full, and may be empty.
+    pub next: Option<Version>,
+}
+
+impl LogEvent {
+    /// The approximate size of the event as JSON.
+    pub fn bytes(&self) -> usize {
+        let names = self.feeds.iter().map(|feed| feed.as_str().len() + 4);
+        self.entry.data.len() + names.sum::<usize>() + 256
+    }
+}
+
+impl Feeds {
+    /// Reads one page of the log from one snapshot.
+    ///
+    /// # Errors
+    /// Those of [`Known::check`](crate::lineage::Known::check) for a bound, and those of the store.
+    pub async fn log_page<V: Into<Cursor> + Copy>(&self, query: &LogQuery<V>) -> Result<LogPage> {
+        self.note(self.read_log_page(query).await)
+    }
+
+    /// The version that a client means, if it is of this life of the store.
+    ///
+    /// # Errors
+    /// Those of [`Known::check`](crate::lineage::Known::check), and those of the store.
+    pub async fn checked(&self, cursor: Cursor) -> Result<Version> {
+        let checked = async {
+            let snapshot = self.snapshot().await?;
+            self.lineage.at(&*snapshot).await?.check(cursor)
+        };
+        self.note(checked.await)
+    }
+
+    async fn read_log_page<V: Into<Cursor> + Copy>(&self, query: &LogQuery<V>) -> Result<LogPage> {
+        let snapshot = self.snapshot().await?;
+        let now = snapshot.version();
+        let known = self.lineage.at(&*snapshot).await?;
+        let order = query.order.try_map(|bound| known.check(bound.into()))?;
+        let version = order.moment().unwrap_or(now);
+        // Every read of the log goes through here. An index by kind or by actor, exact up to its checkpoint, would be read
+        // instead up to there.
+        let mut scan = self.scan(query, order, now);
+        let read = read(&mut scan, &*snapshot, query, version).await;
+        self.twins.log.inc_by(scan.hidden());
+        read
+    }
+
+    fn scan<V>(&self, query: &LogQuery<V>, order: Order, now: Version) -> Scan {
+        let limits = Limits {
+            keys: LOG_PAGE_KEYS_MAX,
+            bytes: PAGE_BYTES_MAX.min(2 * query.bytes),
+            // One more than the page takes, to know whether there is a next page.
+            events: query.limit.saturating_add(1),
+        };
+        match order {
+            Order::OldestFirst { after, until } => {
+                let until = until.unwrap_or(now);
+                Scan::oldest_first(&self.keys, after, until, limits)
+            }
+            Order::NewestFirst { until, before } => {
+                let before = before.map_or(now, Version::before);
+                let until = until.unwrap_or(now).min(before);
+                Scan::newest_first(&self.keys, Version::ZERO, until, limits)
+            }
+        }
+    }
+}
+
+async fn read<V>(
+    scan: &mut Scan,
+    snapshot: &dyn Snapshot,
+    query: &LogQuery<V>,
+    version: Version,
+) -> Result<LogPage> {
+    let mut page = LogPage {
+        version,
+        events: Vec::new(),
+        next: None,
+    };
+    let (mut bytes, mut last) = (0, None);
+    loop {
+        let event = match scan.next(snapshot).await {
+            Ok(event) => event,
+            // If the snapshot expires, the page ends here, so that reading page by page makes progress.
+            Err(store::Error::TooOld) if last.is_some() => {
+                page.next = last;
+                break;
+            }
+            Err(error) => return Err(Error::Store(error)),
+        };
+        let Some(event) = event else {
+            page.next = (!scan.is_done()).then(|| scan.position());
+            break;
+        };
+        if page.events.len() >= query.limit || bytes >= query.bytes {
+            page.next = last;
+            break;
+        }
+        last = Some(event.entry.version);
+        if let Some(event) = query.filter.apply(event) {
+            bytes += event.bytes();
+            page.events.push(event);
+        }
+    }
+    Ok(page)
+}

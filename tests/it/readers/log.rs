@@ -1,0 +1,261 @@
+//! The log, compared with the model and with the feeds.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use newsfeed::{
+    auth::Patterns,
+    feed::{Feeds, Order, PAGE_BYTES_MAX, PageQuery},
+    log::{Filter, LogQuery, Shard},
+    types::FeedName,
+    version::Version,
+};
+
+use crate::support::{
+    bed::Bed,
+    follower::{Live, check_recorder},
+    model::{Commit, Model, Shown, check_log, feed_name, shown},
+    raw_commits::{Raw, uncommitted},
+};
+
+crate::on_every_engine!(
+    every_event_is_there_once_with_its_feeds_from_every_cut_in_both_directions,
+    filters_select_what_the_model_says_and_each_event_is_in_one_shard,
+    the_log_filtered_to_a_feed_is_that_feed,
+);
+
+const FEEDS: usize = 9;
+const KINDS: [&str; 3] = ["message", "visit", "call"];
+
+fn feeds() -> Vec<FeedName> {
+    let name = |index| feed_name(&format!("{}:{index}", ["chat", "user"][index % 2]));
+    (0..FEEDS).map(name).collect()
+}
+
+/// Commits batches of events with few ids, whose snapshots did not show the commits before, so that many are twins: in all
+/// of their feeds, or in some.
+async fn fill(bed: &Bed, batches: usize) -> (Raw, Model) {
+    let raw = Raw::new(bed).await;
+    let feeds = feeds();
+    let mut model = Model::default();
+    // Any numbers, the same in every run.
+    let mut state = 7_u64;
+    let mut random = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as usize % below
+    };
+    for batch in 0..batches {
+        let mut commits: Vec<Commit> = Vec::new();
+        for _ in 0..1 + random(4) {
+            let mut named: Vec<FeedName> = Vec::new();
+            for _ in 0..1 + random(3) {
+                let feed = &feeds[random(FEEDS)];
+                if !named.contains(feed) {
+                    named.push(feed.clone());
+                }
+            }
+            let id = match random(3) {
+                0 => format!("twin {}", random(4)),
+                _ => format!("event {batch} {}", commits.len()),
+            };
+            commits.push(uncommitted(&id, KINDS[random(3)], &named, 0));
+        }
+        let at = raw.now().await + 1;
+        raw.commit(at, &mut commits).await;
+        model.0.extend(commits);
+    }
+    let hidden = model.0.len() - model.log().len();
+    assert!(hidden > 0, "no event is a twin");
+    let partly = |shown: &Shown| {
+        let commit = model
+            .0
+            .iter()
+            .find(|commit| commit.version == shown.version);
+        commit.is_some_and(|commit| commit.feeds.len() > shown.feeds.len())
+    };
+    assert!(
+        model.log().iter().any(partly),
+        "no event is a twin in a part of its feeds"
+    );
+    (raw, model)
+}
+
+async fn every_event_is_there_once_with_its_feeds_from_every_cut_in_both_directions(bed: &Bed) {
+    let (raw, mut model) = fill(bed, 25).await;
+    let reader = Feeds::new(raw.store.clone(), raw.keys.clone());
+    for limit in [1, 4, 200] {
+        check_log(&reader, &model, Version::ZERO, limit).await;
+    }
+    // Streams from every cut, on two nodes; what is committed then, they hear live.
+    let nodes = [(); 2].map(|()| Live::start(raw.store.clone(), raw.keys.clone()));
+    let mut streams = Vec::new();
+    for (index, cut) in model.cuts().into_iter().enumerate() {
+        let stream = nodes[index % 2]
+            .follow_log(&Arc::default(), Some(cut))
+            .await;
+        streams.push((stream, cut));
+    }
+    for round in 0..8 {
+        let mut feeds = feeds();
+        feeds.rotate_left(round);
+        feeds.truncate(1 + round % 3);
+        let at = raw.now().await + 1;
+        let mut commits =
+            ["twin 0", &format!("live {round}")].map(|id| uncommitted(id, "visit", &feeds, 0));
+        raw.commit(at, &mut commits).await;
+        model.0.extend(commits);
+    }
+    for (stream, cut) in &mut streams {
+        stream
+            .until(|stream| {
+                stream
+                    .entries
+                    .last()
+                    .is_some_and(|last| last.id == "live 7")
+            })
+            .await;
+        check_recorder(stream, &model, *cut);
+    }
+}
+
+/// All events of the log that pass the filter, in pages of `limit`.
+async fn all(reader: &Feeds, filter: Filter, limit: usize) -> Vec<Shown> {
+    let filter = Arc::new(filter);
+    let (mut after, mut found) = (Version::ZERO, Vec::new());
+    loop {
+        let query = LogQuery {
+            filter: Arc::clone(&filter),
+            order: Order::OldestFirst { after, until: None },
+            limit,
+            bytes: PAGE_BYTES_MAX,
+        };
+        let page = reader.log_page(&query).await.expect("a page");
+        found.extend(page.events.into_iter().map(|it| shown(&it.entry, it.feeds)));
+        match page.next {
+            Some(next) => after = next,
+            None => return found,
+        }
+    }
+}
+
+async fn filters_select_what_the_model_says_and_each_event_is_in_one_shard(bed: &Bed) {
+    let (raw, model) = fill(bed, 40).await;
+    let reader = Feeds::new(raw.store.clone(), raw.keys.clone());
+    let log = model.log();
+    let patterns = |texts: &[&str]| Some(Patterns::parse(texts).expect("patterns"));
+    let kinds = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| name.parse().expect("a kind"))
+            .collect()
+    };
+    let is_chat = |feed: &FeedName| feed.as_str().starts_with("chat:");
+
+    let of_kinds = Filter {
+        kinds: kinds(&["call", "visit"]),
+        ..Filter::default()
+    };
+    let expected = log.iter().filter(|it| it.kind != "message").cloned();
+    assert_eq!(
+        all(&reader, of_kinds, 3).await,
+        expected.collect::<Vec<_>>()
+    );
+
+    let nobody = Filter {
+        actors: vec!["user:1".parse().expect("a name")],
+        ..Filter::default()
+    };
+    assert_eq!(all(&reader, nobody, 3).await, []);
+
+    // All feeds of an event are shown, not only those that were asked for.
+    let of_chats = Filter {
+        feeds: patterns(&["chat:*", "user:1"]),
+        ..Filter::default()
+    };
+    let asked = |feed: &FeedName| is_chat(feed) || feed.as_str() == "user:1";
+    let expected = log.iter().filter(|it| it.feeds.iter().any(asked)).cloned();
+    assert_eq!(
+        all(&reader, of_chats, 3).await,
+        expected.collect::<Vec<_>>()
+    );
+
+    // Of what may not be read nothing is shown, and nothing is found by it.
+    let restricted = Filter {
+        readable: patterns(&["chat:*"]),
+        feeds: patterns(&["*"]),
+        ..Filter::default()
+    };
+    let mut expected = log.clone();
+    for shown in &mut expected {
+        shown.feeds.retain(is_chat);
+    }
+    expected.retain(|shown| !shown.feeds.is_empty());
+    assert_eq!(all(&reader, restricted, 3).await, expected);
+    let hidden = Filter {
+        readable: patterns(&["chat:*"]),
+        feeds: patterns(&["user:*"]),
+        ..Filter::default()
+    };
+    assert_eq!(all(&reader, hidden, 3).await, []);
+
+    for of in [1, 2, 5] {
+        let (mut together, mut sizes) = (BTreeSet::new(), Vec::new());
+        for index in 0..of {
+            let shard = Filter {
+                shard: Some(Shard { index, of }),
+                ..Filter::default()
+            };
+            let part = all(&reader, shard, 7).await;
+            sizes.push(part.len());
+            assert!(part.is_sorted_by_key(|shown| shown.version));
+            together.extend(part.into_iter().map(|shown| shown.version));
+        }
+        assert_eq!(sizes.iter().sum::<usize>(), log.len(), "{of}: {sizes:?}");
+        assert_eq!(together.len(), log.len());
+        assert!(sizes.iter().all(|&size| size > 0), "{sizes:?}");
+    }
+}
+
+async fn the_log_filtered_to_a_feed_is_that_feed(bed: &Bed) {
+    let (raw, model) = fill(bed, 30).await;
+    let reader = Feeds::new(raw.store.clone(), raw.keys.clone());
+    let live = Live::start(raw.store.clone(), raw.keys.clone());
+    for feed in feeds() {
+        let only = Filter {
+            feeds: Some(Patterns::exactly(std::slice::from_ref(&feed))),
+            ..Filter::default()
+        };
+        let places = |shown: &[Shown]| -> Vec<_> {
+            shown
+                .iter()
+                .map(|it| (it.version, it.id.clone(), it.data.clone()))
+                .collect()
+        };
+        let log = places(&all(&reader, only.clone(), 5).await);
+        let query = PageQuery {
+            feeds: vec![feed.clone()],
+            order: Order::OldestFirst {
+                after: Version::ZERO,
+                until: None,
+            },
+            limit: 200,
+            bytes: PAGE_BYTES_MAX,
+            kind: None,
+        };
+        let page = reader.page(&query).await.expect("a page");
+        let entries: Vec<Shown> = page
+            .entries
+            .iter()
+            .map(|found| shown(&found.entry, vec![feed.clone()]))
+            .collect();
+        assert_eq!(log, places(&entries), "{feed}");
+        assert_eq!(log, places(&model.merged(std::slice::from_ref(&feed))));
+        let followed = live
+            .follow(std::slice::from_ref(&feed), Some(Version::ZERO))
+            .await;
+        assert_eq!(log, places(&followed.entries));
+        let followed = live.follow_log(&Arc::new(only), Some(Version::ZERO)).await;
+        assert_eq!(log, places(&followed.entries));
+    }
+}
