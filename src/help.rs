@@ -7,7 +7,7 @@ use clap::Command;
 const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Read and write feeds",
-        &["append", "tail", "history", "state", "mark"],
+        &["append", "event", "tail", "history", "state", "mark"],
     ),
     ("Run the service", &["serve", "config", "admin"]),
     ("Try it", &["demo", "replay"]),

@@ -1,16 +1,19 @@
 //! What each endpoint promises, over real sockets.
 
 mod append;
+mod atomic;
 mod base_path;
 mod conditions;
 mod connection;
 mod content;
 mod links;
+mod lookup;
 mod markers;
 mod names;
 mod ndjson;
 mod read;
 mod shutdown;
+mod states;
 mod streams;
 mod transients;
 mod waiting;
