@@ -16,7 +16,8 @@ pub enum Error {
     },
     #[error("feed {feed} is not at the expected version")]
     VersionConflict {
-        id: EventId,
+        /// The event whose condition it is, if it belongs to one.
+        id: Option<EventId>,
         feed: FeedName,
         current: Option<Version>,
     },

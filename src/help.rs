@@ -7,7 +7,9 @@ use clap::Command;
 const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Read and write feeds",
-        &["append", "tail", "history", "export", "state", "mark"],
+        &[
+            "append", "event", "tail", "history", "export", "state", "mark",
+        ],
     ),
     ("Run the service", &["serve", "config", "admin"]),
     ("Try it", &["demo", "replay"]),

@@ -8,7 +8,7 @@ use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
     auth::mint,
-    client::{self, append, completions, demo, export, history, mark, replay, state, tail},
+    client::{self, append, completions, demo, event, export, history, mark, replay, state, tail},
     clock::WallTime,
     config::{
         Config, Engine, Opened, StoreConfig, check,
@@ -50,6 +50,7 @@ enum Command {
     #[command(subcommand)]
     Admin(Admin),
     Append(append::AppendArgs),
+    Event(event::EventArgs),
     Tail(tail::TailArgs),
     History(history::HistoryArgs),
     Export(export::ExportArgs),
@@ -152,6 +153,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Tail(args) => tail::run(args).await.map_err(Into::into),
         Command::History(args) => history::run(args).await.map_err(Into::into),
         Command::Export(args) => export::run(args).await.map_err(Into::into),
+        Command::Event(args) => event::run(args).await.map_err(Into::into),
         Command::State(args) => state::run(args).await.map_err(Into::into),
         Command::Mark(args) => mark::run(args).await.map_err(Into::into),
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),

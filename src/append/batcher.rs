@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use super::{
-    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CONDITIONAL_IN_FLIGHT_MAX, Context, Unit,
-    transaction::commit_batch,
+    ATOMIC_IN_FLIGHT_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX, CONDITIONAL_IN_FLIGHT_MAX, Class,
+    Context, Unit, transaction::commit_batch,
 };
 use crate::{fairness::WorkBudget, metrics::Metrics, types::EventId};
 
@@ -23,9 +23,8 @@ const UNITS_EXAMINED_MAX: usize = 2 * BATCH_EVENTS_MAX;
 
 struct Batcher {
     metrics: Arc<Metrics>,
-    plain: Queue,
-    /// Units with a conditional event. They have batches of their own, because their transactions can abort.
-    conditional: Queue,
+    /// By [`Class`].
+    queues: [Queue; Class::ALL.len()],
     events_waiting: usize,
     /// Events that have left the queues but are not yet counted as such.
     events_left: usize,
@@ -54,7 +53,7 @@ impl Queue {
 /// What a finished batch releases.
 struct Finished {
     ids: Vec<EventId>,
-    conditional: bool,
+    class: Class,
 }
 
 pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceiver<Unit>) {
@@ -111,31 +110,32 @@ impl Batcher {
     fn new(context: &Context) -> Self {
         Self {
             metrics: Arc::clone(&context.metrics),
-            plain: Queue::new(context.tuning.batches_in_flight),
-            conditional: Queue::new(CONDITIONAL_IN_FLIGHT_MAX),
+            queues: Class::ALL.map(|class| {
+                Queue::new(match class {
+                    Class::Plain => context.tuning.batches_in_flight,
+                    Class::Conditional => CONDITIONAL_IN_FLIGHT_MAX,
+                    Class::Atomic => ATOMIC_IN_FLIGHT_MAX,
+                })
+            }),
             events_waiting: 0,
             events_left: 0,
             busy: HashSet::new(),
         }
     }
 
-    fn queue(&mut self, conditional: bool) -> &mut Queue {
-        match conditional {
-            true => &mut self.conditional,
-            false => &mut self.plain,
-        }
+    fn queue(&mut self, class: Class) -> &mut Queue {
+        &mut self.queues[class as usize]
     }
 
     fn add(&mut self, unit: Unit) {
         self.events_waiting += unit.events.len();
-        let queue = self.queue(unit.is_conditional());
+        let queue = self.queue(unit.class());
         queue.waiting.push_back(unit);
     }
 
     /// When the oldest unit was accepted.
     fn oldest(&self) -> Option<Instant> {
-        let queues = [&self.plain, &self.conditional].into_iter();
-        let oldest = queues.filter_map(|queue| queue.waiting.front());
+        let oldest = self.queues.iter().filter_map(|queue| queue.waiting.front());
         oldest.map(|unit| unit.accepted_at).min()
     }
 
@@ -151,16 +151,16 @@ impl Batcher {
         for id in &finished.ids {
             self.busy.remove(id);
         }
-        self.queue(finished.conditional).in_flight -= 1;
+        self.queue(finished.class).in_flight -= 1;
     }
 
     /// Rejects the units that have waited too long. They are the first ones of each queue, because all may wait equally long.
     async fn give_up_late(&mut self) {
         let now = Instant::now();
         let mut budget = WorkBudget::default();
-        for conditional in [false, true] {
+        for class in Class::ALL {
             let is_late = |unit: &mut Unit| unit.give_up_at <= now;
-            while let Some(unit) = self.queue(conditional).waiting.pop_front_if(is_late) {
+            while let Some(unit) = self.queue(class).waiting.pop_front_if(is_late) {
                 self.note_left(&unit);
                 budget.spend(unit.events.len()).await;
                 unit.give_up(&self.metrics.appends);
@@ -170,13 +170,13 @@ impl Batcher {
 
     /// The next batch that can start now.
     fn next_batch(&mut self) -> Option<(Vec<Unit>, Finished)> {
-        let mut batches = [false, true].into_iter();
-        batches.find_map(|conditional| self.next_batch_of(conditional))
+        let mut classes = Class::ALL.into_iter();
+        classes.find_map(|class| self.next_batch_of(class))
     }
 
     /// The oldest unit that can start, and those after it that fit into its batch.
-    fn next_batch_of(&mut self, conditional: bool) -> Option<(Vec<Unit>, Finished)> {
-        let queue = self.queue(conditional);
+    fn next_batch_of(&mut self, class: Class) -> Option<(Vec<Unit>, Finished)> {
+        let queue = self.queue(class);
         if queue.in_flight >= queue.in_flight_max {
             return None;
         }
@@ -203,7 +203,8 @@ impl Batcher {
             let taken = unit.events.iter().map(|accepted| &accepted.event.id);
             ids.extend(taken.cloned());
             batch.push(unit);
-            if events >= BATCH_EVENTS_MAX || weight >= BATCH_BYTES_MAX {
+            let is_full = events >= BATCH_EVENTS_MAX || weight >= BATCH_BYTES_MAX;
+            if is_full || class == Class::Atomic {
                 break;
             }
         }
@@ -211,13 +212,13 @@ impl Batcher {
         while let Some(unit) = left.pop() {
             waiting.push_front(unit);
         }
-        let queue = self.queue(conditional);
+        let queue = self.queue(class);
         queue.waiting = waiting;
         if batch.is_empty() {
             return None;
         }
         queue.in_flight += 1;
         self.busy.extend(ids.iter().cloned());
-        Some((batch, Finished { ids, conditional }))
+        Some((batch, Finished { ids, class }))
     }
 }

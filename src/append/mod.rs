@@ -4,6 +4,9 @@
 //! appends with the permit it got. A single task forms batches and keeps a few of them in flight; while they commit,
 //! the next batch grows. Appending is detached from the connection that asked for it: once its `append` has been
 //! called, an event is committed whether or not the client waits for the answer.
+//!
+//! An atomic append ([`AppendPermit::append_atomic`]) goes through the same queue, but has a transaction of its own, so that
+//! its events are committed together or not at all, and that nobody else's events wait for its conditions.
 
 mod batcher;
 mod delay;
@@ -28,7 +31,7 @@ use crate::{
     lineage::Lineage,
     metrics::{Appends, Metrics},
     store::{self, Store, keys::Keys},
-    types::{Event, EventId},
+    types::{Event, EventId, Expect},
     version::Version,
 };
 
@@ -38,6 +41,10 @@ pub const BATCH_EVENTS_MAX: usize = 1000;
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most batches of conditional events in flight at once.
 const CONDITIONAL_IN_FLIGHT_MAX: usize = 16;
+/// Most atomic appends in flight at once.
+const ATOMIC_IN_FLIGHT_MAX: usize = 16;
+/// Most bytes of keys and values ([`Event::weight`]) of an atomic append.
+pub const ATOMIC_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// Size of the append queue, in KiB of event data; each event counts as at least 1 KiB. It includes the events on their
 /// way to the store.
 pub const QUEUE_KIB_MAX: usize = 64 * 1024;
@@ -61,6 +68,34 @@ pub enum Outcome {
     Duplicate(Version),
     Rejected(Error),
 }
+
+/// Why nothing of an atomic append was stored.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// `None` if it is because of none of its parts.
+    pub culprit: Option<Culprit>,
+    pub error: Error,
+}
+
+/// The part of an atomic append that was not possible, by its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Culprit {
+    Event(usize),
+    /// Among the conditions that do not belong to an event.
+    Condition(usize),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self {
+            culprit: None,
+            error,
+        }
+    }
+}
+
+/// The outcomes of the events of a unit, in their order.
+type Answer = std::result::Result<Vec<(EventId, Outcome)>, Refusal>;
 
 /// Counts the outcomes of events.
 fn count(metrics: &Appends, outcomes: &[(EventId, Outcome)]) {
@@ -86,33 +121,62 @@ struct Accepted {
 #[derive(Debug)]
 struct Unit {
     events: Vec<Accepted>,
+    /// All or nothing, and only if these conditions hold, too.
+    atomic: Option<Vec<Expect>>,
     /// Sum of [`Event::weight`].
     weight: usize,
     accepted_at: Instant,
     /// When to stop trying. It counts from acceptance, so time spent waiting in the queue is included.
     give_up_at: Instant,
-    reply: oneshot::Sender<Vec<(EventId, Outcome)>>,
+    reply: oneshot::Sender<Answer>,
     /// Room in the queue, given back when the unit is answered.
     _room: OwnedSemaphorePermit,
 }
 
+/// How units are committed: those of each class have batches of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Plain,
+    /// With a conditional event. Their transactions can abort.
+    Conditional,
+    /// One unit a batch.
+    Atomic,
+}
+
+impl Class {
+    const ALL: [Self; 3] = [Self::Plain, Self::Conditional, Self::Atomic];
+}
+
 impl Unit {
-    fn is_conditional(&self) -> bool {
-        self.events
-            .iter()
-            .any(|accepted| accepted.event.expect.is_some())
+    fn class(&self) -> Class {
+        let mut events = self.events.iter();
+        if self.atomic.is_some() {
+            Class::Atomic
+        } else if events.any(|accepted| accepted.event.expect.is_some()) {
+            Class::Conditional
+        } else {
+            Class::Plain
+        }
     }
 
     /// Rejects the events because they have waited too long.
     fn give_up(self, metrics: &Appends) {
         let late = store::Error::Unavailable("it did not commit earlier appends in time".into());
+        if self.atomic.is_some() {
+            return self.refuse(Error::Store(late).into(), metrics);
+        }
         let rejected = |accepted: Accepted| {
             let error = Error::Store(late.clone());
             (accepted.event.id, Outcome::Rejected(error))
         };
         let outcomes: Vec<_> = self.events.into_iter().map(rejected).collect();
         count(metrics, &outcomes);
-        let _ = self.reply.send(outcomes);
+        let _ = self.reply.send(Ok(outcomes));
+    }
+
+    fn refuse(self, refusal: Refusal, metrics: &Appends) {
+        metrics.note_rejected(refusal.error.code(), self.events.len() as u64);
+        let _ = self.reply.send(Err(refusal));
     }
 }
 
@@ -280,7 +344,7 @@ impl AppendPermit {
         if chunks.len() <= 1 {
             // The batcher owns it from here on.
             return match chunks.pop() {
-                Some(chunk) => queue.submit(chunk, at, room).await,
+                Some(chunk) => queue.submit_each(chunk, at, room).await,
                 None => Ok(Vec::new()),
             };
         }
@@ -291,21 +355,48 @@ impl AppendPermit {
                 let room = room
                     .split(queue_kib(&chunk.events) as usize)
                     .ok_or(Error::Busy)?;
-                outcomes.extend(queue.submit(chunk, at, room).await?);
+                outcomes.extend(queue.submit_each(chunk, at, room).await?);
             }
             Ok(outcomes)
         };
         tokio::spawn(work).await.unwrap_or(Err(Error::ShuttingDown))
     }
+
+    /// Commits all events in one transaction, in their order, if all their conditions and `conditions` hold; otherwise
+    /// none. All conditions are about the moment before the append. The versions of the events that are new are
+    /// consecutive; the others are duplicates, whose conditions do not count. If all are duplicates, no condition counts.
+    ///
+    /// The events must weigh [`ATOMIC_BYTES_MAX`] at most. The work is completed even if the caller drops this future.
+    pub async fn append_atomic(self, conditions: Vec<Expect>) -> Answer {
+        let at = self.queue.clock.now();
+        let chunk = Chunk {
+            weight: self.events.iter().map(Event::weight).sum(),
+            events: self.events,
+        };
+        let atomic = Some(conditions);
+        self.queue.submit(chunk, atomic, at, self.room).await
+    }
 }
 
 impl Queue {
-    async fn submit(
+    /// Commits events that each have an outcome of their own.
+    async fn submit_each(
         &self,
-        Chunk { events, weight }: Chunk,
+        chunk: Chunk,
         at: i64,
         room: OwnedSemaphorePermit,
     ) -> Result<Vec<(EventId, Outcome)>> {
+        let answer = self.submit(chunk, None, at, room).await;
+        answer.map_err(|refusal| refusal.error)
+    }
+
+    async fn submit(
+        &self,
+        Chunk { events, weight }: Chunk,
+        atomic: Option<Vec<Expect>>,
+        at: i64,
+        room: OwnedSemaphorePermit,
+    ) -> Answer {
         let events: Vec<_> = events
             .into_iter()
             .map(|event| Accepted { event, at })
@@ -315,6 +406,7 @@ impl Queue {
         let count = events.len() as i64;
         let unit = Unit {
             events,
+            atomic,
             weight,
             accepted_at: now,
             give_up_at: now + store::RETRY_FOR,
@@ -326,9 +418,11 @@ impl Queue {
         self.metrics.appends.waiting.inc_by(count);
         if self.units.send(unit).is_err() {
             self.metrics.appends.waiting.dec_by(count);
-            return Err(Error::ShuttingDown);
+            return Err(Error::ShuttingDown.into());
         }
-        answer.await.map_err(|_| Error::ShuttingDown)
+        answer
+            .await
+            .unwrap_or_else(|_| Err(Error::ShuttingDown.into()))
     }
 }
 

@@ -13,6 +13,16 @@
 //!
 //! Anybody who adds to one of these feeds meanwhile aborts the whole transaction. The next attempt takes only half as many
 //! events, so that an array of many conditions on busy feeds gets through; see [`Append::shrink`].
+//!
+//! # Atomic appends
+//! They are a transaction of their own, which always takes all their events. Two rules differ:
+//! - All conditions are judged on the snapshot: the events themselves do not violate them, in whatever order they stand.
+//! - The ids of the events that are written must be free at commit. A blind append can be a twin of what another node
+//!   commits at the same moment; if that could happen here, an event of others with the same id and other content would
+//!   replace a part of the whole. So an atomic append is never a twin. An abort for this reason is followed by an attempt
+//!   that finds the id taken.
+//!
+//! Each abort is due to a commit that decides the fate of an event or of a condition, so there are only a few of them.
 
 use std::collections::HashMap;
 
@@ -20,7 +30,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{Accepted, Context, Outcome, Unit, writes};
+use super::{Accepted, Answer, Context, Culprit, Outcome, Refusal, Unit, writes};
 use crate::{
     clock::AtClock,
     dedup::{self, Latest},
@@ -50,15 +60,56 @@ pub(super) async fn commit_batch(context: &Context, units: Vec<Unit>) {
     let span = tracing::debug_span!("append_batch", events = events.len(), bytes);
     let oldest = units.iter().map(|unit| unit.give_up_at).min();
     let give_up_at = oldest.unwrap_or_else(Instant::now);
-    let outcomes = commit(context, &events, give_up_at).instrument(span).await;
+    // An atomic unit is alone in its batch.
+    let atomic = units.first().and_then(|unit| unit.atomic.as_deref());
+    let outcomes = async {
+        match atomic {
+            Some(conditions) => commit_atomic(context, &events, conditions, give_up_at).await,
+            None => Ok(commit(context, &events, give_up_at).await),
+        }
+    };
+    let outcomes = outcomes.instrument(span).await;
     metrics.note_batch(events.len(), bytes, begun.elapsed());
-    let mut outcomes = outcomes.into_iter();
-    for Unit { events, reply, .. } in units {
-        let ids = events.into_iter().map(|Accepted { event, .. }| event.id);
-        let outcomes: Vec<_> = ids.zip(&mut outcomes).collect();
-        super::count(metrics, &outcomes);
-        // The client may be gone; its events are committed nevertheless.
-        let _ = reply.send(outcomes);
+    let mut outcomes = outcomes.map(Vec::into_iter);
+    for unit in units {
+        match &mut outcomes {
+            Ok(outcomes) => {
+                let Unit { events, reply, .. } = unit;
+                let ids = events.into_iter().map(|Accepted { event, .. }| event.id);
+                let outcomes: Vec<_> = ids.zip(outcomes).collect();
+                super::count(metrics, &outcomes);
+                // The client may be gone; its events are committed nevertheless.
+                let _ = reply.send(Answer::Ok(outcomes));
+            }
+            Err(refusal) => unit.refuse(refusal.clone(), metrics),
+        }
+    }
+}
+
+/// Commits `events` in one transaction if all conditions hold.
+async fn commit_atomic(
+    context: &Context,
+    events: &[(&Event, i64)],
+    conditions: &[Expect],
+    give_up_at: Instant,
+) -> std::result::Result<Vec<Outcome>, Refusal> {
+    let mut append = Append {
+        atomic: Some(conditions),
+        ..Append::new(context, events)
+    };
+    let base = transact_until(&*context.store, &mut append, give_up_at).await?;
+    match append.refused {
+        None => Ok(append.outcomes(base).collect()),
+        Some((culprit, failure)) => {
+            let id = match culprit {
+                Culprit::Event(position) => Some(&events[position].0.id),
+                Culprit::Condition(_) => None,
+            };
+            Err(Refusal {
+                culprit: Some(culprit),
+                error: failure.error(id, None),
+            })
+        }
     }
 }
 
@@ -101,12 +152,40 @@ impl Place {
 enum Verdict<'a> {
     Appended(Place),
     Duplicate(Place),
+    Rejected(Failure<'a>),
+}
+
+/// Why an event, or an atomic append, is rejected.
+enum Failure<'a> {
     /// The id belongs to other content.
-    IdReused(Place),
+    IdReused(&'a EventId, Place),
     /// The expected feed has this entry.
     VersionConflict(&'a Expect, Option<Place>),
-    /// The event expects a version that is unknown, or has not been reached.
+    /// A version is expected that is unknown, or has not been reached.
     NoSuchVersion(Error),
+}
+
+impl Failure<'_> {
+    /// `id` is that of the event; `base` is the version of the committed batch, if one was committed.
+    fn error(self, id: Option<&EventId>, base: Option<Version>) -> Error {
+        let version = |place| match (place, base) {
+            (Place::At(version), _) => Some(version),
+            (place, Some(base)) => Some(place.version(base)),
+            (Place::Planned(_), None) => None,
+        };
+        match self {
+            Self::IdReused(id, place) => Error::IdReused {
+                id: id.clone(),
+                version: version(place),
+            },
+            Self::VersionConflict(expect, place) => Error::VersionConflict {
+                id: id.cloned(),
+                feed: expect.feed.clone(),
+                current: place.and_then(version),
+            },
+            Self::NoSuchVersion(error) => error,
+        }
+    }
 }
 
 /// A taken id: the event that has it, and its content hash; `None` if the event was erased.
@@ -132,6 +211,10 @@ struct Append<'a> {
     lineage: &'a Lineage,
     clock: &'a AtClock,
     events: &'a [(&'a Event, i64)],
+    /// All events or none, and only if these conditions hold, too.
+    atomic: Option<&'a [Expect]>,
+    /// Why nothing is appended, if the append is atomic.
+    refused: Option<(Culprit, Failure<'a>)>,
     /// For each event, the position of its id in `ids`. Both may cover more events: those of the first attempt.
     id_of: Vec<usize>,
     /// The distinct ids, in the order of their first events.
@@ -163,6 +246,8 @@ impl<'a> Append<'a> {
             lineage: &context.lineage,
             clock: &context.clock,
             events,
+            atomic: None,
+            refused: None,
             id_of,
             ids,
             began: None,
@@ -174,10 +259,11 @@ impl<'a> Append<'a> {
     /// Called before every further attempt. Each attempt is aborted by a change of any feed that its events expect, so it
     /// takes half as many events as the one before, down to one. (One event is aborted at most a few times: what aborted it
     /// lies above the version that it expects, so that the next attempt rejects it.) `unsure`: whether earlier attempts
-    /// may have committed; then all events stay, because a later transaction could not tell that they are our own.
+    /// may have committed; then all events stay, because a later transaction could not tell that they are our own. An atomic
+    /// append always keeps all.
     fn shrink(&mut self, unsure: bool) {
         let is_conditional = self.events.iter().any(|(event, _)| event.expect.is_some());
-        if is_conditional && !unsure {
+        if is_conditional && !unsure && self.atomic.is_none() {
             self.events = &self.events[..self.events.len().div_ceil(2)];
         }
     }
@@ -193,21 +279,24 @@ impl<'a> Append<'a> {
         Ok(i64::from_be_bytes(at))
     }
 
-    /// Reads the feeds that the events with free ids expect.
+    /// The feeds that the events with free ids expect, and those of the further conditions if there are such events.
+    fn expected_feeds(&self, taken: &[Option<Taken>]) -> Vec<&'a FeedName> {
+        let events = self.events.iter().zip(&self.id_of);
+        let mut free = events.filter(|&(_, &id)| taken[id].is_none()).peekable();
+        let further = free.peek().and(self.atomic).unwrap_or_default();
+        let expects = free.filter_map(|((event, _), _)| event.expect.as_ref());
+        let mut feeds: Vec<&FeedName> = expects.chain(further).map(|expect| &expect.feed).collect();
+        feeds.sort_unstable();
+        feeds.dedup();
+        feeds
+    }
+
     async fn expected(
         &self,
         snapshot: &dyn Snapshot,
         taken: &[Option<Taken>],
     ) -> Result<HashMap<&'a FeedName, Expected>> {
-        let mut feeds: Vec<&FeedName> = self
-            .events
-            .iter()
-            .zip(&self.id_of)
-            .filter(|&(_, &id)| taken[id].is_none())
-            .filter_map(|((event, _), _)| Some(&event.expect.as_ref()?.feed))
-            .collect();
-        feeds.sort_unstable();
-        feeds.dedup();
+        let feeds = self.expected_feeds(taken);
         let prefixes = feeds.iter().map(|feed| self.keys.feed(feed)).collect();
         let latest = dedup::latest_of(snapshot, prefixes).await?;
         let expected = latest.into_iter().map(|latest| Expected {
@@ -218,7 +307,7 @@ impl<'a> Append<'a> {
         Ok(feeds.into_iter().zip(expected).collect())
     }
 
-    /// Plays the events: fills `verdicts` and `planned`.
+    /// Plays the events: fills `verdicts` and `planned`. If an atomic append is not possible, nothing is planned.
     fn judge(
         &mut self,
         known: Option<&Known>,
@@ -227,25 +316,26 @@ impl<'a> Append<'a> {
     ) {
         self.verdicts.clear();
         self.planned.clear();
+        self.refused = None;
         for (position, &(event, _)) in self.events.iter().enumerate() {
             let taken = &mut taken[self.id_of[position]];
             let verdict = match taken {
                 // Whether the content is that of an erased event is unknown; a retry of it must not store it again.
                 Some(taken) if taken.digest.is_some_and(|digest| digest != event.digest) => {
-                    Verdict::IdReused(taken.place)
+                    Verdict::Rejected(Failure::IdReused(&event.id, taken.place))
                 }
                 Some(taken) => match std::mem::take(&mut taken.is_ours) {
                     true => Verdict::Appended(taken.place),
                     false => Verdict::Duplicate(taken.place),
                 },
                 None => match violation(event.expect.as_ref(), known, expected) {
-                    Some(violation) => violation,
+                    Some(violation) => Verdict::Rejected(violation),
                     None => {
                         // A batch has fewer events than an index has values.
                         let index = self.planned.len() as u16;
                         let place = Place::Planned(index);
                         self.planned.push(position);
-                        if !expected.is_empty() {
+                        if !expected.is_empty() && self.atomic.is_none() {
                             for feed in &event.feeds {
                                 if let Some(feed) = expected.get_mut(feed) {
                                     feed.planned = Some(index);
@@ -261,14 +351,39 @@ impl<'a> Append<'a> {
                     }
                 },
             };
-            self.verdicts.push(verdict);
+            match verdict {
+                Verdict::Rejected(failure) if self.atomic.is_some() => {
+                    self.planned.clear();
+                    self.refused = Some((Culprit::Event(position), failure));
+                    return;
+                }
+                verdict => self.verdicts.push(verdict),
+            }
         }
+        // They need not hold if there is nothing to append.
+        let conditions = self.atomic.filter(|_| !self.planned.is_empty());
+        for (position, condition) in conditions.into_iter().flatten().enumerate() {
+            if let Some(failure) = violation(Some(condition), known, expected) {
+                self.planned.clear();
+                self.refused = Some((Culprit::Condition(position), failure));
+                return;
+            }
+        }
+    }
+
+    /// Conditions by which the ids of the planned events must still be free at commit.
+    fn unclaimed(&self) -> impl Iterator<Item = Condition> {
+        self.planned.iter().map(|&position| {
+            let prefix = self.keys.claim(&self.events[position].0.id);
+            let (begin, end) = keys::after_until(&prefix, None, Version::MAX);
+            Condition::RangeEmpty { begin, end }
+        })
     }
 
     /// The batch that writes the planned events.
     async fn build(&self, snapshot: &dyn Snapshot, at_floor: i64) -> Batch {
         let unclaimed = snapshot.checks_claims();
-        let read_at = match unclaimed {
+        let read_at = match unclaimed || self.atomic.is_some() {
             true => NO_TWIN,
             false => snapshot.version().time(),
         };
@@ -288,23 +403,11 @@ impl<'a> Append<'a> {
     fn outcomes(self, base: Version) -> impl Iterator<Item = Outcome> {
         let events = self.events.iter();
         let events = events.zip(self.verdicts);
-        events.map(move |(&(event, _), verdict)| {
-            let (id, version) = (event.id.clone(), |place: Place| place.version(base));
-            match verdict {
-                Verdict::Appended(place) => Outcome::Appended(version(place)),
-                Verdict::Duplicate(place) => Outcome::Duplicate(version(place)),
-                Verdict::IdReused(place) => Outcome::Rejected(Error::IdReused {
-                    id,
-                    version: Some(version(place)),
-                }),
-                Verdict::VersionConflict(expect, place) => {
-                    Outcome::Rejected(Error::VersionConflict {
-                        id,
-                        feed: expect.feed.clone(),
-                        current: place.map(version),
-                    })
-                }
-                Verdict::NoSuchVersion(error) => Outcome::Rejected(error),
+        events.map(move |(&(event, _), verdict)| match verdict {
+            Verdict::Appended(place) => Outcome::Appended(place.version(base)),
+            Verdict::Duplicate(place) => Outcome::Duplicate(place.version(base)),
+            Verdict::Rejected(failure) => {
+                Outcome::Rejected(failure.error(Some(&event.id), Some(base)))
             }
         })
     }
@@ -315,22 +418,22 @@ fn violation<'a>(
     expect: Option<&'a Expect>,
     known: Option<&Known>,
     expected: &mut HashMap<&FeedName, Expected>,
-) -> Option<Verdict<'a>> {
+) -> Option<Failure<'a>> {
     let (expect, known) = (expect?, known?);
     let version = expect.version.map(|version| known.check(version));
     let version = match version.transpose() {
         Ok(version) => version,
-        Err(error) => return Some(Verdict::NoSuchVersion(error)),
+        Err(error) => return Some(Failure::NoSuchVersion(error)),
     };
     let feed = expected.get_mut(&expect.feed)?;
     if let Some(index) = feed.planned {
         let place = Some(Place::Planned(index));
-        return Some(Verdict::VersionConflict(expect, place));
+        return Some(Failure::VersionConflict(expect, place));
     }
     // `None` is below the version of every entry.
     if feed.latest.entry > version {
         let place = feed.latest.entry.map(Place::At);
-        return Some(Verdict::VersionConflict(expect, place));
+        return Some(Failure::VersionConflict(expect, place));
     }
     feed.relied_on = true;
     None
@@ -386,13 +489,15 @@ impl Transaction for Append<'_> {
         let floor = at.min(self.clock.now());
         let mut batch = self.build(snapshot, floor).await;
         let relied_on = expected.iter().filter(|(_, feed)| feed.relied_on);
-        batch.conditions = relied_on
-            .map(|(name, feed)| {
-                let prefix = self.keys.feed(name);
-                let (begin, end) = keys::after_until(&prefix, feed.latest.key, Version::MAX);
-                Condition::RangeEmpty { begin, end }
-            })
-            .collect();
+        let relied_on = relied_on.map(|(name, feed)| {
+            let prefix = self.keys.feed(name);
+            let (begin, end) = keys::after_until(&prefix, feed.latest.key, Version::MAX);
+            Condition::RangeEmpty { begin, end }
+        });
+        // Engines that check claims do so by themselves.
+        let unclaimed = self.unclaimed();
+        let unclaimed = unclaimed.filter(|_| self.atomic.is_some() && !batch.unclaimed);
+        batch.conditions = relied_on.chain(unclaimed).collect();
         Ok(Plan::Commit(batch))
     }
 

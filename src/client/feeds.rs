@@ -37,7 +37,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Told<T> {
 /// An entry and the requested feeds that hold it. A transient has no version.
 #[derive(Debug, Deserialize)]
 pub struct Entry {
-    /// Empty for an event of the log.
+    /// Empty for an event of the log, or one that was asked for by its id: it has `feeds`.
     #[serde(default)]
     pub feed: String,
     #[serde(default)]
@@ -49,6 +49,12 @@ pub struct Entry {
     pub at: String,
     pub time: Option<String>,
     pub data: Box<RawValue>,
+}
+
+/// The states of several feeds as of one moment.
+#[derive(Debug, Deserialize)]
+struct States {
+    feeds: Vec<Told<State>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,6 +107,24 @@ struct At {
 impl Client {
     pub async fn state(&self, feed: &str) -> Result<Told<State>, Error> {
         let path = format!("/v1/state?{}", query([feed], &[]));
+        self.call(self.request(Method::GET, &path)).await
+    }
+
+    /// The states of 1 to 1,000 feeds, as of one moment.
+    pub async fn states(&self, feeds: &[String]) -> Result<Vec<Told<State>>, Error> {
+        if let [feed] = feeds {
+            return Ok(vec![self.state(feed).await?]);
+        }
+        let request = self.request(Method::POST, "/v1/feeds");
+        let States { feeds } = self.call(request.json(&json!({ "feeds": feeds }))).await?;
+        Ok(feeds)
+    }
+
+    /// The event with this id.
+    pub async fn event(&self, id: &str) -> Result<Told<Entry>, Error> {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        let query = query.append_pair("id", id).finish();
+        let path = format!("/v1/events?{query}");
         self.call(self.request(Method::GET, &path)).await
     }
 

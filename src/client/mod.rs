@@ -1,7 +1,7 @@
 //! The commands that are clients of a running service.
 //!
 //! # Layout
-//! - [`append`], [`tail`], [`history`], [`state`], [`mark`]: one call of the API each. [`replay`], [`demo`]: many
+//! - [`append`], [`event`], [`tail`], [`history`], [`state`], [`mark`]: one call of the API each. [`replay`], [`demo`]: many
 //!   calls.
 //! - [`connection`], [`output`], [`names`]: arguments shared by the commands. [`line`], [`text`]: output for people.
 //! - [`export`]: the log, line by line.
@@ -18,6 +18,7 @@ pub mod completions;
 mod connection;
 pub mod demo;
 mod error;
+pub mod event;
 pub mod export;
 mod feeds;
 pub mod history;

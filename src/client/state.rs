@@ -4,15 +4,16 @@ use super::{Error, connection::Connection, feeds::State, line::Painter, names, o
 
 /// Print the state of feeds: version, unread count and markers
 ///
-/// The version is the current one (vN). History up to it and live entries after it together are the whole feed.
+/// The version is the current one (vN), the same for all feeds. History up to it and live entries after it together are the whole feed.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
     newsfeed state user:ben                    how many entries are unread?\n  \
+    newsfeed state user:ben chat:anna-ben      of two feeds, as of one moment\n  \
     VN=$(newsfeed state user:ben | jq -r .version)\n  \
     newsfeed history user:ben --until $VN; newsfeed tail user:ben --from $VN")]
 pub struct StateArgs {
-    /// Feeds, such as user:ben
-    #[arg(required = true, value_name = "FEED", value_parser = names::name)]
+    /// Feeds, such as user:ben (at most 1000)
+    #[arg(required = true, value_name = "FEED", num_args = 1..=1000, value_parser = names::name)]
     feeds: Vec<String>,
     #[command(flatten)]
     output: Output,
@@ -23,12 +24,10 @@ pub struct StateArgs {
 pub async fn run(args: StateArgs) -> Result<(), Error> {
     let client = args.connection.reached().await?;
     let mut printer = args.output.open();
-    for feed in &args.feeds {
-        let state = client.state(feed).await?;
+    for state in client.states(&args.feeds).await? {
         printer.print(state.json.get(), |painter| text(painter, &state.value))?;
-        printer.flush()?;
     }
-    Ok(())
+    printer.flush()
 }
 
 fn text(painter: &Painter, state: &State) -> String {

@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use self::turns::{InTurn, Turn, Turns};
 pub use self::{
+    event::FoundEvent,
     page::{
         Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
     },
-    state::{FeedState, Markers, UNREAD_MAX, Unread},
+    state::{FeedState, Markers, UNREAD_MAX, UNREAD_TOGETHER_MAX, Unread},
     turns::Reader,
 };
 use crate::{

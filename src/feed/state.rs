@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use super::Feeds;
 use crate::{
     dedup::{self, Commit, Window},
-    error::Result,
+    error::{Error, Result},
     fairness::WorkBudget,
     store::{
         self, Snapshot,
@@ -22,6 +22,12 @@ use crate::{
 /// Unread entries are counted up to this many.
 pub const UNREAD_MAX: usize = 10_000;
 
+/// Unread entries of all feeds together that are counted for the states of one moment, unless one feed has more. The count of
+/// each stops at its equal share, so that any number of feeds is read before the snapshot expires.
+pub const UNREAD_TOGETHER_MAX: usize = 100_000;
+/// How often the states of one moment are begun on a fresh snapshot, because other readers had so many turns that the one
+/// before expired.
+const MOMENTS_MAX: usize = 3;
 /// How many feeds' states are read concurrently, on one snapshot.
 const STATES_AT_ONCE: usize = 16;
 /// Notify keys that are read at a time, so that other readers have their turns in between.
@@ -42,7 +48,7 @@ pub struct FeedState {
 pub struct Unread {
     pub total: usize,
     pub kinds: BTreeMap<String, usize>,
-    /// There are more: counting stopped at [`UNREAD_MAX`].
+    /// There are more: counting stopped at [`UNREAD_MAX`], or at a share of [`UNREAD_TOGETHER_MAX`].
     pub more: bool,
 }
 
@@ -82,10 +88,49 @@ impl Feeds {
         self.note(read.await)
     }
 
+    /// The states of several feeds, all as of the same moment.
+    ///
+    /// # Errors
+    /// [`Error::ReadsBusy`] if other readers had too many turns to read them all on one snapshot.
+    pub async fn states_of_one_moment(&self, feeds: &[FeedName]) -> Result<Vec<FeedState>> {
+        let unread_max = (UNREAD_TOGETHER_MAX / feeds.len().max(1)).clamp(1, UNREAD_MAX);
+        let read = async {
+            for _ in 0..MOMENTS_MAX {
+                let snapshot = self.snapshot().await?;
+                let mut states = Vec::with_capacity(feeds.len());
+                let read = async {
+                    for feeds in feeds.chunks(STATES_AT_ONCE) {
+                        let read = feeds
+                            .iter()
+                            .map(|feed| self.counted_state(&*snapshot, feed, unread_max));
+                        states.extend(try_join_all(read).await?);
+                    }
+                    Ok(states)
+                };
+                match read.await {
+                    Err(store::Error::TooOld) => {}
+                    read => return Ok(read?),
+                }
+            }
+            Err(Error::ReadsBusy)
+        };
+        self.note(read.await)
+    }
+
     pub(crate) async fn state_at(
         &self,
         snapshot: &dyn Snapshot,
         feed: &FeedName,
+    ) -> store::Result<FeedState> {
+        self.counted_state(snapshot, feed, UNREAD_MAX).await
+    }
+
+    /// The state, with at most `unread_max` unread entries.
+    async fn counted_state(
+        &self,
+        snapshot: &dyn Snapshot,
+        feed: &FeedName,
+        unread_max: usize,
     ) -> store::Result<FeedState> {
         let now = snapshot.version();
         let prefix = self.keys.feed(feed);
@@ -94,8 +139,8 @@ impl Feeds {
             dedup::latest(snapshot, prefix.clone()),
         )?;
         let notify = self.keys.notify(feed);
-        let (mut after, mut left) = (markers.read, UNREAD_MAX + 1);
-        let mut count = Count::new(prefix, markers.read);
+        let (mut after, mut left) = (markers.read, unread_max + 1);
+        let mut count = Count::new(prefix, markers.read, unread_max);
         loop {
             let limit = left.min(PIECE_KEYS);
             let range = keys::range(&notify, after, now, false, limit, usize::MAX);
@@ -151,16 +196,19 @@ fn decode_marker(key: &[u8], value: Option<&Bytes>) -> Option<store::Result<Vers
 struct Count {
     window: Window,
     unread: Unread,
+    /// Where counting stops.
+    max: usize,
     /// The number of twins left out.
     hidden: u64,
     budget: WorkBudget,
 }
 
 impl Count {
-    fn new(feed_prefix: Vec<u8>, read: Option<Version>) -> Self {
+    fn new(feed_prefix: Vec<u8>, read: Option<Version>, max: usize) -> Self {
         Self {
             window: Window::of_feed(feed_prefix, read.unwrap_or(Version::ZERO)),
             unread: Unread::default(),
+            max,
             hidden: 0,
             budget: WorkBudget::default(),
         }
@@ -180,7 +228,7 @@ impl Count {
         for (kind, commit) in kinds.into_iter().zip(commits) {
             match self.window.is_twin(&commit) {
                 true => self.hidden += 1,
-                false if self.unread.total == UNREAD_MAX => self.unread.more = true,
+                false if self.unread.total == self.max => self.unread.more = true,
                 false => {
                     self.unread.total += 1;
                     *self.unread.kinds.entry(kind).or_default() += 1;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     auth::{Auth, Denied, Grant, Patterns, Scope},
-    types::{Actor, Event, EventId, FeedName},
+    types::{Actor, Event, EventId, Expect, FeedName},
 };
 
 /// State of the [`guard`] of one operation.
@@ -162,12 +162,21 @@ impl Granted {
             grant.claims(&event.id, actor)?;
         }
         grant.covers(Scope::Append, &event.feeds)?;
-        if let Some(expect) = &event.expect {
-            grant.covers(Scope::Append, [&expect.feed])?;
-            // Whether a condition holds tells when the feed got its latest entry, so it takes the right to read the feed.
-            grant.allows(Scope::Read)?;
-            grant.covers(Scope::Read, [&expect.feed])?;
-        }
+        event
+            .expect
+            .iter()
+            .try_for_each(|expect| self.expect(expect))
+    }
+
+    /// Checks that an append may depend on this condition.
+    pub fn expect(&self, expect: &Expect) -> Result<()> {
+        let Some(grant) = self.grant() else {
+            return Ok(());
+        };
+        grant.covers(Scope::Append, [&expect.feed])?;
+        // Whether a condition holds tells when the feed got its latest entry, so it takes the right to read the feed.
+        grant.allows(Scope::Read)?;
+        grant.covers(Scope::Read, [&expect.feed])?;
         Ok(())
     }
 
@@ -196,13 +205,16 @@ impl Granted {
             .is_none_or(|grant| grant.allows(Scope::Read).is_ok())
     }
 
+    /// Whether `feed` may be read.
+    pub fn reads(&self, feed: &FeedName) -> bool {
+        self.grant().is_none_or(|grant| {
+            grant.allows(Scope::Read).is_ok() && grant.covers(Scope::Read, [feed]).is_ok()
+        })
+    }
+
     /// Whether one of `feeds` may be read.
     pub fn reads_one_of(&self, feeds: &[FeedName]) -> bool {
-        let reads = |grant: &Grant, feed| grant.covers(Scope::Read, [feed]).is_ok();
-        self.reads_some()
-            && self
-                .grant()
-                .is_none_or(|grant| feeds.iter().any(|feed| reads(grant, feed)))
+        self.grant().is_none() || feeds.iter().any(|feed| self.reads(feed))
     }
 
     /// When the grant expires; `None` if it never does.

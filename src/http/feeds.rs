@@ -1,6 +1,6 @@
 //! Reading feeds and moving markers.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     Json,
@@ -20,7 +20,7 @@ use super::{
     body::read_object,
     caller::Caller,
     limits::{self, Limited, Reserved},
-    problem::Result,
+    problem::{Code, Problem, Result},
     query::{FeedPath, MarkerPath, Params, cursor},
     render, versions,
 };
@@ -36,7 +36,7 @@ use crate::{
 const PAGE_PARAMS: [&str; 6] = ["until", "before", "after", "limit", "kind", "wait"];
 const MERGED_PARAMS: [&str; 7] = ["feed", "until", "before", "after", "limit", "kind", "wait"];
 
-/// A page with a bound may be kept, but must be asked for again before it is shown: whoever uses the browser next may not
+/// What may be kept, but must be asked for again before it is shown: whoever uses the browser next may not
 /// be allowed to read it.
 const REVALIDATED: &str = "private, no-cache";
 
@@ -62,6 +62,78 @@ pub async fn state_by_query(
     let (parts, _) = request.into_parts();
     let feed = Params::parse(&parts, &["feed"])?.feed()?;
     answer_state(&app, &granted, &parts, &feed).await
+}
+
+/// Most feeds whose states are read together.
+pub const STATES_FEEDS_MAX: usize = 1_000;
+/// Memory that the state of a feed is expected to need, until it is known, in bytes.
+const STATE_BYTES: usize = 512;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FeedsIn {
+    feeds: Vec<String>,
+}
+
+pub async fn states(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
+    let (parts, _) = request.into_parts();
+    let feeds = Params::parse(&parts, &["feed"])?.feeds_up_to(STATES_FEEDS_MAX)?;
+    answer_states(&app, &granted, &parts, &feeds).await
+}
+
+/// For more names than fit into a URL.
+pub async fn states_by_body(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    Params::parse(&parts, &[])?;
+    let expected = "the body must be {\"feeds\": [\"…\"]}";
+    let FeedsIn { feeds: names } = read_object(&parts, body, expected).await?;
+    let mut seen = HashSet::new();
+    let mut feeds = Vec::new();
+    for name in &names {
+        let feed: FeedName = name
+            .parse()
+            .map_err(|invalid| Problem::invalid_feed(&invalid))?;
+        if seen.insert(feed.clone()) {
+            feeds.push(feed);
+        }
+    }
+    if !(1..=STATES_FEEDS_MAX).contains(&feeds.len()) {
+        let detail = format!(
+            "feeds must list 1 to {STATES_FEEDS_MAX} feeds, not {}",
+            feeds.len()
+        );
+        return Err(Problem::new(Code::InvalidBody, detail));
+    }
+    answer_states(&app, &granted, &parts, &feeds).await
+}
+
+async fn answer_states(
+    app: &App,
+    granted: &Granted,
+    parts: &Parts,
+    feeds: &[FeedName],
+) -> Result<Response> {
+    granted.feeds(Scope::Read, feeds)?;
+    let mut reserved = Limited::of(parts)?.answer();
+    let turn = app.feeds.of(Caller::reader(&parts.extensions));
+    let turn = turn.turn().await?;
+    reserved.grow(feeds.len() * STATE_BYTES)?;
+    let states = turn.states_of_one_moment(feeds).await?;
+    let body = render::states(&states).await;
+    reserved.grow(body.len())?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    Ok((headers, reserved.hold(body)).into_response())
 }
 
 async fn answer_state(
@@ -174,40 +246,44 @@ pub fn answer_page(
 ) -> Result<Response> {
     // Already there, except after a long poll, or if names and ids need much.
     reserved.grow(body.len())?;
-    let mut headers = axum::http::HeaderMap::new();
-    let mut set = |name, value: String| {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(name, value);
+    // The moment of any other page moves on, so that it would never be found unchanged.
+    let mut response = match order.is_fixed() {
+        true => revalidated(parts, reserved, body),
+        false => {
+            let headers = [
+                (header::CONTENT_TYPE, "application/json"),
+                (header::CACHE_CONTROL, "no-store"),
+            ];
+            (headers, reserved.hold(body)).into_response()
         }
     };
-    set(header::CONTENT_TYPE, "application/json".to_owned());
-    if let Some(link) = next_link(&app.base_path, parts, order, next) {
-        set(header::LINK, link);
+    let link = next_link(&app.base_path, parts, order, next);
+    if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
+        response.headers_mut().insert(header::LINK, link);
     }
-    let mut status = StatusCode::OK;
-    // The moment of any other page moves on, so that it would never be found unchanged.
-    if order.is_fixed() {
-        let etag = format!("\"{:016x}\"", twox_hash::XxHash3_64::oneshot(&body));
-        let known = parts
-            .headers
-            .get_all(header::IF_NONE_MATCH)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        if known
-            .flat_map(|value| value.split(','))
-            .any(|known| matches_etag(known.trim(), &etag))
-        {
-            status = StatusCode::NOT_MODIFIED;
-        }
-        set(header::ETAG, etag);
-        set(header::CACHE_CONTROL, REVALIDATED.to_owned());
-    } else {
-        set(header::CACHE_CONTROL, "no-store".to_owned());
+    Ok(response)
+}
+
+/// JSON that may be kept and is revalidated: 304 if the client has it already.
+pub fn revalidated(parts: &Parts, reserved: Reserved, body: Vec<u8>) -> Response {
+    let etag = format!("\"{:016x}\"", twox_hash::XxHash3_64::oneshot(&body));
+    let known = parts
+        .headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let is_known = known
+        .flat_map(|value| value.split(','))
+        .any(|known| matches_etag(known.trim(), &etag));
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::ETAG, &*etag),
+        (header::CACHE_CONTROL, REVALIDATED),
+    ];
+    match is_known {
+        true => (StatusCode::NOT_MODIFIED, headers).into_response(),
+        false => (headers, reserved.hold(body)).into_response(),
     }
-    if status == StatusCode::NOT_MODIFIED {
-        return Ok((status, headers).into_response());
-    }
-    Ok((status, headers, reserved.hold(body)).into_response())
 }
 
 pub fn matches_etag(known: &str, etag: &str) -> bool {

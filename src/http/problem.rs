@@ -41,6 +41,7 @@ codes! {
     KindTransient "kind_transient" BAD_REQUEST,
     KindNotTransient "kind_not_transient" BAD_REQUEST,
     InvalidFeed "invalid_feed" BAD_REQUEST,
+    InvalidId "invalid_id" BAD_REQUEST,
     InvalidVersion "invalid_version" BAD_REQUEST,
     InvalidQuery "invalid_query" BAD_REQUEST,
     InvalidFilter "invalid_filter" BAD_REQUEST,
@@ -67,6 +68,7 @@ codes! {
     IdForbidden "id_forbidden" FORBIDDEN,
     CrossSite "cross_site" FORBIDDEN,
     NotFound "not_found" NOT_FOUND,
+    EventNotFound "event_not_found" NOT_FOUND,
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED,
     BodyTimeout "body_timeout" REQUEST_TIMEOUT,
     IdReused "id_reused" CONFLICT,
@@ -150,6 +152,17 @@ impl Problem {
         Self::new(Code::InvalidFeed, format!("the feed's name {invalid}"))
     }
 
+    /// The id by which an event is asked for.
+    pub fn invalid_id(invalid: &Invalid) -> Self {
+        Self::new(Code::InvalidId, format!("the event's id {invalid}"))
+    }
+
+    /// `why` becomes the beginning of the detail.
+    pub fn because(mut self, why: &str) -> Self {
+        self.detail = format!("{why}: {}", self.detail);
+        self
+    }
+
     /// The problem of one event among several: code, detail and extensions, without the HTTP part.
     pub fn to_error(&self) -> Value {
         let mut error = json!({ "code": self.code.name(), "detail": self.detail });
@@ -190,13 +203,18 @@ impl From<Error> for Problem {
                     None => problem,
                 }
             }
-            Error::VersionConflict { id, feed, current } => Self::new(
-                Code::VersionConflict,
-                "the feed has entries after the expected version; read them, then expect `current`",
-            )
-            .with("id", id.as_str())
-            .with("feed", feed.as_str())
-            .with("current", text(*current)),
+            Error::VersionConflict { id, feed, current } => {
+                let problem = Self::new(
+                    Code::VersionConflict,
+                    "the feed has entries after the expected version; read them, then expect `current`",
+                )
+                .with("feed", feed.as_str())
+                .with("current", text(*current));
+                match id {
+                    Some(id) => problem.with("id", id.as_str()),
+                    None => problem,
+                }
+            }
             Error::VersionAhead { current, .. } => Self::new(
                 Code::VersionAhead,
                 "this version has not been reached here; get the feed's current version and continue from it",
@@ -365,7 +383,7 @@ mod tests {
                 version: None,
             },
             Error::VersionConflict {
-                id: id.parse().expect("an id"),
+                id: id.parse().ok(),
                 feed: feed.parse().expect("a name"),
                 current: None,
             },

@@ -14,7 +14,7 @@ use crate::{
     auth::Patterns,
     feed::{Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
     log::{Filter, LogQuery, Shard},
-    types::{EventTime, FeedName, Invalid, Kind, Marker},
+    types::{EventId, EventTime, FeedName, Invalid, Kind, Marker},
     version::Cursor,
 };
 
@@ -40,11 +40,22 @@ impl<S: Send + Sync> FromRequestParts<S> for FeedPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        path_param(parts, state, "feed")
-            .await?
-            .parse()
-            .map(Self)
+        let feed = path_param(parts, state, "feed").await;
+        feed.and_then(|feed| feed.parse().map(Self))
             .map_err(|invalid| Problem::invalid_feed(&invalid))
+    }
+}
+
+/// The `{id}` of a path.
+pub struct EventIdPath(pub EventId);
+
+impl<S: Send + Sync> FromRequestParts<S> for EventIdPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let id = path_param(parts, state, "id").await;
+        id.and_then(|id| id.parse().map(Self))
+            .map_err(|invalid| Problem::invalid_id(&invalid))
     }
 }
 
@@ -55,7 +66,8 @@ impl<S: Send + Sync> FromRequestParts<S> for MarkerPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        match &*path_param(parts, state, "marker").await? {
+        let marker = path_param(parts, state, "marker").await;
+        match &*marker.map_err(|invalid| Problem::invalid_feed(&invalid))? {
             "read" => Ok(Self(Marker::Read)),
             "seen" => Ok(Self(Marker::Seen)),
             _ => Err(Problem::new(
@@ -66,11 +78,15 @@ impl<S: Send + Sync> FromRequestParts<S> for MarkerPath {
     }
 }
 
-async fn path_param<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String> {
+async fn path_param<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    name: &str,
+) -> std::result::Result<String, Invalid> {
     // Fails on percent-encoded bytes that are not UTF-8.
     let params = RawPathParams::from_request_parts(parts, state)
         .await
-        .map_err(|_| Problem::invalid_feed(&Invalid::NotUtf8))?;
+        .map_err(|_| Invalid::NotUtf8)?;
     let value = params
         .iter()
         .find(|(key, _)| *key == name)
@@ -185,6 +201,15 @@ impl<'a> Params<'a> {
         }
     }
 
+    /// A switch, which is off unless it is `true`.
+    pub fn flag(&self, name: &str) -> Result<bool> {
+        match self.one(name)?.map(|param| &*param.value) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(invalid(format!("{name} must be true or false"))),
+        }
+    }
+
     /// The feed of a request for exactly one.
     pub fn feed(&self) -> Result<FeedName> {
         match self.one("feed")? {
@@ -193,8 +218,23 @@ impl<'a> Params<'a> {
         }
     }
 
+    /// The id of a request for one event.
+    pub fn id(&self) -> Result<EventId> {
+        let Some(param) = self.one("id")? else {
+            return Err(invalid("name one event, as in id=m-1001"));
+        };
+        param
+            .text()
+            .map_err(|invalid| Problem::invalid_id(&invalid))
+    }
+
     /// The feeds of a merged request, in order, without repetitions.
     pub fn feeds(&self) -> Result<Vec<FeedName>> {
+        self.feeds_up_to(MERGED_FEEDS_MAX)
+    }
+
+    /// 1 to `max` feeds, in order, without repetitions.
+    pub fn feeds_up_to(&self, max: usize) -> Result<Vec<FeedName>> {
         let mut seen = HashSet::new();
         let mut feeds = Vec::new();
         for param in self.all("feed") {
@@ -203,11 +243,11 @@ impl<'a> Params<'a> {
                 feeds.push(feed);
             }
         }
-        if (1..=MERGED_FEEDS_MAX).contains(&feeds.len()) {
+        if (1..=max).contains(&feeds.len()) {
             Ok(feeds)
         } else {
             Err(invalid(format!(
-                "name 1 to {MERGED_FEEDS_MAX} feeds, as in feed=a&feed=b; this request names {}",
+                "name 1 to {max} feeds, as in feed=a&feed=b; this request names {}",
                 feeds.len()
             )))
         }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::problem::{Code, Problem};
 use crate::{
-    feed::{FeedState, Page},
+    fairness::WorkBudget,
+    feed::{FeedState, FoundEvent, Page},
     live::{Bye, Located, News, Reset},
     log::{LogEvent, LogPage},
     types::{Actor, Delivery, Entry, EventId, FeedName},
@@ -104,6 +105,18 @@ pub fn appended(out: &mut Vec<u8>, event: &EventId, version: Version, status: &s
     out.extend_from_slice(b",\"version\":");
     plain(out, version.to_text().as_str());
     out.push(b'}');
+}
+
+/// An event with all its feeds that the caller may read.
+pub fn event(event: &FoundEvent) -> Vec<u8> {
+    let FoundEvent { entry, feeds } = event;
+    let mut out = Vec::with_capacity(entry.data.len() + 256 + 64 * feeds.len());
+    out.extend_from_slice(b"{\"feeds\":");
+    names(&mut out, feeds.iter());
+    out.push(b',');
+    fields(&mut out, entry, true);
+    out.push(b'}');
+    out
 }
 
 /// A page of one feed or, if `merged`, of several.
@@ -215,6 +228,24 @@ pub fn state(state: &FeedState, whole: bool) -> Value {
     if whole {
         out["latest"] = json!(version(state.latest));
     }
+    out
+}
+
+/// The states of feeds, all as of one moment.
+pub async fn states(states: &[FeedState]) -> Vec<u8> {
+    let mut budget = WorkBudget::default();
+    let mut out = Vec::with_capacity(states.len() * 400 + 64);
+    let moment = states.first().map(|state| state.version);
+    let moment = moment.map_or_else(String::new, |version| version.to_string());
+    out.extend_from_slice(format!("{{\"version\":\"{moment}\",\"feeds\":[").as_bytes());
+    for (index, one) in states.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(state(one, true).to_string().as_bytes());
+        budget.spend(10 + one.unread.kinds.len()).await;
+    }
+    out.extend_from_slice(b"]}");
     out
 }
 

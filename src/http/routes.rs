@@ -16,7 +16,10 @@ use bytes::Bytes;
 use super::{
     App, access, admin,
     base_path::{self, BasePath},
-    body::{BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX, TICKET_BODY_BYTES_MAX, TRANSIENT_BODY_BYTES_MAX},
+    body::{
+        BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX, STATES_BODY_BYTES_MAX, TICKET_BODY_BYTES_MAX,
+        TRANSIENT_BODY_BYTES_MAX,
+    },
     cors::{self, Cors},
     credentials::cookie_name,
     docs, events, exposition, feeds, health,
@@ -88,6 +91,8 @@ macro_rules! operations {
 /// same ones (a test compares them). `HEAD` comes with `GET`. The files of the web page are not operations: [`web`] serves them, without credentials.
 pub static OPERATIONS: &[Operation] = operations![
     POST   "/v1/events"                          Right::Scope(Scope::Append), reads BODY_BYTES_MAX => events::append,
+    GET    "/v1/events"                          Right::Scope(Scope::Read)   => events::by_query,
+    GET    "/v1/events/{id}"                     Right::Scope(Scope::Read)   => events::by_path,
     POST   "/v1/transient"                       Right::Scope(Scope::Append), reads TRANSIENT_BODY_BYTES_MAX => events::transient,
     GET    "/v1/entries"                         Right::Scope(Scope::Read)   => feeds::merged,
     GET    "/v1/live"                            Right::ReadOrTicket         => sse::merged,
@@ -96,6 +101,8 @@ pub static OPERATIONS: &[Operation] = operations![
     GET    "/v1/state"                           Right::Scope(Scope::Read)   => feeds::state_by_query,
     GET    "/v1/versions"                        Right::Token                => versions::at,
     PUT    "/v1/markers/{marker}"                Right::Scope(Scope::Mark), reads SMALL_BODY_BYTES_MAX => feeds::move_marker_by_query,
+    GET    "/v1/feeds"                           Right::Scope(Scope::Read)   => feeds::states,
+    POST   "/v1/feeds"                           Right::Scope(Scope::Read), reads STATES_BODY_BYTES_MAX => feeds::states_by_body,
     GET    "/v1/feeds/{feed}"                    Right::Scope(Scope::Read)   => feeds::state,
     GET    "/v1/feeds/{feed}/entries"            Right::Scope(Scope::Read)   => feeds::entries,
     GET    "/v1/feeds/{feed}/live"               Right::ReadOrTicket         => sse::live,

@@ -41,6 +41,13 @@ export interface CallOptions {
   patience?: number;
 }
 
+export interface AtomicOptions extends CallOptions {
+  atomic: true;
+  /** Further conditions, up to 100, besides the `expect` of each event. The events need not name their feeds. All conditions
+   * are about the moment before the append. */
+  expect?: Expect[];
+}
+
 export class Newsfeed {
   constructor(options?: NewsfeedOptions);
   /** One feed, such as `user:42`. Names need no escaping. */
@@ -50,8 +57,13 @@ export class Newsfeed {
   /** Appends an event. An event without `id` gets one before the first try, so that retries never store it twice. An event
    * without `actor` gets the actor of the token, if the token's `actors` claim is exactly one name. */
   append(event: NewEvent, options?: CallOptions): Promise<Appended>;
+  /** Appends up to 100 events, all or none. If an id was used for other content or a condition does not hold, it throws the
+   * {@link NewsfeedError} of that event, whose `problem` names its `index`, or the condition's `expect_index`. */
+  append(events: NewEvent[], options: AtomicOptions): Promise<Appended[]>;
   /** Appends up to 1,000 events, in order. Each has its own outcome. */
   append(events: NewEvent[], options?: CallOptions): Promise<(Appended | Rejected)[]>;
+  /** The event with this id; null if there is none, or if the token allows reading none of its feeds. */
+  event(id: string, options?: CallOptions): Promise<StoredEvent | null>;
   /** Sends a transient, which is not stored, such as typing. It is not retried. */
   transient(signal: NewTransient, options?: { signal?: AbortSignal }): Promise<{ id: string }>;
   /** The version that was current at a time (RFC 3339 with seconds and an offset, if it is text), to begin there: as `after`
@@ -72,6 +84,7 @@ interface Reading {
   follow(options?: FollowOptions): Follow;
   /** As on {@link Newsfeed}. `feeds` defaults to this feed. */
   append(event: Partial<Pick<NewEvent, "feeds">> & Omit<NewEvent, "feeds">, options?: CallOptions): Promise<Appended>;
+  append(events: (Partial<Pick<NewEvent, "feeds">> & Omit<NewEvent, "feeds">)[], options: AtomicOptions): Promise<Appended[]>;
   append(events: (Partial<Pick<NewEvent, "feeds">> & Omit<NewEvent, "feeds">)[], options?: CallOptions): Promise<(Appended | Rejected)[]>;
   transient(signal: Partial<Pick<NewTransient, "feeds">> & Omit<NewTransient, "feeds">, options?: { signal?: AbortSignal }): Promise<{ id: string }>;
 }
@@ -86,7 +99,8 @@ export interface Feed extends Reading {
 }
 
 export interface MergedFeed extends Reading {
-  /** A version that all the feeds have reached, and the state of each. */
+  /** The current version (vN), and the state of each feed as of it. With many feeds, `unread` stops counting earlier: at an
+   * equal share of 100,000 for each. */
   state(options?: CallOptions): Promise<{ version: Version; feeds: FeedState[] }>;
   /** Moves the marker of each feed. */
   markRead(version: Version, options?: CallOptions): Promise<MovedMarker[]>;
@@ -175,6 +189,11 @@ export interface Entry {
   data: Json;
 }
 
+/** An event as it is stored, with all its feeds that the token allows reading. */
+export interface StoredEvent extends Entry {
+  feeds: string[];
+}
+
 /** The first requested feed that holds the entry, and all of them if several feeds were requested. */
 export interface Located {
   feed: string;
@@ -192,7 +211,7 @@ export interface Page {
 export interface Unread {
   total: number;
   kinds: Record<string, number>;
-  /** Whether there are more: counting stops at 10,000. */
+  /** Whether there are more: counting stops at 10,000, or earlier for many feeds at once. */
   more: boolean;
 }
 
@@ -233,7 +252,13 @@ export interface NewEvent extends NewTransient {
    * it; with a token that has the claim `ids`, it begins as that allows. */
   id?: string;
   /** Append only if `feed` has no entry after `version` (null: no entry at all). */
-  expect?: { feed: string; version: Version | null };
+  expect?: Expect;
+}
+
+/** A condition: `feed` has no entry after `version` (null: no entry at all). */
+export interface Expect {
+  feed: string;
+  version: Version | null;
 }
 
 export interface Appended {

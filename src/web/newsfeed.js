@@ -17,6 +17,8 @@ export { NewsfeedError };
 const BASE_PATH = "";
 /** Pause before events of an array that were rejected for now are sent again, in ms. */
 const PAUSE = 1_000;
+/** Feeds whose names make the URL longer than this are named in a body. */
+const URL_CHARS_MAX = 4_000;
 /** Maximum length of an id, in bytes of UTF-8. */
 const ID_BYTES_MAX = 255;
 
@@ -49,7 +51,17 @@ export class Newsfeed {
     return { storage: this.#storage, share: this.#share };
   }
 
-  async append(events, { signal, patience = PATIENCE } = {}) {
+  /** The event with this id; null if there is none, or if none of its feeds may be read. */
+  async event(id, options) {
+    try {
+      return await this.#http.json(`/v1/events?id=${encoded(id)}`, options);
+    } catch (error) {
+      if (error.code === "event_not_found") return null;
+      throw error;
+    }
+  }
+
+  async append(events, { atomic = false, expect = [], signal, patience = PATIENCE } = {}) {
     const several = Array.isArray(events);
     const deadline = Date.now() + patience;
     const ids = new Map();
@@ -60,7 +72,9 @@ export class Newsfeed {
       return { ...whole, id: ids.get(event) };
     };
     const body = (several ? events : [events]).map((event) => ({ ...event }));
-    const send = (body) => this.#http.json("/v1/events", { method: "POST", body, signal, patience });
+    const path = atomic ? "/v1/events?atomic=true" : "/v1/events";
+    const send = (body) => this.#http.json(path, { method: "POST", body, signal, patience });
+    if (atomic) return send((token) => ({ events: body.map((event) => complete(event, token)), expect }));
     if (!several) return send((token) => complete(body[0], token));
     for (;;) {
       const results = await send((token) => body.map((event) => complete(event, token)));
@@ -106,10 +120,18 @@ class Feed {
     return this.#merged ? { version, feeds: states } : states[0];
   }
 
-  /** The state of each feed, and the lowest of their versions, which all of them have reached. */
+  /** The state of each feed, and their version. */
   async states(options) {
-    const states = await Promise.all(this.names.map((name) => this.#http.json(path("state", [name]), options)));
-    return { version: states.map(({ version }) => version).sort()[0], states };
+    if (!this.#merged) {
+      const state = await this.#http.json(path("state", this.names), options);
+      return { version: state.version, states: [state] };
+    }
+    const url = path("feeds", this.names);
+    // Proxies accept URLs of a few KiB.
+    const { version, feeds: states } = await (url.length <= URL_CHARS_MAX
+      ? this.#http.json(url, options)
+      : this.#http.json("/v1/feeds", { ...options, method: "POST", body: { feeds: this.names } }));
+    return { version, states };
   }
 
   page({ until, before, after, kind, limit, signal, patience } = {}) {

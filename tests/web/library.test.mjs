@@ -47,6 +47,47 @@ test("an event is appended once, alone or among others, and gets an id if it has
   assert.deepEqual(ids(pages[0].entries), [made[1].id, made[0].id, "append-1"]);
 });
 
+test("events of an atomic append are all there or none is", async () => {
+  const slots = ["slot:6", "slot:7"];
+  const book = (who) => slots.map((feed) => ({ id: `${who}-${feed}`, kind: "booking", feeds: [feed], expect: { feed, version: null } }));
+  const booked = await newsfeed.append(book("anna"), { atomic: true });
+  assert.deepEqual(booked.map(({ id, status }) => [id, status]), [["anna-slot:6", "appended"], ["anna-slot:7", "appended"]]);
+  assert.deepEqual((await newsfeed.append(book("anna"), { atomic: true })).map(({ status }) => status), ["duplicate", "duplicate"]);
+  const failure = await newsfeed.append([{ kind: "visit", feeds: ["slot:8"] }, ...book("ben")], { atomic: true }).catch((error) => error);
+  assert.deepEqual([failure.code, failure.problem.index, failure.problem.feed], ["version_conflict", 1, "slot:6"]);
+  const expect = [{ feed: "slot:8", version: null }, { feed: "slot:7", version: null }];
+  const other = newsfeed.feed("slot:8").append([{ kind: "visit" }], { atomic: true, expect });
+  await assert.rejects(other, (error) => error.code === "version_conflict" && error.problem.expect_index === 1);
+  assert.equal((await newsfeed.feed("slot:8").state()).latest, null);
+});
+
+test("an event is found by its id, whatever characters it has", async () => {
+  const id = "https://example.social/notes/1?a=b c&d";
+  const { version } = await newsfeed.append({ id, kind: "visit", feeds: ["found:2", "found:1"], data: 1 });
+  const { at, ...event } = await newsfeed.event(id);
+  assert.deepEqual(event, { feeds: ["found:2", "found:1"], version, id, kind: "visit", actor: null, data: 1 });
+  assert.equal(await newsfeed.event("missing"), null);
+  await assert.rejects(newsfeed.event(""), { code: "invalid_id" });
+});
+
+test("the states of several feeds take one request, also with long names", async () => {
+  for (const name of ["several", "ü".repeat(100)]) {
+    const names = Array.from({ length: 100 }, (_, n) => `${name}:${n}`);
+    await newsfeed.feed(names[7]).append({ kind: "message" });
+    const requests = [];
+    const counting = new Newsfeed({ url: service.url, fetch: (url, init) => (requests.push(init.method), fetch(url, init)) });
+    const { version, feeds } = await counting.feeds(names).state();
+    assert.deepEqual(feeds.map(({ feed }) => feed), names);
+    assert.ok(feeds.every((state) => state.version === version));
+    assert.deepEqual(feeds.map(({ unread }) => unread.total).filter((total) => total > 0), [1]);
+    assert.deepEqual(requests, [name === "several" ? "GET" : "POST"]);
+    requests.length = 0;
+    for await (const update of counting.feeds(names).follow({ history: 0 })) if (update.type === "version") break;
+    // The states, unless it begins with the stream, and the stream.
+    assert.ok(requests.length <= 2, requests.join());
+  }
+});
+
 async function collect(iterable) {
   const all = [];
   for await (const item of iterable) all.push(item);

@@ -56,6 +56,13 @@ async function uses(): Promise<void> {
   one.version satisfies Version;
   const several = await newsfeed.append([{ kind: "visit", feeds: ["user:42"], expect: { feed: "user:42", version: null } }]);
   for (const result of several) if (result.status === "rejected") result.error.code satisfies string;
+  const both = [{ kind: "booking", feeds: ["slot:6"] }, { kind: "booking", feeds: ["slot:7"] }];
+  const all = await newsfeed.append(both, { atomic: true, expect: [{ feed: "slot:6", version: null }] });
+  for (const { status, version } of all) [status satisfies "appended" | "duplicate", version satisfies Version];
+  // @ts-expect-error: conditions beside the events need `atomic`.
+  await newsfeed.append(both, { expect: [{ feed: "slot:6", version: null }] });
+  const found = await newsfeed.event("m-1");
+  found?.feeds[0] satisfies string | undefined;
   // @ts-expect-error: an event needs a feed.
   await newsfeed.append({ kind: "visit" });
   // @ts-expect-error: data must be JSON.

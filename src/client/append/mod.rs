@@ -25,7 +25,7 @@ use self::{
     split::foreign,
 };
 use super::{
-    Error,
+    Client, Error,
     connection::Connection,
     names,
     output::{Output, Printer},
@@ -33,6 +33,8 @@ use super::{
     wire::Rejection,
 };
 
+/// Maximum number of events of an atomic append.
+const ATOMIC_EVENTS_MAX: usize = 100;
 /// Maximum size of `--data` in bytes: the service limits a whole event to this size.
 const DATA_BYTES_MAX: u64 = 256 * 1024;
 
@@ -47,6 +49,9 @@ const DATA_BYTES_MAX: u64 = 256 * 1024;
 /// service cannot be reached or is busy. An event without an actor gets the actor of the token, if the token allows
 /// exactly one (claim `actors`).
 ///
+/// With --atomic, all events are appended or none, in one request of at most 100 events: none if an id was used for other
+/// content, or if a condition does not hold (--expect, or `expect` of an event). All conditions are about the moment before.
+///
 /// The exit code is 0 if all events are stored (including duplicates), 1 if any was rejected or not sent, and 2 for a
 /// usage error.
 #[derive(Debug, Clone, clap::Args)]
@@ -54,12 +59,13 @@ const DATA_BYTES_MAX: u64 = 256 * 1024;
     newsfeed append --kind message --feed user:ben --feed chat:anna-ben --actor user:anna --text 'Hi Ben'\n  \
     newsfeed append --kind visit --feed user:ben --data '{\"page\": 7}' --id visit-1   stored once, however often it is run\n  \
     newsfeed append --kind booking --feed slot:6pm --expect slot:6pm@0               only if the feed is empty\n  \
+    newsfeed append --atomic --expect slot:6pm@0 --expect slot:7pm@0 both.ndjson     both slots or none\n  \
     newsfeed append --kind typing --feed user:ben --actor user:anna --transient      only for current listeners\n  \
     newsfeed history user:ben --reverse | jq '{id, kind, feeds: [\"copy:ben\"], time, data}' | newsfeed append -\n  \
     tail -f events.ndjson | newsfeed append")]
 pub struct AppendArgs {
     /// File with events (JSON), or - for standard input
-    #[arg(conflicts_with_all = ["kind", "feed", "actor", "id", "time", "text", "data", "expect"])]
+    #[arg(conflicts_with_all = ["kind", "feed", "actor", "id", "time", "text", "data"])]
     file: Option<PathBuf>,
     /// What happened, such as message
     #[arg(long, requires = "feed", value_parser = names::name)]
@@ -82,9 +88,13 @@ pub struct AppendArgs {
     /// Any JSON. @FILE reads it from a file, @- from standard input
     #[arg(long, value_name = "JSON|@FILE", requires = "kind")]
     data: Option<String>,
-    /// Append only if the feed has no entry after this version (0: no entry at all)
-    #[arg(long, value_name = "FEED@VERSION", requires = "kind", conflicts_with = "transient", value_parser = parse_expect)]
-    expect: Option<Expect>,
+    /// Append only if the feed has no entry after this version (0: no entry at all). With --atomic, repeatable, and also for
+    /// events from a file
+    #[arg(long, value_name = "FEED@VERSION", conflicts_with = "transient", value_parser = parse_expect)]
+    expect: Vec<Expect>,
+    /// Append all events or none
+    #[arg(long, conflicts_with = "transient")]
+    atomic: bool,
     /// Send transients, which reach current listeners and are not stored. Their kind must be configured as transient
     /// (such as typing)
     #[arg(long)]
@@ -107,8 +117,12 @@ fn parse_expect(text: &str) -> Result<Expect, String> {
 }
 
 pub async fn run(args: AppendArgs) -> Result<(), Error> {
+    check(&args)?;
     let client = args.connection.client()?;
     let mut lines = lines(&args, client.author())?;
+    if args.atomic {
+        return append_atomic(&client, &args, lines).await;
+    }
     let mut out = Some(args.output.open());
     let single = args.kind.is_some();
     let (mut events, mut rejected) = (0, 0);
@@ -141,6 +155,39 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
     }
 }
 
+/// What the parser of arguments cannot check.
+fn check(args: &AppendArgs) -> Result<(), Error> {
+    let usage = |what: &str| Err(Error::Usage(what.to_owned(), "append"));
+    match (&*args.expect, &args.kind) {
+        ([], _) => Ok(()),
+        _ if args.atomic => Ok(()),
+        ([_], Some(_)) => Ok(()),
+        ([_, ..], None) => usage("--expect is for an event from flags (--kind), or needs --atomic"),
+        ([_, ..], Some(_)) => usage("several --expect need --atomic"),
+    }
+}
+
+/// Appends all events in one request.
+async fn append_atomic(client: &Client, args: &AppendArgs, mut lines: Lines) -> Result<(), Error> {
+    let mut events = Vec::new();
+    while let Some(batch) = lines.next().await {
+        events.extend(batch?);
+        if events.len() > ATOMIC_EVENTS_MAX {
+            let what =
+                format!("--atomic takes at most {ATOMIC_EVENTS_MAX} events; none was appended");
+            return Err(Error::Arguments(what));
+        }
+    }
+    if events.is_empty() {
+        return Ok(());
+    }
+    let answers = client.append_atomic(&events, &args.expect).await?;
+    match print(&mut args.output.open(), &events, &answers, 0, false) {
+        Err(Error::Closed) => Ok(()),
+        printed => printed,
+    }
+}
+
 /// `author` is for events without an id or an actor.
 fn lines(args: &AppendArgs, author: &Author) -> Result<Lines, Error> {
     if let Some(kind) = &args.kind {
@@ -153,7 +200,8 @@ fn lines(args: &AppendArgs, author: &Author) -> Result<Lines, Error> {
             actor,
             time: args.time.clone(),
             data: data(args)?,
-            expect: args.expect.clone(),
+            // That of an atomic append is sent beside the events.
+            expect: args.expect.first().filter(|_| !args.atomic).cloned(),
         };
         return Ok(Lines::one(event.line()));
     }

@@ -4,7 +4,7 @@ use reqwest::{Method, header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::input::Line;
+use super::{event::Expect, input::Line};
 use crate::client::{
     Error,
     api::Client,
@@ -143,6 +143,33 @@ impl Client {
                 patience.pause(None, last).await?;
             }
         }
+    }
+
+    /// Appends all lines or none. `expect` are conditions besides those of the events.
+    pub(super) async fn append_atomic(
+        &self,
+        lines: &[Line],
+        expect: &[Expect],
+    ) -> Result<Vec<Answer>, Error> {
+        let mut body = b"{\"expect\":".to_vec();
+        serde_json::to_writer(&mut body, expect).expect("names serialize and a Vec takes them");
+        body.extend_from_slice(b",\"events\":[");
+        for (index, line) in lines.iter().enumerate() {
+            if index > 0 {
+                body.push(b',');
+            }
+            body.extend_from_slice(&line.json);
+        }
+        body.extend_from_slice(b"]}");
+        let request = self
+            .request(Method::POST, "/v1/events?atomic=true")
+            .header(header::CONTENT_TYPE, "application/json");
+        let results: Vec<Box<RawValue>> = self.call(request.body(body)).await?;
+        let answers = results.iter().zip(0..);
+        answers
+            .map(|(json, index)| Answer::parse(json.get(), index))
+            .collect::<serde_json::Result<_>>()
+            .map_err(|error| self.not_newsfeed(error.to_string()))
     }
 
     async fn post_lines(&self, body: Vec<u8>) -> Result<String, Error> {

@@ -17,8 +17,15 @@ use crate::{
 /// Most events in a JSON array.
 pub const ARRAY_EVENTS_MAX: usize = 1000;
 
-/// Parses an array of events, all of which must be valid. In one pass, as in [`parse_one`].
-pub fn parse_array(app: &App, granted: &Granted, body: &Bytes) -> Result<Vec<Event>> {
+/// Parses an array of 1 to `events_max` events, all of which must be valid. In one pass, as in [`parse_one`]. `array` is
+/// `body` or a part of it.
+pub fn parse_array(
+    app: &App,
+    granted: &Granted,
+    body: &Bytes,
+    array: &[u8],
+    events_max: usize,
+) -> Result<Vec<Event>> {
     let mut checked = Vec::new();
     let mut add = |count: usize, event: Result<Event>| -> Result<()> {
         let index = checked.len();
@@ -26,33 +33,36 @@ pub fn parse_array(app: &App, granted: &Granted, body: &Bytes) -> Result<Vec<Eve
         checked.push(event.map_err(|problem| problem.with("index", index))?);
         Ok(())
     };
-    if let Ok(events) = serde_json::from_slice::<Vec<Object<EventIn<'_>>>>(body) {
-        check_count(events.len())?;
+    if let Ok(events) = serde_json::from_slice::<Vec<Object<EventIn<'_>>>>(array) {
+        check_count(events.len(), events_max)?;
         let count = events.len();
         for Object(event) in events {
             add(count, check_event(app, granted, body, event, false))?;
         }
         return Ok(checked);
     }
-    let items: Vec<&RawValue> = json(body)?;
-    check_count(items.len())?;
+    let items: Vec<&RawValue> = json(array)?;
+    check_count(items.len(), events_max)?;
     for item in &items {
         add(items.len(), parse_event(app, granted, body, item, false))?;
     }
     Ok(checked)
 }
 
-fn check_count(events: usize) -> Result<()> {
+fn check_count(events: usize, max: usize) -> Result<()> {
     if events == 0 {
         return Err(Problem::new(
             Code::InvalidBody,
             "the array is empty: send at least one event",
         ));
     }
-    if events > ARRAY_EVENTS_MAX {
-        let detail = format!(
-            "an array can have at most {ARRAY_EVENTS_MAX} events, this one has {events}; send NDJSON or several arrays"
-        );
+    if events > max {
+        let detail = match max {
+            ARRAY_EVENTS_MAX => format!(
+                "an array can have at most {max} events, this one has {events}; send NDJSON or several arrays"
+            ),
+            _ => format!("an atomic append can have at most {max} events, this one has {events}"),
+        };
         return Err(Problem::new(Code::TooManyEvents, detail));
     }
     Ok(())

@@ -1,6 +1,8 @@
-//! `POST /v1/events` and `POST /v1/transient`.
+//! `POST` and `GET /v1/events`, and `POST /v1/transient`.
 
 mod array;
+mod atomic;
+mod lookup;
 mod ndjson;
 mod reused;
 mod transient;
@@ -16,14 +18,20 @@ use axum::{
 use bytes::Bytes;
 use serde_json::{json, value::RawValue};
 
-pub use self::transient::transient;
-use self::{array::parse_array, wire::parse_one};
+use self::{
+    array::{ARRAY_EVENTS_MAX, parse_array},
+    wire::parse_one,
+};
+pub use self::{
+    lookup::{by_path, by_query},
+    transient::transient,
+};
 use super::{
     App,
     access::Granted,
     body::{Media, json, media, read_all},
     caller::Caller,
-    limits::{Limited, Storing},
+    limits::{Charge, Limited, Reserved, Storing},
     problem::{Code, Problem, Result},
     query, render,
 };
@@ -40,7 +48,7 @@ pub async fn append(
     request: Request,
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    query::Params::parse(&parts, &[])?;
+    let is_atomic = query::Params::parse(&parts, &["atomic"])?.flag("atomic")?;
     let reader = Caller::reader(&parts.extensions);
     let storing = Storing::of(&parts);
     match media(&parts.headers)? {
@@ -48,8 +56,16 @@ pub async fn append(
             // Before the body is read, so that refusing requests under overload costs little.
             app.appender.check()?;
             let body = read_all(&parts, body).await?;
-            append_json(app, granted, reader, Limited::of(&parts)?, storing, body).await
+            let limits = Limited::of(&parts)?;
+            match is_atomic {
+                true => atomic::append(app, granted, reader, limits, storing, body).await,
+                false => append_json(app, granted, reader, limits, storing, body).await,
+            }
         }
+        Media::Ndjson if is_atomic => Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "an atomic append is JSON: an array of events, or an object with `events` and `expect`",
+        )),
         Media::Ndjson => {
             let limits = Limited::of(&parts)?.clone();
             Ok(ndjson::append(app, granted, reader, limits, storing, body))
@@ -75,24 +91,15 @@ async fn append_json(
         Some(b'[') => {
             let events = {
                 let (app, granted) = (Arc::clone(&app), granted.clone());
-                parse(length, move || parse_array(&app, &granted, &body)).await?
+                parse(length, move || {
+                    parse_array(&app, &granted, &body, &body, ARRAY_EVENTS_MAX)
+                })
+                .await?
             };
-            let mut reserved = limits.answer();
-            if events.len() > UNCOUNTED_EVENTS_MAX {
-                reserved.grow(events.len() * RESULT_BYTES)?;
-            }
+            let reserved = reserve(limits, &events)?;
             let mut outcomes = append_charged(&app, &storing, events).await?;
             reused::conceal(&app, &granted, reader, &mut outcomes).await;
-            let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
-            for outcome in outcomes {
-                answer.push(if answer.is_empty() { b'[' } else { b',' });
-                result(&mut answer, outcome);
-            }
-            answer.push(b']');
-            Ok(match reserved.bytes() {
-                0 => json_response(answer),
-                _ => json_response(reserved.hold(answer)),
-            })
+            Ok(results(reserved, outcomes))
         }
         Some(b'{') => {
             let event = {
@@ -132,17 +139,45 @@ async fn append_charged(
     storing: &Storing,
     events: Vec<Event>,
 ) -> Result<Vec<(EventId, Outcome)>> {
-    let charge = storing.charge(&events).inspect_err(|problem| {
-        let count = events.len() as u64;
-        app.metrics
-            .appends
-            .note_rejected(problem.code.name(), count);
-    })?;
+    let charge = charge(app, storing, &events)?;
     let permit = app.appender.try_reserve(events);
     let permit = permit.inspect_err(|_| charge.give_back())?;
     let outcomes = permit.append().await?;
     charge.settle(&outcomes);
     Ok(outcomes)
+}
+
+/// Charges `events` to the caller, or refuses them.
+fn charge<'a>(app: &App, storing: &'a Storing, events: &[Event]) -> Result<Charge<'a>> {
+    storing.charge(events).inspect_err(|problem| {
+        let count = events.len() as u64;
+        app.metrics
+            .appends
+            .note_rejected(problem.code.name(), count);
+    })
+}
+
+/// Memory for the results of `events`.
+fn reserve(limits: &Limited, events: &[Event]) -> Result<Reserved> {
+    let mut reserved = limits.answer();
+    if events.len() > UNCOUNTED_EVENTS_MAX {
+        reserved.grow(events.len() * RESULT_BYTES)?;
+    }
+    Ok(reserved)
+}
+
+/// The results of an array.
+fn results(reserved: Reserved, outcomes: Vec<(EventId, Outcome)>) -> Response {
+    let mut answer = Vec::with_capacity(outcomes.len() * 100 + 2);
+    for outcome in outcomes {
+        answer.push(if answer.is_empty() { b'[' } else { b',' });
+        result(&mut answer, outcome);
+    }
+    answer.push(b']');
+    match reserved.bytes() {
+        0 => json_response(answer),
+        _ => json_response(reserved.hold(answer)),
+    }
 }
 
 fn json_response(body: impl Into<Bytes>) -> Response {

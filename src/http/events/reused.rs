@@ -37,6 +37,17 @@ pub async fn conceal(
     }
 }
 
+/// As [`conceal`], for the error of an atomic append.
+pub async fn conceal_error(app: &App, granted: &Granted, reader: Reader, error: &mut Error) {
+    if let Error::IdReused { id, version: told } = error
+        && let Some(version) = *told
+        && !granted.reads_all()
+        && !may_read(app, granted, reader, id, version).await
+    {
+        *told = None;
+    }
+}
+
 /// Whether the caller may read a feed of the event. Not if that cannot be found out.
 async fn may_read(
     app: &App,

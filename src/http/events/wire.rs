@@ -164,7 +164,7 @@ pub fn check_event(
         },
         expect: event
             .expect
-            .map(|json| parse_expect(body, json))
+            .map(|json| parse_expect(body, json, "expect", Code::InvalidEvent))
             .transpose()?,
     };
     let event = draft
@@ -174,29 +174,27 @@ pub fn check_event(
     Ok(event)
 }
 
-fn parse_expect(body: &Bytes, json: &RawValue) -> Result<Expect> {
-    let expected = "invalid expect";
-    let expect: ExpectIn<'_> =
-        object(body, json, Code::InvalidEvent, expected).map_err(|problem| {
-            lone_surrogate(body, json, "expect", Code::InvalidEvent)
-                .unwrap_or_else(|| problem.with("field", "expect"))
-        })?;
+/// Parses a condition, which stands at `path` of an event or a body. A problem has the code `wrong`.
+pub fn parse_expect(body: &Bytes, json: &RawValue, path: &str, wrong: Code) -> Result<Expect> {
+    let invalid = |field: &str, what: &dyn fmt::Display| {
+        let field = format!("{path}.{field}");
+        Problem::new(wrong, format!("{field} {what}")).with("field", field)
+    };
+    let expected = format!("invalid {path}");
+    let expect: ExpectIn<'_> = object(body, json, wrong, &expected).map_err(|problem| {
+        lone_surrogate(body, json, path, wrong).unwrap_or_else(|| problem.with("field", path))
+    })?;
     let version = expect
         .version
-        .map(|text| query::cursor("expect.version", &text))
+        .map(|text| query::cursor("version", &text))
         .transpose();
     Ok(Expect {
         feed: expect
             .feed
             .parse()
-            .map_err(|invalid| Problem::invalid_event("expect.feed", &invalid))?,
-        version: version.map_err(|_| {
-            Problem::new(
-                Code::InvalidEvent,
-                "expect.version must be a version from this service, or null",
-            )
-            .with("field", "expect.version")
-        })?,
+            .map_err(|error: Invalid| invalid("feed", &error))?,
+        version: version
+            .map_err(|_| invalid("version", &"must be a version from this service, or null"))?,
     })
 }
 

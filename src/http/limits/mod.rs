@@ -21,7 +21,7 @@ pub use self::{
     permits::Permit,
     rate::PER_S_MAX,
     request::{Enforce, Limited, enforce, stream_permit},
-    stored::Storing,
+    stored::{Charge, Storing},
 };
 use self::{
     memory::{Holds, Memory},

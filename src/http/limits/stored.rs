@@ -298,6 +298,30 @@ struct Cost {
 }
 
 impl Cost {
+    fn of_bytes(bytes: usize) -> Self {
+        Self { events: 0, bytes }
+    }
+
+    /// What an event of `weight` that was rejected with `error` did not cost.
+    fn not_spent(error: &Error, weight: usize) -> Self {
+        match error {
+            Error::IdReused { .. }
+            | Error::VersionConflict { .. }
+            | Error::VersionAhead { .. }
+            | Error::CursorUnknown { .. } => Self::of_bytes(weight),
+            Error::Store(store::Error::Full) => Self {
+                events: 1,
+                bytes: weight,
+            },
+            _ => Self::default(),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.bytes += other.bytes;
+    }
+
     fn of(self, unit: Unit) -> usize {
         match unit {
             Unit::Events => self.events,
@@ -325,19 +349,20 @@ impl Charge<'_> {
     pub fn settle(self, outcomes: &[(EventId, Outcome)]) {
         let mut unused = Cost::default();
         for (weight, (_, outcome)) in self.weights.iter().zip(outcomes) {
-            let (events, bytes) = match outcome {
-                Outcome::Appended(_) => (0, 0),
-                Outcome::Duplicate(_) => (0, *weight),
-                Outcome::Rejected(error) => match error {
-                    Error::IdReused { .. }
-                    | Error::VersionConflict { .. }
-                    | Error::VersionAhead { .. } => (0, *weight),
-                    Error::Store(store::Error::Full) => (1, *weight),
-                    _ => (0, 0),
-                },
-            };
-            unused.events += events;
-            unused.bytes += bytes;
+            unused.add(match outcome {
+                Outcome::Appended(_) => Cost::default(),
+                Outcome::Duplicate(_) => Cost::of_bytes(*weight),
+                Outcome::Rejected(error) => Cost::not_spent(error, *weight),
+            });
+        }
+        self.return_cost(unused);
+    }
+
+    /// As [`Charge::settle`], if none of the events was appended because of `error`.
+    pub fn settle_refused(self, error: &Error) {
+        let mut unused = Cost::default();
+        for weight in &self.weights {
+            unused.add(Cost::not_spent(error, *weight));
         }
         self.return_cost(unused);
     }

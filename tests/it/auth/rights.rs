@@ -18,15 +18,18 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
         ("POST", "/v1/transient") => json!({ "kind": "typing", "feeds": ["a"] }),
         ("PUT", "/v1/admin/log") => json!({ "filter": "info" }),
         ("PUT", _) => json!({ "version": "0" }),
-        ("POST", "/v1/tickets") => json!({ "feeds": ["a"] }),
+        ("POST", "/v1/tickets" | "/v1/feeds") => json!({ "feeds": ["a"] }),
         _ => Value::Null,
     };
     let query = match path {
         "/v1/entries" | "/v1/live" | "/v1/state" | "/v1/markers/{marker}" => "?feed=a",
         "/v1/versions" => "?at=2025-01-01T00:00:00Z",
+        "/v1/feeds" if method == "GET" => "?feed=a",
+        "/v1/events" if method == "GET" => "?id=e",
         _ => "",
     };
-    let url = path.replace("{feed}", "a").replace("{marker}", "read") + query;
+    let url = path.replace("{feed}", "a").replace("{marker}", "read");
+    let url = url.replace("{id}", "e") + query;
     let token = token.map(bearer);
     let headers: Vec<_> = token
         .iter()
@@ -59,6 +62,10 @@ async fn every_route_requires_its_scope_and_feed() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let token = |scope: &str, feeds: &[&str]| Signer::hs256().sign(&claims(scope, feeds));
+    let event = json!({ "id": "e", "kind": "visit", "feeds": ["a"] });
+    let (name, value) = bearer(&token("append", &["a"]));
+    let appended = ask(&node, "POST", "/v1/events", &[(name, &value)], Some(&event)).await;
+    assert_eq!(appended.status, 200);
     for operation in OPERATIONS {
         let (method, path) = (operation.method.as_str(), operation.path);
         let what = format!("{method} {path}");
@@ -96,6 +103,11 @@ async fn every_route_requires_its_scope_and_feed() {
             Some(&token(scope.name(), &["aa", "b*"])),
         )
         .await;
+        if path.starts_with("/v1/events") && method == "GET" {
+            // Whether the event exists is not told.
+            elsewhere.problem(404, "event_not_found").expect(&what);
+            continue;
+        }
         let problem = elsewhere.problem(403, "feed_forbidden").expect(&what);
         assert_eq!(problem["feed"], "a", "{what}");
     }
@@ -136,6 +148,7 @@ async fn no_method_bypasses_the_table() {
                 .iter()
                 .find(|operation| operation.path == path && operation.method == name);
             let url = path.replace("{feed}", "a").replace("{marker}", "read");
+            let url = url.replace("{id}", "e");
             let status = ask(&node, method, &url, &[], None).await.status;
             match decided.map(|operation| operation.right) {
                 None => assert_eq!(status, 405, "{method} {path}"),

@@ -17,12 +17,16 @@ const ROWS: &[(&str, &[&str])] = &[
     ("`time` of an event", &["20", "TIME_BYTES_MAX"]),
     ("bytes of `data`", &["DATA_FANOUT_BYTES_MAX"]),
     ("events in an array", &["1", "ARRAY_EVENTS_MAX"]),
+    ("events of an atomic append", &["1", "ATOMIC_EVENTS_MAX"]),
+    ("conditions of an atomic append", &["ATOMIC_EXPECTS_MAX"]),
+    ("keys and values of an atomic", &["BATCH_BYTES_MAX"]),
     (
         "JSON body",
         &[
             "http/body/BODY_BYTES_MAX",
             "TRANSIENT_BODY_BYTES_MAX",
             "TICKET_BODY_BYTES_MAX",
+            "STATES_BODY_BYTES_MAX",
             "SMALL_BODY_BYTES_MAX",
         ],
     ),
@@ -61,7 +65,9 @@ const ROWS: &[(&str, &[&str])] = &[
             "WAIT_ENDS_MS.end ms",
         ],
     ),
+    ("feeds whose states", &["1", "STATES_FEEDS_MAX"]),
     ("unread count", &["UNREAD_MAX"]),
+    ("unread counts of states", &["UNREAD_TOGETHER_MAX"]),
     (
         "reads at once",
         &["JOBS_MAX", "FDB_READS_AT_ONCE", "TURNS_PER_READ"],

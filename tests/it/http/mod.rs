@@ -1,17 +1,20 @@
 //! What each endpoint promises, over real sockets.
 
 mod append;
+mod atomic;
 mod base_path;
 mod conditions;
 mod connection;
 mod content;
 mod links;
 mod log;
+mod lookup;
 mod markers;
 mod names;
 mod ndjson;
 mod read;
 mod shutdown;
+mod states;
 mod streams;
 mod transients;
 mod versions;

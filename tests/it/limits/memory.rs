@@ -235,6 +235,7 @@ async fn each_operation_reads_no_longer_body_than_it_needs() {
             "/v1/events" => 8 * MIB,
             "/v1/transient" => 256 * 1024,
             "/v1/tickets" => 160 * 1024,
+            "/v1/feeds" => 1_536 * 1024,
             _ => 16 * 1024,
         };
         assert_eq!(operation.body_bytes_max, most, "{path}");

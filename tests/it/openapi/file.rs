@@ -170,7 +170,7 @@ fn the_ndjson_examples_of_request_and_answer_match() {
     let spec = Spec::read();
     let (_, _, operation) = spec
         .operations()
-        .find(|(path, ..)| *path == "/v1/events")
+        .find(|(path, method, _)| (*path, *method) == ("/v1/events", "post"))
         .expect("it");
     let lines = |body: &Value| -> (Value, Vec<Value>) {
         let content = &body["content"]["application/x-ndjson"];

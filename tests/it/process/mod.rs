@@ -1,6 +1,7 @@
 //! The binary as a process: killed, stopped, misconfigured, driven by real clients. These tests need the folder and the
 //! wall clock of the embedded engine.
 
+mod atomic;
 mod bench;
 mod cli;
 mod config;

@@ -7,6 +7,7 @@ pub mod cursors;
 pub mod entries;
 pub mod follower;
 pub mod gate;
+pub mod groups;
 pub mod messages;
 pub mod model;
 pub mod names;

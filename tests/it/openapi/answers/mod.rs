@@ -215,6 +215,33 @@ async fn append(witness: &mut Witness<'_>) {
         let problem = answer.problem(400, "invalid_event").expect("a problem");
         assert_eq!(problem["field"], "data.text");
     }
+    let atomic = "/v1/events?atomic=true";
+    let conditions = |version: &str| json!([{ "feed": "a", "version": null }, { "feed": "b", "version": version }]);
+    for (body, status) in [
+        (json!([event, made]), 200),
+        (
+            json!({ "events": [made], "expect": [{ "feed": "empty", "version": null }] }),
+            200,
+        ),
+        (json!([event, reused]), 409),
+        (json!([made, late]), 409),
+        (json!({ "events": [made], "expect": conditions("0") }), 409),
+        (
+            json!({ "events": [made], "expect": [{ "feed": "a", "version": UNKNOWN }] }),
+            410,
+        ),
+        (
+            json!({ "events": [made], "expect": [{ "feed": "a" }] }),
+            400,
+        ),
+        (json!({ "events": [], "expect": [] }), 400),
+    ] {
+        let body = body.to_string();
+        let answer = witness
+            .ask("POST", "/v1/events", atomic, &[JSON], &body)
+            .await;
+        assert_eq!(answer.status, status, "{body}");
+    }
     let several = json!([event, reused, late, made]);
     assert_eq!(witness.post("/v1/events", &several).await.status, 200);
     let lines = format!(
@@ -251,6 +278,24 @@ async fn read(witness: &mut Witness<'_>) {
             .await;
         let path = format!("/v1/state?feed={feed}");
         assert_eq!(witness.get("/v1/state", &path).await.status, 200);
+    }
+    let feeds = r#"{"feeds":["a","never","a"]}"#;
+    let states = "/v1/feeds?feed=a&feed=never";
+    assert_eq!(witness.get("/v1/feeds", states).await.status, 200);
+    let answer = witness.ask("POST", "/v1/feeds", "/v1/feeds", &[JSON], feeds);
+    assert_eq!(answer.await.status, 200);
+    for (template, path) in [
+        ("/v1/events/{id}", "/v1/events/m"),
+        ("/v1/events", "/v1/events?id=m"),
+    ] {
+        let found = witness.get(template, path).await;
+        assert_eq!(found.status, 200);
+        let etag = found.header("etag").expect("an ETag").to_owned();
+        let headers = [("if-none-match", &*etag)];
+        let known = witness.ask("GET", template, path, &headers, "").await;
+        assert_eq!(known.status, 304);
+        let missing = witness.get(template, &path.replace('m', "n")).await;
+        assert_eq!(missing.status, 404);
     }
     for (template, path) in [
         ("/v1/feeds/{feed}/entries", "/v1/feeds/a/entries?"),
@@ -380,6 +425,9 @@ async fn refuse(witness: &mut Witness<'_>) {
         ("/v1/state", "/v1/state"),
         ("/v1/log", "/v1/log"),
         ("/v1/log/live", "/v1/log/live"),
+        ("/v1/feeds", "/v1/feeds"),
+        ("/v1/events", "/v1/events"),
+        ("/v1/events/{id}", "/v1/events/m"),
     ];
     for (template, path) in templates {
         for query in [
@@ -419,6 +467,7 @@ async fn refuse(witness: &mut Witness<'_>) {
         ("PUT", marker.0, marker.1),
         ("PUT", by_query.0, by_query.1),
         ("PUT", LOG, LOG),
+        ("POST", "/v1/feeds", "/v1/feeds"),
     ];
     let ahead = ahead(&witness.node.version("a").await);
     let ahead = json!({ "version": ahead }).to_string();
@@ -504,11 +553,17 @@ async fn refuse(witness: &mut Witness<'_>) {
     // Every path with an unsupported method; its methods document the answer.
     let spec = witness.spec;
     for (template, method, _) in spec.operations() {
-        let path = template.replace("{feed}", "a").replace("{marker}", "read");
+        let path = filled(template);
         let answer = witness.node.send("PATCH", &path, &[]).await;
         assert_eq!(answer.status, 405);
         witness.hold(&method.to_uppercase(), template, &path, &answer);
     }
+}
+
+/// The path of a template.
+pub(super) fn filled(template: &str) -> String {
+    let path = template.replace("{feed}", "a").replace("{marker}", "read");
+    path.replace("{id}", "m")
 }
 
 /// With an unknown query parameter.
@@ -534,7 +589,7 @@ async fn limit(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
         seen: std::mem::take(seen),
     };
     for (template, method, _) in spec.operations() {
-        let path = template.replace("{feed}", "a").replace("{marker}", "read");
+        let path = filled(template);
         // An invalid query, so that no stream begins.
         let path = format!("{path}?x=1");
         let method = method.to_uppercase();
@@ -580,6 +635,9 @@ async fn crowd(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
             "/v1/entries?feed=a",
             "too_many_answers",
         ),
+        ("GET", "/v1/events/{id}", "/v1/events/m", "too_many_answers"),
+        ("GET", "/v1/feeds", "/v1/feeds?feed=a", "too_many_answers"),
+        ("POST", "/v1/feeds", "/v1/feeds", "too_many_bodies"),
         ("PUT", LOG, LOG, "too_many_bodies"),
         ("POST", "/v1/tickets", "/v1/tickets", "too_many_bodies"),
         ("POST", "/v1/events", "/v1/events", "too_many_bodies"),
@@ -643,6 +701,16 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
             "/v1/versions",
             "/v1/versions?at=2025-01-01T00:00:00Z",
             "",
+        ),
+        ("GET", "/v1/feeds", "/v1/feeds?feed=a", ""),
+        ("POST", "/v1/feeds", "/v1/feeds", r#"{"feeds":["a"]}"#),
+        ("GET", "/v1/events", "/v1/events?id=m", ""),
+        ("GET", "/v1/events/{id}", "/v1/events/m", ""),
+        (
+            "POST",
+            "/v1/events",
+            "/v1/events?atomic=true",
+            r#"[{"kind":"visit","feeds":["a"]}]"#,
         ),
         ("GET", "/v1/feeds/{feed}/entries", "/v1/feeds/a/entries", ""),
         (

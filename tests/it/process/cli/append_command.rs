@@ -45,6 +45,74 @@ async fn flags_describe_one_event() {
 }
 
 #[tokio::test]
+async fn atomic_events_are_all_appended_or_none() {
+    let service = Service::start().await;
+    let all = async |feed: &str| service.process().api.all(feed).await;
+    let lines = |who: &str| -> String {
+        let line = |slot| json!({ "id": format!("{who}-{slot}"), "kind": "booking", "feeds": [format!("slot:{slot}"), "all"] });
+        (6..8).map(|slot| format!("{}\n", line(slot))).collect()
+    };
+    let free = [
+        "append", "--atomic", "--expect", "slot:6@0", "--expect", "slot:7@0",
+    ];
+    let said = service.run_with(&free, &lines("anna")).await.json(0);
+    assert_eq!(said.len(), 2);
+    assert!(said.iter().all(|answer| answer["status"] == "appended"));
+    let again = service.run_with(&free, &lines("anna")).await.json(0);
+    assert!(again.iter().all(|answer| answer["status"] == "duplicate"));
+    let late = service.run_with(&free, &lines("ben")).await;
+    late.told(1, "409 version_conflict");
+    late.told(
+        1,
+        "nothing was appended, because of expect[0] (feed slot:6): ",
+    );
+    let mixed = format!(
+        "{}{}",
+        lines("cleo"),
+        json!({ "id": "anna-6", "kind": "visit", "feeds": ["all"] })
+    );
+    let reused = service.run_with(&["append", "--atomic"], &mixed).await;
+    reused.told(1, "nothing was appended, because of event 2: ");
+    assert_eq!(all("all").await.len(), 2);
+
+    // One event from flags, with two conditions.
+    let flags = ["--atomic", "--expect", "slot:7@0", "--expect", "slot:9@0"];
+    let one = service.run(&[&EVENT[..], &flags].concat()).await;
+    one.told(1, "because of expect[0] (feed slot:7)");
+    let one = service
+        .run(&[&EVENT[..], &flags[..1], &flags[3..]].concat())
+        .await;
+    assert_eq!(one.json(0)[0]["status"], "appended");
+
+    let many: String = (0..101)
+        .map(|n| {
+            format!(
+                "{}\n",
+                json!({ "id": format!("m{n}"), "kind": "visit", "feeds": ["many"] })
+            )
+        })
+        .collect();
+    let too_many = service.run_with(&["append", "--atomic"], &many).await;
+    too_many.told(1, "at most 100 events");
+    assert_eq!(all("many").await.len(), 0);
+    for (args, wrong) in [
+        (&["append", "--expect", "slot:6@0"][..], "needs --atomic"),
+        (
+            &[
+                "append", "--kind", "visit", "--feed", "a", "--expect", "a@0", "--expect", "b@0",
+            ],
+            "need --atomic",
+        ),
+        (
+            &["append", "--atomic", "--transient"],
+            "cannot be used with",
+        ),
+    ] {
+        service.run_with(args, "").await.told(2, wrong);
+    }
+}
+
+#[tokio::test]
 async fn an_event_says_when_it_happened_from_flags_and_from_lines() {
     let service = Service::start().await;
     let (first, second) = ("2004-04-15T16:56:01.5+02:00", "2004-04-15T14:57:00Z");

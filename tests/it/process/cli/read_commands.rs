@@ -81,6 +81,42 @@ async fn the_long_form_shows_the_version_and_id_of_each_entry() {
 }
 
 #[tokio::test]
+async fn an_event_is_found_by_its_id() {
+    let service = Service::start().await;
+    let id = "notes/1 a";
+    let flags = [
+        "--feed", "user:b", "--feed", "user:a", "--id", id, "--text", "Hi",
+    ];
+    let appended = service
+        .run(&[&["append", "--kind", "message"][..], &flags].concat())
+        .await;
+    let found = service.run(&["event", id]).await.json(0);
+    assert_eq!(found[0]["feeds"], json!(["user:b", "user:a"]));
+    assert_eq!(found[0]["version"], appended.json(0)[0]["version"]);
+    let text = service.run(&["event", id, "--format", "text"]).await;
+    let line = &text.lines(0)[0];
+    assert!(line.contains(" → user:b, user:a  Hi"), "{line}");
+    let missing = service.run(&["event", "other"]).await;
+    missing.told(1, "404 event_not_found");
+}
+
+#[tokio::test]
+async fn several_states_are_of_one_moment() {
+    let service = Service::start().await;
+    service.fill(0..3).await;
+    let feeds: Vec<String> = (0..300).map(|n| format!("user:{n}")).collect();
+    let feeds: Vec<&str> = feeds.iter().map(String::as_str).collect();
+    let states = service.run(&[&["state", FEED][..], &feeds].concat()).await;
+    let states = states.json(0);
+    assert_eq!(states.len(), 301);
+    assert!(
+        states
+            .iter()
+            .all(|state| state["version"] == states[0]["version"])
+    );
+}
+
+#[tokio::test]
 async fn state_and_mark_report_the_unread_count() {
     let service = Service::start().await;
     service.fill(0..3).await;
