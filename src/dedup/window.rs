@@ -1,6 +1,9 @@
 //! The window of a sequence: the earlier commits that a commit is compared with.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, VecDeque},
+};
 
 use smallvec::SmallVec;
 
@@ -242,7 +245,7 @@ impl Window {
                 budget.spend(1).await;
             }
             if self.prefixes.len() > 1 {
-                commits.sort_unstable_by(|a, b| b.version.cmp(&a.version));
+                commits.sort_unstable_by_key(|commit| Reverse(commit.version));
             }
             for commit in commits {
                 self.push_front(commit);

@@ -37,6 +37,14 @@ pub struct Follower<'a> {
     states: HashMap<String, (Unread, Markers)>,
 }
 
+/// What to print, and how.
+pub struct Printing {
+    pub printer: Printer,
+    /// Also print transients and states.
+    pub all: bool,
+    pub quiet: bool,
+}
+
 /// The effects of frames that are not flushed yet.
 #[derive(Default)]
 struct Unflushed {
@@ -69,11 +77,14 @@ impl<'a> Follower<'a> {
         range: Range,
         position: String,
         start: Start,
-        printer: Printer,
         cursor: Option<Cursor>,
-        all: bool,
-        quiet: bool,
+        printing: Printing,
     ) -> Self {
+        let Printing {
+            printer,
+            all,
+            quiet,
+        } = printing;
         Self {
             client,
             range,

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use self::{
     cursor::Cursor,
-    follow::Follower,
+    follow::{Follower, Printing},
     start::{Position, Start},
 };
 use super::{
@@ -150,9 +150,12 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
     let all = args
         .events
         .map_or(!printer.is_json(), |events| events == Events::All);
-    let mut follower = Follower::new(
-        &client, range, position, start, printer, cursor, all, args.quiet,
-    );
+    let printing = Printing {
+        printer,
+        all,
+        quiet: args.quiet,
+    };
+    let mut follower = Follower::new(&client, range, position, start, cursor, printing);
     let followed = tokio::select! {
         result = follower.run() => result,
         () = interrupted() => Ok(()),
