@@ -205,7 +205,7 @@ async fn tail_with_a_cursor_of_another_store_starts_over_and_says_so() {
     }
     crate::support::patience::until("the new cursor", async || {
         let kept = std::fs::read_to_string(cursor).expect("a cursor");
-        (kept != old && kept > "0\n".to_owned()).then_some(())
+        (kept != old && kept.as_str() > "0\n").then_some(())
     })
     .await;
     child.kill().await.expect("killed");
