@@ -5,13 +5,15 @@ use std::sync::Arc;
 use super::{Filter, Limits, LogEvent, Scan};
 use crate::{
     error::{Error, Result},
-    feed::{Feeds, Order, PAGE_BYTES_MAX},
+    feed::{Feeds, Order},
     store::{self, Snapshot},
     version::{Cursor, Version},
 };
 
 /// Maximum number of log keys that a page examines. A page with a filter may end here before it is full.
 pub const LOG_PAGE_KEYS_MAX: usize = 2_000;
+/// What a page with a filter may read, even if it may not return as much.
+const FILTERED_BYTES: usize = 1024 * 1024;
 
 #[derive(Debug, Clone)]
 pub struct LogQuery<V = Version> {
@@ -77,7 +79,11 @@ impl Feeds {
     fn scan<V>(&self, query: &LogQuery<V>, order: Order, now: Version) -> Scan {
         let limits = Limits {
             keys: LOG_PAGE_KEYS_MAX,
-            bytes: PAGE_BYTES_MAX.min(2 * query.bytes),
+            // With room for the events that other partitions hold, too, and for those that do not pass.
+            bytes: match *query.filter == Filter::default() {
+                true => 2 * query.bytes,
+                false => (2 * query.bytes).max(FILTERED_BYTES),
+            },
             // One more than the page takes, to know whether there is a next page.
             events: query.limit.saturating_add(1),
         };

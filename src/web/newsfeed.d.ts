@@ -54,6 +54,8 @@ export class Newsfeed {
   feed(name: string): Feed;
   /** Several feeds merged into one: one order, one stream, and an event that is in several of them comes once. */
   feeds(names: Iterable<string>): MergedFeed;
+  /** The log: all events of all feeds, each once with all its feeds, in version order. Needs the scope `export`. */
+  log(filter?: LogFilter): Log;
   /** Appends an event. An event without `id` gets one before the first try, so that retries never store it twice. An event
    * without `actor` gets the actor of the token, if the token's `actors` claim is exactly one name. */
   append(event: NewEvent, options?: CallOptions): Promise<Appended>;
@@ -114,6 +116,73 @@ export interface Follow extends AsyncIterableIterator<Update> {
   /** Retries now if it is waiting for the next try, and reconnects a stream that has been silent. In browsers this happens
    * by itself when the page becomes visible or the network is back. */
   wake(): void;
+}
+
+/** Which events of the log: every condition must hold. */
+export interface LogFilter {
+  /** One of these kinds. */
+  kinds?: string[];
+  /** One of these actors. */
+  actors?: string[];
+  /** One of these feeds: names, or beginnings of names followed by `*`, such as `chat:*`. */
+  feeds?: string[];
+  /** One of `n` parts, `i/n` with `i` from 0, such as `0/4`. Each event is in exactly one. */
+  shard?: string;
+}
+
+export interface Log {
+  /** One page. For the following page, pass its `next` as `before`, or as `after` if you read oldest first. */
+  page(query?: LogQuery): Promise<LogPage>;
+  /** The events after `after` (default: all), oldest first, up to `until` (default: now). Leave the loop when you have
+   * enough. */
+  events(query?: Pick<LogQuery, "after" | "until" | keyof CallOptions>): AsyncGenerator<LogEvent, void, undefined>;
+  /** Everything after a version as it happens, also after lost connections. Each event comes once, in order. */
+  follow(options?: LogFollowOptions): LogFollow;
+}
+
+export interface LogFollowOptions extends Omit<LiveOptions, "share"> {
+  /** Where to start if there is no stored `cursor`, and where to start over after a `reset`: `"0"` is the beginning of the
+   * log. Default: now. */
+  from?: Version;
+}
+
+/** As {@link Follow}. */
+export interface LogFollow extends AsyncIterableIterator<LogUpdate> {
+  close(): void;
+  wake(): void;
+}
+
+export type LogUpdate =
+  /** Only if it starts now: the version at which it does. */
+  | { type: "start"; version: Version; since: Version | null }
+  /** An event. `live` is false while catching up. */
+  | { type: "event"; event: LogEvent; live: boolean }
+  /** Everything up to this version has come. */
+  | { type: "version"; version: Version }
+  /** The store was restored or replaced: discard what you have. What follows starts at `from`, else now. */
+  | { type: "reset" }
+  | Status;
+
+/** An event with all its feeds, in the order in which its producer named them; only those that the token may read. */
+export interface LogEvent extends Entry {
+  feeds: string[];
+}
+
+export interface LogPage {
+  version: Version;
+  events: LogEvent[];
+  next: Version | null;
+}
+
+export interface LogQuery extends CallOptions {
+  /** Only up to this version. */
+  until?: Version;
+  /** Only below this version, newest first. */
+  before?: Version;
+  /** Oldest first, after this version. */
+  after?: Version;
+  /** Events per page, 1 to 200. */
+  limit?: number;
 }
 
 export interface HistoryQuery extends CallOptions {

@@ -19,6 +19,8 @@ const BASE_PATH = "";
 const PAUSE = 1_000;
 /** Feeds whose names make the URL longer than this are named in a body. */
 const URL_CHARS_MAX = 4_000;
+/** Maximum number of events of a page. */
+const PAGE_MAX = 200;
 /** Maximum length of an id, in bytes of UTF-8. */
 const ID_BYTES_MAX = 255;
 
@@ -45,6 +47,11 @@ export class Newsfeed {
 
   feeds(names) {
     return new Feed(this, this.#http, this.#following, [...names], true);
+  }
+
+  /** All events, or those that pass the filter. */
+  log({ kinds, actors, feeds, shard } = {}) {
+    return new Log(this.#http, this.#storage, { kind: kinds, actor: actors, feed: feeds, shard });
   }
 
   get #following() {
@@ -185,6 +192,51 @@ class Feed {
   }
 }
 
+class Log {
+  #http;
+  #storage;
+  #filter;
+
+  constructor(http, storage, filter) {
+    this.#http = http;
+    this.#storage = storage;
+    this.#filter = filter;
+  }
+
+  page({ until, before, after, limit, signal, patience } = {}) {
+    return this.#http.json(this.#path("log", { until, before, after, limit }), { signal, patience });
+  }
+
+  /** Without `until`, up to the version that is current at the first page. */
+  async *events({ after = "0", until, ...options } = {}) {
+    for (let next = after; next !== null; ) {
+      const page = await this.page({ limit: PAGE_MAX, ...options, after: next, until });
+      until ??= page.version;
+      yield* page.events;
+      next = page.next;
+    }
+  }
+
+  follow({ cursor, ...options } = {}) {
+    const kept = cursor && `newsfeed.cursor.${cursor}`;
+    return new Follow(this, this.#http, { storage: this.#storage, ...options, cursor: kept, history: 0, share: false });
+  }
+
+  /** The current version, for a follow that begins now. */
+  async states(options) {
+    const { version } = await this.#http.json(this.#path("log", { limit: 1 }), options);
+    return { version, states: [] };
+  }
+
+  livePath(after) {
+    return this.#path("log/live", { after });
+  }
+
+  #path(what, query) {
+    return path(what, [], { ...this.#filter, ...query });
+  }
+}
+
 /** An actor given with the event wins, also null. */
 const withActor = (event, token) => {
   const actor = event.actor === undefined ? onlyActor(token) : undefined;
@@ -194,7 +246,8 @@ const withActor = (event, token) => {
 /** Feeds are named in the query, because some proxies change `%2F` in paths. */
 function path(what, names, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
-  const pairs = [...names.map((name) => ["feed", name]), ...given];
+  const each = ([name, value]) => [value].flat().map((one) => [name, one]);
+  const pairs = [...names.map((name) => ["feed", name]), ...given.flatMap(each)];
   return `/v1/${what}?${pairs.map(([name, value]) => `${name}=${encoded(value)}`).join("&")}`;
 }
 

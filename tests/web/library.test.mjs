@@ -269,3 +269,44 @@ test("in a store that is behind the position, everything is read again", async (
   }
   assert.equal(page.of("start").length, 2);
 });
+
+test("the log has every event once, in pages and live, and a follow continues where it was", async () => {
+  const mine = { feeds: ["log-a:*", "log-b"], kinds: ["visit", "message"] };
+  const sent = [
+    { id: "log-1", kind: "visit", feeds: ["log-a:1", "log-b"] },
+    { id: "log-2", kind: "flirt", feeds: ["log-b"] },
+    { id: "log-3", kind: "message", feeds: ["other", "log-b"] },
+    { id: "log-4", kind: "visit", feeds: ["other"] },
+  ];
+  await newsfeed.append(sent);
+  const log = newsfeed.log(mine);
+  const events = await collect(log.events());
+  assert.deepEqual(events.map(({ id, feeds }) => [id, feeds]), [["log-1", sent[0].feeds], ["log-3", sent[2].feeds]]);
+  const { events: newest, next } = await log.page({ limit: 1 });
+  assert.deepEqual([ids(newest), next], [["log-3"], newest[0].version]);
+  const shards = await Promise.all(["0/2", "1/2"].map((shard) => collect(newsfeed.log({ ...mine, shard }).events())));
+  assert.deepEqual(ids(shards.flat()).sort(), ["log-1", "log-3"]);
+
+  const kept = new Map();
+  const storage = { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => void kept.set(key, value) };
+  const seen = [];
+  // Left in the middle, it comes back with the event that was not handled.
+  for await (const update of log.follow({ cursor: "log", from: "0", storage })) {
+    if (update.type !== "event") continue;
+    seen.push(update.event.id);
+    if (seen.length === 2) break;
+  }
+  for await (const update of log.follow({ cursor: "log", from: "0", storage })) {
+    if (update.type === "status" && update.state === "live") {
+      await newsfeed.append({ id: "log-5", kind: "visit", feeds: ["log-b"] });
+    }
+    if (update.type === "event") seen.push(update.event.id);
+    if (update.event?.id === "log-5") break;
+  }
+  assert.deepEqual(seen, ["log-1", "log-3", "log-3", "log-5"]);
+  // Without a position it begins now.
+  for await (const update of log.follow()) {
+    assert.notEqual(update.type, "event");
+    if (update.type === "version") break;
+  }
+});

@@ -70,6 +70,15 @@ async function uses(): Promise<void> {
   await feed.transient({ kind: "typing" });
   (await feed.markRead(version)).unread?.total satisfies number | undefined;
 
+  const log = newsfeed.log({ kinds: ["message"], feeds: ["chat:*"], shard: "0/2" });
+  (await log.page({ limit: 5 })).events[0]?.feeds satisfies string[] | undefined;
+  for await (const event of log.events({ after: "0" })) event.version satisfies Version;
+  for await (const update of log.follow({ cursor: "indexer", from: "0" })) {
+    if (update.type === "event") update.event.data satisfies Json;
+    // @ts-expect-error: the log has no entries.
+    if (update.type === "entry") break;
+  }
+
   const merged = newsfeed.feeds(["user:42", "chat:7-42"]);
   (await merged.state()).feeds[0]?.unread.total satisfies number | undefined;
   (await merged.markSeen(version))[0]?.version satisfies Version | undefined;

@@ -97,9 +97,9 @@ export class Follow {
   }
 
   async *#follow() {
-    const { after, history, cursor, storage } = this.#options;
+    const { after, from, history, cursor, storage } = this.#options;
     let since = after || !cursor ? null : await storage.getItem(cursor);
-    this.#position = after ?? (history === 0 ? since : null);
+    this.#position = after ?? (history === 0 ? since ?? from ?? null : null);
     for (;;) {
       this.#end.signal.throwIfAborted();
       try {
@@ -109,7 +109,7 @@ export class Follow {
         if (!(error instanceof Reset)) throw error;
         since = null;
         this.#badges = new Badges();
-        this.#position = history > 0 ? null : error.version;
+        this.#position = history > 0 ? null : from ?? error.version;
         yield { type: "reset" };
       }
     }
@@ -204,6 +204,12 @@ export class Follow {
         yield* this.#given(feeds.map((feed) => this.#badges.notification(feed, value)));
         return this.#save();
       }
+      case "event":
+        if (value.version <= this.#position) return;
+        this.#position = value.version;
+        if (!live) this.#caughtUp += 1;
+        yield { type: "event", event: value, live };
+        return this.#save();
       case "version":
         if (value.version < this.#position) return;
         this.#position = value.version;

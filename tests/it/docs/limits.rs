@@ -55,6 +55,18 @@ const ROWS: &[(&str, &[&str])] = &[
             "PAGE_EXAMINED_MAX",
         ],
     ),
+    (
+        "page of the log",
+        &[
+            "PAGE_ENTRIES_MAX",
+            "PAGE_ENTRIES_DEFAULT",
+            "PAGE_BYTES_MAX",
+            "LOG_PAGE_KEYS_MAX",
+        ],
+    ),
+    ("lines of the log", &["PART_BYTES_MAX"]),
+    ("values of each filter", &["FILTER_VALUES_MAX"]),
+    ("shards of the log", &["SHARDS_MAX"]),
     ("feeds of a merged page", &["1", "MERGED_FEEDS_MAX"]),
     (
         "long poll (`wait`)",

@@ -1,6 +1,7 @@
 //! The client commands, `newsfeed append` and others: with flags, in pipes, on a terminal.
 
 mod append_command;
+mod export_command;
 mod help;
 mod names;
 mod read_commands;
