@@ -13,6 +13,7 @@
 //! - [`log`]: all events, each once, in commit order: scans of the log.
 //! - [`dedup`]: the rule that decides which commits are twins, and the window that every reader judges them with.
 //! - [`lineage`]: which versions are of this life of the store. Every version that a client hands in is checked there.
+//! - [`times`]: which version was current at a time of the wall clock.
 //! - [`store`]: the engine contract, the retry loop, the layout of keys ([`store::keys`]) and values
 //!   ([`store::values`]), and the engines.
 //! - [`types`], [`version`], [`clock`]: names, events and entries; hybrid timestamps; the clocks that make them.
@@ -66,6 +67,7 @@ pub mod outbound;
 pub mod procfs;
 pub mod server;
 pub mod store;
+pub mod times;
 pub mod tls;
 pub mod types;
 pub mod version;

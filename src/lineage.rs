@@ -71,6 +71,19 @@ impl Known {
         Self { now, ..self }
     }
 
+    /// The greatest version of this life of the store that is not above `version`. The result may be [`Version::ZERO`].
+    pub fn nearest(&self, version: Version) -> Version {
+        let version = version.min(self.now);
+        let row = self.rows.partition_point(|row| row.began <= version);
+        let Some(row) = row.checked_sub(1) else {
+            return Version::ZERO;
+        };
+        match self.rows.get(row + 1) {
+            Some(next) => version.min(next.previous_end),
+            None => version,
+        }
+    }
+
     /// The version that the client means.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ use crate::{
     logging::LogControl,
     metrics::Metrics,
     store::{self, Store, keys::Keys},
+    times,
     tls::Tls,
 };
 
@@ -75,7 +76,7 @@ pub struct Node {
 
 impl Node {
     pub fn start(store: Arc<dyn Store>, keys: Keys, settings: Settings) -> store::Result<Self> {
-        let clock = AtClock::new(settings.wall).map_err(|error| {
+        let clock = AtClock::new(settings.wall.clone()).map_err(|error| {
             store::Error::Open(format!("the system clock cannot be used: {error}"))
         })?;
         let clock = Arc::new(clock);
@@ -106,6 +107,11 @@ impl Node {
             let (store, keys, stop) = (Arc::clone(&store), keys.clone(), stop_background.clone());
             async move { trim_transients(&*store, &keys, stop).await }
         });
+        let times = background.spawn({
+            let (store, keys, stop) = (Arc::clone(&store), keys.clone(), stop_background.clone());
+            let wall = settings.wall.clone();
+            async move { times::record(&*store, &keys, &wall, stop).await }
+        });
         if let Some(auth) = settings.auth.clone() {
             let stop = stop_background.clone();
             background.spawn(async move { auth.watch(stop).await });
@@ -118,6 +124,7 @@ impl Node {
         let tasks = Tasks::default();
         tasks.watch("tailer", tailer.abort_handle());
         tasks.watch("janitor", janitor.abort_handle());
+        tasks.watch("times", times.abort_handle());
         let app = App {
             auth: settings.auth,
             base_path: settings.base_path,
@@ -128,6 +135,7 @@ impl Node {
             health: Health::new(Arc::clone(&store), keys, tasks, settings.ready_lag_max),
             metrics,
             log: settings.log,
+            wall: settings.wall,
             tracker,
             stopping: CancellationToken::new(),
         };

@@ -89,6 +89,11 @@ fn query<T: AsRef<str>>(feeds: impl IntoIterator<Item = T>, parameters: &[(&str,
         .finish()
 }
 
+#[derive(Deserialize)]
+struct At {
+    version: String,
+}
+
 impl Client {
     pub async fn state(&self, feed: &str) -> Result<Told<State>, Error> {
         let path = format!("/v1/state?{}", query([feed], &[]));
@@ -111,6 +116,13 @@ impl Client {
     pub async fn page(&self, feeds: &[String], parameters: &[(&str, &str)]) -> Result<Page, Error> {
         let path = format!("/v1/entries?{}", query(feeds, parameters));
         self.call(self.request(Method::GET, &path)).await
+    }
+
+    /// The version that was current at `time`, RFC 3339.
+    pub async fn version_at(&self, time: &str) -> Result<String, Error> {
+        let path = format!("/v1/versions?{}", query::<&str>([], &[("at", time)]));
+        let At { version } = self.call(self.request(Method::GET, &path)).await?;
+        Ok(version)
     }
 
     /// One attempt to open a live stream of what comes after `position`.

@@ -3,7 +3,7 @@
 use super::{
     Error,
     connection::Connection,
-    names::{self, Moment},
+    names::{self, Moment, Position},
     output::{Output, status},
     pages::{Order, Range, Walk},
 };
@@ -18,7 +18,8 @@ use super::{
     newsfeed history user:ben chat:anna-ben --kind message       messages of two feeds\n  \
     newsfeed history user:ben --long                             with versions and ids\n  \
     newsfeed history user:ben --reverse | jq -r .data.text       all entries, oldest first\n  \
-    newsfeed history user:ben --after $(cat cursor) --until $VN  entries between two versions")]
+    newsfeed history user:ben --after $(cat cursor) --until $VN  entries between two versions\n  \
+    newsfeed history user:ben --after 2026-11-28T00:00:00Z       entries since a time")]
 pub struct HistoryArgs {
     /// Feeds, such as user:ben (at most 100)
     #[arg(required = true, value_name = "FEED", num_args = 1..=100, value_parser = names::name)]
@@ -26,9 +27,9 @@ pub struct HistoryArgs {
     /// Only entries up to and including this version
     #[arg(long, value_name = "VERSION|now", default_value = "now", value_parser = names::moment)]
     until: Moment,
-    /// Only entries after this version [default: all]
-    #[arg(long, value_name = "VERSION", default_value = "0", hide_default_value = true, value_parser = names::version)]
-    after: String,
+    /// Only entries after this version, or after what was current at this time (RFC 3339) [default: all]
+    #[arg(long, value_name = "VERSION|TIME", default_value = "0", hide_default_value = true, value_parser = names::position)]
+    after: Position,
     /// Maximum number of entries [default: all]
     #[arg(long, short = 'n', value_name = "ENTRIES")]
     limit: Option<usize>,
@@ -53,7 +54,7 @@ pub async fn run(args: HistoryArgs) -> Result<(), Error> {
     let range = Range {
         feeds: args.feeds,
         kinds: args.kind,
-        after: args.after,
+        after: args.after.version(&client).await?,
         until: match args.until {
             Moment::Now => None,
             Moment::Version(version) => Some(version),

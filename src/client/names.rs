@@ -1,6 +1,7 @@
 //! Names and versions in arguments, validated as the service does, so that a mistake is reported as a usage error.
 
-use crate::types::FeedName;
+use super::{Error, api::Client};
+use crate::types::{EventTime, FeedName};
 
 const VERSION_LEN: usize = 26;
 
@@ -22,6 +23,35 @@ pub fn version(text: &str) -> Result<String, String> {
         "a version is {VERSION_LEN} characters from 0-9 a-v as returned by the service (`newsfeed state FEED` shows the \
          current one), or 0, which is before all entries"
     ))
+}
+
+/// A version, or a time, whose version the service knows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Position {
+    Version(String),
+    Time(String),
+}
+
+impl Position {
+    pub async fn version(&self, client: &Client) -> Result<String, Error> {
+        match self {
+            Self::Version(version) => Ok(version.clone()),
+            Self::Time(time) => client.version_at(time).await,
+        }
+    }
+}
+
+pub fn position(text: &str) -> Result<Position, String> {
+    // No version has a colon.
+    match text.contains(':') {
+        false => version(text)
+            .map(Position::Version)
+            .map_err(|error| format!("expected a version or a time: {error}")),
+        true => match text.parse::<EventTime>() {
+            Ok(_) => Ok(Position::Time(text.to_owned())),
+            Err(invalid) => Err(format!("a time, such as 2026-11-28T00:00:00Z, {invalid}")),
+        },
+    }
 }
 
 /// A version, or the current one.
@@ -66,6 +96,12 @@ mod tests {
             "000000800PGCVGIJ9UQFVVVVVS",
         ] {
             assert!(version(bad).is_err(), "{bad}");
+        }
+        let time = "2026-11-28T00:00:00Z";
+        assert_eq!(position(time), Ok(Position::Time(time.to_owned())));
+        assert_eq!(position(given), Ok(Position::Version(given.to_owned())));
+        for bad in ["2026-11-28", "2026-11-28T00:00Z", "yesterday"] {
+            assert!(position(bad).is_err(), "{bad}");
         }
         assert_eq!(moment("now"), Ok(Moment::Now));
         assert_eq!(moment(given), Ok(Moment::Version(given.to_owned())));

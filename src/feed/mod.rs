@@ -24,6 +24,8 @@ use crate::{
     lineage::Lineage,
     metrics::TwinsHidden,
     store::{self, Snapshot, Store, keys::Keys},
+    times,
+    version::Version,
 };
 
 /// The reading side of the service; cheap to clone.
@@ -77,6 +79,16 @@ impl Feeds {
             turn: Some(Arc::new(turn)),
             ..self.clone()
         })
+    }
+
+    /// The version that was current at `micros` since 1970.
+    pub async fn version_at(&self, micros: u64) -> Result<Version> {
+        let found = async {
+            let snapshot = self.snapshot().await?;
+            let known = self.lineage.at(&*snapshot).await?;
+            times::version_at(&*snapshot, &self.keys, &known, micros).await
+        };
+        self.note(found.await)
     }
 
     async fn snapshot(&self) -> store::Result<Box<dyn Snapshot>> {

@@ -22,7 +22,7 @@ use super::{
     limits::{self, Limited, Reserved},
     problem::Result,
     query::{FeedPath, MarkerPath, Params, cursor},
-    render,
+    render, versions,
 };
 use crate::{
     auth::Scope,
@@ -109,7 +109,8 @@ async fn page(
     feeds: Vec<FeedName>,
     merged: bool,
 ) -> Result<Response> {
-    let (mut query, wait) = params.page(feeds)?;
+    let after = versions::position(app, parts, params.start("after", false)?).await?;
+    let (mut query, wait) = params.page(feeds, after)?;
     granted.feeds(Scope::Read, &query.feeds)?;
     // A long poll ends when the token expires.
     let until = |wait| {

@@ -34,6 +34,7 @@ mod session;
 mod sse;
 mod strict;
 mod trace_context;
+mod versions;
 pub mod web;
 
 use std::{collections::HashMap, sync::Arc};
@@ -52,6 +53,7 @@ pub use self::{
 use crate::{
     append::Appender,
     auth::Auth,
+    clock::WallTime,
     feed::Feeds,
     live::Hub,
     logging::LogControl,
@@ -74,6 +76,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// The filter of the process's log, if it can be changed.
     pub log: Option<LogControl>,
+    /// The wall clock, which tells whether a time is in the future.
+    pub wall: WallTime,
     /// Work that outlives its request. Shutdown waits for it.
     pub tracker: TaskTracker,
     /// Set when the node stops: requests without an end of their own (NDJSON bodies) end.

@@ -45,6 +45,8 @@ codes! {
     InvalidQuery "invalid_query" BAD_REQUEST,
     InvalidFilter "invalid_filter" BAD_REQUEST,
     VersionAhead "version_ahead" BAD_REQUEST,
+    InvalidTime "invalid_time" BAD_REQUEST,
+    TimeAhead "time_ahead" BAD_REQUEST,
     TokenTooLong "token_too_long" BAD_REQUEST,
     CredentialsMissing "credentials_missing" UNAUTHORIZED,
     TokenMalformed "token_malformed" UNAUTHORIZED,

@@ -12,7 +12,7 @@ use rand::RngExt;
 use super::problem::{Code, Problem, Result};
 use crate::{
     feed::{Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
-    types::{FeedName, Invalid, Kind, Marker},
+    types::{EventTime, FeedName, Invalid, Kind, Marker},
     version::Cursor,
 };
 
@@ -137,7 +137,24 @@ impl<'a> Params<'a> {
             .transpose()
     }
 
-    /// The position after which a stream begins. An empty value counts as none, as in the header `Last-Event-ID`.
+    /// Where a page or a stream begins, as a version or as a time. An empty value counts as none, as in the header
+    /// `Last-Event-ID`, if `may_be_empty`.
+    pub fn start(&self, name: &str, may_be_empty: bool) -> Result<Option<Start>> {
+        let param = self.one(name)?;
+        let param = param.filter(|param| !(may_be_empty && param.value.is_empty()));
+        param.map(|param| start(name, &param.value)).transpose()
+    }
+
+    /// A time that must be given.
+    pub fn time(&self, name: &str) -> Result<EventTime> {
+        let param = self
+            .one(name)?
+            .ok_or_else(|| invalid(format!("give a time, as in {name}=2026-11-28T00:00:00Z")))?;
+        let time = param.text();
+        time.map_err(|invalid| Problem::new(Code::InvalidTime, format!("{name} {invalid}")))
+    }
+
+    /// The position of a stream that is resumed. An empty value counts as none, as in the header `Last-Event-ID`.
     pub fn position(&self, name: &str) -> Result<Option<Cursor>> {
         let param = self.one(name)?.filter(|param| !param.value.is_empty());
         param.map(|param| cursor(name, &param.value)).transpose()
@@ -190,11 +207,14 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// The query for a page of `feeds`, and how long to wait for an entry.
-    pub fn page(&self, feeds: Vec<FeedName>) -> Result<(PageQuery<Cursor>, Option<Duration>)> {
+    /// The query for a page of `feeds`, oldest first from `after` if that is given, and how long to wait for an entry.
+    pub fn page(
+        &self,
+        feeds: Vec<FeedName>,
+        after: Option<Cursor>,
+    ) -> Result<(PageQuery<Cursor>, Option<Duration>)> {
         let until = self.cursor("until")?;
         let before = self.cursor("before")?;
-        let after = self.cursor("after")?;
         let wait = self
             .number("wait", 0..=WAIT_MAX.as_secs())?
             .map(|seconds| held_for(Duration::from_secs(seconds)));
@@ -232,6 +252,28 @@ fn feed(param: &Param<'_>) -> Result<FeedName> {
     param
         .text()
         .map_err(|invalid| Problem::invalid_feed(&invalid))
+}
+
+/// A position that a client has given.
+#[derive(Debug)]
+pub enum Start {
+    Cursor(Cursor),
+    Time(EventTime),
+}
+
+fn start(name: &str, text: &str) -> Result<Start> {
+    match text.parse() {
+        Ok(cursor) => Ok(Start::Cursor(cursor)),
+        // No version has a colon.
+        Err(_) if text.contains(':') => {
+            let time = text.parse().map(Start::Time);
+            time.map_err(|invalid| Problem::new(Code::InvalidTime, format!("{name} {invalid}")))
+        }
+        Err(error) => Err(Problem::new(
+            Code::InvalidVersion,
+            format!("{name} is {error}; a time, such as 2026-11-28T00:00:00Z, is accepted too"),
+        )),
+    }
 }
 
 /// How long a long poll that asks for `asked` is held.

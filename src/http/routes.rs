@@ -25,7 +25,7 @@ use super::{
     not_found::not_found,
     observe::{self, Observer},
     problem::{Code, Problem},
-    session, sse, web,
+    session, sse, versions, web,
 };
 use crate::auth::Scope;
 
@@ -91,6 +91,7 @@ pub static OPERATIONS: &[Operation] = operations![
     GET    "/v1/entries"                         Right::Scope(Scope::Read)   => feeds::merged,
     GET    "/v1/live"                            Right::ReadOrTicket         => sse::merged,
     GET    "/v1/state"                           Right::Scope(Scope::Read)   => feeds::state_by_query,
+    GET    "/v1/versions"                        Right::Token                => versions::at,
     PUT    "/v1/markers/{marker}"                Right::Scope(Scope::Mark), reads SMALL_BODY_BYTES_MAX => feeds::move_marker_by_query,
     GET    "/v1/feeds/{feed}"                    Right::Scope(Scope::Read)   => feeds::state,
     GET    "/v1/feeds/{feed}/entries"            Right::Scope(Scope::Read)   => feeds::entries,

@@ -18,7 +18,7 @@ use super::{
     limits,
     problem::Result,
     query::{FeedPath, LAST_EVENT_ID, Params, cursor},
-    render,
+    render, versions,
 };
 use crate::{auth::Scope, live::Follower, metrics::StreamEnd, types::FeedName, version::Cursor};
 
@@ -30,7 +30,7 @@ pub async fn live(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let params = Params::parse(&parts, &["after", LAST_EVENT_ID, TICKET])?;
-    let after = position(&parts, &params)?;
+    let after = position(&app, &parts, &params).await?;
     follow(&app, &granted, &parts, vec![feed], after)
 }
 
@@ -41,21 +41,22 @@ pub async fn merged(
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
     let params = Params::parse(&parts, &["feed", "after", LAST_EVENT_ID, TICKET])?;
-    let after = position(&parts, &params)?;
+    let after = position(&app, &parts, &params).await?;
     follow(&app, &granted, &parts, params.feeds()?, after)
 }
 
 /// A browser that reconnects repeats its first URL, so the header `Last-Event-ID` overrides `after`. Clients that may not
 /// send this header to another origin, such as event-source-polyfill, add the parameter `lastEventId` to the URL instead.
-fn position(parts: &Parts, params: &Params<'_>) -> Result<Option<Cursor>> {
-    let after = params.position("after")?;
+async fn position(app: &App, parts: &Parts, params: &Params<'_>) -> Result<Option<Cursor>> {
+    let after = params.start("after", true)?;
     let last = params.position(LAST_EVENT_ID)?;
-    match parts
+    let header = parts
         .headers
         .get("last-event-id")
-        .map(|id| id.to_str().unwrap_or("?"))
-    {
-        None | Some("") => Ok(last.or(after)),
+        .map(|id| id.to_str().unwrap_or("?"));
+    match header {
+        None | Some("") if last.is_some() => Ok(last),
+        None | Some("") => versions::position(app, parts, after).await,
         Some(id) => cursor("Last-Event-ID", id).map(Some),
     }
 }

@@ -175,8 +175,13 @@ impl Raise<'_> {
     /// The end in any other engine: the last of everything that carries a version, in `epoch`.
     fn of_stored(&self, epoch: u32, wake: Option<&[u8]>, found: &Found) -> Result<End> {
         let mut conditions = Vec::with_capacity(found.slices.len());
+        let mut slices = found.slices.iter();
+        let recorded = slices.next().and_then(|times| times.items.first());
+        let recorded = recorded.map(values::decode_time).transpose()?;
+        let recorded = recorded.filter(|version| version.epoch() == epoch);
+        let recorded = recorded.map_or(0, Version::time);
         let mut appended = 0;
-        for (partition, slice) in (0..).zip(&found.slices) {
+        for (partition, slice) in (0..).zip(slices) {
             let last = slice.items.first();
             let last = last.map(|item| keys::version_of(&item.key)).transpose()?;
             if let Some(last) = last.filter(|last| last.epoch() == epoch) {
@@ -190,7 +195,7 @@ impl Raise<'_> {
         let notified = wake.and_then(|stamp| stamp.first_chunk());
         let notified = notified.map_or(0, |time| u64::from_be_bytes(*time));
         let time = match self.restored {
-            None => appended.max(notified),
+            None => appended.max(notified).max(recorded),
             Some(restored) if restored < appended => {
                 return Err(Error::Refused(format!(
                     "the store has entries up to version {appended}, above the restored version {restored}: \
@@ -218,7 +223,9 @@ impl Transaction for Raise<'_> {
         };
         Reads {
             keys: vec![self.keys.epoch(), self.keys.last(), self.keys.wake()],
-            ranges: (0..self.keys.partitions()).map(last).collect(),
+            ranges: std::iter::once(self.keys.last_time())
+                .chain((0..self.keys.partitions()).map(last))
+                .collect(),
             ..Reads::default()
         }
     }

@@ -16,6 +16,7 @@
 //! | 13 | `log / partition ‖ V` | the events of a batch in this partition |
 //! | 14 | `transient / partition ‖ V` | a transient, or the news that a marker moved |
 //! | 15 | `marker / name / reader / {read, seen}` | version |
+//! | 19 | `time / n` | the version that was current at second 10·n since 1970 |
 //!
 //! Kept for what is not written yet:
 //!
@@ -25,7 +26,6 @@
 //! | 17 | `projection / name` | the checkpoint of a projection: a version |
 //! | 18 | `index / 1 / kind ‖ V`, `index / 2 / actor ‖ V` | all feeds of the event, in order |
 //! | 18 | `index / 3 / feed / kind ‖ V` | empty |
-//! | 19 | `time / n` | the version that was current at second 10·n since 1970 |
 //! | 20 and above | consumers, jobs, follows | |
 //!
 //! Every value can grow at its end, and a decoder refuses what it does not know.
@@ -58,6 +58,7 @@ const NOTIFY: u16 = 12;
 const LOG: u16 = 13;
 const TRANSIENT: u16 = 14;
 const MARKER: u16 = 15;
+const TIME: u16 = 19;
 
 /// The reader of a feed's own markers, as in a personal feed.
 pub const OWN_READER: &str = "";
@@ -239,6 +240,36 @@ impl Keys {
         let id = self.root.bytes().len() + 3;
         let len = memchr::memchr(0, key.get(id..)?)?;
         key.get(..=id + len)
+    }
+
+    /// → the version that was current `number` · 10 s after 1970, 16 bytes. Written by the first node that comes to it.
+    pub fn time(&self, number: u64) -> Vec<u8> {
+        self.root.pack(&(TIME, number))
+    }
+
+    /// The last row of [`Self::time`] up to `number`, and the first one after it.
+    pub fn times_around(&self, number: u64) -> [Range; 2] {
+        let (begin, end) = self.root.subspace(&(TIME,)).range();
+        let middle = next_key(self.time(number));
+        let one = |begin, end, reverse| Range {
+            reverse,
+            limit: 1,
+            ..Range::all(begin, end)
+        };
+        [one(begin, middle.clone(), true), one(middle, end, false)]
+    }
+
+    /// The number in a key of [`Self::time`].
+    pub fn time_of(&self, key: &[u8]) -> Result<u64> {
+        let times = self.root.subspace(&(TIME,));
+        let number = times.unpack(key).map(|(number,)| number);
+        number.map_err(|error| corrupt(key, error))
+    }
+
+    /// The last row of [`Self::time`].
+    pub(super) fn last_time(&self) -> Range {
+        let [last, _] = self.times_around(u64::MAX);
+        last
     }
 
     /// → version, 16 bytes. Atomic maximum. `reader` is [`OWN_READER`] for the feed's own marker.
@@ -446,6 +477,8 @@ mod tests {
             keys.wake(),
             keys.lineage(0),
             keys.lineage(1),
+            keys.time(0),
+            keys.time(1),
             keys.claim(&id),
             keys.feed(&name),
             keys.notify(&name),
@@ -465,6 +498,21 @@ mod tests {
             logs.windows(2)
                 .all(|w| w[0] < w[1] && !w[1].starts_with(&w[0]))
         );
+    }
+
+    #[test]
+    fn the_number_of_a_time_is_found_in_its_key() {
+        for prefix in [&b""[..], b"newsfeed/", &[21, 19, 0]] {
+            let keys = Keys::new(prefix, 1);
+            let mut last = Vec::new();
+            for number in [0, 1, 19, 255, 256, 179_594_959, u64::MAX] {
+                let key = keys.time(number);
+                assert_eq!(keys.time_of(&key).expect("a number"), number);
+                assert!(key > last);
+                last = key;
+            }
+        }
+        assert!(Keys::new(b"", 1).time_of(b"").is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!   `exports` is true and `feeds` are all its feeds, in order: this record is the one that a reader of the whole log takes.
 //!   In other partitions, `feeds` are those of the partition. The entry is written as above, without its tag.
 //! - transient: `((0, index, false, feeds, entry), null)`, or `(null, (feed, reader))` if a marker moved.
-//! - lineage: two moments of 16 bytes, see [`Row`].
+//! - lineage: two moments of 16 bytes, see [`Row`]. Marker, time: a version of 16 bytes.
 //!
 //! Tuples can get further elements at their end, and other tags. The decoders refuse those that they do not know.
 
@@ -280,6 +280,17 @@ pub fn decode_lineage(item: &KeyValue) -> Result<Row> {
         began,
         previous_end: Version::from_bytes(*previous_end),
     })
+}
+
+pub fn encode_time(version: Version) -> Vec<u8> {
+    version.to_bytes().to_vec()
+}
+
+pub fn decode_time(item: &KeyValue) -> Result<Version> {
+    match <[u8; BYTES_LEN]>::try_from(&item.value[..]) {
+        Ok(bytes) => Ok(Version::from_bytes(bytes)),
+        Err(_) => Err(corrupt(&item.key, "not a version")),
+    }
 }
 
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {

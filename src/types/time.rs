@@ -17,6 +17,11 @@ impl EventTime {
         &self.0
     }
 
+    /// Microseconds since 1970; 0 for earlier times.
+    pub fn micros(&self) -> u64 {
+        u64::try_from(self.instant() / 1_000).unwrap_or(0)
+    }
+
     /// Nanoseconds since 1970.
     pub(super) fn instant(&self) -> i128 {
         let time: Option<jiff::Timestamp> = self.0.parse().ok();

@@ -54,6 +54,9 @@ export class Newsfeed {
   append(events: NewEvent[], options?: CallOptions): Promise<(Appended | Rejected)[]>;
   /** Sends a transient, which is not stored, such as typing. It is not retried. */
   transient(signal: NewTransient, options?: { signal?: AbortSignal }): Promise<{ id: string }>;
+  /** The version that was current at a time (RFC 3339 with seconds and an offset, if it is text), to begin there: as `after`
+   * or `until` of a page, or as `after` of `live` and `follow`. */
+  versionAt(time: Date | string, options?: CallOptions): Promise<Version>;
 }
 
 interface Reading {

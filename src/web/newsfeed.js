@@ -70,6 +70,12 @@ export class Newsfeed {
     }
   }
 
+  async versionAt(time, options) {
+    const at = time instanceof Date ? time.toISOString() : time;
+    const { version } = await this.#http.json(`/v1/versions?${new URLSearchParams({ at })}`, options);
+    return version;
+  }
+
   /** Tried once, because a late signal is worthless. */
   transient(signal, { signal: abort } = {}) {
     return this.#http.json("/v1/transient", {

@@ -12,6 +12,7 @@ use crate::client::{
     Error,
     api::{Client, Failure},
     feeds::{Entry, Live, Markers, State, Told, Unread},
+    names,
     output::{Printer, status},
     pages::{Range, wanted},
     patience::Patience,
@@ -213,7 +214,7 @@ impl<'a> Follower<'a> {
     async fn start_over(&mut self, current: String) -> Result<(), Error> {
         self.position = match &self.start {
             // That version was the position, or is older and as unknown.
-            Start::From(From::Version(_)) => current,
+            Start::From(From::At(names::Position::Version(_))) => current,
             start => start.find(self.client, &self.range).await?.after,
         };
         self.states.clear();

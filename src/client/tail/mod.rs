@@ -34,6 +34,7 @@ use super::{
     newsfeed tail user:ben chat:anna-ben -n 50 --kind message    messages of two feeds\n  \
     newsfeed tail user:ben --from now | jq -r .data.text         only new entries\n  \
     newsfeed tail user:ben --from beginning --no-follow          the whole feed, oldest first\n  \
+    newsfeed tail user:ben --from 2026-11-28T00:00:00Z           entries since a time, then live\n  \
     newsfeed tail user:ben --cursor ben.cursor | ./import        continue where it stopped")]
 pub struct TailArgs {
     /// Feeds, such as user:ben (at most 100)
@@ -48,8 +49,8 @@ pub struct TailArgs {
         conflicts_with = "from"
     )]
     lines: usize,
-    /// Start after this version, at the first entry, or with new entries only
-    #[arg(long, value_name = "VERSION|beginning|now", value_parser = start::parse)]
+    /// Start after this version, after what was current at this time (RFC 3339), at the first entry, or with new entries only
+    #[arg(long, value_name = "VERSION|TIME|beginning|now", value_parser = start::parse)]
     from: Option<start::From>,
     /// Only entries and transients of this kind (repeatable)
     #[arg(long, value_parser = names::name)]

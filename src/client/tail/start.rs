@@ -11,16 +11,16 @@ use crate::client::{
 pub enum From {
     Beginning,
     Now,
-    Version(String),
+    At(names::Position),
 }
 
 pub fn parse(text: &str) -> Result<From, String> {
     match text {
         "beginning" => Ok(From::Beginning),
         "now" => Ok(From::Now),
-        _ => names::version(text)
-            .map(From::Version)
-            .map_err(|error| format!("expected `beginning`, `now` or a version: {error}")),
+        _ => names::position(text)
+            .map(From::At)
+            .map_err(|error| format!("expected `beginning`, `now`, a version or a time: {error}")),
     }
 }
 
@@ -61,7 +61,7 @@ impl Position {
 async fn from(client: &Client, range: &Range, from: &From) -> Result<Position, Error> {
     match from {
         From::Beginning => Ok(Position::after("0".to_owned())),
-        From::Version(version) => Ok(Position::after(version.clone())),
+        From::At(position) => Ok(Position::after(position.version(client).await?)),
         From::Now => last(client, range, 0).await,
     }
 }

@@ -13,6 +13,7 @@ mod read;
 mod shutdown;
 mod streams;
 mod transients;
+mod versions;
 mod waiting;
 mod web_files;
 

@@ -219,6 +219,7 @@ impl Bed {
             health: Health::new(store, keys, Tasks::default(), settings.ready_lag_max),
             metrics,
             log: None,
+            wall: self.wall.clone(),
             tracker,
             stopping: CancellationToken::new(),
         };

@@ -235,6 +235,16 @@ async fn append(witness: &mut Witness<'_>) {
 
 async fn read(witness: &mut Witness<'_>) {
     let now = witness.node.version("a").await;
+    for (query, status) in [
+        ("at=2025-01-01T00:00:00Z", 200),
+        ("at=2025-01-01T00:00:00.5%2B01:00", 200),
+        ("at=9000-01-01T00:00:00Z", 400),
+        ("at=yesterday", 400),
+        ("", 400),
+    ] {
+        let path = format!("/v1/versions?{query}");
+        assert_eq!(witness.get("/v1/versions", &path).await.status, status);
+    }
     for feed in ["a", "never"] {
         witness
             .get("/v1/feeds/{feed}", &format!("/v1/feeds/{feed}"))
@@ -255,6 +265,7 @@ async fn read(witness: &mut Witness<'_>) {
             &until,
             &format!("before={now}"),
             &format!("after={now}&wait=0"),
+            "after=2025-01-01T00:00:00Z",
         ] {
             assert_eq!(
                 witness
