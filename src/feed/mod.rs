@@ -6,6 +6,7 @@
 mod event;
 mod markers;
 mod page;
+mod source;
 mod state;
 mod turns;
 
@@ -14,7 +15,8 @@ use std::sync::Arc;
 use self::turns::{InTurn, Turn, Turns};
 pub use self::{
     page::{
-        Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
+        KINDS_MAX, Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry,
+        PageQuery,
     },
     state::{FeedState, Markers, UNREAD_MAX, Unread},
     turns::Reader,

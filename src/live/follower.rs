@@ -157,7 +157,7 @@ impl Follower {
             order: Order::OldestFirst { after, until: None },
             limit: PAGE_ENTRIES,
             bytes: PAGE_BYTES,
-            kind: None,
+            kinds: self.subscription.kinds().to_vec(),
         };
         let feeds = self.feeds.turn().await?;
         let page = match feeds.page(&query).await {

@@ -66,19 +66,31 @@ impl Hub {
     /// # Errors
     /// [`Error::ShuttingDown`] after [`Hub::close`], and [`Error::TooManyStreams`] above [`STREAMS_MAX`].
     pub fn subscribe(self: &Arc<Self>, feeds: Vec<FeedName>) -> Result<Subscription> {
-        self.register(feeds, Interest::Everything)
+        self.subscribe_to(feeds, Vec::new())
     }
 
-    /// As [`Self::subscribe`], but only for entries, of one kind if given.
+    /// As [`Self::subscribe`], but of entries and transients only those of `kinds`, unless that is empty.
+    ///
+    /// # Errors
+    /// Those of [`Self::subscribe`].
+    pub fn subscribe_to(
+        self: &Arc<Self>,
+        feeds: Vec<FeedName>,
+        kinds: Vec<Kind>,
+    ) -> Result<Subscription> {
+        self.register(feeds, Interest::everything(kinds))
+    }
+
+    /// As [`Self::subscribe_to`], but only for entries.
     ///
     /// # Errors
     /// Those of [`Self::subscribe`].
     pub fn subscribe_to_entries(
         self: &Arc<Self>,
         feeds: Vec<FeedName>,
-        kind: Option<Kind>,
+        kinds: Vec<Kind>,
     ) -> Result<Subscription> {
-        self.register(feeds, Interest::Entries { kind })
+        self.register(feeds, Interest::entries(kinds))
     }
 
     fn register(
