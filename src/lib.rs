@@ -2,8 +2,8 @@
 //! the current version vN, reads history up to vN, and subscribes live from vN.
 //!
 //! # Map
-//! Dependencies point one way: [`http`] → [`feed`], [`live`], [`log`], [`append`], [`auth`] → [`dedup`], [`lineage`] → [`store`]
-//! → [`types`], [`version`], [`clock`].
+//! Dependencies point one way: [`http`] → [`live`], [`feed`], [`append`], [`auth`] → [`projection`] → [`log`] → [`dedup`],
+//! [`lineage`] → [`store`] → [`types`], [`version`], [`clock`].
 //!
 //! - [`http`]: JSON, status codes, SSE frames. No other module of the service knows HTTP.
 //! - [`auth`]: tokens, keys, tickets, and what they grant.
@@ -11,6 +11,7 @@
 //! - [`feed`]: pages, states (latest entry, unread counts, markers), and moving markers.
 //! - [`live`]: one tailer per node, the hub, and followers, which join history to live delivery.
 //! - [`log`]: all events, each once, in commit order: scans of the log.
+//! - [`projection`]: keys that are derived from the log in the background, and reading them.
 //! - [`dedup`]: the rule that decides which commits are twins, and the window that every reader judges them with.
 //! - [`lineage`]: which versions are of this life of the store. Every version that a client hands in is checked there.
 //! - [`times`]: which version was current at a time of the wall clock.
@@ -34,6 +35,8 @@
 //!   condition that the client asked for. (The embedded engine, which commits one batch after the other, checks claims
 //!   again at commit, so that its appends have no twins. Nothing else depends on the engine.)
 //! - There is one retry loop for the database: [`store::transact`].
+//! - What a projection has derived is complete up to its checkpoint, and a reader takes both from one snapshot. So no read
+//!   depends on how far a projection is.
 //! - A snapshot is taken, read and dropped within one function call. None is held while a client reads or waits.
 //! - A live entry is rendered once, as an SSE frame that all subscribers who get it through the same feeds share, over both
 //!   versions of HTTP. It is matched once for all who listen to the same feeds ([`live`]). A stream over HTTP/1 takes its
@@ -65,6 +68,7 @@ pub mod logging;
 pub mod metrics;
 pub mod outbound;
 pub mod procfs;
+pub mod projection;
 pub mod server;
 pub mod store;
 pub mod times;

@@ -25,6 +25,7 @@ use crate::{
     live::{Hub, run_tailer, trim_transients},
     logging::LogControl,
     metrics::Metrics,
+    projection,
     store::{self, Store, keys::Keys},
     times,
     tls::Tls,
@@ -37,6 +38,7 @@ pub struct Settings {
     pub auth: Option<Arc<Auth>>,
     pub base_path: BasePath,
     pub deliveries: Deliveries,
+    pub projections: projection::Settings,
     /// The wall clock for `at`.
     pub wall: WallTime,
     /// Minimum time from the start of one round of live delivery to the start of the next.
@@ -113,6 +115,14 @@ impl Node {
             let wall = settings.wall.clone();
             async move { times::record(&*store, &keys, &wall, stop).await }
         });
+        let projects = !settings.projections.projections.is_empty();
+        let projections = background.spawn(projection::run(
+            Arc::clone(&store),
+            keys.clone(),
+            settings.projections,
+            Arc::clone(&metrics),
+            stop_background.clone(),
+        ));
         if let Some(auth) = settings.auth.clone() {
             let stop = stop_background.clone();
             background.spawn(async move { auth.watch(stop).await });
@@ -126,6 +136,9 @@ impl Node {
         tasks.watch("tailer", tailer.abort_handle());
         tasks.watch("janitor", janitor.abort_handle());
         tasks.watch("times", times.abort_handle());
+        if projects {
+            tasks.watch("projections", projections.abort_handle());
+        }
         let app = App {
             auth: settings.auth,
             openapi: openapi_under(&settings.base_path),

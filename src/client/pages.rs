@@ -9,6 +9,9 @@ use super::{
 /// Maximum number of entries of a page.
 pub const PAGE_ENTRIES_MAX: usize = 200;
 
+/// Maximum number of kinds that a page can be limited to.
+const KINDS_MAX: usize = 20;
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Order {
     NewestFirst,
@@ -80,9 +83,10 @@ impl<'a> Walk<'a> {
         if let Some(until) = &self.range.until {
             parameters.push(("until", until));
         }
-        // Of feeds, the service filters by one kind; several kinds are filtered here.
-        if self.range.log || self.range.kinds.len() == 1 {
-            parameters.extend(self.range.kinds.iter().map(|kind| ("kind", &**kind)));
+        // More kinds than the service takes are filtered here.
+        if self.range.kinds.len() <= KINDS_MAX {
+            let kinds = self.range.kinds.iter();
+            parameters.extend(kinds.map(|kind| ("kind", &**kind)));
         }
         let Page {
             version,

@@ -9,6 +9,7 @@ mod kinds;
 mod transport;
 
 use std::{
+    collections::BTreeMap,
     error::Error,
     path::{Path, PathBuf},
     sync::Arc,
@@ -17,13 +18,18 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-pub use self::{drain::DrainConfig, kinds::KindList, transport::TransportConfig};
+pub use self::{
+    drain::DrainConfig,
+    kinds::{KindList, KindSetting},
+    transport::TransportConfig,
+};
 use crate::{
     append,
     auth::{Auth, AuthArgs},
     clock::WallTime,
     http::{Deliveries, Place, resolve},
     logging::LogArgs,
+    projection::{self, Projection},
     server::Settings,
     store::{
         self, Store,
@@ -40,6 +46,12 @@ pub enum Engine {
     Embedded,
     /// In the FoundationDB cluster of --cluster-file, shared by any number of nodes.
     Fdb,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 /// Where events are stored.
@@ -265,15 +277,25 @@ pub struct Config {
     pub transport: TransportConfig,
 
     /// Delivery of a kind of event: `entry` (an entry), `notify` (an entry that counts as unread) or `transient` (live
-    /// only, not stored). Can be repeated or comma-separated; a comma in the name of a kind is written `\,`. Kinds that are
-    /// not listed are `entry`.
+    /// only, not stored). With `+indexed` after it, as in `message=notify+indexed`, reading only this kind of a feed costs
+    /// no more than the entries that are returned. Can be repeated or comma-separated; a comma in the name of a kind is
+    /// written `\,`. Kinds that are not listed are `entry`.
     #[arg(
         long = "kind",
         env = "NEWSFEED_KINDS",
-        value_name = "KIND=DELIVERY",
+        value_name = "KIND=DELIVERY[+indexed]",
         default_value = "message=notify,flirt=entry,visit=entry,typing=transient"
     )]
     pub kinds: Vec<KindList>,
+
+    /// Index the log by actor, so that reading the events of an actor costs no more than the events that are returned.
+    #[arg(long, env = "NEWSFEED_INDEX_ACTORS")]
+    pub index_actors: bool,
+
+    /// Whether this node works on the indexes. Indexes that no node works on stay correct, but reading what is newer than
+    /// they are costs more.
+    #[arg(long, env = "NEWSFEED_PROJECTIONS", value_enum, default_value_t = Switch::On)]
+    pub projections: Switch,
 
     /// Minimum interval in ms between two reads of the log for live delivery. A longer interval batches more events,
     /// which trades latency for CPU. 0 delivers immediately.
@@ -342,6 +364,26 @@ impl Config {
         WallTime::system(self.wall_offset_s.saturating_mul(1_000_000))
     }
 
+    /// The settings of all kinds. A later one of the same kind replaces an earlier one.
+    fn kinds(&self) -> impl Iterator<Item = &KindSetting> {
+        let lists = self.kinds.iter();
+        let by_kind: BTreeMap<_, _> = lists
+            .flat_map(|list| &list.0)
+            .map(|setting| (setting.kind.as_str(), setting))
+            .collect();
+        by_kind.into_values()
+    }
+
+    /// The projections that this node works on.
+    fn projections(&self) -> Vec<Projection> {
+        let indexed = self.kinds().filter(|setting| setting.indexed);
+        let indexed = indexed.map(|setting| setting.kind.clone());
+        match self.projections {
+            Switch::On => Projection::of(self.index_actors, indexed),
+            Switch::Off => Vec::new(),
+        }
+    }
+
     /// The settings of the node. `auth` is the result of [`Self::auth`].
     pub fn settings(&self, auth: Option<Arc<Auth>>) -> Settings {
         Settings {
@@ -352,7 +394,11 @@ impl Config {
                 batches_in_flight: self.append_batches.into(),
                 queue_time_max: Duration::from_millis(self.append_queue_ms),
             },
-            deliveries: Deliveries::new(self.kinds.iter().flat_map(|list| list.0.iter().cloned())),
+            deliveries: Deliveries::new(self.kinds().map(|it| (it.kind.clone(), it.delivery))),
+            projections: projection::Settings {
+                projections: self.projections(),
+                limits: projection::Limits::default(),
+            },
             wall: self.wall(),
             tail_gap: Duration::from_millis(self.tail_gap_ms),
             cors: self.transport.cors(),

@@ -49,13 +49,18 @@ impl Scan {
     }
 
     /// The entries above `after`, at or below `until`.
+    pub fn newest_first_above(prefix: Vec<u8>, after: Version, until: Version) -> Self {
+        Self::new(prefix, Some(after), until, true)
+    }
+
+    /// The entries above `after`, at or below `until`.
     pub fn oldest_first(prefix: Vec<u8>, after: Version, until: Version) -> Self {
         Self::new(prefix, Some(after), until, false)
     }
 
     fn new(prefix: Vec<u8>, after: Option<Version>, until: Version, newest_first: bool) -> Self {
         Self {
-            window: Window::of_feed(prefix, after.unwrap_or(until)),
+            window: Window::of_feed(prefix, after.filter(|_| !newest_first).unwrap_or(until)),
             after,
             until,
             newest_first,
@@ -100,8 +105,10 @@ impl Scan {
             .iter()
             .map(|entry| Commit::from(entry).reach())
             .min()
-            .filter(|_| self.pending.len() >= need);
-        let after = self.after.or(self.chunk_end);
+            .filter(|end| {
+                self.pending.len() >= need && self.after.is_none_or(|after| *end > after)
+            });
+        let after = self.chunk_end.or(self.after);
         let least = need + KEYS_BEYOND;
         let limit = least << self.chunks.min(CHUNK_DOUBLINGS_MAX);
         let limit = limit.min(CHUNK_KEYS_MAX / at_once.max(1)).max(least);
@@ -134,21 +141,30 @@ impl Scan {
             }
         }
         if self.newest_first {
-            self.take_older(entries, &mut budget).await;
-            Ok(())
+            self.take_older(snapshot, entries, &mut budget).await
         } else {
             self.take_newer(snapshot, entries, &mut budget).await
         }
     }
 
-    async fn take_older(&mut self, entries: Vec<Entry>, budget: &mut WorkBudget) {
+    async fn take_older(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        entries: Vec<Entry>,
+        budget: &mut WorkBudget,
+    ) -> Result<()> {
         let complete_from = match self.exhausted {
-            true => Version::ZERO,
+            true => self.after.unwrap_or(Version::ZERO),
             false => self.until,
         };
         let commits = entries.iter().map(Commit::from);
         self.window.push_older(commits, complete_from);
         self.pending.extend(entries);
+        if self.exhausted && self.after.is_some() {
+            // The last ones may be twins of what lies below the range.
+            let commits: Vec<_> = self.pending.iter().map(Commit::from).collect();
+            self.window.look_back(snapshot, &commits).await?;
+        }
         while let Some(entry) = self.pending.front() {
             let commit = Commit::from(entry);
             if !self.window.covers(&commit) {
@@ -161,6 +177,7 @@ impl Scan {
             self.ready.extend(entry.filter(|_| !is_twin));
             budget.spend(1).await;
         }
+        Ok(())
     }
 
     async fn take_newer(

@@ -6,6 +6,7 @@
 mod event;
 mod markers;
 mod page;
+mod source;
 mod state;
 mod turns;
 
@@ -15,7 +16,8 @@ use self::turns::{InTurn, Turn, Turns};
 pub use self::{
     event::FoundEvent,
     page::{
-        Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry, PageQuery,
+        KINDS_MAX, Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry,
+        PageQuery,
     },
     state::{FeedState, Markers, UNREAD_MAX, UNREAD_TOGETHER_MAX, Unread},
     turns::Reader,

@@ -5,12 +5,12 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 use futures_util::future::try_join_all;
 use smallvec::SmallVec;
 
-use super::Feeds;
+use super::{Feeds, source::Source};
 use crate::{
-    dedup::Scan,
     error::{Error, Result},
     fairness::WorkBudget,
-    store::{self, Snapshot, keys::Keys},
+    projection,
+    store::{self, Found, Reads, Snapshot, keys::Keys},
     types::{Entry, FeedName, Kind},
     version::{Cursor, Version},
 };
@@ -19,8 +19,12 @@ use crate::{
 pub const PAGE_ENTRIES_MAX: usize = 200;
 /// Maximum of [`PageQuery::bytes`].
 pub const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Maximum number of entries that a page examines. A page of one kind may end here before it is full.
+/// Maximum number of entries that a page examines. A page of some kinds may end here before it is full; what is indexed
+/// is not examined.
 pub const PAGE_EXAMINED_MAX: usize = 2_000;
+
+/// Maximum number of kinds that a page or stream can be limited to.
+pub const KINDS_MAX: usize = 20;
 
 /// Minimum byte limit of a read of one feed.
 const CHUNK_BYTES_MIN: usize = 8 * 1024;
@@ -42,7 +46,14 @@ pub struct PageQuery<V = Version> {
     /// The page ends with the entry that brings its data and names to this many bytes. An entry of a merged page may name
     /// many feeds, which can be much longer than the rest.
     pub bytes: usize,
-    pub kind: Option<Kind>,
+    /// The kinds of entries, which must be distinct. Empty: all kinds.
+    pub kinds: Vec<Kind>,
+}
+
+impl<V> PageQuery<V> {
+    fn includes(&self, kind: &Kind) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(kind)
+    }
 }
 
 #[derive(Debug)]
@@ -106,20 +117,6 @@ impl<V: Copy> Order<V> {
 }
 
 impl Order {
-    fn scan(self, prefix: Vec<u8>, now: Version) -> Scan {
-        match self {
-            Self::NewestFirst { until, before } => {
-                let until = until
-                    .unwrap_or(now)
-                    .min(before.map_or(now, Version::before));
-                Scan::newest_first(prefix, until)
-            }
-            Self::OldestFirst { after, until } => {
-                Scan::oldest_first(prefix, after, until.unwrap_or(now))
-            }
-        }
-    }
-
     /// The moment of the page if the query determines it.
     pub(crate) fn moment(self) -> Option<Version> {
         match self {
@@ -154,7 +151,11 @@ impl Feeds {
         let now = snapshot.version();
         let known = self.lineage.at(&*snapshot).await?;
         let order = query.order.try_map(|bound| known.check(bound.into()))?;
-        let mut merge = Merge::new(query, order, &self.keys, now);
+        let indexed = match &query.kinds[..] {
+            [] => Version::ZERO,
+            kinds => projection::indexed_until(&*snapshot, &self.keys, kinds).await?,
+        };
+        let mut merge = Merge::new(query, order, &self.keys, now, indexed);
 
         let moment = order.moment();
         let mut page = Page {
@@ -187,7 +188,7 @@ impl Feeds {
             }
             last = Some(version);
             examined += 1;
-            if query.kind.as_ref().is_none_or(|kind| *kind == entry.kind) {
+            if query.includes(&entry.kind) {
                 bytes += query.text_bytes(&entry, &feeds);
                 page.entries.push(PageEntry { entry, feeds });
             }
@@ -203,22 +204,29 @@ struct Merge {
     /// Limits of the page.
     limit: usize,
     bytes: usize,
-    scans: Vec<Scan>,
-    /// The next entry of each scan that has one ready: its rank, which is greatest for the entry that comes first, and the
-    /// index of the scan. At the same rank, the scans are in the order of the query.
+    sources: Vec<Source>,
+    /// The next entry of each source that has one ready: its rank, which is greatest for the entry that comes first, and
+    /// the index of the source. At the same rank, the sources are in the order of the query.
     heads: BinaryHeap<(u128, Reverse<usize>)>,
-    /// The scans that are not in `heads`, and may have further entries.
+    /// The sources that are not in `heads`, and may have further entries.
     waiting: Vec<usize>,
 }
 
 impl Merge {
-    fn new<V>(query: &PageQuery<V>, order: Order, keys: &Keys, now: Version) -> Self {
-        let scan = |feed| order.scan(keys.feed(feed), now);
+    fn new<V>(
+        query: &PageQuery<V>,
+        order: Order,
+        keys: &Keys,
+        now: Version,
+        indexed: Version,
+    ) -> Self {
+        let kinds = (&query.kinds[..], indexed);
+        let source = |feed| Source::new(keys, feed, order, now, kinds);
         Self {
             order,
             limit: query.limit,
             bytes: query.bytes,
-            scans: query.feeds.iter().map(scan).collect(),
+            sources: query.feeds.iter().map(source).collect(),
             heads: BinaryHeap::with_capacity(query.feeds.len()),
             waiting: (0..query.feeds.len()).collect(),
         }
@@ -226,7 +234,7 @@ impl Merge {
 
     /// How many twins have been left out.
     fn hidden(&self) -> u64 {
-        self.scans.iter().map(Scan::hidden).sum()
+        self.sources.iter().map(Source::hidden).sum()
     }
 
     /// Takes the next entry in the merged order, and the feeds that contain it. `have` is the number of entries that the page
@@ -248,25 +256,25 @@ impl Merge {
             self.heads.pop();
             self.waiting.push(feed);
             feeds.push(feed);
-            let entry = self.scans[feed].pop();
+            let entry = self.sources[feed].pop();
             first = first.or(entry);
         }
         Ok(first.map(|entry| (entry.version, entry, feeds)))
     }
 
-    /// Reads until each waiting scan has its next entry in `heads`, or has ended.
+    /// Reads until each waiting source has its next entry in `heads`, or has ended.
     async fn fill(&mut self, snapshot: &dyn Snapshot, have: usize) -> Result<()> {
         // One more entry than the page takes, to know whether there is a next page.
-        let need = (self.limit - have.min(self.limit)) / self.scans.len() + 1;
-        let bytes_max = (self.bytes / self.scans.len()).max(CHUNK_BYTES_MIN);
+        let need = (self.limit - have.min(self.limit)) / self.sources.len() + 1;
+        let bytes_max = (self.bytes / self.sources.len()).max(CHUNK_BYTES_MIN);
         loop {
-            let (scans, heads, order) = (&mut self.scans, &mut self.heads, self.order);
+            let (sources, heads, order) = (&mut self.sources, &mut self.heads, self.order);
             self.waiting.retain(|&index| {
-                if let Some(entry) = scans[index].ready() {
+                if let Some(entry) = sources[index].ready() {
                     heads.push((order.rank(entry.version), Reverse(index)));
                     return false;
                 }
-                !scans[index].is_exhausted()
+                !sources[index].is_exhausted()
             });
             if self.waiting.is_empty() {
                 return Ok(());
@@ -274,18 +282,26 @@ impl Merge {
             self.waiting.sort_unstable();
             let at_once = self.waiting.len();
             let mut waiting = self.waiting.iter().copied().peekable();
-            let scans = self.scans.iter_mut().enumerate();
-            let (waiting, ranges): (Vec<&mut Scan>, Vec<_>) = scans
-                .filter(|(index, _)| waiting.next_if_eq(index).is_some())
-                .filter_map(|(_, scan)| {
-                    let range = scan.wants(need, bytes_max, at_once)?;
-                    Some((scan, range))
-                })
-                .unzip();
-            let slices = snapshot.ranges(ranges).await?;
+            let sources = self.sources.iter_mut().enumerate();
+            let mut reads = Reads::default();
+            let mut reading = Vec::with_capacity(at_once);
+            for (_, source) in sources.filter(|(index, _)| waiting.next_if_eq(index).is_some()) {
+                let wants = source.wants(need, bytes_max, at_once);
+                reading.push((source, wants.keys.len(), wants.ranges.len()));
+                reads.keys.extend(wants.keys);
+                reads.ranges.extend(wants.ranges);
+            }
+            let found = snapshot.read(reads).await?;
+            let (mut values, mut slices) = (found.values.into_iter(), found.slices.into_iter());
             // Concurrently, because each may have to look back, and the snapshot lives for only a few seconds.
-            let scans = waiting.into_iter().zip(slices);
-            try_join_all(scans.map(|(scan, slice)| scan.take(snapshot, slice))).await?;
+            let taken = reading.into_iter().map(|(source, keys, ranges)| {
+                let found = Found {
+                    values: values.by_ref().take(keys).collect(),
+                    slices: slices.by_ref().take(ranges).collect(),
+                };
+                source.take(snapshot, found)
+            });
+            try_join_all(taken).await?;
         }
     }
 }
@@ -316,7 +332,7 @@ mod tests {
                 },
                 limit: PAGE_ENTRIES_MAX,
                 bytes: 64 * 1024,
-                kind: None,
+                kinds: Vec::new(),
             };
             let page = feeds.page(&query).await.expect("read");
             (page.entries.len(), page.next.is_some())
@@ -350,7 +366,7 @@ mod tests {
                 order,
                 limit: PAGE_ENTRIES_MAX,
                 bytes: PAGE_BYTES_MAX,
-                kind: kind.map(|kind| kind.parse().expect("a kind")),
+                kinds: Vec::from_iter(kind.map(|kind| kind.parse().expect("a kind"))),
             };
             // A page of a kind that no entry has examines as much as a page may.
             let (page, count) = turns(feeds.page(&query(Some("other")))).await;

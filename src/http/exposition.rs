@@ -1,6 +1,9 @@
 //! `GET /metrics`: the node's counters, and gauges that are read for each request.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use axum::{
     extract::{Request, State},
@@ -12,7 +15,7 @@ use prometheus_client::{
     metrics::{
         counter::{ConstCounter, Counter},
         family::Family,
-        gauge::ConstGauge,
+        gauge::{ConstGauge, Gauge},
         info::Info,
     },
     registry::Registry,
@@ -70,6 +73,7 @@ fn registry(app: &App) -> Registry {
     let node = all.sub_registry_with_prefix("newsfeed");
     app.metrics.register(node);
     sample(app, node);
+    projection_lags(app, node);
     store_errors(app, node);
     for figure in app.health.store().figures() {
         add(node, figure);
@@ -143,6 +147,27 @@ fn sample(app: &App, registry: &mut Registry) {
     ] {
         add(registry, figure);
     }
+}
+
+fn projection_lags(app: &App, registry: &mut Registry) {
+    type Lags = Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>;
+    let (seconds, ticks) = (Lags::default(), Lags::default());
+    for (name, lag) in app.metrics.projections.lags() {
+        let labels = [("projection", name)];
+        let time = lag.time.as_secs_f64();
+        seconds.get_or_create(&labels).set(time);
+        ticks.get_or_create(&labels).set(lag.ticks as f64);
+    }
+    registry.register(
+        "projection_lag_seconds",
+        "Time for which there may have been commits that are not projected; 0 while the projection waits for commits",
+        seconds,
+    );
+    registry.register(
+        "projection_lag_ticks",
+        "How far the checkpoint was behind after the last step, in ticks of the store (a million per second); 0 if everything was projected",
+        ticks,
+    );
 }
 
 fn store_errors(app: &App, registry: &mut Registry) {

@@ -210,8 +210,8 @@ async fn page(
         reserved.settle(0);
         let _permit = limits::stream_permit(parts)?;
         drop(turn);
-        let (feeds, kind) = (query.feeds.clone(), query.kind.clone());
-        let subscription = app.hub.subscribe_to_entries(feeds, kind)?;
+        let (feeds, kinds) = (query.feeds.clone(), query.kinds.clone());
+        let subscription = app.hub.subscribe_to_entries(feeds, kinds)?;
         let _waiting = Held::by(&app.metrics.live.long_polls);
         // The page is empty, so it need not be read again up to its moment.
         let after = page.version;

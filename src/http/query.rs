@@ -12,7 +12,7 @@ use rand::RngExt;
 use super::problem::{Code, Problem, Result};
 use crate::{
     auth::Patterns,
-    feed::{Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
+    feed::{KINDS_MAX, Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
     log::{Filter, LogQuery, Shard},
     types::{EventId, EventTime, FeedName, Invalid, Kind, Marker},
     version::Cursor,
@@ -182,9 +182,23 @@ impl<'a> Params<'a> {
         param.map(|param| cursor(name, &param.value)).transpose()
     }
 
-    fn kind(&self) -> Result<Option<Kind>> {
-        let kind = self.one("kind")?.map(Param::text).transpose();
-        kind.map_err(|error| invalid(format!("kind {error}")))
+    /// The kinds of a page or stream, without repetitions. None means all.
+    pub fn kinds(&self) -> Result<Vec<Kind>> {
+        let mut kinds: Vec<Kind> = Vec::new();
+        for param in self.all("kind") {
+            let kind = param.text();
+            let kind = kind.map_err(|error| invalid(format!("kind {error}")))?;
+            if kinds.contains(&kind) {
+                continue;
+            }
+            if kinds.len() == KINDS_MAX {
+                return Err(invalid(format!(
+                    "kind can be given for up to {KINDS_MAX} kinds"
+                )));
+            }
+            kinds.push(kind);
+        }
+        Ok(kinds)
     }
 
     fn number(&self, name: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>> {
@@ -265,7 +279,7 @@ impl<'a> Params<'a> {
             order,
             limit,
             bytes: PAGE_BYTES_MAX,
-            kind: self.kind()?,
+            kinds: self.kinds()?,
         };
         Ok((query, wait))
     }

@@ -20,7 +20,13 @@ use super::{
     query::{FeedPath, LAST_EVENT_ID, Params, cursor},
     render, versions,
 };
-use crate::{auth::Scope, live::Follower, metrics::StreamEnd, types::FeedName, version::Cursor};
+use crate::{
+    auth::Scope,
+    live::Follower,
+    metrics::StreamEnd,
+    types::{FeedName, Kind},
+    version::Cursor,
+};
 
 pub async fn live(
     State(app): State<Arc<App>>,
@@ -29,9 +35,10 @@ pub async fn live(
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let params = Params::parse(&parts, &["after", LAST_EVENT_ID, TICKET])?;
+    let params = Params::parse(&parts, &["after", "kind", LAST_EVENT_ID, TICKET])?;
     let after = position(&app, &parts, &params).await?;
-    follow(&app, &granted, &parts, vec![feed], after)
+    let kinds = params.kinds()?;
+    follow(&app, &granted, &parts, (vec![feed], kinds), after)
 }
 
 pub async fn merged(
@@ -40,9 +47,10 @@ pub async fn merged(
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let params = Params::parse(&parts, &["feed", "after", LAST_EVENT_ID, TICKET])?;
+    let params = Params::parse(&parts, &["feed", "after", "kind", LAST_EVENT_ID, TICKET])?;
     let after = position(&app, &parts, &params).await?;
-    follow(&app, &granted, &parts, params.feeds()?, after)
+    let of = (params.feeds()?, params.kinds()?);
+    follow(&app, &granted, &parts, of, after)
 }
 
 /// A browser that reconnects repeats its first URL, so the header `Last-Event-ID` overrides `after`. Clients that may not
@@ -65,12 +73,12 @@ fn follow(
     app: &App,
     granted: &Granted,
     request: &Parts,
-    feeds: Vec<FeedName>,
+    (feeds, kinds): (Vec<FeedName>, Vec<Kind>),
     after: Option<Cursor>,
 ) -> Result<Response> {
     granted.feeds(Scope::Read, &feeds)?;
     let permit = limits::stream_permit(request)?;
-    let subscription = app.hub.subscribe(feeds)?;
+    let subscription = app.hub.subscribe_to(feeds, kinds)?;
     let feeds_of_stream = app.feeds.of(Caller::stream_reader(&request.extensions));
     let follower = Follower::new(feeds_of_stream, subscription, after);
     Ok(stream(app, granted, follower, after, permit))

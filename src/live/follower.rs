@@ -174,9 +174,14 @@ impl Follower {
         }
     }
 
+    /// Pages are shared by streams on the same feeds, if they take all kinds.
+    fn shares_pages(&self) -> bool {
+        self.log.is_none() && self.subscription.kinds().is_empty()
+    }
+
     /// Goes on to what another stream has read above `after`, if one has.
     fn take_shared(&mut self, after: Cursor) -> Option<Vec<Arc<Item>>> {
-        if self.log.is_some() || !self.feeds.knows(after) {
+        if !self.shares_pages() || !self.feeds.knows(after) {
             return None;
         }
         let (items, until) = self.subscription.shared_page(after.unchecked())?;
@@ -220,15 +225,14 @@ impl Follower {
             None => Phase::Arriving,
             Some(next) => Phase::CatchingUp { after: next.into() },
         };
-        match self.log {
-            // The page has checked `after`.
-            None => {
-                let after = after.unchecked();
-                self.subscription.share_page(after, self.position, &items);
-            }
+        if self.shares_pages() {
+            // The page has checked it.
+            let after = after.unchecked();
+            self.subscription.share_page(after, self.position, &items);
+        }
+        if items.is_empty() && self.log.is_some() {
             // There can be very much that does not pass the filter: the client should not begin with it again.
-            Some(_) if items.is_empty() => items.push(Item::new(News::Moment(self.position))),
-            Some(_) => {}
+            items.push(Item::new(News::Moment(self.position)));
         }
         Ok(some(items))
     }
@@ -239,7 +243,7 @@ impl Follower {
             order: Order::OldestFirst { after, until: None },
             limit: PAGE_ENTRIES,
             bytes: PAGE_BYTES,
-            kind: None,
+            kinds: self.subscription.kinds().to_vec(),
         };
         let page = feeds.page(&query).await?;
         Ok(CaughtUp {

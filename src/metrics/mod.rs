@@ -8,6 +8,7 @@ mod appends;
 mod http;
 mod limits;
 mod live;
+mod projections;
 mod tail;
 
 use prometheus_client::{
@@ -20,6 +21,7 @@ pub use self::{
     http::{Http, Pending},
     limits::Limits,
     live::{Live, StreamEnd},
+    projections::{ProjectionLag, Projections},
     tail::Tail,
 };
 
@@ -37,6 +39,7 @@ pub struct Metrics {
     pub appends: Appends,
     pub live: Live,
     pub tail: Tail,
+    pub projections: Projections,
     pub twins: TwinsHidden,
     pub http: Http,
     pub limits: Limits,
@@ -48,6 +51,7 @@ impl Metrics {
         self.appends.register(registry);
         self.live.register(registry);
         self.tail.register(registry);
+        self.projections.register(registry);
         self.twins.register(registry);
         self.http.register(registry);
         self.limits.register(registry);

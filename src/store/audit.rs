@@ -18,14 +18,16 @@ pub struct Counts {
     /// Events in the log, once per partition.
     pub logged: u64,
     pub transients: u64,
+    /// Events in the log by kind and in the log by actor.
+    pub indexed: u64,
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} ids, {} feed entries, {} notify keys, {} log records, {} transients",
-            self.claims, self.entries, self.notify, self.logged, self.transients
+            "{} ids, {} feed entries, {} notify keys, {} log records, {} transients, {} index keys of the log",
+            self.claims, self.entries, self.notify, self.logged, self.transients, self.indexed
         )
     }
 }
@@ -52,6 +54,10 @@ pub async fn audit(store: &dyn Store, keys: &Keys) -> Result<Counts> {
     .await?;
     visit(store, keys.transients(), |item| {
         values::decode_transient(item).map(|_| counts.transients += 1)
+    })
+    .await?;
+    visit(store, keys.log_indexes(), |item| {
+        values::decode_indexed(item).map(|_| counts.indexed += 1)
     })
     .await?;
     Ok(counts)

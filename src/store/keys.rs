@@ -16,6 +16,9 @@
 //! | 13 | `log / partition ‖ V` | the events of a batch in this partition |
 //! | 14 | `transient / partition ‖ V` | a transient, or the news that a marker moved |
 //! | 15 | `marker / name / reader / {read, seen}` | version |
+//! | 17 | `projection / name`, `projection / name / kind` | the checkpoint of a projection: a version |
+//! | 18 | `index / 1 / kind ‖ V`, `index / 2 / actor ‖ V` | the feeds that show the event, in order |
+//! | 18 | `index / 3 / feed / kind ‖ V` | empty |
 //! | 19 | `time / n` | the version that was current at second 10·n since 1970 |
 //!
 //! Kept for what is not written yet:
@@ -23,9 +26,6 @@
 //! | code | key | value |
 //! | --- | --- | --- |
 //! | 16 | `trimmed / name` | everything at or below this version may have been removed by retention |
-//! | 17 | `projection / name` | the checkpoint of a projection: a version |
-//! | 18 | `index / 1 / kind ‖ V`, `index / 2 / actor ‖ V` | all feeds of the event, in order |
-//! | 18 | `index / 3 / feed / kind ‖ V` | empty |
 //! | 20 and above | consumers, jobs, follows | |
 //!
 //! Every value can grow at its end, and a decoder refuses what it does not know.
@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     clock::WallTime,
-    types::{EventId, FeedName, Marker},
+    types::{Actor, EventId, FeedName, Kind, Marker},
     version::{BYTES_LEN, Version},
 };
 
@@ -58,7 +58,14 @@ const NOTIFY: u16 = 12;
 const LOG: u16 = 13;
 const TRANSIENT: u16 = 14;
 const MARKER: u16 = 15;
+const PROJECTION: u16 = 17;
+const INDEX: u16 = 18;
 const TIME: u16 = 19;
+
+// Codes of the indexes.
+const LOG_BY_KIND: u16 = 1;
+const LOG_BY_ACTOR: u16 = 2;
+const FEED_BY_KIND: u16 = 3;
 
 /// The reader of a feed's own markers, as in a personal feed.
 pub const OWN_READER: &str = "";
@@ -280,6 +287,37 @@ impl Keys {
         };
         self.root.pack(&(MARKER, feed.as_str(), reader, name))
     }
+
+    /// → the checkpoint of the projection `name`, of `kind` if there is one for each kind: a version, 16 bytes. Written with
+    /// the keys that the projection derives.
+    pub fn projection(&self, name: &str, kind: Option<&Kind>) -> Vec<u8> {
+        match kind {
+            Some(kind) => self.root.pack(&(PROJECTION, name, kind.as_str())),
+            None => self.root.pack(&(PROJECTION, name)),
+        }
+    }
+
+    /// `‖ version` → the feeds that show the event. Per event, by a projection.
+    pub fn log_by_kind(&self, kind: &Kind) -> Vec<u8> {
+        self.root.pack(&(INDEX, LOG_BY_KIND, kind.as_str()))
+    }
+
+    /// `‖ version` → the feeds that show the event. Per event with an actor, by a projection.
+    pub fn log_by_actor(&self, actor: &Actor) -> Vec<u8> {
+        self.root.pack(&(INDEX, LOG_BY_ACTOR, actor.as_str()))
+    }
+
+    /// `‖ version` → empty. Per feed that shows an event of the kind, by a projection.
+    pub fn feed_by_kind(&self, feed: &FeedName, kind: &Kind) -> Vec<u8> {
+        let (feed, kind) = (feed.as_str(), kind.as_str());
+        self.root.pack(&(INDEX, FEED_BY_KIND, feed, kind))
+    }
+
+    /// Begin and end of what the log by kind and the log by actor consist of.
+    pub(super) fn log_indexes(&self) -> (Vec<u8>, Vec<u8>) {
+        let index = |code: u16| self.root.subspace(&(INDEX, code)).range();
+        (index(LOG_BY_KIND).0, index(LOG_BY_ACTOR).1)
+    }
 }
 
 /// `prefix ‖ version`.
@@ -466,6 +504,7 @@ mod tests {
 
     #[test]
     fn kinds_of_keys_do_not_collide() {
+        let kind = |name: &str| -> Kind { name.parse().expect("a kind") };
         let keys = Keys::new(b"", 16);
         let name = feed("a");
         let id: EventId = "a".parse().expect("id");
@@ -489,6 +528,12 @@ mod tests {
             keys.marker(&name, OWN_READER, Marker::Read),
             keys.marker(&name, OWN_READER, Marker::Seen),
             keys.marker(&name, "user:1", Marker::Read),
+            keys.projection("a", None),
+            keys.projection("a", Some(&kind("a"))),
+            keys.log_by_kind(&kind("a")),
+            keys.log_by_actor(&"a".parse().expect("an actor")),
+            keys.feed_by_kind(&name, &kind("a")),
+            keys.feed_by_kind(&name, &kind("b")),
         ];
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());

@@ -7,7 +7,9 @@
 //!   `exports` is true and `feeds` are all its feeds, in order: this record is the one that a reader of the whole log takes.
 //!   In other partitions, `feeds` are those of the partition. The entry is written as above, without its tag.
 //! - transient: `((0, index, false, feeds, entry), null)`, or `(null, (feed, reader))` if a marker moved.
-//! - lineage: two moments of 16 bytes, see [`Row`]. Marker, time: a version of 16 bytes.
+//! - lineage: two moments of 16 bytes, see [`Row`]. Marker, time, checkpoint: a version of 16 bytes.
+//! - log by kind and by actor: `(feeds, hash)`, the feeds that show the event, in order. The hash is null, or that of the
+//!   event's first feed, if the event is a twin there. Feed by kind: empty.
 //!
 //! Tuples can get further elements at their end, and other tags. The decoders refuse those that they do not know.
 
@@ -291,6 +293,51 @@ pub fn decode_time(item: &KeyValue) -> Result<Version> {
         Ok(bytes) => Ok(Version::from_bytes(bytes)),
         Err(_) => Err(corrupt(&item.key, "not a version")),
     }
+}
+
+pub fn encode_checkpoint(checkpoint: Version) -> Vec<u8> {
+    checkpoint.to_bytes().to_vec()
+}
+
+/// The checkpoint that is stored at `key`; zero if the projection has not begun.
+pub fn decode_checkpoint(key: &[u8], value: Option<&Bytes>) -> Result<Version> {
+    let Some(value) = value else {
+        return Ok(Version::ZERO);
+    };
+    match <[u8; BYTES_LEN]>::try_from(&value[..]) {
+        Ok(bytes) => Ok(Version::from_bytes(bytes)),
+        Err(_) => Err(corrupt(key, "not a version")),
+    }
+}
+
+/// An event in the log by kind or by actor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Indexed {
+    pub version: Version,
+    /// The feeds that show the event, in order. Not empty.
+    pub feeds: Vec<FeedName>,
+    /// The hash of the first feed that the producer named, see [`Keys::hash`].
+    pub first_feed_hash: u64,
+}
+
+pub fn encode_indexed(feeds: &[FeedName], first_feed_hash: u64) -> Vec<u8> {
+    let shown = feeds.first().map(Keys::hash);
+    let hash = (shown != Some(first_feed_hash)).then_some(first_feed_hash);
+    pack(&(names(feeds), hash))
+}
+
+pub fn decode_indexed(item: &KeyValue) -> Result<Indexed> {
+    let bad = |what: String| corrupt(&item.key, what);
+    let (feeds, hash): (Vec<Cow<'_, str>>, Option<u64>) =
+        unpack(&item.value).map_err(|error| bad(error.to_string()))?;
+    let feeds = feeds_from(&item.value, feeds).map_err(bad)?;
+    let first = feeds.first().map(Keys::hash);
+    let first = first.ok_or_else(|| bad("no feed".into()))?;
+    Ok(Indexed {
+        version: version_of(&item.key)?,
+        feeds,
+        first_feed_hash: hash.unwrap_or(first),
+    })
 }
 
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {

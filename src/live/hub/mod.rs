@@ -77,20 +77,33 @@ impl Hub {
     /// # Errors
     /// [`Error::ShuttingDown`] after [`Hub::close`], and [`Error::TooManyStreams`] above [`STREAMS_MAX`].
     pub fn subscribe(self: &Arc<Self>, feeds: Vec<FeedName>) -> Result<Subscription> {
-        self.register(Listening::Feeds(feeds.into()), Interest::Everything)
+        self.subscribe_to(feeds, Vec::new())
     }
 
-    /// As [`Self::subscribe`], but only for entries, of one kind if given.
+    /// As [`Self::subscribe`], but of entries and transients only those of `kinds`, unless that is empty.
+    ///
+    /// # Errors
+    /// Those of [`Self::subscribe`].
+    pub fn subscribe_to(
+        self: &Arc<Self>,
+        feeds: Vec<FeedName>,
+        kinds: Vec<Kind>,
+    ) -> Result<Subscription> {
+        let to = Listening::Feeds(feeds.into());
+        self.register(to, Interest::everything(kinds))
+    }
+
+    /// As [`Self::subscribe_to`], but only for entries.
     ///
     /// # Errors
     /// Those of [`Self::subscribe`].
     pub fn subscribe_to_entries(
         self: &Arc<Self>,
         feeds: Vec<FeedName>,
-        kind: Option<Kind>,
+        kinds: Vec<Kind>,
     ) -> Result<Subscription> {
         let to = Listening::Feeds(feeds.into());
-        self.register(to, Interest::Entries { kind })
+        self.register(to, Interest::entries(kinds))
     }
 
     /// Registers for all events of the log that pass `filter`. Everybody with an equal filter shares the work.
@@ -98,7 +111,7 @@ impl Hub {
     /// # Errors
     /// Those of [`Self::subscribe`].
     pub fn subscribe_to_log(self: &Arc<Self>, filter: Arc<Filter>) -> Result<Subscription> {
-        self.register(Listening::Log(filter), Interest::Everything)
+        self.register(Listening::Log(filter), Interest::everything(Vec::new()))
     }
 
     /// As [`Self::subscribe_to_log`], but without heartbeats.
@@ -106,7 +119,7 @@ impl Hub {
     /// # Errors
     /// Those of [`Self::subscribe`].
     pub fn subscribe_to_events(self: &Arc<Self>, filter: Arc<Filter>) -> Result<Subscription> {
-        let interest = Interest::Entries { kind: None };
+        let interest = Interest::entries(Vec::new());
         self.register(Listening::Log(filter), interest)
     }
 

@@ -32,24 +32,38 @@ pub(super) enum Listening {
 
 /// What a subscriber is given. The hub drops everything else before it reaches the queue, so that a subscriber is not woken
 /// for it.
-pub(super) enum Interest {
-    Everything,
-    /// Stored entries, of one kind if given.
-    Entries {
-        kind: Option<Kind>,
-    },
+pub(super) struct Interest {
+    /// Of stored entries only, and not of transients, states and positions.
+    entries_only: bool,
+    /// The kinds of entries and transients. Empty: all kinds.
+    kinds: Box<[Kind]>,
 }
 
 impl Interest {
-    fn includes(&self, news: &News) -> bool {
-        match (self, news) {
-            (Self::Everything, _) => true,
-            (Self::Entries { kind }, News::Entry(located)) => {
-                kind.as_ref().is_none_or(|kind| *kind == located.entry.kind)
-            }
-            (Self::Entries { .. }, News::Event(_)) => true,
-            (Self::Entries { .. }, _) => false,
+    pub(super) fn everything(kinds: Vec<Kind>) -> Self {
+        Self {
+            entries_only: false,
+            kinds: kinds.into(),
         }
+    }
+
+    pub(super) fn entries(kinds: Vec<Kind>) -> Self {
+        Self {
+            entries_only: true,
+            ..Self::everything(kinds)
+        }
+    }
+
+    fn includes(&self, news: &News) -> bool {
+        let located = match news {
+            News::Entry(located) => located,
+            // The filter of the log has its kinds.
+            News::Event(_) => return true,
+            _ if self.entries_only => return false,
+            News::Transient(located) => located,
+            News::State(_) | News::Moment(_) => return true,
+        };
+        self.kinds.is_empty() || self.kinds.contains(&located.entry.kind)
     }
 }
 
@@ -119,6 +133,10 @@ impl Subscriber {
             Listening::Feeds(feeds) => feeds,
             Listening::Log(_) => &[],
         }
+    }
+
+    pub(super) fn kinds(&self) -> &[Kind] {
+        &self.interest.kinds
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

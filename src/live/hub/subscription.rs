@@ -7,7 +7,11 @@ use super::{
     shared_pages::Rest,
     subscriber::{Queue, State, Subscriber},
 };
-use crate::{live::Item, types::FeedName, version::Version};
+use crate::{
+    live::Item,
+    types::{FeedName, Kind},
+    version::Version,
+};
 
 /// What [`Subscription::receive`] finds.
 pub enum Received {
@@ -31,6 +35,11 @@ impl Subscription {
 
     pub fn feeds(&self) -> &[FeedName] {
         self.subscriber.feeds()
+    }
+
+    /// The kinds of entries that it gets. Empty: all kinds.
+    pub fn kinds(&self) -> &[Kind] {
+        self.subscriber.kinds()
     }
 
     /// Identifies the subscription in the log.

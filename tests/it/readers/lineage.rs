@@ -51,7 +51,7 @@ fn page_after(after: Version) -> PageQuery {
         order: Order::OldestFirst { after, until: None },
         limit: 10,
         bytes: PAGE_BYTES_MAX,
-        kind: None,
+        kinds: Vec::new(),
     }
 }
 

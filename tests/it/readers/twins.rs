@@ -48,7 +48,7 @@ async fn the_second_commit_of_an_id_is_invisible_within_its_window_and_only_ther
             let model = Model(vec![first, second]);
             let hidden = distance < BOUND && read_at.is_none_or(|read_at| read_at < first_at);
             assert_eq!(model.merged(&feed).len(), if hidden { 1 } else { 2 });
-            check_pages(&reader, &model, &feed, &[1, 2], None).await;
+            check_pages(&reader, &model, &feed, &[1, 2], &[]).await;
             check_markers(&reader, &model, &feed[0]).await;
             check_catch_up(&raw, &model, &feed).await;
         }
@@ -293,10 +293,10 @@ async fn every_reader_sees_what_the_model_says() {
                 short @ ..=8 => (1..=short + 1).collect(),
                 _ => vec![1, 6, 9],
             };
-            check_pages(&run.reader, &run.model, &run.set(3), &limits, None).await;
-            check_pages(&run.reader, &run.model, &run.set(3), &[2], Some("message")).await;
+            check_pages(&run.reader, &run.model, &run.set(3), &limits, &[]).await;
+            check_pages(&run.reader, &run.model, &run.set(3), &[2], &["message"]).await;
             for set in 0..3 {
-                check_pages(&run.reader, &run.model, &run.set(set), &[5], None).await;
+                check_pages(&run.reader, &run.model, &run.set(set), &[5], &[]).await;
             }
             check_log(&run.reader, &run.model, run.start, 3).await;
             check_catch_up(&raw, &run.model, &run.set(3)).await;
@@ -378,7 +378,7 @@ async fn a_first_commit_far_back_still_hides_its_twin() {
                 order,
                 limit,
                 bytes: PAGE_BYTES_MAX,
-                kind: None,
+                kinds: Vec::new(),
             };
             check_page(&reader, &model, &query).await;
         }

@@ -101,8 +101,8 @@ impl Model {
     /// All entries that match `query`, in its order, without its limit.
     fn selected(&self, query: &PageQuery) -> Vec<Shown> {
         let mut all = self.merged(&query.feeds);
-        let kind = query.kind.as_ref().map(Kind::as_str);
-        all.retain(|shown| kind.is_none_or(|kind| shown.kind == kind));
+        let kinds: Vec<&str> = query.kinds.iter().map(Kind::as_str).collect();
+        all.retain(|shown| kinds.is_empty() || kinds.contains(&&*shown.kind));
         match query.order {
             Order::NewestFirst { until, before } => {
                 all.retain(|shown| {
@@ -271,17 +271,17 @@ pub async fn check_page(feeds: &Feeds, model: &Model, query: &PageQuery) {
         Some(bound) => assert_eq!(page.version, bound, "{query:?}"),
         None => assert!(model.0.iter().all(|commit| commit.version <= page.version)),
     }
-    match (page.next, &query.kind) {
+    match (page.next, &query.kinds[..]) {
         (None, _) => assert_eq!(rest, [], "{query:?} stopped early: {model:#?}"),
-        (Some(next), None) => {
+        (Some(next), []) => {
             assert_eq!(Some(next), expected.last().map(|shown| shown.version));
             assert!(
                 !rest.is_empty(),
                 "{query:?} has `next` {next}, but there are no more entries"
             );
         }
-        // A page of one kind may end at any position between its last entry and the next of that kind.
-        (Some(next), Some(_)) => {
+        // A page of some kinds may end at any position between its last entry and the next of these kinds.
+        (Some(next), _) => {
             let order = match query.order {
                 Order::NewestFirst { until, .. } => Order::NewestFirst {
                     until,
@@ -305,7 +305,7 @@ pub async fn check_pages(
     model: &Model,
     feeds: &[FeedName],
     limits: &[usize],
-    kind: Option<&str>,
+    kinds: &[&str],
 ) {
     let mut orders = vec![Order::NewestFirst {
         until: None,
@@ -329,7 +329,10 @@ pub async fn check_pages(
                 order,
                 limit,
                 bytes: PAGE_BYTES_MAX,
-                kind: kind.map(|kind| kind.parse().expect("a kind")),
+                kinds: kinds
+                    .iter()
+                    .map(|kind| kind.parse().expect("a kind"))
+                    .collect(),
             };
             check_page(reader, model, &query).await;
         }

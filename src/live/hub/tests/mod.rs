@@ -83,12 +83,12 @@ async fn a_subscriber_lags_from_its_overflow_until_it_has_read_the_pages() {
 async fn a_subscriber_to_a_kind_gets_only_its_entries_and_knows_until_when_there_were_none() {
     let hub = Hub::new(Keys::before_opening(b""), Arc::default());
     let feeds = || vec!["a".parse().expect("a name")];
-    let kind = |kind: &str| Some(kind.parse().expect("a name"));
+    let kind = |kind: &str| vec![kind.parse().expect("a name")];
     let mut other = hub
         .subscribe_to_entries(feeds(), kind("other"))
         .expect("room");
     let mut same = hub.subscribe_to_entries(feeds(), kind("k")).expect("room");
-    let mut any = hub.subscribe_to_entries(feeds(), None).expect("room");
+    let mut any = hub.subscribe_to_entries(feeds(), Vec::new()).expect("room");
     let moment = |time| Version::moment(0, time);
     let round = async |until| {
         let mut budget = WorkBudget::default();

@@ -119,7 +119,7 @@ impl KeySpace {
             order,
             limit: 200,
             bytes: PAGE_BYTES_MAX,
-            kind: None,
+            kinds: Vec::new(),
         };
         let page = self.feeds.page(&query).await.expect("a page");
         assert_eq!(page.next, None);

@@ -1,0 +1,193 @@
+//! The entries of one feed that a page may take, in its order: all of them, or those of some kinds.
+//!
+//! Entries of kinds are found by the index of the feed by kind as far as that has got ([`projection::indexed_until`]), and
+//! in the feed itself above.
+
+use std::collections::VecDeque;
+
+use super::page::Order;
+use crate::{
+    dedup::Scan,
+    projection::{self, Derived},
+    store::{
+        Found, Reads, Result, Snapshot,
+        keys::{Keys, versioned},
+    },
+    types::{Entry, FeedName, Kind},
+    version::Version,
+};
+
+/// Entries of all feeds of a page that are fetched together. They may have the maximum size.
+const FETCHED_AT_ONCE: usize = 64;
+
+/// The caller asks for what to read ([`Self::wants`]), reads it together with what other feeds want, and hands the result
+/// back ([`Self::take`]), until the next entry is ready.
+pub(super) struct Source {
+    scan: Scan,
+    index: Option<Index>,
+    newest_first: bool,
+}
+
+/// The entries that the index names.
+struct Index {
+    /// Of the feed's entries.
+    prefix: Vec<u8>,
+    named: Derived,
+    /// What is being fetched.
+    fetching: Vec<Vec<u8>>,
+    ready: VecDeque<Entry>,
+}
+
+impl Source {
+    /// `indexed` is the version up to which the entries of `kinds` are indexed.
+    pub(super) fn new(
+        keys: &Keys,
+        feed: &FeedName,
+        order: Order,
+        now: Version,
+        (kinds, indexed): (&[Kind], Version),
+    ) -> Self {
+        let prefix = keys.feed(feed);
+        let (after, until, newest_first) = match order {
+            Order::NewestFirst { until, before } => {
+                let until = until
+                    .unwrap_or(now)
+                    .min(before.map_or(now, Version::before));
+                (None, until, true)
+            }
+            Order::OldestFirst { after, until } => (Some(after), until.unwrap_or(now), false),
+        };
+        let index = (indexed > Version::ZERO && !kinds.is_empty()).then(|| {
+            let range = (after.unwrap_or(Version::ZERO), until.min(indexed));
+            Index {
+                prefix: prefix.clone(),
+                named: projection::of_feed(keys, feed, kinds, range, newest_first),
+                fetching: Vec::new(),
+                ready: VecDeque::new(),
+            }
+        });
+        let scan = match (after, newest_first, &index) {
+            (_, true, Some(_)) => Scan::newest_first_above(prefix, indexed, until),
+            (_, true, None) => Scan::newest_first(prefix, until),
+            (after, false, Some(_)) => {
+                let after = after.unwrap_or(indexed).max(indexed);
+                Scan::oldest_first(prefix, after, until)
+            }
+            (after, false, None) => {
+                Scan::oldest_first(prefix, after.unwrap_or(Version::ZERO), until)
+            }
+        };
+        Self {
+            scan,
+            index,
+            newest_first,
+        }
+    }
+
+    /// How many twins have been left out.
+    pub(super) fn hidden(&self) -> u64 {
+        self.scan.hidden()
+    }
+
+    fn scan_is_done(&self) -> bool {
+        self.scan.is_exhausted() && self.scan.ready().is_none()
+    }
+
+    /// The index, if it is where the next entry comes from.
+    fn reads_index(&self) -> bool {
+        match &self.index {
+            None => false,
+            Some(_) if self.newest_first => self.scan_is_done(),
+            Some(index) => !index.is_done(),
+        }
+    }
+
+    /// The next entry, if it has been read.
+    pub(super) fn ready(&self) -> Option<&Entry> {
+        match &self.index {
+            Some(index) if self.reads_index() => index.ready.front(),
+            _ => self.scan.ready(),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        let reads_index = self.reads_index();
+        match &mut self.index {
+            Some(index) if reads_index => index.ready.pop_front(),
+            _ => self.scan.pop(),
+        }
+    }
+
+    /// Whether everything has been read.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.scan.is_exhausted() && self.index.as_ref().is_none_or(Index::is_read)
+    }
+
+    /// What to read until the next entry is ready; nothing if it is ready, or if there is none. See [`Scan::wants`].
+    pub(super) fn wants(&mut self, need: usize, bytes_max: usize, at_once: usize) -> Reads {
+        let reads_index = self.reads_index();
+        match &mut self.index {
+            Some(index) if reads_index => index.wants(need, at_once),
+            _ => Reads {
+                ranges: Vec::from_iter(self.scan.wants(need, bytes_max, at_once)),
+                ..Reads::default()
+            },
+        }
+    }
+
+    /// Takes what reading it found.
+    pub(super) async fn take(&mut self, snapshot: &dyn Snapshot, mut found: Found) -> Result<()> {
+        let reads_index = self.reads_index();
+        match &mut self.index {
+            Some(index) if reads_index => index.take(found),
+            _ => match found.slices.pop() {
+                Some(slice) => self.scan.take(snapshot, slice).await,
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+impl Index {
+    /// Whether everything that it names has been fetched.
+    fn is_read(&self) -> bool {
+        self.fetching.is_empty() && self.named.is_done()
+    }
+
+    fn is_done(&self) -> bool {
+        self.ready.is_empty() && self.is_read()
+    }
+
+    fn wants(&mut self, need: usize, at_once: usize) -> Reads {
+        if !self.ready.is_empty() {
+            return Reads::default();
+        }
+        let most = need.min(FETCHED_AT_ONCE / at_once.max(1)).max(1);
+        while self.fetching.len() < most
+            && let Some((version, _)) = self.named.pop()
+        {
+            self.fetching.push(versioned(&self.prefix, version));
+        }
+        match self.fetching.is_empty() {
+            true => Reads {
+                ranges: self.named.wants(need),
+                ..Reads::default()
+            },
+            false => Reads {
+                keys: self.fetching.clone(),
+                ..Reads::default()
+            },
+        }
+    }
+
+    fn take(&mut self, found: Found) -> Result<()> {
+        match self.fetching.is_empty() {
+            true => self.named.take(found.slices),
+            false => {
+                let keys = std::mem::take(&mut self.fetching);
+                self.ready.extend(projection::entries(keys, found.values)?);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Events of some kinds or actors, read from the log by kind or by actor as far as that has got, and from the log above.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::{Derived, Projection, checkpoints};
+use crate::{
+    log::{self, LogEvent, Scan},
+    store::{
+        KeyValue, Result, Snapshot,
+        keys::{Keys, corrupt, versioned},
+        values::{Indexed, decode_entry, decode_indexed},
+    },
+    types::{Actor, Entry, Kind},
+    version::Version,
+};
+
+/// Entries that are fetched together.
+const FETCHED_AT_ONCE: usize = 64;
+
+/// Which events of the log are read: those of one of the kinds and of one of the actors. An empty list means all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    pub kinds: Vec<Kind>,
+    pub actors: Vec<Actor>,
+}
+
+impl Wanted {
+    pub fn includes(&self, entry: &Entry) -> bool {
+        let actor = entry.actor.as_ref();
+        (self.kinds.is_empty() || self.kinds.contains(&entry.kind))
+            && (self.actors.is_empty() || actor.is_some_and(|actor| self.actors.contains(actor)))
+    }
+
+    /// The projection to read, its checkpoint, and the prefixes of its keys; `None` if none can be used.
+    async fn index(
+        &self,
+        snapshot: &dyn Snapshot,
+        keys: &Keys,
+    ) -> Result<Option<(Version, Vec<Vec<u8>>)>> {
+        let actors = self.actors.iter().map(|actor| keys.log_by_actor(actor));
+        let kinds = self.kinds.iter().map(|kind| keys.log_by_kind(kind));
+        // An actor usually has fewer events than a kind.
+        let indexes = [
+            (Projection::LogByActor, actors.collect::<Vec<_>>()),
+            (Projection::LogByKind, kinds.collect()),
+        ];
+        let indexes = indexes.into_iter().filter(|(_, of)| !of.is_empty());
+        let (projections, prefixes): (Vec<_>, Vec<_>) = indexes.unzip();
+        if projections.is_empty() {
+            return Ok(None);
+        }
+        let checkpoints = checkpoints(snapshot, keys, &projections).await?;
+        let indexes = checkpoints.into_iter().zip(prefixes);
+        // The first one of those that are equally far.
+        let further = |best: Option<(Version, _)>, next: (Version, _)| match best {
+            Some(best) if best.0 >= next.0 => Some(best),
+            _ => Some(next),
+        };
+        let best = indexes.fold(None, further);
+        Ok(best.filter(|(checkpoint, _)| *checkpoint > Version::ZERO))
+    }
+}
+
+/// The wanted events of the log, in one direction, as a [`Scan`] shows all of them. The caller asks for one after the other,
+/// always with the same snapshot, and can continue later, with another snapshot, from [`Self::position`].
+pub struct Events {
+    keys: Keys,
+    wanted: Wanted,
+    log: Scan,
+    /// The events up to the checkpoint; `None` if no index can be used.
+    index: Option<Index>,
+    newest_first: bool,
+    until: Version,
+    limits: log::Limits,
+    /// The last event of the index that was examined.
+    last: Option<Version>,
+}
+
+impl Events {
+    /// The wanted events above `after`, at or below `until`, in version order. Reads the checkpoints.
+    pub async fn oldest_first(
+        snapshot: &dyn Snapshot,
+        keys: &Keys,
+        wanted: Wanted,
+        (after, until): (Version, Version),
+        limits: log::Limits,
+    ) -> Result<Self> {
+        Self::new(snapshot, keys, wanted, (after, until), false, limits).await
+    }
+
+    /// The same, from the newest to the oldest.
+    pub async fn newest_first(
+        snapshot: &dyn Snapshot,
+        keys: &Keys,
+        wanted: Wanted,
+        (after, until): (Version, Version),
+        limits: log::Limits,
+    ) -> Result<Self> {
+        Self::new(snapshot, keys, wanted, (after, until), true, limits).await
+    }
+
+    async fn new(
+        snapshot: &dyn Snapshot,
+        keys: &Keys,
+        wanted: Wanted,
+        (after, until): (Version, Version),
+        newest_first: bool,
+        limits: log::Limits,
+    ) -> Result<Self> {
+        let index = wanted.index(snapshot, keys).await?;
+        let checkpoint = index.as_ref().map_or(Version::ZERO, |index| index.0);
+        let index = index.map(|(checkpoint, prefixes)| {
+            let until = until.min(checkpoint);
+            Index::new(Derived::new(prefixes, after, until, newest_first))
+        });
+        // Above the checkpoint.
+        let after = after.max(checkpoint);
+        let log = match newest_first {
+            true => Scan::newest_first(keys, after, until.max(after), limits),
+            false => Scan::oldest_first(keys, after, until.max(after), limits),
+        };
+        Ok(Self {
+            keys: keys.clone(),
+            wanted,
+            log,
+            index,
+            newest_first,
+            until,
+            limits,
+            last: None,
+        })
+    }
+
+    /// How many twins have been left out. An index has none.
+    pub fn hidden(&self) -> u64 {
+        self.log.hidden()
+    }
+
+    /// Whether the end has been reached. If not, [`Self::next`] returned `None` because of the limits.
+    pub fn is_done(&self) -> bool {
+        self.index.as_ref().is_none_or(Index::is_done) && self.log.is_done()
+    }
+
+    /// Where to continue: oldest first after this version, newest first before it, as [`Scan::position`].
+    pub fn position(&self) -> Version {
+        let index = self.index.as_ref();
+        let position = match self.newest_first {
+            true => self.last.unwrap_or_else(|| self.log.position()),
+            // The log begins where the index ends.
+            false if index.is_none_or(Index::is_done) => self.log.position(),
+            false => index.map_or(Version::ZERO, |index| self.last.unwrap_or(index.after)),
+        };
+        // The log begins at the checkpoint, which may be above.
+        position.min(self.until)
+    }
+
+    /// The next event; `None` at the end or at the limits. Cannot be continued after an error.
+    pub async fn next(&mut self, snapshot: &dyn Snapshot) -> Result<Option<LogEvent>> {
+        if self.newest_first {
+            if !self.log.is_done() {
+                let event = self.next_of_log(snapshot).await?;
+                if event.is_some() || !self.log.is_done() {
+                    return Ok(event);
+                }
+            }
+            return self.next_of_index(snapshot).await;
+        }
+        let event = self.next_of_index(snapshot).await?;
+        if event.is_some() || !self.index.as_ref().is_none_or(Index::is_done) {
+            return Ok(event);
+        }
+        self.next_of_log(snapshot).await
+    }
+
+    async fn next_of_log(&mut self, snapshot: &dyn Snapshot) -> Result<Option<LogEvent>> {
+        while let Some(event) = self.log.next(snapshot).await? {
+            if self.wanted.includes(&event.entry) {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn next_of_index(&mut self, snapshot: &dyn Snapshot) -> Result<Option<LogEvent>> {
+        let Some(index) = &mut self.index else {
+            return Ok(None);
+        };
+        loop {
+            let Some(event) = index.fetched.pop_front() else {
+                let has_progressed = self.last.is_some();
+                let is_at_limit = index.derived.keys_read() >= self.limits.keys
+                    || index.bytes_read >= self.limits.bytes;
+                if index.is_done() || (has_progressed && is_at_limit) {
+                    return Ok(None);
+                }
+                index
+                    .fetch(snapshot, &self.keys, self.limits.events)
+                    .await?;
+                continue;
+            };
+            self.last = Some(event.entry.version);
+            if self.wanted.includes(&event.entry) {
+                return Ok(Some(event));
+            }
+        }
+    }
+}
+
+/// The events that an index names.
+struct Index {
+    derived: Derived,
+    after: Version,
+    /// Their entries have been read.
+    fetched: VecDeque<LogEvent>,
+    bytes_read: usize,
+}
+
+impl Index {
+    fn new(derived: Derived) -> Self {
+        Self {
+            after: derived.after(),
+            derived,
+            fetched: VecDeque::new(),
+            bytes_read: 0,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.fetched.is_empty() && self.derived.is_done()
+    }
+
+    /// Fetches the next events, of which the caller takes about `need`.
+    async fn fetch(&mut self, snapshot: &dyn Snapshot, keys: &Keys, need: usize) -> Result<()> {
+        let need = need.clamp(1, FETCHED_AT_ONCE);
+        let mut named: Vec<Indexed> = Vec::new();
+        while named.len() < need {
+            match self.derived.pop() {
+                Some((_, item)) => named.push(decode_indexed(&item)?),
+                // What is known is fetched first.
+                None if !named.is_empty() || self.derived.is_done() => break,
+                None => {
+                    let ranges = self.derived.wants(need);
+                    let slices = snapshot.ranges(ranges).await?;
+                    self.derived.take(slices)?;
+                }
+            }
+        }
+        let key = |it: &Indexed| versioned(&keys.feed(&it.feeds[0]), it.version);
+        let reads: Vec<_> = named.iter().map(key).collect();
+        let values = snapshot.get(reads.clone()).await?;
+        for (indexed, entry) in named.into_iter().zip(entries(reads, values)?) {
+            self.bytes_read += entry.data.len();
+            self.fetched.push_back(LogEvent {
+                entry,
+                feeds: indexed.feeds,
+                first_feed_hash: indexed.first_feed_hash,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The entries with these keys, which an index names, and with these values.
+pub fn entries(keys: Vec<Vec<u8>>, values: Vec<Option<Bytes>>) -> Result<Vec<Entry>> {
+    let entry = |(key, value): (Vec<u8>, Option<Bytes>)| match value {
+        Some(value) => decode_entry(&KeyValue {
+            key: key.into(),
+            value,
+        }),
+        None => Err(corrupt(&key, "an index names an entry that is missing")),
+    };
+    keys.into_iter().zip(values).map(entry).collect()
+}

@@ -1,0 +1,141 @@
+//! Projections: keys that are derived from the log in the background, by any node.
+//!
+//! A step is one transaction. It reads the checkpoint C of a projection and the log in (C, C'], writes what the projection
+//! derives from these events, and moves the checkpoint to C' on condition that it is still C. So each step happens once,
+//! whichever nodes try, and nobody owns a projection. C' is not above the moment of the step's snapshot, below which
+//! nothing can be committed any more. Twins are left out by the [`Scan`](crate::log::Scan) of the log, which looks back
+//! below C where it has to.
+//!
+//! A reader is exact at its snapshot, however far a projection lags behind: it takes the checkpoint from the same
+//! snapshot, reads the derived keys up to the checkpoint, and the log (or the feed) itself above. That is also how it
+//! reads while a projection builds itself from the beginning of the log, and after it has been switched off: then the
+//! checkpoint stays where it is. A projection without a checkpoint has derived nothing.
+//!
+//! Nothing here conflicts with appends. The only condition of a step is about its checkpoint, which appends neither read
+//! nor write, and no append has a condition about derived keys.
+
+mod derived;
+mod events;
+mod step;
+mod worker;
+
+use std::collections::HashSet;
+
+pub use self::{
+    derived::Derived,
+    events::{Events, Wanted, entries},
+    step::{Limits, Progress, Step, Turn},
+    worker::{Settings, run},
+};
+use crate::{
+    log::LogEvent,
+    store::{
+        Result, Snapshot,
+        keys::{Keys, versioned},
+        values::{decode_checkpoint, encode_indexed},
+    },
+    types::{FeedName, Kind},
+    version::Version,
+};
+
+/// What is derived from the log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Projection {
+    /// The events of each kind.
+    LogByKind,
+    /// The events of each actor.
+    LogByActor,
+    /// The entries of this kind in each feed.
+    FeedByKind(Kind),
+}
+
+impl Projection {
+    /// The projections of a node: the log by kind, the log by actor if asked for, and feeds by each kind of `kinds`.
+    pub fn of(by_actor: bool, kinds: impl IntoIterator<Item = Kind>) -> Vec<Self> {
+        let mut seen = HashSet::new();
+        let kinds = kinds.into_iter().filter(|kind| seen.insert(kind.clone()));
+        let actor = by_actor.then_some(Self::LogByActor);
+        let logs = std::iter::once(Self::LogByKind).chain(actor);
+        logs.chain(kinds.map(Self::FeedByKind)).collect()
+    }
+
+    /// Its name in the store, and in metrics, where the projections of all kinds count as one.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::LogByKind => "log_by_kind",
+            Self::LogByActor => "log_by_actor",
+            Self::FeedByKind(_) => "feed_by_kind",
+        }
+    }
+
+    /// The key of its checkpoint.
+    pub fn key(&self, keys: &Keys) -> Vec<u8> {
+        let kind = match self {
+            Self::FeedByKind(kind) => Some(kind),
+            Self::LogByKind | Self::LogByActor => None,
+        };
+        keys.projection(self.name(), kind)
+    }
+
+    /// Adds the keys that it derives from `event`, with their values.
+    fn derive(&self, keys: &Keys, event: &LogEvent, puts: &mut Vec<(Vec<u8>, Vec<u8>)>) {
+        let entry = &event.entry;
+        let mut put =
+            |prefix: Vec<u8>, value| puts.push((versioned(&prefix, entry.version), value));
+        let feeds = || encode_indexed(&event.feeds, event.first_feed_hash);
+        match self {
+            Self::LogByKind => put(keys.log_by_kind(&entry.kind), feeds()),
+            Self::LogByActor => {
+                if let Some(actor) = &entry.actor {
+                    put(keys.log_by_actor(actor), feeds());
+                }
+            }
+            Self::FeedByKind(kind) if *kind == entry.kind => {
+                for feed in &event.feeds {
+                    put(keys.feed_by_kind(feed, kind), Vec::new());
+                }
+            }
+            Self::FeedByKind(_) => {}
+        }
+    }
+}
+
+/// The checkpoints of `projections` in a snapshot: what they derive is complete up to there. Zero for those that have not
+/// begun.
+pub async fn checkpoints(
+    snapshot: &dyn Snapshot,
+    keys: &Keys,
+    projections: &[Projection],
+) -> Result<Vec<Version>> {
+    let of: Vec<_> = projections.iter().map(|it| it.key(keys)).collect();
+    let values = snapshot.get(of.clone()).await?;
+    let read = of.iter().zip(&values);
+    read.map(|(key, value)| decode_checkpoint(key, value.as_ref()))
+        .collect()
+}
+
+/// The version up to which the entries of all `kinds` are indexed in every feed.
+pub async fn indexed_until(
+    snapshot: &dyn Snapshot,
+    keys: &Keys,
+    kinds: &[Kind],
+) -> Result<Version> {
+    let of: Vec<_> = kinds.iter().cloned().map(Projection::FeedByKind).collect();
+    let checkpoints = checkpoints(snapshot, keys, &of).await?;
+    Ok(checkpoints.into_iter().min().unwrap_or(Version::ZERO))
+}
+
+/// The entries of `kinds` in `feed` that are indexed in `(after, until]`, see [`indexed_until`].
+pub fn of_feed(
+    keys: &Keys,
+    feed: &FeedName,
+    kinds: &[Kind],
+    (after, until): (Version, Version),
+    newest_first: bool,
+) -> Derived {
+    let prefixes = kinds.iter().map(|kind| keys.feed_by_kind(feed, kind));
+    Derived::new(prefixes, after, until, newest_first)
+}
+
+#[cfg(test)]
+mod tests;

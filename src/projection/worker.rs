@@ -1,0 +1,151 @@
+//! The task of a node that takes steps, whenever there is something to project.
+
+use std::{sync::Arc, time::Duration};
+
+use rand::RngExt;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{Limits, Progress, Projection, Step, Turn};
+use crate::{
+    metrics::Metrics,
+    store::{Error, Result, Store, keys::Keys, transact_until},
+};
+
+/// After a commit has woken a node, it waits for further ones for this long, up to twice as long. The node that has taken
+/// the last step waits the least, so that the others usually find nothing left to do.
+const GATHER: Duration = Duration::from_millis(25);
+const GATHER_OTHERS: Duration = Duration::from_millis(250);
+
+/// A node rests after a step, for this many times as long as the step took: so projections that are behind use a part of
+/// the processor and the store, and a smaller part while the node has appends to commit.
+const REST: u32 = 1;
+const REST_WHILE_APPENDING: u32 = 6;
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// How long a node leaves the steps to another one after that was first, at least and at most. It doubles each time, up to
+/// twice as long as the last of these is drawn at random.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// The projections of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Empty: the node takes no steps.
+    pub projections: Vec<Projection>,
+    pub limits: Limits,
+}
+
+/// A random time between `least` and twice as much.
+fn jittered(least: Duration) -> Duration {
+    least.mul_f64(rand::rng().random_range(1.0..2.0))
+}
+
+/// Takes steps until `stop` is cancelled. Any number of nodes may do this concurrently, with different projections.
+pub async fn run(
+    store: Arc<dyn Store>,
+    keys: Keys,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    if settings.projections.is_empty() {
+        return;
+    }
+    let worker = Worker {
+        store,
+        keys,
+        settings,
+        metrics,
+    };
+    tokio::select! {
+        () = worker.run() => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+struct Worker {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+}
+
+impl Worker {
+    async fn run(&self) {
+        let metrics = &self.metrics.projections;
+        metrics.begin(self.settings.projections.iter().map(Projection::name));
+        let mut turn = Turn::Last;
+        let mut backoff = BACKOFF_MIN;
+        let mut gather = GATHER_OTHERS;
+        loop {
+            let begun = Instant::now();
+            let Settings {
+                projections,
+                limits,
+            } = &self.settings;
+            // Attempted once. If the outcome of its commit is unknown, the next step reads where the checkpoint is.
+            let mut step = Step::new(&self.keys, projections, turn, *limits);
+            match transact_until(&*self.store, &mut step, begun).await {
+                Ok(progress) => {
+                    backoff = BACKOFF_MIN;
+                    let members = &progress.members;
+                    metrics.reached(members, progress.lag_ticks);
+                    if progress.has_moved {
+                        gather = GATHER;
+                        metrics.won(members, progress.events);
+                    }
+                    if progress.is_complete {
+                        if self.wait(&progress).await.is_err() {
+                            return;
+                        }
+                        sleep(jittered(gather)).await;
+                    } else {
+                        self.rest(begun.elapsed()).await;
+                    }
+                    // Those that are behind catch up while the others keep up.
+                    turn = match turn {
+                        Turn::First => Turn::Last,
+                        Turn::Last => Turn::First,
+                    };
+                }
+                Err(Error::Closed) => return,
+                // Another node was first.
+                Err(Error::Conflict | Error::ConditionFailed(_)) => {
+                    metrics.lost(step.members());
+                    gather = GATHER_OTHERS;
+                    sleep(jittered(backoff)).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a step of the projections failed; retrying");
+                    metrics.wakes();
+                    sleep(jittered(backoff)).await;
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    /// Waits for a commit above `progress`. Fails if the store is closed.
+    async fn wait(&self, progress: &Progress) -> Result<()> {
+        loop {
+            match self.store.wait_for_commit(progress.moment).await {
+                Ok(()) => break,
+                Err(Error::Closed) => return Err(Error::Closed),
+                Err(_unavailable) => sleep(jittered(BACKOFF_MAX)).await,
+            }
+        }
+        self.metrics.projections.wakes();
+        Ok(())
+    }
+
+    /// Rests after a step that took `time`.
+    async fn rest(&self, time: Duration) {
+        let times = match self.metrics.appends.batches_in_flight.get() {
+            0 => REST,
+            _ => REST_WHILE_APPENDING,
+        };
+        sleep((time * times).min(REST_MAX)).await;
+    }
+}
