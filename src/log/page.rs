@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Filter, Limits, LogEvent, Scan};
+use super::{Filter, Limits, LogEvent};
 use crate::{
     error::{Error, Result},
     feed::{Feeds, Order},
+    projection::{Events, Wanted},
     store::{self, Snapshot},
     version::{Cursor, Version},
 };
@@ -68,15 +69,19 @@ impl Feeds {
         let known = self.lineage.at(&*snapshot).await?;
         let order = query.order.try_map(|bound| known.check(bound.into()))?;
         let version = order.moment().unwrap_or(now);
-        // Every read of the log goes through here. An index by kind or by actor, exact up to its checkpoint, would be read
-        // instead up to there.
-        let mut scan = self.scan(query, order, now);
-        let read = read(&mut scan, &*snapshot, query, version).await;
-        self.twins.log.inc_by(scan.hidden());
+        let mut events = self.events(&*snapshot, query, order).await?;
+        let read = read(&mut events, &*snapshot, query, version).await;
+        self.twins.log.inc_by(events.hidden());
         read
     }
 
-    fn scan<V>(&self, query: &LogQuery<V>, order: Order, now: Version) -> Scan {
+    async fn events<V>(
+        &self,
+        snapshot: &dyn Snapshot,
+        query: &LogQuery<V>,
+        order: Order,
+    ) -> Result<Events> {
+        let now = snapshot.version();
         let limits = Limits {
             keys: LOG_PAGE_KEYS_MAX,
             // With room for the events that other partitions hold, too, and for those that do not pass.
@@ -87,22 +92,27 @@ impl Feeds {
             // One more than the page takes, to know whether there is a next page.
             events: query.limit.saturating_add(1),
         };
-        match order {
+        let wanted = Wanted {
+            kinds: query.filter.kinds.clone(),
+            actors: query.filter.actors.clone(),
+        };
+        let events = match order {
             Order::OldestFirst { after, until } => {
-                let until = until.unwrap_or(now);
-                Scan::oldest_first(&self.keys, after, until, limits)
+                let bounds = (after, until.unwrap_or(now));
+                Events::oldest_first(snapshot, &self.keys, wanted, bounds, limits).await
             }
             Order::NewestFirst { until, before } => {
                 let before = before.map_or(now, Version::before);
-                let until = until.unwrap_or(now).min(before);
-                Scan::newest_first(&self.keys, Version::ZERO, until, limits)
+                let bounds = (Version::ZERO, until.unwrap_or(now).min(before));
+                Events::newest_first(snapshot, &self.keys, wanted, bounds, limits).await
             }
-        }
+        };
+        Ok(events?)
     }
 }
 
 async fn read<V>(
-    scan: &mut Scan,
+    events: &mut Events,
     snapshot: &dyn Snapshot,
     query: &LogQuery<V>,
     version: Version,
@@ -114,7 +124,7 @@ async fn read<V>(
     };
     let (mut bytes, mut last) = (0, None);
     loop {
-        let event = match scan.next(snapshot).await {
+        let event = match events.next(snapshot).await {
             Ok(event) => event,
             // If the snapshot expires, the page ends here, so that reading page by page makes progress.
             Err(store::Error::TooOld) if last.is_some() => {
@@ -124,7 +134,7 @@ async fn read<V>(
             Err(error) => return Err(Error::Store(error)),
         };
         let Some(event) = event else {
-            page.next = (!scan.is_done()).then(|| scan.position());
+            page.next = (!events.is_done()).then(|| events.position());
             break;
         };
         if page.events.len() >= query.limit || bytes >= query.bytes {
