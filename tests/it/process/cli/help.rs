@@ -19,6 +19,7 @@ async fn every_command_has_help_with_examples() {
         "append",
         "tail",
         "history",
+        "export",
         "state",
         "mark",
         "replay",
