@@ -32,7 +32,8 @@
 //!   the twin and the snapshot on which the twin's transaction looked for claims; every entry carries the time of that
 //!   snapshot. [`dedup`] is the only module that decides, and every reader of versioned keys uses it.
 //! - Appends are blind writes plus snapshot reads. They can conflict only with a change of the epoch, or because of a
-//!   condition that the client asked for. (The embedded engine, which commits one batch after the other, checks claims
+//!   condition that the client asked for; an atomic append also if somebody else takes one of its ids, so that it is never a
+//!   twin, which would replace a part of it. (The embedded engine, which commits one batch after the other, checks claims
 //!   again at commit, so that its appends have no twins. Nothing else depends on the engine.)
 //! - There is one retry loop for the database: [`store::transact`].
 //! - What a projection has derived is complete up to its checkpoint, and a reader takes both from one snapshot. So no read

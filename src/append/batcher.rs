@@ -26,8 +26,8 @@ struct Batcher {
     /// By [`Class`].
     queues: [Queue; Class::ALL.len()],
     events_waiting: usize,
-    /// Events that have left the queues but are not yet counted as such.
-    events_left: usize,
+    /// Events that have left the queues but are not yet counted as such: atomic ones or others.
+    events_left: [usize; 2],
     /// Ids of the batches in flight. A unit with one of these ids waits; afterwards its claim shows that it is a duplicate.
     /// So two batches of one node never write the same id.
     busy: HashSet<EventId>,
@@ -101,8 +101,11 @@ pub(super) async fn run(context: Arc<Context>, mut queue: mpsc::UnboundedReceive
                 yield_now().await;
             }
         }
-        context.delay.note_left(mem::take(&mut batcher.events_left));
-        context.delay.note_oldest(batcher.oldest(), Instant::now());
+        for atomic in [false, true] {
+            let delay = context.delays.of(atomic);
+            delay.note_left(mem::take(&mut batcher.events_left[usize::from(atomic)]));
+            delay.note_oldest(batcher.oldest_of(atomic), Instant::now());
+        }
     }
 }
 
@@ -118,7 +121,7 @@ impl Batcher {
                 })
             }),
             events_waiting: 0,
-            events_left: 0,
+            events_left: [0; 2],
             busy: HashSet::new(),
         }
     }
@@ -135,14 +138,22 @@ impl Batcher {
 
     /// When the oldest unit was accepted.
     fn oldest(&self) -> Option<Instant> {
-        let oldest = self.queues.iter().filter_map(|queue| queue.waiting.front());
+        let both = [false, true].into_iter();
+        both.filter_map(|atomic| self.oldest_of(atomic)).min()
+    }
+
+    /// When the oldest atomic unit was accepted, or the oldest other one.
+    fn oldest_of(&self, atomic: bool) -> Option<Instant> {
+        let queues = self.queues.iter().zip(Class::ALL);
+        let queues = queues.filter(|(_, class)| (*class == Class::Atomic) == atomic);
+        let oldest = queues.filter_map(|(queue, _)| queue.waiting.front());
         oldest.map(|unit| unit.accepted_at).min()
     }
 
     /// Notes that `unit` has left its queue.
     fn note_left(&mut self, unit: &Unit) {
         self.events_waiting -= unit.events.len();
-        self.events_left += unit.events.len();
+        self.events_left[usize::from(unit.atomic.is_some())] += unit.events.len();
         let count = unit.events.len() as i64;
         self.metrics.appends.waiting.dec_by(count);
     }

@@ -187,8 +187,25 @@ struct Context {
     lineage: Lineage,
     clock: Arc<AtClock>,
     tuning: Tuning,
-    delay: Arc<QueueDelay>,
+    delays: Delays,
     metrics: Arc<Metrics>,
+}
+
+/// The delays of the queue. Atomic appends wait only for each other, so they have a delay of their own: when they wait too
+/// long, no others are refused.
+#[derive(Clone)]
+struct Delays {
+    atomic: Arc<QueueDelay>,
+    others: Arc<QueueDelay>,
+}
+
+impl Delays {
+    fn of(&self, atomic: bool) -> &QueueDelay {
+        match atomic {
+            true => &self.atomic,
+            false => &self.others,
+        }
+    }
 }
 
 /// The entrance to the append path; cheap to clone.
@@ -200,7 +217,7 @@ struct Queue {
     units: mpsc::UnboundedSender<Unit>,
     /// In KiB.
     room: Arc<Semaphore>,
-    delay: Arc<QueueDelay>,
+    delays: Delays,
     /// Held by the one caller that may wait for room; others wait for the lock.
     patient: Mutex<()>,
     clock: Arc<AtClock>,
@@ -227,7 +244,11 @@ impl Appender {
         metrics: Arc<Metrics>,
     ) -> (Self, JoinHandle<()>) {
         let (units, queue) = mpsc::unbounded_channel();
-        let delay = Arc::new(QueueDelay::new(tuning.queue_time_max));
+        let delay = || Arc::new(QueueDelay::new(tuning.queue_time_max));
+        let delays = Delays {
+            atomic: delay(),
+            others: delay(),
+        };
         let transients = Transients::new(
             Arc::clone(&store),
             keys.clone(),
@@ -241,14 +262,14 @@ impl Appender {
             keys,
             clock: Arc::clone(&clock),
             tuning,
-            delay: Arc::clone(&delay),
+            delays: delays.clone(),
             metrics: Arc::clone(&metrics),
         });
         let batcher = tokio::spawn(batcher::run(context, queue));
         let queue = Queue {
             units,
             room: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
-            delay,
+            delays,
             patient: Mutex::default(),
             clock,
             metrics,
@@ -258,9 +279,9 @@ impl Appender {
     }
 
     /// Call it before a request's body is read. Fails with [`Error::Late`] if the queue is delayed so much that all
-    /// appends are refused now.
-    pub fn check(&self) -> Result<()> {
-        match self.0.delay.is_too_long(Instant::now()) {
+    /// appends of the kind, `atomic` or not, are refused now.
+    pub fn check(&self, atomic: bool) -> Result<()> {
+        match self.0.delays.of(atomic).is_too_long(Instant::now()) {
             true => Err(Error::Late),
             false => Ok(()),
         }
@@ -288,7 +309,7 @@ impl Appender {
     pub async fn reserve(&self, events: Vec<Event>) -> Result<AppendPermit> {
         let _turn = self.0.patient.lock().await;
         tokio::select! {
-            () = self.0.delay.short() => {}
+            () = self.0.delays.others.short() => {}
             () = self.0.units.closed() => return Err(Error::ShuttingDown),
         }
         let room = Arc::clone(&self.0.room)
@@ -318,7 +339,8 @@ impl Appender {
 
     /// How long the oldest event has waited for its batch to begin.
     pub fn queue_age(&self) -> Duration {
-        self.0.delay.age()
+        let Delays { atomic, others } = &self.0.delays;
+        atomic.age().max(others.age())
     }
 
     /// Whether the batcher is running.
@@ -413,7 +435,8 @@ impl Queue {
             reply,
             _room: room,
         };
-        self.delay.note_joined(now, unit.events.len());
+        let delay = self.delays.of(unit.atomic.is_some());
+        delay.note_joined(now, unit.events.len());
         // Counted before sending, because the batcher may take it out at once.
         self.metrics.appends.waiting.inc_by(count);
         if self.units.send(unit).is_err() {

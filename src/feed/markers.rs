@@ -53,7 +53,8 @@ impl Transaction for MoveMarker<'_> {
     ) -> Result<Plan<()>> {
         // A marker above vN would mark entries as read that do not exist yet.
         let to = self.feeds.lineage.at(snapshot).await?.check(self.to)?;
-        let markers = self.feeds.markers_at(snapshot, self.feed).await?;
+        let feeds = std::slice::from_ref(self.feed);
+        let markers = self.feeds.markers_at(snapshot, feeds).await?.remove(0);
         let current = match self.marker {
             Marker::Read => markers.read,
             Marker::Seen => markers.seen,

@@ -30,6 +30,8 @@ pub const UNREAD_TOGETHER_MAX: usize = 100_000;
 const MOMENTS_MAX: usize = 3;
 /// How many feeds' states are read concurrently, on one snapshot.
 const STATES_AT_ONCE: usize = 16;
+/// How many feeds' states are read together, with as few reads of the engine as possible.
+const STATES_TOGETHER: usize = 64;
 /// Notify keys that are read at a time, so that other readers have their turns in between.
 const PIECE_KEYS: usize = 500;
 
@@ -99,11 +101,8 @@ impl Feeds {
                 let snapshot = self.snapshot().await?;
                 let mut states = Vec::with_capacity(feeds.len());
                 let read = async {
-                    for feeds in feeds.chunks(STATES_AT_ONCE) {
-                        let read = feeds
-                            .iter()
-                            .map(|feed| self.counted_state(&*snapshot, feed, unread_max));
-                        states.extend(try_join_all(read).await?);
+                    for feeds in feeds.chunks(STATES_TOGETHER) {
+                        states.extend(self.states_at(&*snapshot, feeds, unread_max).await?);
                     }
                     Ok(states)
                 };
@@ -122,63 +121,95 @@ impl Feeds {
         snapshot: &dyn Snapshot,
         feed: &FeedName,
     ) -> store::Result<FeedState> {
-        self.counted_state(snapshot, feed, UNREAD_MAX).await
+        let states = self.states_at(snapshot, std::slice::from_ref(feed), UNREAD_MAX);
+        states.await.map(|mut states| states.remove(0))
     }
 
-    /// The state, with at most `unread_max` unread entries.
-    async fn counted_state(
+    /// The states of `feeds`, each with at most `unread_max` unread entries. A few round trips, unless much is unread.
+    async fn states_at(
+        &self,
+        snapshot: &dyn Snapshot,
+        feeds: &[FeedName],
+        unread_max: usize,
+    ) -> store::Result<Vec<FeedState>> {
+        let version = snapshot.version();
+        let prefixes: Vec<_> = feeds.iter().map(|feed| self.keys.feed(feed)).collect();
+        let (markers, latest) = tokio::try_join!(
+            self.markers_at(snapshot, feeds),
+            dedup::latest_of(snapshot, prefixes.clone()),
+        )?;
+        let first = (unread_max + 1).min(PIECE_KEYS / feeds.len().max(1)).max(1);
+        let ranges = feeds.iter().zip(&markers).map(|(feed, markers)| {
+            let notify = self.keys.notify(feed);
+            keys::range(&notify, markers.read, version, false, first, usize::MAX)
+        });
+        let slices = snapshot.ranges(ranges.collect()).await?;
+        let counts = prefixes.into_iter().zip(&markers);
+        let counts = counts.map(|(prefix, markers)| Count::new(prefix, markers.read, unread_max));
+        let each = feeds.iter().zip(counts).zip(slices);
+        let unread = each.map(|((feed, count), slice)| self.count(snapshot, feed, count, slice));
+        let unread = try_join_all(unread).await?;
+        let each = feeds.iter().zip(markers).zip(latest).zip(unread);
+        let states = each.map(|(((feed, markers), latest), unread)| FeedState {
+            feed: feed.clone(),
+            version,
+            latest: latest.entry,
+            unread,
+            markers,
+        });
+        Ok(states.collect())
+    }
+
+    /// Counts the notify keys of `feed`, of which `slice` are the first.
+    async fn count(
         &self,
         snapshot: &dyn Snapshot,
         feed: &FeedName,
-        unread_max: usize,
-    ) -> store::Result<FeedState> {
-        let now = snapshot.version();
-        let prefix = self.keys.feed(feed);
-        let (markers, latest) = tokio::try_join!(
-            self.markers_at(snapshot, feed),
-            dedup::latest(snapshot, prefix.clone()),
-        )?;
+        mut count: Count,
+        mut slice: store::Slice,
+    ) -> store::Result<Unread> {
         let notify = self.keys.notify(feed);
-        let (mut after, mut left) = (markers.read, unread_max + 1);
-        let mut count = Count::new(prefix, markers.read, unread_max);
+        let mut left = count.max + 1;
         loop {
-            let limit = left.min(PIECE_KEYS);
-            let range = keys::range(&notify, after, now, false, limit, usize::MAX);
-            let slices = snapshot.ranges(vec![range]).await?;
-            let slice = slices.into_iter().next().unwrap_or_default();
             count.add(snapshot, &slice).await?;
             left = left.saturating_sub(slice.items.len());
-            match slice.items.last() {
-                Some(last) if slice.more && left > 0 => after = Some(keys::version_of(&last.key)?),
-                _ => {
-                    count.unread.more |= slice.more;
-                    break;
-                }
-            }
+            let after = match slice.items.last() {
+                Some(last) if slice.more && left > 0 => keys::version_of(&last.key)?,
+                _ => break,
+            };
+            let limit = left.min(PIECE_KEYS);
+            let now = snapshot.version();
+            let range = keys::range(&notify, Some(after), now, false, limit, usize::MAX);
+            let slices = snapshot.ranges(vec![range]).await?;
+            slice = slices.into_iter().next().unwrap_or_default();
         }
+        count.unread.more |= slice.more;
         self.twins.unread.inc_by(count.hidden);
-        Ok(FeedState {
-            feed: feed.clone(),
-            version: now,
-            latest: latest.entry,
-            unread: count.unread,
-            markers,
-        })
+        Ok(count.unread)
     }
 
+    /// The markers of each of `feeds`.
     pub(super) async fn markers_at(
         &self,
         snapshot: &dyn Snapshot,
-        feed: &FeedName,
-    ) -> store::Result<Markers> {
-        let names = [Marker::Read, Marker::Seen];
-        let names = names.map(|marker| self.keys.marker(feed, OWN_READER, marker));
-        let values = snapshot.get(names.to_vec()).await?;
-        let version = |index: usize| decode_marker(&names[index], values.get(index)?.as_ref());
-        Ok(Markers {
-            read: version(0).transpose()?,
-            seen: version(1).transpose()?,
-        })
+        feeds: &[FeedName],
+    ) -> store::Result<Vec<Markers>> {
+        let names: Vec<_> = feeds
+            .iter()
+            .flat_map(|feed| {
+                [Marker::Read, Marker::Seen]
+                    .map(|marker| self.keys.marker(feed, OWN_READER, marker))
+            })
+            .collect();
+        let values = snapshot.get(names.clone()).await?;
+        let version = |index: usize| decode_marker(names.get(index)?, values.get(index)?.as_ref());
+        let markers = (0..feeds.len()).map(|feed| {
+            Ok(Markers {
+                read: version(2 * feed).transpose()?,
+                seen: version(2 * feed + 1).transpose()?,
+            })
+        });
+        markers.collect()
     }
 }
 

@@ -54,7 +54,7 @@ pub async fn append(
     match media(&parts.headers)? {
         Media::Json => {
             // Before the body is read, so that refusing requests under overload costs little.
-            app.appender.check()?;
+            app.appender.check(is_atomic)?;
             let body = read_all(&parts, body).await?;
             let limits = Limited::of(&parts)?;
             match is_atomic {

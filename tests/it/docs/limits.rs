@@ -113,6 +113,7 @@ const ROWS: &[(&str, &[&str])] = &[
         "append queue that has not been empty",
         &["STANDING_EVENTS_MIN"],
     ),
+    ("atomic appends under way", &["ATOMIC_IN_FLIGHT_MAX"]),
     ("append while the store is away", &["RETRY_FOR"]),
     ("reused ids", &["REUSED_LOOKED_UP_MAX"]),
     ("transients on their way", &["TRANSIENTS_IN_FLIGHT_MAX"]),
