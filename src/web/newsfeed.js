@@ -172,7 +172,8 @@ const withActor = (event, token) => {
 /** Feeds are named in the query, because some proxies change `%2F` in paths. */
 function path(what, names, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
-  const pairs = [...names.map((name) => ["feed", name]), ...given];
+  const each = given.flatMap(([name, values]) => [values].flat().map((value) => [name, value]));
+  const pairs = [...names.map((name) => ["feed", name]), ...each];
   return `/v1/${what}?${pairs.map(([name, value]) => `${name}=${encoded(value)}`).join("&")}`;
 }
 

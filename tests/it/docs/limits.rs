@@ -51,6 +51,7 @@ const ROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("feeds of a merged page", &["1", "MERGED_FEEDS_MAX"]),
+    ("kinds of a page", &["feed/page/KINDS_MAX"]),
     (
         "long poll (`wait`)",
         &[
