@@ -18,7 +18,7 @@ use prometheus_client::{
         gauge::{ConstGauge, Gauge},
         info::Info,
     },
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 
 use super::{
@@ -158,9 +158,10 @@ fn projection_lags(app: &App, registry: &mut Registry) {
         seconds.get_or_create(&labels).set(time);
         ticks.get_or_create(&labels).set(lag.ticks as f64);
     }
-    registry.register(
-        "projection_lag_seconds",
+    registry.register_with_unit(
+        "projection_lag",
         "Time for which there may have been commits that are not projected; 0 while the projection waits for commits",
+        Unit::Seconds,
         seconds,
     );
     registry.register(

@@ -10,9 +10,9 @@ use crate::{
 /// How often the reads of a prefix double in size.
 const DOUBLINGS_MAX: u32 = 6;
 /// Most keys of one read.
-const KEYS_MAX: usize = 500;
+const RANGE_KEYS_MAX: usize = 500;
 /// Byte limit of one read.
-const BYTES_MAX: usize = 256 * 1024;
+const RANGE_BYTES_MAX: usize = 256 * 1024;
 
 /// The caller asks for what to read ([`Self::wants`]), reads it, perhaps together with other things, and hands the result
 /// back ([`Self::take`]), until the next key can be taken ([`Self::pop`]).
@@ -82,9 +82,16 @@ impl Derived {
         let newest_first = self.newest_first;
         let range = |source: &Source| {
             let limit = least << source.reads.min(DOUBLINGS_MAX);
-            let limit = limit.min(KEYS_MAX).min(need.max(1));
+            let limit = limit.min(RANGE_KEYS_MAX).min(need.max(1));
             let (after, until) = (Some(source.after), source.until);
-            keys::range(&source.prefix, after, until, newest_first, limit, BYTES_MAX)
+            keys::range(
+                &source.prefix,
+                after,
+                until,
+                newest_first,
+                limit,
+                RANGE_BYTES_MAX,
+            )
         };
         self.sources
             .iter()

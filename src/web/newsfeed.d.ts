@@ -190,7 +190,8 @@ export interface HistoryQuery extends CallOptions {
   until?: Version;
   /** Only below this version. */
   before?: Version;
-  kind?: string;
+  /** Only entries of this kind, or of these kinds (at most 20). */
+  kind?: string | string[];
   /** Entries per page, 1 to 200. */
   limit?: number;
 }

@@ -13,6 +13,7 @@ mod limits;
 mod openapi;
 mod operate;
 mod process;
+mod projections;
 mod readers;
 mod store;
 mod support;

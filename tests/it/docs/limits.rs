@@ -68,6 +68,7 @@ const ROWS: &[(&str, &[&str])] = &[
     ("values of each filter", &["FILTER_VALUES_MAX"]),
     ("shards of the log", &["SHARDS_MAX"]),
     ("feeds of a merged page", &["1", "MERGED_FEEDS_MAX"]),
+    ("kinds of a page", &["feed/page/KINDS_MAX"]),
     (
         "long poll (`wait`)",
         &[

@@ -6,6 +6,8 @@ use std::sync::{Arc, atomic::Ordering};
 use newsfeed::{
     clock::WallTime,
     feed::{Feeds, Order, PAGE_BYTES_MAX, PageQuery},
+    projection::{self, Projection, Step, Turn},
+    store::transact_until,
     types::{FeedName, Marker},
     version::Version,
 };
@@ -95,6 +97,12 @@ enum Op {
         after: Option<usize>,
     },
     RaiseEpoch,
+    /// Takes steps of the indexes, of this many events.
+    Project {
+        first: bool,
+        events: usize,
+        steps: usize,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -148,6 +156,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         3 => follow.prop_map(|(feeds, after)| Op::Follow { feeds, after }),
         2 => proptest::option::of(0..9usize).prop_map(|after| Op::FollowLog { after }),
         1 => Just(Op::RaiseEpoch),
+        4 => (any::<bool>(), 1..4usize, 1..4usize).prop_map(|(first, events, steps)| Op::Project { first, events, steps }),
     ]
 }
 
@@ -226,7 +235,34 @@ impl<'a> Run<'a> {
                 self.streams.push((recorder, from));
             }
             Op::RaiseEpoch => self.raw.raise_epoch().await,
+            Op::Project {
+                first,
+                events,
+                steps,
+            } => {
+                let turn = match first {
+                    true => Turn::First,
+                    false => Turn::Last,
+                };
+                for _ in 0..steps {
+                    self.project(turn, events).await;
+                }
+            }
         }
+    }
+
+    /// Takes a step; returns whether everything is indexed.
+    async fn project(&self, turn: Turn, events: usize) -> bool {
+        let kinds = ["message", "visit"].map(|kind| kind.parse().expect("a kind"));
+        let projections = Projection::of(false, kinds);
+        let limits = projection::Limits {
+            events,
+            ..projection::Limits::default()
+        };
+        let mut step = Step::new(&self.raw.keys, &projections, turn, limits);
+        let now = tokio::time::Instant::now();
+        let progress = transact_until(&*self.raw.store, &mut step, now).await;
+        progress.expect("nobody else takes steps").is_complete
     }
 
     fn draft(&self, event: &Event) -> Commit {
@@ -278,6 +314,8 @@ async fn every_reader_sees_what_the_model_says() {
         proptest::collection::vec(any_op(), 1..16),
         async |ops| {
             let mut run = Run::new(&raw).await;
+            // What earlier histories have left.
+            while !run.project(Turn::Last, 100).await {}
             for op in ops {
                 run.take(op).await;
                 for feed in &run.feeds {
@@ -295,6 +333,14 @@ async fn every_reader_sees_what_the_model_says() {
             };
             check_pages(&run.reader, &run.model, &run.set(3), &limits, &[]).await;
             check_pages(&run.reader, &run.model, &run.set(3), &[2], &["message"]).await;
+            check_pages(
+                &run.reader,
+                &run.model,
+                &run.set(3),
+                &[2, 9],
+                &["visit", "message"],
+            )
+            .await;
             for set in 0..3 {
                 check_pages(&run.reader, &run.model, &run.set(set), &[5], &[]).await;
             }
