@@ -29,6 +29,12 @@ fn hint(base: &str, path: &str) -> String {
              query, as in {base}/v1/state?feed=…"
         );
     }
+    if path.starts_with("/v1/events/") {
+        return format!(
+            "there is nothing at this path; if a `/` is part of the event's id, write it as %2F, or name the id in the query, as \
+             in {base}/v1/events?id=…"
+        );
+    }
     format!("there is nothing at this path; GET {base}/openapi.yaml describes the API")
 }
 
@@ -65,6 +71,8 @@ mod tests {
     fn a_slash_at_the_end_of_a_known_path_is_named() {
         for path in [
             "/v1/events",
+            "/v1/events/m-1",
+            "/v1/feeds",
             "/v1/feeds/a%2Fb",
             "/v1/feeds/a/markers/read",
             "/docs/limits",
@@ -78,7 +86,13 @@ mod tests {
                 );
             }
         }
-        for path in ["/v1/nothing/", "/nothing", "/docs/nothing/", "/v2/events/"] {
+        for path in [
+            "/v1/nothing/",
+            "/v1/markers/",
+            "/nothing",
+            "/docs/nothing/",
+            "/v2/events/",
+        ] {
             assert!(!hint("", path).contains("without a slash"), "{path}");
         }
     }
@@ -86,6 +100,7 @@ mod tests {
     #[test]
     fn an_unescaped_slash_in_a_name_is_explained() {
         assert!(hint("", "/v1/feeds/repo:owner/name").contains("%2F"));
+        assert!(hint("", "/v1/events/notes/1").contains("/v1/events?id="));
         assert!(!hint("", "/v1/nothing").contains("%2F"));
     }
 }
