@@ -528,6 +528,8 @@ mod tests {
         let mut history = long_history(4_000, &[]);
         for (index, record) in history.iter_mut().enumerate() {
             record.feeds = vec![names[index % names.len()].clone()];
+            // Otherwise, going backward, the last event could not be judged before all others have been read.
+            record.entry.read_at = crate::types::NO_TWIN;
         }
         let memory = Memory::with_keys(&keys, &history);
         for newest_first in [false, true] {

