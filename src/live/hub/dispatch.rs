@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 
 use super::{
     Hub,
-    board::{AudienceId, ListenersOf, LogAudience},
+    board::{AudienceId, Board, ListenersOf, LogAudience},
     subscriber::Subscriber,
 };
 use crate::{
@@ -103,28 +103,16 @@ impl Hub {
         let mut matched: HashMap<AudienceId, Matches> = HashMap::new();
         for (index, feed) in feeds.iter().enumerate() {
             names.push(feed.clone());
-            let mut last = None;
-            loop {
-                let steps = {
-                    let board = self.board();
-                    let Some((name, audiences)) = board.audiences(feed) else {
-                        break;
-                    };
+            self.walk(
+                |board| {
+                    let (name, audiences) = board.audiences(feed)?;
                     names[index].clone_from(name);
-                    let after = last.map_or(Unbounded, Excluded);
-                    let mut steps = 0;
-                    for (&audience, &place) in audiences.range((after, Unbounded)).take(SLICE) {
-                        matched.entry(audience).or_default().push((place, index));
-                        last = Some(audience);
-                        steps += 1;
-                    }
-                    steps
-                };
-                budget.spend(1 + steps / STEPS_PER_UNIT).await;
-                if steps < SLICE {
-                    break;
-                }
-            }
+                    Some(audiences)
+                },
+                |audience, &place| matched.entry(audience).or_default().push((place, index)),
+                budget,
+            )
+            .await;
         }
         (names, matched)
     }
@@ -144,17 +132,33 @@ impl Hub {
         act: impl Fn(&Subscriber),
         budget: &mut WorkBudget,
     ) {
+        self.walk(
+            |board| board.listeners(listeners),
+            |_, subscriber| act(subscriber),
+            budget,
+        )
+        .await;
+    }
+
+    /// Visits the items of a table of the board in slices, in the order of their ids. Ends if there is no such table (any
+    /// more).
+    async fn walk<T>(
+        &self,
+        mut table: impl FnMut(&Board) -> Option<&BTreeMap<u64, T>>,
+        mut visit: impl FnMut(u64, &T),
+        budget: &mut WorkBudget,
+    ) {
         let mut last = None;
         loop {
             let steps = {
                 let board = self.board();
-                let Some(listeners) = board.listeners(listeners) else {
+                let Some(table) = table(&board) else {
                     return;
                 };
                 let after = last.map_or(Unbounded, Excluded);
                 let mut steps = 0;
-                for (&id, subscriber) in listeners.range((after, Unbounded)).take(SLICE) {
-                    act(subscriber);
+                for (&id, item) in table.range((after, Unbounded)).take(SLICE) {
+                    visit(id, item);
                     last = Some(id);
                     steps += 1;
                 }

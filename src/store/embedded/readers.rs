@@ -1,8 +1,8 @@
 //! Reads, outside the async runtime: a read may wait for the disk, and must not block live delivery, which runs there.
 //!
 //! A few jobs on tokio's blocking pool share a queue. A job takes the next read without a system call or a context
-//! switch. A read whose caller has stopped waiting is dropped from the queue, or ends early. And many concurrent reads do not displace the threads of the runtime from the processors, as one job per
-//! read would.
+//! switch. And many concurrent reads do not displace the threads of the runtime from the processors, as one job per read
+//! would. A read whose caller has stopped waiting is dropped from the queue, or ends early.
 
 use std::{
     collections::VecDeque,

@@ -117,6 +117,12 @@ async fn more_requests_than_a_caller_may_send_are_refused_until_it_waits() {
     node.stop().await;
 }
 
+/// A network may do as much as three callers.
+fn three_callers() -> Option<NetworkLimits> {
+    let callers = NonZeroU32::new(3).expect("not 0");
+    Some(NetworkLimits { bits: 48, callers })
+}
+
 /// One machine can have as many addresses as it likes in an IPv6 network, and so be many callers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_callers_of_an_ipv6_network_share_a_limit() {
@@ -124,10 +130,7 @@ async fn the_callers_of_an_ipv6_network_share_a_limit() {
     let limits = Limits {
         requests_per_s: some(1),
         streams: some(2),
-        network: Some(NetworkLimits {
-            bits: 48,
-            callers: NonZeroU32::new(3).expect("not 0"),
-        }),
+        network: three_callers(),
         ..Limits::default()
     };
     let node = bed.node_with(None, tell(limits, true)).await;
@@ -466,10 +469,7 @@ async fn duplicates_count_as_events_and_a_network_has_a_limit_of_events() {
     let bed = Bed::embedded();
     let limits = Limits {
         events_per_s: some(1),
-        network: Some(NetworkLimits {
-            bits: 48,
-            callers: NonZeroU32::new(3).expect("not 0"),
-        }),
+        network: three_callers(),
         ..Limits::default()
     };
     let node = bed.node_with(None, tell(limits, true)).await;
