@@ -169,7 +169,7 @@ async fn admin_check_names_damaged_files_and_serve_refuses_to_start() {
     let said = String::from_utf8(stdout).expect("text");
     assert!(status.success(), "{said}");
     assert!(
-        said.contains("12 ids, 24 feed entries, 24 unread keys, 12 log records"),
+        said.contains("12 ids, 24 feed entries, 24 notify keys, 12 log records"),
         "{said}"
     );
 
