@@ -54,6 +54,8 @@ struct Record<'a> {
 
 #[async_trait]
 impl Transaction for Record<'_> {
+    const NAME: &'static str = "time";
+
     type Output = ();
     type Error = Error;
 

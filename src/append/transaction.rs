@@ -441,6 +441,8 @@ fn violation<'a>(
 
 #[async_trait]
 impl Transaction for Append<'_> {
+    const NAME: &'static str = "append";
+
     /// The version of the committed batch; meaningless if there was nothing to commit.
     type Output = Version;
     type Error = Error;

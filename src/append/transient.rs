@@ -110,6 +110,8 @@ struct PutTransient<'a> {
 
 #[async_trait]
 impl Transaction for PutTransient<'_> {
+    const NAME: &'static str = "transient";
+
     type Output = ();
     type Error = Error;
 

@@ -42,6 +42,8 @@ struct MoveMarker<'a> {
 
 #[async_trait]
 impl Transaction for MoveMarker<'_> {
+    const NAME: &'static str = "marker";
+
     type Output = ();
     type Error = Error;
 

@@ -173,13 +173,14 @@ fn projection_lags(app: &App, registry: &mut Registry) {
 
 fn store_errors(app: &App, registry: &mut Registry) {
     let failed = app.health.store().errors();
-    let attempts = Family::<[(&str, &str); 1], Counter>::default();
-    for (code, count) in failed.failed_attempts() {
-        attempts.get_or_create(&[("code", code)]).inc_by(count);
+    let attempts = Family::<[(&str, &str); 2], Counter>::default();
+    for ((transaction, code), count) in failed.failed_attempts() {
+        let labels = [("transaction", transaction), ("code", code)];
+        attempts.get_or_create(&labels).inc_by(count);
     }
     registry.register(
         "store_retries",
-        "Failed attempts of transactions, each retried unless it was the last, by error code of the store",
+        "Failed attempts of transactions, each retried unless it was the last, by what the transaction is for and error code of the store",
         attempts,
     );
     let errors = Family::<[(&str, &str); 2], Counter>::default();

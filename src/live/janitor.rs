@@ -47,6 +47,8 @@ struct Trim<'a> {
 
 #[async_trait]
 impl Transaction for Trim<'_> {
+    const NAME: &'static str = "trim";
+
     type Output = ();
     type Error = Error;
 

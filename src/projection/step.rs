@@ -157,6 +157,8 @@ struct Derivation {
 
 #[async_trait]
 impl Transaction for Step<'_> {
+    const NAME: &'static str = "projection";
+
     type Output = Progress;
     type Error = Error;
 

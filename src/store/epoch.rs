@@ -213,6 +213,8 @@ impl Raise<'_> {
 
 #[async_trait]
 impl Transaction for Raise<'_> {
+    const NAME: &'static str = "epoch";
+
     type Output = u32;
     type Error = Error;
 

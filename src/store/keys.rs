@@ -383,6 +383,8 @@ struct Opening<'a> {
 
 #[async_trait::async_trait]
 impl Transaction for Opening<'_> {
+    const NAME: &'static str = "open";
+
     type Output = bool;
     type Error = Error;
 

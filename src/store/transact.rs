@@ -41,7 +41,8 @@ pub struct StoreErrors(Mutex<Failures>);
 
 #[derive(Debug, Default)]
 struct Failures {
-    attempts: BTreeMap<&'static str, u64>,
+    /// By name of the transaction and reason.
+    attempts: BTreeMap<(&'static str, &'static str), u64>,
     errors: BTreeMap<(Operation, &'static str), u64>,
 }
 
@@ -50,11 +51,11 @@ impl StoreErrors {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a failed attempt of a transaction.
-    fn note(&self, operation: Operation, error: &Error) {
+    /// Counts a failed attempt of a transaction with this name.
+    fn note(&self, transaction: &'static str, operation: Operation, error: &Error) {
         let reason = error.reason();
         let mut failures = self.failures();
-        *failures.attempts.entry(reason).or_default() += 1;
+        *failures.attempts.entry((transaction, reason)).or_default() += 1;
         *failures.errors.entry((operation, reason)).or_default() += 1;
     }
 
@@ -64,8 +65,8 @@ impl StoreErrors {
         *self.failures().errors.entry(key).or_default() += 1;
     }
 
-    /// Failed attempts of transactions, by reason.
-    pub fn failed_attempts(&self) -> BTreeMap<&'static str, u64> {
+    /// Failed attempts of transactions, by [`Transaction::NAME`] and reason.
+    pub fn failed_attempts(&self) -> BTreeMap<(&'static str, &'static str), u64> {
         self.failures().attempts.clone()
     }
 
@@ -85,6 +86,9 @@ pub enum Plan<T> {
 /// A transaction: it reads a snapshot and writes a batch. Every attempt plans again, on a new snapshot.
 #[async_trait]
 pub trait Transaction: Send {
+    /// What it is called in metrics.
+    const NAME: &'static str;
+
     type Output;
     type Error: From<Error>;
 
@@ -139,7 +143,7 @@ where
             Attempt::Failed(operation, error) => (operation, error),
         };
         unsure |= matches!(error, Error::Unknown);
-        store.errors().note(operation, &error);
+        store.errors().note(T::NAME, operation, &error);
         if !error.is_retryable() || Instant::now() >= give_up_at {
             return Err(match error {
                 // This attempt stored nothing, but an earlier one may have.
@@ -147,7 +151,7 @@ where
                 error => error.into(),
             });
         }
-        tracing::debug!(%error, "retrying a transaction");
+        tracing::debug!(transaction = T::NAME, %error, "retrying a transaction");
         tokio::time::sleep(backoff).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
     }

@@ -19,6 +19,7 @@ use crate::support::{
     bed::{Bed, Served, text},
     entries::path,
     sse::Stream,
+    stores::failed_attempts,
 };
 
 const NODES: usize = 3;
@@ -366,7 +367,7 @@ async fn of_two_hundred_racing_conditional_appends_one_wins_and_other_appends_ar
     assert!(appended > 0);
     let counts: Vec<_> = stores
         .iter()
-        .map(|store| store.errors().failed_attempts())
+        .map(|store| failed_attempts(&**store, "append"))
         .collect();
     eprintln!(
         "figure: {CLIENTS} clients raced for {SLOTS} slots; retries by node: {:?}; {appended} plain appends beside them: {:?}",

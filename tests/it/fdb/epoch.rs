@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::support::{
     bed::{Bed, text},
     sse::Stream,
-    stores::troubled,
+    stores::{failed_attempts, troubled},
     turnstile::Turnstile,
 };
 
@@ -72,7 +72,7 @@ async fn appends_in_flight_during_a_raise_are_retried_in_the_new_epoch_and_old_c
         assert_eq!(version(answer).epoch(), raised, "{answer}");
     }
     for store in stores {
-        let counts = store.errors().failed_attempts();
+        let counts = failed_attempts(&*store, "append");
         assert!(
             counts.contains_key("conflict"),
             "the attempt aborted: {counts:?}"

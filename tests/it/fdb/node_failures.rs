@@ -48,7 +48,7 @@ async fn ticks_pass(store: &dyn Store, ticks: u64) {
     timeout(PATIENCE, passed).await.expect("the clock ticks");
 }
 
-/// Number of retried transactions in a node's log, by reason.
+/// Number of retried appends in a node's log, by reason.
 fn retries(log: &Path) -> BTreeMap<&'static str, usize> {
     let log = std::fs::read_to_string(log).expect("a log");
     let reasons = [Error::TooOld, Error::Conflict, Error::Unknown].map(|error| error.to_string());
@@ -57,6 +57,7 @@ fn retries(log: &Path) -> BTreeMap<&'static str, usize> {
     for line in log
         .lines()
         .filter(|line| line.contains("retrying a transaction"))
+        .filter(|line| line.contains(r#"transaction="append""#))
     {
         let reason = reasons.iter().position(|reason| line.contains(reason));
         let name = reason.map_or("unavailable", |reason| names[reason]);

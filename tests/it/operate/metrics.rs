@@ -239,7 +239,8 @@ async fn attempts_are_counted_by_store_error() {
         ("unavailable", 2.0),
         ("unknown_result", 1.0),
     ] {
-        let retries = format!(r#"newsfeed_store_retries_total{{code="{code}"}}"#);
+        let retries =
+            format!(r#"newsfeed_store_retries_total{{transaction="append",code="{code}"}}"#);
         assert_eq!(scrape.get(&retries), count);
         let errors = format!(r#"newsfeed_store_errors_total{{operation="commit",code="{code}"}}"#);
         assert_eq!(scrape.get(&errors), count);

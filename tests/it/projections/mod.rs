@@ -25,7 +25,7 @@ use crate::{
         model::{Model, Shown, check_pages, feed_name, fresh_feeds},
         patience::{in_time, until},
         sse::Stream,
-        stores::troubled,
+        stores::{failed_attempts, troubled},
     },
 };
 
@@ -251,7 +251,7 @@ async fn another_node_goes_on_when_one_stops_in_the_middle_of_a_step(bed: &Bed) 
     // What the first node wanted to commit is refused now, if it comes after all.
     gate.hold(false);
     until("a lost step", async || {
-        let failed = its_store.errors().failed_attempts();
+        let failed = failed_attempts(&*its_store, "projection");
         // On FoundationDB the transaction may have become too old before.
         let codes = ["conflict", "condition_failed", "too_old"];
         let is_refused = codes.iter().any(|code| failed.contains_key(code));
@@ -282,7 +282,7 @@ async fn appends_do_not_conflict_with_steps(bed: &Bed) {
         last = last.max(model.0.last().expect("events").version);
     }
     reached(&*store, &bed.keys().await, last).await;
-    let failed = store.errors().failed_attempts();
+    let failed = failed_attempts(&*store, "append");
     assert!(!failed.contains_key("conflict"), "{failed:?}");
     assert!(!failed.contains_key("condition_failed"), "{failed:?}");
     node.stop().await;

@@ -1,8 +1,11 @@
 //! A store around another one, which fails or waits where a test says so.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -10,6 +13,13 @@ use newsfeed::{
     store::{Batch, Error, Found, Reads, Result, Snapshot, Store, StoreErrors},
     version::Version,
 };
+
+/// Failed attempts of the transactions with this name on a node's store, by reason.
+pub fn failed_attempts(store: &dyn Store, name: &str) -> BTreeMap<&'static str, u64> {
+    let all = store.errors().failed_attempts().into_iter();
+    let of_name = all.filter(|((transaction, _), _)| *transaction == name);
+    of_name.map(|((_, code), count)| (code, count)).collect()
+}
 
 /// What a wrapped store does in addition to passing calls on.
 #[async_trait]

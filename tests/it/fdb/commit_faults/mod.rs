@@ -26,7 +26,7 @@ use self::{
     scripted::{FAULTS, Fault, Held, Step},
 };
 use super::cluster::Cluster;
-use crate::support::patience::PATIENCE;
+use crate::support::{patience::PATIENCE, stores::failed_attempts};
 
 /// All sequences of one to three faults.
 fn sequences() -> Vec<Vec<Fault>> {
@@ -213,7 +213,7 @@ async fn a_commit_delayed_beyond_its_snapshots_life_is_refused_and_its_retry_fin
     timeout(PATIENCE, passed).await.expect("time passes");
     held.release().await;
     assert_eq!(duplicate(&outcome.await.expect("answered")), first);
-    let refused = scene.store.errors().failed_attempts();
+    let refused = failed_attempts(&*scene.store, "append");
     let refused: Vec<_> = refused.into_iter().collect();
     assert_eq!(refused, [("too_old", 1)]);
     assert_eq!(scene.entries("feed").await, [(first, "twice".to_owned())]);
@@ -231,7 +231,9 @@ async fn a_transaction_in_flight_during_an_epoch_raise_is_retried_in_the_new_epo
     held.release().await;
     let across = appended(&outcome.await.expect("answered"));
     assert_eq!(across.epoch(), raised);
-    let conflicts: Vec<_> = scene.store.errors().failed_attempts().into_iter().collect();
+    let conflicts: Vec<_> = failed_attempts(&*scene.store, "append")
+        .into_iter()
+        .collect();
     assert_eq!(conflicts, [("conflict", 1)]);
     let expected = [(before, "before".to_owned()), (across, "across".to_owned())];
     assert_eq!(scene.entries("feed").await, expected);

@@ -28,7 +28,7 @@ use crate::{
     support::{
         bed::{Bed, Served, text},
         entries::{assert_same, feeds_of, path},
-        stores::{Trouble, troubled},
+        stores::{Trouble, failed_attempts, troubled},
     },
 };
 
@@ -388,7 +388,7 @@ async fn run(
     let counts: Vec<BTreeMap<&str, u64>> = nodes
         .stores
         .iter()
-        .map(|store| store.errors().failed_attempts())
+        .map(|store| failed_attempts(&**store, "append"))
         .collect();
     assert!(
         counts.iter().all(|counts| !counts.contains_key("conflict")),
