@@ -83,6 +83,7 @@ async fn paused_nodes_continue_old_transactions_and_nothing_is_lost_or_doubled()
         producers: 9,
         pace: Duration::ZERO,
         patience: Duration::from_millis(1500),
+        ..Pressure::default()
     };
     let load = Load::start(&Targets::new(&nodes), pressure);
     load.acknowledged(500).await;
@@ -317,7 +318,13 @@ async fn the_epoch_is_raised_under_load_and_old_cursors_keep_working() {
     let targets = Targets::new(&nodes);
     let mut client = Client::new(&targets, 0);
     let first = admin_epoch(&cluster, &prefix, false).await;
-    let load = Load::start(&targets, Pressure::default());
+    let load = Load::start(
+        &targets,
+        Pressure {
+            raises: true,
+            ..Pressure::default()
+        },
+    );
     load.acknowledged(300).await;
 
     // Cursors of the old epoch: an entry's version, and a moment.
