@@ -64,7 +64,7 @@ fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(target.parent().expect("a folder")).expect("made");
         fs::copy(&path, target).expect("copied");
     }
-    for folder in ["0", "1", "2", "3", "4"] {
+    for folder in ["0", "1", "2", "3", "4", "5"] {
         fs::create_dir_all(to.join("keyspaces").join(folder).join("tables")).expect("made");
     }
 }
@@ -169,7 +169,7 @@ async fn admin_check_names_damaged_files_and_serve_refuses_to_start() {
     let said = String::from_utf8(stdout).expect("text");
     assert!(status.success(), "{said}");
     assert!(
-        said.contains("12 ids, 24 feed entries, 24 unread keys, 12 log records"),
+        said.contains("12 ids, 24 feed entries, 24 notify keys, 12 log records"),
         "{said}"
     );
 
