@@ -14,17 +14,14 @@ use crate::{
     lineage::Known,
     store::{
         self, Batch, Condition, Error, Found, KeyValue, Plan, Reads, Snapshot, Store, Transaction,
-        keys::Keys,
+        keys::{Keys, TIME_STEP},
         transact,
         values::{decode_time, encode_time},
     },
     version::Version,
 };
 
-/// The interval of the rows.
-pub const STEP: Duration = Duration::from_secs(10);
-
-const STEP_MICROS: u64 = STEP.as_micros() as u64;
+const STEP_MICROS: u64 = TIME_STEP.as_micros() as u64;
 
 /// Writes the rows until `stop` is cancelled. Any number of nodes may do this concurrently: the first one writes.
 pub async fn record(store: &dyn Store, keys: &Keys, wall: &WallTime, stop: CancellationToken) {

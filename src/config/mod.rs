@@ -34,7 +34,6 @@ use crate::{
     store::{
         self, Store,
         embedded::{Embedded, no_store},
-        epoch,
         keys::Keys,
     },
 };
@@ -139,16 +138,10 @@ impl StoreConfig {
             Engine::Embedded => {
                 let reserve_bytes = self.disk_reserve_mib * 1024 * 1024;
                 let clock = wall.clone();
-                let open = move |folder: &Path| Embedded::open_with(folder, clock, reserve_bytes);
+                let open =
+                    move |folder: &Path| Embedded::open_to_serve(folder, clock, reserve_bytes);
                 let store = self.open_folder(open).await?;
-                let keys = match Keys::open_existing(&*store, b"").await? {
-                    Some(keys) => {
-                        // The folder may be a copy that was put back.
-                        epoch::raise(&*store, &keys, &wall, None).await?;
-                        keys
-                    }
-                    None => Keys::open(&*store, b"", self.partitions, &wall).await?,
-                };
+                let keys = Keys::open(&*store, b"", self.partitions, &wall).await?;
                 Ok(Opened::embedded(store, keys))
             }
             Engine::Fdb => self.open_fdb(Some(&wall)).await,

@@ -12,10 +12,13 @@ use rand::RngExt;
 use super::{
     Batch, Condition, Error, Found, Plan, Range, Reads, Result, SNAPSHOT_AGE_TICKS_MAX, Snapshot,
     Store, Transaction,
-    keys::{self, Keys},
+    keys::{self, Keys, TIME_STEP},
     transact, values,
 };
-use crate::{clock::WallTime, version::Version};
+use crate::{
+    clock::WallTime,
+    version::{TICKS_PER_SECOND, Version},
+};
 
 /// 2025-01-01 in seconds since 1970. Epochs count from here.
 const ORIGIN_S: u64 = 1_735_689_600;
@@ -23,6 +26,8 @@ const ORIGIN_S: u64 = 1_735_689_600;
 const RANDOM_MAX: u32 = 1_024;
 /// How often a raise is tried on condition that nothing is appended meanwhile.
 const UNDISTURBED_ATTEMPTS: usize = 5;
+/// By how many ticks more than its wall clock a cluster may have gone on: each of its recoveries skips some.
+const SKIPPED_TICKS_MAX: u64 = 3_600 * TICKS_PER_SECOND;
 /// Lineage rows per read.
 const ROWS_PER_READ: usize = 2_000;
 
@@ -47,22 +52,33 @@ impl Row {
 
     /// The first row of a key space that is created on `snapshot`.
     pub(super) fn first(snapshot: &dyn Snapshot, wall: &WallTime) -> Result<Self> {
-        Self::next(snapshot, wall, false, Version::ZERO)
+        Self::next(
+            snapshot.version(),
+            snapshot.taken_at(),
+            wall,
+            false,
+            Version::ZERO,
+        )
     }
 
-    /// The row after the epoch of `snapshot`, which ended at `previous_end`. `by_wall`: the ticks of the engine are those of
-    /// the wall clock.
+    /// The row of a new life of an embedded store, whose last commit was at `last`. It begins at `tick`.
+    pub(super) fn of_new_life(last: Version, tick: u64, wall: &WallTime) -> Result<Self> {
+        Self::next(last, tick, wall, true, last)
+    }
+
+    /// The row after the epoch of the moment `last`, which ended at `previous_end`. It begins at `tick`. `by_wall`: the ticks
+    /// of the engine are those of the wall clock.
     ///
     /// An epoch is the number of seconds since 2025, so that two lives of a store never share one, unless they begin in the
     /// same second; then they are told apart by where they began. When the wall clock is known to be behind, the epoch is
     /// only the next number, and a random one keeps lives apart.
     fn next(
-        snapshot: &dyn Snapshot,
+        last: Version,
+        tick: u64,
         wall: &WallTime,
         by_wall: bool,
         previous_end: Version,
     ) -> Result<Self> {
-        let last = snapshot.version();
         let overflow = || Error::Refused("the epoch cannot be raised any further".into());
         let next = last.epoch().checked_add(1).ok_or_else(overflow)?;
         let now = wall.micros();
@@ -81,7 +97,7 @@ impl Row {
         let epoch = epoch.ok_or_else(overflow)?;
         Ok(Self {
             epoch,
-            began: Version::new(epoch, snapshot.taken_at(), 0),
+            began: Version::new(epoch, tick, 0),
             previous_end,
         })
     }
@@ -172,14 +188,28 @@ impl Raise<'_> {
         })
     }
 
-    /// The end in any other engine: the last of everything that carries a version, in `epoch`.
-    fn of_stored(&self, epoch: u32, wake: Option<&[u8]>, found: &Found) -> Result<End> {
+    /// The end in any other engine: the last of everything that carries a version, in the epoch of `now`.
+    fn of_stored(&self, now: Version, wake: Option<&[u8]>, found: &Found) -> Result<End> {
+        let (epoch, now) = (now.epoch(), now.time());
         let mut conditions = Vec::with_capacity(found.slices.len());
         let mut slices = found.slices.iter();
         let recorded = slices.next().and_then(|times| times.items.first());
-        let recorded = recorded.map(values::decode_time).transpose()?;
-        let recorded = recorded.filter(|version| version.epoch() == epoch);
-        let recorded = recorded.map_or(0, Version::time);
+        let recorded = match recorded {
+            Some(row) => Some((self.keys.time_of(&row.key)?, values::decode_time(row)?)),
+            None => None,
+        };
+        let recorded = recorded.filter(|(_, version)| version.epoch() == epoch);
+        let latest = recorded.map_or(u64::MAX, |(number, version)| {
+            let since = self
+                .wall
+                .micros()
+                .saturating_sub(number * TIME_STEP.as_micros() as u64);
+            version
+                .time()
+                .saturating_add(since)
+                .saturating_add(SKIPPED_TICKS_MAX)
+        });
+        let recorded = recorded.map_or(0, |(_, version)| version.time());
         let mut appended = 0;
         for (partition, slice) in (0..).zip(slices) {
             let last = slice.items.first();
@@ -200,6 +230,12 @@ impl Raise<'_> {
                 return Err(Error::Refused(format!(
                     "the store has entries up to version {appended}, above the restored version {restored}: \
                      give the version that fdbrestore printed when this cluster was restored"
+                )));
+            }
+            Some(restored) if restored > latest.max(now) => {
+                return Err(Error::Refused(format!(
+                    "the restored version {restored} is in the future: the store had reached version {recorded} when it \
+                     was last recorded; give the version that fdbrestore printed when this cluster was restored"
                 )));
             }
             Some(restored) => restored,
@@ -246,7 +282,7 @@ impl Transaction for Raise<'_> {
         let (epoch, last, wake) = (value(0), value(1), value(2));
         let mut end = match last {
             Some(last) => self.of_last(last)?,
-            None => self.of_stored(current, wake, &first)?,
+            None => self.of_stored(snapshot.version(), wake, &first)?,
         };
         self.attempts += 1;
         if self.attempts > UNDISTURBED_ATTEMPTS && self.restored.is_none() {
@@ -256,7 +292,13 @@ impl Transaction for Raise<'_> {
             end.moment = Version::moment(current, latest);
             end.conditions.clear();
         }
-        let row = Row::next(snapshot, self.wall, last.is_some(), end.moment)?;
+        let row = Row::next(
+            snapshot.version(),
+            snapshot.taken_at(),
+            self.wall,
+            last.is_some(),
+            end.moment,
+        )?;
         self.to = row.epoch;
         end.conditions.push(Condition::KeyEquals {
             key: self.keys.epoch(),

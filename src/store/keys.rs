@@ -30,6 +30,8 @@
 //!
 //! Every value can grow at its end, and a decoder refuses what it does not know.
 
+use std::time::Duration;
+
 use foundationdb_tuple::{Subspace, pack_into};
 
 use super::{
@@ -66,6 +68,9 @@ const TIME: u16 = 19;
 const LOG_BY_KIND: u16 = 1;
 const LOG_BY_ACTOR: u16 = 2;
 const FEED_BY_KIND: u16 = 3;
+
+/// From one row of [`Keys::time`] to the next.
+pub const TIME_STEP: Duration = Duration::from_secs(10);
 
 /// The reader of a feed's own markers, as in a personal feed.
 pub const OWN_READER: &str = "";
@@ -136,7 +141,7 @@ impl Keys {
     }
 
     /// → format (4 bytes) and number of partitions (2 bytes). Written when the key space is created.
-    fn meta(&self) -> Vec<u8> {
+    pub(super) fn meta(&self) -> Vec<u8> {
         self.root.pack(&(META,))
     }
 
@@ -313,6 +318,11 @@ impl Keys {
         self.root.pack(&(INDEX, FEED_BY_KIND, feed, kind))
     }
 
+    /// Begin and end of all indexes.
+    pub(super) fn indexes(&self) -> (Vec<u8>, Vec<u8>) {
+        self.root.subspace(&(INDEX,)).range()
+    }
+
     /// Begin and end of what the log by kind and the log by actor consist of.
     pub(super) fn log_indexes(&self) -> (Vec<u8>, Vec<u8>) {
         let index = |code: u16| self.root.subspace(&(INDEX, code)).range();
@@ -374,6 +384,34 @@ pub fn corrupt(key: &[u8], what: impl ToString) -> Error {
     }
 }
 
+/// The number of partitions in the value of [`Keys::meta`]. Refuses other formats than [`FORMAT`].
+pub(super) fn decode_meta(key: &[u8], meta: &[u8]) -> Result<u16> {
+    // Every format begins with its number; what follows depends on the format.
+    let Some((format, rest)) = meta.split_first_chunk() else {
+        return Err(corrupt(key, "the format number is missing"));
+    };
+    match u32::from_be_bytes(*format) {
+        FORMAT => {}
+        1 => {
+            return Err(Error::Open(format!(
+                "the store has format 1 of a release before 1.0, which this program cannot read: append its events \
+                 again to a new store of format {FORMAT} (with another data folder or key prefix), or use the newsfeed \
+                 version that wrote it"
+            )));
+        }
+        format => {
+            return Err(Error::Open(format!(
+                "the store has format {format}, but this program supports format {FORMAT} only: \
+                 use the newsfeed version that wrote it, or another data folder or key prefix"
+            )));
+        }
+    }
+    match rest.try_into().map(u16::from_be_bytes) {
+        Ok(partitions @ 1..) => Ok(partitions),
+        _ => Err(corrupt(key, "the number of partitions is missing")),
+    }
+}
+
 /// Reads the number of partitions; its output is whether the key space exists.
 struct Opening<'a> {
     keys: Keys,
@@ -409,32 +447,7 @@ impl Transaction for Opening<'_> {
                 ..Batch::default()
             }));
         };
-        // Every format begins with its number; what follows depends on the format.
-        let Some((format, rest)) = meta.split_first_chunk() else {
-            return Err(corrupt(&key, "the format number is missing"));
-        };
-        let format = u32::from_be_bytes(*format);
-        match format {
-            FORMAT => {}
-            1 => {
-                return Err(Error::Open(format!(
-                    "the store has format 1 of a release before 1.0, which this program cannot read: append its events \
-                     again to a new store of format {FORMAT} (with another data folder or key prefix), or use the newsfeed \
-                     version that wrote it"
-                )));
-            }
-            _ => {
-                return Err(Error::Open(format!(
-                    "the store has format {format}, but this program supports format {FORMAT} only: \
-                     use the newsfeed version that wrote it, or another data folder or key prefix"
-                )));
-            }
-        }
-        let partitions = rest.try_into().map(u16::from_be_bytes).unwrap_or(0);
-        if partitions == 0 {
-            return Err(corrupt(&key, "the number of partitions is missing"));
-        }
-        self.keys.partitions = partitions;
+        self.keys.partitions = decode_meta(&key, &meta)?;
         Ok(Plan::Answer(true))
     }
 

@@ -8,6 +8,7 @@
 //! - If a batch asks for it, its claims are checked at commit: events that were appended normally have no twins.
 //! - A commit is refused if its tick is [`SNAPSHOT_AGE_TICKS_MAX`](super::SNAPSHOT_AGE_TICKS_MAX) or more after the
 //!   snapshot was taken.
+//! - Nothing is committed in the epoch of an earlier life of the store, see [`Embedded::open_to_serve`].
 //! - After a failed write, nothing is written until the database has been reopened from what is on disk. Until then,
 //!   reads continue: everything visible was on disk before it became visible.
 //!
@@ -42,11 +43,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::open::{check_files, no_store};
 use self::{
-    open::{must_exist, open_database},
+    open::{NOTHING, must_exist, open_database},
     readers::{JOBS_MAX, Readers},
     shared::{EngineKeys, Shared, State},
     threads::Threads,
     view::View,
+    writer::begin_epoch,
 };
 use super::{Error, Figure, Found, Reads, Result, Snapshot, Store, StoreErrors};
 use crate::{
@@ -66,7 +68,8 @@ pub struct Embedded {
 impl Embedded {
     /// Opens or creates the store in `folder`. Blocks on the disk.
     pub fn open(folder: &Path, wall: WallTime) -> Result<Self> {
-        Self::open_with(folder, wall, 0)
+        let (shared, _) = Self::load(folder, wall, 0)?;
+        Self::start(shared)
     }
 
     /// Opens the store in `folder`, which must exist. Blocks on the disk.
@@ -75,9 +78,32 @@ impl Embedded {
         Self::open(folder, wall)
     }
 
-    /// Opens or creates the store in `folder`, keeping `reserve_bytes` of its file system free: below that, commits fail
-    /// with [`Error::Full`]. Blocks on the disk.
-    pub fn open_with(folder: &Path, wall: WallTime, reserve_bytes: u64) -> Result<Self> {
+    /// Opens or creates the store in `folder` for a service: a new life of the store, with an epoch of its own, because the
+    /// folder may be a copy that was put back. If the disk cannot be written now, the epoch begins with the first commit.
+    ///
+    /// Keeps `reserve_bytes` of the file system free: below that, commits fail with [`Error::Full`]. Blocks on the disk.
+    pub fn open_to_serve(folder: &Path, wall: WallTime, reserve_bytes: u64) -> Result<Self> {
+        let (shared, exists) = Self::load(folder, wall, reserve_bytes)?;
+        if exists {
+            if let Some(state) = &mut *shared.state() {
+                state.begins_epoch = true;
+            }
+            match begin_epoch(&shared) {
+                Ok(()) => {}
+                Err(error @ (Error::Full | Error::Unavailable(_) | Error::Unknown)) => {
+                    tracing::warn!(
+                        %error,
+                        "the store cannot be written; reads are answered, and a new epoch begins with the first append"
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Self::start(shared)
+    }
+
+    /// Also returns whether there was a store.
+    fn load(folder: &Path, wall: WallTime, reserve_bytes: u64) -> Result<(Arc<Shared>, bool)> {
         private::create(folder).map_err(|error| {
             Error::Open(format!(
                 "cannot create the data folder {}: {error}",
@@ -86,6 +112,7 @@ impl Embedded {
         })?;
         let keys = EngineKeys::new();
         let (open, visible) = open_database(folder, &keys)?;
+        let exists = visible != NOTHING;
         let clock = TickClock::new(wall.clone(), visible)
             .map_err(|error| Error::Open(error.to_string()))?;
         let state = State {
@@ -93,8 +120,13 @@ impl Embedded {
             clock,
             visible,
             committing: None,
+            begins_epoch: false,
         };
-        let shared = Arc::new(Shared::new(folder, keys, wall, state, reserve_bytes));
+        let shared = Shared::new(folder, keys, wall, state, reserve_bytes);
+        Ok((Arc::new(shared), exists))
+    }
+
+    fn start(shared: Arc<Shared>) -> Result<Self> {
         Ok(Self {
             threads: Mutex::new(Some(Threads::start(&shared)?)),
             shared,

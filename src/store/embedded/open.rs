@@ -25,6 +25,9 @@ use crate::{
 /// Size of the block cache, in bytes.
 const CACHE_BYTES: u64 = 256 * 1024 * 1024;
 
+/// The moment of a store in which nothing has been committed.
+pub(super) const NOTHING: Version = Version::moment(0, 0);
+
 /// Opens or creates the database in `folder`. Also returns the moment of its last commit.
 pub(super) fn open_database(folder: &Path, keys: &EngineKeys) -> Result<(Open, Version)> {
     refuse_if_damaged(folder)?;
@@ -39,9 +42,13 @@ pub(super) fn open_database(folder: &Path, keys: &EngineKeys) -> Result<(Open, V
         let last = tables.get(&view, &keys.last)?;
         Ok((Open { tables, view }, last))
     }));
-    let (open, last) = opened.unwrap_or_else(|_| Err(damaged(folder, "the engine panicked")))?;
+    let opened = opened.unwrap_or_else(|_| Err(damaged(folder, "the engine panicked")));
+    let (open, last) = opened.map_err(|error| match error {
+        Error::Damaged(what) => damaged(folder, what),
+        other => other,
+    })?;
     let visible = match last {
-        None => Version::moment(0, 0),
+        None => NOTHING,
         Some(last) => match <[u8; 16]>::try_from(&last[..]) {
             Ok(last) => Version::from_bytes(last),
             Err(_) => return Err(corrupt(&keys.last, "not a version")),

@@ -54,6 +54,8 @@ pub(super) struct State {
     pub(super) visible: Version,
     /// The tick of the group being written: already stamped, but not yet in the view.
     pub(super) committing: Option<u64>,
+    /// The store was opened for a new life: before anything else is committed, its epoch begins.
+    pub(super) begins_epoch: bool,
 }
 
 /// An open database, and the view of it that readers get.

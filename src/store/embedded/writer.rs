@@ -15,7 +15,9 @@ use super::{
     tables::{Put, Tables},
 };
 use crate::{
-    store::{Batch, Condition, Error, Range, Result, SNAPSHOT_AGE_TICKS_MAX},
+    store::{
+        Batch, Condition, Error, Range, Result, SNAPSHOT_AGE_TICKS_MAX, epoch::Row, keys::Keys,
+    },
     version::{BYTES_LEN, Version},
 };
 
@@ -43,11 +45,54 @@ pub(super) fn write_groups(shared: &Shared, mut requests: mpsc::Receiver<Request
             bytes += size_of_batch(&request.batch);
             group.push(request);
         }
+        if let Err(error) = begin_epoch(shared) {
+            for request in group {
+                let _ = request.reply.send(Err(error.clone()));
+            }
+            continue;
+        }
         let mut rest = group.into_iter().peekable();
         while rest.peek().is_some() {
             write_group(shared, &mut rest);
         }
     }
+}
+
+/// Begins the epoch of a new life of the store, unless it has begun. Must not run concurrently with [`write_groups`].
+///
+/// Until that succeeds (the disk may be full), the store commits nothing, and the moment of its snapshots remains that of
+/// the last commit before: the end of the old epoch. So it is a known version in all lives of the store.
+pub(super) fn begin_epoch(shared: &Shared) -> Result<()> {
+    let (reply, mut answer) = oneshot::channel();
+    let raise = {
+        let mut state = shared.state();
+        let state = state.as_mut().ok_or(Error::Closed)?;
+        if !state.begins_epoch {
+            return Ok(());
+        }
+        let last = state.visible;
+        let tick = state
+            .clock
+            .tick()
+            .map_err(|error| Error::Unavailable(error.to_string()))?;
+        let row = Row::of_new_life(last, tick, &shared.wall)?;
+        Request {
+            batch: Batch {
+                puts: row.puts(&Keys::before_opening(b"")),
+                notify: true,
+                ..Batch::default()
+            },
+            epoch: last.epoch(),
+            taken_at: tick,
+            reply,
+        }
+    };
+    write_group(shared, &mut [raise].into_iter().peekable());
+    answer.try_recv().unwrap_or(Err(Error::Closed))?;
+    if let Some(state) = &mut *shared.state() {
+        state.begins_epoch = false;
+    }
+    Ok(())
 }
 
 fn size_of_batch(batch: &Batch) -> usize {
@@ -324,10 +369,7 @@ mod tests {
     use fjall::Database;
 
     use super::*;
-    use crate::store::{
-        Versioned,
-        keys::{Keys, after_until},
-    };
+    use crate::store::{Versioned, keys::after_until};
 
     #[test]
     fn conditions_share_a_group_with_commits_that_do_not_change_them() {

@@ -64,7 +64,7 @@ fn copy(from: &Path, to: &Path) {
         fs::create_dir_all(target.parent().expect("a folder")).expect("made");
         fs::copy(&path, target).expect("copied");
     }
-    for folder in ["0", "1", "2", "3", "4"] {
+    for folder in ["0", "1", "2", "3", "4", "5"] {
         fs::create_dir_all(to.join("keyspaces").join(folder).join("tables")).expect("made");
     }
 }

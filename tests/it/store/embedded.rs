@@ -4,7 +4,7 @@ use newsfeed::{
     clock::WallTime,
     store::{
         Batch, Error, KeyValue, Range, SNAPSHOT_AGE_TICKS_MAX, Store, Versioned,
-        embedded::Embedded, keys,
+        embedded::Embedded, epoch, keys,
     },
     version::Version,
 };
@@ -108,7 +108,83 @@ async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
     );
     store.close().await;
     assert!(matches!(store.snapshot().await, Err(Error::Closed)));
-    open().expect("the lock is gone");
+    // The lock is gone. No file of a store of another format is touched, so the format is checked here as well.
+    let error = open().err().expect("refused").to_string();
+    assert!(error.contains("format 3"), "{error}");
+}
+
+/// A store of format 1, and one of format 2 of which a table has been lost, have the same tables.
+#[tokio::test]
+async fn in_a_folder_with_fewer_tables_none_is_created() {
+    for (format, said) in [(1, "format 1"), (2, "contains 4 of 5 tables")] {
+        let folder = tempfile::tempdir().expect("folder");
+        let keys_of_meta = {
+            let other = tempfile::tempdir().expect("folder");
+            let store = Embedded::open(other.path(), WallTime::system(0)).expect("opens");
+            keys::Keys::open(&store, b"", 16, &WallTime::system(0))
+                .await
+                .expect("created");
+            all_keys(&store).await.remove(0).key
+        };
+        let database = || {
+            fjall::Database::builder(folder.path())
+                .open()
+                .expect("opens")
+        };
+        let db = database();
+        for name in ["claims-2", "feeds-2", "log-2", "rest-2"] {
+            let table = db.keyspace(name, Default::default).expect("created");
+            let meta = [&u32::to_be_bytes(format)[..], &[0, 16]].concat();
+            table.insert(&keys_of_meta[..], meta).expect("written");
+            table.rotate_memtable_and_wait().expect("flushed");
+        }
+        drop(db);
+        let error = Embedded::open(folder.path(), WallTime::system(0)).err();
+        let error = error.expect("refused").to_string();
+        assert!(error.contains(said), "{error}");
+        assert_eq!(database().list_keyspace_names().len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_a_new_life_of_the_store_begins_no_epoch_and_its_version_is_that_of_the_last_life()
+ {
+    let folder = tempfile::tempdir().expect("folder");
+    let wall = WallTime::system(0);
+    let serve = |reserve| Embedded::open_to_serve(folder.path(), wall.clone(), reserve);
+    let (all, none) = (u64::MAX, 0);
+    let refused = serve(all).expect("it opens");
+    let created = keys::Keys::open(&refused, b"", 16, &wall).await;
+    assert!(
+        matches!(created, Err(Error::Full)),
+        "a new store needs room"
+    );
+    refused.close().await;
+
+    let at = Place::fresh();
+    let (mut rows, mut end) = (Vec::new(), Version::ZERO);
+    for (life, reserve) in [none, all, all, none, none].into_iter().enumerate() {
+        let store = serve(reserve).expect("it opens");
+        let keys = keys::Keys::open(&store, b"", 16, &wall).await;
+        let keys = keys.expect("a key space");
+        let snapshot = store.snapshot().await.expect("a snapshot");
+        let shown = snapshot.version();
+        let read = epoch::rows(&*snapshot, &keys, None).await.expect("rows");
+        let written = snapshot.commit(at.put("a", "1")).await;
+        if reserve == all {
+            assert!(matches!(written, Err(Error::Full)), "{written:?}");
+            assert_eq!((&read, shown), (&rows, end), "life {life}");
+        } else {
+            written.expect("written");
+            assert_eq!(read.len(), rows.len() + 1, "life {life}");
+            let row = read.last().expect("a row");
+            assert_eq!(row.previous_end, end, "life {life}");
+            assert_eq!(row.epoch, shown.epoch());
+        }
+        rows = read;
+        end = store.snapshot().await.expect("a snapshot").version();
+        store.close().await;
+    }
 }
 
 #[tokio::test]

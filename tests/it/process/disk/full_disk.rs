@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use newsfeed::version::Version;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -142,6 +143,64 @@ async fn a_table_that_does_not_fit_loses_nothing() {
     ledger.audit(&process.api).await;
     recovers(&disk, &mut ledger, &process).await;
     restarts(&disk, &mut ledger, process, &[]).await;
+}
+
+/// Checks that the versions are accepted.
+async fn are_known(api: &Api, versions: &[String]) {
+    for version in versions {
+        let page = format!("/v1/feeds/{FEED}/entries?after={version}&limit=1");
+        let answer = api.send("GET", &page, &[]).await;
+        assert_eq!(answer.status, 200, "{version}: {answer:?}");
+    }
+}
+
+/// A start begins an epoch. Without room for that, it begins with the first append.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_starts_on_a_full_disk_and_its_versions_are_those_of_its_last_life_until_there_is_room()
+ {
+    // Below the reserve, and without any space at all.
+    for (reserve, free) in [("256", 8 * MIB), ("0", 0)] {
+        let args = ["--disk-reserve-mib", reserve];
+        let Some(disk) = SmallDisk::new(64).await else {
+            return;
+        };
+        let process = disk.serve(&["--disk-reserve-mib", "0"]).await;
+        let mut ledger = Ledger::default();
+        for _ in 0..3 {
+            ledger.append_until_taken(&process.api).await;
+        }
+        let mut known: Vec<String> = ledger.places().into_iter().map(|it| it.0).collect();
+        known.push(process.api.version(FEED).await);
+        process.kill().await;
+
+        disk.fill_but(free);
+        for _ in 0..2 {
+            let process = disk.serve(&args).await;
+            if free > 0 {
+                let now = process.api.version(FEED).await;
+                assert_eq!(now, known[3], "nothing can be written");
+                check_refusals(&process.api, &ledger).await;
+            }
+            ledger.append_until_full(&process.api).await;
+            ledger.audit(&process.api).await;
+            are_known(&process.api, &known).await;
+            process.kill().await;
+        }
+        let process = disk.serve(&["--disk-reserve-mib", "0"]).await;
+        disk.make_room();
+        ledger.append_until_taken(&process.api).await;
+        ledger.settle_unsure(&process.api).await;
+        let (new, _) = ledger.places().pop().expect("the last one");
+        let epoch = |version: &str| version.parse::<Version>().expect("a version").epoch();
+        assert!(epoch(&new) > epoch(&known[3]));
+        known.extend([new, process.api.version(FEED).await]);
+        are_known(&process.api, &known).await;
+        process.stop().await;
+        let process = disk.serve(&["--disk-reserve-mib", "0"]).await;
+        are_known(&process.api, &known).await;
+        ledger.audit(&process.api).await;
+        process.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
