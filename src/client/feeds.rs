@@ -157,11 +157,9 @@ impl Client {
 
     /// One attempt to open a live stream of what comes after `position`.
     pub(super) async fn live(&self, range: &Range, position: &str) -> Result<Live, Failure> {
-        let kinds: Vec<_> = range.kinds.iter().map(|kind| ("kind", &**kind)).collect();
-        let path = match range.log {
-            true => format!("/v1/log/live?{}", query(&range.feeds, &kinds)),
-            false => format!("/v1/live?{}", query(&range.feeds, &[])),
-        };
+        let kinds: Vec<_> = range.kind_parameters().collect();
+        let of = if range.log { "log/live" } else { "live" };
+        let path = format!("/v1/{of}?{}", query(&range.feeds, &kinds));
         let request = self.request(Method::GET, &path);
         let response = self
             .stream(request.header("last-event-id", position))

@@ -9,7 +9,7 @@ use super::{
 /// Maximum number of entries of a page.
 pub const PAGE_ENTRIES_MAX: usize = 200;
 
-/// Maximum number of kinds that a page can be limited to.
+/// Maximum number of kinds that a page or stream can be limited to.
 const KINDS_MAX: usize = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,6 +31,15 @@ pub struct Range {
     pub after: String,
     /// Entries up to this version; `None` for the version of the first page.
     pub until: Option<String>,
+}
+
+impl Range {
+    /// The kinds, as parameters of a request. More kinds than the service takes are filtered here.
+    pub fn kind_parameters(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let sent = self.kinds.len() <= KINDS_MAX;
+        let kinds = self.kinds.iter().filter(move |_| sent);
+        kinds.map(|kind| ("kind", &**kind))
+    }
 }
 
 /// Walks through a range with one page in memory. Entries appended meanwhile are not included.
@@ -83,11 +92,7 @@ impl<'a> Walk<'a> {
         if let Some(until) = &self.range.until {
             parameters.push(("until", until));
         }
-        // More kinds than the service takes are filtered here.
-        if self.range.kinds.len() <= KINDS_MAX {
-            let kinds = self.range.kinds.iter();
-            parameters.extend(kinds.map(|kind| ("kind", &**kind)));
-        }
+        parameters.extend(self.range.kind_parameters());
         let Page {
             version,
             mut entries,

@@ -151,12 +151,13 @@ fn sample(app: &App, registry: &mut Registry) {
 
 fn projection_lags(app: &App, registry: &mut Registry) {
     type Lags = Family<[(&'static str, &'static str); 1], Gauge<f64, AtomicU64>>;
-    let (seconds, ticks) = (Lags::default(), Lags::default());
+    let [seconds, ticks, events] = [(); 3].map(|()| Lags::default());
     for (name, lag) in app.metrics.projections.lags() {
         let labels = [("projection", name)];
         let time = lag.time.as_secs_f64();
         seconds.get_or_create(&labels).set(time);
         ticks.get_or_create(&labels).set(lag.ticks as f64);
+        events.get_or_create(&labels).set(lag.events as f64);
     }
     registry.register_with_unit(
         "projection_lag",
@@ -168,6 +169,11 @@ fn projection_lags(app: &App, registry: &mut Registry) {
         "projection_lag_ticks",
         "How far the checkpoint was behind after the last step, in ticks of the store (a million per second); 0 if everything was projected",
         ticks,
+    );
+    registry.register(
+        "projection_lag_events",
+        "Events that are not projected, counted every 15 seconds while there are some, up to 100,000",
+        events,
     );
 }
 

@@ -27,14 +27,17 @@ pub struct Projections {
 struct Lag {
     name: &'static str,
     ticks: u64,
+    events: u64,
     /// Since when there may have been something to project; `None` while it waits for commits.
     since: Option<Instant>,
 }
 
-/// The lag of a projection, in ticks of the store and as the time for which it has not been complete.
+/// The lag of a projection, in ticks of the store, in events when they were last counted, and as the time for which it has
+/// not been complete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProjectionLag {
     pub ticks: u64,
+    pub events: u64,
     pub time: Duration,
 }
 
@@ -49,6 +52,7 @@ impl Projections {
         let lag = |name| Lag {
             name,
             ticks: 0,
+            events: 0,
             since,
         };
         let lags: Vec<_> = names.map(lag).collect();
@@ -82,9 +86,16 @@ impl Projections {
             let lag = &mut lags[member];
             lag.ticks = ticks;
             match ticks {
-                0 => lag.since = None,
+                0 => (lag.since, lag.events) = (None, 0),
                 _ => _ = lag.since.get_or_insert_with(Instant::now),
             }
+        }
+    }
+
+    /// So many events are not projected, by each of the projections.
+    pub fn counted(&self, events: &[u64]) {
+        for (lag, events) in self.locked().iter_mut().zip(events) {
+            lag.events = *events;
         }
     }
 
@@ -114,9 +125,16 @@ impl Projections {
     /// The greatest lag of the projections of each name.
     pub fn lags(&self) -> BTreeMap<&'static str, ProjectionLag> {
         let mut lags: BTreeMap<&'static str, ProjectionLag> = BTreeMap::new();
-        for Lag { name, ticks, since } in &*self.locked() {
+        for Lag {
+            name,
+            ticks,
+            events,
+            since,
+        } in &*self.locked()
+        {
             let lag = lags.entry(name).or_default();
             lag.ticks = lag.ticks.max(*ticks);
+            lag.events = lag.events.max(*events);
             let time = since.map_or(Duration::ZERO, |since| since.elapsed());
             lag.time = lag.time.max(time);
         }
@@ -150,8 +168,14 @@ mod tests {
         all.reached(&[0, 1], 0);
         all.reached(&[2], 7_000_000);
         tokio::time::advance(STEP).await;
-        let lag = |ticks, time| ProjectionLag { ticks, time };
-        let expected = [("a", lag(0, Duration::ZERO)), ("b", lag(7_000_000, STEP))];
+        all.counted(&[0, 0, 70]);
+        let lag = |ticks, events, time| ProjectionLag {
+            ticks,
+            events,
+            time,
+        };
+        let of_b = lag(7_000_000, 70, STEP);
+        let expected = [("a", lag(0, 0, Duration::ZERO)), ("b", of_b)];
         assert_eq!(all.lags(), BTreeMap::from(expected));
         all.reached(&[2], 0);
         assert_eq!(all.lags()["b"], ProjectionLag::default());
@@ -159,7 +183,7 @@ mod tests {
         all.wakes();
         tokio::time::advance(STEP).await;
         all.wakes();
-        assert_eq!(all.lags()["a"], lag(0, STEP));
+        assert_eq!(all.lags()["a"], lag(0, 0, STEP));
         all.reached(&[0], 0);
         assert_eq!(all.lags()["a"], ProjectionLag::default());
     }

@@ -14,6 +14,7 @@
 //! Nothing here conflicts with appends. The only condition of a step is about its checkpoint, which appends neither read
 //! nor write, and no append has a condition about derived keys.
 
+mod behind;
 mod derived;
 mod events;
 mod step;
@@ -22,6 +23,7 @@ mod worker;
 use std::collections::HashSet;
 
 pub use self::{
+    behind::events_above,
     derived::Derived,
     events::{Events, Wanted, entries},
     step::{Limits, Progress, Step, Turn},

@@ -432,6 +432,21 @@ fn check_readers(lab: &Lab, keys: &Keys, log: &[LogEvent], limits: log::Limits) 
     }
 }
 
+/// The lag in events is what the plain log has above each checkpoint.
+fn check_lags(lab: &Lab, keys: &Keys, log: &[LogEvent]) {
+    let snapshot = lab.snapshot_now();
+    let checkpoints = ready(checkpoints(&snapshot, keys, &all_projections())).expect("read");
+    for most in [1, 3, 1_000] {
+        let counted = ready(events_above(&snapshot, keys, &checkpoints, most)).expect("read");
+        let above = |checkpoint: &Version| {
+            let above = log.iter().filter(|it| it.entry.version > *checkpoint);
+            (above.count() as u64).min(most)
+        };
+        let expected: Vec<u64> = checkpoints.iter().map(above).collect();
+        assert_eq!(counted, expected, "{checkpoints:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -464,6 +479,7 @@ proptest! {
                 }
             }
             check_readers(&lab, &keys, &log, log::Limits { keys: keys_max, bytes, events });
+            check_lags(&lab, &keys, &log);
         }
         // A node that goes on alone completes them all.
         let projections = all_projections();

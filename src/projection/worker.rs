@@ -6,7 +6,7 @@ use rand::RngExt;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Limits, Progress, Projection, Step, Turn};
+use super::{Limits, Progress, Projection, Step, Turn, checkpoints, events_above};
 use crate::{
     metrics::Metrics,
     store::{Error, Result, Store, keys::Keys, transact_until},
@@ -27,6 +27,10 @@ const REST_MAX: Duration = Duration::from_secs(1);
 /// twice as long as the last of these is drawn at random.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// While projections are behind, a node counts by how many events, this often and up to this many.
+const COUNT_EVERY: Duration = Duration::from_secs(15);
+const COUNT_MAX: u64 = 100_000;
 
 /// The projections of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +82,7 @@ impl Worker {
         let mut turn = Turn::Last;
         let mut backoff = BACKOFF_MIN;
         let mut gather = GATHER_OTHERS;
+        let mut counted: Option<Instant> = None;
         loop {
             let begun = Instant::now();
             let Settings {
@@ -101,7 +106,12 @@ impl Worker {
                         }
                         sleep(jittered(gather)).await;
                     } else {
-                        self.rest(begun.elapsed()).await;
+                        let took = begun.elapsed();
+                        if counted.is_none_or(|counted| counted.elapsed() >= COUNT_EVERY) {
+                            counted = Some(Instant::now());
+                            self.count().await;
+                        }
+                        self.rest(took).await;
                     }
                     // Those that are behind catch up while the others keep up.
                     turn = match turn {
@@ -138,6 +148,21 @@ impl Worker {
         }
         self.metrics.projections.wakes();
         Ok(())
+    }
+
+    /// Counts by how many events each projection is behind.
+    async fn count(&self) {
+        let projections = &self.settings.projections;
+        let counts = async {
+            let snapshot = self.store.snapshot().await?;
+            let checkpoints = checkpoints(&*snapshot, &self.keys, projections).await?;
+            events_above(&*snapshot, &self.keys, &checkpoints, COUNT_MAX).await
+        };
+        match counts.await {
+            Ok(counts) => self.metrics.projections.counted(&counts),
+            // The next step reports what is wrong with the store.
+            Err(error) => tracing::debug!(%error, "events to project were not counted"),
+        }
     }
 
     /// Rests after a step that took `time`.

@@ -140,7 +140,7 @@ export interface Log {
   follow(options?: LogFollowOptions): LogFollow;
 }
 
-export interface LogFollowOptions extends Omit<LiveOptions, "share"> {
+export interface LogFollowOptions extends Omit<LiveOptions, "share" | "kind"> {
   /** Where to start if there is no stored `cursor`, and where to start over after a `reset`: `"0"` is the beginning of the
    * log. Default: now. */
   from?: Version;
@@ -202,6 +202,9 @@ export interface PageQuery extends HistoryQuery {
 }
 
 export interface LiveOptions {
+  /** Only entries and transients of this kind, or of these kinds (at most 20). `unread` follows these kinds live; other kinds
+   * in it are as of the last time that the stream was opened or a marker moved. */
+  kind?: string | string[];
   /** Start after this version. */
   after?: Version;
   /** Keeps the position under this name, and continues from there the next time. An entry counts as handled when the loop

@@ -187,8 +187,8 @@ class Feed {
     return this.#newsfeed.transient({ feeds: this.names, ...signal }, options);
   }
 
-  livePath(after) {
-    return path("live", this.names, { after });
+  livePath(after, kind) {
+    return path("live", this.names, { after, kind });
   }
 }
 

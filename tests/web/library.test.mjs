@@ -141,6 +141,31 @@ test("a follower gets the history up to vN and everything after it, once, in ord
   assert.deepEqual(rest.of("status").at(-1).caughtUp, 440);
 });
 
+test("a follower of some kinds is sent only these, in the history and live", async () => {
+  const urls = [];
+  const counting = new Newsfeed({ url: service.url, fetch: (url, init) => (urls.push(String(url)), fetch(url, init)) });
+  const feed = counting.feed("user:kinds");
+  const kinds = ["visit", "message", "flirt"];
+  const events = Array.from({ length: 30 }, (_, n) => ({ id: `kinds-${n}`, kind: kinds[n % 3] }));
+  await feed.append(events.slice(0, 15));
+  const wanted = (...some) => ids(events.filter(({ kind }) => some.includes(kind)));
+  const one = new Collector(feed.follow({ kind: "flirt" }));
+  const two = new Collector(counting.feeds(["user:kinds", "user:kinds2"]).follow({ kind: ["visit", "message"], history: 3 }));
+  const live = new Collector(feed.live({ kind: "message", after: "0" }));
+  for (const follower of [one, two, live]) await follower.live();
+  await feed.append(events.slice(15));
+  await feed.append({ id: "kinds-end", kind: "flirt" });
+  await one.until("the end", () => one.ids.includes("kinds-end"));
+  await two.until("the last message", () => two.ids.includes("kinds-28"));
+  await live.until("the last message", () => live.ids.includes("kinds-28"));
+  for (const follower of [one, two, live]) await follower.close();
+  assert.deepEqual(one.ids, [...wanted("flirt"), "kinds-end"]);
+  assert.deepEqual(two.ids, wanted("visit", "message").slice(-13));
+  assert.deepEqual(live.ids, wanted("message"));
+  const streams = urls.filter((url) => url.includes("/live?"));
+  assert.ok(streams.length >= 3 && streams.every((url) => url.includes("kind=")), streams.join());
+});
+
 test("several feeds are merged, and an entry in two of them is yielded once", async () => {
   const merged = newsfeed.feeds(["user:m1", "user:m2"]);
   await merged.append({ id: "m-both", kind: "message" });

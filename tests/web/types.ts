@@ -15,7 +15,7 @@ async function uses(): Promise<void> {
     void [entries, next, total, newest];
   }
 
-  for await (const update of feed.follow({ history: Infinity, cursor: "page" })) {
+  for await (const update of feed.follow({ history: Infinity, cursor: "page", kind: ["message", "visit"] })) {
     switch (update.type) {
       case "start":
         update.since satisfies Version | null;

@@ -118,13 +118,14 @@ export class Follow {
   /** The current version, and the wanted part of the history up to it. */
   async *#join(since) {
     const { signal } = this.#end;
+    const { kind } = this.#options;
     let left = this.#options.history;
     yield this.#status("connecting");
     const { version, states } = yield* this.#trying(() => this.#feed.states({ signal, patience: 0 }));
     yield { type: "start", version, since: since && since <= version ? since : null };
     yield* this.#given(states.map((state) => this.#badges.state(state)));
     for (let before; left > 0 && before !== null; ) {
-      const query = { until: version, before, limit: Math.min(left, PAGE_MAX), signal, patience: 0 };
+      const query = { until: version, before, kind, limit: Math.min(left, PAGE_MAX), signal, patience: 0 };
       const page = yield* this.#trying(() => this.#feed.page(query));
       yield { type: "history", ...page };
       left -= page.entries.length;
@@ -179,12 +180,13 @@ export class Follow {
 
   /** The events of a stream of this window's own, or of one that it shares with other windows. */
   async *#events(signal, waits) {
+    const path = (after) => this.#feed.livePath(after, this.#options.kind);
     const connect = async (after, signal, waits) => {
-      const { body, token } = await this.#http.open(this.#feed.livePath(after), signal, waits);
+      const { body, token } = await this.#http.open(path(after), signal, waits);
       return { events: events(body, waits), token };
     };
     if (this.#options.share && canShare()) {
-      const service = { url: this.#http.url, path: this.#feed.livePath(null) };
+      const service = { url: this.#http.url, path: path(null) };
       const position = () => this.#position;
       yield* new SharedStream({ service, connect, position, signal, waits }).events();
     } else {

@@ -11,5 +11,6 @@ mod epoch;
 mod lineage;
 mod multi_node;
 mod node_failures;
+mod projections;
 mod same_answers;
 mod snapshot_age;

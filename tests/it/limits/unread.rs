@@ -2,6 +2,10 @@
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicIsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -25,9 +29,10 @@ use crate::{
     auth::{Site, bearer, master},
     operate::scrape::Scrape,
     support::{
-        bed::{Bed, JSON, NDJSON, Served},
+        bed::{Bed, JSON, LINES, NDJSON, Served},
         certs::{Authority, Folder},
         patience, raw,
+        stores::{Trouble, troubled},
     },
 };
 
@@ -213,20 +218,63 @@ async fn unread_results_of_ndjson_hold_little_and_end_the_connection() {
     node.stop().await;
 }
 
+/// Counts the snapshots that are open.
+#[derive(Default)]
+struct Snapshots(AtomicIsize);
+
+impl Trouble for Snapshots {
+    fn before_begin(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn after_end(&self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 #[tokio::test]
-async fn a_live_stream_that_is_not_read_ends() {
+async fn a_stream_that_is_not_read_holds_no_snapshot_and_ends() {
     let bed = Bed::embedded();
-    let node = bed.node().await;
-    let mut socket = connect(&node).await;
-    let request = raw::head("GET", "/v1/feeds/big/live?after=0", &[]);
-    socket.write_all(&request).await.expect("sent");
+    let snapshots = Arc::new(Snapshots::default());
+    let node = bed
+        .node_on(troubled(bed.store(), Arc::clone(&snapshots)))
+        .await;
     fill(&node).await;
-    let took = until_cut(&node, 1).await;
-    assert!(took < 5 * STALL, "{took:?}");
-    patience::until("the stream to end", async || {
-        (Scrape::of(&node).await.get("newsfeed_live_streams") == 0.0).then_some(())
-    })
-    .await;
+    let lines = [("accept", LINES)];
+    for (number, (path, headers, open)) in [
+        ("/v1/feeds/big/live?after=0", &[][..], "live_streams"),
+        ("/v1/log/live?after=0", &[], "live_streams"),
+        ("/v1/log?after=0&follow=true", &lines, "live_streams"),
+        ("/v1/log?after=0", &lines, "log_exports"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut socket = connect(&node).await;
+        let request = raw::head("GET", path, headers);
+        socket.write_all(&request).await.expect("sent");
+        let opened = format!("newsfeed_{open}");
+        patience::until("the stream", async || {
+            (Scrape::of(&node).await.get(&opened) == 1.0).then_some(())
+        })
+        .await;
+        let (began, mut most) = (Instant::now(), 0.0_f64);
+        while Scrape::of(&node).await.get(CUT) == number as f64 {
+            let took = began.elapsed();
+            assert!(took < 10 * STALL, "{path} is not cut after {took:?}");
+            patience::until("all snapshots to be closed", async || {
+                (snapshots.0.load(Ordering::SeqCst) == 0).then_some(())
+            })
+            .await;
+            most = most.max(Scrape::of(&node).await.get(HELD));
+            patience::jump(STEP).await;
+        }
+        assert!(most < 1024.0 * 1024.0, "{path}: {most} bytes");
+        patience::until("the stream to end", async || {
+            (Scrape::of(&node).await.get(&opened) == 0.0).then_some(())
+        })
+        .await;
+    }
     node.stop().await;
 }
 

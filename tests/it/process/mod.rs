@@ -17,6 +17,7 @@ mod lineage;
 mod listen;
 mod log;
 mod otlp;
+mod projections;
 mod refused_start;
 mod replay_demo;
 mod sigterm;

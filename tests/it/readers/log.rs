@@ -2,25 +2,36 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use async_trait::async_trait;
 use newsfeed::{
     auth::Patterns,
     feed::{Feeds, Order, PAGE_BYTES_MAX, PageQuery},
     log::{Filter, LogQuery, Shard},
+    store::Result,
     types::FeedName,
     version::Version,
 };
 
+use serde_json::Value;
+use tokio::sync::watch;
+
 use crate::support::{
-    bed::Bed,
+    bed::{Bed, LINES, Served},
+    entries::{Place, assert_same, place},
     follower::{Live, check_recorder},
     model::{Commit, Model, Shown, check_log, feed_name, shown},
+    patience::in_time,
     raw_commits::{Raw, uncommitted},
+    sse::Stream,
+    stores::{Trouble, troubled},
 };
 
 crate::on_every_engine!(
     every_event_is_there_once_with_its_feeds_from_every_cut_in_both_directions,
     filters_select_what_the_model_says_and_each_event_is_in_one_shard,
     the_log_filtered_to_a_feed_is_that_feed,
+    a_feed_and_its_part_of_the_log_agree_in_every_form_and_from_every_cut,
+    the_log_is_heard_in_the_same_round_as_a_feed,
 );
 
 const FEEDS: usize = 9;
@@ -258,5 +269,190 @@ async fn the_log_filtered_to_a_feed_is_that_feed(bed: &Bed) {
         assert_eq!(log, places(&followed.entries));
         let followed = live.follow_log(&Arc::new(only), Some(Version::ZERO)).await;
         assert_eq!(log, places(&followed.entries));
+    }
+}
+
+/// An entry or event without its feeds.
+fn bare(mut item: Value) -> Value {
+    let members = item.as_object_mut().expect("an object");
+    members.remove("feed");
+    members.remove("feeds");
+    item
+}
+
+/// Oldest first, from page to page.
+async fn paged(node: &Served, path: &str, member: &str, cut: &str) -> Vec<Value> {
+    let (mut after, mut found) = (cut.to_owned(), Vec::new());
+    loop {
+        let page = node.get(&format!("{path}limit=3&after={after}")).await;
+        let items = page[member].as_array().expect("an array");
+        found.extend(items.iter().cloned().map(bare));
+        match page["next"].as_str() {
+            Some(next) => next.clone_into(&mut after),
+            None => return found,
+        }
+    }
+}
+
+/// The events among the lines of an answer.
+async fn lines(node: &Served, path: &str, cut: &str) -> Vec<Value> {
+    let path = format!("{path}after={cut}");
+    let answer = node.send("GET", &path, &[("accept", LINES)]).await;
+    let text = std::str::from_utf8(&answer.body).expect("text");
+    let lines = text.lines().map(|line| serde_json::from_str(line));
+    let mut lines: Vec<Value> = lines.map(|line| line.expect("JSON")).collect();
+    assert_eq!(lines.pop().expect("an end")["end"], true, "{path}");
+    lines.retain(|line| line.get("cursor").is_none());
+    lines.into_iter().map(bare).collect()
+}
+
+/// A stream that begins at a cut, and what it has sent so far.
+struct Resumed(Stream, Vec<Value>);
+
+impl Resumed {
+    async fn at(node: &Served, path: &str, cut: &str) -> Self {
+        let url = node.url(path);
+        let stream = Stream::open(&node.http, &url, Some(cut)).await;
+        let mut resumed = Self(stream, Vec::new());
+        while !resumed.next_is("version").await {}
+        resumed
+    }
+
+    /// Takes what comes next; whether that is `name`, or has it as its id.
+    async fn next_is(&mut self, name: &str) -> bool {
+        let names = ["entry", "notify", "event", "version"];
+        let event = in_time(self.0.next_of(&names)).await;
+        let is_it = event.name == name || event.data["id"] == name;
+        if event.name != "version" {
+            self.1.push(bare(event.data));
+        }
+        is_it
+    }
+}
+
+async fn a_feed_and_its_part_of_the_log_agree_in_every_form_and_from_every_cut(bed: &Bed) {
+    let (raw, mut model) = fill(bed, 24).await;
+    let nodes = [bed.node().await, bed.node().await];
+    let feeds = &feeds()[..2];
+    let of = |model: &Model, feed: &FeedName| model.merged(std::slice::from_ref(feed));
+    let mut streams = Vec::new();
+    for feed in feeds {
+        let entries = format!("/v1/feeds/{feed}/entries?");
+        let log = format!("/v1/log?feed={feed}&");
+        let live = [
+            format!("/v1/feeds/{feed}/live"),
+            format!("/v1/log/live?feed={feed}"),
+        ];
+        let shown = of(&model, feed);
+        let hidden = model.0.iter().filter(|it| it.feeds.contains(feed)).count() - shown.len();
+        assert!(hidden > 0, "no twins in {feed}");
+        let is_near = |cut: &Version| {
+            let mut commits = model.0.iter().filter(|it| it.feeds.contains(feed));
+            commits.any(|it| [it.version, it.version.before()].contains(cut))
+        };
+        let cuts = model.cuts().into_iter().filter(is_near);
+        for (number, cut) in std::iter::once(Version::ZERO).chain(cuts).enumerate() {
+            let (node, other) = (&nodes[number % 2], &nodes[(number + 1) % 2]);
+            let text = match cut {
+                Version::ZERO => "0".to_owned(),
+                cut => cut.to_string(),
+            };
+            let page = paged(node, &entries, "entries", &text).await;
+            let above = shown.iter().filter(|it| it.version > cut);
+            let above = above.map(|it| (it.version.to_string(), it.id.clone()));
+            let places: Vec<Place> = page.iter().map(place).collect();
+            assert_same(&places, &above.collect::<Vec<_>>(), &entries);
+            assert_same(&paged(other, &log, "events", &text).await, &page, &log);
+            assert_same(&lines(other, &log, &text).await, &page, "lines");
+            let places = [(node, &live[0]), (other, &live[1])];
+            for (node, path) in places {
+                let resumed = Resumed::at(node, path, &text).await;
+                assert_same(&resumed.1, &page, path);
+                streams.push((resumed, feed, cut));
+            }
+        }
+    }
+    // What is committed now is heard live.
+    for round in 0..6 {
+        let named = &feeds[round % 2..];
+        let live = format!("live {}", round / 2);
+        let ids = ["twin 0", &live, &format!("new {round}")];
+        let mut commits = ids.map(|id| uncommitted(id, "visit", named, 0));
+        raw.commit(raw.now().await + 1, &mut commits).await;
+        model.0.extend(commits);
+    }
+    let mut end = [uncommitted("the end", "visit", feeds, 0)];
+    raw.commit(raw.now().await + 1, &mut end).await;
+    model.0.extend(end);
+    for (resumed, feed, cut) in &mut streams {
+        while !resumed.next_is("the end").await {}
+        let shown = of(&model, feed);
+        let above = shown.iter().filter(|it| it.version > *cut);
+        let above = above.map(|it| (it.version.to_string(), it.id.clone()));
+        let places: Vec<Place> = resumed.1.iter().map(place).collect();
+        assert_same(&places, &above.collect::<Vec<_>>(), "live");
+    }
+}
+
+/// The store of a tailer, which reads in as many rounds as it may. A round is a snapshot.
+struct Rounds {
+    begun: watch::Sender<usize>,
+    allowed: watch::Sender<usize>,
+}
+
+#[async_trait]
+impl Trouble for Rounds {
+    fn before_begin(&self) {
+        self.begun.send_modify(|begun| *begun += 1);
+    }
+
+    async fn before_read(&self) -> Result<()> {
+        let round = *self.begun.borrow();
+        let mut allowed = self.allowed.subscribe();
+        let may = allowed.wait_for(|&allowed| allowed >= round).await;
+        drop(may.expect("the test owns the sender"));
+        Ok(())
+    }
+}
+
+async fn the_log_is_heard_in_the_same_round_as_a_feed(bed: &Bed) {
+    let raw = Raw::new(bed).await;
+    let rounds = Arc::new(Rounds {
+        begun: watch::Sender::new(0),
+        allowed: watch::Sender::new(usize::MAX),
+    });
+    let store = troubled(raw.store.clone(), Arc::clone(&rounds));
+    // Followers read pages from the store itself.
+    let live = Live::start_on(raw.store.clone(), store, raw.keys.clone());
+    let feeds = [feed_name("heard")];
+    let mut of_feed = live.follow(&feeds, None).await;
+    let mut of_log = live.follow_log(&Arc::default(), None).await;
+    for number in 0..5 {
+        let id = format!("event {number}");
+        let has = |heard: &[Shown]| heard.iter().any(|it| it.id == id);
+        // What has begun may go on, nothing more.
+        let mut allowed = *rounds.begun.borrow();
+        rounds.allowed.send_replace(allowed);
+        let mut commits = [uncommitted(&id, "visit", &feeds, 0)];
+        raw.commit(raw.now().await + 1, &mut commits).await;
+        // Round by round, until one of the two hears it.
+        loop {
+            allowed += 1;
+            rounds.allowed.send_replace(allowed);
+            let next_round = async {
+                let mut begun = rounds.begun.subscribe();
+                let next = begun.wait_for(|&begun| begun > allowed).await;
+                drop(next.expect("the test owns the sender"));
+            };
+            tokio::select! {
+                biased;
+                () = of_feed.until(|it| has(&it.entries)) => break,
+                () = of_log.until(|it| has(&it.entries)) => break,
+                () = in_time(next_round) => {}
+            }
+        }
+        // Then the other one has been given it, too.
+        of_feed.until(|it| has(&it.entries)).await;
+        of_log.until(|it| has(&it.entries)).await;
     }
 }

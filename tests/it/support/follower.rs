@@ -26,11 +26,16 @@ pub struct Live {
 
 impl Live {
     pub fn start(store: Arc<dyn Store>, keys: Keys) -> Self {
-        let feeds = Feeds::new(Arc::clone(&store), keys.clone());
+        Self::start_on(Arc::clone(&store), store, keys)
+    }
+
+    /// The tailer reads from `tailed`, which is the same store as `store`.
+    pub fn start_on(store: Arc<dyn Store>, tailed: Arc<dyn Store>, keys: Keys) -> Self {
+        let feeds = Feeds::new(store, keys.clone());
         let hub = Hub::new(keys.clone(), Arc::default());
         let stop = CancellationToken::new();
         tokio::spawn(run_tailer(
-            store,
+            tailed,
             keys,
             feeds.clone(),
             Arc::clone(&hub),

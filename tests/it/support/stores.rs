@@ -42,6 +42,9 @@ pub trait Trouble: Send + Sync + 'static {
 
     /// Somebody is about to wait for a commit.
     fn before_waiting(&self) {}
+
+    /// A snapshot that was begun is closed.
+    fn after_end(&self) {}
 }
 
 /// Wraps `store` with `trouble`.
@@ -62,7 +65,7 @@ impl<T: Trouble> Store for Troubled<T> {
             self.trouble.before_read().await?;
         }
         let (snapshot, found) = self.store.begin(reads).await?;
-        let trouble = Arc::clone(&self.trouble);
+        let trouble = Open(Arc::clone(&self.trouble));
         Ok((Box::new(TroubledSnapshot { snapshot, trouble }), found))
     }
 
@@ -84,9 +87,18 @@ impl<T: Trouble> Store for Troubled<T> {
     }
 }
 
-struct TroubledSnapshot<T> {
+struct TroubledSnapshot<T: Trouble> {
     snapshot: Box<dyn Snapshot>,
-    trouble: Arc<T>,
+    trouble: Open<T>,
+}
+
+/// Belongs to an open snapshot.
+struct Open<T: Trouble>(Arc<T>);
+
+impl<T: Trouble> Drop for Open<T> {
+    fn drop(&mut self) {
+        self.0.after_end();
+    }
 }
 
 #[async_trait]
@@ -100,7 +112,7 @@ impl<T: Trouble> Snapshot for TroubledSnapshot<T> {
     }
 
     async fn read(&self, reads: Reads) -> Result<Found> {
-        self.trouble.before_read().await?;
+        self.trouble.0.before_read().await?;
         self.snapshot.read(reads).await
     }
 
@@ -111,7 +123,7 @@ impl<T: Trouble> Snapshot for TroubledSnapshot<T> {
         if is_note && batch.versioned.is_empty() && batch.maxima.is_empty() {
             return snapshot.commit(batch).await;
         }
-        trouble.commit(snapshot, batch).await
+        trouble.0.commit(snapshot, batch).await
     }
 }
 

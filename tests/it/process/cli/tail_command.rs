@@ -233,6 +233,28 @@ async fn a_position_ahead_or_of_another_store_is_reported_and_new_entries_are_pr
     }
 }
 
+/// The service leaves out other kinds, so that they cost neither it nor the network anything.
+#[tokio::test]
+async fn the_service_is_told_the_kinds() {
+    let of_feeds = "GET /v1/live?feed=user:ben&kind=visit&kind=flirt ";
+    let of_log = "GET /v1/log/live?kind=visit&kind=flirt ";
+    for (of, expected) in [(FEED, of_feeds), ("--all", of_log)] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let args = ["--kind", "visit", "--kind", "flirt", "--from", "beginning"];
+        let args = [&["tail", of], &args[..], &["--url", &url]].concat();
+        let _tail = newsfeed(&args).spawn().expect("it runs");
+        let accepted = timeout(PATIENCE, listener.accept()).await;
+        let (mut socket, _) = accepted.expect("it connects").expect("a connection");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert_ne!(socket.read_buf(&mut head).await.expect("a head"), 0);
+        }
+        let head = String::from_utf8(head).expect("text").replace("%3A", ":");
+        assert!(head.starts_with(expected), "{head}");
+    }
+}
+
 /// The service asks each client to wait for a different time, so that not all return at once.
 #[tokio::test]
 async fn it_reconnects_when_the_stream_has_asked_it_to() {
