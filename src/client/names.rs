@@ -68,7 +68,7 @@ pub fn position(text: &str) -> Result<Position, String> {
     match text.contains(':') {
         false => version(text)
             .map(Position::Version)
-            .map_err(|error| format!("expected a version or a time: {error}")),
+            .map_err(|error| format!("{error}; a time is written like 2026-11-28T00:00:00Z")),
         true => match text.parse::<EventTime>() {
             Ok(_) => Ok(Position::Time(text.to_owned())),
             Err(invalid) => Err(format!("a time, such as 2026-11-28T00:00:00Z, {invalid}")),

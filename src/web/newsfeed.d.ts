@@ -101,7 +101,8 @@ export interface Feed extends Reading {
 }
 
 export interface MergedFeed extends Reading {
-  /** The current version (vN), and the state of each feed as of it. With many feeds, `unread` stops counting earlier: at an
+  /** The current version (vN), and the state of each feed as of it. More than 1,000 feeds are asked for in blocks: each block
+   * is then as of its own version, and `version` is the earliest. With many feeds, `unread` stops counting earlier: at an
    * equal share of 100,000 for each. */
   state(options?: CallOptions): Promise<{ version: Version; feeds: FeedState[] }>;
   /** Moves the marker of each feed. */
@@ -224,7 +225,7 @@ export interface FollowOptions extends LiveOptions {
 }
 
 export type Update =
-  /** vN is known. `since` is the stored cursor, if there is one. */
+  /** vN is known. `since` is the stored cursor, if there is one and it is of this life of the store. */
   | { type: "start"; version: Version; since: Version | null }
   /** A page of the history up to vN, newest first. `next`: see {@link Reading.page}. It is null at the first entry. */
   | ({ type: "history" } & Page)
@@ -235,8 +236,8 @@ export type Update =
   | { type: "unread"; feed: string; unread: Unread; markers: Markers }
   /** Everything up to this version has come. */
   | { type: "version"; version: Version }
-  /** The stream cannot continue from your position: discard what you have of the feed. `start` and `history` follow, unless
-   * `history` is 0. */
+  /** The stream cannot continue from your position, or the stored cursor is of another life of the store, which was restored
+   * or replaced since: discard what you have of the feed. `start` and `history` follow, unless `history` is 0. */
   | { type: "reset" }
   | Status;
 

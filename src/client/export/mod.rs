@@ -128,16 +128,34 @@ impl Export<'_> {
                 },
                 Err(Failure::NotNow { after, last }) => (after, last),
                 Err(Failure::Final(error)) if error.is_unknown_cursor() => {
-                    return Err(Error::Arguments(format!(
-                        "the position {} is not of this store, which was restored or replaced since: export it again from \
-                         the beginning, with another --output and --cursor",
-                        self.output.position()
-                    )));
+                    return Err(self.unknown_position());
                 }
                 Err(Failure::Final(error)) => return Err(error),
             };
             patience.pause(after, last).await?;
         }
+    }
+
+    /// Nothing starts over by itself: what has been exported may have events that are gone, and whoever has it must know.
+    fn unknown_position(&self) -> Error {
+        let position = self.output.position();
+        let what = format!(
+            "the position {position} is not of this store, which was restored or replaced since"
+        );
+        Error::Arguments(match (&self.args.cursor, &self.args.output) {
+            (Some(cursor), Some(output)) => format!(
+                "{what}. {} may have events that are gone: move it and {} away, and run the same command again, which \
+                 exports everything",
+                output.display(),
+                cursor.display()
+            ),
+            (Some(cursor), None) => format!(
+                "{what}. What reads the output may have events that are gone: let it start over, remove {}, and run the \
+                 same command again, which exports everything",
+                cursor.display()
+            ),
+            (None, _) => format!("{what}; without --after, everything is exported"),
+        })
     }
 
     fn query(&self) -> Vec<(&'static str, String)> {

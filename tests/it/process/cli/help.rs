@@ -73,7 +73,11 @@ async fn mistakes_are_reported_with_advice() {
         ),
         (
             &["tail", FEED, "--from", "yesterday"],
-            "`beginning`, `now` or a version",
+            ": expected `beginning`, `now`, a version or a time: a version is 26 characters",
+        ),
+        (
+            &["history", FEED, "--after", "yesterday"],
+            "a time is written like 2026-11-28T00:00:00Z",
         ),
         (
             &["tail", FEED, "--from", "now", "-n", "1"],
