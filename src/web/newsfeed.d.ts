@@ -3,6 +3,9 @@
 /** An opaque position in the order that all feeds share. Versions compare as strings. `"0"` is before all entries. */
 export type Version = string;
 
+/** A version, or a time instead of the version that was current then: a `Date`, or RFC 3339 with seconds and an offset. */
+export type Start = Version | Date;
+
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
 /** The access token, or a function that returns one. The function is called before the first request, and with the error
@@ -180,8 +183,8 @@ export interface LogQuery extends CallOptions {
   until?: Version;
   /** Only below this version, newest first. */
   before?: Version;
-  /** Oldest first, after this version. */
-  after?: Version;
+  /** Oldest first, after this version, or after a time (see {@link Start}). */
+  after?: Start;
   /** Events per page, 1 to 200. */
   limit?: number;
 }
@@ -198,13 +201,13 @@ export interface HistoryQuery extends CallOptions {
 }
 
 export interface PageQuery extends HistoryQuery {
-  /** Oldest first, after this version. */
-  after?: Version;
+  /** Oldest first, after this version, or after a time (see {@link Start}). */
+  after?: Start;
 }
 
 export interface LiveOptions {
-  /** Start after this version. */
-  after?: Version;
+  /** Start after this version, or after a time. */
+  after?: Start;
   /** Keeps the position under this name, and continues from there the next time. An entry counts as handled when the loop
    * asks for the next update. If the process ends before that, the entry comes again. */
   cursor?: string;

@@ -8,7 +8,7 @@
  */
 
 import { Follow } from "./newsfeed/follow.js";
-import { Http, NewsfeedError, PATIENCE, idPrefix, onlyActor, sleep } from "./newsfeed/http.js";
+import { Http, NewsfeedError, PATIENCE, idPrefix, onlyActor, sleep, textOf, versionAt } from "./newsfeed/http.js";
 import { CODES } from "./newsfeed/temporary.js";
 
 export { NewsfeedError };
@@ -93,10 +93,8 @@ export class Newsfeed {
     }
   }
 
-  async versionAt(time, options) {
-    const at = time instanceof Date ? time.toISOString() : time;
-    const { version } = await this.#http.json(`/v1/versions?${new URLSearchParams({ at })}`, options);
-    return version;
+  versionAt(time, options) {
+    return versionAt(this.#http, time, options);
   }
 
   /** Tried once, because a late signal is worthless. */
@@ -256,7 +254,7 @@ const withActor = (event, token) => {
 /** Feeds are named in the query, because some proxies change `%2F` in paths. */
 function path(what, names, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
-  const each = ([name, value]) => [value].flat().map((one) => [name, one]);
+  const each = ([name, value]) => [value].flat().map((one) => [name, textOf(one)]);
   const pairs = [...names.map((name) => ["feed", name]), ...given.flatMap(each)];
   return `/v1/${what}?${pairs.map(([name, value]) => `${name}=${encoded(value)}`).join("&")}`;
 }

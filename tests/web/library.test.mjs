@@ -341,6 +341,26 @@ test("a stored cursor that is no version starts over", async () => {
   assert.deepEqual([follower.of("reset").length, follower.of("start")[0].since], [1, null]);
 });
 
+test("pages and followers begin after a time", async () => {
+  const feed = newsfeed.feed("user:since");
+  const { id, version } = await feed.append({ id: "since-1", kind: "visit" });
+  // Before the store has noted its first version, which is before everything.
+  const hourAgo = new Date(Date.now() - 3_600_000);
+  for (const after of [hourAgo, hourAgo.toISOString(), "2004-04-15T16:56:01+02:00"]) {
+    assert.equal(await newsfeed.versionAt(after), "0");
+    assert.deepEqual(ids((await feed.page({ after })).entries), [id]);
+    for (const follow of [feed.live({ after }), newsfeed.log({ feeds: ["user:since"] }).follow({ after })]) {
+      const follower = new Collector(follow);
+      await follower.live();
+      await follower.close();
+      const got = [...follower.of("entry"), ...follower.of("event")].map(({ entry, event }) => (entry ?? event).version);
+      assert.deepEqual(got, [version]);
+    }
+  }
+  const ahead = feed.live({ after: new Date(Date.now() + 3_600_000) });
+  await assert.rejects(ahead.next(), { code: "time_ahead" });
+});
+
 test("the log has every event once, in pages and live, and a follow continues where it was", async () => {
   const mine = { feeds: ["log-a:*", "log-b"], kinds: ["visit", "message"] };
   const sent = [

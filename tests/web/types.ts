@@ -72,6 +72,10 @@ async function uses(): Promise<void> {
   // @ts-expect-error: a time is a Date or text.
   await newsfeed.versionAt(1_700_000_000);
   await feed.page({ after: "0", kind: ["message", "visit"] });
+  await feed.page({ after: new Date(), until: version });
+  // @ts-expect-error: only a beginning can be a time.
+  await feed.page({ until: new Date() });
+  feed.live({ after: new Date() }).close();
   for await (const page of feed.history({ kind: "message" })) page.next satisfies Version | null;
   found?.feeds[0] satisfies string | undefined;
   // @ts-expect-error: an event needs a feed.

@@ -1,7 +1,7 @@
 /** Version, history up to it, live from it, and a reconnect after every break. Not part of the library's public interface. */
 
 import { Badges } from "./badges.js";
-import { Backoff, NewsfeedError, linked, sleep } from "./http.js";
+import { Backoff, NewsfeedError, isTime, linked, sleep, versionAt } from "./http.js";
 import { SharedStream, canShare } from "./share.js";
 import { events } from "./sse.js";
 
@@ -99,7 +99,12 @@ export class Follow {
   }
 
   async *#follow() {
-    const { after, from, history, cursor, storage } = this.#options;
+    const { from, history, cursor, storage } = this.#options;
+    let { after } = this.#options;
+    if (isTime(after)) {
+      const { signal } = this.#end;
+      after = yield* this.#trying(() => versionAt(this.#http, after, { signal, patience: 0 }));
+    }
     let since = after || !cursor ? null : await storage.getItem(cursor);
     this.#position = after ?? (history === 0 ? since ?? from ?? null : null);
     for (;;) {
