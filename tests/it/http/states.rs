@@ -247,13 +247,20 @@ async fn the_states_that_a_stream_of_many_feeds_begins_with_are_read_together(be
     let node = bed.node().await;
     let names: Vec<String> = (0..100).map(|n| format!("joined:{n}")).collect();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    let events = json!([message("m-1", &all), visit("v-1", &all), message("m-2", &all[..7])]);
+    let events = json!([
+        message("m-1", &all),
+        visit("v-1", &all),
+        message("m-2", &all[..7])
+    ]);
     node.append(&events).await;
 
     let counted = Arc::new(CountedReads::default());
     let store = troubled(bed.store(), Arc::clone(&counted));
     let feeds = Feeds::new(store, bed.keys().await);
-    let asked: Vec<FeedName> = all.iter().map(|name| name.parse().expect("a name")).collect();
+    let asked: Vec<FeedName> = all
+        .iter()
+        .map(|name| name.parse().expect("a name"))
+        .collect();
     let states = async |asked: &[FeedName]| {
         let states = feeds.states(asked).await.expect("read");
         (states, counted.0.swap(0, Ordering::SeqCst))
@@ -261,7 +268,10 @@ async fn the_states_that_a_stream_of_many_feeds_begins_with_are_read_together(be
     let (one, reads_of_one) = states(&asked[..1]).await;
     let (many, reads_of_many) = states(&asked).await;
     // Of 64 feeds, and of the others.
-    assert!(reads_of_many <= 2 * reads_of_one, "{reads_of_many} {reads_of_one}");
+    assert!(
+        reads_of_many <= 2 * reads_of_one,
+        "{reads_of_many} {reads_of_one}"
+    );
     assert_eq!((one[0].unread.total, &one[0].feed), (2, &asked[0]));
     for (state, (index, feed)) in many.iter().zip(asked.iter().enumerate()) {
         let unread = if index < 7 { 2 } else { 1 };

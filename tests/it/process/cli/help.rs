@@ -87,6 +87,10 @@ async fn mistakes_are_reported_with_advice() {
             &["history", FEED, "--until", "1"],
             "`newsfeed state FEED` shows",
         ),
+        (
+            &["history", FEED, "--until", "2026-11-28"],
+            ": expected `now`, a version or a time: a version is 26 characters",
+        ),
         (&["mark", FEED, "raed"], "'read'"),
         (&["append", "--kind", "message"], "--feed"),
         (&["append", "--text", "Hi"], "--kind"),
