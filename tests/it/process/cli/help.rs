@@ -50,7 +50,7 @@ async fn usage_lines_show_only_what_is_required() {
         ("tail", "tail <FEED>..."),
         ("history", "history <FEED>..."),
         ("state", "state <FEED>..."),
-        ("mark", "mark <FEED> [MARKER] [VERSION|now]"),
+        ("mark", "mark <FEED> [MARKER] [VERSION|TIME|now]"),
         ("replay", "replay <FILE>"),
     ] {
         for url in ["", "http://127.0.0.1:1"] {
