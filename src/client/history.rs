@@ -19,13 +19,14 @@ use super::{
     newsfeed history user:ben --long                             with versions and ids\n  \
     newsfeed history user:ben --reverse | jq -r .data.text       all entries, oldest first\n  \
     newsfeed history user:ben --after $(cat cursor) --until $VN  entries between two versions\n  \
-    newsfeed history user:ben --after 2026-11-28T00:00:00Z       entries since a time")]
+    newsfeed history user:ben --after 2026-11-28T00:00:00Z       entries since a time\n  \
+    newsfeed history user:ben --after 2026-11-28T00:00:00Z --until 2026-11-29T00:00:00Z    of one day")]
 pub struct HistoryArgs {
     /// Feeds, such as user:ben (at most 100)
     #[arg(required = true, value_name = "FEED", num_args = 1..=100, value_parser = names::name)]
     feeds: Vec<String>,
-    /// Only entries up to and including this version
-    #[arg(long, value_name = "VERSION|now", default_value = "now", value_parser = names::moment)]
+    /// Only entries up to and including this version, or up to what was current at this time
+    #[arg(long, value_name = "VERSION|TIME|now", default_value = "now", value_parser = names::moment)]
     until: Moment,
     /// Only entries after this version, or after what was current at this time (RFC 3339) [default: all]
     #[arg(long, value_name = "VERSION|TIME", default_value = "0", hide_default_value = true, value_parser = names::position)]
@@ -58,7 +59,7 @@ pub async fn run(args: HistoryArgs) -> Result<(), Error> {
         after: args.after.version(&client).await?,
         until: match args.until {
             Moment::Now => None,
-            Moment::Version(version) => Some(version),
+            Moment::At(position) => Some(position.version(&client).await?),
         },
     };
     let order = if args.reverse {

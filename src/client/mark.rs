@@ -17,7 +17,8 @@ use super::{
 #[command(after_help = "Examples:\n  \
     newsfeed mark user:ben                    everything up to now is read\n  \
     newsfeed mark user:ben seen               everything up to now has been on the screen\n  \
-    newsfeed mark user:ben read $VERSION      read up to and including this entry")]
+    newsfeed mark user:ben read $VERSION      read up to and including this entry\n  \
+    newsfeed mark user:ben read 2026-11-28T00:00:00Z    what came before this time is read")]
 pub struct MarkArgs {
     /// The feed, such as user:ben
     #[arg(value_parser = names::name)]
@@ -25,8 +26,8 @@ pub struct MarkArgs {
     /// The marker to move
     #[arg(value_enum, default_value_t = Marker::Read)]
     marker: Marker,
-    /// The version to move it to
-    #[arg(value_name = "VERSION|now", default_value = "now", value_parser = names::moment)]
+    /// The version to move it to, or a time (RFC 3339) for what was current then
+    #[arg(value_name = "VERSION|TIME|now", default_value = "now", value_parser = names::moment)]
     version: Moment,
     #[command(flatten)]
     output: Output,
@@ -54,11 +55,11 @@ pub async fn run(args: MarkArgs) -> Result<(), Error> {
     let mut printer = args.output.open();
     let before = client.state(&args.feed).await?;
     let to = match &args.version {
-        Moment::Now => &before.value.version,
-        Moment::Version(version) => version,
+        Moment::Now => before.value.version.clone(),
+        Moment::At(position) => position.version(&client).await?,
     };
     let after = client
-        .move_marker(&args.feed, args.marker.name(), to)
+        .move_marker(&args.feed, args.marker.name(), &to)
         .await?;
     let json = with_unread_before(after.json.get(), &before.value.unread);
     printer.print(&json, |painter| {

@@ -68,7 +68,7 @@ pub fn position(text: &str) -> Result<Position, String> {
     match text.contains(':') {
         false => version(text)
             .map(Position::Version)
-            .map_err(|error| format!("expected a version or a time: {error}")),
+            .map_err(|error| format!("{error}; a time is written like 2026-11-28T00:00:00Z")),
         true => match text.parse::<EventTime>() {
             Ok(_) => Ok(Position::Time(text.to_owned())),
             Err(invalid) => Err(format!("a time, such as 2026-11-28T00:00:00Z, {invalid}")),
@@ -76,19 +76,19 @@ pub fn position(text: &str) -> Result<Position, String> {
     }
 }
 
-/// A version, or the current one.
+/// A version, a time, or now.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Moment {
     Now,
-    Version(String),
+    At(Position),
 }
 
 pub fn moment(text: &str) -> Result<Moment, String> {
     match text {
         "now" => Ok(Moment::Now),
-        _ => version(text)
-            .map(Moment::Version)
-            .map_err(|error| format!("expected `now` or a version: {error}")),
+        _ => position(text)
+            .map(Moment::At)
+            .map_err(|error| format!("expected `now`, a version or a time: {error}")),
     }
 }
 
@@ -136,7 +136,9 @@ mod tests {
             assert!(position(bad).is_err(), "{bad}");
         }
         assert_eq!(moment("now"), Ok(Moment::Now));
-        assert_eq!(moment(given), Ok(Moment::Version(given.to_owned())));
+        for text in [given, time] {
+            assert_eq!(moment(text), position(text).map(Moment::At));
+        }
         assert!(moment("later").is_err());
     }
 }

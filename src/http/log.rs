@@ -65,10 +65,12 @@ async fn page(
     parts: &Parts,
     params: &Params<'_>,
 ) -> Result<Response> {
-    params.without(
-        &["follow"],
-        "pages: ask for application/x-ndjson with Accept",
-    )?;
+    if params.switch("follow")? {
+        params.without(
+            &["follow"],
+            "pages: ask for application/x-ndjson with Accept",
+        )?;
+    }
     let after = versions::position(app, parts, params.start("after", false)?).await?;
     let (mut query, wait) = params.log_page(after, granted.exports())?;
     // A long poll ends when the token expires.

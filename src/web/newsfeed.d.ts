@@ -3,6 +3,9 @@
 /** An opaque position in the order that all feeds share. Versions compare as strings. `"0"` is before all entries. */
 export type Version = string;
 
+/** A version, or a time instead of the version that was current then: a `Date`, or RFC 3339 with seconds and an offset. */
+export type Start = Version | Date;
+
 export type Json = null | boolean | number | string | Json[] | { [key: string]: Json };
 
 /** The access token, or a function that returns one. The function is called before the first request, and with the error
@@ -101,7 +104,8 @@ export interface Feed extends Reading {
 }
 
 export interface MergedFeed extends Reading {
-  /** The current version (vN), and the state of each feed as of it. With many feeds, `unread` stops counting earlier: at an
+  /** The current version (vN), and the state of each feed as of it. More than 1,000 feeds are asked for in blocks: each block
+   * is then as of its own version, and `version` is the earliest. With many feeds, `unread` stops counting earlier: at an
    * equal share of 100,000 for each. */
   state(options?: CallOptions): Promise<{ version: Version; feeds: FeedState[] }>;
   /** Moves the marker of each feed. */
@@ -179,8 +183,8 @@ export interface LogQuery extends CallOptions {
   until?: Version;
   /** Only below this version, newest first. */
   before?: Version;
-  /** Oldest first, after this version. */
-  after?: Version;
+  /** Oldest first, after this version, or after a time (see {@link Start}). */
+  after?: Start;
   /** Events per page, 1 to 200. */
   limit?: number;
 }
@@ -197,16 +201,16 @@ export interface HistoryQuery extends CallOptions {
 }
 
 export interface PageQuery extends HistoryQuery {
-  /** Oldest first, after this version. */
-  after?: Version;
+  /** Oldest first, after this version, or after a time (see {@link Start}). */
+  after?: Start;
 }
 
 export interface LiveOptions {
   /** Only entries and transients of this kind, or of these kinds (at most 20). `unread` follows these kinds live; other kinds
    * in it are as of the last time that the stream was opened or a marker moved. */
   kind?: string | string[];
-  /** Start after this version. */
-  after?: Version;
+  /** Start after this version, or after a time. */
+  after?: Start;
   /** Keeps the position under this name, and continues from there the next time. An entry counts as handled when the loop
    * asks for the next update. If the process ends before that, the entry comes again. */
   cursor?: string;
@@ -227,7 +231,7 @@ export interface FollowOptions extends LiveOptions {
 }
 
 export type Update =
-  /** vN is known. `since` is the stored cursor, if there is one. */
+  /** vN is known. `since` is the stored cursor, if there is one and it is of this life of the store. */
   | { type: "start"; version: Version; since: Version | null }
   /** A page of the history up to vN, newest first. `next`: see {@link Reading.page}. It is null at the first entry. */
   | ({ type: "history" } & Page)
@@ -238,8 +242,8 @@ export type Update =
   | { type: "unread"; feed: string; unread: Unread; markers: Markers }
   /** Everything up to this version has come. */
   | { type: "version"; version: Version }
-  /** The stream cannot continue from your position: discard what you have of the feed. `start` and `history` follow, unless
-   * `history` is 0. */
+  /** The stream cannot continue from your position, or the stored cursor is of another life of the store, which was restored
+   * or replaced since: discard what you have of the feed. `start` and `history` follow, unless `history` is 0. */
   | { type: "reset" }
   | Status;
 

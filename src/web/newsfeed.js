@@ -8,7 +8,7 @@
  */
 
 import { Follow } from "./newsfeed/follow.js";
-import { Http, NewsfeedError, PATIENCE, idPrefix, onlyActor, sleep } from "./newsfeed/http.js";
+import { Http, NewsfeedError, PATIENCE, idPrefix, onlyActor, sleep, textOf, versionAt } from "./newsfeed/http.js";
 import { CODES } from "./newsfeed/temporary.js";
 
 export { NewsfeedError };
@@ -19,6 +19,8 @@ const BASE_PATH = "";
 const PAUSE = 1_000;
 /** Feeds whose names make the URL longer than this are named in a body. */
 const URL_CHARS_MAX = 4_000;
+/** Maximum number of feeds whose states are asked for at once. */
+const STATES_MAX = 1_000;
 /** Maximum number of events of a page. */
 const PAGE_MAX = 200;
 /** Maximum length of an id, in bytes of UTF-8. */
@@ -91,10 +93,8 @@ export class Newsfeed {
     }
   }
 
-  async versionAt(time, options) {
-    const at = time instanceof Date ? time.toISOString() : time;
-    const { version } = await this.#http.json(`/v1/versions?${new URLSearchParams({ at })}`, options);
-    return version;
+  versionAt(time, options) {
+    return versionAt(this.#http, time, options);
   }
 
   /** Tried once, because a late signal is worthless. */
@@ -127,18 +127,26 @@ class Feed {
     return this.#merged ? { version, feeds: states } : states[0];
   }
 
-  /** The state of each feed, and their version. */
+  /** The state of each feed, and the version as of which all of them are known. */
   async states(options) {
     if (!this.#merged) {
       const state = await this.#http.json(path("state", this.names), options);
       return { version: state.version, states: [state] };
     }
-    const url = path("feeds", this.names);
+    const names = [...new Set(this.names)];
+    const answers = [];
+    for (let at = 0; at === 0 || at < names.length; at += STATES_MAX) {
+      answers.push(await this.#statesOf(names.slice(at, at + STATES_MAX), options));
+    }
+    // What follows the earliest version is news for some of the states; the others know that they are later.
+    return { version: answers[0].version, states: answers.flatMap(({ feeds }) => feeds) };
+  }
+
+  #statesOf(names, options) {
+    const url = path("feeds", names);
     // Proxies accept URLs of a few KiB.
-    const { version, feeds: states } = await (url.length <= URL_CHARS_MAX
-      ? this.#http.json(url, options)
-      : this.#http.json("/v1/feeds", { ...options, method: "POST", body: { feeds: this.names } }));
-    return { version, states };
+    if (url.length <= URL_CHARS_MAX) return this.#http.json(url, options);
+    return this.#http.json("/v1/feeds", { ...options, method: "POST", body: { feeds: names } });
   }
 
   page({ until, before, after, kind, limit, signal, patience } = {}) {
@@ -246,7 +254,7 @@ const withActor = (event, token) => {
 /** Feeds are named in the query, because some proxies change `%2F` in paths. */
 function path(what, names, query = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
-  const each = ([name, value]) => [value].flat().map((one) => [name, one]);
+  const each = ([name, value]) => [value].flat().map((one) => [name, textOf(one)]);
   const pairs = [...names.map((name) => ["feed", name]), ...given.flatMap(each)];
   return `/v1/${what}?${pairs.map(([name, value]) => `${name}=${encoded(value)}`).join("&")}`;
 }

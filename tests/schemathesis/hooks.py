@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from urllib.parse import quote
 
 import schemathesis
 from schemathesis.core.failures import Failure
@@ -12,6 +13,9 @@ known_version = "0"
 
 
 NAME_BYTES_MAX = 255
+# A longer URL is refused before it reaches the service.
+URL_BYTES_MAX = 60_000
+EVENTS_OF_AN_ATOMIC_APPEND_MAX = 100
 
 
 def normal(value):
@@ -36,11 +40,36 @@ def ndjson(ctx, value):
     return (value if isinstance(value, str) else json.dumps(value)).encode("utf-8", "surrogatepass")
 
 
+def fitting(values):
+    """As many of the values as a URL has room for."""
+    room = URL_BYTES_MAX
+    for number, value in enumerate(values):
+        room -= len(quote(str(value), safe="")) + len("&feed=")
+        if room < 0:
+            return values[:number]
+    return values
+
+
+def expecting_known(value):
+    """Conditions expect a version that the store knows."""
+    if isinstance(value, list):
+        for item in value:
+            expecting_known(item)
+    elif isinstance(value, dict):
+        conditions = value.get("expect")
+        for condition in conditions if isinstance(conditions, list) else [conditions]:
+            if isinstance(condition, dict) and condition.get("version") not in (None, "0"):
+                condition["version"] = known_version
+        expecting_known(value.get("events"))
+
+
 @schemathesis.hook
 def before_call(ctx, case, kwargs):
     """Corrects generated requests where OpenAPI cannot express validity: normalized names, the order of versions,
-    parameters that exclude each other, configured kinds, log filters. Long polls do not wait."""
+    parameters that exclude each other, configured kinds, log filters. Long polls do not wait, and URLs fit."""
     query = case.query or {}
+    if isinstance(query.get("feed"), list):
+        query["feed"] = fitting(query["feed"])
     if str(query.get("wait", "")) in map(str, range(61)):
         query["wait"] = 0
     if case.meta is None or not case.meta.generation.mode.is_positive:
@@ -58,6 +87,15 @@ def before_call(ctx, case, kwargs):
         query.pop("before", None)
     if "after" not in query or "until" in query:
         query.pop("wait", None)
+    if case.operation.path == "/v1/log":
+        # Lines are not asked for.
+        query.pop("follow", None)
+    if case.operation.path == "/v1/events" and case.operation.method == "post":
+        expecting_known(case.body)
+        if isinstance(case.body, dict) and "events" in case.body:
+            case.query = {**query, "atomic": "true"}
+        elif not isinstance(case.body, list) or len(case.body) > EVENTS_OF_AN_ATOMIC_APPEND_MAX:
+            query.pop("atomic", None)
     if case.operation.path == "/v1/transient" and isinstance(case.body, dict):
         case.body["kind"] = "typing"
     if case.operation.path == "/v1/admin/log" and isinstance(case.body, dict):

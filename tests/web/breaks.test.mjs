@@ -1,5 +1,6 @@
 // The page in Chromium when something fails: the service is killed, the machine sleeps, a token expires.
 import assert from "node:assert/strict";
+import { rm } from "node:fs/promises";
 import { test } from "node:test";
 import { badgeIs, live, open, texts } from "./browser.mjs";
 import { until } from "./harness.mjs";
@@ -123,5 +124,32 @@ test("a token is asked for, expires, and a new one continues where the page is",
   await until("what came meanwhile", async () => (await texts(page)).length === 2);
   assert.deepEqual(await texts(page), ["number 1", "number 0"]);
   await page.locator("#failure").waitFor({ state: "hidden" });
+  await context.close();
+});
+
+test("a store that was replaced is loaded again, by an open page and by one that is opened later, and both say so", async () => {
+  for (const user of ["open", "later"]) await newsfeed.append(message(user, "of the old store"));
+  const context = await browser.window({ lasting: true });
+  const page = await open(context, service.url, "open");
+  await (await open(context, service.url, "later")).close();
+  await service.kill();
+  await rm(service.folder, { recursive: true });
+  await service.again();
+  for (const user of ["open", "later"]) await newsfeed.append(message(user, "of the new store"), { patience: Infinity });
+  const told = (page) => page.locator("#toasts", { hasText: "The service's data was reset" }).waitFor();
+  const shows = (page) => until("the new store", async () => (await texts(page)).join() === "of the new store");
+  const later = await open(context, service.url, "later");
+  for (const each of [page, later]) {
+    await told(each);
+    await shows(each);
+    await live(each);
+  }
+  await newsfeed.append(message("later", "and live"));
+  await until("a live entry", async () => (await texts(later))[0] === "and live");
+  await later.close();
+  // The new position is kept.
+  const again = await open(context, service.url, "later");
+  await until("the entries", async () => (await texts(again)).length === 2);
+  assert.equal(await again.locator("#toasts", { hasText: "was reset" }).count(), 0);
   await context.close();
 });

@@ -1,6 +1,6 @@
 // The client library with a real service.
 import assert from "node:assert/strict";
-import { rm } from "node:fs/promises";
+import { cp, rm } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { Newsfeed, NewsfeedError } from "../../src/web/newsfeed.js";
 import { Collector, Service, until } from "./harness.mjs";
@@ -83,9 +83,19 @@ test("the states of several feeds take one request, also with long names", async
     assert.deepEqual(requests, [name === "several" ? "GET" : "POST"]);
     requests.length = 0;
     for await (const update of counting.feeds(names).follow({ history: 0 })) if (update.type === "version") break;
-    // The states, unless it begins with the stream, and the stream.
-    assert.ok(requests.length <= 2, requests.join());
+    // The states and the stream.
+    assert.equal(requests.length, 2, requests.join());
   }
+});
+
+test("the states of more feeds than a request takes come in blocks, and follow their earliest version", async () => {
+  const names = Array.from({ length: 2_001 }, (_, n) => `block:${n}`);
+  const requests = [];
+  const counting = new Newsfeed({ url: service.url, fetch: (url, init) => (requests.push(init.method), fetch(url, init)) });
+  const { version, feeds } = await counting.feeds([...names, names[0]]).state();
+  assert.deepEqual(feeds.map(({ feed }) => feed), names);
+  assert.deepEqual(requests, ["POST", "POST", "GET"]);
+  assert.ok(feeds.every((state) => state.version >= version) && feeds[0].version === version);
 });
 
 async function collect(iterable) {
@@ -293,6 +303,87 @@ test("in a store that is behind the position, everything is read again", async (
     await follower.close();
   }
   assert.equal(page.of("start").length, 2);
+});
+
+/** Follows from a stored cursor, with and without a history, until it is live. */
+async function fromStored(kept, options) {
+  const storage = new Map(kept);
+  const client = new Newsfeed({ url: service.url, storage: { getItem: (key) => storage.get(key) ?? null, setItem: (key, value) => void storage.set(key, value) }, random: () => 0 });
+  const follower = new Collector(options.log ? client.log().follow({ cursor: "c", from: "0" }) : client.feed("user:lives").follow({ cursor: "c", ...options }));
+  await follower.live();
+  await follower.until("the cursor is kept", () => storage.get("newsfeed.cursor.c") >= follower.of("version").at(-1).version);
+  await follower.close();
+  return { follower, storage };
+}
+
+test("a stored cursor of another life of the store starts over, and says so", async () => {
+  const feed = newsfeed.feed("user:lives");
+  await feed.append({ id: "in-both", kind: "visit" });
+  await service.kill("SIGTERM");
+  const copy = `${service.folder}-copy`;
+  await cp(service.folder, copy, { recursive: true });
+  await service.again();
+  const { version: known } = await feed.state();
+  await feed.append({ id: "of-the-lost-life", kind: "visit" });
+  const { storage } = await fromStored([], { history: 5 });
+  const kept = [...storage];
+  assert.ok(kept[0][1] > known);
+  // In its own life it continues.
+  const own = await fromStored(kept, { history: 5 });
+  assert.deepEqual([own.follower.of("reset").length, own.follower.of("start")[0].since], [0, kept[0][1]]);
+
+  for (const life of ["copied back", "deleted"]) {
+    await service.kill();
+    await rm(service.folder, { recursive: true });
+    if (life === "copied back") await cp(copy, service.folder, { recursive: true });
+    await service.again();
+    for (const appended of [false, true]) {
+      const here = [...(life === "copied back" ? ["in-both"] : []), ...(appended ? [life] : [])];
+      if (appended) await feed.append({ id: life, kind: "visit" });
+      const page = (await fromStored(kept, { history: 5 })).follower;
+      assert.deepEqual(page.updates.map(({ type }) => type).filter((type) => ["reset", "start", "history"].includes(type)), ["reset", "start", "history"]);
+      assert.deepEqual([page.of("start")[0].since, page.ids], [null, here], life);
+      const worker = (await fromStored(kept, { history: 0 })).follower;
+      assert.deepEqual([worker.of("reset").length, worker.ids], [1, []], life);
+      const log = await fromStored(kept, { log: true });
+      assert.equal(log.follower.of("reset").length, 1);
+      const inLog = log.follower.of("event").map(({ event }) => event.id).filter((id) => id === "in-both" || id === life);
+      assert.deepEqual(inLog, here, life);
+      // The new position is kept: the next time it continues.
+      const again = await fromStored(log.storage, { log: true });
+      assert.deepEqual([again.follower.of("reset").length, again.follower.of("event").length], [0, 0]);
+    }
+    // A position from before the copy was made is of both lives.
+    if (life === "deleted") continue;
+    const old = await fromStored([["newsfeed.cursor.c", (await feed.page({ after: "0" })).entries[0].version]], { history: 5 });
+    assert.equal(old.follower.of("reset").length, 0);
+  }
+  await rm(copy, { recursive: true });
+});
+
+test("a stored cursor that is no version starts over", async () => {
+  const { follower } = await fromStored([["newsfeed.cursor.c", "garbage"]], { history: 5 });
+  assert.deepEqual([follower.of("reset").length, follower.of("start")[0].since], [1, null]);
+});
+
+test("pages and followers begin after a time", async () => {
+  const feed = newsfeed.feed("user:since");
+  const { id, version } = await feed.append({ id: "since-1", kind: "visit" });
+  // Before the store has noted its first version, which is before everything.
+  const hourAgo = new Date(Date.now() - 3_600_000);
+  for (const after of [hourAgo, hourAgo.toISOString(), "2004-04-15T16:56:01+02:00"]) {
+    assert.equal(await newsfeed.versionAt(after), "0");
+    assert.deepEqual(ids((await feed.page({ after })).entries), [id]);
+    for (const follow of [feed.live({ after }), newsfeed.log({ feeds: ["user:since"] }).follow({ after })]) {
+      const follower = new Collector(follow);
+      await follower.live();
+      await follower.close();
+      const got = [...follower.of("entry"), ...follower.of("event")].map(({ entry, event }) => (entry ?? event).version);
+      assert.deepEqual(got, [version]);
+    }
+  }
+  const ahead = feed.live({ after: new Date(Date.now() + 3_600_000) });
+  await assert.rejects(ahead.next(), { code: "time_ahead" });
 });
 
 test("the log has every event once, in pages and live, and a follow continues where it was", async () => {

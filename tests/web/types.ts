@@ -61,7 +61,22 @@ async function uses(): Promise<void> {
   for (const { status, version } of all) [status satisfies "appended" | "duplicate", version satisfies Version];
   // @ts-expect-error: conditions beside the events need `atomic`.
   await newsfeed.append(both, { expect: [{ feed: "slot:6", version: null }] });
+  // @ts-expect-error: all or none, so no event is rejected alone.
+  all[0].status satisfies "rejected";
+  const booked = await feed.append([{ kind: "booking" }], { atomic: true, expect: [{ feed: "slot:8", version }] });
+  booked[0]?.version satisfies Version | undefined;
   const found = await newsfeed.event("m-1");
+  found?.version satisfies Version | undefined;
+  (await newsfeed.versionAt(new Date(), { patience: 0 })) satisfies Version;
+  (await newsfeed.versionAt("2026-11-28T00:00:00Z")) satisfies Version;
+  // @ts-expect-error: a time is a Date or text.
+  await newsfeed.versionAt(1_700_000_000);
+  await feed.page({ after: "0", kind: ["message", "visit"] });
+  await feed.page({ after: new Date(), until: version });
+  // @ts-expect-error: only a beginning can be a time.
+  await feed.page({ until: new Date() });
+  feed.live({ after: new Date() }).close();
+  for await (const page of feed.history({ kind: "message" })) page.next satisfies Version | null;
   found?.feeds[0] satisfies string | undefined;
   // @ts-expect-error: an event needs a feed.
   await newsfeed.append({ kind: "visit" });
@@ -70,17 +85,24 @@ async function uses(): Promise<void> {
   await feed.transient({ kind: "typing" });
   (await feed.markRead(version)).unread?.total satisfies number | undefined;
 
-  const log = newsfeed.log({ kinds: ["message"], feeds: ["chat:*"], shard: "0/2" });
-  (await log.page({ limit: 5 })).events[0]?.feeds satisfies string[] | undefined;
+  const log = newsfeed.log({ kinds: ["message"], actors: ["user:7"], feeds: ["chat:*"], shard: "0/2" });
+  newsfeed.log().follow({ after: version }).close();
+  // @ts-expect-error: `kinds`, as it is a list.
+  newsfeed.log({ kind: "message" });
+  const logPage = await log.page({ limit: 5, before: version });
+  logPage.events[0]?.feeds satisfies string[] | undefined;
+  [logPage.version satisfies Version, logPage.next satisfies Version | null];
   for await (const event of log.events({ after: "0" })) event.version satisfies Version;
   for await (const update of log.follow({ cursor: "indexer", from: "0" })) {
-    if (update.type === "event") update.event.data satisfies Json;
+    if (update.type === "event") [update.event.data satisfies Json, update.live satisfies boolean];
+    if (update.type === "reset") break;
     // @ts-expect-error: the log has no entries.
     if (update.type === "entry") break;
   }
 
   const merged = newsfeed.feeds(["user:42", "chat:7-42"]);
   (await merged.state()).feeds[0]?.unread.total satisfies number | undefined;
+  (await merged.state()).version satisfies Version;
   (await merged.markSeen(version))[0]?.version satisfies Version | undefined;
   const live = merged.live({ after: "0", signal: new AbortController().signal });
   live.wake();

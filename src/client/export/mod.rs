@@ -15,7 +15,8 @@ use super::{
     Error,
     api::{Client, Failure},
     connection::Connection,
-    interrupted, names,
+    interrupted,
+    names::{self, Position},
     output::{closed, status},
     patience::Patience,
     progress::Progress,
@@ -35,6 +36,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
     newsfeed export > events.ndjson                                   everything so far\n  \
     newsfeed export --output events.ndjson --cursor events.cursor     the same; again, to add what is new\n  \
     newsfeed export --kind message --feed 'chat:*' | jq -r .data.text messages in chats\n  \
+    newsfeed export --after 2026-11-28T00:00:00Z                      everything since a time\n  \
     newsfeed export --follow --cursor indexer.cursor | ./indexer      on and on")]
 pub struct ExportArgs {
     /// File to write to, which must be new or belong to the --cursor [default: standard output]
@@ -43,12 +45,12 @@ pub struct ExportArgs {
     /// Continue from the position in this file, if it exists, and keep the position in it
     #[arg(long, value_name = "FILE")]
     cursor: Option<PathBuf>,
-    /// Only events after this version [default: all]
-    #[arg(long, value_name = "VERSION", default_value = "0", hide_default_value = true, value_parser = names::version)]
-    after: String,
-    /// Only events up to and including this version [default: the current one]
-    #[arg(long, value_name = "VERSION", conflicts_with = "follow", value_parser = names::version)]
-    until: Option<String>,
+    /// Only events after this version, or after what was current at this time (RFC 3339) [default: all]
+    #[arg(long, value_name = "VERSION|TIME", default_value = "0", hide_default_value = true, value_parser = names::position)]
+    after: Position,
+    /// Only events up to and including this version, or up to what was current at this time [default: the current version]
+    #[arg(long, value_name = "VERSION|TIME", conflicts_with = "follow", value_parser = names::position)]
+    until: Option<Position>,
     /// Only events of this kind (repeatable)
     #[arg(long, value_parser = names::name)]
     kind: Vec<String>,
@@ -73,10 +75,16 @@ pub struct ExportArgs {
 
 pub async fn run(args: ExportArgs) -> Result<(), Error> {
     let client = args.connection.client()?;
-    let output = Output::open(args.output.clone(), args.cursor.clone(), &args.after)?;
+    let after = args.after.version(&client).await?;
+    let until = match &args.until {
+        Some(until) => Some(until.version(&client).await?),
+        None => None,
+    };
+    let output = Output::open(args.output.clone(), args.cursor.clone(), &after)?;
     let mut export = Export {
         client: &client,
         args: &args,
+        until,
         output,
         progress: (!args.quiet).then(|| Progress::new(None)),
     };
@@ -112,6 +120,7 @@ pub async fn run(args: ExportArgs) -> Result<(), Error> {
 struct Export<'a> {
     client: &'a Client,
     args: &'a ExportArgs,
+    until: Option<String>,
     output: Output,
     progress: Option<Progress>,
 }
@@ -128,16 +137,34 @@ impl Export<'_> {
                 },
                 Err(Failure::NotNow { after, last }) => (after, last),
                 Err(Failure::Final(error)) if error.is_unknown_cursor() => {
-                    return Err(Error::Arguments(format!(
-                        "the position {} is not of this store, which was restored or replaced since: export it again from \
-                         the beginning, with another --output and --cursor",
-                        self.output.position()
-                    )));
+                    return Err(self.unknown_position());
                 }
                 Err(Failure::Final(error)) => return Err(error),
             };
             patience.pause(after, last).await?;
         }
+    }
+
+    /// Nothing starts over by itself: what has been exported may have events that are gone, and whoever has it must know.
+    fn unknown_position(&self) -> Error {
+        let position = self.output.position();
+        let what = format!(
+            "the position {position} is not of this store, which was restored or replaced since"
+        );
+        Error::Arguments(match (&self.args.cursor, &self.args.output) {
+            (Some(cursor), Some(output)) => format!(
+                "{what}. {} may have events that are gone: move it and {} away, and run the same command again, which \
+                 exports everything",
+                output.display(),
+                cursor.display()
+            ),
+            (Some(cursor), None) => format!(
+                "{what}. What reads the output may have events that are gone: let it start over, remove {}, and run the \
+                 same command again, which exports everything",
+                cursor.display()
+            ),
+            (None, _) => format!("{what}; without --after, everything is exported"),
+        })
     }
 
     fn query(&self) -> Vec<(&'static str, String)> {
@@ -151,7 +178,7 @@ impl Export<'_> {
         for (name, values) in several {
             query.extend(values.iter().map(|value| (name, value.clone())));
         }
-        let one = [("until", &args.until), ("shard", &args.shard)];
+        let one = [("until", &self.until), ("shard", &args.shard)];
         query.extend(
             one.into_iter()
                 .filter_map(|(name, value)| Some((name, value.clone()?))),

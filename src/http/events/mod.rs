@@ -16,6 +16,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{json, value::RawValue};
 
 use self::{
@@ -104,7 +105,11 @@ async fn append_json(
         Some(b'{') => {
             let event = {
                 let (app, granted) = (Arc::clone(&app), granted.clone());
-                parse(length, move || parse_one(&app, &granted, &body)).await
+                parse(length, move || {
+                    parse_one(&app, &granted, &body)
+                        .map_err(|problem| unless_meant_atomic(&body, problem))
+                })
+                .await
             };
             let event = event.map_err(|problem| problem.with("index", 0))?;
             let mut outcomes = append_charged(&app, &storing, vec![event]).await?;
@@ -129,6 +134,22 @@ async fn append_json(
                 "the body must be an event (an object) or an array of events",
             ))
         }
+    }
+}
+
+/// The problem of a body that is no event, or what is missing if it is the body of an atomic append.
+fn unless_meant_atomic(body: &[u8], problem: Problem) -> Problem {
+    #[derive(Deserialize)]
+    struct Atomic {
+        #[serde(rename = "events")]
+        _events: IgnoredAny,
+    }
+    match serde_json::from_slice::<Atomic>(body) {
+        Ok(_) => Problem::new(
+            Code::InvalidBody,
+            "an object with `events` is the body of an atomic append, which needs atomic=true in the URL",
+        ),
+        Err(_) => problem,
     }
 }
 

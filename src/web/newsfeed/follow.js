@@ -1,7 +1,7 @@
 /** Version, history up to it, live from it, and a reconnect after every break. Not part of the library's public interface. */
 
 import { Badges } from "./badges.js";
-import { Backoff, NewsfeedError, linked, sleep } from "./http.js";
+import { Backoff, NewsfeedError, isTime, linked, sleep, versionAt } from "./http.js";
 import { SharedStream, canShare } from "./share.js";
 import { events } from "./sse.js";
 
@@ -24,6 +24,8 @@ class Reset extends Error {
 /** Instead of the service, which was there before, something else answers. */
 const foreign = (error) => error.code === "not_newsfeed";
 const gone = (error) => error.status === 410 || error.code === "version_ahead";
+/** A stored position that is no position of this store. */
+const unusable = (error) => gone(error) || error.code === "invalid_version";
 
 export class Follow {
   #feed;
@@ -97,7 +99,12 @@ export class Follow {
   }
 
   async *#follow() {
-    const { after, from, history, cursor, storage } = this.#options;
+    const { from, history, cursor, storage } = this.#options;
+    let { after } = this.#options;
+    if (isTime(after)) {
+      const { signal } = this.#end;
+      after = yield* this.#trying(() => versionAt(this.#http, after, { signal, patience: 0 }));
+    }
     let since = after || !cursor ? null : await storage.getItem(cursor);
     this.#position = after ?? (history === 0 ? since ?? from ?? null : null);
     for (;;) {
@@ -121,8 +128,12 @@ export class Follow {
     const { kind } = this.#options;
     let left = this.#options.history;
     yield this.#status("connecting");
+    if (since && !(yield* this.#trying(() => this.#canContinue(since)))) {
+      since = null;
+      yield { type: "reset" };
+    }
     const { version, states } = yield* this.#trying(() => this.#feed.states({ signal, patience: 0 }));
-    yield { type: "start", version, since: since && since <= version ? since : null };
+    yield { type: "start", version, since };
     yield* this.#given(states.map((state) => this.#badges.state(state)));
     for (let before; left > 0 && before !== null; ) {
       const query = { until: version, before, kind, limit: Math.min(left, PAGE_MAX), signal, patience: 0 };
@@ -133,6 +144,17 @@ export class Follow {
     }
     this.#position = version;
     await this.#save();
+  }
+
+  /** Whether a stored position is of this store, which may have been restored or replaced since. */
+  async #canContinue(since) {
+    try {
+      await this.#feed.page({ after: since, limit: 1, signal: this.#end.signal, patience: 0 });
+      return true;
+    } catch (error) {
+      if (unusable(error)) return false;
+      throw error;
+    }
   }
 
   /** One live stream, from the request to its end and the pause after it. */

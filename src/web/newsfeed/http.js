@@ -72,6 +72,17 @@ export class Backoff {
   }
 }
 
+/** Whether `after` is a time instead of a version, which has no colon. */
+export const isTime = (after) => after instanceof Date || (typeof after === "string" && after.includes(":"));
+
+export const textOf = (time) => (time instanceof Date ? time.toISOString() : time);
+
+/** The version that was current at a time. */
+export async function versionAt(http, time, options) {
+  const { version } = await http.json(`/v1/versions?${new URLSearchParams({ at: textOf(time) })}`, options);
+  return version;
+}
+
 /** Waits. An abort of `signal` rejects with its reason. */
 export function sleep(ms, signal) {
   return new Promise((resolve, reject) => {

@@ -10,6 +10,8 @@ export class Session {
   #follow = null;
   #ended = false;
   #changed = false;
+  /** Whether the current follower has begun with a history, which it then also loads again by itself. */
+  #withHistory = false;
 
   /** The version up to which everything has been shown. */
   position = null;
@@ -45,7 +47,8 @@ export class Session {
   async run() {
     do {
       this.#changed = false;
-      const where = this.position ? { after: this.position, history: 0 } : { history: PAGE };
+      this.#withHistory = this.position === null;
+      const where = this.#withHistory ? { history: PAGE } : { after: this.position, history: 0 };
       try {
         this.#follow = this.#newsfeed.feeds(this.#feeds).follow({ ...where, cursor: `page.${BASE}${this.feed}` });
         for await (const update of this.#follow) {
@@ -64,7 +67,6 @@ export class Session {
     if (update.type === "entry") this.position = update.entry.version;
     if (update.type === "reset") this.position = null;
     this.#view[update.type](update);
-    // A follower that began without a history does not load it again by itself.
-    if (update.type === "reset") this.restart();
+    if (update.type === "reset" && !this.#withHistory) this.restart();
   }
 }

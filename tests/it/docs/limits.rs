@@ -225,7 +225,7 @@ fn is_status(number: &str) -> bool {
     Code::ALL
         .iter()
         .any(|code| code.status().as_str() == number)
-        || number == "431"
+        || ["414", "431"].contains(&number)
 }
 
 /// `409 `code`` is a status and a code that go together.

@@ -5,13 +5,31 @@ use std::fmt::Write;
 use super::{Text, blocks, texts, workplace::Workplace};
 use crate::support::needs::{is_here, on_path};
 
+/// What the recipes must have done: the digest has the entries of the feed, the index has each message once, and the consumer
+/// has counted every event of the log, also after a further run that was killed.
+const RECIPES_HAVE_DONE: &str = r#"
+digest=$(curl -s "$U/v1/feeds/user:ben/entries?after=$SINCE&until=$UNTIL&limit=200" | jq -c '[.entries[].id]')
+test "$digest" = "$(newsfeed history user:ben --until "$UNTIL" --reverse --format json | jq -sc 'map(.id)')"
+curl -s "$U/v1/feeds/user:ben/entries?after=$SINCE" | jq -e '.entries | length > 0' >/dev/null
+until=$(head -1 index.cursor)
+newsfeed export --kind message --until "$until" | jq -r .id > messages.txt
+jq -r .id index.ndjson | diff messages.txt -
+test -s messages.txt
+seq 500 | jq -c '{id: "more-\(.)", kind: "more", feeds: ["a"]}' | newsfeed append - >/dev/null
+python3 consume.py & sleep 0.2; kill -9 $! || true; wait
+python3 consume.py >/dev/null
+counts='SELECT kind, events FROM counts ORDER BY kind'
+python3 -c "import sqlite3; [print(*row) for row in sqlite3.connect('counts.db').execute('$counts')]" > counts.txt
+newsfeed export | jq -r .kind | LC_ALL=C sort | uniq -c | awk '{print $2, $1}' | diff counts.txt -
+"#;
+
 /// Runs the blocks of a file. A line that must be refused says so in a comment at its end: `# 409 id_reused`.
 async fn run(file: Text) {
     let blocks: Vec<_> = blocks::of(file)
         .into_iter()
         .filter(|block| block.info == "sh")
         .collect();
-    let needed = ["bash", "curl", "jq", "openssl"].map(on_path);
+    let needed = ["bash", "curl", "jq", "openssl", "python3"].map(on_path);
     if blocks.is_empty() || !is_here(&format!("the commands in {}", file.path), needed) {
         return;
     }
@@ -29,6 +47,10 @@ async fn run(file: Text) {
             };
             writeln!(script, "{}", place.here(line)).expect("written");
         }
+    }
+    if file.path == "src/docs/recipes.md" {
+        script += "echo 'at the results' >&2\n";
+        script += RECIPES_HAVE_DONE;
     }
     let output = place.bash(&script).await;
     let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));

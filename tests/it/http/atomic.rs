@@ -742,6 +742,13 @@ async fn bodies_that_are_no_atomic_append_are_refused(bed: &Bed) {
             assert_eq!(problem["field"], "expect[0].feed");
         }
     }
+    // Without `atomic=true`, what is missing is told.
+    let (status, answer) = node.post("/v1/events", &json!({ "events": [event] })).await;
+    assert_eq!((status, &answer["code"]), (400, &json!("invalid_body")));
+    assert!(
+        text(&answer["detail"]).contains("needs atomic=true"),
+        "{answer}"
+    );
     let lines = node
         .send_body("POST", ATOMIC, &[NDJSON], format!("{event}\n"))
         .await;

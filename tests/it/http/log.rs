@@ -301,6 +301,7 @@ async fn what_makes_no_sense_is_refused() {
         ("kind=", "*/*", "invalid_query"),
         (&many[1..], "*/*", "invalid_query"),
         ("follow=true", "*/*", "invalid_query"),
+        ("follow=yes", "*/*", "invalid_query"),
         ("follow=yes", LINES, "invalid_query"),
         ("after=0&before=0", "*/*", "invalid_query"),
         ("wait=1", "*/*", "invalid_query"),

@@ -2,9 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+use async_trait::async_trait;
+use newsfeed::{feed::Feeds, store::Result, types::FeedName};
 use serde_json::{Value, json};
 
 use super::{column, items, message, visit};
@@ -12,7 +17,7 @@ use crate::{
     auth::{Signer, Site, ask, bearer, claims},
     support::{
         bed::{Bed, JSON, Served, text},
-        stores::{Aging, troubled},
+        stores::{Aging, Trouble, troubled},
     },
 };
 
@@ -23,6 +28,7 @@ crate::on_every_engine!(
     states_begin_again_on_a_fresh_snapshot_and_are_never_of_two_moments,
     counts_of_many_feeds_stop_earlier_and_say_so,
     requests_for_no_feed_or_too_many_are_refused,
+    the_states_that_a_stream_of_many_feeds_begins_with_are_read_together,
 );
 
 async fn states(node: &Served, feeds: &[&str]) -> Value {
@@ -224,4 +230,52 @@ async fn all_feeds_whose_states_are_read_must_be_granted() {
             }
         }
     }
+}
+
+#[derive(Default)]
+struct CountedReads(AtomicUsize);
+
+#[async_trait]
+impl Trouble for CountedReads {
+    async fn before_read(&self) -> Result<()> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+async fn the_states_that_a_stream_of_many_feeds_begins_with_are_read_together(bed: &Bed) {
+    let node = bed.node().await;
+    let names: Vec<String> = (0..100).map(|n| format!("joined:{n}")).collect();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let events = json!([
+        message("m-1", &all),
+        visit("v-1", &all),
+        message("m-2", &all[..7])
+    ]);
+    node.append(&events).await;
+
+    let counted = Arc::new(CountedReads::default());
+    let store = troubled(bed.store(), Arc::clone(&counted));
+    let feeds = Feeds::new(store, bed.keys().await);
+    let asked: Vec<FeedName> = all
+        .iter()
+        .map(|name| name.parse().expect("a name"))
+        .collect();
+    let states = async |asked: &[FeedName]| {
+        let states = feeds.states(asked).await.expect("read");
+        (states, counted.0.swap(0, Ordering::SeqCst))
+    };
+    let (one, reads_of_one) = states(&asked[..1]).await;
+    let (many, reads_of_many) = states(&asked).await;
+    // Of 64 feeds, and of the others.
+    assert!(
+        reads_of_many <= 2 * reads_of_one,
+        "{reads_of_many} {reads_of_one}"
+    );
+    assert_eq!((one[0].unread.total, &one[0].feed), (2, &asked[0]));
+    for (state, (index, feed)) in many.iter().zip(asked.iter().enumerate()) {
+        let unread = if index < 7 { 2 } else { 1 };
+        assert_eq!((&state.feed, state.unread.total), (feed, unread));
+    }
+    assert_eq!(many.len(), asked.len());
 }

@@ -224,3 +224,96 @@ async fn tail_with_a_cursor_of_another_store_starts_over_and_says_so() {
             .success()
     );
 }
+
+/// What the commands do whose position is of the life that was lost: `tail` starts over, `export` does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_the_folder_was_put_back_or_deleted_tail_starts_over_and_export_says_what_to_do() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| folder.path().join(name);
+    let text = |name: &str| path(name).to_str().expect("UTF-8").to_owned();
+    let (data, backup) = (path("data"), path("backup"));
+    let command = async |api: &Api, args: &[&str]| {
+        let mut command = newsfeed(&[args, &["--url", &api.url("")]].concat());
+        command.env_remove("NEWSFEED_LOG");
+        let output = super::output(command).await;
+        let [out, err] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("text"));
+        let ids: Vec<String> = out
+            .lines()
+            .map(|line| place(&serde_json::from_str(line).expect("an event")).1)
+            .collect();
+        (output.status.code(), ids, err)
+    };
+    let (tailed, piped) = (text("tail.cursor"), text("pipe.cursor"));
+    let (file, filed) = (text("events"), text("file.cursor"));
+    let tail = [
+        "tail",
+        "--all",
+        "--no-follow",
+        "-n",
+        "9",
+        "--cursor",
+        &tailed,
+    ];
+    let pipe = ["export", "--quiet", "--cursor", &piped];
+    let to_file = ["export", "--quiet", "--output", &file, "--cursor", &filed];
+
+    let process = Process::start(&data).await;
+    process.api.append(&visit("kept", &["a"])).await;
+    process.stop().await;
+    copy(&data, &backup);
+    let process = Process::start(&data).await;
+    process.api.append(&visit("lost", &["a"])).await;
+    for args in [&tail[..], &pipe, &to_file] {
+        assert_eq!(command(&process.api, args).await.0, Some(0));
+    }
+    process.kill().await;
+
+    // The copy is put back; then the folder is deleted.
+    for (life, all) in [
+        ("put back", &["kept", "put back"][..]),
+        ("deleted", &["deleted"]),
+    ] {
+        remove(&data);
+        if life == "put back" {
+            copy(&backup, &data);
+        }
+        let process = Process::start(&data).await;
+        process.api.append(&visit(life, &["a"])).await;
+        let (code, ids, said) = command(&process.api, &tail).await;
+        assert_eq!(
+            (code, &*ids),
+            (
+                Some(0),
+                &*all.iter().map(ToString::to_string).collect::<Vec<_>>()
+            ),
+            "{said}"
+        );
+        assert!(
+            said.contains("not of this store") && said.contains("starting over"),
+            "{said}"
+        );
+
+        let exported = std::fs::read_to_string(&file).expect("a file");
+        for (args, cursor, advice) in [
+            (&pipe[..], &piped, "let it start over, remove"),
+            (&to_file, &filed, "away, and run the same command again"),
+        ] {
+            let (code, ids, said) = command(&process.api, args).await;
+            assert_eq!((code, ids.len()), (Some(1), 0), "{said}");
+            for part in ["is not of this store", advice, &**cursor] {
+                assert!(said.contains(part), "{said}");
+            }
+        }
+        assert_eq!(std::fs::read_to_string(&file).expect("a file"), exported);
+        // As advised.
+        for path in [&piped, &file, &filed] {
+            std::fs::remove_file(path).expect("removed");
+        }
+        assert_eq!(command(&process.api, &pipe).await.1, all);
+        assert_eq!(command(&process.api, &to_file).await.0, Some(0));
+        let lines = std::fs::read_to_string(&file).expect("a file");
+        assert_eq!(lines.lines().count(), all.len());
+        process.kill().await;
+    }
+}

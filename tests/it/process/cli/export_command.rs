@@ -53,6 +53,18 @@ async fn it_writes_what_is_asked_for_and_then_only_what_is_new() {
         .run(&["export", "--after", &after, "--until", &until])
         .await;
     assert_eq!(some.lines(0), all[10..20]);
+    // Nothing was there then.
+    let long_ago = "2004-04-15T16:56:01+02:00";
+    assert_eq!(
+        service.run(&["export", "--after", long_ago]).await.lines(0),
+        all
+    );
+    let none = service.run(&["export", "--until", long_ago]).await;
+    assert!(none.lines(0).is_empty());
+    let ahead = service
+        .run(&["export", "--until", "2996-01-01T00:00:00Z"])
+        .await;
+    ahead.told(1, "in the future");
 
     let (file, cursor) = (service.file("events"), service.file("cursor"));
     let args = ["export", "--output", text(&file), "--cursor", text(&cursor)];

@@ -50,7 +50,7 @@ async fn usage_lines_show_only_what_is_required() {
         ("tail", "tail <FEED>..."),
         ("history", "history <FEED>..."),
         ("state", "state <FEED>..."),
-        ("mark", "mark <FEED> [MARKER] [VERSION|now]"),
+        ("mark", "mark <FEED> [MARKER] [VERSION|TIME|now]"),
         ("replay", "replay <FILE>"),
     ] {
         for url in ["", "http://127.0.0.1:1"] {
@@ -73,7 +73,11 @@ async fn mistakes_are_reported_with_advice() {
         ),
         (
             &["tail", FEED, "--from", "yesterday"],
-            "`beginning`, `now` or a version",
+            ": expected `beginning`, `now`, a version or a time: a version is 26 characters",
+        ),
+        (
+            &["history", FEED, "--after", "yesterday"],
+            "a time is written like 2026-11-28T00:00:00Z",
         ),
         (
             &["tail", FEED, "--from", "now", "-n", "1"],
@@ -82,6 +86,10 @@ async fn mistakes_are_reported_with_advice() {
         (
             &["history", FEED, "--until", "1"],
             "`newsfeed state FEED` shows",
+        ),
+        (
+            &["history", FEED, "--until", "2026-11-28"],
+            ": expected `now`, a version or a time: a version is 26 characters",
         ),
         (&["mark", FEED, "raed"], "'read'"),
         (&["append", "--kind", "message"], "--feed"),

@@ -44,6 +44,11 @@ async fn history_prints_entries_exactly_as_the_api_does_in_either_order() {
     assert_eq!(history(&between).await.lines(0), newest_first[100..350]);
     let between = [&between[..], &["--reverse"]].concat();
     assert_eq!(history(&between).await.lines(0), oldest_first[100..350]);
+    // Nothing was there then.
+    let long_ago = "2004-04-15T16:56:01+02:00";
+    let since = history(&["--after", long_ago, "-n", "3"]).await;
+    assert_eq!(since.lines(0), newest_first[..3]);
+    assert!(history(&["--until", long_ago]).await.lines(0).is_empty());
 
     // Entries of both feeds are printed once.
     let merged = service.run(&["history", FEED, "chat:anna-ben"]).await;
@@ -126,6 +131,9 @@ async fn state_and_mark_report_the_unread_count() {
     assert_eq!(states[1]["latest"], Value::Null);
 
     let first = version(&service.entries().await[0]);
+    let long_ago = ["mark", FEED, "read", "2004-04-15T16:56:01+02:00"];
+    let unmoved = service.run(&long_ago).await.json(0);
+    assert_eq!(unmoved[0]["markers"]["read"], Value::Null);
     let marked = service.run(&["mark", FEED, "read", &first]).await.json(0);
     assert_eq!(marked[0]["markers"]["read"], *first);
     assert_eq!(marked[0]["unread"]["total"], 1);
