@@ -85,6 +85,7 @@ pub async fn run(args: DayArgs, stop: Stop) -> Result<(), Error> {
         other_connections: events.connections,
         follows: (0..readers).collect(),
         idle: 0,
+        log_readers: 0,
         laggards: Vec::new(),
         mode: ReadMode::Stream,
         storm: None,

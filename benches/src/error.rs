@@ -23,6 +23,9 @@ pub enum Error {
     /// The service must be correct while it is fast.
     #[error("{count} entries were not delivered correctly; the first: {first}")]
     Inexact { count: u64, first: String },
+    /// The ways to read the log do not agree, or one of them failed.
+    #[error("the log was not read correctly: {0}")]
+    Log(String),
     #[cfg(feature = "fdb")]
     #[error("the bare client failed: {0}")]
     Bare(String),

@@ -64,6 +64,8 @@ pub struct Fleet {
     pub channels: Vec<Arc<Channel>>,
     /// From when an event's append was due until a prompt reader received the event.
     pub delivery: Recorder,
+    /// The same, for a prompt reader of the log.
+    pub log_delivery: Recorder,
     /// From when a reader's stream was dropped until the service said that the reader has everything.
     pub recovery: Recorder,
     /// From when a lagging reader began to catch up until it had everything.
@@ -112,6 +114,7 @@ impl Fleet {
             batch,
             channels,
             delivery: Recorder::new("delivery"),
+            log_delivery: Recorder::new("log delivery"),
             recovery: Recorder::new("until whole"),
             catch_up: Recorder::new("catch up"),
             counts: Counts::default(),

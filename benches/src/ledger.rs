@@ -43,6 +43,14 @@ impl Acknowledged {
         Self(of_channels)
     }
 
+    /// Adds a last channel that has the events of all others: [`Channel::of_log`].
+    pub fn with_log(mut self) -> Self {
+        let mut all = self.0.concat();
+        all.sort_unstable();
+        self.0.push(all);
+        self
+    }
+
     pub fn of(&self, channel: usize) -> &[Entry] {
         &self.0[channel]
     }
@@ -53,6 +61,8 @@ impl Acknowledged {
 pub struct Channel {
     pub index: usize,
     pub feeds: Vec<String>,
+    /// If its readers follow the log of the service: which feeds of the log, as the API's filter.
+    of_log: Option<String>,
     log: Mutex<Vec<Entry>>,
 }
 
@@ -74,8 +84,22 @@ impl Channel {
         Self {
             index,
             feeds,
+            of_log: None,
             log: Mutex::default(),
         }
+    }
+
+    /// The log of the service, as far as it is about the feeds of the run, which match `pattern`. Its closing event goes to
+    /// `feed`.
+    pub fn of_log(index: usize, feed: String, pattern: String) -> Self {
+        Self {
+            of_log: Some(pattern),
+            ..Self::new(index, vec![feed])
+        }
+    }
+
+    pub fn is_log(&self) -> bool {
+        self.of_log.is_some()
     }
 
     /// For messages: the name of the first feed, and the number of further ones.
@@ -88,6 +112,9 @@ impl Channel {
 
     /// Path and beginning of the query of a request for these feeds; `what` is `live` or `entries`.
     pub fn path(&self, what: &str) -> String {
+        if let Some(pattern) = &self.of_log {
+            return format!("/v1/log/{what}?feed={pattern}&");
+        }
         match &self.feeds[..] {
             [feed] => format!("/v1/feeds/{feed}/{what}?"),
             feeds => format!("/v1/{what}?feed={}&", feeds.join("&feed=")),
@@ -126,7 +153,11 @@ impl Channel {
         let mut at_length: HashMap<usize, usize> = HashMap::new();
         let mut check = |entries: &[Entry], readers: usize| {
             let wanted = acknowledged.of(self.index);
-            for (kind, number) in differences(entries, wanted, |n| plan.channel_of(n), self.index) {
+            let channel_of = |number| match self.is_log() {
+                true => self.index,
+                false => plan.channel_of(number),
+            };
+            for (kind, number) in differences(entries, wanted, channel_of, self.index) {
                 faults.add(Fault {
                     kind,
                     feed: self.name(),

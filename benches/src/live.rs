@@ -79,14 +79,24 @@ pub struct LiveArgs {
     readers: ReaderArgs,
     #[command(flatten)]
     laggards: Laggards,
+    /// Additional readers of the log, which receive the events of all feeds; their latencies are shown as `log delivery`,
+    /// beside those of the readers of feeds
+    #[arg(long, value_name = "READERS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    log_subscribers: u32,
 }
 
 pub async fn run(args: LiveArgs, stop: Stop) -> Result<(), Error> {
-    let LiveArgs { readers, laggards } = args;
+    let LiveArgs {
+        readers,
+        laggards,
+        log_subscribers,
+    } = args;
     let Laggards { stuck, slow } = laggards;
     let mut session = session("live", &readers, ReadMode::Stream)?;
     session.parameters["stuck"] = json!(stuck);
     session.parameters["slow"] = json!(slow);
+    session.parameters["log_subscribers"] = json!(log_subscribers);
+    session.log_readers = log_subscribers;
     let ordinary = readers.audience.ordinary();
     let habits = std::iter::repeat_n(Habit::Stuck, stuck as usize)
         .chain(std::iter::repeat_n(Habit::Slow, slow as usize));
@@ -187,6 +197,7 @@ fn session(command: &'static str, args: &ReaderArgs, mode: ReadMode) -> Result<S
         other_connections: 0,
         follows: hot.chain(others).collect(),
         idle,
+        log_readers: 0,
         laggards: Vec::new(),
         mode,
         storm: None,

@@ -7,8 +7,8 @@
 //!   [`stream`], [`source`]: live streams.
 //! - [`writers`], [`fleet`] and its [`reader`]s, [`pages`]: clients that append, follow feeds, and read pages.
 //! - [`watch`], [`used`]: the CPU time and memory that the processes of the service used, and this one.
-//! - [`session`]: a run with readers. [`append`], [`live`], [`page`], [`day`], [`overload`], [`fairness`]: the subcommands.
-//!   [`run`]: what all of them share. [`stop`]: Ctrl-C. [`error`]: why a run ended early.
+//! - [`session`]: a run with readers. [`append`], [`live`], [`page`], [`day`], [`log`], [`overload`], [`fairness`]: the
+//!   subcommands. [`engine`]: the log, read without the service. [`run`]: what all of them share. [`stop`]: Ctrl-C. [`error`]: why a run ended early.
 //! - [`fanout`]: live streams of any service, for comparisons. `bare` (feature `fdb`): the FoundationDB client alone.
 //! - [`summary`], [`report`], [`chart`]: the results as a table, as JSON, and as HTML.
 //!
@@ -22,6 +22,7 @@ mod chart;
 mod chunked;
 mod connection;
 mod day;
+mod engine;
 mod error;
 mod fairness;
 mod fanout;
@@ -31,6 +32,7 @@ mod http1;
 mod http2;
 mod ledger;
 mod live;
+mod log;
 mod overload;
 mod page;
 mod pages;
@@ -104,6 +106,7 @@ enum Command {
     Storm(live::ReaderArgs),
     Pages(page::PagesArgs),
     Day(day::DayArgs),
+    Log(log::LogArgs),
     Overload(overload::OverloadArgs),
     Fairness(fairness::FairnessArgs),
     Fanout(fanout::FanoutArgs),
@@ -163,6 +166,7 @@ async fn measure(command: Command, stop: Stop) -> Result<(), Error> {
         Command::Storm(args) => live::run_storm(args, stop).await,
         Command::Pages(args) => page::run(args, stop).await,
         Command::Day(args) => day::run(args, stop).await,
+        Command::Log(args) => log::run(args, stop).await,
         Command::Overload(args) => overload::run(args, stop).await,
         Command::Fairness(args) => fairness::run(args, stop).await,
         Command::Fanout(args) => fanout::run(args).await,

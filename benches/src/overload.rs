@@ -336,6 +336,7 @@ impl Setup {
             other_connections: 0,
             follows: (0..args.subscribers as usize).collect(),
             idle: 0,
+            log_readers: 0,
             laggards: Vec::new(),
             mode: ReadMode::Stream,
             storm: None,

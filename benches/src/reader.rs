@@ -205,7 +205,7 @@ impl Reader {
             self.position = Some(position);
         }
         match frame.event {
-            "entry" | "notify" => match serde_json::from_str::<Item>(frame.data) {
+            "entry" | "notify" | "event" => match serde_json::from_str::<Item>(frame.data) {
                 Ok(item) if frame.id == Some(&*item.version) => self.entry(&item),
                 _ => self.received.unexpected.push(frame.data.to_owned()),
             },
@@ -224,7 +224,11 @@ impl Reader {
             if self.habit == Habit::Prompt {
                 let request = u64::from(entry.1) / u64::from(fleet.batch);
                 let due = fleet.schedule.due(request);
-                fleet.delivery.record(&fleet.schedule, due, Instant::now());
+                let delivery = match self.channel.is_log() {
+                    true => &fleet.log_delivery,
+                    false => &fleet.delivery,
+                };
+                delivery.record(&fleet.schedule, due, Instant::now());
             } else {
                 add(&fleet.counts.delivered_late, 1);
             }

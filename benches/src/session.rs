@@ -32,6 +32,8 @@ pub struct Session {
     pub follows: Vec<usize>,
     /// Number of additional readers, of feeds to which nothing is appended.
     pub idle: u32,
+    /// Number of additional readers, of the log of the service.
+    pub log_readers: u32,
     /// Additional readers, which read slowly or not at all until the load is over.
     pub laggards: Vec<Follower>,
     pub mode: ReadMode,
@@ -53,7 +55,8 @@ pub struct Opened {
 
 impl Session {
     pub async fn open(mut self, run: &Run) -> Result<Opened, Error> {
-        let readers = self.follows.len() + self.idle as usize + self.laggards.len();
+        let additional = (self.idle + self.log_readers) as usize;
+        let readers = self.follows.len() + additional + self.laggards.len();
         let connections = readers + (self.connections + self.other_connections) as usize;
         let dialer = run.dialer(connections).await?;
         let empty = Plan::spread("", 0, 1, 1, None);
@@ -69,6 +72,12 @@ impl Session {
             let feed = plan.feed(format_args!("idle:{idle}"));
             followers.push(prompt(channels.len()));
             channels.push(Arc::new(Channel::new(channels.len(), vec![feed])));
+        }
+        if self.log_readers > 0 {
+            let log = channels.len();
+            let (feed, all) = (plan.feed("log"), plan.feed('*'));
+            followers.extend((0..self.log_readers).map(|_| prompt(log)));
+            channels.push(Arc::new(Channel::of_log(log, feed, all)));
         }
         let (schedule, batch) = (&self.schedule, self.batch);
         let writers = Writers::new(
@@ -131,8 +140,10 @@ impl Opened {
         let elapsed = schedule.elapsed();
 
         let laggards = session.laggards.len() as u64;
-        let all = session.follows.len() as u64 + u64::from(session.idle) + laggards;
         let mut followed = session.follows;
+        let log = fleet.channels.len() - 1;
+        followed.extend((0..session.log_readers).map(|_| log));
+        let all = followed.len() as u64 + u64::from(session.idle) + laggards;
         let prompt = followed.len() as u64;
         followed.extend(session.laggards.iter().map(|laggard| laggard.channel));
         let rest = async {
@@ -155,7 +166,10 @@ impl Opened {
         readers.watched(rest).await??;
 
         let appended = sent.len() as f64;
-        let acknowledged = Acknowledged::new(&plan, fleet.channels.len(), sent);
+        let acknowledged = match fleet.channels[log].is_log() {
+            true => Acknowledged::new(&plan, log, sent).with_log(),
+            false => Acknowledged::new(&plan, fleet.channels.len(), sent),
+        };
         let expected: usize = followed
             .iter()
             .map(|channel| acknowledged.of(*channel).len())
@@ -200,6 +214,7 @@ impl Opened {
         }
         for recorder in [
             &fleet.delivery,
+            &fleet.log_delivery,
             &fleet.recovery,
             &fleet.catch_up,
             &writers.append,

@@ -37,6 +37,25 @@ pub enum Source {
     },
 }
 
+/// What a client asks for.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    pub path: &'a str,
+    /// Media type.
+    pub accept: &'a str,
+    pub last_event_id: Option<&'a str>,
+}
+
+impl<'a> Wanted<'a> {
+    fn events(path: &'a str, last_event_id: Option<&'a str>) -> Self {
+        Self {
+            path,
+            accept: "text/event-stream",
+            last_event_id,
+        }
+    }
+}
+
 impl Stream {
     /// Opens a stream on a connection of its own: `socket`, once it is connected to `node`.
     pub async fn open(
@@ -45,9 +64,38 @@ impl Stream {
         path: &str,
         last_event_id: Option<&str>,
     ) -> Result<Self, Error> {
+        let wanted = Wanted::events(path, last_event_id);
+        let (source, pending) = Source::open(node, socket, wanted).await?;
+        Ok(Self::new(source, pending))
+    }
+
+    pub async fn open_shared(
+        slot: &Slot,
+        path: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<Self, Error> {
+        let wanted = Wanted::events(path, last_event_id);
+        let source = Source::open_shared(slot, wanted).await?;
+        Ok(Self::new(source, Vec::new()))
+    }
+}
+
+impl Source {
+    /// Opens it on a connection of its own: `socket`, once it is connected to `node`. Also returns the bytes that arrived
+    /// with the head of the response.
+    pub async fn open(
+        node: &Node,
+        socket: impl Future<Output = io::Result<TcpStream>>,
+        wanted: Wanted<'_>,
+    ) -> Result<(Self, Vec<u8>), Error> {
+        let Wanted {
+            path,
+            accept,
+            last_event_id,
+        } = wanted;
         let unreachable = |error: io::Error| unreachable(node, &error);
         let mut request = format!(
-            "GET {}{path} HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n",
+            "GET {}{path} HTTP/1.1\r\nhost: {}\r\naccept: {accept}\r\n",
             node.prefix, node.host
         )
         .into_bytes();
@@ -84,17 +132,18 @@ impl Stream {
         let mut chunked = head.chunked.then(Chunked::default);
         let mut pending = Vec::new();
         decode(&mut chunked, &received[head.bytes..], &mut pending).map_err(unreachable)?;
-        Ok(Self::new(Source::Own { socket, chunked }, pending))
+        Ok((Self::Own { socket, chunked }, pending))
     }
 
-    pub async fn open_shared(
-        slot: &Slot,
-        path: &str,
-        last_event_id: Option<&str>,
-    ) -> Result<Self, Error> {
+    pub async fn open_shared(slot: &Slot, wanted: Wanted<'_>) -> Result<Self, Error> {
+        let Wanted {
+            path,
+            accept,
+            last_event_id,
+        } = wanted;
         let node = slot.node();
         let asked = async {
-            let mut request = request(node, path)?.header("accept", "text/event-stream");
+            let mut request = request(node, path)?.header("accept", accept);
             if let Some(id) = last_event_id {
                 request = request.header("last-event-id", id);
             }
@@ -113,11 +162,9 @@ impl Stream {
             return Err(problem(status, &text, format!("GET {path}"), &node.base_url).into());
         }
         let rest = Bytes::new();
-        Ok(Self::new(Source::Shared { body, rest }, Vec::new()))
+        Ok(Self::Shared { body, rest })
     }
-}
 
-impl Source {
     /// Waits for bytes and appends at most `bytes_max` of them to `into`; returns `false` at the end of the stream.
     pub async fn receive(&mut self, bytes_max: usize, into: &mut Vec<u8>) -> io::Result<bool> {
         match self {

@@ -12,7 +12,7 @@ use crate::{
 
 const YEAR_BACK: [&str; 2] = ["--wall-offset-s", "-31536000"];
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     let copied = Command::new("cp").arg("-a").args([from, to]).status();
     assert!(copied.expect("cp runs").success());
 }

@@ -5,6 +5,7 @@ mod fake;
 mod http2;
 mod interrupt;
 mod lagging;
+mod log;
 /// The source of the program, so that its unit tests run as part of this test binary.
 #[path = "../../../../benches/src/main.rs"]
 #[expect(dead_code, reason = "`main` is not called here")]
@@ -107,6 +108,17 @@ async fn each_subcommand_measures_a_real_service_and_finds_no_faults() {
                 ("broken", 0),
             ],
             &["append", "delivery"],
+        ),
+        (
+            // Each reader of the log receives all events, whatever else there is on the node.
+            format!("live {load} --subscribers 6 --feeds 3 --log-subscribers 2 --idle 1"),
+            &[
+                ("readers", 9),
+                ("deliveries_expected", 400),
+                ("delivered", 400),
+                ("broken", 0),
+            ],
+            &["append", "delivery", "log_delivery"],
         ),
         (
             format!("poll {load} --subscribers 12 --feeds 4"),
