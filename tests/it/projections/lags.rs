@@ -70,7 +70,7 @@ async fn lines(node: &Served, query: &str, after: &str) -> Vec<Shown> {
     let path = format!("/v1/log?{query}after={after}");
     let answer = node.send("GET", &path, &[("accept", LINES)]).await;
     let text = std::str::from_utf8(&answer.body).expect("text");
-    let lines = text.lines().map(|line| serde_json::from_str(line));
+    let lines = text.lines().map(serde_json::from_str);
     let mut lines: Vec<Value> = lines.map(|line| line.expect("JSON")).collect();
     assert_eq!(lines.pop().expect("an end")["end"], true, "{path}");
     lines.retain(|line| line.get("cursor").is_none());

@@ -299,7 +299,7 @@ async fn lines(node: &Served, path: &str, cut: &str) -> Vec<Value> {
     let path = format!("{path}after={cut}");
     let answer = node.send("GET", &path, &[("accept", LINES)]).await;
     let text = std::str::from_utf8(&answer.body).expect("text");
-    let lines = text.lines().map(|line| serde_json::from_str(line));
+    let lines = text.lines().map(serde_json::from_str);
     let mut lines: Vec<Value> = lines.map(|line| line.expect("JSON")).collect();
     assert_eq!(lines.pop().expect("an end")["end"], true, "{path}");
     lines.retain(|line| line.get("cursor").is_none());
