@@ -16,7 +16,7 @@ use newsfeed::{
     },
     http, logging,
     server::{Node, Settings},
-    store::{audit::audit, embedded, epoch},
+    store::{audit::audit, embedded, epoch, keys::FORMAT},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +90,12 @@ enum Admin {
     #[command(after_help = "Example:\n  \
         newsfeed admin token --key secret --sub user:42 --scope read,mark --feed 'user:42' --feed 'chat:*'")]
     Token(mint::MintArgs),
+    /// Migrate an existing store to the format of this program, and say which format it has. Format 2 is the first one that
+    /// is migrated, and there is no newer one yet. An embedded store must not be in use.
+    Migrate {
+        #[command(flatten)]
+        store: StoreConfig,
+    },
     /// Read a whole store and report damage: every entry and, in an embedded store, every byte of its files. The store
     /// must not be in use. Undamaged data is not changed.
     Check {
@@ -149,6 +155,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         }) => epoch(&store, raise, restored_version).await,
         Command::Admin(Admin::Token(args)) => mint_token(&args).map_err(Into::into),
         Command::Admin(Admin::Check { store }) => check_store(&store).await,
+        Command::Admin(Admin::Migrate { store }) => migrate(&store).await,
         Command::Append(args) => append::run(args).await.map_err(Into::into),
         Command::Tail(args) => tail::run(args).await.map_err(Into::into),
         Command::History(args) => history::run(args).await.map_err(Into::into),
@@ -246,6 +253,14 @@ async fn epoch(
     };
     println!("epoch {epoch}");
     store.close().await;
+    Ok(())
+}
+
+/// Opening refuses every format but the newest.
+async fn migrate(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
+    let opened = config.open_existing().await?;
+    opened.store.close().await;
+    println!("the store has format {FORMAT}, the newest: nothing to migrate");
     Ok(())
 }
 

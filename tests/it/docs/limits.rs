@@ -64,6 +64,7 @@ const ROWS: &[(&str, &[&str])] = &[
             "LOG_PAGE_KEYS_MAX",
         ],
     ),
+    ("times whose versions are noted", &["TIME_STEP"]),
     ("lines of the log", &["PART_BYTES_MAX"]),
     ("values of each filter", &["FILTER_VALUES_MAX"]),
     ("shards of the log", &["SHARDS_MAX"]),

@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use serde_json::json;
 
-use super::{Process, newsfeed, run};
+use super::{Process, failure, newsfeed, run};
 use crate::{
     http::visit,
     support::{bed::Api, cursors::check_cursor, entries::place},
@@ -316,4 +316,34 @@ async fn after_the_folder_was_put_back_or_deleted_tail_starts_over_and_export_sa
         assert_eq!(lines.lines().count(), all.len());
         process.kill().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_that_raises_the_epoch_of_an_embedded_store_takes_no_restored_version() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let process = Process::start(folder.path()).await;
+    let kept = cursors(&process.api, "kept").await;
+    let data = folder.path().to_str().expect("UTF-8");
+    let epoch = ["admin", "epoch", "--data", data];
+    let raise = [&epoch[..], &["--raise"]].concat();
+    assert!(failure(&raise).await.contains("in use by another process"));
+    process.stop().await;
+
+    let shown = async |args: &[&str]| {
+        let said = String::from_utf8(run(args).await.stdout).expect("text");
+        let number = said.trim().strip_prefix("epoch ").expect("as documented");
+        number.parse::<u32>().expect("a number")
+    };
+    let before = shown(&epoch).await;
+    let message = failure(&[&raise[..], &["--restored-version", "7"]].concat()).await;
+    assert!(message.contains("takes no restored version"), "{message}");
+    assert_eq!(
+        shown(&epoch).await,
+        before,
+        "a refused raise changes nothing"
+    );
+    assert!(shown(&raise).await > before);
+    let process = Process::start(folder.path()).await;
+    check(&process.api, &kept, true).await;
+    process.stop().await;
 }

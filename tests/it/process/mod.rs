@@ -10,6 +10,7 @@ mod crash_clients;
 mod damage;
 mod disk;
 mod exposure;
+mod frozen;
 mod http2_parity;
 mod https;
 mod interop;
@@ -44,7 +45,7 @@ use crate::support::{
 };
 
 /// `newsfeed` with `args`; killed when its handle is dropped.
-fn newsfeed(args: &[&str]) -> Command {
+pub(crate) fn newsfeed(args: &[&str]) -> Command {
     program(Path::new(env!("CARGO_BIN_EXE_newsfeed")), args)
 }
 
@@ -74,7 +75,7 @@ fn program(path: &Path, args: &[&str]) -> Command {
 }
 
 /// Runs `newsfeed` with `args` to its end.
-async fn run(args: &[&str]) -> Output {
+pub(crate) async fn run(args: &[&str]) -> Output {
     output(newsfeed(args)).await
 }
 
@@ -85,7 +86,7 @@ async fn output(mut command: Command) -> Output {
 }
 
 /// Runs a command that must fail with exit code 1; returns its stderr.
-async fn failure(args: &[&str]) -> String {
+pub(crate) async fn failure(args: &[&str]) -> String {
     let Output { status, stderr, .. } = run(args).await;
     let stderr = String::from_utf8(stderr).expect("text");
     assert_eq!(status.code(), Some(1), "{stderr}");

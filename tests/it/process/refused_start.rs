@@ -50,7 +50,7 @@ async fn a_port_in_use_is_reported_with_advice() {
 }
 
 /// Makes a store in `folder` whose format is described by `meta`.
-async fn store_with(folder: &Path, meta: Vec<u8>) {
+pub(super) async fn store_with(folder: &Path, meta: Vec<u8>) {
     let store = Embedded::open(folder, WallTime::system(0)).expect("a new store");
     Keys::open(&store, b"", 16, &WallTime::system(0))
         .await

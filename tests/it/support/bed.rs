@@ -115,7 +115,7 @@ impl Bed {
         }
     }
 
-    fn prefix(&self) -> &[u8] {
+    pub fn prefix(&self) -> &[u8] {
         match &self.engine {
             Engine::Embedded { .. } => b"",
             #[cfg(feature = "fdb")]

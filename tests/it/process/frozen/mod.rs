@@ -1,0 +1,230 @@
+//! Stores that an earlier program wrote, kept in `tests/frozen`: `newsfeed admin migrate` brings them to the newest format,
+//! and everything in them is answered as it was then. `tests/README.md` tells when they have to be extended.
+
+mod make;
+
+use std::{collections::BTreeMap, path::Path, process::Output};
+
+use newsfeed::{
+    clock::WallTime,
+    store::{Batch, Store, embedded::Embedded},
+    version::Version,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Process, failure, run};
+use crate::support::{bed::Api, patience::in_time};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/frozen/format-2");
+
+/// `FOLDER/answers.json`.
+#[derive(Serialize, Deserialize)]
+struct Frozen {
+    /// The last epoch of the store when it was frozen. Later versions are of the program that reads it now.
+    epoch: u32,
+    /// What `newsfeed admin check` says.
+    check: String,
+    /// The answers by path.
+    answers: BTreeMap<String, Answer>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Answer {
+    status: u16,
+    body: Value,
+}
+
+impl Frozen {
+    fn read() -> Self {
+        let json = std::fs::read(format!("{FOLDER}/answers.json")).expect("the frozen answers");
+        serde_json::from_slice(&json).expect("as they were written")
+    }
+
+    async fn check(&self, api: &Api) {
+        for (path, frozen) in &self.answers {
+            assert_eq!(answer(api, path, self.epoch).await, *frozen, "{path}");
+        }
+    }
+}
+
+/// The answer to a GET, in which versions above `epoch` are `now`.
+async fn answer(api: &Api, path: &str, epoch: u32) -> Answer {
+    let answer = api.send("GET", path, &[]).await;
+    let mut body = answer.json();
+    hide_later(&mut body, epoch);
+    Answer {
+        status: answer.status,
+        body,
+    }
+}
+
+fn hide_later(value: &mut Value, epoch: u32) {
+    match value {
+        Value::String(text) => {
+            let is_later = |version: Version| version.epoch() > epoch;
+            if text.parse().is_ok_and(is_later) {
+                *text = "now".into();
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|it| hide_later(it, epoch)),
+        Value::Object(values) => values.values_mut().for_each(|it| hide_later(it, epoch)),
+        _ => {}
+    }
+}
+
+/// `FOLDER/keys.txt`: a key and its value in each line, in hexadecimal. Without what only the embedded engine writes.
+fn frozen_keys() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let text = std::fs::read_to_string(format!("{FOLDER}/keys.txt")).expect("the frozen keys");
+    let lines = text.lines().map(|line| {
+        let (key, value) = line.split_once(' ').expect("a key and a value");
+        (bytes(key), bytes(value))
+    });
+    lines.collect()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    let (pairs, []) = hex.as_bytes().as_chunks::<2>() else {
+        panic!("an odd number of digits: {hex}");
+    };
+    let byte = |pair: &[u8; 2]| {
+        let text = std::str::from_utf8(pair).expect("ASCII");
+        u8::from_str_radix(text, 16).expect("hexadecimal")
+    };
+    pairs.iter().map(byte).collect()
+}
+
+/// Writes the frozen keys into the empty `store`, under `prefix`.
+async fn load(store: &dyn Store, prefix: &[u8]) {
+    let keys = frozen_keys().into_iter();
+    let batch = Batch {
+        puts: keys
+            .map(|(key, value)| ([prefix, &key].concat(), value))
+            .collect(),
+        ..Batch::default()
+    };
+    let snapshot = in_time(store.snapshot()).await.expect("a snapshot");
+    in_time(snapshot.commit(batch)).await.expect("written");
+}
+
+async fn said(args: &[&str]) -> String {
+    let Output { status, stdout, .. } = run(args).await;
+    assert!(status.success(), "{args:?}");
+    String::from_utf8(stdout).expect("text")
+}
+
+/// Migrates the store in `folder`, and compares what is in it.
+async fn migrated(folder: &Path) {
+    let frozen = Frozen::read();
+    let data = folder.to_str().expect("UTF-8");
+    let migrate = ["admin", "migrate", "--data", data];
+    assert_eq!(
+        said(&migrate).await,
+        "the store has format 2, the newest: nothing to migrate\n"
+    );
+    let check = said(&["admin", "check", "--data", data]).await;
+    assert_eq!(check.lines().last(), Some(&*frozen.check));
+
+    let process = Process::start_with(folder, &make::SETTINGS).await;
+    frozen.check(&process.api).await;
+    assert!(
+        failure(&migrate)
+            .await
+            .contains("in use by another process")
+    );
+    // Also after the projections have taken steps, and in the next life.
+    let event = serde_json::json!({ "id": "later", "kind": "other", "feeds": ["later"] });
+    process.api.append(&event).await;
+    process.stop().await;
+    let process = Process::start(folder).await;
+    let is_first_page = |path: &&String| path.starts_with("/v1/feeds/");
+    for path in frozen.answers.keys().filter(is_first_page) {
+        let now = answer(&process.api, path, frozen.epoch).await;
+        assert_eq!(now, frozen.answers[path], "{path}");
+    }
+    process.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_frozen_folder_is_migrated_and_answers_as_it_did() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let unpacked = std::process::Command::new("tar")
+        .args(["-xzf", &format!("{FOLDER}/store.tar.gz"), "-C"])
+        .arg(folder.path())
+        .status();
+    assert!(unpacked.expect("tar runs").success());
+    migrated(&folder.path().join("store")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_frozen_keys_are_migrated_and_answer_as_they_did() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let store = Embedded::open(folder.path(), WallTime::system(0)).expect("a new store");
+    load(&store, b"").await;
+    store.close().await;
+    migrated(folder.path()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_of_another_format_is_not_migrated_and_the_message_says_what_to_do() {
+    for (format, parts) in [
+        (1u32, ["format 1", "append its events again"]),
+        (3, ["format 3", "use the newsfeed version that wrote it"]),
+    ] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let meta = [&format.to_be_bytes()[..], &[0, 16]].concat();
+        super::refused_start::store_with(folder.path(), meta).await;
+        let data = folder.path().to_str().expect("UTF-8");
+        let message = failure(&["admin", "migrate", "--data", data]).await;
+        for part in parts {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+    let nothing = tempfile::tempdir().expect("a temporary folder");
+    let data = nothing.path().to_str().expect("UTF-8");
+    let message = failure(&["admin", "migrate", "--data", data]).await;
+    assert!(message.contains("there is no store in"), "{message}");
+}
+
+#[cfg(feature = "fdb")]
+mod fdb {
+    use newsfeed::store::{epoch, keys::Keys};
+
+    use super::*;
+    use crate::fdb::cluster::{fresh_prefix, shared};
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_frozen_keys_are_migrated_on_foundationdb_and_answer_as_they_did() {
+        let frozen = Frozen::read();
+        let (cluster, prefix) = (tokio::task::block_in_place(shared), fresh_prefix());
+        let store = cluster.store(&prefix);
+        load(&*store, prefix.as_bytes()).await;
+        // The versions of the cluster are lower, as after a restore.
+        let keys = Keys::open_existing(&*store, prefix.as_bytes()).await;
+        let keys = keys.expect("read").expect("a key space");
+        let raised = epoch::raise(&*store, &keys, &WallTime::system(0), None).await;
+        assert!(raised.expect("raised") > frozen.epoch);
+
+        let file = cluster.file();
+        let file = file.to_str().expect("UTF-8");
+        let place = [
+            "--store",
+            "fdb",
+            "--cluster-file",
+            file,
+            "--prefix",
+            &prefix,
+        ];
+        let admin = |name| [&["admin", name], &place[..]].concat();
+        assert_eq!(
+            said(&admin("migrate")).await,
+            "the store has format 2, the newest: nothing to migrate\n"
+        );
+        assert_eq!(said(&admin("check")).await.trim(), frozen.check);
+        let serve = [&["serve", "--listen", "127.0.0.1:0"], &place[..]];
+        let serve = [&serve.concat()[..], &make::SETTINGS].concat();
+        let process = Process::of(super::super::newsfeed(&serve)).await;
+        frozen.check(&process.api).await;
+        process.stop().await;
+    }
+}
