@@ -11,6 +11,7 @@ use newsfeed::{
     append::writes,
     client::{DEFAULT_URL, TokenArgs, list::Message},
     clock::WallTime,
+    config::Engine,
     procfs::Usage,
     store::{
         epoch,
@@ -34,7 +35,7 @@ use super::{
 
 /// Where the bare client writes.
 const PREFIX: &[u8] = b"raw/";
-const PARTITIONS: u16 = 16;
+const PARTITIONS: u16 = Engine::Fdb.partitions();
 const USERS: u64 = 1_000;
 const TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -47,6 +47,16 @@ pub enum Engine {
     Fdb,
 }
 
+impl Engine {
+    /// Log partitions of a new store. On one machine, more only cost; a cluster spreads them over its servers.
+    pub const fn partitions(self) -> u16 {
+        match self {
+            Self::Embedded => 1,
+            Self::Fdb => 4,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
     On,
@@ -107,9 +117,9 @@ pub struct StoreConfig {
     )]
     pub disk_reserve_mib: u64,
 
-    /// Number of log partitions of a new store. An existing store keeps its number.
-    #[arg(long, env = "NEWSFEED_PARTITIONS", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub partitions: u16,
+    /// Number of log partitions of a new store [default: 1; with --store fdb, 4]. An existing store keeps its number.
+    #[arg(long, env = "NEWSFEED_PARTITIONS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub partitions: Option<u16>,
 }
 
 /// An open store and its key space. Dropping it stops the FoundationDB client's network thread.
@@ -132,6 +142,10 @@ impl Opened {
 }
 
 impl StoreConfig {
+    fn partitions(&self) -> u16 {
+        self.partitions.unwrap_or(self.store.partitions())
+    }
+
     /// Opens the store and creates it if there is none.
     pub async fn open(&self, wall: WallTime) -> store::Result<Opened> {
         match self.store {
@@ -141,7 +155,7 @@ impl StoreConfig {
                 let open =
                     move |folder: &Path| Embedded::open_to_serve(folder, clock, reserve_bytes);
                 let store = self.open_folder(open).await?;
-                let keys = Keys::open(&*store, b"", self.partitions, &wall).await?;
+                let keys = Keys::open(&*store, b"", self.partitions(), &wall).await?;
                 Ok(Opened::embedded(store, keys))
             }
             Engine::Fdb => self.open_fdb(Some(&wall)).await,
@@ -200,7 +214,7 @@ impl StoreConfig {
         let store = store::fdb::Fdb::open(&self.cluster_file, prefix, tuning)?;
         let store: Arc<dyn Store> = Arc::new(store);
         let keys = match create {
-            Some(wall) => Keys::open(&*store, prefix, self.partitions, wall)
+            Some(wall) => Keys::open(&*store, prefix, self.partitions(), wall)
                 .await
                 .map(Some),
             None => Keys::open_existing(&*store, prefix).await,

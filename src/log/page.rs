@@ -85,9 +85,10 @@ impl Feeds {
         let limits = Limits {
             keys: LOG_PAGE_KEYS_MAX,
             // With room for the events that other partitions hold, too, and for those that do not pass.
-            bytes: match *query.filter == Filter::default() {
-                true => 2 * query.bytes,
-                false => (2 * query.bytes).max(FILTERED_BYTES),
+            bytes: match (*query.filter == Filter::default(), self.keys.partitions()) {
+                (true, 1) => query.bytes,
+                (true, _) => 2 * query.bytes,
+                (false, _) => (2 * query.bytes).max(FILTERED_BYTES),
             },
             // One more than the page takes, to know whether there is a next page.
             events: query.limit.saturating_add(1),

@@ -8,7 +8,7 @@ use crate::{
     store::{
         KeyValue, Range, Result, Slice, Snapshot,
         keys::{self, Keys, version_of},
-        values::{Record, decode_records},
+        values::{Record, Records},
     },
     types::{Entry, FeedName},
     version::Version,
@@ -24,6 +24,8 @@ const KEYS_BEYOND: usize = 4;
 const PART_OF_REST: usize = 2;
 /// A scan ends when less than this part of its limits is left, so that it does not end with many small reads.
 const LEAST_REST: usize = 8;
+/// Records of a partition that are decoded at once, oldest first, because a scan usually ends in the middle of a key.
+const DECODED_AT_ONCE: usize = 32;
 
 /// An event as the log shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +80,13 @@ struct Source {
     exhausted: bool,
     /// Everything on this side of it has been read: at or below it if the scan is oldest first, else at or above it.
     frontier: Version,
-    /// Records that export an event, read and not merged yet, in the order of the scan.
+    /// Records that export an event, decoded and not merged yet, in the order of the scan. Not empty while something that
+    /// was read has not been decoded: [`Source::decode`].
     records: VecDeque<Record>,
+    /// Read and not decoded yet, in the order of the scan.
+    items: VecDeque<KeyValue>,
+    /// The key that is being decoded.
+    current: Option<Records>,
 }
 
 impl Scan {
@@ -109,6 +116,8 @@ impl Scan {
             exhausted: false,
             frontier: if newest_first { Version::MAX } else { after },
             records: VecDeque::new(),
+            items: VecDeque::new(),
+            current: None,
         };
         let start = if newest_first { until } else { after };
         Self {
@@ -171,7 +180,7 @@ impl Scan {
             if let Some(event) = self.judge_pending() {
                 return Ok(event);
             }
-            let Some(record) = self.merged() else {
+            let Some(record) = self.merged()? else {
                 if self.sources.iter().all(|source| source.exhausted) && self.pending.is_empty() {
                     self.is_done = true;
                     return Ok(None);
@@ -254,7 +263,7 @@ impl Scan {
     }
 
     /// Takes the next record, in the order of the scan; `None` if that needs reading, or if there is none.
-    fn merged(&mut self) -> Option<Record> {
+    fn merged(&mut self) -> Result<Option<Record>> {
         let newest_first = self.newest_first;
         let comes_first = |a: Version, b: Version| if newest_first { a > b } else { a < b };
         let mut first: Option<(Version, usize)> = None;
@@ -276,11 +285,16 @@ impl Scan {
                 }
             }
         }
-        let (version, index) = first?;
+        let Some((version, index)) = first else {
+            return Ok(None);
+        };
         if frontier.is_some_and(|frontier| comes_first(frontier, version)) {
-            return None;
+            return Ok(None);
         }
-        self.sources[index].records.pop_front()
+        let source = &mut self.sources[index];
+        let record = source.records.pop_front();
+        source.decode(newest_first, self.after, self.until)?;
+        Ok(record)
     }
 
     /// Reads on in each partition of which nothing is left. `false` if that would exceed the limits.
@@ -320,11 +334,10 @@ impl Scan {
             let bytes = slice.items.iter().map(|item| item.value.len());
             self.bytes_read += bytes.sum::<usize>();
             self.keys_read += slice.items.len();
-            for item in &slice.items {
-                source.add(item, newest_first, self.after, self.until)?;
-                budget.spend(1 + item.value.len() / 512).await;
-            }
             source.advance(&slice, newest_first)?;
+            source.items.extend(slice.items);
+            source.decode(newest_first, self.after, self.until)?;
+            budget.spend(DECODED_AT_ONCE).await;
         }
         Ok(true)
     }
@@ -338,11 +351,12 @@ impl Scan {
             .ranges(self.sources.iter().map(range).collect())
             .await?;
         for (source, slice) in self.sources.iter_mut().zip(slices) {
-            for item in &slice.items {
+            for item in slice.items {
                 self.keys_read += 1;
                 self.bytes_read += item.value.len();
-                source.add(item, false, after, self.until)?;
+                source.items.push_back(item);
             }
+            source.decode(false, after, self.until)?;
         }
         Ok(())
     }
@@ -354,25 +368,44 @@ impl Source {
         keys::range(prefix, after, until, newest_first, keys_max, bytes_max)
     }
 
-    /// Adds what a key holds in `(after, until]`.
-    fn add(
-        &mut self,
-        item: &KeyValue,
-        newest_first: bool,
-        after: Version,
-        until: Version,
-    ) -> Result<()> {
-        let mut records = decode_records(item)?;
-        if newest_first {
-            records.reverse();
-            self.frontier = version_of(&item.key)?;
-        } else if let Some(last) = records.last() {
-            self.frontier = self.frontier.max(last.entry.version);
-        }
+    /// Decodes what has been read, until there is a record in `(after, until]`.
+    fn decode(&mut self, newest_first: bool, after: Version, until: Version) -> Result<()> {
         // Newest first, what is below `after` may be needed to judge what is above.
         let is_inside = |version| version <= until && (newest_first || version > after);
-        let exports = |record: &Record| record.exports && is_inside(record.entry.version);
-        self.records.extend(records.into_iter().filter(exports));
+        let is_wanted = |version, exports| exports && is_inside(version);
+        while self.records.is_empty() {
+            let Some(current) = &mut self.current else {
+                let Some(item) = self.items.pop_front() else {
+                    break;
+                };
+                if newest_first {
+                    self.frontier = version_of(&item.key)?;
+                }
+                self.current = Some(Records::new(item)?);
+                continue;
+            };
+            let mut left = if newest_first {
+                usize::MAX
+            } else {
+                DECODED_AT_ONCE
+            };
+            while left > 0 {
+                let Some((version, record)) = current.next_if(is_wanted)? else {
+                    self.current = None;
+                    break;
+                };
+                left -= 1;
+                match newest_first {
+                    true => record
+                        .into_iter()
+                        .for_each(|it| self.records.push_front(it)),
+                    false => {
+                        self.frontier = self.frontier.max(version);
+                        self.records.extend(record);
+                    }
+                }
+            }
+        }
         Ok(())
     }
 

@@ -421,15 +421,63 @@ pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
 
 /// The events of a log record, in version order.
 pub fn decode_records(item: &KeyValue) -> Result<Vec<Record>> {
-    let first = version_of(&item.key)?;
-    let tuples: Vec<RecordTuple<'_>> =
-        unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
-    tuples
-        .into_iter()
-        .map(|tuple| {
-            record_from(first, &item.value, tuple).map_err(|what| corrupt(&item.key, what))
+    let mut records = Records::new(item.clone())?;
+    let mut decoded = Vec::new();
+    while let Some((_, record)) = records.next_if(|_, _| true)? {
+        decoded.extend(record);
+    }
+    Ok(decoded)
+}
+
+/// The events of a log record, in version order, decoded one after the other: a reader of the log may need only some.
+pub struct Records {
+    item: KeyValue,
+    /// The version of the batch.
+    first: Version,
+    /// Bytes of the value that have been decoded.
+    decoded: usize,
+}
+
+impl Records {
+    pub fn new(item: KeyValue) -> Result<Self> {
+        Ok(Self {
+            first: version_of(&item.key)?,
+            item,
+            decoded: 0,
         })
-        .collect()
+    }
+
+    /// The version of the next event; and the event, if it is `wanted`, which is told its version and [`Record::exports`].
+    pub fn next_if(
+        &mut self,
+        wanted: impl Fn(Version, bool) -> bool,
+    ) -> Result<Option<(Version, Option<Record>)>> {
+        let value = &self.item.value;
+        if self.decoded == value.len() {
+            return Ok(None);
+        }
+        let bad = |what: String| corrupt(&self.item.key, what);
+        let FirstRecord(record, rest_bytes) =
+            unpack(&value[self.decoded..]).map_err(|error| bad(error.to_string()))?;
+        self.decoded = value.len() - rest_bytes;
+        let (tag, index, exports, ..) = record;
+        if tag != EVENT {
+            return Err(bad(unknown_tag(tag)));
+        }
+        let version = self.first.at_index(index);
+        let record = wanted(version, exports).then(|| record_from(self.first, value, record));
+        Ok(Some((version, record.transpose().map_err(bad)?)))
+    }
+}
+
+/// The first of several records, and the length of what follows it.
+struct FirstRecord<'a>(RecordTuple<'a>, usize);
+
+impl<'de: 'a, 'a> TupleUnpack<'de> for FirstRecord<'a> {
+    fn unpack(input: &'de [u8], depth: TupleDepth) -> PackResult<(&'de [u8], Self)> {
+        let (rest, record) = TupleUnpack::unpack(input, depth.increment())?;
+        Ok((&[], Self(record, rest.len())))
+    }
 }
 
 fn record_from(
