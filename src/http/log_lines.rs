@@ -4,7 +4,8 @@
 //! complete ends with such a line that also has `end`, one that the service has to break off with a line that has `error`.
 //! A client that finds neither has lost the connection.
 //!
-//! A part of an answer is read only after the client has taken the one before it, from a snapshot of its own.
+//! Each part of an answer is read from a snapshot of its own. While the client takes a part, the next one is read, and no
+//! more.
 
 use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 
@@ -15,7 +16,10 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::{
+    sync::mpsc,
+    time::{Sleep, sleep, sleep_until},
+};
 
 use super::{
     App,
@@ -31,7 +35,7 @@ use crate::{
     error::Error,
     feed::{Feeds, Order},
     live::{Bye, Follower, News, Update},
-    log::{Filter, LogPage, LogQuery},
+    log::{Filter, LogEvent, LogQuery, LogRead},
     metrics::{Held, StreamEnd},
     store,
     version::{Cursor, Version},
@@ -124,14 +128,27 @@ struct Reading {
 }
 
 impl Reading {
-    fn body(self, first: Bytes) -> Body {
-        let parts = stream::once(async { (first, self) }).flat_map(|(first, reading)| {
-            let rest = stream::unfold(reading, |mut reading| async move {
-                let part = reading.next().await?;
-                Some((part, reading))
-            });
-            stream::once(async { first }).chain(rest)
+    /// A task reads the parts, so that reading one and sending the one before take no longer than the slower of both.
+    fn body(mut self, first: Bytes) -> Body {
+        let (parts, taken) = mpsc::channel(1);
+        tokio::spawn(async move {
+            // A part is read when there is room for it.
+            while let Ok(room) = parts.reserve().await {
+                let part = tokio::select! {
+                    part = self.next() => part,
+                    () = parts.closed() => None,
+                };
+                let Some(part) = part else {
+                    return;
+                };
+                room.send(part);
+            }
         });
+        let rest = stream::unfold(taken, |mut taken| async move {
+            let part = taken.recv().await?;
+            Some((part, taken))
+        });
+        let parts = stream::once(async { first }).chain(rest);
         Body::from_stream(parts.map(Ok::<_, Infallible>))
     }
 
@@ -176,16 +193,10 @@ impl Reading {
             limit: PART_EVENTS_MAX,
             bytes: PART_BYTES_MAX,
         };
-        let LogPage {
-            version,
-            events,
-            next,
-        } = turn.log_page(&query).await?;
         // Rendering is part of the work: the turn is held until it is done.
         let mut lines = Vec::with_capacity(PART_BYTES_MAX);
-        for event in &events {
-            render::event_line(&mut lines, event);
-        }
+        let line = |event: LogEvent| render::event_line(&mut lines, &event);
+        let LogRead { version, next } = turn.log_events(&query, line).await?;
         self.position = next.unwrap_or(version);
         self.after = self.position.into();
         self.until.get_or_insert(version.into());

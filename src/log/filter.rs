@@ -30,19 +30,18 @@ pub struct Shard {
 }
 
 impl Filter {
-    /// What the reader sees of `event`; `None` if it is not for this reader.
-    pub fn apply(&self, mut event: LogEvent) -> Option<LogEvent> {
-        if !self.is_about(&event) {
-            return None;
+    /// Whether `event` is for this reader. If so, only what the reader may see is left of it.
+    pub fn apply(&self, event: &mut LogEvent) -> bool {
+        if !self.is_about(event) {
+            return false;
         }
         if let Some(readable) = &self.readable {
             event.feeds.retain(|feed| readable.holds(feed));
         }
-        let wanted = match &self.feeds {
+        match &self.feeds {
             None => !event.feeds.is_empty(),
             Some(feeds) => event.feeds.iter().any(|feed| feeds.holds(feed)),
-        };
-        wanted.then_some(event)
+        }
     }
 
     /// The part of the filter that does not depend on what the reader may see.

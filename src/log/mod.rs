@@ -13,6 +13,6 @@ mod scan;
 
 pub use self::{
     filter::{Filter, Shard},
-    page::{LOG_PAGE_KEYS_MAX, LogPage, LogQuery},
+    page::{LOG_PAGE_KEYS_MAX, LogPage, LogQuery, LogRead},
     scan::{Limits, LogEvent, Scan},
 };

@@ -34,6 +34,15 @@ pub struct LogPage {
     pub next: Option<Version>,
 }
 
+/// What is known of a page besides its events.
+#[derive(Debug, Clone, Copy)]
+pub struct LogRead {
+    /// See [`LogPage::version`].
+    pub version: Version,
+    /// See [`LogPage::next`].
+    pub next: Option<Version>,
+}
+
 impl LogEvent {
     /// The approximate size of the event as JSON.
     pub fn bytes(&self) -> usize {
@@ -48,7 +57,25 @@ impl Feeds {
     /// # Errors
     /// Those of [`Known::check`](crate::lineage::Known::check) for a bound, and those of the store.
     pub async fn log_page<V: Into<Cursor> + Copy>(&self, query: &LogQuery<V>) -> Result<LogPage> {
-        self.note(self.read_log_page(query).await)
+        let mut events = Vec::new();
+        let read = self.log_events(query, |event| events.push(event)).await?;
+        Ok(LogPage {
+            version: read.version,
+            events,
+            next: read.next,
+        })
+    }
+
+    /// The same, but gives the events to `take` one after the other.
+    ///
+    /// # Errors
+    /// Those of [`Self::log_page`].
+    pub async fn log_events<V: Into<Cursor> + Copy>(
+        &self,
+        query: &LogQuery<V>,
+        take: impl FnMut(LogEvent),
+    ) -> Result<LogRead> {
+        self.note(self.read_log_page(query, take).await)
     }
 
     /// The version that a client means, if it is of this life of the store.
@@ -63,14 +90,18 @@ impl Feeds {
         self.note(checked.await)
     }
 
-    async fn read_log_page<V: Into<Cursor> + Copy>(&self, query: &LogQuery<V>) -> Result<LogPage> {
+    async fn read_log_page<V: Into<Cursor> + Copy>(
+        &self,
+        query: &LogQuery<V>,
+        take: impl FnMut(LogEvent),
+    ) -> Result<LogRead> {
         let snapshot = self.snapshot().await?;
         let now = snapshot.version();
         let known = self.lineage.at(&*snapshot).await?;
         let order = query.order.try_map(|bound| known.check(bound.into()))?;
         let version = order.moment().unwrap_or(now);
         let mut events = self.events(&*snapshot, query, order).await?;
-        let read = read(&mut events, &*snapshot, query, version).await;
+        let read = read(&mut events, &*snapshot, query, version, take).await;
         self.twins.log.inc_by(events.hidden());
         read
     }
@@ -117,36 +148,30 @@ async fn read<V>(
     snapshot: &dyn Snapshot,
     query: &LogQuery<V>,
     version: Version,
-) -> Result<LogPage> {
-    let mut page = LogPage {
-        version,
-        events: Vec::new(),
-        next: None,
-    };
-    let (mut bytes, mut last) = (0, None);
-    loop {
+    mut take: impl FnMut(LogEvent),
+) -> Result<LogRead> {
+    let (mut count, mut bytes, mut last) = (0, 0, None);
+    let next = loop {
         let event = match events.next(snapshot).await {
             Ok(event) => event,
             // If the snapshot expires, the page ends here, so that reading page by page makes progress.
             Err(store::Error::TooOld) if last.is_some() => {
-                page.next = last;
-                break;
+                break last;
             }
             Err(error) => return Err(Error::Store(error)),
         };
-        let Some(event) = event else {
-            page.next = (!events.is_done()).then(|| events.position());
-            break;
+        let Some(mut event) = event else {
+            break (!events.is_done()).then(|| events.position());
         };
-        if page.events.len() >= query.limit || bytes >= query.bytes {
-            page.next = last;
-            break;
+        if count >= query.limit || bytes >= query.bytes {
+            break last;
         }
         last = Some(event.entry.version);
-        if let Some(event) = query.filter.apply(event) {
+        if query.filter.apply(&mut event) {
+            count += 1;
             bytes += event.bytes();
-            page.events.push(event);
+            take(event);
         }
-    }
-    Ok(page)
+    };
+    Ok(LogRead { version, next })
 }

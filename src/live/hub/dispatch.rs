@@ -85,7 +85,8 @@ impl Hub {
     ) {
         for (filter, audience) in logs {
             budget.spend(1).await;
-            if let Some(event) = filter.apply(event.clone()) {
+            let mut event = event.clone();
+            if filter.apply(&mut event) {
                 let item = Item::new(News::Event(event));
                 self.give(*audience, &item, budget).await;
             }
