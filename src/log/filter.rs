@@ -45,7 +45,7 @@ impl Filter {
     }
 
     /// The part of the filter that does not depend on what the reader may see.
-    fn is_about(&self, event: &LogEvent) -> bool {
+    pub(crate) fn is_about(&self, event: &LogEvent) -> bool {
         let (kind, actor) = (&event.entry.kind, event.entry.actor.as_ref());
         let shard = |Shard { index, of }: Shard| {
             event.first_feed_hash % u64::from(of.max(1)) == u64::from(index)

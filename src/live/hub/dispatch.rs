@@ -85,6 +85,9 @@ impl Hub {
     ) {
         for (filter, audience) in logs {
             budget.spend(1).await;
+            if !filter.is_about(event) {
+                continue;
+            }
             let mut event = event.clone();
             if filter.apply(&mut event) {
                 let item = Item::new(News::Event(event));
