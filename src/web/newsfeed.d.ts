@@ -124,12 +124,12 @@ export interface Follow extends AsyncIterableIterator<Update> {
 
 /** Which events of the log: every condition must hold. */
 export interface LogFilter {
-  /** One of these kinds. */
-  kinds?: string[];
-  /** One of these actors. */
-  actors?: string[];
-  /** One of these feeds: names, or beginnings of names followed by `*`, such as `chat:*`. */
-  feeds?: string[];
+  /** This kind, or one of these kinds. */
+  kind?: string | string[];
+  /** This actor, or one of these actors. */
+  actor?: string | string[];
+  /** This feed, or one of these feeds: names, or beginnings of names followed by `*`, such as `chat:*`. */
+  feed?: string | string[];
   /** One of `n` parts, `i/n` with `i` from 0, such as `0/4`. Each event is in exactly one. */
   shard?: string;
 }

@@ -52,8 +52,8 @@ export class Newsfeed {
   }
 
   /** All events, or those that pass the filter. */
-  log({ kinds, actors, feeds, shard } = {}) {
-    return new Log(this.#http, this.#storage, { kind: kinds, actor: actors, feed: feeds, shard });
+  log({ kind, actor, feed, shard } = {}) {
+    return new Log(this.#http, this.#storage, { kind, actor, feed, shard });
   }
 
   get #following() {

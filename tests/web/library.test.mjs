@@ -374,7 +374,7 @@ test("pages and followers begin after a time", async () => {
   for (const after of [hourAgo, hourAgo.toISOString(), "2004-04-15T16:56:01+02:00"]) {
     assert.equal(await newsfeed.versionAt(after), "0");
     assert.deepEqual(ids((await feed.page({ after })).entries), [id]);
-    for (const follow of [feed.live({ after }), newsfeed.log({ feeds: ["user:since"] }).follow({ after })]) {
+    for (const follow of [feed.live({ after }), newsfeed.log({ feed: "user:since" }).follow({ after })]) {
       const follower = new Collector(follow);
       await follower.live();
       await follower.close();
@@ -387,7 +387,7 @@ test("pages and followers begin after a time", async () => {
 });
 
 test("the log has every event once, in pages and live, and a follow continues where it was", async () => {
-  const mine = { feeds: ["log-a:*", "log-b"], kinds: ["visit", "message"] };
+  const mine = { feed: ["log-a:*", "log-b"], kind: ["visit", "message"] };
   const sent = [
     { id: "log-1", kind: "visit", feeds: ["log-a:1", "log-b"] },
     { id: "log-2", kind: "flirt", feeds: ["log-b"] },
@@ -398,6 +398,9 @@ test("the log has every event once, in pages and live, and a follow continues wh
   const log = newsfeed.log(mine);
   const events = await collect(log.events());
   assert.deepEqual(events.map(({ id, feeds }) => [id, feeds]), [["log-1", sent[0].feeds], ["log-3", sent[2].feeds]]);
+  for (const [filter, found] of [[{ kind: "message" }, ["log-3"]], [{ feed: "log-a:*" }, ["log-1"]], [{ actor: "log:nobody" }, []]]) {
+    assert.deepEqual(ids(await collect(newsfeed.log({ ...mine, ...filter }).events())), found);
+  }
   const { events: newest, next } = await log.page({ limit: 1 });
   assert.deepEqual([ids(newest), next], [["log-3"], newest[0].version]);
   const shards = await Promise.all(["0/2", "1/2"].map((shard) => collect(newsfeed.log({ ...mine, shard }).events())));

@@ -85,10 +85,11 @@ async function uses(): Promise<void> {
   await feed.transient({ kind: "typing" });
   (await feed.markRead(version)).unread?.total satisfies number | undefined;
 
-  const log = newsfeed.log({ kinds: ["message"], actors: ["user:7"], feeds: ["chat:*"], shard: "0/2" });
+  const log = newsfeed.log({ kind: ["message"], actor: "user:7", feed: ["chat:*"], shard: "0/2" });
   newsfeed.log().follow({ after: version }).close();
-  // @ts-expect-error: `kinds`, as it is a list.
-  newsfeed.log({ kind: "message" });
+  newsfeed.log({ kind: "message", actor: ["user:7"], feed: "chat:7-42" });
+  // @ts-expect-error: the parameters are called as in HTTP.
+  newsfeed.log({ kinds: ["message"] });
   const logPage = await log.page({ limit: 5, before: version });
   logPage.events[0]?.feeds satisfies string[] | undefined;
   [logPage.version satisfies Version, logPage.next satisfies Version | null];
