@@ -28,13 +28,24 @@ pub async fn events_above(
     checkpoints: &[Version],
     most: u64,
 ) -> Result<Vec<u64>> {
+    count(snapshot, keys, checkpoints, most, (LIMITS, COUNT_TIME_MAX)).await
+}
+
+/// The same, reading `limits` at once, for the time `time_max`.
+pub(super) async fn count(
+    snapshot: &dyn Snapshot,
+    keys: &Keys,
+    checkpoints: &[Version],
+    most: u64,
+    (limits, time_max): (Limits, Duration),
+) -> Result<Vec<u64>> {
     let begun = Instant::now();
     let lowest = checkpoints.iter().min().copied().unwrap_or(Version::MAX);
     let mut counts: Vec<Option<u64>> = vec![None; checkpoints.len()];
     let mut counted = 0;
     let mut until = snapshot.version();
     'reading: while lowest < until {
-        let mut scan = Scan::newest_first(keys, lowest, until, LIMITS);
+        let mut scan = Scan::newest_first(keys, lowest, until, limits);
         loop {
             let event = match scan.next(snapshot).await {
                 Ok(Some(event)) => event,
@@ -52,7 +63,7 @@ pub async fn events_above(
                 break 'reading;
             }
         }
-        if scan.is_done() || begun.elapsed() >= COUNT_TIME_MAX {
+        if scan.is_done() || begun.elapsed() >= time_max {
             break;
         }
         until = scan.position().before();

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -433,11 +434,19 @@ fn check_readers(lab: &Lab, keys: &Keys, log: &[LogEvent], limits: log::Limits) 
 }
 
 /// The lag in events is what the plain log has above each checkpoint.
-fn check_lags(lab: &Lab, keys: &Keys, log: &[LogEvent]) {
+fn check_lags(lab: &Lab, keys: &Keys, log: &[LogEvent], limits: log::Limits) {
     let snapshot = lab.snapshot_now();
     let checkpoints = ready(checkpoints(&snapshot, keys, &all_projections())).expect("read");
     for most in [1, 3, 1_000] {
-        let counted = ready(events_above(&snapshot, keys, &checkpoints, most)).expect("read");
+        let unhurried = (limits, Duration::MAX);
+        let counted = ready(behind::count(
+            &snapshot,
+            keys,
+            &checkpoints,
+            most,
+            unhurried,
+        ));
+        let counted = counted.expect("read");
         let above = |checkpoint: &Version| {
             let above = log.iter().filter(|it| it.entry.version > *checkpoint);
             (above.count() as u64).min(most)
@@ -478,8 +487,9 @@ proptest! {
                     check_derived(&lab, &keys, &log);
                 }
             }
-            check_readers(&lab, &keys, &log, log::Limits { keys: keys_max, bytes, events });
-            check_lags(&lab, &keys, &log);
+            let limits = log::Limits { keys: keys_max, bytes, events };
+            check_readers(&lab, &keys, &log, limits);
+            check_lags(&lab, &keys, &log, limits);
         }
         // A node that goes on alone completes them all.
         let projections = all_projections();

@@ -724,9 +724,45 @@ mod tests {
         let refused = decode_entry(&item(at, pack(&entry))).map(drop);
         let message = refused.expect_err("an unknown tag").to_string();
         assert!(message.contains("unknown tag 1"), "{message}");
+        let data = TupleBytes::from(&b"null"[..]);
+        let fields = (42u64, 1u16, "m-1", "k", Option::<&str>::None, 0i64, data);
+        let record = (1u16, 0u16, true, vec!["a"], fields);
+        assert!(decode_records(&item(at, pack(&(record,)))).is_err());
         let feed: FeedName = "a".parse().expect("name");
-        let claim = more(encode_claim(7, std::slice::from_ref(&feed)));
-        assert!(decode_claim(&claim).is_err());
+        let entry = Entry {
+            version: at,
+            id: "m-1".parse().expect("id"),
+            kind: "message".parse().expect("kind"),
+            delivery: Delivery::Notify,
+            actor: None,
+            at: 1_000,
+            time: None,
+            data: Bytes::from_static(b"null"),
+            read_at: 42,
+        };
+        let with_time = Entry {
+            time: "2025-11-21T22:08:10Z".parse().ok(),
+            ..entry.clone()
+        };
+        for entry in [&entry, &with_time] {
+            assert!(decode_entry(&more(encode_entry(entry))).is_err());
+            assert!(decode_notify(&more(encode_notify(entry))).is_err());
+            let transient = encode_transient(0, &[&feed], entry);
+            assert!(decode_transient(&more(transient)).is_err());
+        }
+        let feeds = std::slice::from_ref(&feed);
+        assert!(decode_claim(&more(encode_claim(7, feeds))).is_err());
+        assert!(decode_indexed(&more(encode_indexed(feeds, 7))).is_err());
         assert!(decode_transient(&more(encode_marker_moved(&feed, ""))).is_err());
+        let row = Row {
+            epoch: 1,
+            began: at,
+            previous_end: Version::ZERO,
+        };
+        let moments = [encode_lineage(&row), at.to_bytes().to_vec()].concat();
+        assert!(decode_lineage(&item(at, moments)).is_err());
+        assert!(decode_time(&more(encode_time(at))).is_err());
+        let checkpoint = more(encode_checkpoint(at)).value;
+        assert!(decode_checkpoint(b"", Some(&checkpoint)).is_err());
     }
 }

@@ -202,47 +202,55 @@ impl Bed {
 
     /// The same with these settings. The peer of a request is the address in its `X-Forwarded-For`, if it has one.
     pub async fn app_with(&self, store: Arc<dyn Store>, settings: Settings) -> (App, Served) {
-        let keys = self.keys().await;
-        let clock = Arc::new(AtClock::new(self.wall.clone()).expect("the clock runs"));
-        let metrics = Arc::new(Metrics::default());
-        let tracker = TaskTracker::new();
-        let (appender, _batcher) = Appender::start(
-            Arc::clone(&store),
-            keys.clone(),
-            Arc::clone(&clock),
-            settings.appends,
-            tracker.clone(),
-            Arc::clone(&metrics),
-        );
-        let app = App {
-            auth: settings.auth,
-            openapi: newsfeed::http::openapi_under(&settings.base_path),
-            base_path: settings.base_path,
-            deliveries: Arc::new(settings.deliveries),
-            appender,
-            feeds: Feeds::new(Arc::clone(&store), keys.clone()),
-            hub: Hub::new(keys.clone(), Arc::clone(&metrics)),
-            health: Health::new(store, keys, Tasks::default(), settings.ready_lag_max),
-            metrics,
-            log: None,
+        let settings = Settings {
             wall: self.wall.clone(),
-            tracker,
-            stopping: CancellationToken::new(),
+            ..settings
         };
-        let edge = Edge {
-            quotas: Quotas::new(settings.limits, &app.metrics),
-            cors: settings.cors,
-            hosts: settings.hosts,
-        };
-        let router = router(app.clone(), &edge).layer(map_request(of_peer));
-        let served = serve(|listener, shutdown| async move {
-            axum::serve(listener, router)
-                .with_graceful_shutdown(shutdown.cancelled_owned())
-                .await
-                .expect("axum serves");
-        });
-        (app, served.await)
+        app_of(store, self.keys().await, settings).await
     }
+}
+
+/// As [`Bed::app_with`], on any store.
+pub async fn app_of(store: Arc<dyn Store>, keys: Keys, settings: Settings) -> (App, Served) {
+    let clock = Arc::new(AtClock::new(settings.wall.clone()).expect("the clock runs"));
+    let metrics = Arc::new(Metrics::default());
+    let tracker = TaskTracker::new();
+    let (appender, _batcher) = Appender::start(
+        Arc::clone(&store),
+        keys.clone(),
+        Arc::clone(&clock),
+        settings.appends,
+        tracker.clone(),
+        Arc::clone(&metrics),
+    );
+    let app = App {
+        auth: settings.auth,
+        openapi: newsfeed::http::openapi_under(&settings.base_path),
+        base_path: settings.base_path,
+        deliveries: Arc::new(settings.deliveries),
+        appender,
+        feeds: Feeds::new(Arc::clone(&store), keys.clone()),
+        hub: Hub::new(keys.clone(), Arc::clone(&metrics)),
+        health: Health::new(store, keys, Tasks::default(), settings.ready_lag_max),
+        metrics,
+        log: None,
+        wall: settings.wall,
+        tracker,
+        stopping: CancellationToken::new(),
+    };
+    let edge = Edge {
+        quotas: Quotas::new(settings.limits, &app.metrics),
+        cors: settings.cors,
+        hosts: settings.hosts,
+    };
+    let router = router(app.clone(), &edge).layer(map_request(of_peer));
+    let served = serve(|listener, shutdown| async move {
+        axum::serve(listener, router)
+            .with_graceful_shutdown(shutdown.cancelled_owned())
+            .await
+            .expect("axum serves");
+    });
+    (app, served.await)
 }
 
 async fn serve<F>(run: impl FnOnce(TcpListener, CancellationToken) -> F) -> Served
@@ -284,11 +292,16 @@ pub fn log_control() -> LogControl {
 /// The settings of `newsfeed serve` without flags, except that the node does not work on indexes: tests count what is read
 /// and committed, and hold or fail it.
 pub fn default_settings() -> Settings {
+    settings_of(&[])
+}
+
+/// The same with these flags.
+pub fn settings_of(flags: &[&str]) -> Settings {
     use clap::{Args, FromArgMatches};
     let command = Config::augment_args(clap::Command::new("serve"));
-    let matches = command.get_matches_from(["serve"]);
+    let matches = command.get_matches_from([&["serve"], flags].concat());
     let settings = Config::from_arg_matches(&matches)
-        .expect("the defaults are valid")
+        .expect("valid flags")
         .settings(None);
     assert!(!settings.projections.projections.is_empty());
     Settings {

@@ -185,6 +185,7 @@ fn journals(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Damage> {
 
 fn check_trees(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(), Damage> {
     let (mut begun, mut filled, mut names) = (0, survey.groups > 0, false);
+    let mut unfinished = Vec::new();
     for path in entries(folder)? {
         let number = path
             .file_name()
@@ -197,7 +198,10 @@ fn check_trees(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(), D
         let depth = if is_names { Depth::Full } else { depth };
         let tables = match tree::check(&path, depth, survey) {
             Ok(Some(tables)) => tables,
-            Ok(None) => continue,
+            Ok(None) => {
+                unfinished.push(path);
+                continue;
+            }
             Err(damage) => {
                 survey.damages.push(damage);
                 1
@@ -210,6 +214,12 @@ fn check_trees(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(), D
                 filled |= tables > 0;
             }
         }
+    }
+    // All tables are created before anything is committed. The engine would remove the folder.
+    if filled {
+        let lists = unfinished.iter().map(|tree| tree.join("current"));
+        let missing = lists.map(|list| Damage::missing(&list));
+        survey.damages.extend(missing);
     }
     if filled && !names {
         survey.damages.push(Damage::missing(&folder.join("0")));

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use newsfeed::version::Version;
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
 
 use super::{
-    super::{Process, place},
+    super::{PATIENCE, Process, place},
     FEED, Ledger, event,
     small_disk::{MIB, SmallDisk},
 };
@@ -99,6 +102,15 @@ async fn a_disk_that_is_full_loses_nothing_and_recovers_when_there_is_room() {
     let url = process.api.url(&format!("/v1/feeds/{FEED}/live?after=0"));
     let mut stream = Stream::open(&process.api.http, &url, None).await;
     assert_eq!(stream.caught_up().await.len(), 1);
+    // Read all the time: the service closes a stream whose client does not take it for long.
+    let (sender, mut hear) = mpsc::unbounded_channel();
+    let listener = tokio::spawn(async move {
+        while let Some(event) = stream.next().await {
+            if event.name == "notify" && sender.send(place(&event.data)).is_err() {
+                return;
+            }
+        }
+    });
 
     disk.fill_but(12 * MIB);
     ledger.append_until_full(&process.api).await;
@@ -109,10 +121,12 @@ async fn a_disk_that_is_full_loses_nothing_and_recovers_when_there_is_room() {
     recovers(&disk, &mut ledger, &process).await;
     let mut heard = Vec::new();
     while heard.len() + 1 < ledger.acknowledged.len() {
-        heard.push(place(&stream.next_of(&["notify"]).await.data));
+        let next = timeout(PATIENCE, hear.recv()).await;
+        heard.push(next.expect("in time").expect("the stream goes on"));
     }
     let stored = ledger.places();
     super::assert_same(&heard, &stored[1..], "the stream that was there all along");
+    listener.abort();
 
     // Full again, then killed: the restarted service behaves the same.
     disk.fill_but(2 * MIB);

@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Process, failure, run};
-use crate::support::{bed::Api, patience::in_time};
+use crate::support::{
+    bed::{Api, text},
+    patience::in_time,
+};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/frozen/format-2");
 
@@ -45,13 +48,34 @@ impl Frozen {
         for (path, frozen) in &self.answers {
             assert_eq!(answer(api, path, self.epoch).await, *frozen, "{path}");
         }
+        // What is appended again is recognised by its content.
+        for event in make::events() {
+            let path = format!("/v1/events/{}", text(&event["id"]).replace(' ', "%20"));
+            let again = api.append(&event).await;
+            let stored = &self.answers[&path].body["version"];
+            assert_eq!(
+                (&again["status"], &again["version"]),
+                (&"duplicate".into(), stored),
+                "{path}"
+            );
+            let mut other = event;
+            other["data"] = "other".into();
+            let (status, problem) = api.post("/v1/events", &other).await;
+            assert_eq!((status, &problem["code"]), (409, &"id_reused".into()));
+        }
+        let mut erased = make::events().remove(0);
+        erased["id"] = "erased".into();
+        assert_eq!(api.append(&erased).await["status"], "duplicate");
     }
 }
 
-/// The answer to a GET, in which versions above `epoch` are `now`.
+/// The answer to a GET, in which versions above `epoch` are `now`. Without the sentence of a problem, which may be reworded.
 async fn answer(api: &Api, path: &str, epoch: u32) -> Answer {
     let answer = api.send("GET", path, &[]).await;
     let mut body = answer.json();
+    if let (400.., Some(problem)) = (answer.status, body.as_object_mut()) {
+        problem.remove("detail");
+    }
     hide_later(&mut body, epoch);
     Answer {
         status: answer.status,
