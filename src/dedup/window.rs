@@ -13,7 +13,7 @@ use crate::{
         KeyValue, Range, Result, SNAPSHOT_AGE_TICKS_MAX, Snapshot, keys,
         values::{NotifyKey, Record, decode_entry, decode_records},
     },
-    types::{Entry, EventId, FeedName},
+    types::{Entry, EventId, FeedName, NO_TWIN},
     version::Version,
 };
 
@@ -254,6 +254,17 @@ impl Window {
             self.complete_from = complete_from;
         }
         Ok(())
+    }
+
+    /// Whether the next entry of a reader that goes forward needs no judgement: it cannot be a twin. Such entries are not
+    /// added either, as long as no commit has been: the first one that may be a twin reads back for them. So a reader
+    /// keeps nothing of a store without twins.
+    pub fn skips(&mut self, entry: &Entry) -> bool {
+        let skips = entry.read_at == NO_TWIN && self.commits.is_empty();
+        if skips {
+            self.complete_from = self.complete_from.max(entry.version);
+        }
+        skips
     }
 
     /// Adds the next commit of a reader that goes forward; then drops what no later commit can reach.

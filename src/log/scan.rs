@@ -37,6 +37,16 @@ pub struct LogEvent {
     pub first_feed_hash: u64,
 }
 
+impl From<Record> for LogEvent {
+    fn from(Record { entry, feeds, .. }: Record) -> Self {
+        Self {
+            first_feed_hash: feeds.first().map_or(0, Keys::hash),
+            entry,
+            feeds,
+        }
+    }
+}
+
 /// How much a scan reads at most. It goes beyond these limits only if it would not make progress otherwise.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -197,10 +207,13 @@ impl Scan {
                 self.pending.push_back(record);
                 continue;
             }
+            self.last = Some(record.entry.version);
+            if self.window.skips(&record.entry) {
+                return Ok(Some(LogEvent::from(record)));
+            }
             let commit = Commit::from(&record);
             let commits = std::slice::from_ref(&commit);
             self.window.look_back(snapshot, commits).await?;
-            self.last = Some(commit.version);
             let event = self.visible(record, &commit);
             self.window.push_newer(commit);
             self.hidden += u64::from(event.is_none());
@@ -250,16 +263,9 @@ impl Scan {
 
     /// The event of a record that the window covers; `None` if it is a twin in all its feeds.
     fn visible(&self, record: Record, commit: &Commit) -> Option<LogEvent> {
-        let Record {
-            entry, mut feeds, ..
-        } = record;
-        let first_feed_hash = feeds.first().map_or(0, Keys::hash);
-        self.window.retain_visible(commit, &mut feeds);
-        (!feeds.is_empty()).then_some(LogEvent {
-            entry,
-            feeds,
-            first_feed_hash,
-        })
+        let mut event = LogEvent::from(record);
+        self.window.retain_visible(commit, &mut event.feeds);
+        (!event.feeds.is_empty()).then_some(event)
     }
 
     /// Takes the next record, in the order of the scan; `None` if that needs reading, or if there is none.
