@@ -44,7 +44,10 @@ pub(super) fn open_database(folder: &Path, keys: &EngineKeys) -> Result<(Open, V
     }));
     let opened = opened.unwrap_or_else(|_| Err(damaged(folder, "the engine panicked")));
     let (open, last) = opened.map_err(|error| match error {
-        Error::Damaged(what) => damaged(folder, what),
+        Error::Damaged(what) => match survey(folder, Depth::Full).damages.first() {
+            Some(damage) => damaged(folder, format!("{damage} ({what})")),
+            None => damaged(folder, what),
+        },
         other => other,
     })?;
     let visible = match last {
