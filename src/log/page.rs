@@ -8,6 +8,7 @@ use crate::{
     feed::{Feeds, Order},
     projection::{Events, Wanted},
     store::{self, Snapshot},
+    types::Entry,
     version::{Cursor, Version},
 };
 
@@ -43,11 +44,25 @@ pub struct LogRead {
     pub next: Option<Version>,
 }
 
+/// Bytes of an event as JSON, without texts that its producer chose.
+const FIXED_BYTES: usize = 160;
+
 impl LogEvent {
     /// The approximate size of the event as JSON.
     pub fn bytes(&self) -> usize {
-        let names = self.feeds.iter().map(|feed| feed.as_str().len() + 4);
-        self.entry.data.len() + names.sum::<usize>() + 256
+        let Entry {
+            id,
+            kind,
+            actor,
+            time,
+            data,
+            ..
+        } = &self.entry;
+        let feeds = self.feeds.iter().map(|feed| feed.as_str().len() + 3);
+        let actor = actor.as_ref().map_or(0, |actor| actor.as_str().len());
+        let time = time.as_ref().map_or(0, |time| time.as_str().len());
+        let texts = id.as_str().len() + kind.as_str().len() + actor + time + data.len();
+        FIXED_BYTES + texts + feeds.sum::<usize>()
     }
 }
 
