@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use futures_util::future::try_join_all;
 
 use super::Feeds;
@@ -204,8 +203,11 @@ impl Feeds {
                     .map(|marker| self.keys.marker(feed, OWN_READER, marker))
             })
             .collect();
-        let values = snapshot.get(names.clone()).await?;
-        let version = |index: usize| decode_marker(names.get(index)?, values.get(index)?.as_ref());
+        let stored = snapshot.get(names.clone()).await?;
+        let version = |index: usize| {
+            let value = stored.get(index)?.as_ref()?;
+            Some(values::decode_version(names.get(index)?, value))
+        };
         let markers = (0..feeds.len()).map(|feed| {
             Ok(Markers {
                 read: version(2 * feed).transpose()?,
@@ -214,13 +216,6 @@ impl Feeds {
         });
         markers.collect()
     }
-}
-
-fn decode_marker(key: &[u8], value: Option<&Bytes>) -> Option<store::Result<Version>> {
-    Some(match <[u8; 16]>::try_from(&value?[..]) {
-        Ok(bytes) => Ok(Version::from_bytes(bytes)),
-        Err(_) => Err(keys::corrupt(key, "not a version")),
-    })
 }
 
 /// Counts unread entries, whose notify keys are above the read marker.

@@ -175,9 +175,7 @@ impl Raise<'_> {
             ));
         }
         let key = self.keys.last();
-        let moment = <[u8; 16]>::try_from(last)
-            .map(Version::from_bytes)
-            .map_err(|_| keys::corrupt(&key, "not a version"))?;
+        let moment = values::decode_version(&key, last)?;
         let unchanged = Condition::KeyEquals {
             key,
             value: Some(last.to_vec()),

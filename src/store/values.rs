@@ -284,15 +284,20 @@ pub fn decode_lineage(item: &KeyValue) -> Result<Row> {
     })
 }
 
+/// The value at `key`, if it is a version and nothing else.
+pub fn decode_version(key: &[u8], value: &[u8]) -> Result<Version> {
+    match <[u8; BYTES_LEN]>::try_from(value) {
+        Ok(bytes) => Ok(Version::from_bytes(bytes)),
+        Err(_) => Err(corrupt(key, "not a version")),
+    }
+}
+
 pub fn encode_time(version: Version) -> Vec<u8> {
     version.to_bytes().to_vec()
 }
 
 pub fn decode_time(item: &KeyValue) -> Result<Version> {
-    match <[u8; BYTES_LEN]>::try_from(&item.value[..]) {
-        Ok(bytes) => Ok(Version::from_bytes(bytes)),
-        Err(_) => Err(corrupt(&item.key, "not a version")),
-    }
+    decode_version(&item.key, &item.value)
 }
 
 pub fn encode_checkpoint(checkpoint: Version) -> Vec<u8> {
@@ -301,13 +306,7 @@ pub fn encode_checkpoint(checkpoint: Version) -> Vec<u8> {
 
 /// The checkpoint that is stored at `key`; zero if the projection has not begun.
 pub fn decode_checkpoint(key: &[u8], value: Option<&Bytes>) -> Result<Version> {
-    let Some(value) = value else {
-        return Ok(Version::ZERO);
-    };
-    match <[u8; BYTES_LEN]>::try_from(&value[..]) {
-        Ok(bytes) => Ok(Version::from_bytes(bytes)),
-        Err(_) => Err(corrupt(key, "not a version")),
-    }
+    value.map_or(Ok(Version::ZERO), |value| decode_version(key, value))
 }
 
 /// An event in the log by kind or by actor.

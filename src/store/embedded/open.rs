@@ -15,10 +15,7 @@ use super::{
     tables::Tables,
 };
 use crate::{
-    store::{
-        Error, Result,
-        keys::{Keys, corrupt},
-    },
+    store::{Error, Result, keys::Keys, values::decode_version},
     version::Version,
 };
 
@@ -52,10 +49,7 @@ pub(super) fn open_database(folder: &Path, keys: &EngineKeys) -> Result<(Open, V
     })?;
     let visible = match last {
         None => NOTHING,
-        Some(last) => match <[u8; 16]>::try_from(&last[..]) {
-            Ok(last) => Version::from_bytes(last),
-            Err(_) => return Err(corrupt(&keys.last, "not a version")),
-        },
+        Some(last) => decode_version(&keys.last, &last)?,
     };
     open.tables.recent.begin(visible);
     Ok((open, visible))
