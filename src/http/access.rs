@@ -1,7 +1,7 @@
 //! Authorization: reads a request's credentials, asks [`crate::auth`] what they grant, and compares that with the right
 //! the operation needs. Handlers check the feeds, which only they know, through [`Granted`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -220,6 +220,12 @@ impl Granted {
     /// When the grant expires; `None` if it never does.
     pub fn ends(&self) -> Option<Instant> {
         self.0.as_ref().map(|(_, ends)| *ends)
+    }
+
+    /// When a request that waits for up to `wait` gives up: at the latest when the grant expires.
+    pub fn deadline(&self, wait: Duration) -> Instant {
+        let deadline = Instant::now() + wait;
+        self.ends().map_or(deadline, |ends| ends.min(deadline))
     }
 
     /// Resolves when the grant expires.

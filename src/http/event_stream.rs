@@ -3,28 +3,21 @@
 
 use std::{
     convert::Infallible,
-    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use tokio::time::Sleep;
 
-use super::{caller::Caller, frames::SharedFrames, limits::Permit, render};
-use crate::{
-    live::{Bye, Follower, Update},
-    metrics::StreamEnd,
-};
+use super::{caller::Caller, frames::SharedFrames, limits::Permit, render, updates::Updates};
+use crate::{live::Update, metrics::StreamEnd};
 
 /// A live stream: its SSE frames, in order.
 pub struct EventStream {
     /// The first frame; empty once it has been taken.
     pub(super) opening: Bytes,
-    pub(super) follower: Follower,
-    /// When the subscriber's token expires. Boxed, because most streams of a service without keys have none.
-    pub(super) token_ends: Option<Pin<Box<Sleep>>>,
+    pub(super) updates: Updates,
     /// Counts the stream against its caller's limit.
     pub(super) _permit: Permit<Caller>,
     pub(super) end: StreamEnd,
@@ -38,19 +31,7 @@ impl EventStream {
 
     /// Waits for the next frames. `None` at the end of the stream.
     pub async fn next(&mut self) -> Option<SharedFrames> {
-        let update = match &mut self.token_ends {
-            None => self.follower.next().await,
-            Some(ends) => tokio::select! {
-                // In this order, so that a stream that always has something to send also ends when its token expires.
-                biased;
-                () = ends => {
-                    self.token_ends = None;
-                    Some(self.follower.end(Bye::TokenExpired))
-                }
-                update = self.follower.next() => update,
-            },
-        };
-        Some(match update? {
+        Some(match self.updates.next().await? {
             Update::Items(items) => items
                 .iter()
                 .map(|item| item.rendered(render::frame))

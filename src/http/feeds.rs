@@ -184,12 +184,7 @@ async fn page(
     let after = versions::position(app, parts, params.start("after", false)?).await?;
     let (mut query, wait) = params.page(feeds, after)?;
     granted.feeds(Scope::Read, &query.feeds)?;
-    // A long poll ends when the token expires.
-    let until = |wait| {
-        let deadline = Instant::now() + wait;
-        granted.ends().map_or(deadline, |ends| ends.min(deadline))
-    };
-    let deadline = wait.map(until);
+    let deadline = wait.map(|wait| granted.deadline(wait));
     let mut reserved = Limited::of(parts)?.answer();
     let turn = app.feeds.of(Caller::reader(&parts.extensions));
     let turn = turn.turn().await?;

@@ -7,7 +7,7 @@
 //! Each part of an answer is read from a snapshot of its own. While the client takes a part, the next one is read, and no
 //! more.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -16,10 +16,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use tokio::{
-    sync::mpsc,
-    time::{Sleep, sleep, sleep_until},
-};
+use tokio::{sync::mpsc, time::sleep};
 
 use super::{
     App,
@@ -28,7 +25,9 @@ use super::{
     limits::{self, Limited, Permit},
     problem::{Problem, Result},
     query::{Params, invalid},
-    render, versions,
+    render,
+    updates::Updates,
+    versions,
 };
 use crate::{
     auth::Denied,
@@ -73,8 +72,7 @@ pub async fn answer(
         let follower = Follower::of_log(feeds, subscription, filter, after);
         Following {
             end: StreamEnd::of(&app.metrics, follower.id()),
-            token_ends: granted.ends().map(|ends| Box::pin(sleep_until(ends))),
-            follower,
+            updates: Updates::new(follower, &granted),
             _permit: permit,
         }
         .body()
@@ -213,8 +211,7 @@ impl Reading {
 
 /// An answer without end. It holds no more than a live stream does: a page on the way to live, or what the hub has queued.
 struct Following {
-    follower: Follower,
-    token_ends: Option<Pin<Box<Sleep>>>,
+    updates: Updates,
     end: StreamEnd,
     _permit: Permit<Caller>,
 }
@@ -229,18 +226,8 @@ impl Following {
     }
 
     async fn next(&mut self) -> Option<Bytes> {
-        let update = match &mut self.token_ends {
-            None => self.follower.next().await,
-            Some(ends) => tokio::select! {
-                biased;
-                () = ends => {
-                    self.token_ends = None;
-                    Some(self.follower.end(Bye::TokenExpired))
-                }
-                update = self.follower.next() => update,
-            },
-        };
-        let position = self.follower.position();
+        let update = self.updates.next().await;
+        let position = self.updates.follower.position();
         let mut lines = Vec::new();
         match update? {
             Update::Items(items) => {
@@ -257,7 +244,7 @@ impl Following {
                 let asked = position;
                 let unknown = Problem::from(Error::CursorUnknown { asked, current });
                 render::error_line(&mut lines, current, &unknown);
-                self.follower.end(Bye::Unavailable);
+                self.updates.follower.end(Bye::Unavailable);
             }
             Update::Bye(bye) => {
                 self.end.because(bye.reason());

@@ -36,6 +36,7 @@ mod session;
 mod sse;
 mod strict;
 mod trace_context;
+mod updates;
 mod versions;
 pub mod web;
 

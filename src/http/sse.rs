@@ -7,7 +7,6 @@ use axum::{
     http::{header, request::Parts},
     response::{IntoResponse, Response},
 };
-use tokio::time::sleep_until;
 
 use super::{
     App,
@@ -18,7 +17,9 @@ use super::{
     limits::{self, Permit},
     problem::Result,
     query::{FeedPath, LAST_EVENT_ID, Params, cursor},
-    render, versions,
+    render,
+    updates::Updates,
+    versions,
 };
 use crate::{
     auth::Scope,
@@ -112,8 +113,7 @@ fn stream(
     let handover = Handover::new(EventStream {
         opening: render::opening_frame(after),
         end: StreamEnd::of(&app.metrics, follower.id()),
-        follower,
-        token_ends: granted.ends().map(|ends| Box::pin(sleep_until(ends))),
+        updates: Updates::new(follower, granted),
         _permit: permit,
     });
     let headers = [
