@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use crate::{
     append::writes,
+    log::LogEvent,
     store::{
         Batch, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Store, StoreErrors,
         epoch::Row,
@@ -267,4 +268,18 @@ impl Snapshot for Memory {
     async fn commit(self: Box<Self>, _batch: Batch) -> Result<Version> {
         Err(Error::Closed)
     }
+}
+
+/// What the plain rule says of the log.
+pub(crate) fn plain_log(history: &[Record]) -> Vec<LogEvent> {
+    let event = |record: &Record| {
+        let shown = |feed: &&FeedName| !is_twin(history, &record.entry, feed);
+        let feeds: Vec<FeedName> = record.feeds.iter().filter(shown).cloned().collect();
+        (!feeds.is_empty()).then(|| LogEvent {
+            entry: record.entry.clone(),
+            feeds,
+            first_feed_hash: Keys::hash(&record.feeds[0]),
+        })
+    };
+    history.iter().filter_map(event).collect()
 }

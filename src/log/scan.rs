@@ -437,7 +437,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dedup::testing::{Memory, any_history, feed, is_twin, long_history};
+    use crate::dedup::testing::{Memory, any_history, feed, long_history, plain_log};
 
     const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
@@ -452,20 +452,6 @@ mod tests {
             }
             history
         })
-    }
-
-    /// What the plain rule says.
-    fn expected(history: &[Record]) -> Vec<LogEvent> {
-        let event = |record: &Record| {
-            let shown = |feed: &&FeedName| !is_twin(history, &record.entry, feed);
-            let feeds: Vec<FeedName> = record.feeds.iter().filter(shown).cloned().collect();
-            (!feeds.is_empty()).then(|| LogEvent {
-                entry: record.entry.clone(),
-                feeds,
-                first_feed_hash: Keys::hash(&record.feeds[0]),
-            })
-        };
-        history.iter().filter_map(event).collect()
     }
 
     fn any_limits() -> impl Strategy<Value = Vec<Limits>> {
@@ -537,7 +523,7 @@ mod tests {
             let keys = Keys::with_partitions(partitions);
             let mut memory = Memory::with_keys(&keys, &history);
             memory.guesses_more = guesses_more;
-            let all = expected(&history);
+            let all = plain_log(&history);
             let cut = |(index, before): (usize, bool)| match history.get(index) {
                 Some(record) if before => record.entry.version.before(),
                 Some(record) => record.entry.version,

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::{
-    dedup::testing::{Memory, any_history, feed, is_twin, long_history},
+    dedup::testing::{Memory, any_history, feed, long_history, plain_log},
     feed::{Feeds, Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
     log,
     store::{
@@ -166,20 +166,6 @@ fn any_log() -> impl Strategy<Value = Vec<Record>> {
         }
         history
     })
-}
-
-/// What the plain rule says of the log.
-fn model(history: &[Record]) -> Vec<LogEvent> {
-    let event = |record: &Record| {
-        let shown = |feed: &&FeedName| !is_twin(history, &record.entry, feed);
-        let feeds: Vec<FeedName> = record.feeds.iter().filter(shown).cloned().collect();
-        (!feeds.is_empty()).then(|| LogEvent {
-            entry: record.entry.clone(),
-            feeds,
-            first_feed_hash: Keys::hash(&record.feeds[0]),
-        })
-    };
-    history.iter().filter_map(event).collect()
 }
 
 fn all_projections() -> Vec<Projection> {
@@ -480,7 +466,7 @@ proptest! {
                     grown = batches.len().min(grown + count);
                     let so_far = batches[..grown].concat();
                     lab.grows(&keys, &so_far);
-                    log = model(&so_far);
+                    log = plain_log(&so_far);
                 }
                 Op::Step { node: number, turn, limits, late } => {
                     step(&lab, &keys, &node(number), turn, limits, late);

@@ -9,7 +9,7 @@ use crate::{
     on_every_engine,
     support::{
         background::{append, event},
-        bed::{Bed, LINES, Served, text},
+        bed::{Bed, Served, text},
         entries::{assert_same, path, shown_in, walk},
         model::{Model, Shown, feed_name, fresh_feeds},
         patience::in_time,
@@ -67,13 +67,7 @@ async fn pages(node: &Served, query: &str, direction: &str, from: &str) -> Vec<S
 }
 
 async fn lines(node: &Served, query: &str, after: &str) -> Vec<Shown> {
-    let path = format!("/v1/log?{query}after={after}");
-    let answer = node.send("GET", &path, &[("accept", LINES)]).await;
-    let text = std::str::from_utf8(&answer.body).expect("text");
-    let lines = text.lines().map(serde_json::from_str);
-    let mut lines: Vec<Value> = lines.map(|line| line.expect("JSON")).collect();
-    assert_eq!(lines.pop().expect("an end")["end"], true, "{path}");
-    lines.retain(|line| line.get("cursor").is_none());
+    let lines = node.lines(&format!("/v1/log?{query}after={after}")).await;
     lines.iter().map(of_log).collect()
 }
 

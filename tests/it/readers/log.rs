@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::support::{
-    bed::{Bed, LINES, Served},
+    bed::{Bed, Served},
     entries::{Place, assert_same, place},
     follower::{Live, check_recorder},
     model::{Commit, Model, Shown, check_log, feed_name, shown},
@@ -296,13 +296,7 @@ async fn paged(node: &Served, path: &str, member: &str, cut: &str) -> Vec<Value>
 
 /// The events among the lines of an answer.
 async fn lines(node: &Served, path: &str, cut: &str) -> Vec<Value> {
-    let path = format!("{path}after={cut}");
-    let answer = node.send("GET", &path, &[("accept", LINES)]).await;
-    let text = std::str::from_utf8(&answer.body).expect("text");
-    let lines = text.lines().map(serde_json::from_str);
-    let mut lines: Vec<Value> = lines.map(|line| line.expect("JSON")).collect();
-    assert_eq!(lines.pop().expect("an end")["end"], true, "{path}");
-    lines.retain(|line| line.get("cursor").is_none());
+    let lines = node.lines(&format!("{path}after={cut}")).await;
     lines.into_iter().map(bare).collect()
 }
 

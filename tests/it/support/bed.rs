@@ -396,6 +396,17 @@ impl Api {
         format!("{}{path}", self.base)
     }
 
+    /// The events of an answer of lines, which must be complete.
+    pub async fn lines(&self, path: &str) -> Vec<Value> {
+        let answer = self.send("GET", path, &[("accept", LINES)]).await;
+        let text = std::str::from_utf8(&answer.body).expect("text");
+        let lines = text.lines().map(serde_json::from_str);
+        let mut lines: Vec<Value> = lines.map(|line| line.expect("JSON")).collect();
+        assert_eq!(lines.pop().expect("an end")["end"], true, "{path}");
+        lines.retain(|line| line.get("cursor").is_none());
+        lines
+    }
+
     /// Sends a request without a body; returns the whole answer.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.send_body(method, path, headers, "").await
