@@ -26,6 +26,15 @@ pub enum Error {
     /// The version is not of this life of the store.
     #[error("version {asked} is not of this store; the current version is {current}")]
     CursorUnknown { asked: Version, current: Version },
+    /// Retention may have removed something above the version.
+    #[error(
+        "version {asked} lies below what is kept; the oldest version to continue from is {oldest}"
+    )]
+    CursorExpired {
+        asked: Version,
+        oldest: Version,
+        current: Version,
+    },
     #[error("the append queue is full")]
     Busy,
     #[error("appends are waiting too long in the queue")]
@@ -50,6 +59,7 @@ impl Error {
             Self::VersionConflict { .. } => "version_conflict",
             Self::VersionAhead { .. } => "version_ahead",
             Self::CursorUnknown { .. } => "cursor_unknown",
+            Self::CursorExpired { .. } => "cursor_expired",
             Self::Busy | Self::Late | Self::ReadsBusy => "busy",
             Self::TooManyStreams => "too_many_streams",
             Self::ShuttingDown | Self::Store(store::Error::Closed) => "shutting_down",

@@ -26,6 +26,7 @@ pub fn entry(event: &Event, at: i64, read_at: u64) -> Entry {
         time: event.time.clone(),
         data: event.data.clone(),
         read_at,
+        change: None,
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Commit, Window};
 use crate::{
     fairness::WorkBudget,
     store::{Range, Result, Slice, Snapshot, keys::version_of, values::decode_entry},
-    types::Entry,
+    types::{Change, Entry},
     version::Version,
 };
 
@@ -174,7 +174,8 @@ impl Scan {
             self.hidden += u64::from(is_twin);
             self.window.drop_above(commit.version.before());
             let entry = self.pending.pop_front();
-            self.ready.extend(entry.filter(|_| !is_twin));
+            self.ready
+                .extend(entry.filter(|entry| !is_twin && is_shown(entry)));
             budget.spend(1).await;
         }
         Ok(())
@@ -191,13 +192,18 @@ impl Scan {
         for (entry, commit) in entries.into_iter().zip(commits) {
             match self.window.is_twin(&commit) {
                 true => self.hidden += 1,
-                false => self.ready.push_back(entry),
+                false => self.ready.extend(Some(entry).filter(is_shown)),
             }
             self.window.push_newer(commit);
             budget.spend(1).await;
         }
         Ok(())
     }
+}
+
+/// Not the place of an entry that was erased.
+fn is_shown(entry: &Entry) -> bool {
+    entry.change != Some(Change::Erased)
 }
 
 /// The latest entries of a feed, in one snapshot.

@@ -89,6 +89,7 @@ fn entry(version: Version, id: impl std::fmt::Display, read_at: u64) -> Entry {
         time: None,
         data: bytes::Bytes::from_static(b"null"),
         read_at,
+        change: None,
     }
 }
 

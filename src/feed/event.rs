@@ -8,7 +8,7 @@ use crate::{
         keys::versioned,
         values::{Claim, decode_claim, decode_entry},
     },
-    types::{Entry, EventId, FeedName},
+    types::{Change, Entry, EventId, FeedName},
     version::Version,
 };
 
@@ -56,6 +56,7 @@ impl Feeds {
             value,
         });
         let entry = item.as_ref().map(decode_entry).transpose()?;
+        let entry = entry.filter(|entry| entry.change != Some(Change::Erased));
         Ok(entry.map(|entry| FoundEvent { entry, feeds }))
     }
 

@@ -3,6 +3,7 @@
 //! Every function takes one snapshot, reads, and drops the snapshot before it returns. So no snapshot can be held while a
 //! client reads.
 
+mod changes;
 mod event;
 mod markers;
 mod page;
@@ -17,7 +18,7 @@ pub use self::{
     event::FoundEvent,
     page::{
         KINDS_MAX, Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry,
-        PageQuery,
+        PageQuery, check_kept,
     },
     state::{FeedState, Markers, UNREAD_MAX, UNREAD_TOGETHER_MAX, Unread},
     turns::Reader,

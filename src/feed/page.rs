@@ -2,15 +2,20 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
+use bytes::Bytes;
 use futures_util::future::try_join_all;
 use smallvec::SmallVec;
 
-use super::{Feeds, source::Source};
+use super::{
+    Feeds,
+    changes::Changes,
+    source::{Entries, Source},
+};
 use crate::{
     error::{Error, Result},
     fairness::WorkBudget,
     projection,
-    store::{self, Found, Reads, Snapshot, keys::Keys},
+    store::{self, Found, Reads, Snapshot, keys::Keys, values::decode_version},
     types::{Entry, FeedName, Kind},
     version::{Cursor, Version},
 };
@@ -34,7 +39,7 @@ const CHUNK_BYTES_MIN: usize = 8 * 1024;
 pub enum Order<V = Version> {
     /// Entries at or below `until` and below `before`.
     NewestFirst { until: Option<V>, before: Option<V> },
-    /// Entries above `after`, at or below `until`.
+    /// Entries and news of changes above `after`, at or below `until`.
     OldestFirst { after: V, until: Option<V> },
 }
 
@@ -68,6 +73,7 @@ pub struct Page {
 /// Indices of feeds in a query; usually one.
 pub type FeedIndices = SmallVec<[usize; 2]>;
 
+/// An entry, as it is now, or the news of a change.
 #[derive(Debug)]
 pub struct PageEntry {
     pub entry: Entry,
@@ -155,7 +161,16 @@ impl Feeds {
             [] => Version::ZERO,
             kinds => projection::indexed_until(&*snapshot, &self.keys, kinds).await?,
         };
+        let tells_changes = match order {
+            Order::OldestFirst { after, .. } => {
+                self.resume(&*snapshot, &query.feeds, after).await?
+            }
+            Order::NewestFirst { .. } => false,
+        };
         let mut merge = Merge::new(query, order, &self.keys, now, indexed);
+        if tells_changes {
+            merge.add_changes(query, &self.keys, now);
+        }
 
         let moment = order.moment();
         let mut page = Page {
@@ -196,6 +211,51 @@ impl Feeds {
         self.twins.page.inc_by(merge.hidden());
         Ok(page)
     }
+
+    /// Whether a reader that continues in `feeds` after `after` may have to be told of changes.
+    ///
+    /// # Errors
+    /// [`Error::CursorExpired`] if something above `after` may have been removed. From the beginning, a reader gets what is
+    /// kept.
+    async fn resume(
+        &self,
+        snapshot: &dyn Snapshot,
+        feeds: &[FeedName],
+        after: Version,
+    ) -> Result<bool> {
+        let reads = vec![self.keys.changed(), self.keys.trimmed_anywhere()];
+        let stored = snapshot.get(reads.clone()).await?;
+        let version = |index: usize| {
+            let value: Option<&Bytes> = stored.get(index).and_then(Option::as_ref);
+            value.map_or(Ok(Version::ZERO), |value| {
+                decode_version(&reads[index], value)
+            })
+        };
+        let (changed, trimmed) = (version(0)?, version(1)?);
+        if after > Version::ZERO && after < trimmed {
+            let reads: Vec<_> = feeds.iter().map(|feed| self.keys.trimmed(feed)).collect();
+            let stored = snapshot.get(reads.clone()).await?;
+            let trimmed = reads.iter().zip(&stored).filter_map(|(key, value)| {
+                let value = value.as_ref()?;
+                Some(decode_version(key, value))
+            });
+            let trimmed = trimmed.collect::<store::Result<Vec<_>>>()?;
+            check_kept(after, trimmed.into_iter().max(), snapshot.version())?;
+        }
+        Ok(changed > after)
+    }
+}
+
+/// Fails if `after` lies below `trimmed`: something above it may have been removed.
+pub fn check_kept(after: Version, trimmed: Option<Version>, current: Version) -> Result<()> {
+    match trimmed {
+        Some(oldest) if after > Version::ZERO && after < oldest => Err(Error::CursorExpired {
+            asked: after,
+            oldest,
+            current,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Merges the feeds of a query.
@@ -221,14 +281,28 @@ impl Merge {
         indexed: Version,
     ) -> Self {
         let kinds = (&query.kinds[..], indexed);
-        let source = |feed| Source::new(keys, feed, order, now, kinds);
+        let source =
+            |(place, feed)| Source::entries(place, Entries::new(keys, feed, order, now, kinds));
         Self {
             order,
             limit: query.limit,
             bytes: query.bytes,
-            sources: query.feeds.iter().map(source).collect(),
+            sources: query.feeds.iter().enumerate().map(source).collect(),
             heads: BinaryHeap::with_capacity(query.feeds.len()),
             waiting: (0..query.feeds.len()).collect(),
+        }
+    }
+
+    /// Also merges the news of changes in the feeds.
+    fn add_changes<V>(&mut self, query: &PageQuery<V>, keys: &Keys, now: Version) {
+        let Order::OldestFirst { after, until } = self.order else {
+            return;
+        };
+        let until = until.unwrap_or(now);
+        for (place, feed) in query.feeds.iter().enumerate() {
+            let changes = Changes::new(keys, feed, after, until);
+            self.waiting.push(self.sources.len());
+            self.sources.push(Source::changes(place, changes));
         }
     }
 
@@ -250,13 +324,14 @@ impl Merge {
         };
         let mut feeds = FeedIndices::new();
         let mut first = None;
-        while let Some(&(same, Reverse(feed))) = self.heads.peek()
+        while let Some(&(same, Reverse(index))) = self.heads.peek()
             && same == rank
         {
             self.heads.pop();
-            self.waiting.push(feed);
-            feeds.push(feed);
-            let entry = self.sources[feed].pop();
+            self.waiting.push(index);
+            let source = &mut self.sources[index];
+            feeds.push(source.feed);
+            let entry = source.pop();
             first = first.or(entry);
         }
         Ok(first.map(|entry| (entry.version, entry, feeds)))

@@ -1,11 +1,11 @@
-//! The entries of one feed that a page may take, in its order: all of them, or those of some kinds.
+//! What a page merges: of each feed its entries, all of them or those of some kinds, and the news of changes.
 //!
 //! Entries of kinds are found by the index of the feed by kind as far as that has got ([`projection::indexed_until`]), and
 //! in the feed itself above.
 
 use std::collections::VecDeque;
 
-use super::page::Order;
+use super::{changes::Changes, page::Order};
 use crate::{
     dedup::Scan,
     projection::{self, Derived},
@@ -20,9 +20,87 @@ use crate::{
 /// Entries of all feeds of a page that are fetched together. They may have the maximum size.
 const FETCHED_AT_ONCE: usize = 64;
 
-/// The caller asks for what to read ([`Self::wants`]), reads it together with what other feeds want, and hands the result
-/// back ([`Self::take`]), until the next entry is ready.
+/// What a page merges.
 pub(super) struct Source {
+    /// As a place in the query.
+    pub(super) feed: usize,
+    of: Of,
+}
+
+enum Of {
+    Entries(Box<Entries>),
+    Changes(Changes),
+}
+
+/// The caller asks for what to read ([`Self::wants`]), reads it together with what other sources want, and hands the result
+/// back ([`Self::take`]), until the next entry is ready.
+impl Source {
+    pub(super) fn entries(feed: usize, entries: Entries) -> Self {
+        let of = Of::Entries(Box::new(entries));
+        Self { feed, of }
+    }
+
+    pub(super) fn changes(feed: usize, changes: Changes) -> Self {
+        let of = Of::Changes(changes);
+        Self { feed, of }
+    }
+
+    /// How many twins have been left out.
+    pub(super) fn hidden(&self) -> u64 {
+        match &self.of {
+            Of::Entries(entries) => entries.scan.hidden(),
+            Of::Changes(_) => 0,
+        }
+    }
+
+    /// The next entry, if it has been read.
+    pub(super) fn ready(&self) -> Option<&Entry> {
+        match &self.of {
+            Of::Entries(entries) => entries.ready(),
+            Of::Changes(changes) => changes.ready(),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        match &mut self.of {
+            Of::Entries(entries) => entries.pop(),
+            Of::Changes(changes) => changes.pop(),
+        }
+    }
+
+    /// Whether everything has been read.
+    pub(super) fn is_exhausted(&self) -> bool {
+        match &self.of {
+            Of::Entries(entries) => entries.is_exhausted(),
+            Of::Changes(changes) => changes.is_exhausted(),
+        }
+    }
+
+    /// What to read until the next entry is ready; nothing if it is ready, or if there is none. See [`Scan::wants`].
+    pub(super) fn wants(&mut self, need: usize, bytes_max: usize, at_once: usize) -> Reads {
+        match &mut self.of {
+            Of::Entries(entries) => entries.wants(need, bytes_max, at_once),
+            Of::Changes(changes) => Reads {
+                ranges: Vec::from_iter(changes.wants(need, bytes_max)),
+                ..Reads::default()
+            },
+        }
+    }
+
+    /// Takes what reading it found.
+    pub(super) async fn take(&mut self, snapshot: &dyn Snapshot, mut found: Found) -> Result<()> {
+        match &mut self.of {
+            Of::Entries(entries) => entries.take(snapshot, found).await,
+            Of::Changes(changes) => match found.slices.pop() {
+                Some(slice) => changes.take(slice),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// The entries of one feed, without news of changes.
+pub(super) struct Entries {
     scan: Scan,
     index: Option<Index>,
     newest_first: bool,
@@ -38,7 +116,7 @@ struct Index {
     ready: VecDeque<Entry>,
 }
 
-impl Source {
+impl Entries {
     /// `indexed` is the version up to which the entries of `kinds` are indexed.
     pub(super) fn new(
         keys: &Keys,
@@ -84,11 +162,6 @@ impl Source {
         }
     }
 
-    /// How many twins have been left out.
-    pub(super) fn hidden(&self) -> u64 {
-        self.scan.hidden()
-    }
-
     fn scan_is_done(&self) -> bool {
         self.scan.is_exhausted() && self.scan.ready().is_none()
     }
@@ -102,15 +175,14 @@ impl Source {
         }
     }
 
-    /// The next entry, if it has been read.
-    pub(super) fn ready(&self) -> Option<&Entry> {
+    fn ready(&self) -> Option<&Entry> {
         match &self.index {
             Some(index) if self.reads_index() => index.ready.front(),
             _ => self.scan.ready(),
         }
     }
 
-    pub(super) fn pop(&mut self) -> Option<Entry> {
+    fn pop(&mut self) -> Option<Entry> {
         let reads_index = self.reads_index();
         match &mut self.index {
             Some(index) if reads_index => index.ready.pop_front(),
@@ -118,13 +190,11 @@ impl Source {
         }
     }
 
-    /// Whether everything has been read.
-    pub(super) fn is_exhausted(&self) -> bool {
+    fn is_exhausted(&self) -> bool {
         self.scan.is_exhausted() && self.index.as_ref().is_none_or(Index::is_read)
     }
 
-    /// What to read until the next entry is ready; nothing if it is ready, or if there is none. See [`Scan::wants`].
-    pub(super) fn wants(&mut self, need: usize, bytes_max: usize, at_once: usize) -> Reads {
+    fn wants(&mut self, need: usize, bytes_max: usize, at_once: usize) -> Reads {
         let reads_index = self.reads_index();
         match &mut self.index {
             Some(index) if reads_index => index.wants(need, at_once),
@@ -135,8 +205,7 @@ impl Source {
         }
     }
 
-    /// Takes what reading it found.
-    pub(super) async fn take(&mut self, snapshot: &dyn Snapshot, mut found: Found) -> Result<()> {
+    async fn take(&mut self, snapshot: &dyn Snapshot, mut found: Found) -> Result<()> {
         let reads_index = self.reads_index();
         match &mut self.index {
             Some(index) if reads_index => index.take(found),

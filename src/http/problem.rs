@@ -74,6 +74,7 @@ codes! {
     IdReused "id_reused" CONFLICT,
     VersionConflict "version_conflict" CONFLICT,
     CursorUnknown "cursor_unknown" GONE,
+    CursorExpired "cursor_expired" GONE,
     HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST,
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE,
     TooManyEvents "too_many_events" PAYLOAD_TOO_LARGE,
@@ -225,6 +226,13 @@ impl From<Error> for Problem {
                 "this version is not of this store, which was restored or replaced since; forget what was read before, get the \
                  feed's current version and read again from there",
             )
+            .with("version", current.to_string()),
+            Error::CursorExpired { oldest, current, .. } => Self::new(
+                Code::CursorExpired,
+                "something after this version has been removed meanwhile, because the service keeps it for a limited time: \
+                 forget what was read before, and read again from the feed's current version, or after `oldest`",
+            )
+            .with("oldest", oldest.to_string())
             .with("version", current.to_string()),
             Error::Busy => Self::new(
                 Code::Busy,

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::problem::{Code, Problem};
 use crate::{
     fairness::WorkBudget,
-    feed::{FeedState, FoundEvent, Page},
+    feed::{FeedState, FoundEvent, Page, PageEntry},
     live::{Bye, Located, News, Reset},
     log::{LogEvent, LogPage},
-    types::{Actor, Delivery, Entry, EventId, FeedName},
+    types::{Actor, Change, Delivery, Entry, EventId, FeedName},
     version::{Cursor, Version},
 };
 
@@ -37,11 +37,40 @@ fn name(out: &mut Vec<u8>, name: &str) {
     }
 }
 
+/// Writes a member with a version, and a comma.
+fn version_member(out: &mut Vec<u8>, name: &str, version: Version) {
+    plain(out, name);
+    out.push(b':');
+    plain(out, version.to_text().as_str());
+    out.push(b',');
+}
+
+/// The members of an entry, or of the news of a change: what was changed, with the version of the entry itself.
 fn fields(out: &mut Vec<u8>, entry: &Entry, with_version: bool) {
-    if with_version {
-        out.extend_from_slice(b"\"version\":");
-        plain(out, entry.version.to_text().as_str());
-        out.push(b',');
+    match entry.change {
+        Some(Change::Erasure(of)) => {
+            out.extend_from_slice(b"\"change\":\"erased\",");
+            version_member(out, "version", of);
+            version_member(out, "erased", entry.version);
+            out.extend_from_slice(b"\"id\":");
+            name(out, entry.id.as_str());
+            out.extend_from_slice(b",\"kind\":");
+            name(out, entry.kind.as_str());
+            return;
+        }
+        Some(Change::Edit(of)) => {
+            out.extend_from_slice(b"\"change\":\"edited\",");
+            version_member(out, "version", of);
+            version_member(out, "edited", entry.version);
+        }
+        Some(Change::EditedAt(at)) => {
+            version_member(out, "version", entry.version);
+            version_member(out, "edited", at);
+        }
+        Some(Change::Erased) | None if with_version => {
+            version_member(out, "version", entry.version);
+        }
+        Some(Change::Erased) | None => {}
     }
     out.extend_from_slice(b"\"id\":");
     name(out, entry.id.as_str());
@@ -139,19 +168,33 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
         }
     }
     out.extend_from_slice(format!(",\"version\":\"{}\",\"entries\":[", page.version).as_bytes());
-    for (index, found) in page.entries.iter().enumerate() {
-        out.extend_from_slice(if index > 0 { b",{" } else { b"{" });
+    let is_change = |found: &&PageEntry| found.entry.changed().is_some();
+    let mut list = |out: &mut Vec<u8>, found: &PageEntry, is_first: bool| {
+        out.extend_from_slice(if is_first { b"{" } else { b",{" });
         if let (true, Some(&first)) = (merged, found.feeds.first()) {
             held_by(
-                &mut out,
+                out,
                 &feeds[first],
                 found.feeds.iter().map(|&feed| &feeds[feed]),
             );
         }
-        fields(&mut out, &found.entry, true);
+        fields(out, &found.entry, true);
         out.push(b'}');
+    };
+    let entries = page.entries.iter().filter(|found| !is_change(found));
+    for (index, found) in entries.enumerate() {
+        list(&mut out, found, index == 0);
     }
-    out.extend_from_slice(b"],\"next\":");
+    out.push(b']');
+    let mut changes = page.entries.iter().filter(is_change).peekable();
+    if changes.peek().is_some() {
+        out.extend_from_slice(b",\"changes\":[");
+        for (index, found) in changes.enumerate() {
+            list(&mut out, found, index == 0);
+        }
+        out.push(b']');
+    }
+    out.extend_from_slice(b",\"next\":");
     match page.next {
         Some(next) => plain(&mut out, next.to_text().as_str()),
         None => out.extend_from_slice(b"null"),
@@ -253,9 +296,11 @@ pub async fn states(states: &[FeedState]) -> Vec<u8> {
 pub fn frame(news: &News) -> Bytes {
     match news {
         News::Entry(located) => {
-            let event = match located.entry.delivery {
-                Delivery::Notify => "notify",
-                Delivery::Entry | Delivery::Transient => "entry",
+            let event = match (located.entry.change, located.entry.delivery) {
+                (Some(Change::Edit(_)), _) => "edited",
+                (Some(Change::Erasure(_)), _) => "erased",
+                (_, Delivery::Notify) => "notify",
+                (_, Delivery::Entry | Delivery::Transient) => "entry",
             };
             event_frame(
                 event,
@@ -267,7 +312,12 @@ pub fn frame(news: &News) -> Bytes {
         News::Event(event) => {
             let mut data = Vec::with_capacity(event.bytes());
             log_event(&mut data, event);
-            event_frame("event", Some(event.entry.version), &data)
+            let name = match event.entry.change {
+                Some(Change::Edit(_)) => "edited",
+                Some(Change::Erasure(_)) => "erased",
+                _ => "event",
+            };
+            event_frame(name, Some(event.entry.version), &data)
         }
         News::State(feed) => event_frame("marker", None, state(feed, false).to_string().as_bytes()),
         News::Moment(version) => event_frame(
@@ -295,6 +345,11 @@ pub fn reset_frame(why: Reset, current: Version) -> Bytes {
             Code::CursorUnknown,
             "the requested version is not of this store, which was restored or replaced since: forget what was read before, \
              and read the history again; the stream continues from `version`",
+        ),
+        Reset::CursorExpired => (
+            Code::CursorExpired,
+            "something after the requested version has been removed meanwhile: forget what was read before, and read the \
+             history again; the stream continues from `version`",
         ),
         Reset::VersionAhead => (
             Code::VersionAhead,

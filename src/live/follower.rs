@@ -57,6 +57,8 @@ pub enum Reset {
     CursorUnknown,
     /// The store has not reached it.
     VersionAhead,
+    /// Retention may have removed something above it.
+    CursorExpired,
 }
 
 enum Phase {
@@ -217,6 +219,9 @@ impl Follower {
             }
             Err(Error::CursorUnknown { current, .. }) => {
                 return Ok(Some(self.reset(Reset::CursorUnknown, current)));
+            }
+            Err(Error::CursorExpired { current, .. }) => {
+                return Ok(Some(self.reset(Reset::CursorExpired, current)));
             }
             Err(error) => return Err(error),
         };

@@ -7,7 +7,7 @@ use crate::{
         keys::Keys,
         values::{Record, decode_records},
     },
-    types::{Entry, FeedName},
+    types::{Change, Entry, FeedName},
     version::Version,
 };
 
@@ -87,6 +87,9 @@ impl Partition {
                 } = record;
                 self.window.retain_visible(&commit, &mut feeds);
                 self.window.push_newer(commit);
+                if entry.change == Some(Change::Erased) {
+                    continue;
+                }
                 self.hidden += u64::from(feeds.is_empty());
                 if !feeds.is_empty() || all_feeds.is_some() {
                     visible.push(Found {

@@ -25,7 +25,7 @@ use crate::{
         keys::{self, Keys, OWN_READER},
         values::{Record, TransientRecord, decode_transient},
     },
-    types::{Entry, FeedName},
+    types::{Change, Entry, FeedName},
     version::Version,
 };
 
@@ -62,7 +62,7 @@ struct Tailer {
     at: Version,
     partitions: HashMap<u16, Partition>,
     joining: Vec<JoinTicket>,
-    /// Feeds with listeners whose marker has moved, and whose state is still to be read. No feed is there twice.
+    /// Feeds with listeners whose marker has moved or of which an entry was erased, and whose state is still to be read. No feed is there twice.
     moved: VecDeque<FeedName>,
 }
 
@@ -278,12 +278,14 @@ impl Tailer {
         Ok(true)
     }
 
-    /// Notes the feeds whose marker moved. They stay noted until a round has succeeded in reading their states.
+    /// Notes the feeds whose marker moved, or of which an entry was erased. They stay noted until a round has succeeded in reading their states.
     fn note_moved(&mut self, found: &BTreeMap<Version, RoundItem>) {
         let mut noted: HashSet<&FeedName> = self.moved.iter().collect();
-        let feeds = found.values().filter_map(|found| match found {
-            RoundItem::MarkerMoved(feed) => Some(feed),
-            RoundItem::Entry(..) | RoundItem::Transient(..) => None,
+        let feeds = found.values().flat_map(|found| match found {
+            RoundItem::MarkerMoved(feed) => std::slice::from_ref(feed),
+            // It may have been unread.
+            RoundItem::Entry(entry, feeds, _) if is_erasure(entry) => feeds,
+            RoundItem::Entry(..) | RoundItem::Transient(..) => &[],
         });
         let new = feeds.filter(|feed| noted.insert(feed));
         let new: Vec<FeedName> = new.cloned().collect();
@@ -335,6 +337,10 @@ impl Tailer {
             self.hub.dispatch_state(feed, item, budget).await;
         }
     }
+}
+
+fn is_erasure(entry: &Entry) -> bool {
+    matches!(entry.change, Some(Change::Erasure(_)))
 }
 
 /// Adds an entry. An event with feeds in several partitions is found in each of them, at the same version.

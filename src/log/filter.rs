@@ -3,7 +3,7 @@
 use super::LogEvent;
 use crate::{
     auth::Patterns,
-    types::{Actor, Kind},
+    types::{Actor, Change, Kind},
 };
 
 /// Every condition must hold. Equal filters are shared by live subscribers.
@@ -47,11 +47,14 @@ impl Filter {
     /// The part of the filter that does not depend on what the reader may see.
     pub(crate) fn is_about(&self, event: &LogEvent) -> bool {
         let (kind, actor) = (&event.entry.kind, event.entry.actor.as_ref());
+        // Whose event was erased is not known any more: everybody is told.
+        let is_erasure = matches!(event.entry.change, Some(Change::Erasure(_)));
+        let is_by = |actor: &Actor| self.actors.contains(actor);
         let shard = |Shard { index, of }: Shard| {
             event.first_feed_hash % u64::from(of.max(1)) == u64::from(index)
         };
         (self.kinds.is_empty() || self.kinds.contains(kind))
-            && (self.actors.is_empty() || actor.is_some_and(|actor| self.actors.contains(actor)))
+            && (self.actors.is_empty() || is_erasure || actor.is_some_and(is_by))
             && self.shard.is_none_or(shard)
     }
 }

@@ -8,11 +8,13 @@
 //! which events they want and may see.
 
 mod filter;
+mod lookup;
 mod page;
 mod scan;
 
 pub use self::{
     filter::{Filter, Shard},
+    lookup::{Place, entry_at, place_of},
     page::{LOG_PAGE_KEYS_MAX, LogPage, LogQuery, LogRead},
     scan::{Limits, LogEvent, Scan},
 };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::{Filter, Limits, LogEvent};
 use crate::{
     error::{Error, Result},
-    feed::{Feeds, Order},
+    feed::{Feeds, Order, check_kept},
     projection::{Events, Wanted},
-    store::{self, Snapshot},
+    store::{self, Snapshot, values::decode_version},
     types::Entry,
     version::{Cursor, Version},
 };
@@ -115,6 +115,14 @@ impl Feeds {
         let known = self.lineage.at(&*snapshot).await?;
         let order = query.order.try_map(|bound| known.check(bound.into()))?;
         let version = order.moment().unwrap_or(now);
+        if let Order::OldestFirst { after, .. } = order {
+            let key = self.keys.trimmed_log();
+            let trimmed = snapshot.get(vec![key.clone()]).await?.pop().flatten();
+            let trimmed = trimmed
+                .map(|value| decode_version(&key, &value))
+                .transpose()?;
+            check_kept(after, trimmed, now)?;
+        }
         let mut events = self.events(&*snapshot, query, order).await?;
         let read = read(&mut events, &*snapshot, query, version, take).await;
         self.twins.log.inc_by(events.hidden());

@@ -10,7 +10,7 @@ use crate::{
         keys::{self, Keys, version_of},
         values::{Record, Records},
     },
-    types::{Entry, FeedName},
+    types::{Change, Entry, FeedName},
     version::Version,
 };
 
@@ -27,7 +27,7 @@ const LEAST_REST: usize = 8;
 /// Records of a partition that are decoded at once, oldest first, because a scan usually ends in the middle of a key.
 const DECODED_AT_ONCE: usize = 32;
 
-/// An event as the log shows it.
+/// An event as the log shows it, as it is now; or the news of its change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEvent {
     pub entry: Entry,
@@ -100,7 +100,7 @@ struct Source {
 }
 
 impl Scan {
-    /// The events above `after`, at or below `until`, in version order. Both may be any versions.
+    /// The events and the news of changes above `after`, at or below `until`, in version order. Both may be any versions.
     pub fn oldest_first(keys: &Keys, after: Version, until: Version, limits: Limits) -> Self {
         Self::new(keys, after, until, limits, false)
     }
@@ -208,8 +208,12 @@ impl Scan {
                 continue;
             }
             self.last = Some(record.entry.version);
+            let shows = self.shows(&record.entry);
             if self.window.skips(&record.entry) {
-                return Ok(Some(LogEvent::from(record)));
+                match shows {
+                    true => return Ok(Some(LogEvent::from(record))),
+                    false => continue,
+                }
             }
             let commit = Commit::from(&record);
             let commits = std::slice::from_ref(&commit);
@@ -217,8 +221,8 @@ impl Scan {
             let event = self.visible(record, &commit);
             self.window.push_newer(commit);
             self.hidden += u64::from(event.is_none());
-            if event.is_some() {
-                return Ok(event);
+            if let Some(event) = event.filter(|_| shows) {
+                return Ok(Some(event));
             }
         }
     }
@@ -241,11 +245,17 @@ impl Scan {
             self.window.drop_above(commit.version.before());
             self.last = Some(commit.version);
             match event {
-                Some(event) => return Some(Some(event)),
+                Some(event) if self.shows(&event.entry) => return Some(Some(event)),
+                Some(_) => {}
                 None => self.hidden += 1,
             }
         }
         None
+    }
+
+    /// Whether the scan shows this event: not the place of one that was erased, and newest first no news of changes.
+    fn shows(&self, entry: &Entry) -> bool {
+        entry.change != Some(Change::Erased) && !(self.newest_first && entry.changed().is_some())
     }
 
     /// Newest first: everything above this version has been merged.

@@ -10,9 +10,9 @@ use crate::{
     store::{
         KeyValue, Result, Snapshot,
         keys::{Keys, corrupt, versioned},
-        values::{Indexed, decode_entry, decode_indexed},
+        values::{Indexed, decode_change, decode_entry, decode_indexed},
     },
-    types::{Actor, Entry, Kind},
+    types::{Actor, Change, Entry, FeedName, Kind},
     version::Version,
 };
 
@@ -29,8 +29,11 @@ pub struct Wanted {
 impl Wanted {
     pub fn includes(&self, entry: &Entry) -> bool {
         let actor = entry.actor.as_ref();
+        // Whose event was erased is not known any more.
+        let is_erasure = matches!(entry.change, Some(Change::Erasure(_)));
+        let is_by = |actor: &Actor| self.actors.contains(actor);
         (self.kinds.is_empty() || self.kinds.contains(&entry.kind))
-            && (self.actors.is_empty() || actor.is_some_and(|actor| self.actors.contains(actor)))
+            && (self.actors.is_empty() || is_erasure || actor.is_some_and(is_by))
     }
 
     /// The projection to read, its checkpoint, and the prefixes of its keys; `None` if none can be used.
@@ -39,7 +42,9 @@ impl Wanted {
         snapshot: &dyn Snapshot,
         keys: &Keys,
     ) -> Result<Option<(Version, Vec<Vec<u8>>)>> {
+        let erasures = (!self.actors.is_empty()).then(|| keys.log_of_erasures());
         let actors = self.actors.iter().map(|actor| keys.log_by_actor(actor));
+        let actors = actors.chain(erasures);
         let kinds = self.kinds.iter().map(|kind| keys.log_by_kind(kind));
         // An actor usually has fewer events than a kind.
         let indexes = [
@@ -201,7 +206,8 @@ impl Events {
                 continue;
             };
             self.last = Some(event.entry.version);
-            if self.wanted.includes(&event.entry) {
+            let is_shown = !(self.newest_first && event.entry.changed().is_some());
+            if is_shown && self.wanted.includes(&event.entry) {
                 return Ok(Some(event));
             }
         }
@@ -247,10 +253,18 @@ impl Index {
                 }
             }
         }
-        let key = |it: &Indexed| versioned(&keys.feed(&it.feeds[0]), it.version);
+        let key = |it: &Indexed| versioned(&place(keys, it, &it.feeds[0]), it.version);
         let reads: Vec<_> = named.iter().map(key).collect();
         let values = snapshot.get(reads.clone()).await?;
-        for (indexed, entry) in named.into_iter().zip(entries(reads, values)?) {
+        for ((indexed, key), value) in named.into_iter().zip(reads).zip(values) {
+            let entry = match value {
+                Some(value) => Some(decode(&indexed, key, value)?),
+                None => elsewhere(snapshot, keys, &indexed).await?,
+            };
+            // News of a change go when the entry does.
+            let Some(entry) = entry else {
+                continue;
+            };
             self.bytes_read += entry.data.len();
             self.fetched.push_back(LogEvent {
                 entry,
@@ -259,6 +273,46 @@ impl Index {
             });
         }
         Ok(())
+    }
+}
+
+/// The prefix of the key of an event, or of the news of its change, in `feed`.
+fn place(keys: &Keys, indexed: &Indexed, feed: &FeedName) -> Vec<u8> {
+    match indexed.is_change {
+        true => keys.change(feed),
+        false => keys.feed(feed),
+    }
+}
+
+fn decode(indexed: &Indexed, key: Vec<u8>, value: Bytes) -> Result<Entry> {
+    let item = KeyValue {
+        key: key.into(),
+        value,
+    };
+    match indexed.is_change {
+        true => decode_change(&item),
+        false => decode_entry(&item),
+    }
+}
+
+/// The event that retention has removed from its first feed: in another one, or in the log.
+async fn elsewhere(
+    snapshot: &dyn Snapshot,
+    keys: &Keys,
+    indexed: &Indexed,
+) -> Result<Option<Entry>> {
+    let others = indexed.feeds[1..].iter();
+    let others = others.map(|feed| versioned(&place(keys, indexed, feed), indexed.version));
+    let others: Vec<_> = others.collect();
+    let values = snapshot.get(others.clone()).await?;
+    let found = others.into_iter().zip(values);
+    let found = found
+        .filter_map(|(key, value)| Some((key, value?)))
+        .map(|(key, value)| decode(indexed, key, value))
+        .next();
+    match found {
+        Some(entry) => entry.map(Some),
+        None => log::entry_at(snapshot, keys, indexed.first_feed_hash, indexed.version).await,
     }
 }
 

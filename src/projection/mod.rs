@@ -11,8 +11,12 @@
 //! reads while a projection builds itself from the beginning of the log, and after it has been switched off: then the
 //! checkpoint stays where it is. A projection without a checkpoint has derived nothing.
 //!
-//! Nothing here conflicts with appends. The only condition of a step is about its checkpoint, which appends neither read
-//! nor write, and no append has a condition about derived keys.
+//! Erasures and retention remove derived keys together with what they were derived from. So that a step in flight does not
+//! derive keys from what has just been removed, it has two more conditions: that nothing was changed
+//! ([`Keys::changed`](crate::store::keys::Keys::changed)) or swept meanwhile.
+//!
+//! Nothing here conflicts with appends, which neither read nor write any of this, and no append has a condition about derived
+//! keys.
 
 mod behind;
 mod derived;
@@ -36,7 +40,7 @@ use crate::{
         keys::{Keys, versioned},
         values::{decode_checkpoint, encode_indexed},
     },
-    types::{FeedName, Kind},
+    types::{Change, FeedName, Kind},
     version::Version,
 };
 
@@ -84,15 +88,19 @@ impl Projection {
         let entry = &event.entry;
         let mut put =
             |prefix: Vec<u8>, value| puts.push((versioned(&prefix, entry.version), value));
-        let feeds = || encode_indexed(&event.feeds, event.first_feed_hash);
+        let is_change = entry.changed().is_some();
+        let feeds = || encode_indexed(&event.feeds, event.first_feed_hash, is_change);
         match self {
             Self::LogByKind => put(keys.log_by_kind(&entry.kind), feeds()),
             Self::LogByActor => {
-                if let Some(actor) = &entry.actor {
+                if let Some(Change::Erasure(_)) = entry.change {
+                    put(keys.log_of_erasures(), feeds());
+                } else if let Some(actor) = &entry.actor {
                     put(keys.log_by_actor(actor), feeds());
                 }
             }
-            Self::FeedByKind(kind) if *kind == entry.kind => {
+            // News of changes are few, and are read from a range of their own.
+            Self::FeedByKind(kind) if *kind == entry.kind && !is_change => {
                 for feed in &event.feeds {
                     put(keys.feed_by_kind(feed, kind), Vec::new());
                 }

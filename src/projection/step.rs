@@ -164,8 +164,9 @@ impl Transaction for Step<'_> {
 
     fn first_reads(&self) -> Reads {
         let checkpoints = self.projections.iter().map(|it| it.key(self.keys));
+        let removals = [self.keys.changed(), self.keys.sweep()];
         Reads {
-            keys: checkpoints.collect(),
+            keys: checkpoints.chain(removals).collect(),
             ..Reads::default()
         }
     }
@@ -178,7 +179,11 @@ impl Transaction for Step<'_> {
     ) -> Result<Plan<Progress>> {
         let moment = snapshot.version();
         let at = self.first_reads().keys;
-        let stored = at.iter().zip(&first.values);
+        let equal = |index: usize| Condition::KeyEquals {
+            key: at[index].clone(),
+            value: first.values[index].as_deref().map(<[u8]>::to_vec),
+        };
+        let stored = at.iter().zip(&first.values).take(self.projections.len());
         let stored = stored.map(|(key, value)| decode_checkpoint(key, value.as_ref()));
         let checkpoints = stored.collect::<Result<Vec<_>>>()?;
         let from = match self.turn {
@@ -212,13 +217,13 @@ impl Transaction for Step<'_> {
             ..Batch::default()
         };
         for &member in &progress.members {
-            batch.conditions.push(Condition::KeyEquals {
-                key: at[member].clone(),
-                value: first.values[member].as_deref().map(<[u8]>::to_vec),
-            });
+            batch.conditions.push(equal(member));
             let checkpoint = encode_checkpoint(derived.reached);
             batch.puts.push((at[member].clone(), checkpoint));
         }
+        // What it derives from must still be there.
+        let removals = self.projections.len()..at.len();
+        batch.conditions.extend(removals.map(equal));
         self.planned = Some(progress);
         Ok(Plan::Commit(batch))
     }

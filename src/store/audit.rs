@@ -14,6 +14,8 @@ pub struct Counts {
     /// Claimed event ids.
     pub claims: u64,
     pub entries: u64,
+    /// News of edits and erasures.
+    pub changes: u64,
     pub notify: u64,
     /// Events in the log, once per partition.
     pub logged: u64,
@@ -28,7 +30,11 @@ impl fmt::Display for Counts {
             f,
             "{} ids, {} feed entries, {} notify keys, {} log records, {} transients, {} index keys of the log",
             self.claims, self.entries, self.notify, self.logged, self.transients, self.indexed
-        )
+        )?;
+        match self.changes {
+            0 => Ok(()),
+            changes => write!(f, ", {changes} news of changes"),
+        }
     }
 }
 
@@ -41,6 +47,10 @@ pub async fn audit(store: &dyn Store, keys: &Keys) -> Result<Counts> {
     .await?;
     visit(store, keys.feeds(), |item| {
         values::decode_entry(item).map(|_| counts.entries += 1)
+    })
+    .await?;
+    visit(store, keys.changes(), |item| {
+        values::decode_change(item).map(|_| counts.changes += 1)
     })
     .await?;
     visit(store, keys.notifies(), |item| {

@@ -21,10 +21,13 @@ use futures_util::future::try_join_all;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Batch, Condition, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Store,
-    StoreErrors, keys::Keys,
+    Batch, Condition, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Stamped,
+    Store, StoreErrors, keys::Keys,
 };
-use crate::{fairness::WorkBudget, version::Version};
+use crate::{
+    fairness::WorkBudget,
+    version::{BYTES_LEN, Version},
+};
 
 /// The version of the client API that this program uses.
 const API_VERSION: i32 = 730;
@@ -309,6 +312,10 @@ impl View {
             transaction.atomic_op(&key, &put.value, MutationType::SetVersionstampedKey);
             budget.spend(1).await;
         }
+        for put in &batch.stamped {
+            let value = stamped_value(put, self.version.epoch());
+            transaction.atomic_op(&put.key, &value, MutationType::SetVersionstampedValue);
+        }
         if batch.notify {
             transaction
                 .set_option(TransactionOption::NextWriteNoWriteConflictRange)
@@ -391,6 +398,16 @@ pub fn stamped_key(prefix: &[u8], epoch: u32, index: u16) -> Vec<u8> {
     key.extend_from_slice(&index.to_be_bytes());
     key.extend_from_slice(&stamp_at.to_le_bytes());
     key
+}
+
+/// The value with epoch and index, followed by the offset of the stamp as the database expects it.
+fn stamped_value(put: &Stamped, epoch: u32) -> Vec<u8> {
+    let stamp_at = put.at + 4;
+    let mut value = put.value.clone();
+    value[put.at..stamp_at].copy_from_slice(&epoch.to_be_bytes());
+    value[stamp_at + STAMP_BYTES..put.at + BYTES_LEN].copy_from_slice(&put.index.to_be_bytes());
+    value.extend_from_slice(&(stamp_at as u32).to_le_bytes());
+    value
 }
 
 fn read_error(error: FdbError) -> Error {

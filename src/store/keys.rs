@@ -10,23 +10,27 @@
 //! | 4 | `at` | the greatest `at` of any entry |
 //! | 5 | `wake` | the versionstamp of the last commit that notified waiting nodes |
 //! | 6 | `lineage / epoch` | where the epoch began, and where the one before it ended (16 bytes each) |
+//! | 7 | `changed` | the version of the last change of an entry, or removal of old keys |
 //! | 10 | `claim / id ‖ V` | content hash and feeds of the event; empty once the event has been erased |
-//! | 11 | `feed / name ‖ V` | entry |
+//! | 11 | `feed / name ‖ V` | entry, as it is now |
 //! | 12 | `notify / name ‖ V` | kind, actor and id of an entry that counts as unread |
 //! | 13 | `log / partition ‖ V` | the events of a batch in this partition |
 //! | 14 | `transient / partition ‖ V` | a transient, or the news that a marker moved |
 //! | 15 | `marker / name / reader / {read, seen}` | version |
+//! | 16 | `trimmed / name` | everything at or below this version may have been removed; an empty name: from the log |
+//! | 16 | `trimmed` | the greatest of these versions |
 //! | 17 | `projection / name`, `projection / name / kind` | the checkpoint of a projection: a version |
 //! | 18 | `index / 1 / kind ‖ V`, `index / 2 / actor ‖ V` | the feeds that show the event, in order |
 //! | 18 | `index / 3 / feed / kind ‖ V` | empty |
 //! | 19 | `time / n` | the version that was current at second 10·n since 1970 |
+//! | 20 | `job ‖ V` | an erasure that is under way, or has ended |
+//! | 21 | `sweep` | how far the sweep of retention has got |
+//! | 22 | `change / name ‖ V` | the news that an entry of the feed was edited or erased |
 //!
-//! Kept for what is not written yet:
+//! Codes above are kept for consumers and follows.
 //!
-//! | code | key | value |
-//! | --- | --- | --- |
-//! | 16 | `trimmed / name` | everything at or below this version may have been removed by retention |
-//! | 20 and above | consumers, jobs, follows | |
+//! News of changes stand beside the entries of a feed and not among them: reading the newest entries, or the version of the
+//! latest one, costs the same however much was changed.
 //!
 //! Every value can grow at its end, and a decoder refuses what it does not know.
 
@@ -54,15 +58,20 @@ const LAST: u16 = 3;
 const AT: u16 = 4;
 const WAKE: u16 = 5;
 const LINEAGE: u16 = 6;
+const CHANGED: u16 = 7;
 const CLAIM: u16 = 10;
 const FEED: u16 = 11;
 const NOTIFY: u16 = 12;
 const LOG: u16 = 13;
 const TRANSIENT: u16 = 14;
 const MARKER: u16 = 15;
+const TRIMMED: u16 = 16;
 const PROJECTION: u16 = 17;
 const INDEX: u16 = 18;
 const TIME: u16 = 19;
+const JOB: u16 = 20;
+const SWEEP: u16 = 21;
+const CHANGE: u16 = 22;
 
 // Codes of the indexes.
 const LOG_BY_KIND: u16 = 1;
@@ -137,7 +146,12 @@ impl Keys {
 
     /// The log partition of `feed`.
     pub fn partition(&self, feed: &FeedName) -> u16 {
-        (Self::hash(feed) % u64::from(self.partitions)) as u16
+        self.partition_of(Self::hash(feed))
+    }
+
+    /// The log partition of a feed whose name has this hash.
+    pub fn partition_of(&self, hash: u64) -> u16 {
+        (hash % u64::from(self.partitions)) as u16
     }
 
     /// → format (4 bytes) and number of partitions (2 bytes). Written when the key space is created.
@@ -204,6 +218,43 @@ impl Keys {
         self.versioned_of(FEED, feed.as_str())
     }
 
+    /// `‖ version` → the news of a change of an entry. With each change, per feed. At most one for each entry: a later change
+    /// removes the news of the one before.
+    pub fn change(&self, feed: &FeedName) -> Vec<u8> {
+        self.versioned_of(CHANGE, feed.as_str())
+    }
+
+    /// → the version of the last change of an entry, or removal of old keys. Stamped with each. So a reader knows that there
+    /// is no news above it, and a projection that nothing has been removed meanwhile.
+    pub fn changed(&self) -> Vec<u8> {
+        self.root.pack(&(CHANGED,))
+    }
+
+    /// → everything in the feed at or below this version may have been removed. Atomic maximum, by the sweep.
+    pub fn trimmed(&self, feed: &FeedName) -> Vec<u8> {
+        self.root.pack(&(TRIMMED, feed.as_str()))
+    }
+
+    /// → everything in the log at or below this version may have been removed. Atomic maximum, by the sweep.
+    pub fn trimmed_log(&self) -> Vec<u8> {
+        self.root.pack(&(TRIMMED, ""))
+    }
+
+    /// → the greatest version of all of these. Atomic maximum, with each.
+    pub fn trimmed_anywhere(&self) -> Vec<u8> {
+        self.root.pack(&(TRIMMED,))
+    }
+
+    /// `‖ version` → an erasure that is under way, or has ended. The version is its id.
+    pub fn job(&self) -> Vec<u8> {
+        self.root.pack(&(JOB,))
+    }
+
+    /// → how far the sweep of retention has got. Written with each of its steps.
+    pub fn sweep(&self) -> Vec<u8> {
+        self.root.pack(&(SWEEP,))
+    }
+
     /// `‖ version` → kind, actor and id. With each event that counts as unread, per feed. Marking read does not clear it:
     /// only keys above the marker count.
     pub fn notify(&self, feed: &FeedName) -> Vec<u8> {
@@ -234,6 +285,11 @@ impl Keys {
     /// Begin and end of the notify keys of all feeds.
     pub(super) fn notifies(&self) -> (Vec<u8>, Vec<u8>) {
         self.root.subspace(&(NOTIFY,)).range()
+    }
+
+    /// Begin and end of the changes of all feeds.
+    pub(super) fn changes(&self) -> (Vec<u8>, Vec<u8>) {
+        self.root.subspace(&(CHANGE,)).range()
     }
 
     /// Begin and end of all log partitions.
@@ -310,6 +366,11 @@ impl Keys {
     /// `‖ version` → the feeds that show the event. Per event with an actor, by a projection.
     pub fn log_by_actor(&self, actor: &Actor) -> Vec<u8> {
         self.root.pack(&(INDEX, LOG_BY_ACTOR, actor.as_str()))
+    }
+
+    /// `‖ version` → the feeds that are told of an erasure. In the log by actor: whose event it was is not known any more.
+    pub fn log_of_erasures(&self) -> Vec<u8> {
+        self.root.pack(&(INDEX, LOG_BY_ACTOR, ""))
     }
 
     /// `‖ version` → empty. Per feed that shows an event of the kind, by a projection.
@@ -547,8 +608,16 @@ mod tests {
             keys.projection("a", Some(&kind("a"))),
             keys.log_by_kind(&kind("a")),
             keys.log_by_actor(&"a".parse().expect("an actor")),
+            keys.log_of_erasures(),
             keys.feed_by_kind(&name, &kind("a")),
             keys.feed_by_kind(&name, &kind("b")),
+            keys.change(&name),
+            keys.changed(),
+            keys.trimmed(&name),
+            keys.trimmed_log(),
+            keys.trimmed_anywhere(),
+            keys.job(),
+            keys.sweep(),
         ];
         let distinct: std::collections::BTreeSet<_> = all.iter().collect();
         assert_eq!(distinct.len(), all.len());

@@ -240,7 +240,7 @@ pub struct Slice {
     pub more: bool,
 }
 
-/// Blind writes, committed atomically. They are applied in the order: clears, puts and maxima, versioned puts.
+/// Blind writes, committed atomically. They are applied in the order: clears, puts and maxima, versioned and stamped puts.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pub conditions: Vec<Condition>,
@@ -249,6 +249,8 @@ pub struct Batch {
     /// Sets the key to the greater of its present value and this one, compared as byte strings of equal length.
     pub maxima: Vec<(Vec<u8>, Vec<u8>)>,
     pub versioned: Vec<Versioned>,
+    /// Puts whose values carry the version of the commit.
+    pub stamped: Vec<Stamped>,
     /// Fail with [`Error::Conflict`] if any id that the batch claims is already claimed at commit. Only for snapshots with
     /// [`Snapshot::checks_claims`]; the batch must not claim an id twice.
     pub unclaimed: bool,
@@ -262,6 +264,15 @@ pub struct Versioned {
     pub prefix: Vec<u8>,
     pub index: u16,
     pub value: Vec<u8>,
+}
+
+/// A put whose value carries the version of the commit, in the 16 bytes at `at`. `index` is the last part of that version.
+#[derive(Debug, Clone)]
+pub struct Stamped {
+    pub key: Vec<u8>,
+    pub index: u16,
+    pub value: Vec<u8>,
+    pub at: usize,
 }
 
 #[derive(Debug, Clone)]

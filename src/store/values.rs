@@ -1,15 +1,26 @@
 //! The encoding of all values, as FoundationDB tuples.
 //!
 //! - claim: `(digest, feeds)`, the content hash (16 bytes) and all feeds of the event, in order. Empty: the event was erased.
-//! - entry: `(0, read_at, delivery, id, kind, actor, at, data[, time])`. Other tags than 0 are kept for changes.
+//!   Of an edited event: `stamp (digest, feeds, [(version, change id)…])`, the edits before the last one, newest first, with
+//!   the hashes of their change ids (16 bytes, or null). The first one has a null version: it is the last edit itself.
+//! - entry: `(0, read_at, delivery, id, kind, actor, at, data[, time])`. Of an edited entry: `stamp (1, the same…)`. Of an
+//!   erased one, for a few seconds: `(4, read_at, id)`.
+//! - change: `(2, version, read_at, … data[, time])`, the news of an edit, with the version of the entry and the entry as it
+//!   is now; or `(3, version, id, kind)`, the news of an erasure.
 //! - notify key: `(kind, actor, id, read_at)`.
 //! - log: one `(0, index, exports, feeds, entry)` for each event of the batch. In the partition of the event's first feed,
 //!   `exports` is true and `feeds` are all its feeds, in order: this record is the one that a reader of the whole log takes.
-//!   In other partitions, `feeds` are those of the partition. The entry is written as above, without its tag.
+//!   In other partitions, `feeds` are those of the partition. The entry is written as above, without its tag. An edited event
+//!   has the tag 1, and after the entry the version of its last edit. If that is missing, it is the `stamp` before the first
+//!   record. News of changes have the tags 2 and 3, and the version of the entry at the same place. An erased event has the
+//!   tag 4.
 //! - transient: `((0, index, false, feeds, entry), null)`, or `(null, (feed, reader))` if a marker moved.
 //! - lineage: two moments of 16 bytes, see [`Row`]. Marker, time, checkpoint: a version of 16 bytes.
-//! - log by kind and by actor: `(feeds, hash)`, the feeds that show the event, in order. The hash is null, or that of the
-//!   event's first feed, if the event is a twin there. Feed by kind: empty.
+//! - log by kind and by actor: `(feeds, hash[, true])`, the feeds that show the event, in order. The hash is null, or that of
+//!   the event's first feed, if the event is a twin there. True, if it is the news of a change. Feed by kind: empty.
+//! - trimmed, swept, changed: a version of 16 bytes.
+//!
+//! A `stamp` is the byte 0xff, which begins no tuple, and the 16 bytes of the version of the commit that wrote the value.
 //!
 //! Tuples can get further elements at their end, and other tags. The decoders refuse those that they do not know.
 
@@ -17,8 +28,8 @@ use std::{borrow::Cow, io};
 
 use bytes::Bytes;
 use foundationdb_tuple::{
-    Bytes as TupleBytes, PackResult, TupleDepth, TuplePack, TupleUnpack, VersionstampOffset, pack,
-    pack_into, unpack,
+    Bytes as TupleBytes, PackError, PackResult, TupleDepth, TuplePack, TupleUnpack,
+    VersionstampOffset, pack, pack_into, unpack,
 };
 
 use super::{
@@ -27,15 +38,49 @@ use super::{
     keys::{Keys, corrupt, version_of},
 };
 use crate::{
-    types::{Actor, Delivery, Entry, EventId, EventTime, FeedName, Invalid, Kind},
+    types::{Actor, Change, Delivery, Entry, EventId, EventTime, FeedName, Invalid, Kind, NO_TWIN},
     version::{BYTES_LEN, Version},
 };
 
 /// Maximum size of a value in the log, in bytes. FoundationDB refuses values over 100,000 bytes.
 pub const RECORD_BYTES_MAX: usize = 96_000;
 
-/// The tag of an event, in a feed and in the log.
+// The tags of what stands in a feed, in its changes, and in the log; see [`Change`].
 const EVENT: u16 = 0;
+const EDITED: u16 = 1;
+const EDIT: u16 = 2;
+const ERASURE: u16 = 3;
+const ERASED: u16 = 4;
+
+/// Begins a value that carries the version of its commit.
+const STAMP: u8 = 0xff;
+/// Where in such a value the version stands.
+pub const STAMP_AT: usize = 1;
+const STAMP_BYTES: usize = STAMP_AT + BYTES_LEN;
+
+/// In a [`Change::EditedAt`] to encode: the version of the commit that writes the value, which has to be stamped.
+pub const THIS_COMMIT: Version = Version::ZERO;
+
+/// Adds an empty stamp before a value.
+fn to_be_stamped(value: &[u8]) -> Vec<u8> {
+    [&[STAMP], &[0; BYTES_LEN][..], value].concat()
+}
+
+/// Whether the value has to be stamped at [`STAMP_AT`].
+pub fn is_to_be_stamped(value: &[u8]) -> bool {
+    value.first() == Some(&STAMP)
+}
+
+/// The stamp of a value, if it has one, and the rest.
+fn stamp(value: &Bytes) -> (Option<Version>, Bytes) {
+    match value.get(..STAMP_BYTES).and_then(<[u8]>::split_first) {
+        Some((&STAMP, stamp)) => {
+            let version = <[u8; BYTES_LEN]>::try_from(stamp).map(Version::from_bytes);
+            (version.ok(), value.slice(STAMP_BYTES..))
+        }
+        _ => (None, value.clone()),
+    }
+}
 
 /// `(read_at, delivery, id, kind, actor, at, data[, time])`.
 type EntryTuple<'a> = (
@@ -72,26 +117,100 @@ impl<'de: 'a, 'a> TupleUnpack<'de> for Time<'a> {
     }
 }
 
-/// What stands in a feed: a tag, and then what the tag says.
+/// The last element of a log record: a version, if there is one.
+#[derive(Debug)]
+struct LastVersion(Option<Version>);
+
+impl TuplePack for LastVersion {
+    fn pack<W: io::Write>(&self, out: &mut W, depth: TupleDepth) -> io::Result<VersionstampOffset> {
+        match self.0 {
+            Some(version) => TupleBytes::from(&version.to_bytes()[..]).pack(out, depth),
+            None => Ok(VersionstampOffset::None { size: 0 }),
+        }
+    }
+}
+
+impl<'de> TupleUnpack<'de> for LastVersion {
+    fn unpack(input: &'de [u8], depth: TupleDepth) -> PackResult<(&'de [u8], Self)> {
+        match input.first() {
+            // The end of the value, or of the tuple.
+            None | Some(0) => Ok((input, Self(None))),
+            Some(_) => {
+                let (rest, StoredVersion(version)) = TupleUnpack::unpack(input, depth)?;
+                Ok((rest, Self(Some(version))))
+            }
+        }
+    }
+}
+
+/// A version as an element of a tuple.
+#[derive(Debug)]
+struct StoredVersion(Version);
+
+impl TuplePack for StoredVersion {
+    fn pack<W: io::Write>(&self, out: &mut W, depth: TupleDepth) -> io::Result<VersionstampOffset> {
+        TupleBytes::from(&self.0.to_bytes()[..]).pack(out, depth)
+    }
+}
+
+impl<'de> TupleUnpack<'de> for StoredVersion {
+    fn unpack(input: &'de [u8], depth: TupleDepth) -> PackResult<(&'de [u8], Self)> {
+        let (rest, bytes) = TupleBytes::unpack(input, depth)?;
+        let bytes = <[u8; BYTES_LEN]>::try_from(&bytes.0[..]);
+        let bytes = bytes.map_err(|_| PackError::Message("not a version".into()))?;
+        Ok((rest, Self(Version::from_bytes(bytes))))
+    }
+}
+
+/// What stands in a feed or in its changes: a tag, and then what the tag says.
 enum Tagged<'a> {
     Entry(EntryTuple<'a>),
+    Edited(EntryTuple<'a>),
+    Edit(StoredVersion, EntryTuple<'a>),
+    Erasure(StoredVersion, Cow<'a, str>, Cow<'a, str>),
+    Erased(u64, Cow<'a, str>),
     Unknown(u16),
 }
 
 impl<'de: 'a, 'a> TupleUnpack<'de> for Tagged<'a> {
     fn unpack(input: &'de [u8], depth: TupleDepth) -> PackResult<(&'de [u8], Self)> {
         let (rest, tag) = u16::unpack(input, depth)?;
-        match tag {
+        Ok(match tag {
             EVENT => {
-                TupleUnpack::unpack(rest, depth).map(|(rest, entry)| (rest, Self::Entry(entry)))
+                let (rest, entry) = TupleUnpack::unpack(rest, depth)?;
+                (rest, Self::Entry(entry))
             }
-            tag => Ok((&[], Self::Unknown(tag))),
-        }
+            EDITED => {
+                let (rest, entry) = TupleUnpack::unpack(rest, depth)?;
+                (rest, Self::Edited(entry))
+            }
+            EDIT => {
+                let (rest, of) = TupleUnpack::unpack(rest, depth)?;
+                let (rest, entry) = TupleUnpack::unpack(rest, depth)?;
+                (rest, Self::Edit(of, entry))
+            }
+            ERASURE => {
+                let (rest, (of, id, kind)) = TupleUnpack::unpack(rest, depth)?;
+                (rest, Self::Erasure(of, id, kind))
+            }
+            ERASED => {
+                let (rest, (read_at, id)) = TupleUnpack::unpack(rest, depth)?;
+                (rest, Self::Erased(read_at, id))
+            }
+            tag => (&[], Self::Unknown(tag)),
+        })
     }
 }
 
-/// `(tag, index in the batch, exports, feeds, entry)`.
-type RecordTuple<'a> = (u16, u16, bool, Vec<Cow<'a, str>>, EntryTuple<'a>);
+/// `(tag, index in the batch, exports, feeds, entry[, version])`.
+type RecordTuple<'a> = (
+    u16,
+    u16,
+    bool,
+    Vec<Cow<'a, str>>,
+    EntryTuple<'a>,
+    LastVersion,
+);
 
 /// An event in a partition of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +258,20 @@ pub struct ClaimedEvent {
     pub digest: u128,
     /// All its feeds, in order.
     pub feeds: Vec<FeedName>,
+    /// Its edits, newest first: at most [`EDITS_KEPT_MAX`].
+    pub edits: Vec<Edit>,
 }
+
+/// An edit of an event, as its claim remembers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edit {
+    pub version: Version,
+    /// The hash of the id that the client gave the change.
+    pub change_id: Option<u128>,
+}
+
+/// How many edits of an event are remembered, so that a repeated change is recognised.
+pub const EDITS_KEPT_MAX: usize = 16;
 
 /// The value of a notify key, with its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,6 +347,7 @@ fn entry_from(
             .transpose()?,
         data: shared(value, data.0),
         read_at,
+        change: None,
     })
 }
 
@@ -241,8 +374,30 @@ pub fn encode_claim(digest: u128, feeds: &[FeedName]) -> Vec<u8> {
     pack(&(TupleBytes::from(&digest[..]), names(feeds)))
 }
 
+/// The claim of an event that is being edited: `edits` are those before this one, newest first. The value has to be stamped.
+pub fn encode_edited_claim(event: &ClaimedEvent, change_id: Option<u128>) -> Vec<u8> {
+    let hash = |id: &Option<u128>| id.map(|id| TupleBytes::from(id.to_be_bytes().to_vec()));
+    let before = event.edits.iter().take(EDITS_KEPT_MAX - 1);
+    let before = before.map(|edit| (Some(StoredVersion(edit.version)), hash(&edit.change_id)));
+    let edits: Vec<EditTuple<'_>> = [(None, hash(&change_id))]
+        .into_iter()
+        .chain(before)
+        .collect();
+    let digest = event.digest.to_be_bytes();
+    let digest = TupleBytes::from(&digest[..]);
+    to_be_stamped(&pack(&(digest, names(&event.feeds), edits)))
+}
+
+/// `(version, hash of the change id)`.
+type EditTuple<'a> = (Option<StoredVersion>, Option<TupleBytes<'a>>);
+
+fn hash_from(bytes: &TupleBytes<'_>) -> std::result::Result<u128, String> {
+    let bytes = (&bytes.0[..]).try_into();
+    let bytes = bytes.map_err(|_| "not a hash of 16 bytes".to_owned());
+    bytes.map(u128::from_be_bytes)
+}
+
 pub fn decode_claim(item: &KeyValue) -> Result<Claim> {
-    let bad = |what: String| corrupt(&item.key, what);
     let version = version_of(&item.key)?;
     if item.value.is_empty() {
         return Ok(Claim {
@@ -250,18 +405,43 @@ pub fn decode_claim(item: &KeyValue) -> Result<Claim> {
             event: None,
         });
     }
-    let (digest, feeds): (TupleBytes<'_>, Vec<Cow<'_, str>>) =
-        unpack(&item.value).map_err(|error| bad(error.to_string()))?;
-    let digest = (&digest.0[..])
-        .try_into()
-        .map_err(|_| bad("not a content hash".into()))?;
-    let event = ClaimedEvent {
-        digest: u128::from_be_bytes(digest),
-        feeds: feeds_from(&item.value, feeds).map_err(bad)?,
-    };
+    let event = claimed_event(&item.value).map_err(|what| corrupt(&item.key, what))?;
     Ok(Claim {
         version,
         event: Some(event),
+    })
+}
+
+fn claimed_event(value: &Bytes) -> std::result::Result<ClaimedEvent, String> {
+    let failed = |error: PackError| error.to_string();
+    let (stamp, value) = stamp(value);
+    let (digest, feeds, edits) = match stamp {
+        None => {
+            let (digest, feeds): (TupleBytes<'_>, Vec<Cow<'_, str>>) =
+                unpack(&value).map_err(failed)?;
+            (digest, feeds, Vec::new())
+        }
+        Some(stamp) => {
+            let (digest, feeds, edits): (TupleBytes<'_>, Vec<Cow<'_, str>>, Vec<EditTuple<'_>>) =
+                unpack(&value).map_err(failed)?;
+            let edit = |(version, id): EditTuple<'_>| {
+                Ok(Edit {
+                    version: version.map_or(stamp, |StoredVersion(version)| version),
+                    change_id: id.as_ref().map(hash_from).transpose()?,
+                })
+            };
+            let edits = edits.into_iter().map(edit);
+            (
+                digest,
+                feeds,
+                edits.collect::<std::result::Result<_, String>>()?,
+            )
+        }
+    };
+    Ok(ClaimedEvent {
+        digest: hash_from(&digest)?,
+        feeds: feeds_from(&value, feeds)?,
+        edits,
     })
 }
 
@@ -317,17 +497,34 @@ pub struct Indexed {
     pub feeds: Vec<FeedName>,
     /// The hash of the first feed that the producer named, see [`Keys::hash`].
     pub first_feed_hash: u64,
+    /// It is the news of a change.
+    pub is_change: bool,
 }
 
-pub fn encode_indexed(feeds: &[FeedName], first_feed_hash: u64) -> Vec<u8> {
+pub fn encode_indexed(feeds: &[FeedName], first_feed_hash: u64, is_change: bool) -> Vec<u8> {
     let shown = feeds.first().map(Keys::hash);
     let hash = (shown != Some(first_feed_hash)).then_some(first_feed_hash);
-    pack(&(names(feeds), hash))
+    match is_change {
+        true => pack(&(names(feeds), hash, true)),
+        false => pack(&(names(feeds), hash)),
+    }
+}
+
+/// The last element of an index key's value: whether it is the news of a change. Missing if not.
+struct IsChange(bool);
+
+impl<'de> TupleUnpack<'de> for IsChange {
+    fn unpack(input: &'de [u8], depth: TupleDepth) -> PackResult<(&'de [u8], Self)> {
+        match input.is_empty() {
+            true => Ok((input, Self(false))),
+            false => bool::unpack(input, depth).map(|(rest, is)| (rest, Self(is))),
+        }
+    }
 }
 
 pub fn decode_indexed(item: &KeyValue) -> Result<Indexed> {
     let bad = |what: String| corrupt(&item.key, what);
-    let (feeds, hash): (Vec<Cow<'_, str>>, Option<u64>) =
+    let (feeds, hash, IsChange(is_change)): (Vec<Cow<'_, str>>, Option<u64>, IsChange) =
         unpack(&item.value).map_err(|error| bad(error.to_string()))?;
     let feeds = feeds_from(&item.value, feeds).map_err(bad)?;
     let first = feeds.first().map(Keys::hash);
@@ -336,28 +533,109 @@ pub fn decode_indexed(item: &KeyValue) -> Result<Indexed> {
         version: version_of(&item.key)?,
         feeds,
         first_feed_hash: hash.unwrap_or(first),
+        is_change,
     })
 }
 
+/// The value of an entry. If it was edited by [`THIS_COMMIT`], the value has to be stamped.
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
+    if entry.change == Some(Change::Erased) {
+        return pack(&(ERASED, entry.read_at, entry.id.as_str()));
+    }
     // 33 bytes for the numbers and the terminators of the texts.
     let actor = entry.actor.as_ref().map_or("", Actor::as_str).len();
     let time = entry.time.as_ref().map_or("", EventTime::as_str).len();
     let texts = entry.id.as_str().len() + entry.kind.as_str().len() + actor + time;
-    let mut value = Vec::with_capacity(texts + entry.data.len() + 33);
+    let mut value = Vec::with_capacity(texts + entry.data.len() + 33 + STAMP_BYTES);
+    let tag = match entry.change {
+        Some(Change::EditedAt(version)) => {
+            value.push(STAMP);
+            value.extend_from_slice(&version.to_bytes());
+            EDITED
+        }
+        _ => EVENT,
+    };
     // The concatenation of packed tuples is a packed tuple.
-    pack_into(&(EVENT,), &mut value);
+    pack_into(&(tag,), &mut value);
     pack_into(&entry_tuple(entry), &mut value);
     value
 }
 
+/// The value of a change: the news of an edit or of an erasure.
+pub fn encode_change(entry: &Entry) -> Vec<u8> {
+    match entry.change {
+        Some(Change::Erasure(of)) => pack(&(
+            ERASURE,
+            StoredVersion(of),
+            entry.id.as_str(),
+            entry.kind.as_str(),
+        )),
+        change => {
+            let of = match change {
+                Some(Change::Edit(of)) => of,
+                _ => entry.version,
+            };
+            let mut value = pack(&(EDIT, StoredVersion(of)));
+            pack_into(&entry_tuple(entry), &mut value);
+            value
+        }
+    }
+}
+
+/// An entry. It may be one that was erased: [`Change::Erased`].
 pub fn decode_entry(item: &KeyValue) -> Result<Entry> {
     let bad = |what: String| corrupt(&item.key, what);
     let version = version_of(&item.key)?;
-    match unpack(&item.value).map_err(|error| bad(error.to_string()))? {
-        Tagged::Entry(tuple) => entry_from(version, &item.value, tuple).map_err(bad),
+    let (stamp, value) = stamp(&item.value);
+    let tagged = unpack(&value).map_err(|error| bad(error.to_string()))?;
+    let mut entry = match (tagged, stamp) {
+        (Tagged::Entry(tuple), None) => entry_from(version, &value, tuple).map_err(bad)?,
+        (Tagged::Edited(tuple), Some(at)) => Entry {
+            change: Some(Change::EditedAt(at)),
+            ..entry_from(version, &value, tuple).map_err(bad)?
+        },
+        (Tagged::Erased(read_at, id), None) => {
+            let id = text(&value, id, EventId::stored).map_err(bad)?;
+            Entry {
+                change: Some(Change::Erased),
+                ..Entry::without_content(id, unknown_kind(), read_at)
+            }
+        }
+        (Tagged::Unknown(tag), _) => return Err(bad(unknown_tag(tag))),
+        _ => return Err(bad("not an entry".into())),
+    };
+    entry.version = version;
+    Ok(entry)
+}
+
+/// The news of a change.
+pub fn decode_change(item: &KeyValue) -> Result<Entry> {
+    let bad = |what: String| corrupt(&item.key, what);
+    let version = version_of(&item.key)?;
+    let value = &item.value;
+    match unpack(value).map_err(|error| bad(error.to_string()))? {
+        Tagged::Edit(StoredVersion(of), tuple) => Ok(Entry {
+            change: Some(Change::Edit(of)),
+            read_at: NO_TWIN,
+            ..entry_from(version, value, tuple).map_err(bad)?
+        }),
+        Tagged::Erasure(StoredVersion(of), id, kind) => {
+            let id = text(value, id, EventId::stored).map_err(bad)?;
+            let kind = text(value, kind, Kind::stored).map_err(bad)?;
+            Ok(Entry {
+                version,
+                change: Some(Change::Erasure(of)),
+                ..Entry::without_content(id, kind, NO_TWIN)
+            })
+        }
         Tagged::Unknown(tag) => Err(bad(unknown_tag(tag))),
+        _ => Err(bad("not a change".into())),
     }
+}
+
+/// Instead of a kind that is not known any more.
+fn unknown_kind() -> Kind {
+    "erased".parse().expect("a valid kind")
 }
 
 pub fn encode_notify(entry: &Entry) -> Vec<u8> {
@@ -390,9 +668,11 @@ pub struct RecordParts<'a> {
 }
 
 /// Packs the records of one partition into values of at most [`RECORD_BYTES_MAX`] bytes. Each value comes with the index
-/// of its first entry.
+/// of its first entry. A value with an event that was edited by [`THIS_COMMIT`] has to be stamped.
 pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
     let mut values: Vec<(u16, Vec<u8>)> = Vec::new();
+    // Those of the values that have to be stamped.
+    let mut stamped = Vec::new();
     for RecordParts {
         index,
         feeds,
@@ -401,7 +681,17 @@ pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
     } in records
     {
         let feeds = names(feeds.iter().copied());
-        let record: RecordTuple<'_> = (EVENT, *index, *exports, feeds, entry_tuple(entry));
+        let (tag, version) = match entry.change {
+            None => (EVENT, None),
+            Some(Change::EditedAt(version)) => {
+                (EDITED, (version != THIS_COMMIT).then_some(version))
+            }
+            Some(Change::Edit(of)) => (EDIT, Some(of)),
+            Some(Change::Erasure(of)) => (ERASURE, Some(of)),
+            Some(Change::Erased) => (ERASED, None),
+        };
+        let last = LastVersion(version);
+        let record: RecordTuple<'_> = (tag, *index, *exports, feeds, entry_tuple(entry), last);
         // The concatenation of packed tuples is a packed tuple.
         match values.last_mut() {
             Some((_, value)) => {
@@ -413,6 +703,15 @@ pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
                 }
             }
             None => values.push((*index, pack(&(record,)))),
+        }
+        if (tag, version) == (EDITED, None) {
+            stamped.push(values.len() - 1);
+        }
+    }
+    for index in stamped {
+        let value = &mut values[index].1;
+        if !is_to_be_stamped(value) {
+            *value = to_be_stamped(value);
         }
     }
     values
@@ -433,15 +732,19 @@ pub struct Records {
     item: KeyValue,
     /// The version of the batch.
     first: Version,
+    /// Of the value, if it has one.
+    stamp: Option<Version>,
     /// Bytes of the value that have been decoded.
     decoded: usize,
 }
 
 impl Records {
     pub fn new(item: KeyValue) -> Result<Self> {
+        let (stamp, value) = stamp(&item.value);
         Ok(Self {
             first: version_of(&item.key)?,
-            item,
+            item: KeyValue { value, ..item },
+            stamp,
             decoded: 0,
         })
     }
@@ -460,11 +763,12 @@ impl Records {
             unpack(&value[self.decoded..]).map_err(|error| bad(error.to_string()))?;
         self.decoded = value.len() - rest_bytes;
         let (tag, index, exports, ..) = record;
-        if tag != EVENT {
+        if tag > ERASED {
             return Err(bad(unknown_tag(tag)));
         }
         let version = self.first.at_index(index);
-        let record = wanted(version, exports).then(|| record_from(self.first, value, record));
+        let of = (self.first, self.stamp);
+        let record = wanted(version, exports).then(|| record_from(of, value, record));
         Ok(Some((version, record.transpose().map_err(bad)?)))
     }
 }
@@ -479,24 +783,40 @@ impl<'de: 'a, 'a> TupleUnpack<'de> for FirstRecord<'a> {
     }
 }
 
+/// A record of the batch `first`, from a value with this `stamp`.
 fn record_from(
-    first: Version,
+    (first, stamp): (Version, Option<Version>),
     value: &Bytes,
-    (tag, index, exports, feeds, entry): RecordTuple<'_>,
+    (tag, index, exports, feeds, entry, LastVersion(last)): RecordTuple<'_>,
 ) -> std::result::Result<Record, String> {
-    if tag != EVENT {
-        return Err(unknown_tag(tag));
+    let change = match (tag, last) {
+        (EVENT, None) => None,
+        (EDITED, last) => {
+            let at = last.or(stamp).ok_or("the edit has no version")?;
+            Some(Change::EditedAt(at))
+        }
+        (EDIT, Some(of)) => Some(Change::Edit(of)),
+        (ERASURE, Some(of)) => Some(Change::Erasure(of)),
+        (ERASED, None) => Some(Change::Erased),
+        (EVENT | EDIT | ERASURE | ERASED, _) => return Err("the change is incomplete".into()),
+        (tag, _) => return Err(unknown_tag(tag)),
+    };
+    let mut entry = entry_from(first.at_index(index), value, entry)?;
+    entry.change = change;
+    if entry.changed().is_some() {
+        entry.read_at = NO_TWIN;
     }
     Ok(Record {
         feeds: feeds_from(value, feeds)?,
         exports,
-        entry: entry_from(first.at_index(index), value, entry)?,
+        entry,
     })
 }
 
 pub fn encode_transient(index: u16, feeds: &[&FeedName], entry: &Entry) -> Vec<u8> {
     let feeds = names(feeds.iter().copied());
-    let record: RecordTuple<'_> = (EVENT, index, false, feeds, entry_tuple(entry));
+    let (entry, none) = (entry_tuple(entry), LastVersion(None));
+    let record: RecordTuple<'_> = (EVENT, index, false, feeds, entry, none);
     pack(&(Some(record), Option::<()>::None))
 }
 
@@ -510,7 +830,7 @@ pub fn decode_transient(item: &KeyValue) -> Result<TransientRecord> {
     let tuple: (Option<RecordTuple<'_>>, Option<(Cow<'_, str>, String)>) =
         unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
     match tuple {
-        (Some(record), None) => record_from(version, &item.value, record)
+        (Some(record), None) => record_from((version, None), &item.value, record)
             .map(TransientRecord::Event)
             .map_err(bad),
         (None, Some((feed, reader))) => {

@@ -171,6 +171,58 @@ pub struct Entry {
     /// Time (in ticks) of the snapshot on which the append looked for claims: an entry of which this one is a twin was
     /// committed after it. [`NO_TWIN`] if this entry cannot be a twin.
     pub read_at: u64,
+    /// Whether the entry was changed, or is the news of a change.
+    pub change: Option<Change>,
+}
+
+/// What an edit or an erasure has made of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The entry, as it was edited at this version.
+    EditedAt(Version),
+    /// The news, at [`Entry::version`], that the entry at this version was edited. The other fields are those of the entry as
+    /// it is now.
+    Edit(Version),
+    /// The news, at [`Entry::version`], that the entry at this version was erased. Of the other fields, only `id` and `kind`
+    /// mean something.
+    Erasure(Version),
+    /// The place of an erased entry, which nobody sees. It is kept for a few seconds, because a twin of the entry may still be
+    /// committed, and must stay invisible. Only `id` and `read_at` mean something.
+    Erased,
+}
+
+impl Entry {
+    /// The version of the entry itself, if this is the news of a change.
+    pub fn changed(&self) -> Option<Version> {
+        match self.change {
+            Some(Change::Edit(of) | Change::Erasure(of)) => Some(of),
+            Some(Change::EditedAt(_) | Change::Erased) | None => None,
+        }
+    }
+
+    /// The news that this entry, which must be an entry, was erased.
+    pub fn erasure(&self) -> Self {
+        Self {
+            change: Some(Change::Erasure(self.version)),
+            ..Self::without_content(self.id.clone(), self.kind.clone(), NO_TWIN)
+        }
+    }
+
+    /// An entry of which only the id, the kind and `read_at` are known.
+    pub fn without_content(id: EventId, kind: Kind, read_at: u64) -> Self {
+        Self {
+            version: Version::ZERO,
+            id,
+            kind,
+            delivery: Delivery::Entry,
+            actor: None,
+            at: 0,
+            time: None,
+            data: Bytes::new(),
+            read_at,
+            change: None,
+        }
+    }
 }
 
 /// [`Entry::read_at`] of an entry whose id was found unclaimed at its commit: it cannot be a twin.

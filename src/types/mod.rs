@@ -11,7 +11,7 @@ mod time;
 
 pub use self::{
     data::Data,
-    events::{Delivery, Draft, Entry, Event, Expect, Marker, NO_TWIN},
+    events::{Change, Delivery, Draft, Entry, Event, Expect, Marker, NO_TWIN},
     names::{Actor, EventId, FeedName, Kind, check_prefix},
     time::EventTime,
 };

@@ -304,6 +304,14 @@ impl Tables {
         view.contains_key(&self.claims, claim).map_err(read_error)
     }
 
+    /// The version of the first claim of an id, if there is one. `claim` is its prefix.
+    fn first_claim(&self, view: &fjall::Snapshot, claim: &[u8]) -> Result<Option<Bytes>> {
+        let first = view.get(&self.claims, claim).map_err(read_error)?;
+        Ok(first
+            .map(Bytes::from)
+            .map(|mut first| first.split_to(first.len().min(BYTES_LEN))))
+    }
+
     /// Inserts `items`, which must be in key order: each insert then finds in the processor's caches what the one before it
     /// has touched, and the first claim of an id precedes its twins. `view` must show everything written before.
     pub(super) fn insert(
@@ -323,7 +331,11 @@ impl Tables {
             match self.claim(&key).map(<[u8]>::len) {
                 Some(len)
                     if claimed != key[..len]
-                        && (is_first || !self.is_claimed(view, &key[..len])?) =>
+                        && (is_first
+                            || self
+                                .first_claim(view, &key[..len])?
+                                // A later value of the first claim takes its place.
+                                .is_none_or(|first| first == key[len..])) =>
                 {
                     let first = [&key[len..], &value[..]].concat();
                     key.truncate(len);

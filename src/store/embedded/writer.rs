@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     store::{
-        Batch, Condition, Error, Range, Result, SNAPSHOT_AGE_TICKS_MAX, epoch::Row, keys::Keys,
+        Batch, Condition, Error, Range, Result, SNAPSHOT_AGE_TICKS_MAX, Stamped, epoch::Row,
+        keys::Keys,
     },
     version::{BYTES_LEN, Version},
 };
@@ -96,11 +97,17 @@ pub(super) fn begin_epoch(shared: &Shared) -> Result<()> {
 }
 
 fn size_of_batch(batch: &Batch) -> usize {
-    batch
-        .versioned
+    let versioned = batch.versioned.iter();
+    let versioned = versioned.map(|put| put.prefix.len() + put.value.len());
+    let puts = batch
+        .puts
         .iter()
-        .map(|put| put.prefix.len() + put.value.len())
-        .sum()
+        .map(|(key, value)| key.len() + value.len());
+    let stamped = batch
+        .stamped
+        .iter()
+        .map(|put| put.key.len() + put.value.len());
+    versioned.chain(puts).chain(stamped).sum()
 }
 
 /// Writes a group: the first of `requests`, and those after it up to the next one that must see this group.
@@ -315,6 +322,17 @@ impl Group {
             }
         }
         self.puts.extend(batch.puts);
+        self.puts.extend(batch.stamped.into_iter().map(|put| {
+            let Stamped {
+                key,
+                index,
+                mut value,
+                at,
+            } = put;
+            let version = base.at_index(index).to_bytes();
+            value[at..at + BYTES_LEN].copy_from_slice(&version);
+            (key, value)
+        }));
         for put in batch.versioned {
             let mut key = put.prefix;
             key.extend_from_slice(&base.at_index(put.index).to_bytes());

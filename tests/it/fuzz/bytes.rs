@@ -51,6 +51,7 @@ fn entry(delivery: Delivery) -> Entry {
         time: Some("2025-11-21T22:08:10+01:00".parse().expect("a time")),
         data: Bytes::from_static(b"{\"text\":\"a\\u0000b\"}"),
         read_at: 42,
+        change: None,
     }
 }
 

@@ -139,5 +139,6 @@ fn entry(commit: &Commit) -> Entry {
         time: None,
         data: commit.data.clone().into(),
         read_at: commit.read_at,
+        change: None,
     }
 }

@@ -30,6 +30,7 @@ fn entry(time: u64, data_bytes: usize) -> Entry {
         time: None,
         data: vec![b'1'; data_bytes].into(),
         read_at: 0,
+        change: None,
     }
 }
 

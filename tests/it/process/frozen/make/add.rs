@@ -62,6 +62,7 @@ pub async fn to(store: &dyn Store, keys: &Keys) {
         time: "2025-06-01T11:00:00+01:00".parse().ok(),
         data: "{\"twice\":true}".into(),
         read_at: before.taken_at(),
+        change: None,
     };
     for _ in 0..2 {
         let mut puts = vec![versioned(keys.claim(&entry.id), 0, encode_claim(7, &feeds))];
