@@ -35,6 +35,20 @@ pub enum Error {
         oldest: Version,
         current: Version,
     },
+    #[error("no event has the id {0:?}")]
+    EventNotFound(EventId),
+    #[error("the event {0:?} was erased")]
+    EventErased(EventId),
+    #[error("event {id:?} has another revision than the expected one")]
+    RevisionConflict { id: EventId, current: Version },
+    /// The bytes of the new data, multiplied by the number of feeds.
+    #[error("the data is too large for the number of feeds: {0} bytes in all")]
+    FanoutTooLarge(usize),
+    #[error("too many erasures are under way")]
+    TooManyErasures,
+    /// What an erasure has left for a few seconds cannot be removed yet.
+    #[error("twins may still be committed")]
+    TwinsMayCome,
     #[error("the append queue is full")]
     Busy,
     #[error("appends are waiting too long in the queue")]
@@ -60,6 +74,12 @@ impl Error {
             Self::VersionAhead { .. } => "version_ahead",
             Self::CursorUnknown { .. } => "cursor_unknown",
             Self::CursorExpired { .. } => "cursor_expired",
+            Self::EventNotFound(_) => "event_not_found",
+            Self::EventErased(_) => "event_erased",
+            Self::RevisionConflict { .. } => "revision_conflict",
+            Self::FanoutTooLarge(_) => "invalid_event",
+            Self::TooManyErasures => "too_many_erasures",
+            Self::TwinsMayCome => "internal",
             Self::Busy | Self::Late | Self::ReadsBusy => "busy",
             Self::TooManyStreams => "too_many_streams",
             Self::ShuttingDown | Self::Store(store::Error::Closed) => "shutting_down",

@@ -62,6 +62,7 @@ pub mod error;
 pub mod fairness;
 pub mod feed;
 pub mod http;
+pub mod lifecycle;
 pub mod lineage;
 pub mod live;
 pub mod log;

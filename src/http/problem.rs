@@ -9,8 +9,8 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    append::QUEUE_KIB_MAX, auth::Denied, error::Error, live::STREAMS_MAX, store, types::Invalid,
-    version::Version,
+    append::QUEUE_KIB_MAX, auth::Denied, error::Error, lifecycle::JOBS_OPEN_MAX, live::STREAMS_MAX,
+    store, types::Invalid, version::Version,
 };
 
 macro_rules! codes {
@@ -69,10 +69,13 @@ codes! {
     CrossSite "cross_site" FORBIDDEN,
     NotFound "not_found" NOT_FOUND,
     EventNotFound "event_not_found" NOT_FOUND,
+    ErasureNotFound "erasure_not_found" NOT_FOUND,
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED,
     BodyTimeout "body_timeout" REQUEST_TIMEOUT,
     IdReused "id_reused" CONFLICT,
     VersionConflict "version_conflict" CONFLICT,
+    RevisionConflict "revision_conflict" CONFLICT,
+    EventErased "event_erased" GONE,
     CursorUnknown "cursor_unknown" GONE,
     CursorExpired "cursor_expired" GONE,
     HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST,
@@ -89,6 +92,7 @@ codes! {
     NotSupported "not_supported" NOT_IMPLEMENTED,
     Busy "busy" SERVICE_UNAVAILABLE,
     TooManyStreams "too_many_streams" SERVICE_UNAVAILABLE,
+    TooManyErasures "too_many_erasures" SERVICE_UNAVAILABLE,
     TooManyAnswers "too_many_answers" SERVICE_UNAVAILABLE,
     TooManyBodies "too_many_bodies" SERVICE_UNAVAILABLE,
     ShuttingDown "shutting_down" SERVICE_UNAVAILABLE,
@@ -234,6 +238,27 @@ impl From<Error> for Problem {
             )
             .with("oldest", oldest.to_string())
             .with("version", current.to_string()),
+            Error::EventNotFound(_) => Self::new(
+                Code::EventNotFound,
+                "no event has this id, or you may read none of its feeds",
+            ),
+            Error::EventErased(id) => Self::new(
+                Code::EventErased,
+                "this event was erased; its id cannot be used again",
+            )
+            .with("id", id.as_str()),
+            Error::RevisionConflict { id, current } => Self::new(
+                Code::RevisionConflict,
+                "the event was changed after the expected revision; get it, then expect `current`",
+            )
+            .with("id", id.as_str())
+            .with("current", current.to_string()),
+            Error::FanoutTooLarge(bytes) => Self::invalid_event("data", &Invalid::DataFanout(*bytes)),
+            Error::TooManyErasures => Self::new(
+                Code::TooManyErasures,
+                format!("{JOBS_OPEN_MAX} erasures are under way, as many as allowed; try again once one of them has ended"),
+            ),
+            Error::TwinsMayCome => Self::new(Code::Internal, "an erasure has not ended yet"),
             Error::Busy => Self::new(
                 Code::Busy,
                 format!("the append queue ({} MiB) is full; send the same events again after Retry-After", QUEUE_KIB_MAX / 1024),

@@ -169,7 +169,7 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
     }
     out.extend_from_slice(format!(",\"version\":\"{}\",\"entries\":[", page.version).as_bytes());
     let is_change = |found: &&PageEntry| found.entry.changed().is_some();
-    let mut list = |out: &mut Vec<u8>, found: &PageEntry, is_first: bool| {
+    let list = |out: &mut Vec<u8>, found: &PageEntry, is_first: bool| {
         out.extend_from_slice(if is_first { b"{" } else { b",{" });
         if let (true, Some(&first)) = (merged, found.feeds.first()) {
             held_by(

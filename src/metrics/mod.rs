@@ -6,6 +6,7 @@
 
 mod appends;
 mod http;
+mod lifecycle;
 mod limits;
 mod live;
 mod projections;
@@ -19,6 +20,7 @@ use prometheus_client::{
 pub use self::{
     appends::{Appends, TransientLoss},
     http::{Http, Pending},
+    lifecycle::Lifecycle,
     limits::Limits,
     live::{Live, StreamEnd},
     projections::{ProjectionLag, Projections},
@@ -39,6 +41,7 @@ pub struct Metrics {
     pub appends: Appends,
     pub live: Live,
     pub tail: Tail,
+    pub lifecycle: Lifecycle,
     pub projections: Projections,
     pub twins: TwinsHidden,
     pub http: Http,
@@ -51,6 +54,7 @@ impl Metrics {
         self.appends.register(registry);
         self.live.register(registry);
         self.tail.register(registry);
+        self.lifecycle.register(registry);
         self.projections.register(registry);
         self.twins.register(registry);
         self.http.register(registry);

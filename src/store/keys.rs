@@ -278,7 +278,7 @@ impl Keys {
     }
 
     /// Begin and end of the entries of all feeds.
-    pub(super) fn feeds(&self) -> (Vec<u8>, Vec<u8>) {
+    pub fn feeds(&self) -> (Vec<u8>, Vec<u8>) {
         self.root.subspace(&(FEED,)).range()
     }
 

@@ -10,6 +10,7 @@ pub mod epoch;
 #[cfg(feature = "fdb")]
 pub mod fdb;
 pub mod keys;
+pub mod rows;
 mod transact;
 pub mod values;
 

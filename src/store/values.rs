@@ -68,7 +68,8 @@ fn to_be_stamped(value: &[u8]) -> Vec<u8> {
 
 /// Whether the value has to be stamped at [`STAMP_AT`].
 pub fn is_to_be_stamped(value: &[u8]) -> bool {
-    value.first() == Some(&STAMP)
+    let empty = [&[STAMP][..], &[0; BYTES_LEN]].concat();
+    value.starts_with(&empty)
 }
 
 /// The stamp of a value, if it has one, and the rest.
@@ -374,18 +375,35 @@ pub fn encode_claim(digest: u128, feeds: &[FeedName]) -> Vec<u8> {
     pack(&(TupleBytes::from(&digest[..]), names(feeds)))
 }
 
-/// The claim of an event that is being edited: `edits` are those before this one, newest first. The value has to be stamped.
+/// The claim of an event that is being edited: the edits of `event` are those before this one, newest first. The value has to
+/// be stamped.
 pub fn encode_edited_claim(event: &ClaimedEvent, change_id: Option<u128>) -> Vec<u8> {
-    let hash = |id: &Option<u128>| id.map(|id| TupleBytes::from(id.to_be_bytes().to_vec()));
-    let before = event.edits.iter().take(EDITS_KEPT_MAX - 1);
-    let before = before.map(|edit| (Some(StoredVersion(edit.version)), hash(&edit.change_id)));
-    let edits: Vec<EditTuple<'_>> = [(None, hash(&change_id))]
-        .into_iter()
-        .chain(before)
-        .collect();
-    let digest = event.digest.to_be_bytes();
-    let digest = TupleBytes::from(&digest[..]);
-    to_be_stamped(&pack(&(digest, names(&event.feeds), edits)))
+    let edits = event.edits.iter().take(EDITS_KEPT_MAX - 1);
+    let edits = edits.map(|edit| (Some(edit.version), edit.change_id));
+    let edits = std::iter::once((None, change_id)).chain(edits);
+    to_be_stamped(&claim_with_edits(event, edits))
+}
+
+/// The claim of an event as it is.
+pub fn encode_claim_of(event: &ClaimedEvent) -> Vec<u8> {
+    let edits = event.edits.iter();
+    match event.edits.is_empty() {
+        true => encode_claim(event.digest, &event.feeds),
+        false => claim_with_edits(
+            event,
+            edits.map(|edit| (Some(edit.version), edit.change_id)),
+        ),
+    }
+}
+
+fn claim_with_edits(
+    event: &ClaimedEvent,
+    edits: impl Iterator<Item = (Option<Version>, Option<u128>)>,
+) -> Vec<u8> {
+    let hash = |id: u128| TupleBytes::from(id.to_be_bytes().to_vec());
+    let edits = edits.map(|(version, id)| (version.map(StoredVersion), id.map(hash)));
+    let edits: Vec<EditTuple<'_>> = edits.collect();
+    pack(&(hash(event.digest), names(&event.feeds), edits))
 }
 
 /// `(version, hash of the change id)`.

@@ -1,0 +1,156 @@
+//! All commits of an event id, with their copies in feeds. There is more than one if it has twins.
+
+use crate::{
+    log::entry_at,
+    store::{
+        Condition, KeyValue, Result, Snapshot,
+        keys::{self, Keys, versioned},
+        values::{Claim, ClaimedEvent, decode_claim, decode_entry},
+    },
+    types::{Entry, EventId, FeedName},
+    version::Version,
+};
+
+/// An id has as many claims as nodes appended it at the same moment.
+const CLAIMS_MAX: usize = 1_000;
+
+/// The claims of an id, and what they claimed.
+#[derive(Debug)]
+pub(super) struct Commits {
+    pub(super) id: EventId,
+    /// In version order; the first one counts. Empty if the id is free.
+    claims: Vec<KeyValue>,
+    /// Those that were not erased.
+    pub(super) commits: Vec<Commit>,
+}
+
+#[derive(Debug)]
+pub(super) struct Commit {
+    pub(super) version: Version,
+    pub(super) claim: ClaimedEvent,
+    /// The feeds that hold the entry (retention may have removed it from some), in order, with its keys there.
+    pub(super) copies: Vec<Copy>,
+    /// The event as the log has it, if no feed holds it any more.
+    logged: Option<Entry>,
+}
+
+#[derive(Debug)]
+pub(super) struct Copy {
+    pub(super) feed: FeedName,
+    pub(super) item: KeyValue,
+    pub(super) entry: Entry,
+}
+
+impl Commits {
+    /// Reads the commits of `ids`, in two rounds of reads.
+    pub(super) async fn of(
+        snapshot: &dyn Snapshot,
+        keys: &Keys,
+        ids: &[EventId],
+    ) -> Result<Vec<Self>> {
+        let range = |id| {
+            keys::range(
+                &keys.claim(id),
+                None,
+                Version::MAX,
+                false,
+                CLAIMS_MAX,
+                usize::MAX,
+            )
+        };
+        let slices = snapshot.ranges(ids.iter().map(range).collect()).await?;
+        let mut found = Vec::with_capacity(ids.len());
+        let mut reads = Vec::new();
+        for (id, slice) in ids.iter().zip(slices) {
+            let mut commits = Vec::new();
+            for item in &slice.items {
+                let Claim { version, event } = decode_claim(item)?;
+                let Some(claim) = event else {
+                    continue;
+                };
+                let places = claim.feeds.iter();
+                reads.extend(places.map(|feed| versioned(&keys.feed(feed), version)));
+                commits.push(Commit {
+                    version,
+                    claim,
+                    copies: Vec::new(),
+                    logged: None,
+                });
+            }
+            found.push(Self {
+                id: id.clone(),
+                claims: slice.items,
+                commits,
+            });
+        }
+        let values = snapshot.get(reads.clone()).await?;
+        let mut stored = reads.into_iter().zip(values);
+        for commit in found.iter_mut().flat_map(|commits| &mut commits.commits) {
+            for feed in &commit.claim.feeds {
+                let Some((key, Some(value))) = stored.next() else {
+                    continue;
+                };
+                let key = key.into();
+                let item = KeyValue { key, value };
+                commit.copies.push(Copy {
+                    feed: feed.clone(),
+                    entry: decode_entry(&item)?,
+                    item,
+                });
+            }
+            if let (true, Some(first)) = (commit.copies.is_empty(), commit.claim.feeds.first()) {
+                let hash = Keys::hash(first);
+                commit.logged = entry_at(snapshot, keys, hash, commit.version).await?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The version of the first commit, if there is one.
+    pub(super) fn version(&self) -> Option<Version> {
+        let first = self.claims.first();
+        first.and_then(|item| keys::version_of(&item.key).ok())
+    }
+
+    /// Whether the id was erased, and nothing of it is left.
+    pub(super) fn is_erased(&self) -> bool {
+        !self.claims.is_empty() && self.commits.is_empty()
+    }
+
+    /// Conditions by which nobody has changed, erased or appended the event meanwhile.
+    pub(super) fn unchanged(&self, keys: &Keys) -> impl Iterator<Item = Condition> {
+        let equal = |item: &KeyValue| Condition::KeyEquals {
+            key: item.key.to_vec(),
+            value: Some(item.value.to_vec()),
+        };
+        let last = self.claims.last();
+        let last = last.and_then(|item| keys::version_of(&item.key).ok());
+        let (begin, end) = keys::after_until(&keys.claim(&self.id), last, Version::MAX);
+        let no_twin = Condition::RangeEmpty { begin, end };
+        let claims: Vec<_> = self.claims.iter().map(equal).collect();
+        claims.into_iter().chain([no_twin])
+    }
+}
+
+impl Commit {
+    /// The entry, if a feed or the log still holds it.
+    pub(super) fn entry(&self) -> Option<&Entry> {
+        let copy = self.copies.first().map(|copy| &copy.entry);
+        copy.or(self.logged.as_ref())
+    }
+
+    /// The versions of one transaction that hold the news of the last edit.
+    pub(super) fn last_news(&self) -> Option<(Version, Version)> {
+        let last = self.claim.edits.first()?;
+        Some((
+            last.version.at_index(0).before(),
+            last.version.at_index(u16::MAX),
+        ))
+    }
+
+    /// What to clear under `prefix`, so that the news of the last edit is gone.
+    pub(super) fn news_under(&self, prefix: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+        let (after, until) = self.last_news()?;
+        Some(keys::after_until(prefix, Some(after), until))
+    }
+}

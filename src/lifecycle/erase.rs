@@ -1,0 +1,450 @@
+//! Erasing: everything that a transaction does to remove events, with all their copies and twins.
+//!
+//! What remains is an empty claim, so that a retry of the append is answered and not stored again, and the news of the
+//! erasure.
+//!
+//! On FoundationDB, a node that has read the claims before the event was committed may still commit a twin of it, for as long
+//! as its snapshot lives. That twin must stay invisible although the first commit is gone. So a young entry leaves its place
+//! ([`Change::Erased`]), which hides twins like the entry itself, and the transaction leaves a job that removes the places and
+//! the late twins once no more can come.
+
+use async_trait::async_trait;
+
+use super::{
+    Allow, Lifecycle, changing_batch,
+    commits::{Commit, Commits},
+    edit::forget_news,
+    news::News,
+    rewrite::{Rewrite, only},
+};
+use crate::{
+    append::writes,
+    error::{Error, Result},
+    store::{
+        self, Batch, Found, Plan, SNAPSHOT_AGE_TICKS_MAX, Snapshot, Transaction, Versioned,
+        keys::{Keys, versioned},
+        rows::{Job, Place, What, encode_job},
+        transact,
+        values::{self, Record},
+    },
+    types::{Actor, Change, Entry, EventId, FeedName},
+    version::{Cursor, Version},
+};
+
+/// Most events that one transaction erases.
+pub const ERASED_AT_ONCE_MAX: usize = 50;
+/// A transaction takes no further event once it writes this much.
+const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// No twin of an older entry can be committed any more: twice the age that a snapshot can have.
+pub(super) const TWINS_TICKS_MAX: u64 = 2 * SNAPSHOT_AGE_TICKS_MAX;
+
+/// What became of an event that was to be erased.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Erased {
+    /// Of the event.
+    pub version: Version,
+    /// Of the erasure; `None` if the event had been erased before.
+    pub erased: Option<Version>,
+}
+
+impl Lifecycle {
+    /// Erases the event `id`, if `revision` is not given or is its revision.
+    ///
+    /// # Errors
+    /// [`Error::EventNotFound`], [`Error::RevisionConflict`], those of `allow`, and those of the store.
+    pub async fn erase(
+        &self,
+        id: &EventId,
+        revision: Option<Cursor>,
+        allow: Allow<'_>,
+    ) -> Result<Erased> {
+        let mut erase = EraseOne {
+            lifecycle: self,
+            id,
+            revision,
+            allow,
+            version: Version::ZERO,
+        };
+        let erased = transact(&*self.store, &mut erase).await?;
+        if erased.erased.is_some() {
+            self.metrics.lifecycle.erased.inc();
+        }
+        Ok(erased)
+    }
+}
+
+struct EraseOne<'a> {
+    lifecycle: &'a Lifecycle,
+    id: &'a EventId,
+    revision: Option<Cursor>,
+    allow: Allow<'a>,
+    version: Version,
+}
+
+#[async_trait]
+impl Transaction for EraseOne<'_> {
+    const NAME: &'static str = "erase";
+
+    type Output = Erased;
+    type Error = Error;
+
+    async fn plan(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        _first: Found,
+        _unsure: bool,
+    ) -> Result<Plan<Erased>> {
+        let keys = &self.lifecycle.keys;
+        let ids = std::slice::from_ref(self.id);
+        let found = Commits::of(snapshot, keys, ids).await?.remove(0);
+        let not_found = || Error::EventNotFound(self.id.clone());
+        let version = found.version().ok_or_else(not_found)?;
+        if found.is_erased() {
+            return Ok(Plan::Answer(Erased {
+                version,
+                erased: None,
+            }));
+        }
+        let first = found.commits.first().ok_or_else(not_found)?;
+        let entry = first.entry().ok_or_else(not_found)?;
+        (self.allow)(entry, &first.claim.feeds)?;
+        let edits = &first.claim.edits;
+        let current = edits.first().map_or(version, |edit| edit.version);
+        if self
+            .revision
+            .is_some_and(|revision| revision.unchecked() != current)
+        {
+            return Err(Error::RevisionConflict {
+                id: self.id.clone(),
+                current,
+            });
+        }
+        self.version = version;
+        let mut erasure = Erasure::new(keys, snapshot);
+        erasure.add(found, &Selection::default()).await?;
+        let (batch, _) = erasure.finish();
+        Ok(Plan::Commit(batch))
+    }
+
+    fn committed(&mut self, base: Version) -> Erased {
+        Erased {
+            version: self.version,
+            erased: Some(base),
+        }
+    }
+}
+
+/// What of an event is erased.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Selection {
+    /// Only those of this actor.
+    pub(super) actor: Option<Actor>,
+    /// Only the copies in this feed. An event that is in no other is erased altogether.
+    pub(super) feed: Option<FeedName>,
+    /// Only twins of the first commit.
+    pub(super) twins: bool,
+}
+
+/// A transaction that erases events.
+pub(super) struct Erasure<'a> {
+    keys: &'a Keys,
+    snapshot: &'a dyn Snapshot,
+    batch: Batch,
+    rewrite: Rewrite<'a>,
+    news: News,
+    next_index: u16,
+    /// Of young entries, to be removed later.
+    places: Vec<Place>,
+    erased: usize,
+}
+
+impl<'a> Erasure<'a> {
+    pub(super) fn new(keys: &'a Keys, snapshot: &'a dyn Snapshot) -> Self {
+        Self {
+            keys,
+            snapshot,
+            batch: changing_batch(keys),
+            rewrite: Rewrite::new(keys, snapshot),
+            news: News::default(),
+            next_index: 0,
+            places: Vec::new(),
+            erased: 0,
+        }
+    }
+
+    pub(super) fn keys(&self) -> &'a Keys {
+        self.keys
+    }
+
+    pub(super) fn snapshot(&self) -> &'a dyn Snapshot {
+        self.snapshot
+    }
+
+    pub(super) fn now(&self) -> Version {
+        self.snapshot.version()
+    }
+
+    /// The commits of `ids`.
+    pub(super) async fn commits(&self, ids: &[EventId]) -> store::Result<Vec<Commits>> {
+        Commits::of(self.snapshot, self.keys, ids).await
+    }
+
+    /// Whether another event would be too much for one transaction.
+    pub(super) fn is_full(&self) -> bool {
+        let versioned = self.batch.versioned.iter();
+        let news: usize = versioned
+            .map(|put| put.prefix.len() + put.value.len())
+            .sum();
+        let conditions = 64 * self.batch.conditions.len();
+        let clears = 128 * self.batch.clears.len();
+        self.erased >= ERASED_AT_ONCE_MAX
+            || news + conditions + clears + self.rewrite.bytes() > BATCH_BYTES_MAX
+    }
+
+    /// Erases what `selection` says of an event.
+    pub(super) async fn add(
+        &mut self,
+        mut found: Commits,
+        selection: &Selection,
+    ) -> store::Result<()> {
+        let first = found.version();
+        let mut all = std::mem::take(&mut found.commits);
+        let is_meant = |commit: &Commit| {
+            let entry = commit.entry();
+            let by = selection.actor.as_ref();
+            let feed = selection.feed.as_ref();
+            (!selection.twins || Some(commit.version) != first)
+                && by.is_none_or(|by| entry.is_some_and(|entry| entry.actor.as_ref() == Some(by)))
+                && feed.is_none_or(|feed| commit.claim.feeds.contains(feed))
+        };
+        all.retain(is_meant);
+        if all.is_empty() {
+            return Ok(());
+        }
+        self.batch.conditions.extend(found.unchanged(self.keys));
+        for commit in &all {
+            let left = match &selection.feed {
+                None => Vec::new(),
+                Some(erased) => {
+                    let feeds = commit.claim.feeds.iter();
+                    feeds.filter(|feed| *feed != erased).cloned().collect()
+                }
+            };
+            let is_first = Some(commit.version) == first;
+            self.claim(&found.id, commit, &left, is_first);
+            self.copies(commit, &left);
+            self.log(commit, &left).await?;
+            self.indexes(commit, &left).await?;
+            self.tell(commit, &left);
+        }
+        self.erased += 1;
+        Ok(())
+    }
+
+    /// What is left of a claim: nothing, if it is a twin's; an empty one, if the event is erased.
+    fn claim(&mut self, id: &EventId, commit: &Commit, left: &[FeedName], is_first: bool) {
+        let key = versioned(&self.keys.claim(id), commit.version);
+        if !left.is_empty() {
+            let claim = values::ClaimedEvent {
+                feeds: left.to_vec(),
+                ..commit.claim.clone()
+            };
+            self.batch.puts.push((key, values::encode_claim_of(&claim)));
+        } else if is_first {
+            self.batch.puts.push((key, Vec::new()));
+        } else {
+            self.batch.clears.push(only(key));
+        }
+    }
+
+    /// Whether a twin of the commit may still come.
+    fn is_young(&self, commit: &Commit) -> bool {
+        let now = self.snapshot.version();
+        !self.snapshot.checks_claims()
+            && now.epoch() == commit.version.epoch()
+            && now.time() < commit.version.time().saturating_add(TWINS_TICKS_MAX)
+    }
+
+    fn copies(&mut self, commit: &Commit, left: &[FeedName]) {
+        let is_young = self.is_young(commit);
+        for copy in commit
+            .copies
+            .iter()
+            .filter(|copy| !left.contains(&copy.feed))
+        {
+            let key = copy.item.key.to_vec();
+            match is_young {
+                false => self.batch.clears.push(only(key)),
+                true => {
+                    let mut place = copy.entry.clone();
+                    place.change = Some(Change::Erased);
+                    self.batch.puts.push((key, values::encode_entry(&place)));
+                }
+            }
+            let notify = versioned(&self.keys.notify(&copy.feed), commit.version);
+            self.batch.clears.push(only(notify));
+            let by_kind = self.keys.feed_by_kind(&copy.feed, &copy.entry.kind);
+            self.batch
+                .clears
+                .push(only(versioned(&by_kind, commit.version)));
+            self.batch
+                .clears
+                .extend(commit.news_under(&self.keys.change(&copy.feed)));
+        }
+        if is_young && let Some(entry) = commit.entry() {
+            let gone = commit
+                .claim
+                .feeds
+                .iter()
+                .filter(|feed| !left.contains(feed));
+            self.places.push(Place {
+                id: entry.id.clone(),
+                version: commit.version,
+                feeds: gone.cloned().collect(),
+            });
+        }
+    }
+
+    /// Removes the event from the records of the log, or those feeds of it that are not `left`.
+    async fn log(&mut self, commit: &Commit, left: &[FeedName]) -> store::Result<()> {
+        let is_young = self.is_young(commit);
+        let wanted = writes::records(self.keys, left);
+        for (partition, ..) in writes::records(self.keys, &commit.claim.feeds) {
+            let wanted = wanted.iter().find(|(other, ..)| *other == partition);
+            let change = |records: &mut Vec<Record>, index: usize| match wanted {
+                Some((_, feeds, exports)) => {
+                    records[index].feeds = feeds.iter().copied().cloned().collect();
+                    records[index].exports = *exports;
+                }
+                None if is_young => {
+                    let record = &mut records[index];
+                    let entry = &record.entry;
+                    let (id, kind) = (entry.id.clone(), entry.kind.clone());
+                    let place = Entry {
+                        version: entry.version,
+                        change: Some(Change::Erased),
+                        ..Entry::without_content(id, kind, entry.read_at)
+                    };
+                    record.entry = place;
+                }
+                None => drop(records.remove(index)),
+            };
+            self.rewrite
+                .change(partition, commit.version, change)
+                .await?;
+        }
+        if left.is_empty() {
+            forget_news(&mut self.batch, self.keys, commit);
+        }
+        Ok(())
+    }
+
+    /// Removes the event from the log by kind and by actor, or names those feeds that are `left`.
+    async fn indexes(&mut self, commit: &Commit, left: &[FeedName]) -> store::Result<()> {
+        let Some(entry) = commit.entry() else {
+            return Ok(());
+        };
+        let actor = entry
+            .actor
+            .as_ref()
+            .map(|actor| self.keys.log_by_actor(actor));
+        let prefixes = std::iter::once(self.keys.log_by_kind(&entry.kind)).chain(actor);
+        let places: Vec<_> = prefixes
+            .map(|prefix| versioned(&prefix, commit.version))
+            .collect();
+        let Some(first) = left.first() else {
+            self.batch.clears.extend(places.into_iter().map(only));
+            return Ok(());
+        };
+        let stored = self.snapshot.get(places.clone()).await?;
+        for (key, _) in places
+            .into_iter()
+            .zip(stored)
+            .filter(|(_, value)| value.is_some())
+        {
+            let value = values::encode_indexed(left, Keys::hash(first), false);
+            self.batch.puts.push((key, value));
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, commit: &Commit, left: &[FeedName]) {
+        let Some(entry) = commit.entry() else {
+            return;
+        };
+        let news = Entry {
+            version: commit.version,
+            ..entry.clone()
+        };
+        let gone = commit
+            .claim
+            .feeds
+            .iter()
+            .filter(|feed| !left.contains(feed));
+        let gone: Vec<FeedName> = gone.cloned().collect();
+        let index = self.next_index;
+        self.next_index += 1;
+        self.news.add(
+            &mut self.batch,
+            self.keys,
+            (index, news.erasure()),
+            &gone,
+            gone.iter(),
+        );
+    }
+
+    /// Removes the place of an erased entry, and the twins that came since.
+    pub(super) async fn clear_place(&mut self, place: &Place, found: Commits) -> store::Result<()> {
+        let selection = match found.commits.first() {
+            // Only the copy in one feed was erased.
+            Some(first) if Some(first.version) == found.version() => Selection {
+                feed: place.feeds.first().cloned(),
+                twins: true,
+                ..Selection::default()
+            },
+            _ => Selection::default(),
+        };
+        self.add(found, &selection).await?;
+        let keys = self.keys;
+        for feed in &place.feeds {
+            let key = versioned(&keys.feed(feed), place.version);
+            self.batch.clears.push(only(key));
+        }
+        for (partition, ..) in writes::records(keys, &place.feeds) {
+            let change = |records: &mut Vec<Record>, index: usize| {
+                if records[index].entry.change == Some(Change::Erased) {
+                    records.remove(index);
+                }
+            };
+            self.rewrite
+                .change(partition, place.version, change)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The batch, and how many events it erases.
+    pub(super) fn finish(self) -> (Batch, usize) {
+        let Self {
+            keys,
+            mut batch,
+            rewrite,
+            news,
+            next_index,
+            places,
+            erased,
+            ..
+        } = self;
+        rewrite.finish(&mut batch);
+        news.finish(&mut batch, keys);
+        if !places.is_empty() {
+            batch.versioned.push(Versioned {
+                prefix: keys.job(),
+                index: next_index,
+                value: encode_job(&Job::new(What::Places(places))),
+            });
+        }
+        (batch, erased)
+    }
+}
