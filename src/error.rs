@@ -1,6 +1,7 @@
 //! Errors of the domain. They know nothing of HTTP; `http::problem` maps them to a status and a message for clients.
 
 use crate::{
+    auth::Denied,
     store,
     types::{EventId, FeedName},
     version::Version,
@@ -35,6 +36,8 @@ pub enum Error {
         oldest: Version,
         current: Version,
     },
+    #[error(transparent)]
+    Denied(#[from] Denied),
     #[error("no event has the id {0:?}")]
     EventNotFound(EventId),
     #[error("the event {0:?} was erased")]
@@ -74,6 +77,7 @@ impl Error {
             Self::VersionAhead { .. } => "version_ahead",
             Self::CursorUnknown { .. } => "cursor_unknown",
             Self::CursorExpired { .. } => "cursor_expired",
+            Self::Denied(_) => "forbidden",
             Self::EventNotFound(_) => "event_not_found",
             Self::EventErased(_) => "event_erased",
             Self::RevisionConflict { .. } => "revision_conflict",

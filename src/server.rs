@@ -22,6 +22,7 @@ use crate::{
         openapi_under,
         proxies::Proxies,
     },
+    lifecycle::{self, Lifecycle},
     live::{Hub, run_tailer, trim_transients},
     logging::LogControl,
     metrics::Metrics,
@@ -95,6 +96,7 @@ impl Node {
         );
         let twins = metrics.twins.clone();
         let feeds = Feeds::counting(Arc::clone(&store), keys.clone(), twins);
+        let lifecycle = Lifecycle::new(Arc::clone(&store), keys.clone(), Arc::clone(&metrics));
         let hub = Hub::new(keys.clone(), Arc::clone(&metrics));
         let stop_background = CancellationToken::new();
         let background = TaskTracker::new();
@@ -115,6 +117,10 @@ impl Node {
             let wall = settings.wall.clone();
             async move { times::record(&*store, &keys, &wall, stop).await }
         });
+        let erasures = background.spawn(lifecycle::run_worker(
+            lifecycle.clone(),
+            stop_background.clone(),
+        ));
         let projects = !settings.projections.projections.is_empty();
         let projections = background.spawn(projection::run(
             Arc::clone(&store),
@@ -136,6 +142,7 @@ impl Node {
         tasks.watch("tailer", tailer.abort_handle());
         tasks.watch("janitor", janitor.abort_handle());
         tasks.watch("times", times.abort_handle());
+        tasks.watch("erasures", erasures.abort_handle());
         if projects {
             tasks.watch("projections", projections.abort_handle());
         }
@@ -146,6 +153,7 @@ impl Node {
             deliveries: Arc::new(settings.deliveries),
             appender,
             feeds,
+            lifecycle,
             hub,
             health: Health::new(Arc::clone(&store), keys, tasks, settings.ready_lag_max),
             metrics,

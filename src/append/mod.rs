@@ -66,6 +66,8 @@ pub enum Outcome {
     Appended(Version),
     /// The id was appended before, with the same content.
     Duplicate(Version),
+    /// The id is that of an event that was erased.
+    Erased(Version),
     Rejected(Error),
 }
 
@@ -103,7 +105,7 @@ fn count(metrics: &Appends, outcomes: &[(EventId, Outcome)]) {
     for (_, outcome) in outcomes {
         match outcome {
             Outcome::Appended(_) => appended += 1,
-            Outcome::Duplicate(_) => duplicate += 1,
+            Outcome::Duplicate(_) | Outcome::Erased(_) => duplicate += 1,
             Outcome::Rejected(error) => metrics.note_rejected(error.code(), 1),
         }
     }

@@ -152,6 +152,7 @@ impl Place {
 enum Verdict<'a> {
     Appended(Place),
     Duplicate(Place),
+    Erased(Place),
     Rejected(Failure<'a>),
 }
 
@@ -326,6 +327,7 @@ impl<'a> Append<'a> {
                 }
                 Some(taken) => match std::mem::take(&mut taken.is_ours) {
                     true => Verdict::Appended(taken.place),
+                    false if taken.digest.is_none() => Verdict::Erased(taken.place),
                     false => Verdict::Duplicate(taken.place),
                 },
                 None => match violation(event.expect.as_ref(), known, expected) {
@@ -406,6 +408,7 @@ impl<'a> Append<'a> {
         events.map(move |(&(event, _), verdict)| match verdict {
             Verdict::Appended(place) => Outcome::Appended(place.version(base)),
             Verdict::Duplicate(place) => Outcome::Duplicate(place.version(base)),
+            Verdict::Erased(place) => Outcome::Erased(place.version(base)),
             Verdict::Rejected(failure) => {
                 Outcome::Rejected(failure.error(Some(&event.id), Some(base)))
             }

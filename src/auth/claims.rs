@@ -95,6 +95,8 @@ struct ByScope {
     append: Vec<String>,
     #[serde(default)]
     mark: Vec<String>,
+    #[serde(default)]
+    change: Vec<String>,
 }
 
 impl FeedsClaim {
@@ -106,6 +108,7 @@ impl FeedsClaim {
                 read: Patterns::of_claim("feeds.read", &by.read)?,
                 append: Patterns::of_claim("feeds.append", &by.append)?,
                 mark: Patterns::of_claim("feeds.mark", &by.mark)?,
+                change: Patterns::of_claim("feeds.change", &by.change)?,
             }),
         }
     }

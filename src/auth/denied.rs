@@ -38,6 +38,8 @@ pub enum Denied {
     Scope(Scope),
     #[error("the token's `feeds` do not cover the feed {:?}", .0.as_str())]
     Feed(FeedName),
+    #[error("this needs a token whose `feeds` cover all feeds (`*`) for scope `{0}`")]
+    AllFeeds(Scope),
     #[error("the token's `actors` {}", .0.as_ref().map_or_else(|| "require the event to have an actor, one of them".to_owned(), |actor| format!("do not include the event's actor {:?}", actor.as_str())))]
     Actor(Option<Actor>),
     #[error("the token's `kinds` do not include the event's kind {:?}", .0.as_str())]

@@ -18,6 +18,8 @@ pub enum Scope {
     Read,
     Append,
     Mark,
+    /// Editing and erasing events.
+    Change,
     /// Reading the log: all events, with all their feeds.
     Export,
     /// Reading the metrics.
@@ -27,10 +29,11 @@ pub enum Scope {
 }
 
 impl Scope {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Read,
         Self::Append,
         Self::Mark,
+        Self::Change,
         Self::Export,
         Self::Metrics,
         Self::Admin,
@@ -41,6 +44,7 @@ impl Scope {
             Self::Read => "read",
             Self::Append => "append",
             Self::Mark => "mark",
+            Self::Change => "change",
             Self::Export => "export",
             Self::Metrics => "metrics",
             Self::Admin => "admin",
@@ -60,7 +64,9 @@ impl FromStr for Scope {
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|scope| scope.name() == text);
         found.ok_or_else(|| {
-            format!("{text:?} is not a scope: use read, append, mark, export, metrics or admin")
+            format!(
+                "{text:?} is not a scope: use read, append, mark, change, export, metrics or admin"
+            )
         })
     }
 }
@@ -190,6 +196,7 @@ pub struct Feeds {
     pub read: Patterns,
     pub append: Patterns,
     pub mark: Patterns,
+    pub change: Patterns,
     /// The feeds that scope `export` shows of the log: those of `read`, but all if the token does not name any feeds.
     pub export: Option<Patterns>,
 }
@@ -200,6 +207,7 @@ impl Feeds {
         Self {
             read: patterns.clone(),
             append: patterns.clone(),
+            change: patterns.clone(),
             export: Some(patterns.clone()),
             mark: patterns,
         }
@@ -215,6 +223,7 @@ impl Feeds {
             Scope::Read => Some(&self.read),
             Scope::Append => Some(&self.append),
             Scope::Mark => Some(&self.mark),
+            Scope::Change => Some(&self.change),
             Scope::Export | Scope::Metrics | Scope::Admin => None,
         }
     }
@@ -330,6 +339,14 @@ impl Grant {
     /// Whether it grants `scope` for every feed.
     pub fn covers_all(&self, scope: Scope) -> bool {
         self.scopes.holds(scope) && self.feeds.of(scope).is_some_and(Patterns::holds_all)
+    }
+
+    /// Checks that `scope` is granted for every feed.
+    pub fn covers_every_feed(&self, scope: Scope) -> Result<(), Denied> {
+        match self.covers_all(scope) {
+            true => Ok(()),
+            false => Err(Denied::AllFeeds(scope)),
+        }
     }
 
     /// Checks that `scope` is granted for all of `feeds`.

@@ -21,7 +21,7 @@ pub struct MintArgs {
     /// Subject of the token
     #[arg(long, value_name = "TEXT")]
     pub sub: Option<String>,
-    /// Scope: read, append, mark, export, metrics or admin; repeat the flag or separate several with commas
+    /// Scope: read, append, mark, change, export, metrics or admin; repeat the flag or separate several with commas
     #[arg(
         long,
         value_name = "SCOPE",

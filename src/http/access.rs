@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     auth::{Auth, Denied, Grant, Patterns, Scope},
-    types::{Actor, Event, EventId, Expect, FeedName},
+    error,
+    types::{Actor, Entry, Event, EventId, Expect, FeedName},
 };
 
 /// State of the [`guard`] of one operation.
@@ -166,6 +167,52 @@ impl Granted {
             .expect
             .iter()
             .try_for_each(|expect| self.expect(expect))
+    }
+
+    /// Checks that an event with this entry in these feeds may be changed. A token with `actors` may change what they have
+    /// written, in whatever feeds it is; others may change what is in their feeds only. If the caller may not even know of the
+    /// event, there is none.
+    pub fn change(&self, entry: &Entry, feeds: &[FeedName]) -> error::Result<()> {
+        let Some(grant) = self.grant() else {
+            return Ok(());
+        };
+        let allowed = match grant.actors {
+            Some(_) => grant.speaks_for(entry.actor.as_ref()),
+            None => grant.covers(Scope::Change, feeds),
+        };
+        allowed.map_err(|denied| match self.reads_one_of(feeds) {
+            true => error::Error::Denied(denied),
+            false => error::Error::EventNotFound(entry.id.clone()),
+        })
+    }
+
+    /// Checks that all entries of `feed` may be erased from it.
+    pub fn erase_feed(&self, feed: &FeedName) -> Result<()> {
+        let Some(grant) = self.grant() else {
+            return Ok(());
+        };
+        if grant.actors.is_some() {
+            return Err(Denied::Actor(None).into());
+        }
+        Ok(grant.covers(Scope::Change, [feed])?)
+    }
+
+    /// Checks that any event may be erased.
+    pub fn erase_everywhere(&self) -> Result<()> {
+        match self.grant() {
+            None => Ok(()),
+            Some(grant) if grant.actors.is_some() => Err(Denied::Actor(None).into()),
+            Some(grant) => Ok(grant.covers_every_feed(Scope::Change)?),
+        }
+    }
+
+    /// Checks that all events of `actor` may be erased.
+    pub fn erase_actor(&self, actor: &Actor) -> Result<()> {
+        match self.grant() {
+            None => Ok(()),
+            Some(grant) if grant.actors.is_some() => Ok(grant.speaks_for(Some(actor))?),
+            Some(grant) => Ok(grant.covers_every_feed(Scope::Change)?),
+        }
     }
 
     /// Checks that an append may depend on this condition.

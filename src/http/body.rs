@@ -35,6 +35,10 @@ pub const TRANSIENT_BODY_BYTES_MAX: usize = 256 * 1024;
 pub const TICKET_BODY_BYTES_MAX: usize = 160 * 1024;
 /// Longest body that names feeds whose states are read, in bytes: also if every character is escaped.
 pub const STATES_BODY_BYTES_MAX: usize = 1_536 * 1024;
+/// Longest body of an edit, in bytes.
+pub const EDIT_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Longest body that says what to erase, in bytes: also if every character is escaped.
+pub const ERASURE_BODY_BYTES_MAX: usize = 512 * 1024;
 /// Longest body of another request that appends nothing, in bytes.
 pub const SMALL_BODY_BYTES_MAX: usize = 16 * 1024;
 /// A body of this many bytes or fewer takes no memory from the budget if it arrives together with its head: it is processed

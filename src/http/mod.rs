@@ -11,6 +11,7 @@ mod connection;
 pub mod cors;
 mod credentials;
 pub mod docs;
+mod erasures;
 mod event_stream;
 mod events;
 mod exposition;
@@ -59,6 +60,7 @@ use crate::{
     auth::Auth,
     clock::WallTime,
     feed::Feeds,
+    lifecycle::Lifecycle,
     live::Hub,
     logging::LogControl,
     metrics::Metrics,
@@ -77,6 +79,7 @@ pub struct App {
     pub deliveries: Arc<Deliveries>,
     pub appender: Appender,
     pub feeds: Feeds,
+    pub lifecycle: Lifecycle,
     pub hub: Arc<Hub>,
     pub health: Health,
     pub metrics: Arc<Metrics>,

@@ -238,6 +238,7 @@ impl From<Error> for Problem {
             )
             .with("oldest", oldest.to_string())
             .with("version", current.to_string()),
+            Error::Denied(denied) => denied.clone().into(),
             Error::EventNotFound(_) => Self::new(
                 Code::EventNotFound,
                 "no event has this id, or you may read none of its feeds",
@@ -317,7 +318,7 @@ impl From<Denied> for Problem {
             Denied::TicketExpired => Code::TicketExpired,
             Denied::TicketInvalid(_) => Code::TicketInvalid,
             Denied::Scope(_) => Code::ScopeMissing,
-            Denied::Feed(_) => Code::FeedForbidden,
+            Denied::Feed(_) | Denied::AllFeeds(_) => Code::FeedForbidden,
             Denied::Actor(_) => Code::ActorForbidden,
             Denied::Kind(_) => Code::KindForbidden,
             Denied::Id(_) | Denied::IdOfActor(..) => Code::IdForbidden,

@@ -15,7 +15,7 @@ use crate::{
     feed::{KINDS_MAX, Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
     log::{Filter, LogQuery, Shard},
     types::{EventId, EventTime, FeedName, Invalid, Kind, Marker},
-    version::Cursor,
+    version::{Cursor, Version},
 };
 
 /// Most feeds of a merged page or stream.
@@ -56,6 +56,20 @@ impl<S: Send + Sync> FromRequestParts<S> for EventIdPath {
         let id = path_param(parts, state, "id").await;
         id.and_then(|id| id.parse().map(Self))
             .map_err(|invalid| Problem::invalid_id(&invalid))
+    }
+}
+
+/// The `{id}` of the path of an erasure.
+pub struct ErasurePath(pub Version);
+
+impl<S: Send + Sync> FromRequestParts<S> for ErasurePath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let id = path_param(parts, state, "id").await;
+        let id = id.ok().and_then(|id| id.parse().ok());
+        let unknown = || Problem::new(Code::ErasureNotFound, "this is not the id of an erasure");
+        id.map(Self).ok_or_else(unknown)
     }
 }
 

@@ -136,6 +136,25 @@ pub fn appended(out: &mut Vec<u8>, event: &EventId, version: Version, status: &s
     out.push(b'}');
 }
 
+/// The result of a change of the event at `version`, with the version of the change under its name.
+pub fn changed(
+    event: &EventId,
+    status: &str,
+    version: Version,
+    change: Option<(&str, Version)>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128 + event.as_str().len());
+    appended(&mut out, event, version, status);
+    if let Some((name, version)) = change {
+        out.pop();
+        out.push(b',');
+        version_member(&mut out, name, version);
+        out.pop();
+        out.push(b'}');
+    }
+    out
+}
+
 /// An event with all its feeds that the caller may read.
 pub fn event(event: &FoundEvent) -> Vec<u8> {
     let FoundEvent { entry, feeds } = event;

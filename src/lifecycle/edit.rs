@@ -25,6 +25,9 @@ use crate::{
 /// Longest id of a change, in bytes.
 pub const CHANGE_ID_BYTES_MAX: usize = 255;
 
+/// Events that are checked together.
+const CHECKED_AT_ONCE: usize = 50;
+
 /// What an event is to become.
 #[derive(Debug, Clone)]
 pub struct NewData {
@@ -71,6 +74,26 @@ impl Lifecycle {
             self.metrics.lifecycle.edited.inc();
         }
         Ok(edited)
+    }
+}
+
+impl Lifecycle {
+    /// Whether all of these events may be changed. Those that do not exist, or were erased, may be.
+    ///
+    /// # Errors
+    /// Those of `allow`, and those of the store.
+    pub async fn check(&self, ids: &[EventId], allow: Allow<'_>) -> Result<()> {
+        for ids in ids.chunks(CHECKED_AT_ONCE) {
+            let snapshot = self.store.snapshot().await?;
+            for found in Commits::of(&*snapshot, &self.keys, ids).await? {
+                for commit in &found.commits {
+                    if let Some(entry) = commit.entry() {
+                        allow(entry, &commit.claim.feeds)?;
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
-//! `POST` and `GET /v1/events`, and `POST /v1/transient`.
+//! Events: `POST /v1/events` and `POST /v1/transient`; one event, found, edited and erased by its id.
 
 mod array;
 mod atomic;
+mod change;
 mod lookup;
 mod ndjson;
 mod reused;
@@ -24,6 +25,7 @@ use self::{
     wire::parse_one,
 };
 pub use self::{
+    change::{edit_by_path, edit_by_query, erase_by_path, erase_by_query},
     lookup::{by_path, by_query},
     transient::transient,
 };
@@ -211,6 +213,7 @@ fn result(out: &mut Vec<u8>, (id, outcome): (EventId, Outcome)) {
     match outcome {
         Outcome::Appended(version) => render::appended(out, &id, version, "appended"),
         Outcome::Duplicate(version) => render::appended(out, &id, version, "duplicate"),
+        Outcome::Erased(version) => render::appended(out, &id, version, "erased"),
         Outcome::Rejected(error) => {
             let error = Problem::from(error).to_error();
             let answer = json!({ "id": id.as_str(), "status": "rejected", "error": error });

@@ -243,6 +243,14 @@ impl Storing {
 
     /// Charges `events`, or fails if the caller or its network owes too much.
     pub fn charge(&self, events: &[Event]) -> Result<Charge<'_>> {
+        match self.0 {
+            None => Ok(Charge::default()),
+            Some(_) => self.charge_weights(events.iter().map(Event::weight).collect()),
+        }
+    }
+
+    /// The same for events that write this many bytes.
+    pub fn charge_weights(&self, weights: Vec<usize>) -> Result<Charge<'_>> {
         let Some(charged) = &self.0 else {
             return Ok(Charge::default());
         };
@@ -256,7 +264,7 @@ impl Storing {
         let mut charge = Charge {
             weights: match accounts.is_empty() {
                 true => Vec::new(),
-                false => events.iter().map(Event::weight).collect(),
+                false => weights,
             },
             owed: Vec::with_capacity(accounts.len()),
         };
@@ -351,7 +359,7 @@ impl Charge<'_> {
         for (weight, (_, outcome)) in self.weights.iter().zip(outcomes) {
             unused.add(match outcome {
                 Outcome::Appended(_) => Cost::default(),
-                Outcome::Duplicate(_) => Cost::of_bytes(*weight),
+                Outcome::Duplicate(_) | Outcome::Erased(_) => Cost::of_bytes(*weight),
                 Outcome::Rejected(error) => Cost::not_spent(error, *weight),
             });
         }
