@@ -508,7 +508,7 @@ proptest! {
 fn an_indexed_event_has_the_feeds_that_show_it_and_the_hash_of_the_first_that_was_named() {
     let (a, b) = (feed("a"), feed("b"));
     for (feeds, first) in [(vec![a.clone(), b.clone()], &a), (vec![b.clone()], &a)] {
-        let value = encode_indexed(&feeds, Keys::hash(first));
+        let value = encode_indexed(&feeds, Keys::hash(first), false);
         let key = versioned(b"p", Version::new(0, 1, 2)).into();
         let item = crate::store::KeyValue {
             key,

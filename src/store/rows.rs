@@ -117,7 +117,8 @@ impl<'de: 'a, 'a> TupleUnpack<'de> for WhatTuple<'a> {
                 (rest, Self::Events(ids))
             }
             FEED => {
-                let (rest, (feed, everywhere)) = TupleUnpack::unpack(rest, depth)?;
+                let (rest, feed) = TupleUnpack::unpack(rest, depth)?;
+                let (rest, everywhere) = TupleUnpack::unpack(rest, depth)?;
                 (rest, Self::Feed(feed, everywhere))
             }
             ACTOR => {

@@ -433,34 +433,33 @@ pub fn decode_claim(item: &KeyValue) -> Result<Claim> {
 fn claimed_event(value: &Bytes) -> std::result::Result<ClaimedEvent, String> {
     let failed = |error: PackError| error.to_string();
     let (stamp, value) = stamp(value);
-    let (digest, feeds, edits) = match stamp {
-        None => {
-            let (digest, feeds): (TupleBytes<'_>, Vec<Cow<'_, str>>) =
-                unpack(&value).map_err(failed)?;
-            (digest, feeds, Vec::new())
-        }
-        Some(stamp) => {
-            let (digest, feeds, edits): (TupleBytes<'_>, Vec<Cow<'_, str>>, Vec<EditTuple<'_>>) =
-                unpack(&value).map_err(failed)?;
-            let edit = |(version, id): EditTuple<'_>| {
-                Ok(Edit {
-                    version: version.map_or(stamp, |StoredVersion(version)| version),
-                    change_id: id.as_ref().map(hash_from).transpose()?,
-                })
-            };
-            let edits = edits.into_iter().map(edit);
-            (
-                digest,
-                feeds,
-                edits.collect::<std::result::Result<_, String>>()?,
-            )
-        }
+    let (digest, feeds, Edits(edits)): (TupleBytes<'_>, Vec<Cow<'_, str>>, Edits<'_>) =
+        unpack(&value).map_err(failed)?;
+    let edit = |(version, id): EditTuple<'_>| {
+        let version = version.map(|StoredVersion(version)| version);
+        Ok(Edit {
+            version: version.or(stamp).ok_or("the edit has no version")?,
+            change_id: id.as_ref().map(hash_from).transpose()?,
+        })
     };
+    let edits = edits.into_iter().map(edit);
     Ok(ClaimedEvent {
         digest: hash_from(&digest)?,
         feeds: feeds_from(&value, feeds)?,
-        edits,
+        edits: edits.collect::<std::result::Result<_, String>>()?,
     })
+}
+
+/// The last element of a claim. Missing if the event was never edited.
+struct Edits<'a>(Vec<EditTuple<'a>>);
+
+impl<'de: 'a, 'a> TupleUnpack<'de> for Edits<'a> {
+    fn unpack(input: &'de [u8], depth: TupleDepth) -> PackResult<(&'de [u8], Self)> {
+        match input.is_empty() {
+            true => Ok((input, Self(Vec::new()))),
+            false => TupleUnpack::unpack(input, depth).map(|(rest, edits)| (rest, Self(edits))),
+        }
+    }
 }
 
 pub fn encode_lineage(row: &Row) -> Vec<u8> {
@@ -902,6 +901,7 @@ mod tests {
                 time,
                 data: serde_json::to_vec(&data).expect("string").into(),
                 read_at,
+                change: None,
             },
         )
     }
@@ -926,12 +926,95 @@ mod tests {
             prop_assert_eq!(transient, TransientRecord::Event(Record { entry, feeds: vec![feed], exports: false }));
         }
 
+        /// Also several changed events of one value, of which one is edited by the commit that writes it.
+        #[test]
+        fn changes_round_trip(
+            mut entries in proptest::collection::vec((any_entry(), 0..6u8), 1..9),
+            now in 0..9usize,
+        ) {
+            entries.sort_by_key(|(entry, _)| entry.version);
+            entries.dedup_by_key(|(entry, _)| entry.version);
+            let (of, stamp) = (Version::new(3, 0, 0xff00), Version::new(4, 0xff00, 0xff));
+            let stamped = |mut value: Vec<u8>| {
+                if is_to_be_stamped(&value) {
+                    value[STAMP_AT..STAMP_BYTES].copy_from_slice(&stamp.to_bytes());
+                }
+                value
+            };
+            let mut expected = Vec::new();
+            for (index, (entry, role)) in entries.iter_mut().enumerate() {
+                entry.change = match role {
+                    0 => None,
+                    1 if index == now => Some(Change::EditedAt(THIS_COMMIT)),
+                    1 => Some(Change::EditedAt(of)),
+                    2 => Some(Change::Edit(of)),
+                    3 => Some(Change::Erasure(of)),
+                    _ => Some(Change::Erased),
+                };
+                if entry.changed().is_some() {
+                    entry.read_at = NO_TWIN;
+                }
+                let mut read = entry.clone();
+                if read.change == Some(Change::EditedAt(THIS_COMMIT)) {
+                    read.change = Some(Change::EditedAt(stamp));
+                }
+                let alone = match entry.changed() {
+                    Some(_) => decode_change(&item(entry.version, encode_change(entry))),
+                    None => decode_entry(&item(entry.version, stamped(encode_entry(entry)))),
+                };
+                let alone = alone.expect("decodes");
+                match read.change {
+                    Some(Change::Erasure(_)) => {
+                        prop_assert_eq!((&alone.id, &alone.kind, alone.change), (&read.id, &read.kind, read.change));
+                        prop_assert_eq!((alone.actor, alone.data.len()), (None, 0));
+                    }
+                    Some(Change::Erased) => {
+                        prop_assert_eq!((&alone.id, alone.read_at, alone.change), (&read.id, read.read_at, read.change));
+                        prop_assert_eq!((alone.actor, alone.data.len()), (None, 0));
+                    }
+                    _ => prop_assert_eq!(&alone, &read),
+                }
+                expected.push(read);
+            }
+            let feed: FeedName = "user:1".parse().expect("name");
+            let index = |entry: &Entry| entry.version.to_bytes()[14..].try_into().map(u16::from_be_bytes).expect("two bytes");
+            let records: Vec<_> = entries.iter().map(|(entry, _)| RecordParts { index: index(entry), feeds: vec![&feed], exports: true, entry }).collect();
+            let mut read = Vec::new();
+            for (index, value) in encode_records(&records) {
+                read.extend(decode_records(&item(expected[0].version.at_index(index), stamped(value))).expect("decodes"));
+            }
+            prop_assert_eq!(read.into_iter().map(|record| record.entry).collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn claims_of_edited_events_round_trip(
+            digest in any::<u128>(),
+            edits in proptest::collection::vec((any::<u64>(), proptest::option::of(any::<u128>())), 0..20),
+            change_id in proptest::option::of(any::<u128>()),
+        ) {
+            let feeds: Vec<FeedName> = vec!["a".parse().expect("name")];
+            let edit = |&(time, change_id): &(u64, Option<u128>)| Edit { version: Version::new(1, time, 0), change_id };
+            let edits: Vec<Edit> = edits.iter().map(edit).take(EDITS_KEPT_MAX).collect();
+            let version = Version::new(0, 1, 2);
+            let event = ClaimedEvent { digest, feeds, edits };
+            let as_it_is = decode_claim(&item(version, encode_claim_of(&event))).expect("decodes");
+            prop_assert_eq!(as_it_is.event.as_ref(), Some(&event));
+            let mut value = encode_edited_claim(&event, change_id);
+            prop_assert!(is_to_be_stamped(&value));
+            let stamp = Version::new(9, 0xff, 0);
+            value[STAMP_AT..STAMP_BYTES].copy_from_slice(&stamp.to_bytes());
+            let read = decode_claim(&item(version, value)).expect("decodes").event.expect("not erased");
+            let newest = Edit { version: stamp, change_id };
+            let expected: Vec<_> = std::iter::once(newest).chain(event.edits).take(EDITS_KEPT_MAX).collect();
+            prop_assert_eq!(read.edits, expected);
+        }
+
         #[test]
         fn claims_round_trip(digest in any::<u128>(), count in 0..9usize) {
             let feeds: Vec<FeedName> = (0..count).rev().map(|n| format!("user:{n}").parse().expect("name")).collect();
             let version = Version::new(0, 1, 2);
             let read = decode_claim(&item(version, encode_claim(digest, &feeds))).expect("decodes");
-            prop_assert_eq!(read, Claim { version, event: Some(ClaimedEvent { digest, feeds }) });
+            prop_assert_eq!(read, Claim { version, event: Some(ClaimedEvent { digest, feeds, edits: Vec::new() }) });
         }
 
         #[test]
@@ -957,7 +1040,7 @@ mod tests {
         #[test]
         fn invalid_bytes_are_an_error_not_a_panic(value in proptest::collection::vec(any::<u8>(), 0..60)) {
             let item = item(Version::ZERO, value);
-            let _ = (decode_entry(&item), decode_notify(&item), decode_records(&item), decode_transient(&item), decode_claim(&item), decode_lineage(&item));
+            let _ = (decode_entry(&item), decode_notify(&item), decode_records(&item), decode_transient(&item), decode_claim(&item), decode_lineage(&item), decode_change(&item));
         }
     }
 
@@ -1001,6 +1084,7 @@ mod tests {
             time: None,
             data: Bytes::from_static(b"null"),
             read_at: 42,
+            change: None,
         };
         let data = || TupleBytes::from(&b"null"[..]);
         let fields = (
@@ -1057,13 +1141,15 @@ mod tests {
             value.extend(pack(&7));
             item(at, value)
         };
-        let entry = (1u16, 42u64, 1u16, "m-1", "message", 0i64);
-        let refused = decode_entry(&item(at, pack(&entry))).map(drop);
-        let message = refused.expect_err("an unknown tag").to_string();
-        assert!(message.contains("unknown tag 1"), "{message}");
+        let entry = (5u16, 42u64, 1u16, "m-1", "message", 0i64);
+        for decode in [decode_entry, decode_change] {
+            let refused = decode(&item(at, pack(&entry))).map(drop);
+            let message = refused.expect_err("an unknown tag").to_string();
+            assert!(message.contains("unknown tag 5"), "{message}");
+        }
         let data = TupleBytes::from(&b"null"[..]);
         let fields = (42u64, 1u16, "m-1", "k", Option::<&str>::None, 0i64, data);
-        let record = (1u16, 0u16, true, vec!["a"], fields);
+        let record = (5u16, 0u16, true, vec!["a"], fields);
         assert!(decode_records(&item(at, pack(&(record,)))).is_err());
         let feed: FeedName = "a".parse().expect("name");
         let entry = Entry {
@@ -1076,6 +1162,7 @@ mod tests {
             time: None,
             data: Bytes::from_static(b"null"),
             read_at: 42,
+            change: None,
         };
         let with_time = Entry {
             time: "2025-11-21T22:08:10Z".parse().ok(),
@@ -1089,7 +1176,7 @@ mod tests {
         }
         let feeds = std::slice::from_ref(&feed);
         assert!(decode_claim(&more(encode_claim(7, feeds))).is_err());
-        assert!(decode_indexed(&more(encode_indexed(feeds, 7))).is_err());
+        assert!(decode_indexed(&more(encode_indexed(feeds, 7, false))).is_err());
         assert!(decode_transient(&more(encode_marker_moved(&feed, ""))).is_err());
         let row = Row {
             epoch: 1,
