@@ -181,8 +181,12 @@ impl<'a> Erasure<'a> {
         self.snapshot
     }
 
-    pub(super) fn now(&self) -> Version {
-        self.snapshot.version()
+    /// Whether a twin of what was committed at `version` may still come.
+    pub(super) fn twins_may_come(&self, version: Version) -> bool {
+        let until = version.time().saturating_add(TWINS_TICKS_MAX);
+        !self.snapshot.checks_claims()
+            && self.snapshot.version().epoch() == version.epoch()
+            && self.snapshot.taken_at() < until
     }
 
     /// The commits of `ids`.
@@ -211,14 +215,21 @@ impl<'a> Erasure<'a> {
         let first = found.version();
         let mut all = std::mem::take(&mut found.commits);
         let is_meant = |commit: &Commit| {
-            let entry = commit.entry();
-            let by = selection.actor.as_ref();
-            let feed = selection.feed.as_ref();
+            let (by, feed) = (selection.actor.as_ref(), selection.feed.as_ref());
+            let is_by = |by| {
+                commit
+                    .entry()
+                    .is_some_and(|entry| entry.actor.as_ref() == Some(by))
+            };
             (!selection.twins || Some(commit.version) != first)
-                && by.is_none_or(|by| entry.is_some_and(|entry| entry.actor.as_ref() == Some(by)))
+                && by.is_none_or(is_by)
                 && feed.is_none_or(|feed| commit.claim.feeds.contains(feed))
         };
-        all.retain(is_meant);
+        // Without the first commit, its twins would show, whoever wrote them.
+        let takes_first = all
+            .first()
+            .is_some_and(|commit| Some(commit.version) == first && is_meant(commit));
+        all.retain(|commit| (takes_first && selection.feed.is_none()) || is_meant(commit));
         if all.is_empty() {
             return Ok(());
         }
@@ -258,16 +269,8 @@ impl<'a> Erasure<'a> {
         }
     }
 
-    /// Whether a twin of the commit may still come.
-    fn is_young(&self, commit: &Commit) -> bool {
-        let now = self.snapshot.version();
-        !self.snapshot.checks_claims()
-            && now.epoch() == commit.version.epoch()
-            && now.time() < commit.version.time().saturating_add(TWINS_TICKS_MAX)
-    }
-
     fn copies(&mut self, commit: &Commit, left: &[FeedName]) {
-        let is_young = self.is_young(commit);
+        let is_young = self.twins_may_come(commit.version);
         for copy in commit
             .copies
             .iter()
@@ -308,7 +311,7 @@ impl<'a> Erasure<'a> {
 
     /// Removes the event from the records of the log, or those feeds of it that are not `left`.
     async fn log(&mut self, commit: &Commit, left: &[FeedName]) -> store::Result<()> {
-        let is_young = self.is_young(commit);
+        let is_young = self.twins_may_come(commit.version);
         let wanted = writes::records(self.keys, left);
         for (partition, ..) in writes::records(self.keys, &commit.claim.feeds) {
             let wanted = wanted.iter().find(|(other, ..)| *other == partition);

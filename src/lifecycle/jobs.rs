@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{
     Lifecycle,
-    erase::{ERASED_AT_ONCE_MAX, Erasure, Selection, TWINS_TICKS_MAX},
+    erase::{ERASED_AT_ONCE_MAX, Erasure, Selection},
     rewrite::only,
 };
 use crate::{
@@ -352,11 +352,8 @@ async fn clear_places(
     let end = places.len().min(next + ERASED_AT_ONCE_MAX);
     let chunk = places.get(next..end).unwrap_or_default();
     let ids: Vec<_> = chunk.iter().map(|place| place.id.clone()).collect();
-    let now = erasure.now();
     for (place, found) in chunk.iter().zip(erasure.commits(&ids).await?) {
-        let until = place.version.time().saturating_add(TWINS_TICKS_MAX);
-        let is_early = now.epoch() == place.version.epoch() && now.time() < until;
-        if is_early {
+        if erasure.twins_may_come(place.version) {
             return Err(Error::TwinsMayCome);
         }
         if erasure.is_full() {

@@ -66,6 +66,19 @@ impl Lifecycle {
         }
     }
 
+    /// Takes steps of all erasures until each has ended, or cannot go on yet.
+    pub async fn end_all(&self) -> store::Result<()> {
+        for (id, _) in self
+            .jobs()
+            .await?
+            .into_iter()
+            .filter(|(_, job)| !job.is_done)
+        {
+            self.end(id).await;
+        }
+        Ok(())
+    }
+
     /// Ends those erasures that nobody has worked on since this node looked last.
     async fn take_steps(&self, seen: &mut HashMap<Version, Vec<u8>>) -> store::Result<()> {
         let jobs = self.jobs().await?;

@@ -9,6 +9,7 @@ mod docs;
 mod fdb;
 mod fuzz;
 mod http;
+mod lifecycle;
 mod limits;
 mod openapi;
 mod operate;

@@ -7,7 +7,7 @@ use newsfeed::{
     live::{Follower, Hub, Item, Located, News, Update, run_tailer},
     log::Filter,
     store::{Store, keys::Keys},
-    types::FeedName,
+    types::{Entry, FeedName},
     version::{Cursor, Version},
 };
 use tokio_util::sync::CancellationToken;
@@ -55,6 +55,7 @@ impl Live {
             follower: Follower::new(self.feeds.clone(), subscription, after.map(Cursor::from)),
             feeds: feeds.to_vec(),
             entries: Vec::new(),
+            received: Vec::new(),
             moments: 0,
             states: 0,
         };
@@ -71,6 +72,7 @@ impl Live {
             follower: Follower::of_log(self.feeds.clone(), subscription, filter, after),
             feeds: Vec::new(),
             entries: Vec::new(),
+            received: Vec::new(),
             moments: 0,
             states: 0,
         };
@@ -90,6 +92,8 @@ pub struct Recorder {
     follower: Follower,
     pub feeds: Vec<FeedName>,
     pub entries: Vec<Shown>,
+    /// The same as it was received, with the feeds.
+    pub received: Vec<(Entry, Vec<FeedName>)>,
     pub moments: usize,
     /// Number of feed states received. A follower receives all of them each time it has caught up from pages.
     pub states: usize,
@@ -115,12 +119,14 @@ impl Recorder {
                     several => several.to_vec(),
                 };
                 assert_eq!(feeds.first(), Some(feed));
+                self.received.push((entry.clone(), feeds.clone()));
                 self.entries.push(shown(entry, feeds));
             }
             News::Moment(_) => self.moments += 1,
             News::State(_) => self.states += 1,
             News::Event(event) => {
                 let feeds = event.feeds.clone();
+                self.received.push((event.entry.clone(), feeds.clone()));
                 self.entries.push(shown(&event.entry, feeds));
             }
             News::Transient(_) => {}
