@@ -47,6 +47,8 @@ pub enum Error {
     /// The bytes of the new data, multiplied by the number of feeds.
     #[error("the data is too large for the number of feeds: {0} bytes in all")]
     FanoutTooLarge(usize),
+    #[error("too many changes are under way on this node")]
+    ChangesBusy,
     #[error("too many erasures are under way")]
     TooManyErasures,
     /// What an erasure has left for a few seconds cannot be removed yet.
@@ -84,6 +86,7 @@ impl Error {
             Self::FanoutTooLarge(_) => "invalid_event",
             Self::TooManyErasures => "too_many_erasures",
             Self::TwinsMayCome => "internal",
+            Self::ChangesBusy => "busy",
             Self::Busy | Self::Late | Self::ReadsBusy => "busy",
             Self::TooManyStreams => "too_many_streams",
             Self::ShuttingDown | Self::Store(store::Error::Closed) => "shutting_down",

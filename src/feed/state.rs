@@ -256,6 +256,8 @@ impl Count {
         self.window.look_back(snapshot, &commits).await?;
         for (kind, commit) in kinds.into_iter().zip(commits) {
             match self.window.is_twin(&commit) {
+                // The place of an erased entry.
+                _ if kind.is_empty() => {}
                 true => self.hidden += 1,
                 false if self.unread.total == self.max => self.unread.more = true,
                 false => {

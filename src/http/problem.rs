@@ -9,8 +9,14 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use crate::{
-    append::QUEUE_KIB_MAX, auth::Denied, error::Error, lifecycle::JOBS_OPEN_MAX, live::STREAMS_MAX,
-    store, types::Invalid, version::Version,
+    append::QUEUE_KIB_MAX,
+    auth::Denied,
+    error::Error,
+    lifecycle::{CHANGES_AT_ONCE_MAX, JOBS_OPEN_MAX},
+    live::STREAMS_MAX,
+    store,
+    types::Invalid,
+    version::Version,
 };
 
 macro_rules! codes {
@@ -255,6 +261,13 @@ impl From<Error> for Problem {
             .with("id", id.as_str())
             .with("current", current.to_string()),
             Error::FanoutTooLarge(bytes) => Self::invalid_event("data", &Invalid::DataFanout(*bytes)),
+            Error::ChangesBusy => Self::new(
+                Code::Busy,
+                format!(
+                    "this node works on {CHANGES_AT_ONCE_MAX} changes, as many as it does at once; send the same request \
+                     again after Retry-After, or to another node"
+                ),
+            ),
             Error::TooManyErasures => Self::new(
                 Code::TooManyErasures,
                 format!("{JOBS_OPEN_MAX} erasures are under way, as many as allowed; try again once one of them has ended"),

@@ -5,7 +5,7 @@ use crate::{
     store::{
         Condition, KeyValue, Result, Snapshot,
         keys::{self, Keys, versioned},
-        values::{Claim, ClaimedEvent, decode_claim, decode_entry},
+        values::{Claim, ClaimedEvent, Edit, decode_claim, decode_entry},
     },
     types::{Entry, EventId, FeedName},
     version::Version,
@@ -28,6 +28,8 @@ pub(super) struct Commits {
 pub(super) struct Commit {
     pub(super) version: Version,
     pub(super) claim: ClaimedEvent,
+    /// The edits of the event, newest first. An edit is of all its commits, and the first claim remembers it.
+    pub(super) edits: Vec<Edit>,
     /// The feeds that hold the entry (retention may have removed it from some), in order, with its keys there.
     pub(super) copies: Vec<Copy>,
     /// The event as the log has it, if no feed holds it any more.
@@ -70,9 +72,12 @@ impl Commits {
                 };
                 let places = claim.feeds.iter();
                 reads.extend(places.map(|feed| versioned(&keys.feed(feed), version)));
+                let first: Option<&Commit> = commits.first();
+                let edits = first.map_or_else(|| claim.edits.clone(), |first| first.edits.clone());
                 commits.push(Commit {
                     version,
                     claim,
+                    edits,
                     copies: Vec::new(),
                     logged: None,
                 });
@@ -141,7 +146,7 @@ impl Commit {
 
     /// The versions of one transaction that hold the news of the last edit.
     pub(super) fn last_news(&self) -> Option<(Version, Version)> {
-        let last = self.claim.edits.first()?;
+        let last = self.edits.first()?;
         Some((
             last.version.at_index(0).before(),
             last.version.at_index(u16::MAX),

@@ -57,6 +57,7 @@ impl Lifecycle {
     /// [`Error::EventNotFound`], [`Error::EventErased`], [`Error::RevisionConflict`], [`Error::FanoutTooLarge`], those of
     /// `allow`, and those of the store.
     pub async fn edit(&self, id: &EventId, new: &NewData, allow: Allow<'_>) -> Result<Edited> {
+        let _place = self.place()?;
         // Without an id from the client, one attempt must still recognise what an earlier one has committed.
         let own = uuid::Uuid::now_v7().as_u128();
         let change_id = new.change_id.as_deref().map(hash);

@@ -27,7 +27,7 @@ use crate::{
         transact,
         values::{self, Record},
     },
-    types::{Actor, Change, Entry, EventId, FeedName},
+    types::{Actor, Change, Delivery, Entry, EventId, FeedName},
     version::{Cursor, Version},
 };
 
@@ -59,6 +59,7 @@ impl Lifecycle {
         revision: Option<Cursor>,
         allow: Allow<'_>,
     ) -> Result<Erased> {
+        let _place = self.place()?;
         let mut erase = EraseOne {
             lifecycle: self,
             id,
@@ -277,16 +278,21 @@ impl<'a> Erasure<'a> {
             .filter(|copy| !left.contains(&copy.feed))
         {
             let key = copy.item.key.to_vec();
-            match is_young {
-                false => self.batch.clears.push(only(key)),
-                true => {
-                    let mut place = copy.entry.clone();
-                    place.change = Some(Change::Erased);
-                    self.batch.puts.push((key, values::encode_entry(&place)));
-                }
-            }
             let notify = versioned(&self.keys.notify(&copy.feed), commit.version);
-            self.batch.clears.push(only(notify));
+            if is_young {
+                let place = Entry {
+                    change: Some(Change::Erased),
+                    ..copy.entry.clone()
+                };
+                if place.delivery == Delivery::Notify {
+                    self.batch
+                        .puts
+                        .push((notify, values::encode_notify(&place)));
+                }
+                self.batch.puts.push((key, values::encode_entry(&place)));
+            } else {
+                self.batch.clears.extend([only(key), only(notify)]);
+            }
             let by_kind = self.keys.feed_by_kind(&copy.feed, &copy.entry.kind);
             self.batch
                 .clears
@@ -337,8 +343,33 @@ impl<'a> Erasure<'a> {
                 .change(partition, commit.version, change)
                 .await?;
         }
-        if left.is_empty() {
-            forget_news(&mut self.batch, self.keys, commit);
+        match (left.is_empty(), commit.edits.first()) {
+            (false, Some(edit)) => self.rename_news(commit, edit.version, &wanted).await,
+            _ => {
+                forget_news(&mut self.batch, self.keys, commit);
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes feeds from the news of the last edit in the log.
+    async fn rename_news(
+        &mut self,
+        commit: &Commit,
+        edit: Version,
+        wanted: &[(u16, Vec<&FeedName>, bool)],
+    ) -> store::Result<()> {
+        for (partition, ..) in writes::records(self.keys, &commit.claim.feeds) {
+            let wanted = wanted.iter().find(|(other, ..)| *other == partition);
+            let change = |records: &mut Vec<Record>, index: usize| match wanted {
+                _ if records[index].entry.change != Some(Change::Edit(commit.version)) => {}
+                Some((_, feeds, exports)) => {
+                    records[index].feeds = feeds.iter().copied().cloned().collect();
+                    records[index].exports = *exports;
+                }
+                None => drop(records.remove(index)),
+            };
+            self.rewrite.change(partition, edit, change).await?;
         }
         Ok(())
     }
@@ -398,21 +429,30 @@ impl<'a> Erasure<'a> {
     }
 
     /// Removes the place of an erased entry, and the twins that came since.
-    pub(super) async fn clear_place(&mut self, place: &Place, found: Commits) -> store::Result<()> {
-        let selection = match found.commits.first() {
-            // Only the copy in one feed was erased.
-            Some(first) if Some(first.version) == found.version() => Selection {
-                feed: place.feeds.first().cloned(),
-                twins: true,
-                ..Selection::default()
-            },
-            _ => Selection::default(),
-        };
-        self.add(found, &selection).await?;
+    pub(super) async fn clear_place(
+        &mut self,
+        place: &Place,
+        twins: Option<Commits>,
+    ) -> store::Result<()> {
+        if let Some(found) = twins {
+            let selection = match found.commits.first() {
+                // Only the copy in one feed was erased.
+                Some(first) if Some(first.version) == found.version() => Selection {
+                    feed: place.feeds.first().cloned(),
+                    twins: true,
+                    ..Selection::default()
+                },
+                _ => Selection::default(),
+            };
+            self.add(found, &selection).await?;
+        }
         let keys = self.keys;
         for feed in &place.feeds {
-            let key = versioned(&keys.feed(feed), place.version);
-            self.batch.clears.push(only(key));
+            for prefix in [keys.feed(feed), keys.notify(feed)] {
+                self.batch
+                    .clears
+                    .push(only(versioned(&prefix, place.version)));
+            }
         }
         for (partition, ..) in writes::records(keys, &place.feeds) {
             let change = |records: &mut Vec<Record>, index: usize| {

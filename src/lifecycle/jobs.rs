@@ -333,11 +333,14 @@ async fn events(
     let mut next = index(position);
     let end = ids.len().min(next + ERASED_AT_ONCE_MAX);
     let chunk = ids.get(next..end).unwrap_or_default();
-    for found in erasure.commits(chunk).await? {
+    for (place, found) in erasure.commits(chunk).await?.into_iter().enumerate() {
         if erasure.is_full() {
             break;
         }
-        erasure.add(found, &Selection::default()).await?;
+        // The list may name an event twice.
+        if !chunk[..place].contains(&found.id) {
+            erasure.add(found, &Selection::default()).await?;
+        }
         next += 1;
     }
     Ok((next < ids.len()).then_some(Position::Index(next as u32)))
@@ -352,14 +355,17 @@ async fn clear_places(
     let end = places.len().min(next + ERASED_AT_ONCE_MAX);
     let chunk = places.get(next..end).unwrap_or_default();
     let ids: Vec<_> = chunk.iter().map(|place| place.id.clone()).collect();
-    for (place, found) in chunk.iter().zip(erasure.commits(&ids).await?) {
+    for (index, found) in erasure.commits(&ids).await?.into_iter().enumerate() {
+        let place = &chunk[index];
         if erasure.twins_may_come(place.version) {
             return Err(Error::TwinsMayCome);
         }
         if erasure.is_full() {
             break;
         }
-        erasure.clear_place(place, found).await?;
+        // An event that had twins leaves several places.
+        let twins = (!ids[..index].contains(&found.id)).then_some(found);
+        erasure.clear_place(place, twins).await?;
         next += 1;
     }
     Ok((next < places.len()).then_some(Position::Index(next as u32)))

@@ -26,7 +26,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 pub use self::{
     edit::{CHANGE_ID_BYTES_MAX, Edited, NewData},
@@ -35,6 +35,7 @@ pub use self::{
     worker::run as run_worker,
 };
 use crate::{
+    error::{Error, Result},
     metrics::Metrics,
     store::{Batch, Stamped, Store, keys::Keys},
     types::{Entry, FeedName},
@@ -61,6 +62,9 @@ impl Left {
     }
 }
 
+/// Most edits and erasures that a node works on at once. More are refused.
+pub const CHANGES_AT_ONCE_MAX: usize = 64;
+
 /// The changing side of the service; cheap to clone.
 #[derive(Clone)]
 pub struct Lifecycle {
@@ -69,6 +73,7 @@ pub struct Lifecycle {
     metrics: Arc<Metrics>,
     /// Erasures that this node has begun, and leaves to its worker.
     left: Arc<Left>,
+    changes: Arc<Semaphore>,
 }
 
 impl Lifecycle {
@@ -78,12 +83,20 @@ impl Lifecycle {
             keys,
             metrics,
             left: Arc::default(),
+            changes: Arc::new(Semaphore::new(CHANGES_AT_ONCE_MAX)),
         }
     }
 }
 
+impl Lifecycle {
+    /// A place among the changes that this node works on.
+    fn place(&self) -> Result<SemaphorePermit<'_>> {
+        self.changes.try_acquire().map_err(|_| Error::ChangesBusy)
+    }
+}
+
 /// Whether the caller may change an event with this entry in these feeds.
-pub type Allow<'a> = &'a (dyn Fn(&Entry, &[FeedName]) -> crate::error::Result<()> + Send + Sync);
+pub type Allow<'a> = &'a (dyn Fn(&Entry, &[FeedName]) -> Result<()> + Send + Sync);
 
 /// A batch that notes, with the version of its commit, that something was changed: whatever else it does is news.
 fn changing_batch(keys: &Keys) -> Batch {

@@ -54,6 +54,7 @@ impl Lifecycle {
     /// Takes steps of an erasure until it has ended. After `time`, the rest is left to the worker.
     pub async fn work_on(&self, id: Version, time: Duration) -> Result<JobState> {
         let until = Instant::now() + time;
+        let _place = self.place()?;
         loop {
             let state = self.step(id).await?;
             if state.is_done {

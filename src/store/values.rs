@@ -7,7 +7,7 @@
 //!   erased one, for a few seconds: `(4, read_at, id)`.
 //! - change: `(2, version, read_at, … data[, time])`, the news of an edit, with the version of the entry and the entry as it
 //!   is now; or `(3, version, id, kind)`, the news of an erasure.
-//! - notify key: `(kind, actor, id, read_at)`.
+//! - notify key: `(kind, actor, id, read_at)`. Of an erased entry, for a few seconds: the kind is empty, the actor null.
 //! - log: one `(0, index, exports, feeds, entry)` for each event of the batch. In the partition of the event's first feed,
 //!   `exports` is true and `feeds` are all its feeds, in order: this record is the one that a reader of the whole log takes.
 //!   In other partitions, `feeds` are those of the partition. The entry is written as above, without its tag. An edited event
@@ -282,6 +282,13 @@ pub struct NotifyKey {
     pub actor: Option<String>,
     pub id: EventId,
     pub read_at: u64,
+}
+
+impl NotifyKey {
+    /// It is only the place of an erased entry, see [`Change::Erased`].
+    pub fn is_erased(&self) -> bool {
+        self.kind.is_empty()
+    }
 }
 
 fn entry_tuple(entry: &Entry) -> EntryTuple<'_> {
@@ -656,8 +663,11 @@ fn unknown_kind() -> Kind {
 }
 
 pub fn encode_notify(entry: &Entry) -> Vec<u8> {
-    let actor = entry.actor.as_ref().map(Actor::as_str);
-    pack(&(entry.kind.as_str(), actor, entry.id.as_str(), entry.read_at))
+    let (kind, actor) = match entry.change {
+        Some(Change::Erased) => ("", None),
+        _ => (entry.kind.as_str(), entry.actor.as_ref().map(Actor::as_str)),
+    };
+    pack(&(kind, actor, entry.id.as_str(), entry.read_at))
 }
 
 pub fn decode_notify(item: &KeyValue) -> Result<NotifyKey> {

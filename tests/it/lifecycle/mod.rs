@@ -2,3 +2,12 @@
 
 mod changes;
 mod model;
+mod races;
+
+use newsfeed::types::Data;
+use serde_json::value::RawValue;
+
+fn data(json: &str) -> Data {
+    let raw = RawValue::from_string(json.to_owned()).expect("JSON");
+    Data::from_raw(&raw).expect("valid")
+}

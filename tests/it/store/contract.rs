@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use newsfeed::{
-    store::{Batch, Condition, Error, KeyValue, Range, Store, Versioned, keys},
+    store::{Batch, Condition, Error, KeyValue, Range, Stamped, Store, Versioned, keys},
     version::Version,
 };
 
@@ -21,6 +21,7 @@ crate::on_every_engine!(
     conditions_hold_or_nothing_is_written,
     a_condition_sees_commits_after_the_snapshot,
     clears_come_before_puts,
+    stamped_values_carry_the_version_of_their_commit,
     maxima_only_grow,
     concurrent_appends_do_not_conflict,
     an_epoch_change_aborts_transactions_that_began_before_it,
@@ -378,6 +379,66 @@ async fn clears_come_before_puts(bed: &Bed) {
         at.get(&*store, "c3").await,
     ];
     assert_eq!(left, [None, Some("new".into()), Some("old".into())]);
+}
+
+async fn stamped_values_carry_the_version_of_their_commit(bed: &Bed) {
+    let store = &*bed.store();
+    let at = Place::fresh();
+    let stamped = |name: &str, index, value: Vec<u8>, place| Stamped {
+        key: at.key(name),
+        index,
+        value,
+        at: place,
+    };
+    let empty = [0; 16];
+    let batch = Batch {
+        // In the same transaction as other writes of the keys and of others.
+        clears: vec![(at.key("s1"), at.key("s2"))],
+        puts: vec![at.put("s3", "plain").puts.remove(0)],
+        versioned: vec![at.versioned("v", 5, "x")],
+        stamped: vec![
+            stamped("s1", 3, empty.to_vec(), 0),
+            stamped(
+                "s2",
+                u16::MAX,
+                [b"before", &empty[..], b"after"].concat(),
+                6,
+            ),
+        ],
+        ..Batch::default()
+    };
+    for _ in 0..2 {
+        let version = commit(store, batch.clone()).await.expect("commits");
+        let snapshot = store.snapshot().await.expect("snapshot");
+        let read = snapshot
+            .get(vec![at.key("s1"), at.key("s2"), at.key("s3")])
+            .await;
+        let read = read.expect("get");
+        let of = |index| version.at_index(index).to_bytes();
+        assert_eq!(read[0].as_deref(), Some(&of(3)[..]));
+        let around = [b"before", &of(u16::MAX)[..], b"after"].concat();
+        assert_eq!(read[1].as_deref(), Some(&around[..]));
+        assert_eq!(read[2].as_deref(), Some(&b"plain"[..]));
+        let items = range(store, at.all_under("v")).await;
+        let last = items.last().expect("an item");
+        assert_eq!(keys::version_of(&last.key).ok(), Some(version.at_index(5)));
+    }
+    // A condition of another commit sees the change.
+    let (begun, _) = store.begin(Default::default()).await.expect("begun");
+    let before = begun.get(vec![at.key("s1")]).await.expect("get").remove(0);
+    commit(store, batch).await.expect("commits");
+    let depends = Batch {
+        conditions: vec![Condition::KeyEquals {
+            key: at.key("s1"),
+            value: before.map(|value| value.to_vec()),
+        }],
+        ..at.put("s4", "x")
+    };
+    let refused = begun.commit(depends).await.expect_err("it has changed");
+    assert!(
+        matches!(refused, Error::ConditionFailed(0) | Error::Conflict),
+        "{refused:?}"
+    );
 }
 
 async fn maxima_only_grow(bed: &Bed) {
