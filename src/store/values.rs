@@ -1144,6 +1144,99 @@ mod tests {
         assert_eq!(encode_claim(7, &feeds), pack(&claim));
     }
 
+    /// The bytes of changes, which format 2 has since edits and erasures exist.
+    #[test]
+    fn changes_are_written_as_format_2_says() {
+        let (at, of) = (Version::new(1, 2, 3), Version::new(4, 5, 6));
+        let entry = |change| Entry {
+            version: at,
+            id: "m-1".parse().expect("id"),
+            kind: "message".parse().expect("kind"),
+            delivery: Delivery::Notify,
+            actor: None,
+            at: 1_000,
+            time: None,
+            data: Bytes::from_static(b"null"),
+            read_at: 42,
+            change,
+        };
+        let fields = || {
+            let data = TupleBytes::from(&b"null"[..]);
+            (
+                42u64,
+                1u16,
+                "m-1",
+                "message",
+                Option::<&str>::None,
+                1_000i64,
+                data,
+            )
+        };
+        let flat = |head: Vec<u8>| {
+            let (read_at, delivery, id, kind, actor, at, data) = fields();
+            [head, pack(&(read_at, delivery, id, kind, actor, at, data))].concat()
+        };
+        let version = |version: Version| TupleBytes::from(version.to_bytes().to_vec());
+        let stamp = |version: Version| [&[0xff][..], &version.to_bytes()].concat();
+        let edited = entry(Some(Change::EditedAt(of)));
+        assert_eq!(
+            encode_entry(&edited),
+            [stamp(of), flat(pack(&(1u16,)))].concat()
+        );
+        let edit = entry(Some(Change::Edit(of)));
+        assert_eq!(encode_change(&edit), flat(pack(&(2u16, version(of)))));
+        let erasure = entry(Some(Change::Erasure(of)));
+        assert_eq!(
+            encode_change(&erasure),
+            pack(&(3u16, version(of), "m-1", "message"))
+        );
+        let erased = entry(Some(Change::Erased));
+        assert_eq!(encode_entry(&erased), pack(&(4u16, 42u64, "m-1")));
+        assert_eq!(
+            encode_notify(&erased),
+            pack(&("", Option::<&str>::None, "m-1", 42u64))
+        );
+
+        let feeds: Vec<FeedName> = vec!["a".parse().expect("name")];
+        let this_commit = entry(Some(Change::EditedAt(THIS_COMMIT)));
+        let records = [&edited, &edit, &this_commit].map(|entry| RecordParts {
+            index: 3,
+            feeds: feeds.iter().collect(),
+            exports: true,
+            entry,
+        });
+        let with_version = |tag: u16| (tag, 3u16, true, vec!["a"], fields(), version(of));
+        let stamped = (1u16, 3u16, true, vec!["a"], fields());
+        let value = pack(&(with_version(1), with_version(2), stamped));
+        assert_eq!(
+            encode_records(&records),
+            [(3, [stamp(Version::ZERO), value].concat())]
+        );
+
+        let edits = vec![Edit {
+            version: of,
+            change_id: Some(9),
+        }];
+        let event = ClaimedEvent {
+            digest: 7,
+            feeds: feeds.clone(),
+            edits,
+        };
+        let hash = |hash: u128| TupleBytes::from(hash.to_be_bytes().to_vec());
+        let kept = (version(of), hash(9));
+        let claim = (hash(7), vec!["a"], vec![kept.clone()]);
+        assert_eq!(encode_claim_of(&event), pack(&claim));
+        let edits: Vec<(Option<TupleBytes<'_>>, _)> =
+            vec![(None, hash(8)), (Some(version(of)), hash(9))];
+        let claim = pack(&(hash(7), vec!["a"], edits));
+        let value = encode_edited_claim(&event, Some(8));
+        assert_eq!(value, [stamp(Version::ZERO), claim].concat());
+        assert_eq!(
+            encode_indexed(&feeds, Keys::hash(&feeds[0]), true),
+            pack(&(vec!["a"], Option::<u64>::None, true))
+        );
+    }
+
     #[test]
     fn what_a_later_program_writes_is_refused() {
         let at = Version::new(1, 2, 3);

@@ -9,6 +9,7 @@ mod crash;
 mod crash_clients;
 mod damage;
 mod disk;
+mod erasures;
 mod exposure;
 mod frozen;
 mod http2_parity;
