@@ -57,7 +57,7 @@ impl Front {
             .kill_on_drop(true)
             .spawn()
             .expect("it starts");
-        let http = reqwest::Client::new();
+        let http = crate::support::bed::http_client();
         let base = format!("http://{address}{path}");
         for _ in 0..3000 {
             if http

@@ -46,7 +46,7 @@ async fn run(path: &str, keys: bool) {
         "{}",
         String::from_utf8_lossy(&started.stderr)
     );
-    let client = reqwest::Client::new();
+    let client = crate::support::bed::http_client();
     for file in FILES
         .iter()
         .filter(|file| file.path.starts_with("/newsfeed") && file.path.ends_with(".js"))

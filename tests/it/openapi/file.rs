@@ -121,7 +121,7 @@ fn every_example_matches_its_schema() {
     for (path, method, operation) in spec.operations() {
         let what = format!("{method} {path}");
         for parameter in spec.parameters(path, operation) {
-            for (schema, example) in examples(&spec, parameter) {
+            for (schema, example) in examples(spec, parameter) {
                 check(&what, schema, example);
             }
         }
@@ -136,7 +136,7 @@ fn every_example_matches_its_schema() {
         {
             for (schema, example) in headers
                 .values()
-                .flat_map(|header| examples(&spec, spec.resolve(header)))
+                .flat_map(|header| examples(spec, spec.resolve(header)))
             {
                 check(&what, schema, example);
             }
@@ -146,7 +146,7 @@ fn every_example_matches_its_schema() {
             .filter_map(|body| body["content"].as_object())
             .flatten()
         {
-            let examples = examples(&spec, content);
+            let examples = examples(spec, content);
             assert!(!examples.is_empty(), "{media} of {what} has an example");
             for (schema, example) in examples {
                 check(&what, schema, example);
@@ -158,6 +158,8 @@ fn every_example_matches_its_schema() {
         }
     }
     for (name, schema) in spec.section("schemas") {
+        // Panics if it is not a schema, also where nothing refers to it.
+        spec.validator(&json!({ "$ref": format!("#/components/schemas/{name}") }));
         for example in schema["examples"].as_array().into_iter().flatten() {
             check(name, schema, example);
         }

@@ -1,6 +1,10 @@
 //! Reads `openapi.yaml` and validates answers with it.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    str::FromStr,
+    sync::{Arc, LazyLock, Mutex},
+};
 
 use jsonschema::Validator;
 use newsfeed::version::Version;
@@ -10,24 +14,18 @@ pub const TEXT: &str = include_str!("../../../openapi.yaml");
 
 pub struct Spec {
     root: Value,
-    /// A validator for each `#/components/schemas/…`.
-    named: BTreeMap<String, Validator>,
+    /// The validators of schemas so far: compiling one takes longer than many validations.
+    compiled: Mutex<BTreeMap<String, Arc<Validator>>>,
 }
 
 impl Spec {
-    pub fn read() -> Self {
-        let root: Value = serde_saphyr::from_str(TEXT).expect("openapi.yaml is YAML");
-        let mut spec = Self {
-            root,
-            named: BTreeMap::new(),
-        };
-        let names: Vec<String> = spec.section("schemas").keys().cloned().collect();
-        for name in names {
-            let schema = json!({ "$ref": format!("#/components/schemas/{name}") });
-            let validator = spec.compile(&schema);
-            spec.named.insert(name, validator);
-        }
-        spec
+    /// The file, which all tests share.
+    pub fn read() -> &'static Self {
+        static SPEC: LazyLock<Spec> = LazyLock::new(|| Spec {
+            root: serde_saphyr::from_str(TEXT).expect("openapi.yaml is YAML"),
+            compiled: Mutex::default(),
+        });
+        &SPEC
     }
 
     /// `#/components/{name}`.
@@ -51,10 +49,22 @@ impl Spec {
         }
     }
 
+    /// The validator of a schema of the file.
+    pub fn validator(&self, schema: &Value) -> Arc<Validator> {
+        let key = schema.to_string();
+        let known = self.compiled.lock().expect("no panic").get(&key).cloned();
+        known.unwrap_or_else(|| {
+            let validator = Arc::new(self.compile(schema));
+            let mut compiled = self.compiled.lock().expect("no panic");
+            compiled.insert(key, validator.clone());
+            validator
+        })
+    }
+
     fn compile(&self, schema: &Value) -> Validator {
-        // The components are included so that references to them resolve.
+        // The schemas are included so that references to them resolve.
         let document = json!({ "$schema": "https://json-schema.org/draft/2020-12/schema",
-                               "allOf": [schema], "components": self.root["components"] });
+                               "allOf": [schema], "components": { "schemas": self.section("schemas") } });
         jsonschema::options()
             .should_validate_formats(true)
             .build(&document)
@@ -63,14 +73,7 @@ impl Spec {
 
     /// Validates `value`; the error lists all violations.
     pub fn check(&self, schema: &Value, value: &Value) -> Result<(), String> {
-        let name = schema["$ref"]
-            .as_str()
-            .and_then(|reference| reference.strip_prefix("#/components/schemas/"))
-            .filter(|_| schema.as_object().is_some_and(|schema| schema.len() == 1));
-        let errors: Vec<String> = match name {
-            Some(name) => errors(&self.named[name], value),
-            None => errors(&self.compile(schema), value),
-        };
+        let errors = errors(&self.validator(schema), value);
         match errors.is_empty() {
             true => Ok(()),
             false => Err(format!("{} in {value}", errors.join("; "))),

@@ -310,7 +310,7 @@ async fn every_reader_sees_what_the_model_says() {
     let raw = Raw::new(&bed).await;
     let hidden = std::cell::Cell::new(0);
     for_random(
-        30,
+        16,
         proptest::collection::vec(any_op(), 1..16),
         async |ops| {
             let mut run = Run::new(&raw).await;

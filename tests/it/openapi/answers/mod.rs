@@ -165,7 +165,7 @@ async fn every_answer_matches_the_file(bed: &Bed) {
     let spec = Spec::read();
     let node = bed.node().await;
     let mut witness = Witness {
-        spec: &spec,
+        spec,
         node: &node,
         seen: BTreeSet::new(),
     };
@@ -174,11 +174,11 @@ async fn every_answer_matches_the_file(bed: &Bed) {
     follow(&mut witness).await;
     refuse(&mut witness).await;
     let mut seen = witness.seen;
-    limit(&spec, &mut seen).await;
-    crowd(&spec, &mut seen).await;
-    storage_full::refuse(bed, &spec, &mut seen).await;
-    stop(bed, &spec, node, &mut seen).await;
-    super::access::access(&spec, &mut seen).await;
+    limit(spec, &mut seen).await;
+    crowd(spec, &mut seen).await;
+    storage_full::refuse(bed, spec, &mut seen).await;
+    stop(bed, spec, node, &mut seen).await;
+    super::access::access(spec, &mut seen).await;
 
     for (path, method, operation) in spec.operations() {
         for status in operation["responses"]
