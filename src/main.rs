@@ -1,5 +1,6 @@
 //! The `newsfeed` command: parses arguments, sets up logging, runs the command and returns its exit code.
 
+mod copy;
 mod help;
 mod start;
 
@@ -96,6 +97,7 @@ enum Admin {
         #[command(flatten)]
         store: StoreConfig,
     },
+    Copy(copy::CopyArgs),
     /// Read a whole store and report damage: every entry and, in an embedded store, every byte of its files. The store
     /// must not be in use. Undamaged data is not changed.
     Check {
@@ -154,6 +156,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
             restored_version,
         }) => epoch(&store, raise, restored_version).await,
         Command::Admin(Admin::Token(args)) => mint_token(&args).map_err(Into::into),
+        Command::Admin(Admin::Copy(args)) => copy::run(args).await,
         Command::Admin(Admin::Check { store }) => check_store(&store).await,
         Command::Admin(Admin::Migrate { store }) => migrate(&store).await,
         Command::Append(args) => append::run(args).await.map_err(Into::into),
