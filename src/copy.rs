@@ -93,6 +93,11 @@ impl Told {
                     });
                 }
             }
+            copy::Progress::Watching => {
+                if let Some(bar) = &mut self.verifying {
+                    bar.say(|| "verified; watching whether a node serves the source".to_owned());
+                }
+            }
             copy::Progress::Verified { keys, of } => {
                 self.copying = None;
                 if !self.quiet {

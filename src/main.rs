@@ -9,7 +9,9 @@ use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
     auth::mint,
-    client::{self, append, completions, demo, event, export, history, mark, replay, state, tail},
+    client::{
+        self, append, completions, demo, event, export, history, import, mark, replay, state, tail,
+    },
     clock::WallTime,
     config::{
         Config, Engine, Opened, StoreConfig, check,
@@ -55,6 +57,7 @@ enum Command {
     Tail(tail::TailArgs),
     History(history::HistoryArgs),
     Export(export::ExportArgs),
+    Import(import::ImportArgs),
     #[command(alias = "head")]
     State(state::StateArgs),
     Mark(mark::MarkArgs),
@@ -163,6 +166,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Tail(args) => tail::run(args).await.map_err(Into::into),
         Command::History(args) => history::run(args).await.map_err(Into::into),
         Command::Export(args) => export::run(args).await.map_err(Into::into),
+        Command::Import(args) => import::run(args).await.map_err(Into::into),
         Command::Event(args) => event::run(args).await.map_err(Into::into),
         Command::State(args) => state::run(args).await.map_err(Into::into),
         Command::Mark(args) => mark::run(args).await.map_err(Into::into),

@@ -5,7 +5,9 @@
 //! - Every commit writes items together with the position that they reach. So a copy that was killed goes on where it
 //!   stopped, and writes no key twice.
 //! - The source must be at rest: with every page, what nearly every commit changes ([`Keys::heads`]) is compared with how it
-//!   was at the beginning. What that misses is found at the end, when every key of both sides is read again and compared.
+//!   was at the beginning. What that misses is found at the end, when every key of both sides is read again and compared. A
+//!   node that nobody uses is noticed by the rows of the time that it writes: a copy takes at least as long as one step of
+//!   them, except of a folder, which is locked.
 //! - The target is in an epoch above the source's from its first commit on, so everything that is copied lies below its own
 //!   moments. In the lineage the source's last epoch ends at the moment of the last look at it. So every version that
 //!   the source gave to a client is known in the target, and none that it gives later.
@@ -16,17 +18,23 @@
 mod pages;
 mod unfinished;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use tokio::time::{Instant, sleep_until};
 
 use self::pages::Checksum;
 pub use self::{pages::Side, unfinished::Unfinished};
 use super::{
     Batch, Condition, Error, Found, Plan, Range, Reads, Result, Snapshot, Store, Transaction,
     epoch::{self, Row},
-    keys::{self, Keys},
+    keys::{self, Keys, TIME_STEP},
     transact,
 };
 use crate::{clock::WallTime, version::Version};
+
+/// How long a node may take to write a row of the time, which it does every [`TIME_STEP`].
+const ROW_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What a copy has done so far.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +43,8 @@ pub enum Progress {
     Copied { keys: u64, bytes: u64 },
     /// So many of them are the same on both sides.
     Verified { keys: u64, of: u64 },
+    /// The source is watched for a few seconds more.
+    Watching,
 }
 
 /// A finished copy.
@@ -57,8 +67,10 @@ pub async fn copy(
     wall: &WallTime,
     mut tell: impl FnMut(Progress),
 ) -> Result<Report> {
+    let began = Instant::now();
     let first = from.page(&[]).await?;
     from.is_store(&first)?;
+    let is_locked = first.is_locked;
     let epoch = epoch::after(first.version, wall)?;
     let unfinished = Unfinished {
         name: name.to_owned(),
@@ -94,6 +106,10 @@ pub async fn copy(
         });
     }
     let checksum = verify(from, to, &unfinished, &mut tell).await?;
+    if !is_locked {
+        tell(Progress::Watching);
+        sleep_until(began + TIME_STEP + ROW_TIME_MAX).await;
+    }
     finish(from, to, &unfinished).await?;
     Ok(Report {
         keys: unfinished.keys,

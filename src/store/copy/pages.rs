@@ -37,6 +37,8 @@ pub struct Page {
     pub(super) version: Version,
     /// See [`Unfinished::state`].
     pub(super) state: u128,
+    /// The side is a folder, which no other program can open meanwhile.
+    pub(super) is_locked: bool,
     /// The format and the partitions.
     pub(super) meta: Option<Bytes>,
 }
@@ -124,8 +126,10 @@ impl Side {
         };
         let (version, mut found) = self.look(reads).await?;
         let slice = found.slices.pop().ok_or(Error::Closed)?;
-        let mut state = Checksum::default();
+        let (mut state, mut is_locked) = (Checksum::default(), false);
+        let last = self.keys.last();
         for head in found.slices {
+            is_locked |= head.items.iter().any(|item| item.key == last);
             self.bare(head.items).for_each(|item| state.add(&item));
         }
         let last = slice.items.last();
@@ -136,6 +140,7 @@ impl Side {
             items: self.copied(slice.items),
             version,
             state: state.finish(),
+            is_locked,
             meta: found.values.pop().flatten(),
         })
     }

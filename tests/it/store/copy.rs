@@ -264,7 +264,9 @@ fn version(answer: &Value) -> String {
 
 /// The ids of the entries in events of a stream.
 fn entries(events: &[crate::support::sse::Event]) -> Vec<String> {
-    let entries = events.iter().filter(|event| event.name == "entry");
+    let is_entry =
+        |event: &&crate::support::sse::Event| ["entry", "notify"].contains(&&*event.name);
+    let entries = events.iter().filter(is_entry);
     entries.map(|event| text(&event.data["id"])).collect()
 }
 
@@ -525,4 +527,21 @@ async fn a_source_that_is_served_meanwhile_is_refused() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// A node writes nothing but the time, every ten seconds.
+#[cfg(feature = "fdb")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_an_fdb_source_is_noticed_although_nobody_uses_it() {
+    let (from, to) = (Bed::fdb(), Bed::embedded());
+    some_pages(&from).await;
+    let node = from.node().await;
+    // So that the row of the time falls into the middle of the copy.
+    let step = 10_000_000;
+    let wait = (step + step / 2 - from.wall.micros() % step) % step;
+    tokio::time::sleep(std::time::Duration::from_micros(wait)).await;
+    refused(&from, &to, "stop every node that serves it").await;
+    to.close().await;
+    stop(&from, node).await;
+    refused(&from, &to, "it has been written to since").await;
 }
