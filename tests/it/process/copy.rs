@@ -2,11 +2,19 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
+use rand::RngExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{PATIENCE, Process, failure, newsfeed, run};
 
+/// Text that does not get smaller on disk.
+fn noise(length: usize) -> String {
+    let letters = rand::rng().sample_iter(rand::distr::Alphanumeric);
+    letters.take(length).map(char::from).collect()
+}
+
+/// The bytes of a folder on disk.
 fn size(folder: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return 0;
@@ -36,7 +44,7 @@ async fn a_copy_that_is_killed_is_refused_by_every_command_until_it_was_continue
     let event = |number: u32| {
         json!({
             "id": format!("m-{number}"), "kind": "message", "feeds": ["a", "b"],
-            "data": format!("{number} {}", "x".repeat(60_000)),
+            "data": format!("{number} {}", noise(60_000)),
         })
     };
     for part in 0..8 {
