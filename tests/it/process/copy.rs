@@ -58,7 +58,10 @@ async fn a_copy_that_is_killed_is_refused_by_every_command_until_it_was_continue
 
     // Killed later and later, until it was in the middle. A kill may come too early, and on a slow machine too late.
     let mut killed = 0;
-    for megabytes in [2, 5, 8, 3, 4, 6] {
+    for megabytes in [4, 8, 2, 6, 3, 5] {
+        if killed == 2 {
+            break;
+        }
         let mut command = newsfeed(&copy);
         let mut child = command
             .stdout(Stdio::null())
@@ -86,6 +89,9 @@ async fn a_copy_that_is_killed_is_refused_by_every_command_until_it_was_continue
         killed += 1;
         let unfinished = format!("an unfinished copy of {source}, with ");
         assert!(said.contains(&unfinished), "{said}");
+        if killed > 1 {
+            continue;
+        }
         for command in [
             &["serve", "--listen", "127.0.0.1:0", "--data", &data][..],
             &["admin", "epoch", "--data", &data],
