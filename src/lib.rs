@@ -16,7 +16,7 @@
 //! - [`lineage`]: which versions are of this life of the store. Every version that a client hands in is checked there.
 //! - [`times`]: which version was current at a time of the wall clock.
 //! - [`store`]: the engine contract, the retry loop, the layout of keys ([`store::keys`]) and values
-//!   ([`store::values`]), and the engines.
+//!   ([`store::values`]), the engines, and copies from one to the other ([`store::copy`]).
 //! - [`types`], [`version`], [`clock`]: names, events and entries; hybrid timestamps; the clocks that make them.
 //!   [`error`]: what can fail above the store.
 //! - [`fairness`]: long computations let other tasks run in between.

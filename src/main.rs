@@ -1,5 +1,6 @@
 //! The `newsfeed` command: parses arguments, sets up logging, runs the command and returns its exit code.
 
+mod copy;
 mod help;
 mod start;
 
@@ -8,7 +9,9 @@ use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
     auth::mint,
-    client::{self, append, completions, demo, event, export, history, mark, replay, state, tail},
+    client::{
+        self, append, completions, demo, event, export, history, import, mark, replay, state, tail,
+    },
     clock::WallTime,
     config::{
         Config, Engine, Opened, StoreConfig, check,
@@ -54,6 +57,7 @@ enum Command {
     Tail(tail::TailArgs),
     History(history::HistoryArgs),
     Export(export::ExportArgs),
+    Import(import::ImportArgs),
     #[command(alias = "head")]
     State(state::StateArgs),
     Mark(mark::MarkArgs),
@@ -96,6 +100,7 @@ enum Admin {
         #[command(flatten)]
         store: StoreConfig,
     },
+    Copy(copy::CopyArgs),
     /// Read a whole store and report damage: every entry and, in an embedded store, every byte of its files. The store
     /// must not be in use. Undamaged data is not changed.
     Check {
@@ -154,12 +159,14 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
             restored_version,
         }) => epoch(&store, raise, restored_version).await,
         Command::Admin(Admin::Token(args)) => mint_token(&args).map_err(Into::into),
+        Command::Admin(Admin::Copy(args)) => copy::run(args).await,
         Command::Admin(Admin::Check { store }) => check_store(&store).await,
         Command::Admin(Admin::Migrate { store }) => migrate(&store).await,
         Command::Append(args) => append::run(args).await.map_err(Into::into),
         Command::Tail(args) => tail::run(args).await.map_err(Into::into),
         Command::History(args) => history::run(args).await.map_err(Into::into),
         Command::Export(args) => export::run(args).await.map_err(Into::into),
+        Command::Import(args) => import::run(args).await.map_err(Into::into),
         Command::Event(args) => event::run(args).await.map_err(Into::into),
         Command::State(args) => state::run(args).await.map_err(Into::into),
         Command::Mark(args) => mark::run(args).await.map_err(Into::into),

@@ -4,7 +4,7 @@
 //! - [`append`], [`event`], [`tail`], [`history`], [`state`], [`mark`]: one call of the API each. [`replay`], [`demo`]: many
 //!   calls.
 //! - [`connection`], [`output`], [`names`]: arguments shared by the commands. [`line`], [`text`]: output for people.
-//! - [`export`]: the log, line by line.
+//! - [`export`]: the log, line by line. [`import`]: appends what it wrote.
 //! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`], [`temporary`]: retries.
 //!
 //! This module uses the service over HTTP only and shares no code with the server but the rules of names, so that it tests
@@ -22,6 +22,7 @@ pub mod event;
 pub mod export;
 mod feeds;
 pub mod history;
+pub mod import;
 mod line;
 pub mod mark;
 mod names;

@@ -31,6 +31,10 @@ impl Progress {
 
     pub fn set(&mut self, position: u64, text: impl FnOnce() -> String) {
         self.bar.set_position(position);
+        self.say(text);
+    }
+
+    pub fn say(&mut self, text: impl FnOnce() -> String) {
         if !self.bar.is_hidden() {
             self.bar.set_message(text());
         } else if self.line_last.elapsed() >= LINE_EVERY {

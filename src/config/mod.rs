@@ -6,6 +6,7 @@ pub mod file;
 mod drain;
 mod exposure;
 mod kinds;
+mod location;
 mod transport;
 
 use std::{
@@ -21,6 +22,7 @@ use clap::{Args, ValueEnum};
 pub use self::{
     drain::DrainConfig,
     kinds::{KindList, KindSetting},
+    location::{Location, Sides},
     transport::TransportConfig,
 };
 use crate::{
@@ -37,6 +39,11 @@ use crate::{
         keys::Keys,
     },
 };
+
+const CLUSTER_FILE: &str = "/etc/foundationdb/fdb.cluster";
+const PREFIX: &str = "newsfeed/";
+const DISK_RESERVE_MIB: u64 = 256;
+const FDB_TIMEOUT_MS: u64 = 10_000;
 
 /// The storage engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -88,7 +95,7 @@ pub struct StoreConfig {
     #[arg(
         long,
         env = "NEWSFEED_CLUSTER_FILE",
-        default_value = "/etc/foundationdb/fdb.cluster",
+        default_value = CLUSTER_FILE,
         value_name = "FILE"
     )]
     pub cluster_file: PathBuf,
@@ -97,13 +104,13 @@ pub struct StoreConfig {
     #[arg(
         long,
         env = "NEWSFEED_PREFIX",
-        default_value = "newsfeed/",
+        default_value = PREFIX,
         value_name = "TEXT"
     )]
     pub prefix: String,
 
     /// Time in ms after which a read or commit in the cluster is retried.
-    #[arg(long, env = "NEWSFEED_FDB_TIMEOUT_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=60_000))]
+    #[arg(long, env = "NEWSFEED_FDB_TIMEOUT_MS", default_value_t = FDB_TIMEOUT_MS, value_parser = clap::value_parser!(u64).range(100..=60_000))]
     pub fdb_timeout_ms: u64,
 
     /// Free disk space to keep in reserve (MiB). Below it, appends fail with 507. The embedded store needs the reserve to
@@ -111,7 +118,7 @@ pub struct StoreConfig {
     #[arg(
         long,
         env = "NEWSFEED_DISK_RESERVE_MIB",
-        default_value_t = 256,
+        default_value_t = DISK_RESERVE_MIB,
         value_name = "MIB",
         value_parser = clap::value_parser!(u64).range(..=1024 * 1024)
     )]
@@ -219,21 +226,13 @@ impl StoreConfig {
                 .map(Some),
             None => Keys::open_existing(&*store, prefix).await,
         };
-        let file = self.cluster_file.display();
-        let keys = keys.map_err(|error| match error {
-            store::Error::Unavailable(_) | store::Error::Unknown => store::Error::Open(format!(
-                "the cluster of {file} does not answer ({error}): check that FoundationDB is running there and its database is configured",
-            )),
-            store::Error::Refused(_) => store::Error::Open(format!(
-                "cannot use the cluster file {file} ({error}): give a copy of your cluster's file with --cluster-file",
-            )),
-            other => other,
-        })?;
+        let keys = keys.map_err(|error| of_cluster(error, &self.cluster_file))?;
         let keys = keys.ok_or_else(|| {
             store::Error::Open(format!(
-                "there is no store with the key prefix {:?} in the cluster of {file}: \
+                "there is no store with the key prefix {:?} in the cluster of {}: \
                  specify the prefix of an existing store with --prefix, or another cluster with --cluster-file",
-                self.prefix
+                self.prefix,
+                self.cluster_file.display()
             ))
         })?;
         Ok(Opened {
@@ -246,6 +245,21 @@ impl StoreConfig {
     #[cfg(not(feature = "fdb"))]
     async fn open_fdb(&self, _create: Option<&WallTime>) -> store::Result<Opened> {
         Err(without_fdb())
+    }
+}
+
+/// Explains an error of the first transaction in a cluster.
+#[cfg(feature = "fdb")]
+fn of_cluster(error: store::Error, cluster_file: &Path) -> store::Error {
+    let file = cluster_file.display();
+    match error {
+        store::Error::Unavailable(_) | store::Error::Unknown => store::Error::Open(format!(
+            "the cluster of {file} does not answer ({error}): check that FoundationDB is running there and its database is configured",
+        )),
+        store::Error::Refused(_) => store::Error::Open(format!(
+            "cannot use the cluster file {file} ({error}): give a copy of your cluster's file",
+        )),
+        other => other,
     }
 }
 

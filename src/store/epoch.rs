@@ -103,6 +103,11 @@ impl Row {
     }
 }
 
+/// The epoch of a copy of a store whose last moment was `last`.
+pub(super) fn after(last: Version, wall: &WallTime) -> Result<u32> {
+    Row::next(last, 0, wall, false, last).map(|row| row.epoch)
+}
+
 /// The current epoch.
 pub async fn current(store: &dyn Store) -> Result<u32> {
     Ok(store.snapshot().await?.version().epoch())

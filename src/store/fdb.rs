@@ -94,7 +94,7 @@ impl Fdb {
         let file = cluster_file.display();
         if let Err(error) = std::fs::read(cluster_file) {
             return Err(Error::Open(format!(
-                "cannot read the cluster file {file} ({error}): specify your cluster's file with --cluster-file"
+                "cannot read the cluster file {file} ({error}): specify the file of your cluster"
             )));
         }
         let open =

@@ -4,7 +4,7 @@
 //!
 //! | code | key | value |
 //! | --- | --- | --- |
-//! | 1 | `meta` | format (4 bytes), number of partitions (2 bytes) |
+//! | 1 | `meta` | format (4 bytes), number of partitions (2 bytes); in an unfinished copy, an [`Unfinished`] |
 //! | 2 | `epoch` | the current epoch (4 bytes) |
 //! | 3 | `last` | the moment of the last commit; in the embedded engine only |
 //! | 4 | `at` | the greatest `at` of any entry |
@@ -39,8 +39,8 @@ use std::time::Duration;
 use foundationdb_tuple::{Subspace, pack_into};
 
 use super::{
-    Batch, Condition, Error, Found, Plan, Range, Result, Snapshot, Store, Transaction, epoch::Row,
-    transact,
+    Batch, Condition, Error, Found, Plan, Range, Result, Snapshot, Store, Transaction,
+    copy::Unfinished, epoch::Row, transact,
 };
 use crate::{
     clock::WallTime,
@@ -272,6 +272,22 @@ impl Keys {
         self.root.pack(&(TRANSIENT, partition))
     }
 
+    /// Begin and end of all keys, of this format and of later ones: their codes are packed into two bytes, the first of which
+    /// is the same. Other services may have longer prefixes that begin with this one.
+    pub(super) fn everything(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.meta(), self.root.pack(&(1u16 << 8,)))
+    }
+
+    /// The keys of which nearly every commit changes one, and the last time.
+    pub(super) fn heads(&self) -> Vec<Range> {
+        let (before, after) = self.root.subspace(&(LINEAGE,)).range();
+        vec![
+            Range::all(self.meta(), before),
+            Range::all(after, self.root.pack(&(CLAIM,))),
+            self.last_time(),
+        ]
+    }
+
     /// Begin and end of all claims. For engines that store the kinds of keys separately.
     pub(super) fn claims(&self) -> (Vec<u8>, Vec<u8>) {
         self.root.subspace(&(CLAIM,)).range()
@@ -445,8 +461,11 @@ pub fn corrupt(key: &[u8], what: impl ToString) -> Error {
     }
 }
 
-/// The number of partitions in the value of [`Keys::meta`]. Refuses other formats than [`FORMAT`].
+/// The number of partitions in the value of [`Keys::meta`]. Refuses other formats than [`FORMAT`], and unfinished copies.
 pub(super) fn decode_meta(key: &[u8], meta: &[u8]) -> Result<u16> {
+    if Unfinished::is_in(meta) {
+        return Err(Unfinished::refusal(key, meta));
+    }
     // Every format begins with its number; what follows depends on the format.
     let Some((format, rest)) = meta.split_first_chunk() else {
         return Err(corrupt(key, "the format number is missing"));

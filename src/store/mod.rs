@@ -5,6 +5,7 @@
 //! since, which limits how far apart twins can be. No engine type is visible above this module.
 
 pub mod audit;
+pub mod copy;
 pub mod embedded;
 pub mod epoch;
 #[cfg(feature = "fdb")]

@@ -39,7 +39,7 @@ impl Event {
 }
 
 /// The members of a JSON object, in order and unparsed.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+pub struct Members<'a>(pub Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -46,11 +46,19 @@ impl Lines {
 
     /// The events of `read`, completed with an id and an actor. `path` is for messages.
     pub fn of(read: impl Read + Send + 'static, path: PathBuf, author: Author) -> Self {
+        Self::begin(Reader::new(read, path, Some(author)))
+    }
+
+    /// The events of `read`, as they are.
+    pub fn unchanged(read: impl Read + Send + 'static, path: PathBuf) -> Self {
+        Self::begin(Reader::new(read, path, None))
+    }
+
+    fn begin(mut reader: Reader<impl Read + Send + 'static>) -> Self {
         let (batches, receiver) = mpsc::channel(BATCHES_WAITING_MAX);
         // Not a blocking task of the runtime: a read from a terminal or a pipe may never return, and the runtime would wait
         // for it at exit.
         thread::spawn(move || {
-            let mut reader = Reader::new(read, path, author);
             while let Some(batch) = reader.next().transpose() {
                 let failed = batch.is_err();
                 if batches.blocking_send(batch).is_err() || failed {
@@ -71,7 +79,8 @@ struct Reader<R> {
     read: R,
     splitter: Splitter,
     path: PathBuf,
-    author: Author,
+    /// If set, completes the events.
+    author: Option<Author>,
     events: u64,
     /// The beginning of the input is text in UTF-8.
     is_text: bool,
@@ -80,7 +89,7 @@ struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
-    fn new(read: R, path: PathBuf, author: Author) -> Self {
+    fn new(read: R, path: PathBuf, author: Option<Author>) -> Self {
         Self {
             read,
             splitter: Splitter::new(),
@@ -134,7 +143,10 @@ impl<R: Read> Reader<R> {
                 self.events += 1;
                 Ok(Some(Line {
                     number: line,
-                    json: completed(&json, &self.author).into_owned(),
+                    json: match &self.author {
+                        Some(author) => completed(&json, author).into_owned(),
+                        None => json,
+                    },
                 }))
             }
             Err(Broken { line, reason }) => Err(Error::Input {
@@ -175,7 +187,11 @@ mod tests {
     use super::*;
 
     fn reader(text: impl Into<Vec<u8>>) -> Reader<Cursor<Vec<u8>>> {
-        Reader::new(Cursor::new(text.into()), "events".into(), Author::default())
+        Reader::new(
+            Cursor::new(text.into()),
+            "events".into(),
+            Some(Author::default()),
+        )
     }
 
     fn numbers(batch: Batch) -> Vec<u64> {
@@ -198,7 +214,7 @@ mod tests {
                 Ok(text.len())
             }
         }
-        let mut slow = Reader::new(Slow(0), "pipe".into(), Author::default());
+        let mut slow = Reader::new(Slow(0), "pipe".into(), Some(Author::default()));
         for wanted in [&[1][..], &[2, 3], &[4, 5]] {
             assert_eq!(numbers(slow.next().expect("read").expect("events")), wanted);
         }

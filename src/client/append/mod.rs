@@ -4,10 +4,10 @@
 //! arrive, all available ones in one request. Only one request is in flight at a time, so that the order of every feed is
 //! the order of the input.
 
-mod event;
-mod input;
+pub(super) mod event;
+pub(super) mod input;
 mod scan;
-mod send;
+pub(super) mod send;
 mod split;
 
 use std::{

@@ -58,6 +58,14 @@ impl Answer {
         }
     }
 
+    /// `None` if it is not stored.
+    pub fn is_duplicate(&self) -> Option<bool> {
+        match &self.outcome {
+            LineOutcome::Stored(outcome, _) => Some(*outcome == Outcome::Duplicate),
+            LineOutcome::Rejected(_) | LineOutcome::Sent(_) => None,
+        }
+    }
+
     pub fn rejection(&self) -> Option<&Rejection> {
         match &self.outcome {
             LineOutcome::Rejected(rejection) => Some(rejection),
@@ -106,7 +114,7 @@ fn renumbered(json: &str, index: u64) -> serde_json::Result<String> {
 impl Client {
     /// Appends lines; `index` is that of the first. The answers are in the same order. Lines that were rejected temporarily
     /// or not answered are sent again.
-    pub(super) async fn append_lines(
+    pub(in crate::client) async fn append_lines(
         &self,
         lines: &[Line],
         index: u64,

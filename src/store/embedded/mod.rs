@@ -69,6 +69,14 @@ impl Embedded {
     /// Opens or creates the store in `folder`. Blocks on the disk.
     pub fn open(folder: &Path, wall: WallTime) -> Result<Self> {
         let (shared, _) = Self::load(folder, wall, 0)?;
+        shared.is_whole()?;
+        Self::start(shared)
+    }
+
+    /// Opens or creates the store in `folder` as the target of a copy, which may be unfinished. `reserve_bytes` as for
+    /// [`Self::open_to_serve`]. Blocks on the disk.
+    pub fn open_to_copy(folder: &Path, wall: WallTime, reserve_bytes: u64) -> Result<Self> {
+        let (shared, _) = Self::load(folder, wall, reserve_bytes)?;
         Self::start(shared)
     }
 
@@ -84,6 +92,7 @@ impl Embedded {
     /// Keeps `reserve_bytes` of the file system free: below that, commits fail with [`Error::Full`]. Blocks on the disk.
     pub fn open_to_serve(folder: &Path, wall: WallTime, reserve_bytes: u64) -> Result<Self> {
         let (shared, exists) = Self::load(folder, wall, reserve_bytes)?;
+        shared.is_whole()?;
         if exists {
             if let Some(state) = &mut *shared.state() {
                 state.begins_epoch = true;

@@ -96,7 +96,7 @@ pub(super) fn must_exist(folder: &Path) -> Result<()> {
 /// The error for a folder without a store.
 pub fn no_store(folder: &Path) -> Error {
     Error::Open(format!(
-        "there is no store in {}: specify the data folder of an existing store with --data",
+        "there is no store in {}: specify the data folder of an existing store",
         folder.display()
     ))
 }
@@ -113,7 +113,7 @@ fn damaged(folder: &Path, what: impl std::fmt::Display) -> Error {
 fn open_error(folder: &Path, error: fjall::Error) -> Error {
     match error {
         fjall::Error::Locked => Error::Open(format!(
-            "the data folder {} is in use by another process: stop that process, or use another folder with --data",
+            "the data folder {} is in use by another process: stop that process, or use another folder",
             folder.display()
         )),
         fjall::Error::InvalidVersion(Some(found)) => Error::Open(format!(

@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::timeout};
 use super::{check, space::Space, tables::Tables, threads::spawn};
 use crate::{
     clock::{TickClock, WallTime},
-    store::{Error, Result, keys::Keys},
+    store::{Error, Result, copy::Unfinished, keys::Keys},
     version::Version,
 };
 
@@ -109,6 +109,18 @@ impl Shared {
     pub(super) fn tables(&self) -> Option<Arc<Tables>> {
         let state = self.state();
         Some(Arc::clone(&state.as_ref()?.open.as_ref()?.tables))
+    }
+
+    /// Fails if the store is an unfinished copy.
+    pub(super) fn is_whole(&self) -> Result<()> {
+        let key = Keys::before_opening(b"").meta();
+        let state = self.state();
+        let open = state.as_ref().and_then(|state| state.open.as_ref());
+        let meta = open.map(|open| open.tables.get(&open.view, &key));
+        match meta.transpose()?.flatten() {
+            Some(meta) if Unfinished::is_in(&meta) => Err(Unfinished::refusal(&key, &meta)),
+            _ => Ok(()),
+        }
     }
 
     /// Why nothing can be written now.

@@ -16,7 +16,9 @@ use fjall::{
 
 use super::{open::read_error, recent::Recent};
 use crate::{
-    store::{Error, Found, KeyValue, Range, Reads, Result, Slice, keys, keys::Keys},
+    store::{
+        Error, Found, KeyValue, Range, Reads, Result, Slice, copy::Unfinished, keys, keys::Keys,
+    },
     version::BYTES_LEN,
 };
 
@@ -83,7 +85,9 @@ impl Tables {
             // In a store of another format, no table may be created.
             let (key, rest) = (keys.meta(), open(REST)?);
             if let Some(meta) = rest.get(&key).map_err(read_error)? {
-                keys::decode_meta(&key, &meta)?;
+                if !Unfinished::is_in(&meta) {
+                    keys::decode_meta(&key, &meta)?;
+                }
                 if stored.len() < NAMES.len() {
                     let what = format!("contains {} of {} tables", stored.len(), NAMES.len());
                     return Err(Error::Damaged(what));

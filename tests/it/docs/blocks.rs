@@ -58,6 +58,7 @@ pub fn all(info: &str) -> Vec<Block> {
 fn every_block_is_of_a_kind_that_is_tested_or_says_that_it_is_not() {
     let tested = [
         "sh",
+        "sh fdb",
         "js",
         "json",
         "toml",

@@ -3,6 +3,8 @@
 
 mod blocks;
 mod files;
+#[cfg(feature = "fdb")]
+mod guide_fdb;
 mod limits;
 mod links;
 mod pages;

@@ -5,6 +5,7 @@ mod atomic;
 mod bench;
 mod cli;
 mod config;
+mod copy;
 mod crash;
 mod crash_clients;
 mod damage;

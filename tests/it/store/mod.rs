@@ -1,6 +1,7 @@
-//! The store: the contract that every engine fulfils, what only the embedded engine has, and the run of the FoundationDB
+//! The store: the contract that every engine fulfils, copies between engines, what only the embedded engine has, and the run of the FoundationDB
 //! suite.
 
 mod contract;
+mod copy;
 mod embedded;
 mod foundationdb;

@@ -20,7 +20,7 @@ use newsfeed::{
     logging::{Filter, LogControl},
     metrics::Metrics,
     server::{Node, Settings},
-    store::{Store, embedded::Embedded, keys::Keys},
+    store::{self, Store, embedded::Embedded, keys::Keys},
     tls::Tls,
 };
 use reqwest::header::HeaderMap;
@@ -136,6 +136,67 @@ impl Bed {
             }
             #[cfg(feature = "fdb")]
             Engine::Fdb { cluster, prefix } => cluster.store(prefix),
+        }
+    }
+
+    /// The store as the target of a copy, which need not be a store yet.
+    pub fn store_to_copy(&self) -> Arc<dyn Store> {
+        match &self.engine {
+            Engine::Embedded { folder, store } => {
+                let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+                let open = || {
+                    let store = Embedded::open_to_copy(folder.path(), self.wall.clone(), 0);
+                    Arc::new(store.expect("the place of the store opens"))
+                };
+                Arc::clone(store.get_or_insert_with(|| open()))
+            }
+            #[cfg(feature = "fdb")]
+            Engine::Fdb { .. } => self.store(),
+        }
+    }
+
+    /// Opens the store, which must be closed, as every command does, and closes it again.
+    pub async fn try_open(&self) -> store::Result<()> {
+        let store: Arc<dyn Store> = match &self.engine {
+            Engine::Embedded { folder, .. } => {
+                let wall = self.wall.clone();
+                match Embedded::open(folder.path(), wall.clone()) {
+                    Ok(store) => Arc::new(store),
+                    Err(error) => {
+                        let served = Embedded::open_to_serve(folder.path(), wall, 0).map(drop);
+                        let served = served.expect_err("no more than another command");
+                        assert_eq!(served.to_string(), error.to_string());
+                        return Err(error);
+                    }
+                }
+            }
+            #[cfg(feature = "fdb")]
+            Engine::Fdb { .. } => self.store(),
+        };
+        let keys = Keys::open_existing(&*store, self.prefix()).await;
+        let created = Keys::open(&*store, self.prefix(), 1, &self.wall).await;
+        store.close().await;
+        assert_eq!(keys.is_ok(), created.is_ok());
+        keys.map(drop)
+    }
+
+    /// Removes everything.
+    pub async fn clear(&self) {
+        self.close().await;
+        match &self.engine {
+            Engine::Embedded { folder, .. } => {
+                std::fs::remove_dir_all(folder.path()).expect("removed");
+            }
+            #[cfg(feature = "fdb")]
+            Engine::Fdb { .. } => {
+                let bound = |byte| [self.prefix(), &[byte]].concat();
+                let snapshot = self.store().snapshot().await.expect("a snapshot");
+                let batch = newsfeed::store::Batch {
+                    clears: vec![(bound(0x15), bound(0x16))],
+                    ..Default::default()
+                };
+                snapshot.commit(batch).await.expect("committed");
+            }
         }
     }
 

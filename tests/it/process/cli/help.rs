@@ -20,6 +20,7 @@ async fn every_command_has_help_with_examples() {
         "tail",
         "history",
         "export",
+        "import",
         "state",
         "mark",
         "replay",
@@ -52,6 +53,7 @@ async fn usage_lines_show_only_what_is_required() {
         ("state", "state <FEED>..."),
         ("mark", "mark <FEED> [MARKER] [VERSION|TIME|now]"),
         ("replay", "replay <FILE>"),
+        ("import", "import <FILE>"),
     ] {
         for url in ["", "http://127.0.0.1:1"] {
             let mut missing = newsfeed(&[command]);

@@ -3,6 +3,7 @@
 mod append_command;
 mod export_command;
 mod help;
+mod import_command;
 mod names;
 mod read_commands;
 mod redirects;
