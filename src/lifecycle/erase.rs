@@ -226,23 +226,24 @@ impl<'a> Erasure<'a> {
                 && by.is_none_or(is_by)
                 && feed.is_none_or(|feed| commit.claim.feeds.contains(feed))
         };
-        // Without the first commit, its twins would show, whoever wrote them.
-        let takes_first = all
-            .first()
-            .is_some_and(|commit| Some(commit.version) == first && is_meant(commit));
-        all.retain(|commit| (takes_first && selection.feed.is_none()) || is_meant(commit));
+        let left = |commit: &Commit| match &selection.feed {
+            None => Vec::new(),
+            Some(erased) => {
+                let feeds = commit.claim.feeds.iter();
+                feeds.filter(|feed| *feed != erased).cloned().collect()
+            }
+        };
+        // Without the first commit, its twins would show, whoever wrote them and wherever they are.
+        let ends = all.first().is_some_and(|commit| {
+            Some(commit.version) == first && is_meant(commit) && left(commit).is_empty()
+        });
+        all.retain(|commit| ends || is_meant(commit));
         if all.is_empty() {
             return Ok(());
         }
         self.batch.conditions.extend(found.unchanged(self.keys));
         for commit in &all {
-            let left = match &selection.feed {
-                None => Vec::new(),
-                Some(erased) => {
-                    let feeds = commit.claim.feeds.iter();
-                    feeds.filter(|feed| *feed != erased).cloned().collect()
-                }
-            };
+            let left = if ends { Vec::new() } else { left(commit) };
             let is_first = Some(commit.version) == first;
             self.claim(&found.id, commit, &left, is_first);
             self.copies(commit, &left);

@@ -122,9 +122,9 @@ async fn everybody_is_told_of_every_change_and_nothing_remains(bed: &Bed) {
             for op in ops {
                 run.take(op).await;
             }
-            run.check().await;
+            run.check(false).await;
             run.settle().await;
-            run.check().await;
+            run.check(true).await;
         },
     );
 }
@@ -145,6 +145,8 @@ struct Run {
     texts: usize,
     /// Texts that must not be found.
     dead: Vec<String>,
+    /// Versions of what was erased, and of news that later ones have replaced.
+    gone: Vec<Version>,
 }
 
 impl Run {
@@ -166,6 +168,7 @@ impl Run {
             start,
             texts: 0,
             dead: Vec::new(),
+            gone: Vec::new(),
         }
     }
 
@@ -337,6 +340,7 @@ impl Run {
                 for commit in alive {
                     self.dead
                         .push(std::mem::replace(&mut commit.data, data.clone()));
+                    self.gone.extend(commit.news);
                     commit.edited = Some(edited.edited);
                     commit.news = Some(edited.edited.at_index(index));
                     index += 1;
@@ -395,6 +399,8 @@ impl Run {
             .filter(|commit| !commit.is_erased && is_meant(commit));
         for commit in meant {
             commit.is_erased = true;
+            self.gone.push(commit.version);
+            self.gone.extend(commit.news);
             self.dead.push(std::mem::take(&mut commit.data));
             let is_news = |told: &&Told| told.what == Role::Erasure && told.of == commit.version;
             let mut news = erasures.iter().filter(is_news);
@@ -441,7 +447,7 @@ impl Run {
         // Their places are gone, and nothing can be a twin of them any more.
     }
 
-    async fn check(&self) {
+    async fn check(&self, is_settled: bool) {
         for feeds in FEED_SETS {
             let feeds: Vec<FeedName> = feeds
                 .iter()
@@ -465,7 +471,7 @@ impl Run {
         }
         self.check_log().await;
         self.check_streams().await;
-        self.check_remains().await;
+        self.check_remains(is_settled).await;
     }
 
     async fn check_feeds(&self, feeds: &[FeedName]) {
@@ -657,7 +663,7 @@ impl Run {
     }
 
     /// Nothing of what was replaced or erased is in any key or value.
-    async fn check_remains(&self) {
+    async fn check_remains(&self, is_settled: bool) {
         let mut dead = self.dead.clone();
         for actor in ACTORS {
             if !self
@@ -676,7 +682,16 @@ impl Run {
         let snapshot = self.store.snapshot().await.expect("a snapshot");
         let slices = snapshot.ranges(vec![everything]).await.expect("read");
         assert!(!slices[0].items.is_empty());
+        let claims = self.raw.keys.claim(&event_id("x"));
+        let claims = &claims[..claims.len() - 3];
         for item in &slices[0].items {
+            let is_gone = |version: &Version| item.key.ends_with(&version.to_bytes());
+            let is_left = is_settled && !item.key.starts_with(claims);
+            assert!(
+                !is_left || !self.gone.iter().any(is_gone),
+                "{item:?} is left: {:#?}",
+                self.model
+            );
             for dead in &dead {
                 let holds = |bytes: &[u8]| memchr::memmem::find(bytes, dead.as_bytes()).is_some();
                 assert!(
