@@ -75,10 +75,13 @@ test("a message written while the service is down is sent exactly once when it i
   await page.locator("#text").fill("are you there?");
   await page.locator("#text").press("Enter");
   await page.locator(".bubble .note", { hasText: "Sending" }).waitFor();
+  // It cannot be edited or deleted before it is stored.
+  assert.equal(await page.locator(".acts").count(), 0);
   await until("a break", async () => (await reconnects(page)) > 0);
   await service.again();
   await page.locator(".bubble time").waitFor();
   assert.equal(await page.locator(".bubble").count(), 1);
+  assert.equal(await page.locator(".acts button").count(), 2);
   const { entries } = await newsfeed.feed("user:reader").page();
   assert.deepEqual(entries.map(({ data }) => data.text), ["are you there?"]);
   await context.close();
