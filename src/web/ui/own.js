@@ -107,7 +107,10 @@ function tell(where, text) {
 function confirmed(entry) {
   const dialog = $("erase-dialog");
   $("erase-text").textContent = wordsOf(entry).text ?? "";
-  dialog.returnValue = "";
   dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "erase"), { once: true }));
+  return new Promise((resolve) => {
+    dialog.onsubmit = ({ submitter }) => resolve(submitter.value === "erase");
+    // The event of an earlier question may come when this one is open already.
+    dialog.onclose = () => dialog.open || resolve(false);
+  });
 }
