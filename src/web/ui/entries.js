@@ -147,7 +147,7 @@ export class Entries {
   #trim() {
     if (this.#items.size <= HELD_MAX + PAGE) return;
     for (const { id } of this.entries.slice(HELD_MAX)) {
-      this.#items.get(id).element.remove();
+      this.#items.get(id)?.element.remove();
       this.#items.delete(id);
     }
     this.#held.trim(HELD_MAX);
