@@ -310,6 +310,30 @@ test("edits and erasures reach followers, pages, the log, lists and badges, also
   assert.deepEqual(list.entries, current);
 });
 
+test("what is erased from one feed stays in another, until it is erased there or everywhere", async () => {
+  const merged = newsfeed.feeds(["gone:1", "gone:2"]);
+  await merged.append([1, 2].map((n) => ({ id: `gone-${n}`, kind: "visit", actor: "gone:somebody" })));
+  const list = new EntryList();
+  const follow = new Collector(merged.follow());
+  const shows = async (wanted) => {
+    await follow.until("the list", () => {
+      for (const update of follow.updates.splice(0)) list.apply(update);
+      return JSON.stringify(list.entries.map(({ id, feed, feeds }) => [id, ...(feeds ?? [feed])])) === JSON.stringify(wanted);
+    });
+  };
+  await shows([["gone-2", "gone:1", "gone:2"], ["gone-1", "gone:1", "gone:2"]]);
+  const { id, ...done } = await newsfeed.eraseAll({ feed: "gone:1" });
+  assert.deepEqual(done, { status: "done", erased: 2 });
+  await shows([["gone-2", "gone:2"], ["gone-1", "gone:2"]]);
+  assert.deepEqual(await newsfeed.erasure(id), { id, ...done });
+  await newsfeed.append({ id: "gone-3", kind: "visit", feeds: ["gone:2", "gone:3"] });
+  await newsfeed.eraseAll({ actor: "gone:somebody" });
+  await shows([["gone-3", "gone:2"]]);
+  await newsfeed.eraseAll({ feed: "gone:3", everywhere: true });
+  await shows([]);
+  await follow.close();
+});
+
 test("a follower ends at once when it is told to", async () => {
   const feed = newsfeed.feed("user:ends");
   const already = new Collector(feed.follow({ signal: AbortSignal.abort() }));
