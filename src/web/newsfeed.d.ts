@@ -69,11 +69,68 @@ export class Newsfeed {
   append(events: NewEvent[], options?: CallOptions): Promise<(Appended | Rejected)[]>;
   /** The event with this id; null if there is none, or if the token allows reading none of its feeds. */
   event(id: string, options?: CallOptions): Promise<StoredEvent | null>;
+  /** Replaces the data of an event, in all its feeds and in the log. Needs the scope `change`. */
+  edit(id: string, data: Json, options?: EditOptions): Promise<Edited>;
+  /** Erases an event from all its feeds and from the log. Needs the scope `change`. */
+  erase(id: string, options?: EraseOptions): Promise<Erased>;
+  /** Erases many events. The result comes when they are erased, which can take long. Needs the scope `change`. */
+  eraseAll(what: ErasureOf, options?: ErasureOptions): Promise<Erasure>;
+  /** How far an erasure is. */
+  erasure(id: string, options?: CallOptions): Promise<Erasure>;
   /** Sends a transient, which is not stored, such as typing. It is not retried. */
   transient(signal: NewTransient, options?: { signal?: AbortSignal }): Promise<{ id: string }>;
   /** The version that was current at a time (RFC 3339 with seconds and an offset, if it is text), to begin there: as `after`
    * or `until` of a page, or as `after` of `live` and `follow`. */
   versionAt(time: Date | string, options?: CallOptions): Promise<Version>;
+}
+
+export interface EraseOptions extends CallOptions {
+  /** Only if this is the event's revision: its `edited`, or its `version` if it was never edited. Otherwise it fails with
+   * the code `revision_conflict`, and `problem.current` is the revision. */
+  revision?: Version;
+}
+
+export interface EditOptions extends EraseOptions {
+  /** Identifies the edit, so that it is made once, however often it is sent. Default: a new id for each call. */
+  change?: string;
+}
+
+export interface Edited {
+  id: string;
+  /** `duplicate`: this edit had been made before. */
+  status: "edited" | "duplicate";
+  /** Of the event. */
+  version: Version;
+  /** Of the edit. */
+  edited: Version;
+}
+
+export interface Erased {
+  id: string;
+  /** `duplicate`: the event had been erased before. */
+  status: "erased" | "duplicate";
+  /** Of the event. */
+  version: Version;
+  /** Of the erasure; absent if it was erased before. */
+  erased?: Version;
+}
+
+/** What to erase: events by their ids (up to 300); what is in a feed, only there or `everywhere`; what an actor has done. */
+export type ErasureOf =
+  | { events: string[]; everywhere?: never }
+  | { feed: string; everywhere?: boolean }
+  | { actor: string; everywhere?: never };
+
+export interface ErasureOptions extends CallOptions {
+  /** Called while it waits. */
+  progress?: (erasure: Erasure) => void;
+}
+
+export interface Erasure {
+  id: string;
+  status: "running" | "done";
+  /** How many events have been erased so far. */
+  erased: number;
 }
 
 interface Reading {
@@ -85,7 +142,7 @@ interface Reading {
   /** Everything after a version (default: now) as it happens, also after lost connections. */
   live(options?: LiveOptions): Follow;
   /** Gets the current version, reads the history up to it, and follows live from it. After a lost connection it continues
-   * after the last entry. Each entry comes once, in order, without a gap. */
+   * after the last entry. Each entry, and each change of an earlier entry, comes once, in order, without a gap. */
   follow(options?: FollowOptions): Follow;
   /** As on {@link Newsfeed}. `feeds` defaults to this feed. */
   append(event: Partial<Pick<NewEvent, "feeds">> & Omit<NewEvent, "feeds">, options?: CallOptions): Promise<Appended>;
@@ -137,10 +194,11 @@ export interface LogFilter {
 export interface Log {
   /** One page. For the following page, pass its `next` as `before`, or as `after` if you read oldest first. */
   page(query?: LogQuery): Promise<LogPage>;
-  /** The events after `after` (default: all), oldest first, up to `until` (default: now). Leave the loop when you have
-   * enough. */
-  events(query?: Pick<LogQuery, "after" | "until" | keyof CallOptions>): AsyncGenerator<LogEvent, void, undefined>;
-  /** Everything after a version as it happens, also after lost connections. Each event comes once, in order. */
+  /** The events and changes after `after` (default: all), oldest first, up to `until` (default: now). A change has the member
+   * `change`. Leave the loop when you have enough. */
+  events(query?: Pick<LogQuery, "after" | "until" | keyof CallOptions>): AsyncGenerator<LogItem, void, undefined>;
+  /** Everything after a version as it happens, also after lost connections. Each event and each change comes once, in
+   * order. */
   follow(options?: LogFollowOptions): LogFollow;
 }
 
@@ -161,9 +219,14 @@ export type LogUpdate =
   | { type: "start"; version: Version; since: Version | null }
   /** An event. `live` is false while catching up. */
   | { type: "event"; event: LogEvent; live: boolean }
+  /** An earlier event was edited: the event as it is now. Its `edited` is the version of the edit. */
+  | { type: "edited"; event: Revised<LogEvent>; live: boolean }
+  /** An earlier event was erased. */
+  | { type: "erased"; event: Gone & { feeds: string[] }; live: boolean }
   /** Everything up to this version has come. */
   | { type: "version"; version: Version }
-  /** The store was restored or replaced: discard what you have. What follows starts at `from`, else now. */
+  /** The store was restored or replaced, or retention has removed something after your position: discard what you have. What
+   * follows starts at `from`, else now. */
   | { type: "reset" }
   | Status;
 
@@ -172,9 +235,15 @@ export interface LogEvent extends Entry {
   feeds: string[];
 }
 
+/** An event, or a change of an earlier one. Newest first there are only events, as they are now. */
+export type LogItem =
+  | (LogEvent & { change?: undefined })
+  | ({ change: "edited" } & Revised<LogEvent>)
+  | ({ change: "erased" } & Gone & { feeds: string[] });
+
 export interface LogPage {
   version: Version;
-  events: LogEvent[];
+  events: LogItem[];
   next: Version | null;
 }
 
@@ -238,12 +307,18 @@ export type Update =
   /** A new entry. `notify`: it counts as unread. `live` is false while catching up. */
   | { type: "entry"; entry: Entry & Located; notify: boolean; live: boolean }
   | { type: "transient"; signal: Transient }
+  /** An earlier entry was edited: the entry as it is now. Its `version` is the one that it always had, its `edited` that of
+   * the edit. It may be an entry that you have not read. */
+  | { type: "edited"; entry: Revised<Entry> & Located; live: boolean }
+  /** An earlier entry was erased: remove it. It may be an entry that you have not read. */
+  | { type: "erased"; entry: Gone & Located; live: boolean }
   /** The unread count and the markers of a feed. All clients get the same count. */
   | { type: "unread"; feed: string; unread: Unread; markers: Markers }
   /** Everything up to this version has come. */
   | { type: "version"; version: Version }
-  /** The stream cannot continue from your position, or the stored cursor is of another life of the store, which was restored
-   * or replaced since: discard what you have of the feed. `start` and `history` follow, unless `history` is 0. */
+  /** The stream cannot continue from your position, or from the stored cursor: the store was restored or replaced since, or
+   * retention has removed something after it. Discard what you have of the feed. `start` and `history` follow, unless
+   * `history` is 0. */
   | { type: "reset" }
   | Status;
 
@@ -264,6 +339,21 @@ export interface Entry {
   /** When it happened (RFC 3339), as its producer wrote it; absent if the producer did not say. */
   time?: string;
   data: Json;
+  /** The version of the last edit; absent if it was never edited. */
+  edited?: Version;
+}
+
+/** An entry or event after an edit. */
+export type Revised<T extends Entry> = T & { edited: Version };
+
+/** What is told of an erased entry or event. */
+export interface Gone {
+  /** The version that it had. */
+  version: Version;
+  /** The version of the erasure. */
+  erased: Version;
+  id: string;
+  kind: string;
 }
 
 /** An event as it is stored, with all its feeds that the token allows reading. */
@@ -281,8 +371,40 @@ export interface Transient extends Omit<Entry, "version">, Located {}
 
 export interface Page {
   version: Version;
+  /** As they are now: edited ones have `edited`, erased ones are not there. */
   entries: (Entry & Partial<Located>)[];
+  /** Only with `after`, and absent if there are none: the changes after it. {@link newsOf} puts them among the entries. */
+  changes?: Change[];
   next: Version | null;
+}
+
+export type Change = ({ change: "edited" } & Revised<Entry> & Located) | ({ change: "erased" } & Gone & Located);
+
+/** An update without what only a follower knows. */
+export type News =
+  | { type: "entry" | "edited"; entry: Entry & Partial<Located> }
+  | { type: "erased"; entry: Gone & Partial<Located> };
+
+/** What a page that was read with `after` tells, in the order in which a follower would have told it. */
+export function newsOf(page: Page): News[];
+
+/** A list of entries that stays as the feed is, if it is given each update of one `follow`. */
+export class EntryList {
+  /** Begins with entries that were kept, newest first, and the version before which older ones are loaded. To bring them up
+   * to date, follow with the `cursor` that was kept with them, and `history: 0`. */
+  constructor(kept?: { entries?: (Entry & Partial<Located>)[]; next?: Version | null });
+  /** Newest first. A new array after each change. */
+  readonly entries: readonly (Entry & Partial<Located>)[];
+  /** Before which version older entries are loaded; null if the first entry is in the list. */
+  readonly next: Version | null | undefined;
+  /** Returns whether the entries have changed. The same update may come again, and updates that are not about entries do
+   * nothing. */
+  apply(update: Update | News): boolean;
+  /** Loads the next older page with `load`, such as `(before) => feed.page({ before })`. Returns whether the entries have
+   * changed. What is told of them meanwhile is not lost. */
+  older(load: (before: Version | undefined) => Promise<Page>): Promise<boolean>;
+  /** Drops all but the newest `max` entries. `older` loads them again. */
+  trim(max: number): boolean;
 }
 
 export interface Unread {
@@ -341,7 +463,8 @@ export interface Expect {
 export interface Appended {
   id: string;
   version: Version;
-  status: "appended" | "duplicate";
+  /** `erased`: an event with this id was appended and erased before. It is not stored again. */
+  status: "appended" | "duplicate" | "erased";
 }
 
 export interface Rejected {

@@ -7,16 +7,20 @@
  *     for await (const update of feed.follow()) console.log(update);
  */
 
+import { newsOf } from "./newsfeed/changes.js";
 import { Follow } from "./newsfeed/follow.js";
 import { Http, NewsfeedError, PATIENCE, idPrefix, onlyActor, sleep, textOf, versionAt } from "./newsfeed/http.js";
+import { EntryList } from "./newsfeed/list.js";
 import { CODES } from "./newsfeed/temporary.js";
 
-export { NewsfeedError };
+export { EntryList, NewsfeedError, newsOf };
 
 /** The path under which the service is published. The service replaces it when it serves this file. */
 const BASE_PATH = "";
 /** Pause before events of an array that were rejected for now are sent again, in ms. */
 const PAUSE = 1_000;
+/** Pause before the service is asked again how far an erasure is, in ms. */
+const ERASURE_PAUSE = 500;
 /** Feeds whose names make the URL longer than this are named in a body. */
 const URL_CHARS_MAX = 4_000;
 /** Maximum number of feeds whose states are asked for at once. */
@@ -93,6 +97,29 @@ export class Newsfeed {
     }
   }
 
+  /** Each try has the same change id, so that the event is edited once. */
+  async edit(id, data, { change = uuid(), revision, ...options } = {}) {
+    return this.#http.json(path("events", [], { id }), { ...options, method: "PATCH", body: { data, change, revision } });
+  }
+
+  async erase(id, { revision, ...options } = {}) {
+    return this.#http.json(path("events", [], { id, revision }), { ...options, method: "DELETE" });
+  }
+
+  async eraseAll(what, { progress = () => {}, ...options } = {}) {
+    let erasure = await this.#http.json("/v1/erasures", { ...options, method: "POST", body: what });
+    while (erasure.status === "running") {
+      progress(erasure);
+      await sleep(ERASURE_PAUSE, options.signal);
+      erasure = await this.erasure(erasure.id, options);
+    }
+    return erasure;
+  }
+
+  async erasure(id, options) {
+    return this.#http.json(`/v1/erasures/${encoded(id)}`, options);
+  }
+
   versionAt(time, options) {
     return versionAt(this.#http, time, options);
   }
@@ -109,6 +136,8 @@ export class Newsfeed {
 }
 
 class Feed {
+  /** What updates call an event here. */
+  item = "entry";
   #newsfeed;
   #http;
   #following;
@@ -201,6 +230,7 @@ class Feed {
 }
 
 class Log {
+  item = "event";
   #http;
   #storage;
   #filter;

@@ -106,7 +106,15 @@ for (const colorScheme of ["light", "dark"]) {
       await page.locator("#text").fill("mine");
       await page.locator("#text").press("Enter");
       await page.locator(".bubble.mine time").first().waitFor();
+      await page.getByRole("button", { name: "Edit message: mine" }).first().focus();
       await accessible(page, "chat");
+      if (size === "desktop") {
+        await page.getByRole("button", { name: "Delete message: mine" }).first().click();
+        await accessible(page, "erase");
+        await page.keyboard.press("Escape");
+        await page.getByRole("button", { name: "Edit message: mine" }).first().click();
+        await accessible(page, "editor");
+      }
       await page.locator("#token").click();
       await page.getByRole("dialog").waitFor();
       await accessible(page, "token");

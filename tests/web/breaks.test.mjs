@@ -75,13 +75,80 @@ test("a message written while the service is down is sent exactly once when it i
   await page.locator("#text").fill("are you there?");
   await page.locator("#text").press("Enter");
   await page.locator(".bubble .note", { hasText: "Sending" }).waitFor();
+  // It cannot be edited or deleted before it is stored.
+  assert.equal(await page.locator(".acts").count(), 0);
   await until("a break", async () => (await reconnects(page)) > 0);
   await service.again();
   await page.locator(".bubble time").waitFor();
   assert.equal(await page.locator(".bubble").count(), 1);
+  assert.equal(await page.locator(".acts button").count(), 2);
   const { entries } = await newsfeed.feed("user:reader").page();
   assert.deepEqual(entries.map(({ data }) => data.text), ["are you there?"]);
   await context.close();
+});
+
+test("one's own message is edited and deleted in one window, and so in all others, also in one that was offline", async () => {
+  const contexts = [await browser.window(), await browser.window(), await browser.window()];
+  const [anna, away] = await Promise.all(contexts.slice(0, 2).map((context) => open(context, service.url, "anna", "&chat=ben")));
+  const ben = await open(contexts[2], service.url, "ben");
+  for (const text of ["Hi Bne", "Are you there?"]) {
+    await anna.locator("#text").fill(text);
+    await anna.locator("#text").press("Enter");
+    await away.locator(".bubble", { hasText: text }).waitFor();
+  }
+  await badgeIs(ben, "2");
+  await contexts[1].setOffline(true);
+  // The emulation leaves open connections alone: this gives up the stream.
+  await away.evaluate(() => dispatchEvent(new Event("pagehide")));
+  await until("a failed try", async () => (await away.locator("#reconnects").getAttribute("data-count")) > 0);
+
+  // By the keyboard.
+  const bubble = anna.locator(".bubble", { hasText: "Hi" });
+  const editor = anna.getByLabel("Edit message", { exact: true });
+  await bubble.getByRole("button", { name: "Edit message: Hi Bne" }).press("Enter");
+  await editor.press("Escape");
+  assert.equal(await bubble.locator(".text").textContent(), "Hi Bne");
+  assert.equal(await anna.evaluate(() => document.activeElement.textContent), "Edit");
+  await anna.keyboard.press("Enter");
+  await editor.fill("Hi Ben");
+  await editor.press("Enter");
+  await anna.locator(".bubble .edited").waitFor();
+  assert.match(await anna.locator(".bubble .edited").getAttribute("title"), /^Edited 2\d{3}-/);
+  await ben.locator(".entry .edited").waitFor();
+  assert.deepEqual(await texts(ben), ["Are you there?", "Hi Ben"]);
+  const erase = anna.getByRole("button", { name: "Delete message: Are you there?" });
+  await erase.press("Enter");
+  await anna.getByRole("dialog", { name: "Delete this message?" }).getByText("Are you there?").waitFor();
+  await anna.keyboard.press("Escape");
+  const bubbles = (page) => page.locator(".bubble .text").allTextContents();
+  assert.deepEqual(await bubbles(anna), ["Hi Ben", "Are you there?"]);
+  await erase.press("Enter");
+  // Closed, and opened again before the page is told that it was closed.
+  await anna.locator("#erase-dialog").evaluate((dialog) => (dialog.close(), document.querySelector(".bubble:last-child .acts button:last-child").click()));
+  await anna.getByRole("button", { name: "Delete", exact: true }).press("Enter");
+  await until("it is gone here", async () => (await bubbles(anna)).join() === "Hi Ben");
+  await until("it is gone in the list", async () => (await texts(ben)).join() === "Hi Ben");
+  await badgeIs(ben, "1");
+  await ben.locator("#people .preview", { hasText: "Hi Ben" }).waitFor();
+  assert.deepEqual(await bubbles(away), ["Hi Bne", "Are you there?"]);
+  await contexts[1].setOffline(false);
+  await until("it is gone where it was offline", async () => (await bubbles(away)).join() === "Hi Ben");
+
+  // Errors: somebody was faster.
+  await bubble.getByRole("button", { name: "Edit" }).click();
+  const { entries } = await newsfeed.feed("user:ben").page();
+  await newsfeed.edit(entries[0].id, { ...entries[0].data, text: "Hi all" });
+  await until("the edit", async () => (await bubbles(away)).join() === "Hi all");
+  await editor.fill("Hi nobody");
+  await editor.press("Enter");
+  await anna.getByRole("alert").filter({ hasText: "Not saved: it was edited elsewhere meanwhile." }).waitFor();
+  await anna.getByRole("button", { name: "Cancel" }).click();
+  assert.equal(await anna.locator(".bubble .text").textContent(), "Hi all");
+  // What others wrote cannot be changed here.
+  await ben.locator("#people button").click();
+  await ben.locator(".bubble.theirs").waitFor();
+  assert.equal(await ben.locator(".acts").count(), 0);
+  for (const context of contexts) await context.close();
 });
 
 test("a token is asked for, expires, and a new one continues where the page is", async () => {

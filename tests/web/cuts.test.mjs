@@ -1,21 +1,26 @@
 // The connection is cut after each number of bytes of a stream, and all along a session that begins with the version and the
-// history: the follower always yields exactly the feed.
+// history: the follower always yields exactly the feed, and each change of it once.
 import assert from "node:assert/strict";
 import net from "node:net";
 import { after, before, test } from "node:test";
-import { Newsfeed } from "../../src/web/newsfeed.js";
+import { EntryList, Newsfeed } from "../../src/web/newsfeed.js";
 import { Collector, Service } from "./harness.mjs";
 
 const AT_ONCE = 8;
 const EVENTS = ["cut-0", "cut-1", "cut-2", "cut-3"];
+/** What is there after `cut-0` was edited and `cut-1` erased. */
+const LEFT = ["cut-0", "cut-2", "cut-3"];
 let service;
 let versions;
 
 before(async () => {
   service = await Service.start();
-  const feed = new Newsfeed({ url: service.url }).feed("cut");
+  const newsfeed = new Newsfeed({ url: service.url });
+  const feed = newsfeed.feed("cut");
   const appended = await feed.append(EVENTS.map((id) => ({ id, kind: "message", data: "é" })));
   versions = appended.map(({ version }) => version);
+  await newsfeed.edit("cut-0", "ü");
+  await newsfeed.erase("cut-1");
 });
 after(() => service.stop());
 
@@ -68,8 +73,16 @@ async function session(bytes, options) {
   }
 }
 
+/** A list that begins with the first two entries, as they were at first, is what the feed is now. */
+function listed(follower) {
+  const kept = ["cut-1", "cut-0"].map((id, n) => ({ feed: "cut", version: versions[1 - n], id, data: "é" }));
+  const list = new EntryList({ entries: kept, next: null });
+  for (const update of follower.updates) list.apply(update);
+  return list.entries.map(({ id, data }) => [id, data]).reverse();
+}
+
 /** Cuts after every `step` bytes. */
-async function allAlong(options, wanted, step) {
+async function allAlong(options, wanted, changes, step) {
   const whole = (await session(Infinity, options)).proxy.passed;
   assert.ok(whole > 500, `${whole} bytes`);
   let next = 0;
@@ -81,13 +94,17 @@ async function allAlong(options, wanted, step) {
       const { proxy, follower } = await session(bytes, options);
       cuts += proxy.cuts;
       assert.deepEqual(follower.ids, wanted, `cut after ${bytes} bytes`);
-      assert.equal(follower.badges.get("cut"), EVENTS.length, `cut after ${bytes} bytes`);
+      const told = follower.updates.filter(({ type }) => type === "edited" || type === "erased");
+      assert.deepEqual(told.map(({ type, entry }) => [type, entry.id]), changes, `cut after ${bytes} bytes`);
+      assert.deepEqual(listed(follower), LEFT.map((id) => [id, id === "cut-0" ? "ü" : "é"]), `cut after ${bytes} bytes`);
+      assert.equal(follower.badges.get("cut"), LEFT.length, `cut after ${bytes} bytes`);
     }
   };
   await Promise.all(Array.from({ length: AT_ONCE }, worker));
   assert.equal(cuts, Math.ceil(whole / step));
 }
 
-test("a stream that catches up, cut at each byte", () => allAlong({ after: versions[0] }, EVENTS.slice(1), 1));
+test("a stream that catches up, cut at each byte", () => 
+  allAlong({ after: versions[1] }, ["cut-2", "cut-3"], [["edited", "cut-0"], ["erased", "cut-1"]], 1));
 // The stream is the same. Of the answers before it every cut leaves an incomplete head or body.
-test("version, history and stream, cut at every seventh byte", () => allAlong({ history: Infinity }, EVENTS, 7));
+test("version, history and stream, cut at every seventh byte", () => allAlong({ history: Infinity }, LEFT, [], 7));

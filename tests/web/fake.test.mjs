@@ -246,19 +246,78 @@ test("a badge is the last state plus later entries, in whatever order they arriv
   assert.deepEqual(follower.of("unread").map(({ unread }) => unread.kinds.message ?? 0), [2, 3, 3, 4, 5, 5, 6, 0]);
 });
 
+const changed = (change, n, at) => frame(change, { feed: FEED, change, version: version(n), [change]: version(at), id: `e-${n}`, kind: "message", data: `at ${at}` });
+
+test("changes are told once and in order, move the position, and correct the badge", async () => {
+  const told = (n, total) => frame("marker", { ...state(n), unread: { total, kinds: { message: total }, more: false } });
+  const { url, requests } = await fake(({ number, response }) => {
+    if (number === 1) {
+      // Repeated and late ones among them, as after a change of the node.
+      const frames = [told(1, 1), entry(2), entry(3), changed("edited", 2, 4), changed("edited", 2, 4), changed("erased", 3, 5), entry(3), changed("erased", 1, 6), told(6, 1)];
+      return stream(response, frames.join("")), response.end();
+    }
+    stream(response, changed("erased", 1, 6) + changed("erased", 2, 7) + arrived(8));
+  });
+  const kept = [];
+  const storage = { getItem: () => null, setItem: (key, value) => void kept.push(value) };
+  const follower = new Collector(new Newsfeed({ url, random: () => 0, storage }).feed(FEED).live({ after: "0", cursor: "c" }));
+  await follower.live(1);
+  await follower.close();
+  const changes = follower.updates.filter(({ type }) => type === "edited" || type === "erased");
+  assert.deepEqual(changes[0], { type: "edited", entry: { feed: FEED, version: version(2), edited: version(4), id: "e-2", kind: "message", data: "at 4" }, live: false });
+  assert.deepEqual(changes.map(({ type, entry }) => [type, entry.id, entry[type]]), [["edited", "e-2", version(4)], ["erased", "e-3", version(5)], ["erased", "e-1", version(6)], ["erased", "e-2", version(7)]]);
+  assert.deepEqual(follower.ids, ["e-2", "e-3"]);
+  // 1 and 2 after the notifications, 2 without the erased one, 1 by the state, which counts another.
+  assert.deepEqual(follower.of("unread").map(({ unread }) => unread.total), [1, 2, 3, 2, 1, 0]);
+  assert.equal(new URL(requests[1].path, url).searchParams.get("after"), version(6));
+  assert.deepEqual(kept.slice(0, 6), [2, 3, 4, 5, 6, 7].map(version));
+});
+
+test("an edit that is sent again is the same edit, and an erasure is waited for", async () => {
+  let running = 2;
+  const { url, requests } = await fake(({ number, path, body, response }) => {
+    if (number === 1) return response.destroy();
+    if (body?.data) return json(response, { id: "e 1", status: "edited", version: version(1), edited: version(2) });
+    if (path === "/v1/erasures") return json(response, { id: "job", status: "running", erased: 0 });
+    if (path === "/v1/erasures/job") return json(response, { id: "job", status: running-- > 0 ? "running" : "done", erased: 7 - running });
+    json(response, { id: "e 1", status: "erased", version: version(1), erased: version(3) });
+  });
+  const newsfeed = new Newsfeed({ url, random: () => 0 });
+  assert.equal((await newsfeed.edit("e 1", { text: "new" }, { revision: version(1) })).edited, version(2));
+  const [lost, again] = requests;
+  assert.deepEqual([lost.method, lost.path, lost.body], [again.method, again.path, again.body]);
+  assert.deepEqual([again.method, again.path, again.body.data, again.body.revision], ["PATCH", "/v1/events?id=e%201", { text: "new" }, version(1)]);
+  assert.match(again.body.change, /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
+  await newsfeed.edit("e 1", { text: "new" }, { change: "mine" });
+  assert.deepEqual(requests[2].body, { data: { text: "new" }, change: "mine" });
+  assert.equal((await newsfeed.erase("e 1", { revision: version(2) })).erased, version(3));
+  assert.deepEqual([requests[3].method, requests[3].path, requests[3].body], ["DELETE", `/v1/events?id=e%201&revision=${version(2)}`, ""]);
+  const progress = [];
+  const erasure = await newsfeed.eraseAll({ feed: FEED, everywhere: true }, { progress: ({ erased }) => progress.push(erased) });
+  assert.deepEqual([erasure, progress], [{ id: "job", status: "done", erased: 8 }, [0, 6, 7]]);
+  assert.deepEqual(requests[4].body, { feed: FEED, everywhere: true });
+  running = Infinity;
+  await assert.rejects(newsfeed.eraseAll({ actor: "user:a" }, { signal: AbortSignal.timeout(50) }), { name: "TimeoutError" });
+});
+
 test("an expired cursor starts again from the beginning, with a reset", async () => {
+  let asStream = false;
   const { url } = await fake(({ path, response }) => {
-    if (path.includes(`after=${version(1)}`)) return problem(response, 410, "cursor_expired");
+    const reset = () => stream(response, frame("reset", { code: "cursor_expired", detail: "", version: version(9) }) + arrived(9));
+    if (path.includes(`after=${version(1)}`)) return asStream ? reset() : problem(response, 410, "cursor_expired");
     if (path.includes("/live")) return stream(response, arrived(9));
     if (path.includes("/entries")) return json(response, { feed: FEED, version: version(9), entries: [], next: null });
     json(response, { ...state(9), latest: null });
   });
-  for (const history of [0, 5]) {
-    const follower = new Collector(new Newsfeed({ url, random: () => 0 }).feed(FEED).follow({ after: version(1), history }));
-    await follower.live();
-    await follower.close();
-    const types = follower.updates.map(({ type }) => type).filter((type) => ["reset", "start", "history"].includes(type));
-    assert.deepEqual(types, history ? ["reset", "start", "history"] : ["reset", "start"]);
+  for (asStream of [false, true]) {
+    for (const history of [0, 5]) {
+      const follower = new Collector(new Newsfeed({ url, random: () => 0 }).feed(FEED).follow({ after: version(1), history }));
+      await follower.live();
+      await follower.close();
+      const types = follower.updates.map(({ type }) => type).filter((type) => ["reset", "start", "history"].includes(type));
+      // The stream says where it continues.
+      assert.deepEqual(types, history ? ["reset", "start", "history"] : asStream ? ["reset"] : ["reset", "start"]);
+    }
   }
 });
 

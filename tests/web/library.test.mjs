@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { cp, rm } from "node:fs/promises";
 import { after, before, test } from "node:test";
-import { Newsfeed, NewsfeedError } from "../../src/web/newsfeed.js";
+import { EntryList, Newsfeed, NewsfeedError, newsOf } from "../../src/web/newsfeed.js";
 import { Collector, Service, until } from "./harness.mjs";
 
 let service;
@@ -237,6 +237,101 @@ test("a named cursor continues after the last confirmed entry", async () => {
   const { since, version } = page.of("start")[0];
   assert.ok(since >= last.of("entry").at(-1).entry.version && since <= version);
   assert.equal(page.ids.length, 4);
+});
+
+test("edits and erasures reach followers, pages, the log, lists and badges, also after a while offline", async () => {
+  const names = ["user:changes", "chat:changes"];
+  const merged = newsfeed.feeds(names);
+  await merged.append(["e-1", "e-2", "e-3", "e-4"].map((id) => ({ id, kind: "message", data: "first" })));
+  const kept = new Map();
+  const storage = { getItem: (key) => kept.get(key) ?? null, setItem: (key, value) => void kept.set(key, value) };
+  const options = { cursor: "list", storage, history: 0 };
+  const list = new EntryList();
+  await list.older((before) => merged.page({ before }));
+  // This one goes offline, with its list and its cursor.
+  const offline = new Collector(merged.follow(options));
+  await offline.live();
+  await until("the cursor is kept", () => kept.size === 1);
+  await offline.close();
+  const followers = [new Collector(newsfeed.feed(names[0]).follow()), new Collector(merged.follow())];
+  for (const follower of followers) await follower.live();
+  const log = { feed: names, kind: "message" };
+  const { version: before } = await newsfeed.log(log).page({ limit: 1 });
+  const worker = new Collector(newsfeed.log(log).follow({ after: before }));
+
+  const one = await newsfeed.edit("e-1", "second");
+  assert.deepEqual([one.id, one.status], ["e-1", "edited"]);
+  const { version: revision } = await newsfeed.event("e-2");
+  const two = await newsfeed.edit("e-2", "second", { change: "c", revision });
+  assert.deepEqual(await newsfeed.edit("e-2", "second", { change: "c", revision }), { ...two, status: "duplicate" });
+  const late = newsfeed.edit("e-2", "third", { revision: one.version });
+  await assert.rejects(late, (error) => error.code === "revision_conflict" && error.problem.current > one.edited);
+  const three = await newsfeed.erase("e-3");
+  assert.equal(three.status, "erased");
+  assert.deepEqual(await newsfeed.erase("e-3"), { id: "e-3", status: "duplicate", version: three.version });
+  await assert.rejects(newsfeed.edit("e-3", "back"), { status: 410, code: "event_erased" });
+  await assert.rejects(newsfeed.erase("missing"), { status: 404, code: "event_not_found" });
+  assert.deepEqual((await merged.append({ id: "e-3", kind: "message", data: "first" })).status, "erased");
+  assert.equal(await newsfeed.event("e-3"), null);
+  const { status, erased } = await newsfeed.eraseAll({ events: ["e-4"] });
+  assert.deepEqual([status, erased], ["done", 1]);
+  await merged.append({ id: "e-5", kind: "message", data: "first" });
+
+  const wanted = [["edited", "e-1"], ["edited", "e-2"], ["erased", "e-3"], ["erased", "e-4"]];
+  const changesOf = ({ updates }, item) => updates.filter(({ type }) => type === "edited" || type === "erased").map((update) => [update.type, update[item].id]);
+  for (const follower of followers) {
+    await follower.until("the last entry", () => follower.of("entry").length === 1);
+    await follower.until("the badge", () => follower.badges.get(names[0]) === 3);
+    await follower.close();
+    assert.deepEqual(changesOf(follower, "entry"), wanted);
+  }
+  const [edited] = followers[1].of("edited");
+  assert.deepEqual([edited.entry.feeds, edited.entry.version, edited.entry.edited, edited.entry.data], [names, one.version, one.edited, "second"]);
+  await worker.until("the last event", () => worker.of("event").length === 1);
+  await worker.close();
+  assert.deepEqual(changesOf(worker, "event"), wanted);
+  assert.deepEqual(worker.of("erased")[0].event.feeds, names);
+  const inLog = await collect(newsfeed.log(log).events({ after: before }));
+  assert.deepEqual(inLog.map(({ change, id }) => [change ?? "entry", id]), [...wanted, ["entry", "e-5"]]);
+
+  // By pages and by a stream, each from its own copy of the list.
+  const current = (await merged.page()).entries;
+  assert.deepEqual(current.map(({ id, data }) => [id, data]), [["e-5", "first"], ["e-2", "second"], ["e-1", "second"]]);
+  const paged = new EntryList(list);
+  const news = newsOf(await merged.page({ after: [...kept.values()][0] }));
+  assert.deepEqual(news.map(({ type, entry }) => [type, entry.id]), [...wanted, ["entry", "e-5"]]);
+  for (const one of news) paged.apply(one);
+  assert.deepEqual(paged.entries, current);
+  const online = new Collector(merged.follow(options));
+  await online.live();
+  await online.close();
+  assert.deepEqual([online.of("start").length, changesOf(online, "entry")], [0, wanted]);
+  for (const update of online.updates) list.apply(update);
+  assert.deepEqual(list.entries, current);
+});
+
+test("what is erased from one feed stays in another, until it is erased there or everywhere", async () => {
+  const merged = newsfeed.feeds(["gone:1", "gone:2"]);
+  await merged.append([1, 2].map((n) => ({ id: `gone-${n}`, kind: "visit", actor: "gone:somebody" })));
+  const list = new EntryList();
+  const follow = new Collector(merged.follow());
+  const shows = async (wanted) => {
+    await follow.until("the list", () => {
+      for (const update of follow.updates.splice(0)) list.apply(update);
+      return JSON.stringify(list.entries.map(({ id, feed, feeds }) => [id, ...(feeds ?? [feed])])) === JSON.stringify(wanted);
+    });
+  };
+  await shows([["gone-2", "gone:1", "gone:2"], ["gone-1", "gone:1", "gone:2"]]);
+  const { id, ...done } = await newsfeed.eraseAll({ feed: "gone:1" });
+  assert.deepEqual(done, { status: "done", erased: 2 });
+  await shows([["gone-2", "gone:2"], ["gone-1", "gone:2"]]);
+  assert.deepEqual(await newsfeed.erasure(id), { id, ...done });
+  await newsfeed.append({ id: "gone-3", kind: "visit", feeds: ["gone:2", "gone:3"] });
+  await newsfeed.eraseAll({ actor: "gone:somebody" });
+  await shows([["gone-3", "gone:2"]]);
+  await newsfeed.eraseAll({ feed: "gone:3", everywhere: true });
+  await shows([]);
+  await follow.close();
 });
 
 test("a follower ends at once when it is told to", async () => {

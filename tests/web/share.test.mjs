@@ -56,10 +56,11 @@ async function follower(context, feed, { service: { url } = service, token, ...o
       const names = [feed].flat();
       const newsfeed = new Newsfeed({ token, random: () => 0 });
       const of = names.length > 1 ? newsfeed.feeds(names) : newsfeed.feed(names[0]);
-      Object.assign(globalThis, { texts: [], signals: [], states: [], unread: null });
+      Object.assign(globalThis, { texts: [], changes: [], signals: [], states: [], unread: null });
       globalThis.follow = of.live({ after: "0", ...options });
       (async () => {
         for await (const update of globalThis.follow) {
+          if (["edited", "erased"].includes(update.type)) globalThis.changes.push(`${update.type} ${update.entry.id}`);
           if (update.type === "entry") globalThis.texts.push(update.entry.data.text);
           if (update.type === "transient") globalThis.signals.push(update.signal.data);
           if (update.type === "unread") globalThis.unread = update.unread.total;
@@ -137,10 +138,17 @@ test("windows that open at the same moment share, and each signal comes once to 
   await streamsAre(1);
   for (const n of [1, 2, 3]) {
     await newsfeed.transient({ kind: "typing", feeds: ["user:moment"], data: n });
-    await newsfeed.append(message("moment", `number ${n}`));
+    await newsfeed.append({ id: `moment-${n}`, ...message("moment", `number ${n}`) });
   }
-  await allGot(pages, ["number 1", "number 2", "number 3"]);
-  for (const page of pages) assert.deepEqual(await got(page, "signals"), [1, 2, 3]);
+  await newsfeed.edit("moment-1", { text: "edited" });
+  await newsfeed.erase("moment-2");
+  await newsfeed.append(message("moment", "number 4"));
+  await allGot(pages, ["number 1", "number 2", "number 3", "number 4"]);
+  for (const page of pages) {
+    assert.deepEqual(await got(page, "signals"), [1, 2, 3]);
+    assert.deepEqual(await got(page, "changes"), ["edited moment-1", "erased moment-2"]);
+    await until("the badge", async () => (await got(page, "unread")) === 3);
+  }
   await context.close();
 });
 

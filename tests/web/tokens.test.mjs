@@ -21,9 +21,9 @@ after(async () => {
   await service.stop();
 });
 
-function token(seconds, feeds = ["*"], actors = undefined, ids = undefined) {
+function token(seconds, feeds = ["*"], actors = undefined, ids = undefined, scope = "read append mark") {
   const part = (value) => Buffer.from(typeof value === "string" ? value : JSON.stringify(value)).toString("base64url");
-  const claims = { sub: "user:ben", scope: "read append mark", feeds, actors, ids, exp: Math.floor(Date.now() / 1000) + seconds };
+  const claims = { sub: "user:ben", scope, feeds, actors, ids, exp: Math.floor(Date.now() / 1000) + seconds };
   const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
 }
@@ -98,7 +98,7 @@ test("the library makes ids that the token allows", async () => {
   await assert.rejects(as(["user:ben"]).append({ ...visit, id: "invoice-7" }), { status: 403, code: "id_forbidden" });
 });
 
-test("the page sends messages with a token that is restricted to its actor", async () => {
+test("the page sends and deletes messages with a token that is restricted to its actor", async () => {
   const context = await browser.window();
   const page = await context.newPage();
   await page.goto(`${service.url}/?user=kim&chat=lee`);
@@ -111,6 +111,17 @@ test("the page sends messages with a token that is restricted to its actor", asy
   await until("the message", async () => (await chat.page()).entries.length === 1);
   const { entries } = await chat.page();
   assert.ok(entries[0].id.startsWith("user:kim/"), entries[0].id);
+
+  // This token has no right to change it; the next one has.
+  await page.locator(".bubble time").waitFor();
+  assert.equal(await page.locator(".acts").isVisible(), false);
+  await page.locator("#token").click();
+  await page.getByLabel("Token", { exact: true }).fill(token(LONG, ["*"], ["user:kim"], undefined, "read append mark change"));
+  await page.getByRole("button", { name: "Use it" }).click();
+  await page.getByRole("button", { name: "Delete message: Hi" }).click();
+  await page.getByRole("button", { name: "Delete", exact: true }).click();
+  await page.locator(".bubble").waitFor({ state: "detached" });
+  assert.deepEqual((await chat.page()).entries, []);
   await context.close();
 });
 

@@ -1,5 +1,5 @@
 // Compiled, never run: what newsfeed.d.ts accepts and what it rejects.
-import { Newsfeed, NewsfeedError, type Entry, type Json, type Page, type Status, type Version } from "../../src/web/newsfeed.js";
+import { EntryList, Newsfeed, NewsfeedError, newsOf, type Entry, type News, type Json, type Page, type Status, type Version } from "../../src/web/newsfeed.js";
 
 async function uses(): Promise<void> {
   const newsfeed = new Newsfeed({ url: "http://127.0.0.1:8080", token: async ({ error }) => (error?.code === "token_expired" ? "new" : null) });
@@ -30,6 +30,15 @@ async function uses(): Promise<void> {
         // @ts-expect-error: a live entry is not a page.
         update.entries;
         break;
+      case "edited":
+        update.entry satisfies Entry;
+        [update.entry.edited satisfies Version, update.entry.feed satisfies string];
+        break;
+      case "erased":
+        [update.entry.id satisfies string, update.entry.erased satisfies Version, update.live satisfies boolean];
+        // @ts-expect-error: nothing of an erased entry is told.
+        update.entry.data;
+        break;
       case "transient":
         // @ts-expect-error: transients are not stored and have no version.
         update.signal.version;
@@ -58,7 +67,7 @@ async function uses(): Promise<void> {
   for (const result of several) if (result.status === "rejected") result.error.code satisfies string;
   const both = [{ kind: "booking", feeds: ["slot:6"] }, { kind: "booking", feeds: ["slot:7"] }];
   const all = await newsfeed.append(both, { atomic: true, expect: [{ feed: "slot:6", version: null }] });
-  for (const { status, version } of all) [status satisfies "appended" | "duplicate", version satisfies Version];
+  for (const { status, version } of all) [status satisfies "appended" | "duplicate" | "erased", version satisfies Version];
   // @ts-expect-error: conditions beside the events need `atomic`.
   await newsfeed.append(both, { expect: [{ feed: "slot:6", version: null }] });
   // @ts-expect-error: all or none, so no event is rejected alone.
@@ -93,13 +102,39 @@ async function uses(): Promise<void> {
   const logPage = await log.page({ limit: 5, before: version });
   logPage.events[0]?.feeds satisfies string[] | undefined;
   [logPage.version satisfies Version, logPage.next satisfies Version | null];
-  for await (const event of log.events({ after: "0" })) event.version satisfies Version;
+  for await (const event of log.events({ after: "0" })) {
+    event.version satisfies Version;
+    // @ts-expect-error: an erased event has no data.
+    event.data;
+    if (event.change !== "erased") event.data satisfies Json;
+    else event.erased satisfies Version;
+  }
   for await (const update of log.follow({ cursor: "indexer", from: "0" })) {
     if (update.type === "event") [update.event.data satisfies Json, update.live satisfies boolean];
+    if (update.type === "edited") [update.event.data satisfies Json, update.event.edited satisfies Version];
+    if (update.type === "erased") update.event.feeds satisfies string[];
     if (update.type === "reset") break;
     // @ts-expect-error: the log has no entries.
     if (update.type === "entry") break;
   }
+
+  const edited = await newsfeed.edit("m-1", { text: "Hello" }, { revision: version, change: "c-1" });
+  [edited.edited satisfies Version, edited.status satisfies "edited" | "duplicate"];
+  (await newsfeed.erase("m-1", { revision: edited.edited })).erased satisfies Version | undefined;
+  const { status, id } = await newsfeed.eraseAll({ feed: "user:42", everywhere: true }, { progress: ({ erased }) => void erased.toFixed() });
+  [status satisfies "running" | "done", (await newsfeed.erasure(id)).erased satisfies number];
+  await newsfeed.eraseAll({ events: ["m-1"] });
+  // @ts-expect-error: only a feed has copies elsewhere.
+  await newsfeed.eraseAll({ actor: "user:7", everywhere: true });
+  const list = new EntryList({ entries: [], next: null });
+  for (const one of newsOf(await feed.page({ after: version }))) list.apply(one satisfies News) satisfies boolean;
+  for await (const update of feed.follow()) list.apply(update);
+  (await list.older((before) => feed.page({ before }))) satisfies boolean;
+  list.entries satisfies readonly Entry[];
+  // @ts-expect-error: the list is changed by updates only.
+  list.entries.push();
+  const next: Version | null | undefined = list.next;
+  if (next) list.trim(100) satisfies boolean;
 
   const merged = newsfeed.feeds(["user:42", "chat:7-42"]);
   (await merged.state()).feeds[0]?.unread.total satisfies number | undefined;

@@ -32,6 +32,15 @@ export class Badges {
     return this.#update(feed, badge);
   }
 
+  /** Forgets a notification that was erased. One that the last state counts stays until the next state, which follows. */
+  erasure(feed, { version }) {
+    const badge = this.#of(feed);
+    const left = badge.later.filter((one) => one.version !== version);
+    if (left.length === badge.later.length) return null;
+    badge.later = left;
+    return this.#update(feed, badge);
+  }
+
   #update(feed, { state, later }) {
     if (!state) return null;
     const kinds = { ...state.unread.kinds };

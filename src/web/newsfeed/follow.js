@@ -1,6 +1,7 @@
 /** Version, history up to it, live from it, and a reconnect after every break. Not part of the library's public interface. */
 
 import { Badges } from "./badges.js";
+import { placeOf } from "./changes.js";
 import { Backoff, NewsfeedError, isTime, linked, sleep, versionAt } from "./http.js";
 import { SharedStream, canShare } from "./share.js";
 import { events } from "./sse.js";
@@ -35,7 +36,7 @@ export class Follow {
   #end = new AbortController();
   #badges = new Badges();
   #backoff;
-  /** Everything up to this version has been given to the loop. */
+  /** Everything up to this version has been given to the loop: entries, and changes of earlier ones. */
   #position = null;
   #saved = null;
   #connections = 0;
@@ -234,6 +235,16 @@ export class Follow {
         if (!live) this.#caughtUp += 1;
         yield { type: "event", event: value, live };
         return this.#save();
+      case "edited":
+      case "erased": {
+        if (placeOf(value) <= this.#position) return;
+        this.#position = placeOf(value);
+        const { change, ...changed } = value;
+        yield { type: change, [this.#feed.item]: changed, live };
+        const feeds = change === "erased" && value.feed ? value.feeds ?? [value.feed] : [];
+        yield* this.#given(feeds.map((feed) => this.#badges.erasure(feed, value)));
+        return this.#save();
+      }
       case "version":
         if (value.version < this.#position) return;
         this.#position = value.version;

@@ -238,7 +238,7 @@ function abortable(promise, signal) {
 }
 
 /** The claims of a token. They are not verified here: the service does that, and refuses what the token does not allow. */
-function claimsOf(token) {
+export function claimsOf(token) {
   try {
     const payload = atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));
     return JSON.parse(new TextDecoder().decode(Uint8Array.from(payload, (char) => char.charCodeAt(0)))) ?? {};

@@ -11,8 +11,10 @@
  * only takes a message that continues from its own position. Otherwise it reads a stream of its own again from there.
  */
 
+import { placeOf } from "./changes.js";
+
 /** Part of the channel's name, so that windows with incompatible versions of this file do not share a stream. */
-const PROTOCOL = 1;
+const PROTOCOL = 2;
 /** Messages of the leader that wait for a slow window. After that it reads a stream of its own. */
 const MESSAGES_MAX = 1_000;
 /** Events of its own stream that wait in a window. A leader that is slower than this gives up the lead. */
@@ -21,6 +23,8 @@ const EVENTS_MAX = 1_000;
 const ANSWER_TIME_MAX = 5_000;
 /** Transients have no version. Those received from both streams are recognised by their ids; so many are kept. */
 const TRANSIENT_IDS_MAX = 256;
+/** The events that move the position. */
+const POSITIONED = ["entry", "notify", "edited", "erased", "version"];
 
 /** Whether this is a page in a browser that has all that sharing needs. Without HTTPS only localhost has it. */
 export const canShare = () =>
@@ -121,9 +125,9 @@ export class SharedStream {
   /** Passes an event of the leader's stream on. */
   #relay(own, { event, data }) {
     const before = own.at;
-    if (["entry", "notify", "version"].includes(event)) {
-      const { version } = JSON.parse(data);
-      if (version > own.at) own.at = version;
+    if (POSITIONED.includes(event)) {
+      const place = placeOf(JSON.parse(data));
+      if (place > own.at) own.at = place;
     }
     if (!this.#group?.leading || data === "") return;
     // A reset is about the position of this window.
@@ -173,6 +177,8 @@ export class SharedStream {
     switch (event) {
       case "entry":
       case "notify":
+      case "edited":
+      case "erased":
         return to > this.#position();
       case "version":
         return to >= this.#position();

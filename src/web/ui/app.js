@@ -10,7 +10,7 @@ import { Status } from "./status.js";
 import { Toasts } from "./toasts.js";
 import { askToken, kept, logOut } from "./token.js";
 import { Typing } from "./typing.js";
-import { NAMES, count, feedsOf, isName, nameOf, shown } from "./words.js";
+import { NAMES, count, feedsOf, inFeed, isName, nameOf, shown } from "./words.js";
 
 /** Maximum number of people named as typing. */
 const NAMED_TYPING_MAX = 2;
@@ -72,21 +72,23 @@ const view = {
   },
   history(page) {
     // The history of the open chat is loaded separately.
-    const own = page.entries.filter((entry) => feedsOf(entry).includes(session.feed));
+    const own = page.entries.filter((entry) => feedsOf(entry).includes(session.feed)).map((entry) => inFeed(entry, session.feed));
     entries.history({ ...page, entries: own });
     own.forEach((entry) => chats.note(entry));
   },
   entry({ entry, notify, live }) {
     status.version(entry.version);
     const feeds = feedsOf(entry);
-    const inChat = feeds.includes(chats.feed) && chats.heard(entry);
+    const inChat = feeds.includes(chats.feed) && chats.heard(inFeed(entry, chats.feed));
     if (!feeds.includes(session.feed)) return;
     typing.stopped(nameOf(entry));
-    entries.add(entry, live);
+    entries.add(inFeed(entry, session.feed), live);
     chats.note(entry);
     const inList = entries.onTop && !$("feed").inert;
     if (notify && live && !inChat && !inList) toasts.notify(entry);
   },
+  edited: changed,
+  erased: changed,
   transient({ signal }) {
     if (signal.kind === "typing" && signal.actor !== session.feed) typing.started(nameOf(signal));
   },
@@ -125,6 +127,17 @@ const view = {
     console.info("newsfeed stopped:", error);
   },
 };
+
+/** Applies an edit or an erasure to whatever shows the entry. */
+function changed({ type, entry }) {
+  status.version(entry[type]);
+  const feeds = feedsOf(entry);
+  if (feeds.includes(chats.feed)) chats.changed({ type, entry: inFeed(entry, chats.feed) });
+  if (!feeds.includes(session.feed)) return;
+  entries.changed({ type, entry: inFeed(entry, session.feed) });
+  toasts.changed({ type, entry });
+  chats.noteChange({ type, entry }, entries.entries);
+}
 
 /** Continues after a permanent failure. */
 function resume() {
@@ -214,7 +227,7 @@ function closeChats() {
 $("chats-toggle").addEventListener("click", () => (document.body.classList.contains("chats-open") ? closeChats() : openChat(null)));
 $("chats-close").addEventListener("click", closeChats);
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !$("token-dialog").open && document.body.classList.contains("chats-open")) closeChats();
+  if (event.key === "Escape" && !document.querySelector("dialog[open]") && document.body.classList.contains("chats-open")) closeChats();
 });
 $("read").addEventListener("click", async () => {
   try {

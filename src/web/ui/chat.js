@@ -1,8 +1,9 @@
 /** The conversations of a person, and the panel with the open one. */
 
-import { NewsfeedError } from "../newsfeed.js";
-import { $, avatar, h } from "./dom.js";
-import { ago, chatOf, nameOf, shown, timesOf, whenOf, wordsOf } from "./words.js";
+import { EntryList } from "../newsfeed.js";
+import { $, avatar, editedMark, h } from "./dom.js";
+import { Own } from "./own.js";
+import { ago, chatOf, editedOf, nameOf, shown, timesOf, whenOf, whyOf, wordsOf } from "./words.js";
 
 const PAGE = 30;
 /** How long sending a message is retried, in ms. */
@@ -17,6 +18,7 @@ export class Chats {
   #newsfeed;
   #people = new Map();
   #open = null;
+  #own;
   #typed = 0;
   /** The animation frame that draws the list next; 0 if none is requested. */
   #due = 0;
@@ -29,6 +31,7 @@ export class Chats {
     this.opened = opened;
     this.position = position;
     this.moved = moved;
+    this.#own = new Own({ newsfeed: () => this.#newsfeed, patience: SENDING_TIME_MAX });
     $("log").addEventListener("scroll", moved, { passive: true });
     $("chat-close").addEventListener("click", () => opened(null));
     $("chat-older").addEventListener("click", () => this.#older());
@@ -74,7 +77,7 @@ export class Chats {
     $("chat").hidden = partner === null;
     this.#open = null;
     if (partner === null) return;
-    this.#open = { partner, feed: chatOf(this.#me, partner), shown: new Map(), next: undefined, version: null, loaded: false };
+    this.#open = { partner, feed: chatOf(this.#me, partner), list: new EntryList(), shown: new Map(), version: null, loaded: false };
     $("chat-title").replaceChildren(avatar(partner), shown(partner));
     $("messages").replaceChildren();
     $("chat-typing").textContent = "";
@@ -100,14 +103,39 @@ export class Chats {
     if (!this.#due) this.#due = requestAnimationFrame(() => this.#list());
   }
 
+  /** Takes an edit or an erasure of an entry of the person's own feed, of which `entries` are left. */
+  noteChange({ type, entry }, entries) {
+    const [name] = [...this.#people].find(([, { id }]) => id === entry.id) ?? [];
+    if (name === undefined) return;
+    this.#people.delete(name);
+    for (const one of type === "edited" ? [entry] : entries) if (nameOf(one) === name) this.note(one);
+    this.#due ||= requestAnimationFrame(() => this.#list());
+  }
+
   /** Takes an entry of the open conversation. Returns whether it is on screen. */
   heard(entry) {
     const log = $("log");
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
-    this.#put(entry, "end");
+    if (this.#open.list.apply({ type: "entry", entry })) this.#put(entry, "end");
     if (atEnd) log.scrollTop = log.scrollHeight;
     this.moved();
     return atEnd;
+  }
+
+  /** Takes an edit or an erasure of an entry of the open conversation. */
+  changed({ type, entry }) {
+    const { list, shown: known } = this.#open;
+    const isNews = list.apply({ type, entry });
+    const element = known.get(entry.id);
+    if (!element) return;
+    if (type === "erased") {
+      // Also a draft of it, whose sending has not been answered.
+      known.delete(entry.id);
+      this.#own.remove(element);
+      this.moved();
+    } else if (isNews && !this.#own.isEditing(element)) {
+      this.#put(entry, "end");
+    }
   }
 
   #list() {
@@ -132,17 +160,18 @@ export class Chats {
     const open = this.#open;
     const button = $("chat-older");
     try {
-      const page = await this.#newsfeed.feed(open.feed).page({ until: open.version, before: open.next, limit: PAGE });
+      const feed = this.#newsfeed.feed(open.feed);
+      await open.list.older((before) => feed.page({ until: open.version, before, limit: PAGE }));
       if (this.#open !== open) return;
       const log = $("log");
       const below = log.scrollHeight - log.scrollTop;
-      for (const entry of page.entries) this.#put(entry, "start");
+      const isNew = ({ id }) => !open.shown.get(id)?.dataset.version;
+      for (const entry of open.list.entries.filter(isNew)) this.#put(entry, "start");
       log.scrollTop = log.scrollHeight - below;
-      open.next = page.next;
       open.loaded = true;
       button.textContent = "Load older messages";
-      button.hidden = page.next === null;
-      $("chat-first").hidden = page.next !== null;
+      button.hidden = open.list.next === null;
+      $("chat-first").hidden = open.list.next !== null;
     } catch (error) {
       if (this.#open !== open) return;
       button.hidden = false;
@@ -150,15 +179,17 @@ export class Chats {
     }
   }
 
-  /** A message sent from this window replaces its draft. */
+  /** An entry replaces what was shown of it before: the draft of a message sent from this window, or the entry before an edit. */
   #put(entry, where) {
     const { shown: known } = this.#open;
     const element = this.#bubble(entry);
     const draft = known.get(entry.id);
     known.set(entry.id, element);
+    const hadFocus = draft?.contains(document.activeElement);
     if (draft) draft.replaceWith(element);
     else if (where === "start") $("messages").prepend(element);
     else $("messages").append(element);
+    if (hadFocus) element.querySelector(".acts button")?.focus();
   }
 
   #bubble(entry) {
@@ -168,8 +199,23 @@ export class Chats {
       { class: `bubble ${mine ? "mine" : "theirs"}`, "data-version": entry.version },
       h("span", { class: "hidden" }, mine ? "You: " : `${shown(nameOf(entry))}: `),
       h("span", { class: "text" }, wordsOf(entry).text ?? ""),
+      editedMark(editedOf(entry)),
       entry.at ? h("time", { datetime: whenOf(entry), title: timesOf(entry) }, ago(whenOf(entry))) : h("span", { class: "note" }, "Sending …"),
+      // A draft cannot be edited before it is stored.
+      mine && entry.version ? this.#own.actions(entry, this.#changer(entry)) : null,
     );
+  }
+
+  /** What the actions of a bubble do with the open conversation. */
+  #changer({ id }) {
+    const open = this.#open;
+    const current = () => open.list.entries.find((entry) => entry.id === id);
+    return {
+      current,
+      bubble: () => open.shown.get(id),
+      show: () => this.#open === open && current() && this.#put(current(), "end"),
+      changed: (type, entry) => this.#open === open && this.changed({ type, entry: { ...entry, feed: open.feed } }),
+    };
   }
 
   #event(kind, data) {
@@ -198,10 +244,12 @@ export class Chats {
       open.shown.get(event.id)?.querySelector(".note")?.replaceChildren(...content);
     };
     try {
-      await this.#newsfeed.append(event, { patience: SENDING_TIME_MAX });
+      const { status, version } = await this.#newsfeed.append(event, { patience: SENDING_TIME_MAX });
+      // Deleted in another window, before this one was told that it had been sent.
+      if (status === "erased" && this.#open === open) this.changed({ type: "erased", entry: { id: event.id, version, feed: open.feed } });
       note("Sent");
     } catch (error) {
-      const why = error instanceof NewsfeedError ? error.detail : error.message;
+      const why = whyOf(error);
       const again = h("button", { class: "link", onclick: () => (note("Sending …"), this.#deliver(event, open)) }, "Try again");
       note(`Not sent: ${why}. `, again);
     }

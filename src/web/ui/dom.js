@@ -29,6 +29,9 @@ export function icon(name) {
   return svg;
 }
 
+/** The mark of an entry that was edited, if it was; `when` says when. */
+export const editedMark = (when) => (when === null ? null : h("span", { class: "edited", title: when }, "edited"));
+
 export function avatar(name) {
   const initial = [...name][0]?.toUpperCase() ?? "?";
   const element = h("span", { class: "avatar", "aria-hidden": "true" }, initial);

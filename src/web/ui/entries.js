@@ -1,7 +1,8 @@
 /** The list of entries: newest first, with older pages down to the first entry. */
 
-import { $, announce, avatar, h, icon } from "./dom.js";
-import { ago, count, nameOf, shown, timesOf, whenOf, wordsOf } from "./words.js";
+import { EntryList } from "../newsfeed.js";
+import { $, announce, avatar, editedMark, h, icon } from "./dom.js";
+import { ago, count, editedOf, nameOf, shown, timesOf, whenOf, wordsOf } from "./words.js";
 
 /** Entries per page of the history. */
 export const PAGE = 30;
@@ -12,8 +13,9 @@ const TOP = 60;
 
 export class Entries {
   #list = $("entries");
-  #items = [];
-  #next = null;
+  #held = new EntryList();
+  /** What is shown of each entry, by its id. */
+  #items = new Map();
   #loading = false;
   #fresh = 0;
   #since = null;
@@ -41,15 +43,20 @@ export class Entries {
     setInterval(() => this.#items.forEach(({ time, entry }) => (time.textContent = ago(whenOf(entry)))), 20_000);
   }
 
+  /** Newest first. */
+  get entries() {
+    return this.#held.entries;
+  }
+
   /** Whether the newest entry is within the part of the list that is shown. */
   get onTop() {
     return this.#onTop;
   }
 
   clear() {
-    this.#items = [];
+    this.#held = new EntryList();
+    this.#items.clear();
     this.#list.replaceChildren();
-    this.#next = null;
     this.#since = null;
     this.#read = null;
     this.#tellFresh(0);
@@ -60,27 +67,34 @@ export class Entries {
     this.#since = version;
   }
 
-  history({ entries, next }) {
-    for (const entry of entries) {
-      const item = this.#item(entry);
-      if (this.#since && entry.version <= this.#since) this.#divide();
-      this.#items.push(item);
-      this.#list.append(item.element);
-    }
-    this.#behind(next);
+  history(page) {
+    this.#held.apply(page);
+    this.#append();
   }
 
   /** Adds a new entry at the top. */
   add(entry, live) {
-    const item = this.#item(entry);
-    if (live) item.element.classList.add("slides");
-    this.#items.unshift(item);
-    this.#list.prepend(item.element);
+    if (!this.#held.apply({ type: "entry", entry })) return;
+    const { element } = this.#item(entry);
+    if (live) element.classList.add("slides");
+    this.#list.prepend(element);
     const { verb, text } = wordsOf(entry);
     announce(`${shown(nameOf(entry))} ${verb}${text ? `: ${text}` : ""}`);
     $("empty").hidden = true;
     if (this.#onTop) this.#trim();
     else this.#tellFresh(this.#fresh + 1);
+  }
+
+  /** Shows an entry as it is after an edit, or not at all after an erasure. */
+  changed({ type, entry }) {
+    const fresh = this.entries.slice(0, this.#fresh).some(({ id }) => id === entry.id);
+    const { element } = this.#items.get(entry.id) ?? {};
+    if (!this.#held.apply({ type, entry }) || !element) return;
+    if (type === "edited") return element.replaceWith(this.#item(entry).element);
+    element.remove();
+    this.#items.delete(entry.id);
+    if (fresh) this.#tellFresh(this.#fresh - 1);
+    this.#behind();
   }
 
   /** Applies the `read` marker and the kinds that count as unread. */
@@ -89,19 +103,17 @@ export class Entries {
     if (kinds.length === 0 && markers.read === this.#read) return;
     this.#read = markers.read;
     for (const kind of kinds) this.#notifies.add(kind);
-    for (const item of this.#items) this.#mark(item);
+    for (const item of this.#items.values()) this.#mark(item);
   }
 
   async older() {
-    if (this.#loading || this.#next === null) return;
+    if (this.#loading || !this.#held.next) return;
     this.#loading = true;
     const button = $("older");
     button.textContent = "Loading …";
     try {
-      const before = this.#next;
-      const page = await this.load(before);
-      // Unless the list was cleared meanwhile.
-      if (this.#next === before) this.history(page);
+      await this.#held.older(this.load);
+      this.#append();
       button.textContent = "Load older entries";
     } catch (error) {
       button.textContent = `Could not load older entries: ${error.detail ?? error.message}. Try again`;
@@ -110,11 +122,20 @@ export class Entries {
     }
   }
 
-  #behind(next) {
-    this.#next = next;
-    $("older").hidden = next === null;
-    $("first").hidden = next !== null || this.#items.length === 0;
-    $("empty").hidden = next !== null || this.#items.length > 0;
+  /** Shows the entries that were added at the end. */
+  #append() {
+    for (const entry of this.entries.filter(({ id }) => !this.#items.has(id))) {
+      if (this.#since && entry.version <= this.#since) this.#divide();
+      this.#list.append(this.#item(entry).element);
+    }
+    this.#behind();
+  }
+
+  #behind() {
+    const { next } = this.#held;
+    $("older").hidden = !next;
+    $("first").hidden = next !== null || this.#items.size === 0;
+    $("empty").hidden = next !== null || this.#items.size > 0;
   }
 
   #tellFresh(fresh) {
@@ -124,16 +145,20 @@ export class Entries {
   }
 
   #trim() {
-    if (this.#items.length <= HELD_MAX + PAGE) return;
-    for (const { element } of this.#items.splice(HELD_MAX)) element.remove();
-    this.#behind(this.#items.at(-1).entry.version);
+    if (this.#items.size <= HELD_MAX + PAGE) return;
+    for (const { id } of this.entries.slice(HELD_MAX)) {
+      this.#items.get(id)?.element.remove();
+      this.#items.delete(id);
+    }
+    this.#held.trim(HELD_MAX);
+    this.#behind();
   }
 
   /** Inserts a divider above the entries of the last visit, if there are new ones. */
   #divide() {
     this.#since = null;
-    if (this.#items.length === 0) return;
-    this.#list.append(h("li", { class: "divider" }, h("span", {}, `${count(this.#items.length, "entry", "entries")} new since your last visit`)));
+    if (this.#items.size === 0) return;
+    this.#list.append(h("li", { class: "divider" }, h("span", {}, `${count(this.#items.size, "entry", "entries")} new since your last visit`)));
   }
 
   #mark({ element, entry, dot }) {
@@ -158,13 +183,14 @@ export class Entries {
         h(
           "div",
           { class: "body" },
-          h("p", { class: "who" }, dot, h("strong", {}, shown(name)), h("span", { class: "verb" }, ` ${verb}`), time),
+          h("p", { class: "who" }, dot, h("strong", {}, shown(name)), h("span", { class: "verb" }, ` ${verb}`), editedMark(editedOf(entry)), time),
           text === null ? null : h("p", { class: "text" }, text),
         ),
         mark === "message" && mine ? h("button", { class: "reply", onclick: () => this.reply(name), "aria-label": `Reply to ${shown(name)}` }, "Reply") : null,
       ),
     );
     const item = { entry, element, time, dot };
+    this.#items.set(entry.id, item);
     this.#mark(item);
     return item;
   }

@@ -87,6 +87,7 @@ export class Reading {
       if (unread && !(inChat && this.#seen.get(nameOf(entry)) >= entry.version)) return upTo;
       upTo = entry.version;
     }
-    return next === null ? version : upTo;
+    // Up to `next`, which may be that of a change, there was nothing else.
+    return next ?? version;
   }
 }

@@ -65,6 +65,7 @@ export class Session {
   #show(update) {
     if (update.type === "version" || update.type === "start") this.position = update.version;
     if (update.type === "entry") this.position = update.entry.version;
+    if (update.type === "edited" || update.type === "erased") this.position = update.entry[update.type];
     if (update.type === "reset") this.position = null;
     this.#view[update.type](update);
     if (update.type === "reset" && !this.#withHistory) this.restart();

@@ -28,6 +28,16 @@ export class Toasts {
       ? h("button", { class: "open", onclick: open }, avatar(name), words, h("span", { class: "hidden" }, " Open the chat"))
       : h("div", { class: "open" }, avatar(name), words);
     const toast = this.#show(content);
+    toast.dataset.id = entry.id;
+  }
+
+  /** Shows an entry as it is after an edit, or not at all after an erasure. */
+  changed({ type, entry }) {
+    for (const toast of [...this.#list.children]) {
+      if (toast.dataset.id !== entry.id) continue;
+      if (type === "erased") toast.remove();
+      else toast.querySelector(".preview").textContent = wordsOf(entry).text ?? wordsOf(entry).verb;
+    }
   }
 
   tell(text) {

@@ -1,5 +1,6 @@
 /** The access token: kept for this window, and asked for when the service refuses the current one. */
 
+import { claimsOf } from "../newsfeed/http.js";
 import { $, BASE } from "./dom.js";
 
 /** Services of one origin under different base paths have different tokens. */
@@ -11,6 +12,14 @@ const WHY = {
 };
 
 export const kept = () => sessionStorage.getItem(KEY);
+
+/** Hides what the token does not allow. What a cookie allows is unknown here, and a service without tokens allows everything. */
+function showRights() {
+  const token = kept();
+  const mayChange = !token || String(claimsOf(token).scope).split(" ").includes("change");
+  document.body.classList.toggle("may-not-change", !mayChange);
+}
+showRights();
 
 /** Time for the service to log the browser out, in ms. Browsers wait with the answer until their cache is empty. */
 const LOG_OUT_TIME_MAX = 20_000;
@@ -40,6 +49,7 @@ export function askToken(error) {
       input.value = "";
       if (token) sessionStorage.setItem(KEY, token);
       else sessionStorage.removeItem(KEY);
+      showRights();
       resolve(token);
     };
     dialog.addEventListener("close", closed, { once: true });

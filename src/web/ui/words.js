@@ -30,6 +30,11 @@ export const chatOf = (a, b) => `chat:${[a, b].sort().join("-")}`;
 
 export const feedsOf = ({ feed, feeds }) => feeds ?? [feed];
 
+/** The entry, or what is told of it, as that of one feed only. */
+export function inFeed({ feeds, ...entry }, feed) {
+  return { ...entry, feed };
+}
+
 /** What happened in words, and the text of the entry. */
 export function wordsOf({ kind, data }) {
   const text = typeof data?.text === "string" ? data.text : null;
@@ -44,6 +49,9 @@ export function wordsOf({ kind, data }) {
       return { verb: kind, text: text ?? json(data), mark: "other" };
   }
 }
+
+/** Why something failed. */
+export const whyOf = (error) => error.detail ?? error.message;
 
 const json = (data) => (data === null || data === undefined ? null : JSON.stringify(data));
 
@@ -66,6 +74,12 @@ export const whenOf = ({ at, time }) => time ?? at;
 
 /** Both times of an entry, to show on request. */
 export const timesOf = ({ at, time }) => (time ? `${time} (accepted ${at})` : at);
+
+/** When an entry was edited, in words; null if it never was. The page that edited it has noted the time in the data. */
+export function editedOf({ edited, data }) {
+  if (!edited) return null;
+  return typeof data?.edited_at === "string" ? `Edited ${data.edited_at}` : "Edited after it was written";
+}
 
 /** The age of a time, in short form. */
 export function ago(at) {

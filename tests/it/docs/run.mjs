@@ -9,7 +9,7 @@ const token = (await readFile("token", "utf8")).trim();
 const source = await readFile(process.argv[2], "utf8");
 const called = new Set();
 
-const application = ["showOlder", "showNew", "showBadge", "showState", "showTyping", "handle"];
+const application = ["showOlder", "showNew", "showEdited", "hide", "showList", "showBadge", "showState", "showTyping", "handle", "forget"];
 const named = application.filter((name) => new RegExp(`\\b${name}\\(`).test(source));
 for (const name of application) {
   globalThis[name] = (...args) => {
@@ -47,14 +47,17 @@ if (source.includes("EventSource")) {
 
 // Somebody writes meanwhile.
 const headers = { "content-type": "application/json", ...(token && { authorization: `Bearer ${token}` }) };
-const write = async (path, body) => {
-  const answer = await plain(origin + path, { method: "POST", headers, body: JSON.stringify(body) });
+const write = async (path, body, method = "POST") => {
+  const answer = await plain(origin + path, { method, headers, body: body && JSON.stringify(body) });
   if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
 };
 const feeds = ["user:ben", "chat:anna-ben", "posts:anna"];
 const writer = async () => {
   for (;;) {
-    await write("/v1/events", { kind: "message", feeds, actor: "user:anna", data: { text: "Hi" } });
+    const { id } = await write("/v1/events", { kind: "message", feeds, actor: "user:anna", data: { text: "Hi" } });
+    await write(`/v1/events?id=${id}`, { data: { text: "Hello" } }, "PATCH");
+    await write(`/v1/events?id=${id}`, undefined, "DELETE");
     await write("/v1/events", { kind: "visit", feeds, actor: "user:cleo" });
     await write("/v1/transient", { kind: "typing", feeds, actor: "user:anna" });
     await sleep(100);

@@ -69,6 +69,11 @@ async fn the_library_handles_rare_answers() {
 }
 
 #[tokio::test]
+async fn the_list_of_the_library_stays_as_the_feed_is() {
+    in_node("list.test.mjs").await;
+}
+
+#[tokio::test]
 async fn the_library_misses_nothing_wherever_a_connection_breaks() {
     in_node("cuts.test.mjs").await;
 }
