@@ -35,6 +35,8 @@ pub const TRANSIENT_BODY_BYTES_MAX: usize = 256 * 1024;
 pub const TICKET_BODY_BYTES_MAX: usize = 160 * 1024;
 /// Longest body that names feeds whose states are read, in bytes: also if every character is escaped.
 pub const STATES_BODY_BYTES_MAX: usize = 1_536 * 1024;
+/// Longest body of a request for a backup, in bytes: the names of the files that the client has.
+pub const BACKUP_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Longest body of another request that appends nothing, in bytes.
 pub const SMALL_BODY_BYTES_MAX: usize = 16 * 1024;
 /// A body of this many bytes or fewer takes no memory from the budget if it arrives together with its head: it is processed

@@ -73,6 +73,7 @@ codes! {
     BodyTimeout "body_timeout" REQUEST_TIMEOUT,
     IdReused "id_reused" CONFLICT,
     VersionConflict "version_conflict" CONFLICT,
+    BackupRunning "backup_running" CONFLICT,
     CursorUnknown "cursor_unknown" GONE,
     HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST,
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE,

@@ -1,6 +1,7 @@
-//! The store: the contract that every engine fulfils, what only the embedded engine has, and the run of the FoundationDB
+//! The store: the contract that every engine fulfils, what only the embedded engine has, removed data on its disk, and the run of the FoundationDB
 //! suite.
 
 mod contract;
 mod embedded;
 mod foundationdb;
+mod removed;
