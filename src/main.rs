@@ -7,10 +7,12 @@ mod start;
 use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use indicatif::HumanBytes;
 use newsfeed::{
     auth::mint,
     client::{
-        self, append, completions, demo, event, export, history, import, mark, replay, state, tail,
+        self, append, backup, completions, demo, event, export, history, import, mark, replay,
+        state, tail,
     },
     clock::WallTime,
     config::{
@@ -19,7 +21,13 @@ use newsfeed::{
     },
     http, logging,
     server::{Node, Settings},
-    store::{audit::audit, embedded, epoch, keys::FORMAT},
+    store::{
+        self, Store,
+        audit::audit,
+        embedded::{self, Embedded},
+        epoch,
+        keys::FORMAT,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -107,6 +115,15 @@ enum Admin {
         #[command(flatten)]
         store: StoreConfig,
     },
+    Backup(backup::BackupArgs),
+    /// Rewrite the files of an embedded store, so that what was removed, such as an erased event, is in none of them. It must
+    /// not be in use. A running service does this within a day of a removal; use the command to have it done at once, or to
+    /// shrink a store of an earlier release. It needs about as much free disk space as the store takes. FoundationDB
+    /// overwrites removed data itself.
+    Compact {
+        #[command(flatten)]
+        store: StoreConfig,
+    },
 }
 
 fn main() -> ExitCode {
@@ -162,6 +179,8 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Admin(Admin::Copy(args)) => copy::run(args).await,
         Command::Admin(Admin::Check { store }) => check_store(&store).await,
         Command::Admin(Admin::Migrate { store }) => migrate(&store).await,
+        Command::Admin(Admin::Backup(args)) => back_up(args).await,
+        Command::Admin(Admin::Compact { store }) => compact(&store).await,
         Command::Append(args) => append::run(args).await.map_err(Into::into),
         Command::Tail(args) => tail::run(args).await.map_err(Into::into),
         Command::History(args) => history::run(args).await.map_err(Into::into),
@@ -294,6 +313,33 @@ async fn check_store(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
     let counts = audit(&**store, keys).await;
     store.close().await;
     println!("{}", counts?);
+    Ok(())
+}
+
+async fn back_up(args: backup::BackupArgs) -> Result<(), Box<dyn Error>> {
+    let have = args.base().map(|base| embedded::table_files(base));
+    backup::run(args, have.transpose()?.unwrap_or_default()).await?;
+    Ok(())
+}
+
+async fn compact(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
+    if config.store != Engine::Embedded {
+        println!("FoundationDB overwrites removed data itself: there is nothing to compact");
+        return Ok(());
+    }
+    let store = Embedded::open_existing(&config.data, WallTime::system(0))?;
+    let compacted = tokio::task::block_in_place(|| -> store::Result<_> {
+        let before = store.disk_bytes()?;
+        store.compact()?;
+        Ok((before, store.disk_bytes()?))
+    });
+    store.close().await;
+    let (before, after) = compacted?;
+    println!(
+        "compacted: the store takes {} on disk, before it was {}",
+        HumanBytes(after),
+        HumanBytes(before)
+    );
     Ok(())
 }
 

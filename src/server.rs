@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
 use tokio::{
     task::JoinHandle,
     time::{Instant, timeout_at},
@@ -157,6 +158,8 @@ impl Node {
             hub,
             health: Health::new(Arc::clone(&store), keys, tasks, settings.ready_lag_max),
             metrics,
+            store: Arc::clone(&store),
+            backing_up: Arc::new(Semaphore::new(1)),
             log: settings.log,
             wall: settings.wall,
             tracker,

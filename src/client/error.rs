@@ -72,6 +72,9 @@ pub enum Error {
     Write { path: PathBuf, source: io::Error },
     #[error("cannot read {path}: {source}", path = path.display())]
     Read { path: PathBuf, source: io::Error },
+    /// A file of a backup.
+    #[error("{file} {what}; there is no backup now")]
+    Damaged { file: String, what: String },
     #[error(
         "the name of {0:?} cannot be part of event ids, which are at most {NAME_BYTES_MAX} bytes of UTF-8 in NFC without control \
          characters: rename the file"

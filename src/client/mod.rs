@@ -4,7 +4,7 @@
 //! - [`append`], [`event`], [`tail`], [`history`], [`state`], [`mark`]: one call of the API each. [`replay`], [`demo`]: many
 //!   calls.
 //! - [`connection`], [`output`], [`names`]: arguments shared by the commands. [`line`], [`text`]: output for people.
-//! - [`export`]: the log, line by line. [`import`]: appends what it wrote.
+//! - [`export`]: the log, line by line. [`import`]: appends what it wrote. [`backup`]: a copy of the store.
 //! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`], [`temporary`]: retries.
 //!
 //! This module uses the service over HTTP only and shares no code with the server but the rules of names, so that it tests
@@ -14,6 +14,7 @@
 
 mod api;
 pub mod append;
+pub mod backup;
 pub mod completions;
 mod connection;
 pub mod demo;

@@ -39,6 +39,8 @@ pub const STATES_BODY_BYTES_MAX: usize = 1_536 * 1024;
 pub const EDIT_BODY_BYTES_MAX: usize = 256 * 1024;
 /// Longest body that says what to erase, in bytes: also if every character is escaped.
 pub const ERASURE_BODY_BYTES_MAX: usize = 512 * 1024;
+/// Longest body of a request for a backup, in bytes: the names of the files that the client has.
+pub const BACKUP_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Longest body of another request that appends nothing, in bytes.
 pub const SMALL_BODY_BYTES_MAX: usize = 16 * 1024;
 /// A body of this many bytes or fewer takes no memory from the budget if it arrives together with its head: it is processed

@@ -3,6 +3,7 @@
 mod accept;
 pub mod access;
 mod admin;
+mod backup;
 pub mod base_path;
 mod body;
 pub mod caller;
@@ -45,6 +46,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use axum::extract::FromRef;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::base_path::BasePath;
@@ -64,6 +66,7 @@ use crate::{
     live::Hub,
     logging::LogControl,
     metrics::Metrics,
+    store::Store,
     types::{Delivery, Kind},
 };
 
@@ -83,6 +86,10 @@ pub struct App {
     pub hub: Arc<Hub>,
     pub health: Health,
     pub metrics: Arc<Metrics>,
+    /// What a backup copies.
+    pub store: Arc<dyn Store>,
+    /// Held by a backup: there is one at a time.
+    pub backing_up: Arc<Semaphore>,
     /// The filter of the process's log, if it can be changed.
     pub log: Option<LogControl>,
     /// The wall clock, which tells whether a time is in the future.

@@ -82,6 +82,7 @@ codes! {
     VersionConflict "version_conflict" CONFLICT,
     RevisionConflict "revision_conflict" CONFLICT,
     EventErased "event_erased" GONE,
+    BackupRunning "backup_running" CONFLICT,
     CursorUnknown "cursor_unknown" GONE,
     CursorExpired "cursor_expired" GONE,
     HostNotAllowed "host_not_allowed" MISDIRECTED_REQUEST,

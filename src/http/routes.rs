@@ -14,11 +14,12 @@ use axum::{
 use bytes::Bytes;
 
 use super::{
-    App, access, admin,
+    App, access, admin, backup,
     base_path::{self, BasePath},
     body::{
-        BODY_BYTES_MAX, EDIT_BODY_BYTES_MAX, ERASURE_BODY_BYTES_MAX, SMALL_BODY_BYTES_MAX,
-        STATES_BODY_BYTES_MAX, TICKET_BODY_BYTES_MAX, TRANSIENT_BODY_BYTES_MAX,
+        BACKUP_BODY_BYTES_MAX, BODY_BYTES_MAX, EDIT_BODY_BYTES_MAX, ERASURE_BODY_BYTES_MAX,
+        SMALL_BODY_BYTES_MAX, STATES_BODY_BYTES_MAX, TICKET_BODY_BYTES_MAX,
+        TRANSIENT_BODY_BYTES_MAX,
     },
     cors::{self, Cors},
     credentials::cookie_name,
@@ -119,6 +120,7 @@ pub static OPERATIONS: &[Operation] = operations![
     DELETE "/v1/session"                         Right::Open                 => session::log_out,
     GET    "/v1/admin/log"                       Right::Scope(Scope::Admin)  => admin::log,
     PUT    "/v1/admin/log"                       Right::Scope(Scope::Admin), reads SMALL_BODY_BYTES_MAX => admin::set_log,
+    POST   "/v1/admin/backup"                    Right::Scope(Scope::Admin), reads BACKUP_BODY_BYTES_MAX => backup::backup,
     GET    "/metrics"                            Right::OneOf(&[Scope::Metrics, Scope::Admin]) => exposition::metrics,
     GET    "/healthz"                            Right::Open                 => health::healthz,
     GET    "/readyz"                             Right::Open                 => health::readyz,

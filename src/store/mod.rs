@@ -157,6 +157,11 @@ pub trait Store: Send + Sync {
         Vec::new()
     }
 
+    /// Opens the files of the engine that together are a copy of the store. `None`: the engine has a backup tool of its own.
+    async fn pin(&self) -> Result<Option<Pinned>> {
+        Ok(None)
+    }
+
     /// The number of reads, with the work on their results, that keep the engine and the processors busy. More only make
     /// each other wait.
     fn reads_at_once(&self) -> usize;
@@ -168,6 +173,30 @@ pub trait Store: Send + Sync {
 
     /// Finishes commits in flight and releases the storage. Later calls fail with [`Error::Closed`].
     async fn close(&self);
+}
+
+/// The files of a store at one moment. They do not change, and take disk space until this is dropped.
+#[derive(Debug)]
+pub struct Pinned {
+    /// The copy contains what was committed up to here, and nothing above.
+    pub version: Version,
+    pub files: Vec<PinnedFile>,
+}
+
+#[derive(Debug)]
+pub struct PinnedFile {
+    /// The path of the file in the folder of the store, with `/`.
+    pub name: String,
+    pub bytes: u64,
+    /// The XXH3 hash of 128 bits.
+    pub checksum: u128,
+    pub content: PinnedContent,
+}
+
+#[derive(Debug)]
+pub enum PinnedContent {
+    Bytes(Bytes),
+    File(std::fs::File),
 }
 
 /// A metric of an engine.

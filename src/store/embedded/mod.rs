@@ -14,17 +14,22 @@
 //!
 //! - [`threads`]: the background threads and how they end. [`shared`]: what they share. [`view`]: snapshots.
 //! - [`writer`]: group commit. [`recovery`]: monitoring of the disk, and reopening. [`space`]: the reserve of disk space.
-//! - [`readers`]: reads, outside the async runtime. [`tables`]: where keys are stored. [`recent`]: which logs are empty.
+//! - [`readers`]: reads, outside the async runtime. [`tables`]: where keys are stored, and [`settings`], in which form.
+//!   [`recent`]: which logs are empty.
 //! - [`open`] and [`check`]: opening a database, and finding damaged files. [`private`]: permissions of the folder.
-//!   [`metrics`]: metrics of fjall.
+//!   [`metrics`]: metrics of fjall. [`pin`]: a copy of the store for a backup. [`removals`] and [`cleaning`]: taking removed data off the disk.
 
 pub mod check;
+mod cleaning;
 mod metrics;
 mod open;
+mod pin;
 mod private;
 mod readers;
 mod recent;
 mod recovery;
+mod removals;
+mod settings;
 mod shared;
 mod space;
 mod tables;
@@ -41,16 +46,21 @@ use std::{
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-pub use self::open::{check_files, no_store};
 use self::{
+    cleaning::{Extent, clean},
     open::{NOTHING, must_exist, open_database},
+    pin::pin,
     readers::{JOBS_MAX, Readers},
     shared::{EngineKeys, Shared, State},
     threads::Threads,
     view::View,
     writer::begin_epoch,
 };
-use super::{Error, Figure, Found, Reads, Result, Snapshot, Store, StoreErrors};
+pub use self::{
+    open::{check_files, no_store},
+    pin::table_files,
+};
+use super::{Error, Figure, Found, Pinned, Reads, Result, Snapshot, Store, StoreErrors};
 use crate::{
     clock::{TickClock, WallTime},
     version::Version,
@@ -135,6 +145,18 @@ impl Embedded {
         Ok((Arc::new(shared), exists))
     }
 
+    /// Rewrites all files of the store: what was removed is taken off the disk. Blocks until that is done.
+    pub fn compact(&self) -> Result<()> {
+        clean(&self.shared, Extent::All, &|| false)
+    }
+
+    /// Disk space used by tables and journals, in bytes.
+    pub fn disk_bytes(&self) -> Result<u64> {
+        let tables = self.shared.tables().ok_or(Error::Closed)?;
+        let bytes = tables.db().disk_space();
+        bytes.map_err(|error| Error::Unavailable(error.to_string()))
+    }
+
     fn start(shared: Arc<Shared>) -> Result<Self> {
         Ok(Self {
             threads: Mutex::new(Some(Threads::start(&shared)?)),
@@ -180,6 +202,13 @@ impl Store for Embedded {
 
     fn errors(&self) -> &StoreErrors {
         &self.errors
+    }
+
+    async fn pin(&self) -> Result<Option<Pinned>> {
+        let shared = Arc::clone(&self.shared);
+        let pinned = tokio::task::spawn_blocking(move || pin(&shared)).await;
+        let pinned = pinned.unwrap_or_else(|_| Err(Error::Damaged("the engine panicked".into())));
+        pinned.map(Some)
     }
 
     fn reads_at_once(&self) -> usize {

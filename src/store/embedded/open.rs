@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
@@ -11,8 +12,9 @@ use fjall::Database;
 
 use super::{
     check::{Depth, Survey, is_absent, survey, survey_and_mend},
+    settings,
     shared::{EngineKeys, Open},
-    tables::Tables,
+    tables::{self, Tables},
 };
 use crate::{
     store::{Error, Result, keys::Keys, values::decode_version},
@@ -25,13 +27,22 @@ const CACHE_BYTES: u64 = 256 * 1024 * 1024;
 /// The moment of a store in which nothing has been committed.
 pub(super) const NOTHING: Version = Version::moment(0, 0);
 
+/// One of the engine's threads only writes data from memory to files, if it has more than one: a compaction must not keep it
+/// from that.
+fn worker_threads() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    processors.clamp(2, 4)
+}
+
 /// Opens or creates the database in `folder`. Also returns the moment of its last commit.
 pub(super) fn open_database(folder: &Path, keys: &EngineKeys) -> Result<(Open, Version)> {
     refuse_if_damaged(folder)?;
     // Damaged files can make the engine panic.
     let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_> {
+        apply_settings(folder);
         let db = Database::builder(folder)
             .cache_size(CACHE_BYTES)
+            .worker_threads(worker_threads())
             .open()
             .map_err(|error| open_error(folder, error))?;
         let tables = Arc::new(Tables::open(db, Keys::before_opening(b""))?);
@@ -66,6 +77,21 @@ fn refuse_if_damaged(folder: &Path) -> Result<()> {
     match found.damages.first() {
         Some(damage) => Err(damaged(folder, damage)),
         None => Ok(()),
+    }
+}
+
+/// Gives the tables of an earlier release the settings of this one. If the disk cannot be written, they remain as they are.
+fn apply_settings(folder: &Path) {
+    let Ok(_lock) = lock(folder) else { return };
+    match settings::apply(folder, &tables::TABLES) {
+        Ok(0) => {}
+        Ok(changed) => tracing::info!(
+            changed,
+            "new files of the store are written with the settings of this release; `newsfeed admin compact` rewrites the others"
+        ),
+        Err(error) => {
+            tracing::warn!(%error, "the settings of the store's tables stay those of an earlier release")
+        }
     }
 }
 

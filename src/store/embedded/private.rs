@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use super::removals;
+
 const FOLDER_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// The permissions of everybody but the owner.
@@ -58,7 +60,9 @@ fn narrow(folder: &Path) -> io::Result<usize> {
 
 /// Whether the engine creates files of this name in the data folder.
 fn is_of_store(name: &str) -> bool {
-    matches!(name, "lock" | "version" | "keyspaces") || name.ends_with(".jnl")
+    matches!(name, "lock" | "version" | "keyspaces")
+        || name.starts_with(removals::FILE)
+        || name.ends_with(".jnl")
 }
 
 fn narrow_tree(path: &Path) -> io::Result<usize> {

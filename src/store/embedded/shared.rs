@@ -11,7 +11,13 @@ use std::{
 
 use tokio::{sync::watch, time::timeout};
 
-use super::{check, space::Space, tables::Tables, threads::spawn};
+use super::{
+    check,
+    removals::Removals,
+    space::Space,
+    tables::{TABLES, Tables},
+    threads::spawn,
+};
 use crate::{
     clock::{TickClock, WallTime},
     store::{Error, Result, copy::Unfinished, keys::Keys},
@@ -26,6 +32,9 @@ pub(super) struct Shared {
     pub(super) keys: EngineKeys,
     pub(super) wall: WallTime,
     pub(super) space: Space,
+    pub(super) removals: Removals,
+    /// Held while a group is written.
+    pub(super) writing: Mutex<()>,
     /// Groups written since the start.
     pub(super) group_commits: AtomicU64,
     /// A read has found damage.
@@ -90,6 +99,8 @@ impl Shared {
     ) -> Self {
         Self {
             space: Space::new(folder, reserve_bytes),
+            removals: Removals::load(folder, TABLES.iter().map(|(name, _)| *name)),
+            writing: Mutex::new(()),
             group_commits: AtomicU64::new(0),
             is_damaged: AtomicBool::new(false),
             folder: folder.to_owned(),
@@ -120,6 +131,27 @@ impl Shared {
         match meta.transpose()?.flatten() {
             Some(meta) if Unfinished::is_in(&meta) => Err(Unfinished::refusal(&key, &meta)),
             _ => Ok(()),
+        }
+    }
+
+    /// The tables of the open database.
+    pub(super) fn open_tables(&self) -> Result<Arc<Tables>> {
+        match &*self.state() {
+            None => Err(Error::Closed),
+            Some(State {
+                open: Some(open), ..
+            }) => Ok(Arc::clone(&open.tables)),
+            Some(_) => Err(Error::Unavailable("the database is being reopened".into())),
+        }
+    }
+
+    /// Replaces the view by one that shows the same but is newer for the engine, so that it can delete what the old one held.
+    pub(super) fn renew_view(&self) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(state) = &mut *self.state()
+            && let Some(open) = &mut state.open
+        {
+            open.view = open.tables.db().snapshot();
         }
     }
 

@@ -46,6 +46,12 @@ impl Space {
         }
     }
 
+    /// Whether `bytes` more can be written without using the reserve.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        let needed = self.enough_bytes().saturating_add(bytes);
+        self.free_bytes().is_none_or(|free| free >= needed)
+    }
+
     /// Checks the free disk space.
     pub(super) fn check(&self) {
         let Some(free_bytes) = self.free_bytes() else {

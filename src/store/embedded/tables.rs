@@ -9,12 +9,9 @@
 //! forms the first claim of an id comes before its twins, so the order of keys is the same.
 
 use bytes::Bytes;
-use fjall::{
-    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch as WriteBatch,
-    Readable,
-};
+use fjall::{AbstractTree, Database, Keyspace, OwnedWriteBatch as WriteBatch, Readable};
 
-use super::{open::read_error, recent::Recent};
+use super::{open::read_error, recent::Recent, settings::Settings};
 use crate::{
     store::{
         Error, Found, KeyValue, Range, Reads, Result, Slice, copy::Unfinished, keys, keys::Keys,
@@ -22,20 +19,17 @@ use crate::{
     version::BYTES_LEN,
 };
 
-/// Names of the tables. The number in them is that of the layout.
-const CLAIMS: &str = "claims-2";
-const FEEDS: &str = "feeds-2";
-const LOG: &str = "log-2";
-const INDEX: &str = "index-2";
-const REST: &str = "rest-2";
+/// Names of the tables, and their settings. The number in a name is that of the layout.
+const CLAIMS: (&str, Settings) = ("claims-2", Settings::POINTS);
+const FEEDS: (&str, Settings) = ("feeds-2", Settings::RANGES);
+const LOG: (&str, Settings) = ("log-2", Settings::RANGES);
+const INDEX: (&str, Settings) = ("index-2", Settings::RANGES);
+const REST: (&str, Settings) = ("rest-2", Settings::RANGES);
 
-const NAMES: [&str; 5] = [CLAIMS, FEEDS, LOG, INDEX, REST];
+pub(super) const TABLES: [(&str, Settings); 5] = [CLAIMS, FEEDS, LOG, INDEX, REST];
 
 /// The number of tables in a store of format 1, which had no indexes.
 pub(super) const EARLIER_TABLES: usize = 4;
-
-/// Size of the data in memory at which a table writes a file.
-const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Items of a range that are read before asking whether the result is still wanted.
 const PIECE_ITEMS: usize = 64;
@@ -71,25 +65,26 @@ pub(super) struct Tables {
 impl Tables {
     pub(super) fn open(db: Database, keys: Keys) -> Result<Self> {
         let stored = db.list_keyspace_names();
-        if let Some(other) = stored.iter().find(|name| !NAMES.contains(&&***name)) {
+        let is_known = |stored: &str| TABLES.iter().any(|(name, _)| *name == stored);
+        if let Some(other) = stored.iter().find(|name| !is_known(name)) {
             return Err(Error::Open(format!(
                 "the data folder has another layout (its table {other:?} is unknown): \
                  use the newsfeed version that wrote it, or another folder with --data"
             )));
         }
-        let open = |name| {
-            let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
-            db.keyspace(name, options).map_err(read_error)
+        let open = |(name, settings): (&str, Settings)| {
+            let table = db.keyspace(name, || settings.options());
+            table.map_err(read_error)
         };
-        if stored.iter().any(|name| **name == *REST) {
+        if stored.iter().any(|name| **name == *REST.0) {
             // In a store of another format, no table may be created.
             let (key, rest) = (keys.meta(), open(REST)?);
             if let Some(meta) = rest.get(&key).map_err(read_error)? {
                 if !Unfinished::is_in(&meta) {
                     keys::decode_meta(&key, &meta)?;
                 }
-                if stored.len() < NAMES.len() {
-                    let what = format!("contains {} of {} tables", stored.len(), NAMES.len());
+                if stored.len() < TABLES.len() {
+                    let what = format!("contains {} of {} tables", stored.len(), TABLES.len());
                     return Err(Error::Damaged(what));
                 }
             }
@@ -113,6 +108,29 @@ impl Tables {
             claims,
             segments,
         })
+    }
+
+    /// Each table once.
+    pub(super) fn all(&self) -> Vec<Keyspace> {
+        let is_named = |name: &str| {
+            self.segments
+                .iter()
+                .find(|(_, table)| &**table.name() == name)
+        };
+        let named = TABLES.iter().filter_map(|(name, _)| is_named(name));
+        named.map(|(_, table)| table.clone()).collect()
+    }
+
+    /// The table of all keys that have no table of their own.
+    pub(super) fn rest(&self) -> &Keyspace {
+        &self.segments[0].1
+    }
+
+    /// The table in which a put of `key` can replace something that a client wrote.
+    pub(super) fn replaced_by(&self, key: &[u8]) -> Option<&Keyspace> {
+        let table = self.table(key);
+        let is_derived = [INDEX.0, REST.0].contains(&&**table.name());
+        (!is_derived).then_some(table)
     }
 
     pub(super) fn db(&self) -> &Database {
@@ -308,12 +326,14 @@ impl Tables {
         view.contains_key(&self.claims, claim).map_err(read_error)
     }
 
-    /// The version of the first claim of an id, if there is one. `claim` is its prefix.
-    fn first_claim(&self, view: &fjall::Snapshot, claim: &[u8]) -> Result<Option<Bytes>> {
-        let first = view.get(&self.claims, claim).map_err(read_error)?;
-        Ok(first
-            .map(Bytes::from)
-            .map(|mut first| first.split_to(first.len().min(BYTES_LEN))))
+    /// Whether a put of this claim, `prefix ‖ version`, is the first one of its id, or replaces it.
+    fn comes_first(
+        &self,
+        view: &fjall::Snapshot,
+        (prefix, version): (&[u8], &[u8]),
+    ) -> Result<bool> {
+        let first = view.get(&self.claims, prefix).map_err(read_error)?;
+        Ok(first.is_none_or(|first| first.starts_with(version)))
     }
 
     /// Inserts `items`, which must be in key order: each insert then finds in the processor's caches what the one before it
@@ -335,11 +355,7 @@ impl Tables {
             match self.claim(&key).map(<[u8]>::len) {
                 Some(len)
                     if claimed != key[..len]
-                        && (is_first
-                            || self
-                                .first_claim(view, &key[..len])?
-                                // A later value of the first claim takes its place.
-                                .is_none_or(|first| first == key[len..])) =>
+                        && (is_first || self.comes_first(view, key.split_at(len))?) =>
                 {
                     let first = [&key[len..], &value[..]].concat();
                     key.truncate(len);
@@ -382,7 +398,7 @@ mod tests {
         /// Readers see complete keys in order, independent of how the tables store them.
         #[test]
         fn tables_read_like_one_map(
-            groups in proptest::collection::vec(proptest::collection::vec((0..18u8, 0..3u64), 1..6), 1..6),
+            groups in proptest::collection::vec((proptest::collection::vec((0..18u8, 0..3u64), 1..6), any::<bool>()), 1..6),
             reads in proptest::collection::vec(((0..18u8, 0..9u64), (0..18u8, 0..9u64), any::<bool>(), 1..9usize), 1..20),
         ) {
             let folder = tempfile::tempdir().expect("folder");
@@ -390,7 +406,7 @@ mod tests {
             let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
             let mut db = Database::builder(folder.path()).open().expect("opens");
             let mut tables = Tables::open(db.clone(), keys.clone()).expect("opens");
-            for (group, puts) in groups.into_iter().enumerate() {
+            for (group, (puts, replaces)) in groups.into_iter().enumerate() {
                 if group == 2 {
                     drop((tables, db));
                     db = Database::builder(folder.path()).open().expect("opens again");
@@ -400,6 +416,9 @@ mod tests {
                     let version = Version::new(0, group as u64, index as u32);
                     (versioned(&prefix(&keys, number), version), format!("{number} {version}").into_bytes())
                 }).collect();
+                if replaces && let Some(key) = model.keys().nth(group % model.len().max(1)) {
+                    items.push((key.clone(), b"replaced".to_vec()));
+                }
                 items.sort();
                 items.dedup();
                 model.extend(items.iter().cloned());

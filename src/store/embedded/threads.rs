@@ -1,4 +1,4 @@
-//! The background threads of an open store: the writer and the recovery thread.
+//! The background threads of an open store: the writer, the recovery thread and the cleaning thread.
 
 use std::{
     sync::{Arc, mpsc as blocking},
@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    recovery,
+    cleaning, recovery,
     shared::Shared,
     writer::{Request, write_groups},
 };
@@ -26,6 +26,9 @@ pub(super) struct Threads {
     /// The recovery thread ends when this is dropped.
     end_recovery: blocking::Sender<()>,
     recovery: JoinHandle<()>,
+    /// The cleaning thread ends when this is dropped, after the compaction under way.
+    end_cleaning: blocking::Sender<()>,
+    cleaning: JoinHandle<()>,
 }
 
 impl Threads {
@@ -40,11 +43,18 @@ impl Threads {
             let shared = Arc::clone(shared);
             move || recovery::run(&shared, &ended)
         })?;
+        let (end_cleaning, ended) = blocking::channel();
+        let cleaning = spawn("store-cleaning", {
+            let shared = Arc::clone(shared);
+            move || cleaning::run(&shared, &ended)
+        })?;
         Ok(Self {
             queue,
             writer,
             end_recovery,
             recovery,
+            end_cleaning,
+            cleaning,
         })
     }
 
@@ -54,13 +64,14 @@ impl Threads {
     }
 
     pub(super) fn are_running(&self) -> bool {
-        !self.writer.is_finished() && !self.recovery.is_finished()
+        let threads = [&self.writer, &self.recovery, &self.cleaning];
+        !threads.into_iter().any(JoinHandle::is_finished)
     }
 
     /// Ends the threads. The writer ends after it has answered the last commit in flight, which holds a sender too.
     pub(super) async fn stop(self) {
-        drop((self.queue, self.end_recovery));
-        for thread in [self.recovery, self.writer] {
+        drop((self.queue, self.end_recovery, self.end_cleaning));
+        for thread in [self.cleaning, self.recovery, self.writer] {
             let ended = tokio::task::spawn_blocking(move || has_ended(thread)).await;
             if !matches!(ended, Ok(true)) {
                 tracing::error!(

@@ -1,9 +1,9 @@
 //! The writer thread: it takes all waiting commits, writes them as a group with one fsync, and answers them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -121,6 +121,8 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
     if let Err(refusal) = shared.refusal() {
         return refuse(refusal);
     }
+    let writing = shared.writing.lock();
+    let _writing = writing.unwrap_or_else(PoisonError::into_inner);
     let (tables, tick, epoch) = {
         let mut state = shared.state();
         let Some(state) = state.as_mut() else { return };
@@ -170,6 +172,8 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
     let written = if accepted.is_empty() {
         Ok(())
     } else {
+        let removals = group.removals().into_iter();
+        shared.removals.note(removals, shared.wall.micros());
         let batch = catch_unwind(AssertUnwindSafe(|| group.into_batch(visible, keys)));
         let batch = batch.unwrap_or_else(|_| Err(Error::Damaged("a read panicked".into())));
         batch.and_then(|batch| {
@@ -357,6 +361,17 @@ impl Group {
                 self.tables.range(&self.before, &one)?.items.is_empty()
             }
         })
+    }
+
+    /// Names of the tables from which this group removes something that was stored before.
+    fn removals(&self) -> BTreeSet<&str> {
+        let puts = self.puts.iter();
+        let replaced = puts.filter_map(|(key, _)| self.tables.replaced_by(key));
+        let removed = self.removed.iter().map(|(table, _)| table);
+        removed
+            .chain(replaced)
+            .map(|table| &**table.name())
+            .collect()
     }
 
     fn into_batch(mut self, visible: Version, keys: &EngineKeys) -> Result<WriteBatch> {

@@ -16,6 +16,7 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
     let body = match (method, path) {
         ("POST", "/v1/events") => json!({ "kind": "visit", "feeds": ["a"] }),
         ("POST", "/v1/transient") => json!({ "kind": "typing", "feeds": ["a"] }),
+        ("POST", "/v1/admin/backup") => json!({}),
         ("PUT", "/v1/admin/log") => json!({ "filter": "info" }),
         ("PUT", _) => json!({ "version": "0" }),
         ("POST", "/v1/tickets" | "/v1/feeds") => json!({ "feeds": ["a"] }),

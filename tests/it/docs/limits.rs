@@ -176,6 +176,15 @@ const ROWS: &[(&str, &[&str])] = &[
     ("file of secrets", &["SECRETS_MAX", "SECRET_BYTES_MIN"]),
     ("fetch of a JWKS", &["FETCH_TIME_MAX", "UNKNOWN_KID_PAUSE"]),
     ("verified tokens", &["CACHED_TOKENS_MAX"]),
+    ("backups of a service", &["1"]),
+    (
+        "time in which the client of a backup",
+        &["PART_TIME_MAX", "http/backup/PART_BYTES"],
+    ),
+    ("duration of a backup", &["12"]),
+    ("time in which commits wait", &["embedded/pin/PAUSE_MAX"]),
+    ("request for a backup", &["BACKUP_BODY_BYTES_MAX"]),
+    ("removed data", &["12"]),
     ("time to stop", &["--drain-time-ms ms"]),
 ];
 

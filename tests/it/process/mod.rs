@@ -2,6 +2,7 @@
 //! wall clock of the embedded engine.
 
 mod atomic;
+mod backup;
 mod bench;
 mod cli;
 mod config;

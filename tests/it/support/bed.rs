@@ -25,6 +25,7 @@ use newsfeed::{
 };
 use reqwest::header::HeaderMap;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -294,8 +295,15 @@ pub async fn app_of(store: Arc<dyn Store>, keys: Keys, settings: Settings) -> (A
         feeds: Feeds::new(Arc::clone(&store), keys.clone()),
         lifecycle: Lifecycle::new(Arc::clone(&store), keys.clone(), Arc::clone(&metrics)),
         hub: Hub::new(keys.clone(), Arc::clone(&metrics)),
-        health: Health::new(store, keys, Tasks::default(), settings.ready_lag_max),
+        health: Health::new(
+            Arc::clone(&store),
+            keys,
+            Tasks::default(),
+            settings.ready_lag_max,
+        ),
         metrics,
+        store,
+        backing_up: Arc::new(Semaphore::new(1)),
         log: None,
         wall: settings.wall,
         tracker,

@@ -15,7 +15,7 @@
 //! before opening ([`Depth::Quick`]), but only afterwards, to name the damaged file ([`Depth::Full`]).
 
 mod journal;
-mod tree;
+pub(super) mod tree;
 
 use std::{
     fmt, fs, io,
@@ -167,7 +167,7 @@ fn check(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(), Damage>
 }
 
 /// The journals in order.
-fn journals(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Damage> {
+pub(super) fn journals(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Damage> {
     let mut journals = Vec::new();
     for path in entries(folder)? {
         if path.extension().is_some_and(|extension| extension == "jnl") {
@@ -232,7 +232,7 @@ fn check_trees(folder: &Path, depth: Depth, survey: &mut Survey) -> Result<(), D
     Ok(())
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, Damage> {
+pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>, Damage> {
     let failed = |error: io::Error| Damage::new(folder, error);
     let entries = match folder.read_dir() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

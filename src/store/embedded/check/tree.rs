@@ -9,6 +9,17 @@ use std::{
 
 use super::{Damage, Depth, Survey, entries};
 
+/// What a table consists of.
+pub(in super::super) struct Listing {
+    /// The contents of `current`.
+    pub(in super::super) current: Vec<u8>,
+    /// The name of the list of files, and its contents.
+    pub(in super::super) name: String,
+    pub(in super::super) list: Vec<u8>,
+    /// The numbers and checksums of the files.
+    pub(in super::super) files: Vec<(u64, u128)>,
+}
+
 /// Checks a table and returns its number of files; `None` if the program ended while the folder was being created.
 pub(super) fn check(
     folder: &Path,
@@ -16,18 +27,26 @@ pub(super) fn check(
     survey: &mut Survey,
 ) -> Result<Option<usize>, Damage> {
     let tables = folder.join("tables");
-    let current = folder.join("current");
     let stored = entries(&tables)?;
-    let current_bytes = match fs::read(&current) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && stored.is_empty() => {
-            return Ok(None);
-        }
-        read => read.map_err(|error| Damage::new(&current, error))?,
-    };
+    if stored.is_empty() && !folder.join("current").exists() {
+        return Ok(None);
+    }
     survey.files += 2;
-    let (list, checksum) =
+    let listed = listing(folder)?.files;
+    if depth == Depth::Full {
+        check_files(&tables, &stored, &listed, survey);
+    }
+    Ok(Some(listed.len()))
+}
+
+/// Reads what the table in `folder` consists of.
+pub(in super::super) fn listing(folder: &Path) -> Result<Listing, Damage> {
+    let current = folder.join("current");
+    let current_bytes = fs::read(&current).map_err(|error| Damage::new(&current, error))?;
+    let (number, checksum) =
         read_current(&current_bytes).ok_or_else(|| Damage::new(&current, "is damaged"))?;
-    let list = folder.join(format!("v{list}"));
+    let name = format!("v{number}");
+    let list = folder.join(&name);
     let bytes = fs::read(&list).map_err(|error| {
         Damage::new(
             &current,
@@ -46,11 +65,13 @@ pub(super) fn check(
     if checksum_of(&bytes[..]).ok() != Some(checksum) {
         return Err(damaged());
     }
-    let listed = read_list(&list).ok_or_else(damaged)?;
-    if depth == Depth::Full {
-        check_files(&tables, &stored, &listed, survey);
-    }
-    Ok(Some(listed.len()))
+    let files = read_list(&list).ok_or_else(damaged)?;
+    Ok(Listing {
+        current: current_bytes,
+        name,
+        list: bytes,
+        files,
+    })
 }
 
 /// Compares the files `stored` in the folder `tables` with those that are `listed`.

@@ -1,5 +1,6 @@
 //! Real answers of every operation, compared with what `openapi.yaml` documents for their status.
 
+mod backup;
 mod storage_full;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ crate::on_every_engine!(every_answer_matches_the_file);
 const UNSEEN: [&str; 2] = ["408", "500"];
 
 const LOG: &str = "/v1/admin/log";
+const BACKUP: &str = "/v1/admin/backup";
 
 /// Compares answers with the file, and notes which documented answers it has seen.
 pub(super) struct Witness<'a> {
@@ -99,7 +101,7 @@ impl Witness<'_> {
         let media = answer.header("content-type").expect(what);
         let schema = &content[media]["schema"];
         assert!(schema.is_object(), "{what} is not documented as {media}");
-        let body = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
+        let body = String::from_utf8_lossy(&answer.body);
         let checked = match media {
             "text/plain; version=0.0.4; charset=utf-8"
             | "application/openmetrics-text; version=1.0.0; charset=utf-8" => {
@@ -108,6 +110,12 @@ impl Witness<'_> {
             "application/yaml" => {
                 let body = serde_saphyr::from_str(&body).expect("YAML");
                 self.spec.check(schema, &body)
+            }
+            // A line of JSON, then anything.
+            "application/octet-stream" => {
+                let line = body.lines().next().unwrap_or_default();
+                let line = serde_json::from_str(line).expect("JSON");
+                self.spec.check(schema, &line)
             }
             "application/x-ndjson" => body.lines().try_for_each(|line| {
                 let line = serde_json::from_str(line).expect("JSON");
@@ -176,6 +184,7 @@ async fn every_answer_matches_the_file(bed: &Bed) {
     let mut seen = witness.seen;
     limit(spec, &mut seen).await;
     crowd(spec, &mut seen).await;
+    backup::answer(spec, &mut seen).await;
     storage_full::refuse(bed, spec, &mut seen).await;
     stop(bed, spec, node, &mut seen).await;
     super::access::access(spec, &mut seen).await;
@@ -639,6 +648,7 @@ async fn crowd(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) {
         ("GET", "/v1/feeds", "/v1/feeds?feed=a", "too_many_answers"),
         ("POST", "/v1/feeds", "/v1/feeds", "too_many_bodies"),
         ("PUT", LOG, LOG, "too_many_bodies"),
+        ("POST", BACKUP, BACKUP, "too_many_bodies"),
         ("POST", "/v1/tickets", "/v1/tickets", "too_many_bodies"),
         ("POST", "/v1/events", "/v1/events", "too_many_bodies"),
     ] {
