@@ -8,7 +8,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Read and write feeds",
         &[
-            "append", "event", "tail", "history", "export", "state", "mark",
+            "append", "event", "edit", "erase", "tail", "history", "export", "state", "mark",
         ],
     ),
     ("Run the service", &["serve", "config", "admin"]),

@@ -8,7 +8,7 @@ use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
     auth::mint,
-    client::{self, append, completions, demo, event, export, history, mark, replay, state, tail},
+    client::{self, append, completions, demo, edit, erase, event, export, history, mark, replay, state, tail},
     clock::WallTime,
     config::{
         Config, Engine, Opened, StoreConfig, check,
@@ -51,6 +51,8 @@ enum Command {
     Admin(Admin),
     Append(append::AppendArgs),
     Event(event::EventArgs),
+    Edit(edit::EditArgs),
+    Erase(erase::EraseArgs),
     Tail(tail::TailArgs),
     History(history::HistoryArgs),
     Export(export::ExportArgs),
@@ -161,6 +163,8 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::History(args) => history::run(args).await.map_err(Into::into),
         Command::Export(args) => export::run(args).await.map_err(Into::into),
         Command::Event(args) => event::run(args).await.map_err(Into::into),
+        Command::Edit(args) => edit::run(args).await.map_err(Into::into),
+        Command::Erase(args) => erase::run(args).await.map_err(Into::into),
         Command::State(args) => state::run(args).await.map_err(Into::into),
         Command::Mark(args) => mark::run(args).await.map_err(Into::into),
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
