@@ -8,7 +8,10 @@ use std::{error::Error, io::Write, process::ExitCode, time::Duration};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use newsfeed::{
     auth::mint,
-    client::{self, append, completions, demo, edit, erase, event, export, history, mark, replay, state, tail},
+    client::{
+        self, append, completions, demo, edit, erase, event, export, history, mark, replay, state,
+        tail,
+    },
     clock::WallTime,
     config::{
         Config, Engine, Opened, StoreConfig, check,

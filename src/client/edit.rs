@@ -60,7 +60,10 @@ pub async fn run(args: EditArgs) -> Result<(), Error> {
     };
     let edited = client.edit(&args.id, &edit).await?;
     let Changed {
-        id, status, edited: at, ..
+        id,
+        status,
+        edited: at,
+        ..
     } = &edited.value;
     let mut printer = args.output.open();
     printer.print(edited.json.get(), |painter| {
@@ -78,7 +81,9 @@ fn data(args: &EditArgs) -> Result<Box<RawValue>, Error> {
     }
     let given = match args.data.as_deref() {
         None if io::stdin().is_terminal() => {
-            return Err(usage("no data: give it as JSON, or --text, or - for standard input"));
+            return Err(usage(
+                "no data: give it as JSON, or --text, or - for standard input",
+            ));
         }
         None | Some("-") => "@-",
         Some(given) => given,

@@ -87,7 +87,10 @@ impl Painter {
         format!(
             "{}  {version}{}  {} → {}",
             self.bold("erased"),
-            self.paint(kind_style(&entry.kind), &format!("{:KIND_CHARS$}", entry.kind)),
+            self.paint(
+                kind_style(&entry.kind),
+                &format!("{:KIND_CHARS$}", entry.kind)
+            ),
             self.plain(&entry.id),
             self.plain(&feeds(entry)),
         )
@@ -282,7 +285,10 @@ mod tests {
             r#"{{"feed":"user:ben","change":"erased",{version}"erased":"a","id":"m\u001b","kind":"message"}}"#
         );
         let erased: Entry = serde_json::from_str(&erased).expect("news of an erasure");
-        assert_eq!(plain.entry(&erased), "erased  message   m\\u{1b} → user:ben");
+        assert_eq!(
+            plain.entry(&erased),
+            "erased  message   m\\u{1b} → user:ben"
+        );
         let long = Painter::new(false).long(true);
         assert_eq!(
             long.entry(&erased),

@@ -273,7 +273,8 @@ pub(super) fn json_or_file(
         }
     };
     serde_json::from_str::<Box<RawValue>>(&json).map_err(|error| {
-        let said = format!("{what} is not valid JSON ({error}); quote it for the shell, or use --text");
+        let said =
+            format!("{what} is not valid JSON ({error}); quote it for the shell, or use --text");
         Error::Usage(said, command)
     })
 }

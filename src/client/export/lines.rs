@@ -25,10 +25,7 @@ pub struct Lines {
 
 pub enum Line<'a> {
     /// An event or the news of a change, and the version at which it stands in the log.
-    Event {
-        json: &'a [u8],
-        version: String,
-    },
+    Event { json: &'a [u8], version: String },
     /// All events up to here stand before it.
     Cursor(String),
     /// As a cursor, and the answer is complete.

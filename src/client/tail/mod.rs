@@ -123,9 +123,7 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
                 match print(&client, &range, position, &mut printer).await {
                     Err(error) => match error.gone_cursor() {
                         Some(gone) => {
-                            tracing::warn!(
-                                "the position in the cursor file {gone}; starting over"
-                            );
+                            tracing::warn!("the position in the cursor file {gone}; starting over");
                             None
                         }
                         None => return Err(error),

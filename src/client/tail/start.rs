@@ -56,7 +56,9 @@ impl Start {
                     Some(oldest) => Some(oldest.clone()),
                     None => oldest_kept(client, range, position).await?,
                 };
-                Ok(Position::after(oldest.unwrap_or_else(|| position.to_owned())))
+                Ok(Position::after(
+                    oldest.unwrap_or_else(|| position.to_owned()),
+                ))
             }
             // That version was the position, or is older and as unknown.
             (Self::From(From::At(names::Position::Version(_))), Gone::Unknown) => match current {

@@ -233,6 +233,7 @@ pub async fn app_of(store: Arc<dyn Store>, keys: Keys, settings: Settings) -> (A
         feeds: Feeds::new(Arc::clone(&store), keys.clone()),
         lifecycle: Lifecycle::new(Arc::clone(&store), keys.clone(), Arc::clone(&metrics)),
         hub: Hub::new(keys.clone(), Arc::clone(&metrics)),
+        lifecycle: Lifecycle::new(Arc::clone(&store), keys.clone(), Arc::clone(&metrics)),
         health: Health::new(store, keys, Tasks::default(), settings.ready_lag_max),
         metrics,
         log: None,
