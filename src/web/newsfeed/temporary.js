@@ -23,6 +23,7 @@ export const CODES = [
   "too_many_caller_answers",
   "too_many_caller_bodies",
   "too_many_caller_streams",
+  "too_many_erasures",
   "too_many_requests",
   "too_many_streams",
   "unhealthy",

@@ -38,31 +38,79 @@ async fn a_change_takes_all_feeds_of_the_event_or_its_actor() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     fill(&node, &["x/1", "nobody/1"]).await;
-    let by_scope = |change: &[&str], read: &[&str]| json!({ "feeds": { "change": change, "read": read } });
+    let by_scope =
+        |change: &[&str], read: &[&str]| json!({ "feeds": { "change": change, "read": read } });
     for (scope, more, expected) in [
         ("change", json!({ "feeds": ["a", "b"] }), Ok(())),
         ("change", json!({ "feeds": ["*"] }), Ok(())),
         ("change", by_scope(&["a", "b"], &[]), Ok(())),
         // Other scopes grant nothing here, not even that of an operator.
-        ("read append mark export admin", json!({ "feeds": ["*"] }), Err((403, "scope_missing"))),
-        ("change read", by_scope(&[], &["*"]), Err((403, "feed_forbidden"))),
-        ("change read", by_scope(&["a"], &["b"]), Err((403, "feed_forbidden"))),
-        ("change read", json!({ "feeds": ["a"] }), Err((403, "feed_forbidden"))),
+        (
+            "read append mark export admin",
+            json!({ "feeds": ["*"] }),
+            Err((403, "scope_missing")),
+        ),
+        (
+            "change read",
+            by_scope(&[], &["*"]),
+            Err((403, "feed_forbidden")),
+        ),
+        (
+            "change read",
+            by_scope(&["a"], &["b"]),
+            Err((403, "feed_forbidden")),
+        ),
+        (
+            "change read",
+            json!({ "feeds": ["a"] }),
+            Err((403, "feed_forbidden")),
+        ),
         // Who may read none of the feeds is not told that there is an event.
-        ("change", json!({ "feeds": ["a"] }), Err((404, "event_not_found"))),
-        ("change read", json!({ "feeds": ["c"] }), Err((404, "event_not_found"))),
-        ("change read", by_scope(&["a"], &["c"]), Err((404, "event_not_found"))),
+        (
+            "change",
+            json!({ "feeds": ["a"] }),
+            Err((404, "event_not_found")),
+        ),
+        (
+            "change read",
+            json!({ "feeds": ["c"] }),
+            Err((404, "event_not_found")),
+        ),
+        (
+            "change read",
+            by_scope(&["a"], &["c"]),
+            Err((404, "event_not_found")),
+        ),
         // With actors, the feeds do not matter.
         ("change", json!({ "feeds": ["c"], "actors": ["x"] }), Ok(())),
         ("change", json!({ "actors": ["x*"] }), Ok(())),
-        ("change read", json!({ "feeds": ["*"], "actors": ["y"] }), Err((403, "actor_forbidden"))),
-        ("change", json!({ "feeds": ["*"], "actors": ["y"] }), Err((404, "event_not_found"))),
-        ("change read", json!({ "feeds": ["*"], "actors": [] }), Err((403, "actor_forbidden"))),
+        (
+            "change read",
+            json!({ "feeds": ["*"], "actors": ["y"] }),
+            Err((403, "actor_forbidden")),
+        ),
+        (
+            "change",
+            json!({ "feeds": ["*"], "actors": ["y"] }),
+            Err((404, "event_not_found")),
+        ),
+        (
+            "change read",
+            json!({ "feeds": ["*"], "actors": [] }),
+            Err((403, "actor_forbidden")),
+        ),
         // Neither kinds nor ids restrict a change: they are about what is appended.
-        ("change", json!({ "feeds": ["*"], "kinds": [], "ids": [] }), Ok(())),
+        (
+            "change",
+            json!({ "feeds": ["*"], "kinds": [], "ids": [] }),
+            Ok(()),
+        ),
     ] {
         let token = token(scope, &more);
-        for (method, path) in [("PATCH", "/v1/events/x%2F1"), ("PATCH", "/v1/events?id=x/1")] {
+        for (method, path) in [
+            ("PATCH", "/v1/events/x%2F1"),
+            ("PATCH", "/v1/events?id=x/1"),
+        ] {
             let answer = send(&node, &token, method, path, &json!({ "data": 1 })).await;
             match expected {
                 Ok(()) => assert_eq!(answer.status, 200, "{more}"),
@@ -74,7 +122,14 @@ async fn a_change_takes_all_feeds_of_the_event_or_its_actor() {
             let answer = send(&node, &token, "DELETE", erasing, &Value::Null).await;
             answer.problem(status, code).expect(code);
             // Of several events, those that nobody may know of are passed over.
-            let answer = send(&node, &token, "POST", "/v1/erasures", &json!({ "events": ["x/1"] })).await;
+            let answer = send(
+                &node,
+                &token,
+                "POST",
+                "/v1/erasures",
+                &json!({ "events": ["x/1"] }),
+            )
+            .await;
             match status {
                 404 => assert_eq!((answer.status, &answer.json()["erased"]), (200, &json!(0))),
                 _ => drop(answer.problem(status, code).expect(code)),
@@ -90,7 +145,10 @@ async fn a_change_takes_all_feeds_of_the_event_or_its_actor() {
     let whole = token("read", &json!({ "feeds": ["*"] }));
     for id in ["x/1", "nobody/1"] {
         let path = format!("/v1/events?id={id}");
-        assert_eq!(send(&node, &whole, "GET", &path, &Value::Null).await.status, 200);
+        assert_eq!(
+            send(&node, &whole, "GET", &path, &Value::Null).await.status,
+            200
+        );
     }
 }
 
@@ -108,7 +166,14 @@ async fn a_free_id_and_one_of_others_are_answered_alike() {
         assert_eq!((taken.status, &taken.body), (404, &free.body), "{method}");
     }
     let count = async |ids: &[&str]| {
-        let answer = send(&node, &blind, "POST", "/v1/erasures", &json!({ "events": ids })).await;
+        let answer = send(
+            &node,
+            &blind,
+            "POST",
+            "/v1/erasures",
+            &json!({ "events": ids }),
+        )
+        .await;
         answer.json()["erased"].clone()
     };
     assert_eq!(count(&["x/1"]).await, 0);
@@ -136,8 +201,16 @@ async fn erasures_of_feeds_and_actors_take_more() {
         (json!({ "feed": "a" }), &own, Some("actor_forbidden")),
         (json!({ "feed": "a", "everywhere": false }), &some, None),
         (json!({ "feed": "a", "everywhere": true }), &all, None),
-        (json!({ "feed": "a", "everywhere": true }), &some, Some("feed_forbidden")),
-        (json!({ "feed": "a", "everywhere": true }), &own, Some("actor_forbidden")),
+        (
+            json!({ "feed": "a", "everywhere": true }),
+            &some,
+            Some("feed_forbidden"),
+        ),
+        (
+            json!({ "feed": "a", "everywhere": true }),
+            &own,
+            Some("actor_forbidden"),
+        ),
         (json!({ "actor": "x" }), &all, None),
         (json!({ "actor": "x" }), &own, None),
         (json!({ "actor": "y" }), &own, Some("actor_forbidden")),
@@ -158,7 +231,9 @@ async fn erasures_of_feeds_and_actors_take_more() {
     let own = token("change read", &json!({ "feeds": ["*"], "actors": ["x"] }));
     let both = json!({ "events": ["x/1", "y/1"] });
     let answer = send(&node, &own, "POST", "/v1/erasures", &both).await;
-    answer.problem(403, "actor_forbidden").expect("not one's own");
+    answer
+        .problem(403, "actor_forbidden")
+        .expect("not one's own");
     let whole = token("read", &json!({ "feeds": ["*"] }));
     let found = send(&node, &whole, "GET", "/v1/events?id=x/1", &Value::Null).await;
     assert_eq!(found.status, 200);

@@ -19,7 +19,10 @@ const ROWS: &[(&str, &[&str])] = &[
     ("events in an array", &["1", "ARRAY_EVENTS_MAX"]),
     ("events of an atomic append", &["1", "ATOMIC_EVENTS_MAX"]),
     ("conditions of an atomic append", &["ATOMIC_EXPECTS_MAX"]),
-    ("keys and values of an atomic", &["append/mod/BATCH_BYTES_MAX"]),
+    (
+        "keys and values of an atomic",
+        &["append/mod/BATCH_BYTES_MAX"],
+    ),
     ("id of a change", &["1", "CHANGE_ID_BYTES_MAX"]),
     ("edits of an event", &["EDITS_KEPT_MAX"]),
     ("`data` of an edit", &[]),

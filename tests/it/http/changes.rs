@@ -102,9 +102,12 @@ async fn an_edit_shows_in_every_feed_and_is_told_once(bed: &Bed) {
         let oldest = page(&node, feed, "after=0").await;
         assert_eq!(oldest["entries"][0], entry);
         assert_eq!(oldest["changes"], json!([news]));
-        let since = page(&node, feed, &format!("after={}", text(&newest["entries"][0]["version"])));
-        let since = since.await;
-        assert_eq!((&since["entries"], &since["changes"]), (&json!([]), &json!([news])));
+        let after = format!("after={}", text(&newest["entries"][0]["version"]));
+        let since = page(&node, feed, &after).await;
+        assert_eq!(
+            (&since["entries"], &since["changes"]),
+            (&json!([]), &json!([news]))
+        );
         let none = page(&node, feed, &format!("after={}", text(&at))).await;
         assert_eq!((&none["entries"], none.get("changes")), (&json!([]), None));
         // It counts as unread as before.
@@ -123,7 +126,10 @@ async fn an_edit_shows_in_every_feed_and_is_told_once(bed: &Bed) {
     // A later edit replaces the news of the one before.
     let last = edit(&node, "m", &Value::Null).await;
     let told = page(&node, "a", "after=0").await;
-    assert_eq!(column(items(&told["changes"]), "edited"), [text(&last["edited"])]);
+    assert_eq!(
+        column(items(&told["changes"]), "edited"),
+        [text(&last["edited"])]
+    );
     assert_eq!(told["changes"][0]["data"], Value::Null);
 }
 
@@ -155,7 +161,10 @@ async fn an_edit_is_made_once(bed: &Bed) {
     let path = "/v1/events/m";
     for _ in 0..2 {
         let body = json!({ "data": 7 });
-        assert_eq!(change(&node, "PATCH", path, &body).await["status"], "edited");
+        assert_eq!(
+            change(&node, "PATCH", path, &body).await["status"],
+            "edited"
+        );
     }
     node.append(&message("n", &["a"])).await;
     let body = json!({ "data": 7, "change": "c-0" });
@@ -169,23 +178,39 @@ async fn a_change_can_depend_on_the_revision(bed: &Bed) {
     let path = "/v1/events/m";
     let body = |revision: &str| json!({ "data": 1, "revision": revision, "change": revision });
     let refuse = async |answer: Answer, current: &str| {
-        let problem = answer.problem(409, "revision_conflict").expect("a conflict");
-        assert_eq!((&problem["id"], &problem["current"]), (&json!("m"), &json!(current)));
+        let problem = answer
+            .problem(409, "revision_conflict")
+            .expect("a conflict");
+        assert_eq!(
+            (&problem["id"], &problem["current"]),
+            (&json!("m"), &json!(current))
+        );
     };
     for wrong in ["0", &node.version("a").await] {
         refuse(send(&node, "PATCH", path, &body(wrong)).await, &version).await;
         let erasing = format!("{path}?revision={wrong}");
-        refuse(send(&node, "DELETE", &erasing, &Value::Null).await, &version).await;
+        refuse(
+            send(&node, "DELETE", &erasing, &Value::Null).await,
+            &version,
+        )
+        .await;
     }
     let edited = change(&node, "PATCH", path, &body(&version)).await;
     let current = text(&edited["edited"]);
     // A repetition has been made, whatever the revision is now.
     let again = change(&node, "PATCH", path, &body(&version)).await;
-    assert_eq!((&again["status"], &again["edited"]), (&json!("duplicate"), &json!(current)));
+    assert_eq!(
+        (&again["status"], &again["edited"]),
+        (&json!("duplicate"), &json!(current))
+    );
     let other = json!({ "data": 2, "revision": version });
     refuse(send(&node, "PATCH", path, &other).await, &current).await;
     let erasing = format!("{path}?revision={version}");
-    refuse(send(&node, "DELETE", &erasing, &Value::Null).await, &current).await;
+    refuse(
+        send(&node, "DELETE", &erasing, &Value::Null).await,
+        &current,
+    )
+    .await;
     let erasing = format!("{path}?revision={current}");
     let erased = change(&node, "DELETE", &erasing, &Value::Null).await;
     assert_eq!(erased["status"], "erased");
@@ -214,7 +239,10 @@ async fn an_erased_event_is_gone_and_its_id_stays_taken(bed: &Bed) {
         let oldest = page(&node, feed, "after=0").await;
         assert_eq!(column(items(&oldest["entries"]), "id"), left);
         assert_eq!(oldest["changes"], json!([news]));
-        assert_eq!(column(items(&page(&node, feed, "").await["entries"]), "id"), left);
+        assert_eq!(
+            column(items(&page(&node, feed, "").await["entries"]), "id"),
+            left
+        );
         assert_eq!(unread(&node, feed).await, left.len());
     }
     for (method, status, code) in [
@@ -231,7 +259,9 @@ async fn an_erased_event_is_gone_and_its_id_stays_taken(bed: &Bed) {
     let other = json!({ "id": "m", "kind": "visit", "feeds": ["c"],
                         "expect": { "feed": "a", "version": null } });
     assert_eq!(node.append(&other).await, taken);
-    let several = node.append(&json!([event, visit("o", &["c"]), other])).await;
+    let several = node
+        .append(&json!([event, visit("o", &["c"]), other]))
+        .await;
     assert_eq!((&several[0], &several[2]), (&taken, &taken));
     assert_eq!(several[1]["status"], "appended");
     let lines = format!("{event}\n{}\n", visit("p", &["c"]));
@@ -241,11 +271,17 @@ async fn an_erased_event_is_gone_and_its_id_stays_taken(bed: &Bed) {
         .lines()
         .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
-    assert_eq!((&lines[0], &lines[1]["status"]), (&taken, &json!("appended")));
+    assert_eq!(
+        (&lines[0], &lines[1]["status"]),
+        (&taken, &json!("appended"))
+    );
     let atomic = json!([other, visit("q", &["c"])]);
     let (status, answer) = node.post("/v1/events?atomic=true", &atomic).await;
     assert_eq!(status, 200, "{answer}");
-    assert_eq!((&answer[0], &answer[1]["status"]), (&taken, &json!("appended")));
+    assert_eq!(
+        (&answer[0], &answer[1]["status"]),
+        (&taken, &json!("appended"))
+    );
     assert_eq!(column(&node.all("c").await, "id"), ["o", "p", "q"]);
 
     for (method, body) in [("PATCH", json!({ "data": 1 })), ("DELETE", Value::Null)] {
@@ -265,14 +301,34 @@ async fn what_is_not_a_change_is_refused(bed: &Bed) {
     for (id, body, status, code) in [
         ("m", json!({}), 400, "invalid_body"),
         ("m", json!([{ "data": 1 }]), 400, "invalid_body"),
-        ("m", json!({ "data": 1, "kind": "visit" }), 400, "invalid_body"),
+        (
+            "m",
+            json!({ "data": 1, "kind": "visit" }),
+            400,
+            "invalid_body",
+        ),
         ("m", json!({ "data": 1, "change": "" }), 400, "invalid_body"),
-        ("m", json!({ "data": 1, "change": "c".repeat(256) }), 400, "invalid_body"),
+        (
+            "m",
+            json!({ "data": 1, "change": "c".repeat(256) }),
+            400,
+            "invalid_body",
+        ),
         ("m", json!({ "data": 1, "change": 7 }), 400, "invalid_body"),
-        ("m", json!({ "data": 1, "revision": "later" }), 400, "invalid_version"),
+        (
+            "m",
+            json!({ "data": 1, "revision": "later" }),
+            400,
+            "invalid_version",
+        ),
         ("m", json!({ "data": long }), 400, "invalid_event"),
         ("many", json!({ "data": part }), 400, "invalid_event"),
-        ("m", json!({ "data": "x".repeat(257 * 1024) }), 413, "body_too_large"),
+        (
+            "m",
+            json!({ "data": "x".repeat(257 * 1024) }),
+            413,
+            "body_too_large",
+        ),
     ] {
         let answer = send(&node, "PATCH", &format!("/v1/events/{id}"), &body).await;
         answer.problem(status, code).expect(code);
@@ -286,17 +342,31 @@ async fn what_is_not_a_change_is_refused(bed: &Bed) {
         let answer = node.send_body("PATCH", "/v1/events/m", &[JSON], body).await;
         answer.problem(status, code).expect(body);
     }
-    let answer = node.send_body("PATCH", "/v1/events/m", &[], "{\"data\":1}").await;
-    answer.problem(415, "unsupported_media_type").expect("a type");
+    let answer = node
+        .send_body("PATCH", "/v1/events/m", &[], "{\"data\":1}")
+        .await;
+    answer
+        .problem(415, "unsupported_media_type")
+        .expect("a type");
     for (method, path, status, code) in [
         ("PATCH", "/v1/events/m?x=1", 400, "invalid_query"),
         ("PATCH", "/v1/events", 400, "invalid_query"),
         ("DELETE", "/v1/events/m?x=1", 400, "invalid_query"),
-        ("DELETE", "/v1/events/m?revision=later", 400, "invalid_version"),
+        (
+            "DELETE",
+            "/v1/events/m?revision=later",
+            400,
+            "invalid_version",
+        ),
         ("DELETE", "/v1/events", 400, "invalid_query"),
         ("DELETE", "/v1/events?id=%01", 400, "invalid_id"),
         ("GET", "/v1/erasures/later", 404, "erasure_not_found"),
-        ("GET", "/v1/erasures/000000800pgcvgij9uqfvvvvvs", 404, "erasure_not_found"),
+        (
+            "GET",
+            "/v1/erasures/000000800pgcvgij9uqfvvvvvs",
+            404,
+            "erasure_not_found",
+        ),
         ("POST", "/v1/erasures?x=1", 400, "invalid_query"),
     ] {
         let answer = send(&node, method, path, &json!({ "data": 1 })).await;
@@ -308,15 +378,31 @@ async fn what_is_not_a_change_is_refused(bed: &Bed) {
         (json!([]), 400, "invalid_body"),
         (json!({ "events": [] }), 400, "invalid_body"),
         (json!({ "events": ids(301) }), 400, "invalid_body"),
-        (json!({ "events": ["m"], "actor": "x" }), 400, "invalid_body"),
-        (json!({ "events": ["m"], "everywhere": true }), 400, "invalid_body"),
-        (json!({ "actor": "x", "everywhere": false }), 400, "invalid_body"),
+        (
+            json!({ "events": ["m"], "actor": "x" }),
+            400,
+            "invalid_body",
+        ),
+        (
+            json!({ "events": ["m"], "everywhere": true }),
+            400,
+            "invalid_body",
+        ),
+        (
+            json!({ "actor": "x", "everywhere": false }),
+            400,
+            "invalid_body",
+        ),
         (json!({ "feed": "a", "actor": "x" }), 400, "invalid_body"),
         (json!({ "feed": "a", "all": true }), 400, "invalid_body"),
         (json!({ "actor": " x" }), 400, "invalid_body"),
         (json!({ "feed": "a*" }), 400, "invalid_feed"),
         (json!({ "events": ["m", "\u{1}"] }), 400, "invalid_id"),
-        (json!({ "events": ["x".repeat(513 * 1024)] }), 413, "body_too_large"),
+        (
+            json!({ "events": ["x".repeat(513 * 1024)] }),
+            413,
+            "body_too_large",
+        ),
     ] {
         let answer = send(&node, "POST", "/v1/erasures", &body).await;
         answer.problem(status, code).expect(code);
@@ -332,14 +418,24 @@ async fn what_is_not_a_change_is_refused(bed: &Bed) {
 
 async fn ids_can_be_named_in_the_query(bed: &Bed) {
     let node = bed.node().await;
-    for (id, named) in [(".", "."), ("https://a.example/n?1&2", "https%3A%2F%2Fa.example%2Fn%3F1%262"), ("ä *", "%C3%A4%20*")] {
+    for (id, named) in [
+        (".", "."),
+        (
+            "https://a.example/n?1&2",
+            "https%3A%2F%2Fa.example%2Fn%3F1%262",
+        ),
+        ("ä *", "%C3%A4%20*"),
+    ] {
         let version = node.append(&message(id, &["a"])).await["version"].clone();
         let path = format!("/v1/events?id={named}");
         let edited = change(&node, "PATCH", &path, &json!({ "data": 1 })).await;
         assert_eq!((&edited["id"], &edited["version"]), (&json!(id), &version));
         let path = format!("{path}&revision={}", text(&edited["edited"]));
         let erased = change(&node, "DELETE", &path, &Value::Null).await;
-        assert_eq!((&erased["id"], &erased["status"]), (&json!(id), &json!("erased")));
+        assert_eq!(
+            (&erased["id"], &erased["status"]),
+            (&json!(id), &json!("erased"))
+        );
     }
     assert!(node.all("a").await.is_empty());
 }
@@ -362,7 +458,11 @@ async fn streams_and_long_polls_tell_changes(bed: &Bed) {
     assert_eq!(told.id.as_deref(), Some(&*edited));
     assert_eq!(told.data["feeds"], json!(["a", "b"]));
     assert_eq!(
-        (&told.data["version"], &told.data["data"], &told.data["edited"]),
+        (
+            &told.data["version"],
+            &told.data["data"],
+            &told.data["edited"]
+        ),
         (&json!(version), &json!(1), &json!(edited))
     );
 
@@ -373,7 +473,10 @@ async fn streams_and_long_polls_tell_changes(bed: &Bed) {
     let poll = poll.await.expect("no panic").expect("an answer");
     let poll: Value = poll.json().await.expect("JSON");
     let news = json!({ "change": "erased", "version": version, "erased": erased, "id": "m", "kind": "message" });
-    assert_eq!((&poll["entries"], &poll["changes"]), (&json!([]), &json!([news])));
+    assert_eq!(
+        (&poll["entries"], &poll["changes"]),
+        (&json!([]), &json!([news]))
+    );
     let told = until("erased").await;
     assert_eq!(told.id.as_deref(), Some(&*erased));
     let mut located = news;
@@ -456,7 +559,8 @@ async fn pages_of_any_size_tell_entries_and_changes_in_order(bed: &Bed) {
 async fn the_log_tells_changes(bed: &Bed) {
     let node = bed.node().await;
     let by = |id: &str, actor: &str| json!({ "id": id, "kind": "message", "feeds": ["a", "b"], "actor": actor });
-    node.append(&json!([by("m", "x"), by("n", "y"), visit("v", &["c"])])).await;
+    node.append(&json!([by("m", "x"), by("n", "y"), visit("v", &["c"])]))
+        .await;
     edit(&node, "m", &json!(1)).await;
     edit(&node, "n", &json!(2)).await;
     erase(&node, "n").await;
@@ -471,8 +575,14 @@ async fn the_log_tells_changes(bed: &Bed) {
     let all = ["m entry", "v entry", "m edited", "n erased"];
     assert_eq!(ids("after=0").await, all);
     assert_eq!(ids("after=0&kind=visit").await, ["v entry"]);
-    assert_eq!(ids("after=0&kind=message").await, ["m entry", "m edited", "n erased"]);
-    assert_eq!(ids("after=0&feed=b").await, ["m entry", "m edited", "n erased"]);
+    assert_eq!(
+        ids("after=0&kind=message").await,
+        ["m entry", "m edited", "n erased"]
+    );
+    assert_eq!(
+        ids("after=0&feed=b").await,
+        ["m entry", "m edited", "n erased"]
+    );
     // Whose event was erased is not known any more, so everybody is told.
     for actor in ["x", "nobody"] {
         let mut told = ids(&format!("after=0&actor={actor}")).await;
@@ -484,7 +594,9 @@ async fn the_log_tells_changes(bed: &Bed) {
     let newest = node.get("/v1/log").await;
     assert_eq!(newest["events"][1]["data"], 1);
 
-    let answer = node.send("GET", "/v1/log?after=0", &[("accept", LINES)]).await;
+    let answer = node
+        .send("GET", "/v1/log?after=0", &[("accept", LINES)])
+        .await;
     let lines = String::from_utf8(answer.body.to_vec()).expect("UTF-8");
     let lines: Vec<Value> = lines
         .lines()
@@ -505,7 +617,9 @@ async fn the_log_tells_changes(bed: &Bed) {
 
 async fn several_events_are_erased(bed: &Bed) {
     let node = bed.node().await;
-    let events: Vec<Value> = (0..120).map(|id| message(&format!("m-{id}"), &["a", "b"])).collect();
+    let events: Vec<Value> = (0..120)
+        .map(|id| message(&format!("m-{id}"), &["a", "b"]))
+        .collect();
     node.append(&json!(events)).await;
     erase(&node, "m-0").await;
     let ids: Vec<String> = (0..110).map(|id| format!("m-{id}")).collect();
@@ -526,8 +640,12 @@ async fn several_events_are_erased(bed: &Bed) {
 
 async fn a_feed_is_erased_with_or_without_its_events_elsewhere(bed: &Bed) {
     let node = bed.node().await;
-    node.append(&json!([message("both", &["a", "b"]), message("only", &["a"]), message("other", &["b"])]))
-        .await;
+    node.append(&json!([
+        message("both", &["a", "b"]),
+        message("only", &["a"]),
+        message("other", &["b"])
+    ]))
+    .await;
     assert_eq!(erase_all(&node, &json!({ "feed": "a" })).await, 2);
     assert!(node.all("a").await.is_empty());
     assert_eq!(unread(&node, "a").await, 0);
@@ -570,7 +688,11 @@ async fn an_actor_is_erased(bed: &Bed) {
     let first = node.all("f0").await;
     assert_eq!(first.len(), 9);
     let log = node.get("/v1/log?after=0&limit=200").await;
-    assert!(items(&log["events"]).iter().all(|event| event["actor"] != "x"));
+    assert!(
+        items(&log["events"])
+            .iter()
+            .all(|event| event["actor"] != "x")
+    );
     // A new event of the actor is an event as any other.
     let again = node.append(&by(60, "x")).await;
     assert_eq!(again["status"], "appended");

@@ -264,7 +264,8 @@ async fn append(witness: &mut Witness<'_>) {
 
 /// Edits and erasures, and then pages, an event and the log with all that they leave.
 async fn change(witness: &mut Witness<'_>) {
-    let events = ["c", "d", "e", "f"].map(|id| json!({ "id": id, "kind": "message", "feeds": ["a", "b"], "actor": "z" }));
+    let events = ["c", "d", "e", "f"]
+        .map(|id| json!({ "id": id, "kind": "message", "feeds": ["a", "b"], "actor": "z" }));
     assert_eq!(witness.post("/v1/events", &json!(events)).await.status, 200);
     for (template, path) in [
         ("/v1/events/{id}", "/v1/events/c"),
@@ -298,7 +299,10 @@ async fn change(witness: &mut Witness<'_>) {
             assert_eq!(answer.await.status, 404);
         }
     }
-    assert_eq!(witness.post("/v1/events", &events[0]).await.json()["status"], "erased");
+    assert_eq!(
+        witness.post("/v1/events", &events[0]).await.json()["status"],
+        "erased"
+    );
     let edit = r#"{"data":{"text":"?"}}"#;
     let answer = witness.ask("PATCH", "/v1/events/{id}", "/v1/events/e", &[JSON], edit);
     assert_eq!(answer.await.status, 200);
@@ -308,15 +312,25 @@ async fn change(witness: &mut Witness<'_>) {
     let erasure = "/v1/erasures/{id}";
     let path = format!("/v1/erasures/{}", text(&done.json()["id"]));
     assert_eq!(witness.get(erasure, &path).await.status, 200);
-    assert_eq!(witness.get(erasure, &format!("{path}?x=1")).await.status, 400);
+    assert_eq!(
+        witness.get(erasure, &format!("{path}?x=1")).await.status,
+        400
+    );
     assert_eq!(witness.get(erasure, "/v1/erasures/m").await.status, 404);
     for (template, path) in [
         ("/v1/feeds/{feed}/entries", "/v1/feeds/a/entries"),
         ("/v1/entries", "/v1/entries?feed=a&feed=b"),
         ("/v1/log", "/v1/log"),
     ] {
-        let after = if path.contains('?') { "&after=0" } else { "?after=0" };
-        let page = witness.get(template, &format!("{path}{after}")).await.json();
+        let after = if path.contains('?') {
+            "&after=0"
+        } else {
+            "?after=0"
+        };
+        let page = witness
+            .get(template, &format!("{path}{after}"))
+            .await
+            .json();
         let changes = page.get("changes").or(page.get("events"));
         let changes = changes.and_then(Value::as_array).into_iter().flatten();
         let told: BTreeSet<_> = changes.filter_map(|news| news["change"].as_str()).collect();
@@ -808,7 +822,12 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
         ("DELETE", "/v1/events", "/v1/events?id=m", ""),
         ("DELETE", "/v1/events/{id}", "/v1/events/m", ""),
         ("POST", "/v1/erasures", "/v1/erasures", r#"{"feed":"a"}"#),
-        ("GET", "/v1/erasures/{id}", &format!("/v1/erasures/{now}"), ""),
+        (
+            "GET",
+            "/v1/erasures/{id}",
+            &format!("/v1/erasures/{now}"),
+            "",
+        ),
         ("GET", "/readyz", "/readyz", ""),
         ("GET", "/healthz", "/healthz", ""),
     ] {

@@ -57,7 +57,11 @@ pub(super) async fn refuse(bed: &Bed, spec: &Spec, seen: &mut BTreeSet<(String, 
         ("DELETE", "/v1/events", "/v1/events?id=m"),
         ("POST", "/v1/erasures", "/v1/erasures"),
     ] {
-        let body = if method == "POST" { r#"{"feed":"a"}"# } else { r#"{"data":7}"# };
+        let body = if method == "POST" {
+            r#"{"feed":"a"}"#
+        } else {
+            r#"{"data":7}"#
+        };
         let answer = witness.ask(method, template, path, &[JSON], body).await;
         answer.problem(507, "storage_full").expect(path);
     }
@@ -90,17 +94,25 @@ pub(super) async fn erase_slowly(
         node: &node,
         seen: std::mem::take(seen),
     };
-    let event = |id: usize| json!({ "id": format!("slow-{id}"), "kind": "visit", "feeds": ["slow"] });
+    let event =
+        |id: usize| json!({ "id": format!("slow-{id}"), "kind": "visit", "feeds": ["slow"] });
     let events: Vec<_> = (0..60).map(event).collect();
     witness.post("/v1/events", &json!(events)).await;
-    let answer = witness.post("/v1/erasures", &json!({ "feed": "slow" })).await;
+    let answer = witness
+        .post("/v1/erasures", &json!({ "feed": "slow" }))
+        .await;
     assert_eq!(answer.status, 202);
     let running = answer.json();
-    assert_eq!((&running["status"], &running["erased"]), (&json!("running"), &json!(50)));
+    assert_eq!(
+        (&running["status"], &running["erased"]),
+        (&json!("running"), &json!(50))
+    );
     let path = format!("/v1/erasures/{}", text(&running["id"]));
     // The node goes on by itself.
     let done = loop {
-        let state = witness.ask("GET", "/v1/erasures/{id}", &path, &[], "").await;
+        let state = witness
+            .ask("GET", "/v1/erasures/{id}", &path, &[], "")
+            .await;
         let state = state.json();
         if state["status"] == "done" {
             break state;
