@@ -29,8 +29,10 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 /// asks before it erases. It ends when everything is erased; a large erasure goes on in the service even if the command is
 /// stopped. The token needs the scope change. If the output is not a terminal, it is JSON, as in the API.
 ///
-/// The exit code is 0 if nothing is left of what was to be erased, 1 if not all could be erased, and 2 for a usage error.
+/// The exit code is 0 if nothing is left of what was to be erased, 1 if something could not be erased or the only event does
+/// not exist, and 2 for a usage error.
 #[derive(Debug, Clone, clap::Args)]
+#[command(group = clap::ArgGroup::new("what").args(["ids", "feed", "actor"]).required(true))]
 #[command(after_help = "Examples:\n  \
     newsfeed erase m-1001                          one event\n  \
     newsfeed erase m-1001 m-1002 m-1003 --yes      several, without asking\n  \
@@ -39,14 +41,10 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
     newsfeed erase --feed user:42 --everywhere     all events that are in a feed, in all their feeds")]
 pub struct EraseArgs {
     /// The ids of the events
-    #[arg(
-        value_name = "ID",
-        required_unless_present_any = ["feed", "actor"],
-        conflicts_with_all = ["feed", "actor"]
-    )]
+    #[arg(value_name = "ID")]
     ids: Vec<String>,
     /// Erase all entries of this feed. An event that is in other feeds, too, stays there
-    #[arg(long, conflicts_with = "actor", value_parser = names::name)]
+    #[arg(long, value_parser = names::name)]
     feed: Option<String>,
     /// Erase the events of the feed from all their feeds (needs a token for all feeds)
     #[arg(long, requires = "feed")]

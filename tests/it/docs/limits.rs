@@ -30,6 +30,7 @@ const ROWS: &[(&str, &[&str])] = &[
     ("erasures under way", &["JOBS_OPEN_MAX"]),
     ("ended erasures", &["JOBS_KEPT_MAX"]),
     ("time until an erasure", &["ANSWER_AFTER"]),
+    ("changes of one event each", &["CHANGES_AT_ONCE_MAX"]),
     ("events that one transaction", &["ERASED_AT_ONCE_MAX"]),
     (
         "JSON body",

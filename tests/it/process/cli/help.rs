@@ -96,7 +96,7 @@ async fn mistakes_are_reported_with_advice() {
             ": expected `now`, a version or a time: a version is 26 characters",
         ),
         (&["mark", FEED, "raed"], "'read'"),
-        (&["erase"], "<ID|--feed <FEED>|--actor <ACTOR>>"),
+        (&["erase"], "--feed <FEED>|--actor <ACTOR>>"),
         (&["erase", "a", "--feed", "b"], "cannot be used with"),
         (
             &["erase", "--feed", "a", "--actor", "b"],
