@@ -47,7 +47,7 @@ pub struct EraseArgs {
     #[arg(long, value_parser = names::name)]
     feed: Option<String>,
     /// Erase the events of the feed from all their feeds (needs a token for all feeds)
-    #[arg(long, requires = "feed")]
+    #[arg(long, requires = "feed", conflicts_with_all = ["ids", "actor"])]
     everywhere: bool,
     /// Erase all events of this actor (needs a token for all feeds, or one of the actor)
     #[arg(long, value_parser = names::name)]

@@ -102,7 +102,10 @@ async fn mistakes_are_reported_with_advice() {
             &["erase", "--feed", "a", "--actor", "b"],
             "cannot be used with",
         ),
-        (&["erase", "--actor", "b", "--everywhere"], "--feed"),
+        (
+            &["erase", "--actor", "b", "--everywhere"],
+            "cannot be used with",
+        ),
         (
             &["erase", "a", "b", "--revision", "0"],
             "--revision is for one event",
