@@ -20,7 +20,7 @@ URL_BYTES_MAX = 60_000
 EVENTS_OF_AN_ATOMIC_APPEND_MAX = 100
 SHARDS_MAX = 1024
 # Nobody appends it: an edit of an erased event is answered 410, and generated ids may be those of erased events.
-FREE_ID = "free/id"
+FREE_ID = "free-id"
 
 
 def normal(value):
