@@ -8,7 +8,8 @@ const GROUPS: [(&str, &[&str]); 4] = [
     (
         "Read and write feeds",
         &[
-            "append", "event", "tail", "history", "export", "import", "state", "mark",
+            "append", "event", "edit", "erase", "tail", "history", "export", "import", "state",
+            "mark",
         ],
     ),
     ("Run the service", &["serve", "config", "admin"]),

@@ -2,7 +2,7 @@
 //! the current version vN, reads history up to vN, and subscribes live from vN.
 //!
 //! # Map
-//! Dependencies point one way: [`http`] → [`live`], [`feed`], [`append`], [`auth`] → [`projection`] → [`log`] → [`dedup`],
+//! Dependencies point one way: [`http`] → [`live`], [`lifecycle`], [`feed`], [`append`], [`auth`] → [`projection`] → [`log`] → [`dedup`],
 //! [`lineage`] → [`store`] → [`types`], [`version`], [`clock`].
 //!
 //! - [`http`]: JSON, status codes, SSE frames. No other module of the service knows HTTP.
@@ -11,6 +11,7 @@
 //! - [`feed`]: pages, states (latest entry, unread counts, markers), and moving markers.
 //! - [`live`]: one tailer per node, the hub, and followers, which join history to live delivery.
 //! - [`log`]: all events, each once, in commit order: scans of the log.
+//! - [`lifecycle`]: what happens to events after they were appended: edits, and erasures as jobs that any node continues.
 //! - [`projection`]: keys that are derived from the log in the background, and reading them.
 //! - [`dedup`]: the rule that decides which commits are twins, and the window that every reader judges them with.
 //! - [`lineage`]: which versions are of this life of the store. Every version that a client hands in is checked there.
@@ -36,6 +37,9 @@
 //!   twin, which would replace a part of it. (The embedded engine, which commits one batch after the other, checks claims
 //!   again at commit, so that its appends have no twins. Nothing else depends on the engine.)
 //! - There is one retry loop for the database: [`store::transact`].
+//! - An entry keeps its version for ever. It may be edited, and it may be erased; both are changes with a version of their own,
+//!   and whoever continues from below that is told, once and in order ([`lifecycle`]). A change is conditional on the event's
+//!   claim, so that changes of one event never mix; it does not conflict with appends.
 //! - What a projection has derived is complete up to its checkpoint, and a reader takes both from one snapshot. So no read
 //!   depends on how far a projection is.
 //! - A snapshot is taken, read and dropped within one function call. None is held while a client reads or waits.

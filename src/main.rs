@@ -11,8 +11,8 @@ use indicatif::HumanBytes;
 use newsfeed::{
     auth::mint,
     client::{
-        self, append, backup, completions, demo, event, export, history, import, mark, replay,
-        state, tail,
+        self, append, backup, completions, demo, edit, erase, event, export, history, import, mark,
+        replay, state, tail,
     },
     clock::WallTime,
     config::{
@@ -62,6 +62,8 @@ enum Command {
     Admin(Admin),
     Append(append::AppendArgs),
     Event(event::EventArgs),
+    Edit(edit::EditArgs),
+    Erase(erase::EraseArgs),
     Tail(tail::TailArgs),
     History(history::HistoryArgs),
     Export(export::ExportArgs),
@@ -187,6 +189,8 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Export(args) => export::run(args).await.map_err(Into::into),
         Command::Import(args) => import::run(args).await.map_err(Into::into),
         Command::Event(args) => event::run(args).await.map_err(Into::into),
+        Command::Edit(args) => edit::run(args).await.map_err(Into::into),
+        Command::Erase(args) => erase::run(args).await.map_err(Into::into),
         Command::State(args) => state::run(args).await.map_err(Into::into),
         Command::Mark(args) => mark::run(args).await.map_err(Into::into),
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),

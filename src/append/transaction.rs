@@ -9,7 +9,8 @@
 //!   event that expects a feed to which an earlier event of the transaction was added is rejected, whatever it expects.
 //! - An expected version of another life of the store is refused, like one that has not been reached.
 //! - Any other condition is judged on the snapshot. The store checks at commit that nothing has been added to the feeds
-//!   of the conditions that held. Those that failed need no check: entries are never taken back.
+//!   of the conditions that held. Those that failed need no check: they failed at the moment of the
+//!   snapshot, whatever is erased afterwards. Changes of entries do not matter to conditions.
 //!
 //! Anybody who adds to one of these feeds meanwhile aborts the whole transaction. The next attempt takes only half as many
 //! events, so that an array of many conditions on busy feeds gets through; see [`Append::shrink`].

@@ -1,6 +1,6 @@
 //! Errors of the client commands and their exit codes.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use super::DEFAULT_URL;
 use crate::types::NAME_BYTES_MAX;
@@ -20,12 +20,17 @@ pub enum Error {
     #[error("lost the connection to {url} ({cause})")]
     Lost { url: String, cause: String },
     /// A problem document from the service.
-    #[error("the service answered {status} {code} to {call}: {detail}")]
+    #[error(
+        "the service answered {status} {code} to {call}: {detail}{}",
+        oldest.as_ref().map_or_else(String::new, |oldest| format!(" (`oldest` is {oldest})"))
+    )]
     Refused {
         call: String,
         status: u16,
         code: String,
         detail: String,
+        /// With `cursor_expired`: the oldest version to continue from.
+        oldest: Option<String>,
     },
     /// A redirect. It is not followed, because most of them turn a POST into a GET.
     #[error("{call} was answered {status}, a redirect to {location}: {advice}")]
@@ -104,13 +109,49 @@ pub enum Error {
     Closed,
 }
 
+/// Why a service cannot continue from a version.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Gone {
+    /// It is not of this store.
+    Unknown,
+    /// Something after it was removed. `oldest`: where what is kept begins, if the service said so.
+    Expired { oldest: Option<String> },
+}
+
+impl Gone {
+    pub fn of(code: &str, oldest: Option<&str>) -> Option<Self> {
+        match code {
+            "cursor_unknown" => Some(Self::Unknown),
+            "cursor_expired" => Some(Self::Expired {
+                oldest: oldest.map(str::to_owned),
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// As the end of a sentence.
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "is not of this store, which was restored or replaced since",
+            Self::Expired { .. } => {
+                "is older than what the service keeps: something after it has been removed"
+            }
+        })
+    }
+}
+
 /// As clap exits after a usage error.
 const EXIT_USAGE: u8 = 2;
 
 impl Error {
-    /// Whether the service does not know the version from which something was asked for.
-    pub fn is_unknown_cursor(&self) -> bool {
-        matches!(self, Self::Refused { code, .. } if code == "cursor_unknown")
+    /// Why the service cannot continue from the version from which something was asked for, if that was the reason.
+    pub fn gone_cursor(&self) -> Option<Gone> {
+        match self {
+            Self::Refused { code, oldest, .. } => Gone::of(code, oldest.as_deref()),
+            _ => None,
+        }
     }
 
     pub fn exit_code(&self) -> u8 {

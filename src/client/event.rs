@@ -4,7 +4,7 @@ use super::{Error, connection::Connection, feeds::Entry, output::Output};
 
 /// Print an event, found by its id
 ///
-/// It has all its feeds that the token may read. If the output is not a terminal, it is JSON, as in the API.
+/// It has all its feeds that the token may read, and `edited` if it was edited. Erased events are not found. If the output is not a terminal, it is JSON, as in the API.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
     newsfeed event m-1001                        kind, feeds and data\n  \

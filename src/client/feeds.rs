@@ -34,7 +34,15 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Told<T> {
     }
 }
 
-/// An entry and the requested feeds that hold it. A transient has no version.
+/// What happened to an entry after it was appended.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    Edited,
+    Erased,
+}
+
+/// An entry and the requested feeds that hold it, or the news that an entry was changed. A transient has no version.
 #[derive(Debug, Deserialize)]
 pub struct Entry {
     /// Empty for an event of the log, or one that was asked for by its id: it has `feeds`.
@@ -43,12 +51,36 @@ pub struct Entry {
     #[serde(default)]
     pub feeds: Vec<String>,
     pub version: Option<String>,
+    /// `None`: it is an entry, not the news of a change.
+    pub change: Option<Change>,
+    /// The version of its last edit.
+    pub edited: Option<String>,
+    /// The version of its erasure.
+    pub erased: Option<String>,
     pub id: String,
     pub kind: String,
     pub actor: Option<String>,
+    /// Of an erased entry, this and what follows is not told.
+    #[serde(default)]
     pub at: String,
     pub time: Option<String>,
+    #[serde(default = "null")]
     pub data: Box<RawValue>,
+}
+
+fn null() -> Box<RawValue> {
+    RawValue::NULL.to_owned()
+}
+
+impl Entry {
+    /// The version at which it stands in the order of its feed: that of the change, if it is the news of one.
+    pub fn position(&self) -> Option<&str> {
+        match self.change {
+            None => self.version.as_deref(),
+            Some(Change::Edited) => self.edited.as_deref(),
+            Some(Change::Erased) => self.erased.as_deref(),
+        }
+    }
 }
 
 /// The states of several feeds as of one moment.
@@ -62,6 +94,9 @@ pub struct Page {
     pub version: String,
     #[serde(alias = "events")]
     pub entries: Vec<Told<Entry>>,
+    /// Of a page of feeds, oldest first. The log has them among its events.
+    #[serde(default)]
+    pub changes: Vec<Told<Entry>>,
     pub next: Option<String>,
 }
 
@@ -99,6 +134,60 @@ fn query<T: AsRef<str>>(feeds: impl IntoIterator<Item = T>, parameters: &[(&str,
         .finish()
 }
 
+/// In the query, because some ids cannot stand in a path.
+fn event_path(id: &str, revision: Option<&str>) -> String {
+    let mut query = form_urlencoded::Serializer::new("/v1/events?".to_owned());
+    query.append_pair("id", id);
+    query.extend_pairs(revision.map(|revision| ("revision", revision)));
+    query.finish()
+}
+
+/// An edit of an event.
+#[derive(Debug, Serialize)]
+pub struct Edit<'a> {
+    pub data: &'a RawValue,
+    /// Identifies the edit, so that it can be sent again.
+    pub change: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<&'a str>,
+}
+
+/// The answer to an edit or an erasure of one event.
+#[derive(Debug, Deserialize)]
+pub struct Changed {
+    pub id: String,
+    pub status: String,
+    /// Of the event.
+    pub version: String,
+    pub edited: Option<String>,
+    pub erased: Option<String>,
+}
+
+/// What to erase.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Erase<'a> {
+    Events { events: &'a [String] },
+    Feed { feed: &'a str, everywhere: bool },
+    Actor { actor: &'a str },
+}
+
+/// An erasure of several events.
+#[derive(Debug, Deserialize)]
+pub struct Erasure {
+    pub id: String,
+    pub status: ErasureStatus,
+    /// The number of events that were erased so far.
+    pub erased: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ErasureStatus {
+    Running,
+    Done,
+}
+
 #[derive(Deserialize)]
 struct At {
     version: String,
@@ -122,10 +211,32 @@ impl Client {
 
     /// The event with this id.
     pub async fn event(&self, id: &str) -> Result<Told<Entry>, Error> {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        let query = query.append_pair("id", id).finish();
-        let path = format!("/v1/events?{query}");
-        self.call(self.request(Method::GET, &path)).await
+        self.call(self.request(Method::GET, &event_path(id, None)))
+            .await
+    }
+
+    /// Replaces the data of the event with this id. The answer tells whether the change had been made before.
+    pub async fn edit(&self, id: &str, edit: &Edit<'_>) -> Result<Told<Changed>, Error> {
+        let request = self.request(Method::PATCH, &event_path(id, None));
+        self.call(request.json(edit)).await
+    }
+
+    /// Erases the event with this id, if it has the revision.
+    pub async fn erase(&self, id: &str, revision: Option<&str>) -> Result<Told<Changed>, Error> {
+        self.call(self.request(Method::DELETE, &event_path(id, revision)))
+            .await
+    }
+
+    /// Begins to erase several events. The answer tells whether that has been done already.
+    pub async fn begin_erasure(&self, what: &Erase<'_>) -> Result<Told<Erasure>, Error> {
+        let request = self.request(Method::POST, "/v1/erasures");
+        self.call(request.json(what)).await
+    }
+
+    /// How far an erasure is.
+    pub async fn erasure(&self, id: &str) -> Result<Told<Erasure>, Error> {
+        self.call(self.request(Method::GET, &format!("/v1/erasures/{id}")))
+            .await
     }
 
     /// Moves `marker` (`read` or `seen`) up to and including `version`.

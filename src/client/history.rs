@@ -10,8 +10,9 @@ use super::{
 
 /// Print the history of feeds, newest first
 ///
-/// Several feeds are merged into one order; an event that is in several of them is printed once. Entries appended while
-/// the command runs are not included. If the output is not a terminal, each line is an entry as JSON, as in the API.
+/// Several feeds are merged into one order; an event that is in several of them is printed once. Entries are printed as they
+/// are now: an edited one has `edited`, and erased ones are left out. (`newsfeed tail` tells of the changes themselves.)
+/// Entries appended while the command runs are not included. If the output is not a terminal, each line is an entry as JSON, as in the API.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
     newsfeed history user:ben --limit 20                         the newest 20\n  \
@@ -76,8 +77,9 @@ pub async fn run(args: HistoryArgs) -> Result<(), Error> {
     let mut printed = false;
     let mut walk = Walk::new(&client, range, order, left);
     while left > 0
-        && let Some(entries) = walk.next().await?
+        && let Some(mut entries) = walk.next().await?
     {
+        entries.retain(|entry| entry.value.change.is_none());
         for entry in entries.iter().take(left) {
             printer.print(entry.json.get(), |painter| painter.entry(&entry.value))?;
             printed = true;

@@ -7,7 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    feeds::{Entry, Markers, Unread},
+    feeds::{Change, Entry, Markers, Unread},
     text::{printable, shortened},
 };
 
@@ -59,8 +59,44 @@ impl Painter {
     }
 
     /// Time, kind, actor → feeds, data. The time is when the event happened, if it says so, else when it was accepted.
-    /// In the long form the version is in front of them, and the id after the kind.
+    /// In the long form the version is in front of them, and the id after the kind. News of a change begin with what it was.
     pub fn entry(&self, entry: &Entry) -> String {
+        match entry.change {
+            Some(Change::Erased) => return self.erased(entry),
+            Some(Change::Edited) => return self.bold("edited") + "  " + &self.content(entry),
+            None => {}
+        }
+        let mut line = self.content(entry);
+        if entry.edited.is_some() {
+            line += "  ";
+            line += &self.dim("(edited)");
+        }
+        line
+    }
+
+    fn bold(&self, text: &str) -> String {
+        self.paint(Style::new().bold(), text)
+    }
+
+    /// Of an erased entry, only its feeds, id and kind are known.
+    fn erased(&self, entry: &Entry) -> String {
+        let mut version = String::new();
+        if let (true, Some(given)) = (self.long, &entry.version) {
+            version = self.dim(given) + "  ";
+        }
+        format!(
+            "{}  {version}{}  {} → {}",
+            self.bold("erased"),
+            self.paint(
+                kind_style(&entry.kind),
+                &format!("{:KIND_CHARS$}", entry.kind)
+            ),
+            self.plain(&entry.id),
+            self.plain(&feeds(entry)),
+        )
+    }
+
+    fn content(&self, entry: &Entry) -> String {
         let mut kind = kind_style(&entry.kind);
         if entry.version.is_none() {
             kind = kind.italic();
@@ -76,11 +112,8 @@ impl Painter {
             "{version}{}  {}  {id}{} → {}",
             self.dim(&local_time(entry.time.as_ref().unwrap_or(&entry.at))),
             self.paint(kind, &padded),
-            self.paint(Style::new().bold(), entry.actor.as_deref().unwrap_or("–")),
-            printable(&match &*entry.feeds {
-                [] => entry.feed.clone(),
-                feeds => feeds.join(", "),
-            }),
+            self.bold(entry.actor.as_deref().unwrap_or("–")),
+            self.plain(&feeds(entry)),
         );
         let (text, rest) = text_and_rest(&entry.data);
         if !text.is_empty() {
@@ -125,6 +158,13 @@ impl Painter {
             let _ = write!(text, " ({})", kinds.join(", "));
         }
         self.paint(style, &text)
+    }
+}
+
+fn feeds(entry: &Entry) -> String {
+    match &*entry.feeds {
+        [] => entry.feed.clone(),
+        feeds => feeds.join(", "),
     }
 }
 
@@ -223,6 +263,37 @@ mod tests {
         );
         let raw = entry("", "[\"\u{9b}31m\", 1.0]");
         assert!(plain.entry(&raw).ends_with(r#"  ["\u{9b}31m", 1.0]"#));
+    }
+
+    #[test]
+    fn changes_are_told_from_entries() {
+        let plain = Painter::new(false);
+        let version = r#""version":"000000800pgcvgij9uqfvvvvvs","#;
+        let edited = format!(r#"{version}"edited":"000000900pgcvgij9uqfvvvvvs","#);
+        assert_eq!(
+            plain.entry(&entry(&edited, "[1]")),
+            "not a time  message   user:anna → user:ben  [1]  (edited)"
+        );
+        let news = format!(r#""change":"edited",{edited}"#);
+        let news = entry(&news, "[1]");
+        assert_eq!(
+            plain.entry(&news),
+            "edited  not a time  message   user:anna → user:ben  [1]"
+        );
+        assert_eq!(news.position(), Some("000000900pgcvgij9uqfvvvvvs"));
+        let erased = format!(
+            r#"{{"feed":"user:ben","change":"erased",{version}"erased":"a","id":"m\u001b","kind":"message"}}"#
+        );
+        let erased: Entry = serde_json::from_str(&erased).expect("news of an erasure");
+        assert_eq!(
+            plain.entry(&erased),
+            "erased  message   m\\u{1b} → user:ben"
+        );
+        let long = Painter::new(false).long(true);
+        assert_eq!(
+            long.entry(&erased),
+            "erased  000000800pgcvgij9uqfvvvvvs  message   m\\u{1b} → user:ben"
+        );
     }
 
     #[test]

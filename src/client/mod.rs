@@ -1,15 +1,15 @@
 //! The commands that are clients of a running service.
 //!
 //! # Layout
-//! - [`append`], [`event`], [`tail`], [`history`], [`state`], [`mark`]: one call of the API each. [`replay`], [`demo`]: many
-//!   calls.
+//! - [`append`], [`event`], [`edit`], [`erase`], [`tail`], [`history`], [`state`], [`mark`]: one call of the API each.
+//!   [`replay`], [`demo`]: many calls.
 //! - [`connection`], [`output`], [`names`]: arguments shared by the commands. [`line`], [`text`]: output for people.
 //! - [`export`]: the log, line by line. [`import`]: appends what it wrote. [`backup`]: a copy of the store.
 //! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`], [`temporary`]: retries.
 //!
 //! This module uses the service over HTTP only and shares no code with the server but the rules of names, so that it tests
-//! the API from the outside. Every request here is safe to repeat: events carry an id, markers only move forward, and a
-//! transient that is delivered twice does no harm. Hence there is one rule for failures, in `Patience`: lost connections
+//! the API from the outside. Every request here is safe to repeat: events and edits carry an id, markers only move forward, what
+//! is erased stays so, and a transient that is delivered twice does no harm. Hence there is one rule for failures, in `Patience`: lost connections
 //! and the answers in [`temporary`] are retried, and every other failure is reported immediately.
 
 mod api;
@@ -18,6 +18,8 @@ pub mod backup;
 pub mod completions;
 mod connection;
 pub mod demo;
+pub mod edit;
+pub mod erase;
 mod error;
 pub mod event;
 pub mod export;

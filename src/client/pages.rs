@@ -72,7 +72,7 @@ impl<'a> Walk<'a> {
         self.range.until.as_deref()
     }
 
-    /// The entries of the next page, possibly none; `None` at the end.
+    /// The entries of the next page, possibly none; `None` at the end. Oldest first, the news of changes stand between them.
     pub async fn next(&mut self) -> Result<Option<Vec<Told<Entry>>>, Error> {
         let Some(position) = self.position.take() else {
             return Ok(None);
@@ -96,8 +96,13 @@ impl<'a> Walk<'a> {
         let Page {
             version,
             mut entries,
+            changes,
             next,
         } = self.client.page(&self.range, &parameters).await?;
+        if !changes.is_empty() {
+            entries.extend(changes);
+            entries.sort_by(|one, other| one.value.position().cmp(&other.value.position()));
+        }
         self.range.until.get_or_insert(version);
         self.position = next;
         let count = entries.len();

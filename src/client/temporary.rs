@@ -10,7 +10,7 @@ pub const STATUSES: [u16; 16] = [
 ];
 
 /// The codes of the service that go with these statuses. A rejected event among others has only a code.
-pub const CODES: [&str; 16] = [
+pub const CODES: [&str; 17] = [
     "body_timeout",
     "busy",
     "internal",
@@ -24,6 +24,7 @@ pub const CODES: [&str; 16] = [
     "too_many_caller_answers",
     "too_many_caller_bodies",
     "too_many_caller_streams",
+    "too_many_erasures",
     "too_many_requests",
     "too_many_streams",
     "unhealthy",

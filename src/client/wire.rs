@@ -25,6 +25,8 @@ pub enum Outcome {
     Appended,
     /// Already stored, by an earlier run or by an attempt whose response was lost.
     Duplicate,
+    /// Stored and erased before.
+    Erased,
     Rejected {
         error: Rejection,
     },
@@ -37,14 +39,27 @@ pub struct Rejection {
     pub detail: String,
 }
 
+/// A problem document.
+#[derive(Deserialize)]
+struct Problem {
+    code: String,
+    detail: String,
+    oldest: Option<String>,
+}
+
 /// The error for a response to `call` whose status was not a success.
 pub fn problem(status: u16, body: &[u8], call: String, base_url: &str) -> Error {
     match serde_json::from_slice(body) {
-        Ok(Rejection { code, detail }) => Error::Refused {
+        Ok(Problem {
+            code,
+            detail,
+            oldest,
+        }) => Error::Refused {
             call,
             status,
             code,
             detail,
+            oldest,
         },
         // From a proxy or a content delivery network.
         Err(_) if temporary::status(status) => Error::Unavailable {

@@ -50,7 +50,7 @@ pub async fn begin(
     let (parts, body) = request.into_parts();
     Params::parse(&parts, &[])?;
     let what = what(read_object(&parts, body, EXPECTED).await?)?;
-    authorize(&app, &granted, &what).await?;
+    let what = authorized(&app, &granted, what).await?;
     let id = app.lifecycle.begin(what).await?;
     let state = app.lifecycle.work_on(id, ANSWER_AFTER).await?;
     let mut response = answer(state);
@@ -117,21 +117,24 @@ fn what(body: ErasureIn) -> Result<What> {
     }
 }
 
-/// Checks that the caller may erase all that `what` means.
-async fn authorize(app: &App, granted: &Granted, what: &What) -> Result<()> {
-    match what {
+/// Checks that the caller may erase all that `what` means. Of events, those are left over that exist and that the caller may
+/// know of.
+async fn authorized(app: &App, granted: &Granted, what: What) -> Result<What> {
+    match &what {
         What::Events(ids) => {
             let allow = |entry: &_, feeds: &_| granted.change(entry, feeds);
-            Ok(app.lifecycle.check(ids, &allow).await?)
+            let ids = app.lifecycle.changeable(ids, &allow).await?;
+            return Ok(What::Events(ids));
         }
         What::Feed {
             feed,
             everywhere: false,
-        } => granted.erase_feed(feed),
-        What::Feed { .. } => granted.erase_everywhere(),
-        What::Actor(actor) => granted.erase_actor(actor),
-        What::Places(_) | What::Nothing => Ok(()),
+        } => granted.erase_feed(feed)?,
+        What::Feed { .. } => granted.erase_everywhere()?,
+        What::Actor(actor) => granted.erase_actor(actor)?,
+        What::Places(_) | What::Nothing => {}
     }
+    Ok(what)
 }
 
 pub async fn state(

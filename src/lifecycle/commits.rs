@@ -1,6 +1,8 @@
 //! All commits of an event id, with their copies in feeds. There is more than one if it has twins.
 
+use super::Allow;
 use crate::{
+    error::{self, Error},
     log::entry_at,
     store::{
         Condition, KeyValue, Result, Snapshot,
@@ -120,6 +122,22 @@ impl Commits {
     /// Whether the id was erased, and nothing of it is left.
     pub(super) fn is_erased(&self) -> bool {
         !self.claims.is_empty() && self.commits.is_empty()
+    }
+
+    /// Whether there is an event, all of whose commits may be changed.
+    pub(super) fn is_allowed(&self, allow: Allow<'_>) -> error::Result<bool> {
+        let mut exists = false;
+        for commit in &self.commits {
+            let Some(entry) = commit.entry() else {
+                continue;
+            };
+            match allow(entry, &commit.claim.feeds) {
+                Ok(()) => exists = true,
+                Err(Error::EventNotFound(_)) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(exists)
     }
 
     /// Conditions by which nobody has changed, erased or appended the event meanwhile.

@@ -79,22 +79,23 @@ impl Lifecycle {
 }
 
 impl Lifecycle {
-    /// Whether all of these events may be changed. Those that do not exist, or were erased, may be.
+    /// Those of these events that exist and may be changed. The others are left out if `allow` says that they are not found:
+    /// so an id that is free tells no more than one that the caller must not know of, and what is appended to it later is
+    /// not changed.
     ///
     /// # Errors
-    /// Those of `allow`, and those of the store.
-    pub async fn check(&self, ids: &[EventId], allow: Allow<'_>) -> Result<()> {
+    /// Those of `allow`, except [`Error::EventNotFound`], and those of the store.
+    pub async fn changeable(&self, ids: &[EventId], allow: Allow<'_>) -> Result<Vec<EventId>> {
+        let mut changeable = Vec::with_capacity(ids.len());
         for ids in ids.chunks(CHECKED_AT_ONCE) {
             let snapshot = self.store.snapshot().await?;
             for found in Commits::of(&*snapshot, &self.keys, ids).await? {
-                for commit in &found.commits {
-                    if let Some(entry) = commit.entry() {
-                        allow(entry, &commit.claim.feeds)?;
-                    }
+                if found.is_allowed(allow)? {
+                    changeable.push(found.id);
                 }
             }
         }
-        Ok(())
+        Ok(changeable)
     }
 }
 

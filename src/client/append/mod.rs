@@ -28,7 +28,7 @@ use super::{
     Client, Error,
     connection::Connection,
     names,
-    output::{Output, Printer},
+    output::{Output, Printer, status},
     token::Author,
     wire::Rejection,
 };
@@ -52,7 +52,9 @@ const DATA_BYTES_MAX: u64 = 256 * 1024;
 /// With --atomic, all events are appended or none, in one request of at most 100 events: none if an id was used for other
 /// content, or if a condition does not hold (--expect, or `expect` of an event). All conditions are about the moment before.
 ///
-/// The exit code is 0 if all events are stored (including duplicates), 1 if any was rejected or not sent, and 2 for a
+/// The id of an erased event cannot be used again: such an event is answered `erased` and not stored.
+///
+/// The exit code is 0 if all events are stored (including duplicates) or were erased before, 1 if any was rejected or not sent, and 2 for a
 /// usage error.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -125,7 +127,7 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
     }
     let mut out = Some(args.output.open());
     let single = args.kind.is_some();
-    let (mut events, mut rejected) = (0, 0);
+    let (mut events, mut rejected, mut erased) = (0, 0, 0);
     let mut last = None;
     while let Some(batch) = lines.next().await {
         let batch = batch?;
@@ -134,6 +136,7 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
         } else {
             client.append_lines(&batch, events).await?
         };
+        erased += count_erased(&answers);
         for rejection in answers.iter().filter_map(Answer::rejection) {
             rejected += 1;
             last = Some(rejection.clone());
@@ -148,10 +151,24 @@ pub async fn run(args: AppendArgs) -> Result<(), Error> {
             }
         }
     }
+    report_erased(erased, events);
     match last {
         Some(rejection) if single => Err(with_hint(rejection).of("the event".to_owned())),
         Some(_) => Err(Error::SomeRejected { rejected, events }),
         None => Ok(()),
+    }
+}
+
+fn count_erased(answers: &[Answer]) -> u64 {
+    answers.iter().filter(|answer| answer.is_erased()).count() as u64
+}
+
+/// Nothing of these is stored, although nothing was rejected.
+fn report_erased(erased: u64, events: u64) {
+    if erased > 0 {
+        status(&format!(
+            "{erased} of {events} events had been erased and were not stored again"
+        ));
     }
 }
 
@@ -182,6 +199,7 @@ async fn append_atomic(client: &Client, args: &AppendArgs, mut lines: Lines) -> 
         return Ok(());
     }
     let answers = client.append_atomic(&events, &args.expect).await?;
+    report_erased(count_erased(&answers), answers.len() as u64);
     match print(&mut args.output.open(), &events, &answers, 0, false) {
         Err(Error::Closed) => Ok(()),
         printed => printed,
@@ -234,8 +252,17 @@ fn data(args: &AppendArgs) -> Result<Option<Box<RawValue>>, Error> {
     let Some(data) = &args.data else {
         return Ok(None);
     };
-    let json = match data.strip_prefix('@') {
-        None => data.clone(),
+    json_or_file(data, "--data", "append").map(Some)
+}
+
+/// JSON that was given to `command` as `what`, or `@FILE`, or `@-` for standard input.
+pub(super) fn json_or_file(
+    given: &str,
+    what: &str,
+    command: &'static str,
+) -> Result<Box<RawValue>, Error> {
+    let json = match given.strip_prefix('@') {
+        None => given.to_owned(),
         Some("-") => read(io::stdin(), "standard input".into())?,
         Some(path) => {
             let path = PathBuf::from(path);
@@ -245,13 +272,11 @@ fn data(args: &AppendArgs) -> Result<Option<Box<RawValue>>, Error> {
             }
         }
     };
-    match serde_json::from_str::<Box<RawValue>>(&json) {
-        Ok(data) => Ok(Some(data)),
-        Err(error) => Err(Error::Usage(
-            format!("--data is not valid JSON ({error}); quote it for the shell, or use --text"),
-            "append",
-        )),
-    }
+    serde_json::from_str::<Box<RawValue>>(&json).map_err(|error| {
+        let said =
+            format!("{what} is not valid JSON ({error}); quote it for the shell, or use --text");
+        Error::Usage(said, command)
+    })
 }
 
 /// Reads a file, up to more than the service accepts. A byte order mark at the beginning is left out.
@@ -260,7 +285,7 @@ fn read(file: impl Read, path: PathBuf) -> Result<String, Error> {
     let read = file.take(DATA_BYTES_MAX).read_to_end(&mut bytes);
     let read = read.and_then(|_| match foreign(&bytes) {
         Some(found) => Err(io::Error::other(format!(
-            "it is {found}; --data is JSON in UTF-8"
+            "it is {found}; data is JSON in UTF-8"
         ))),
         None => String::from_utf8(bytes).map_err(io::Error::other),
     });

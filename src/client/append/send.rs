@@ -73,6 +73,11 @@ impl Answer {
         }
     }
 
+    /// Whether the id is that of an erased event, so that nothing was stored.
+    pub fn is_erased(&self) -> bool {
+        matches!(self.outcome, LineOutcome::Stored(Outcome::Erased, _))
+    }
+
     /// `event` is its number among all events, from 1.
     pub fn text(&self, line: &Line, event: u64, painter: &Painter) -> String {
         let row = |what: &str, version: &str, id: &str| {
@@ -81,6 +86,9 @@ impl Answer {
         match &self.outcome {
             LineOutcome::Stored(Outcome::Duplicate, Stored { id, version }) => {
                 row("duplicate", version, id)
+            }
+            LineOutcome::Stored(Outcome::Erased, Stored { id, version }) => {
+                row("erased", version, id)
             }
             LineOutcome::Stored(_, Stored { id, version }) => row("appended", version, id),
             LineOutcome::Sent(id) => format!("sent       {}", painter.plain(id)),

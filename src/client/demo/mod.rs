@@ -153,7 +153,8 @@ async fn append(client: &Client, events: &[NewEvent], done: &mut Done) -> Result
     for (event, outcome) in events.iter().zip(client.append(events).await?) {
         match outcome {
             // A duplicate is our own event whose answer was lost: the ids are new in every run.
-            Outcome::Appended | Outcome::Duplicate => done.appended += 1,
+            // Somebody may have erased it by now, if the answer was lost.
+            Outcome::Appended | Outcome::Duplicate | Outcome::Erased => done.appended += 1,
             Outcome::Rejected { error } => return Err(error.of(format!("event {}", event.id))),
         }
     }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::client::{
     Error, Rejection,
     api::{Client, Failure, root_cause},
+    feeds::Change,
 };
 
 const MEDIA_TYPE: &str = "application/x-ndjson";
@@ -23,10 +24,8 @@ pub struct Lines {
 }
 
 pub enum Line<'a> {
-    Event {
-        json: &'a [u8],
-        version: String,
-    },
+    /// An event or the news of a change, and the version at which it stands in the log.
+    Event { json: &'a [u8], version: String },
     /// All events up to here stand before it.
     Cursor(String),
     /// As a cursor, and the answer is complete.
@@ -39,6 +38,9 @@ pub enum Line<'a> {
 #[derive(Deserialize)]
 struct Members {
     version: Option<String>,
+    change: Option<Change>,
+    edited: Option<String>,
+    erased: Option<String>,
     cursor: Option<String>,
     #[serde(default)]
     end: bool,
@@ -115,6 +117,17 @@ impl Lines {
             } => Line::Cursor(cursor),
             Members {
                 version: Some(version),
+                change: None,
+                ..
+            }
+            | Members {
+                change: Some(Change::Edited),
+                edited: Some(version),
+                ..
+            }
+            | Members {
+                change: Some(Change::Erased),
+                erased: Some(version),
                 ..
             } => Line::Event { json, version },
             _ => return Err(not_newsfeed("a line without version and cursor".to_owned())),

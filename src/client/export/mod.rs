@@ -15,6 +15,7 @@ use super::{
     Error,
     api::{Client, Failure},
     connection::Connection,
+    error::Gone,
     interrupted,
     names::{self, Position},
     output::{closed, status},
@@ -27,8 +28,9 @@ const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// Write all events to a file or a pipe
 ///
-/// Each line is an event as JSON with its version and all its feeds, as in the API, in version order. The command needs the
-/// scope export. It ends at the version that is current when it begins, unless it is told to follow. With --cursor it
+/// Each line is an event as JSON with its version and all its feeds, as in the API, in version order. Events are written as
+/// they are now. If one is edited or erased, a line of its own tells of it, with `change`: `edited` (with the whole event) or
+/// `erased`. The command needs the scope export. It ends at the version that is current when it begins, unless it is told to follow. With --cursor it
 /// continues where it stopped, also after a crash: a file then has every event exactly once; a pipe may get the last
 /// events again.
 #[derive(Debug, Clone, clap::Args)]
@@ -136,21 +138,20 @@ impl Export<'_> {
                     Some(last) => (None, last),
                 },
                 Err(Failure::NotNow { after, last }) => (after, last),
-                Err(Failure::Final(error)) if error.is_unknown_cursor() => {
-                    return Err(self.unknown_position());
+                Err(Failure::Final(error)) => {
+                    return Err(match error.gone_cursor() {
+                        Some(gone) => self.lost_position(&gone),
+                        None => error,
+                    });
                 }
-                Err(Failure::Final(error)) => return Err(error),
             };
             patience.pause(after, last).await?;
         }
     }
 
     /// Nothing starts over by itself: what has been exported may have events that are gone, and whoever has it must know.
-    fn unknown_position(&self) -> Error {
-        let position = self.output.position();
-        let what = format!(
-            "the position {position} is not of this store, which was restored or replaced since"
-        );
+    fn lost_position(&self, gone: &Gone) -> Error {
+        let what = format!("the position {} {gone}", self.output.position());
         Error::Arguments(match (&self.args.cursor, &self.args.output) {
             (Some(cursor), Some(output)) => format!(
                 "{what}. {} may have events that are gone: move it and {} away, and run the same command again, which \
@@ -163,7 +164,12 @@ impl Export<'_> {
                  same command again, which exports everything",
                 cursor.display()
             ),
-            (None, _) => format!("{what}; without --after, everything is exported"),
+            (None, _) => match gone {
+                Gone::Expired {
+                    oldest: Some(oldest),
+                } => format!("{what}; the oldest position to continue from is {oldest}"),
+                _ => format!("{what}; without --after, everything is exported"),
+            },
         })
     }
 
@@ -217,7 +223,10 @@ impl Export<'_> {
                         end = Some(Some(error.of("the rest of the export".to_owned())));
                     }
                     Line::Error(error) => {
-                        return Err(error.of("the rest of the export".to_owned()));
+                        return Err(match Gone::of(&error.code, None) {
+                            Some(gone) => self.lost_position(&gone),
+                            None => error.of("the rest of the export".to_owned()),
+                        });
                     }
                 }
                 *patience = match self.args.follow {

@@ -17,6 +17,7 @@ const LATENCY_US_MAX: u64 = 3_600_000_000;
 pub struct Summary {
     appended: u64,
     duplicates: u64,
+    erased: u64,
     rejected: u64,
     latency_us: Histogram<u64>,
     started: Instant,
@@ -27,6 +28,7 @@ impl Summary {
         Self {
             appended: 0,
             duplicates: 0,
+            erased: 0,
             rejected: 0,
             latency_us: Histogram::new_with_max(LATENCY_US_MAX, 3)
                 .expect("3 digits are within 0 to 5, and the greatest value is at least 2"),
@@ -39,6 +41,7 @@ impl Summary {
         match outcome {
             Outcome::Appended => self.appended += 1,
             Outcome::Duplicate => self.duplicates += 1,
+            Outcome::Erased => self.erased += 1,
             Outcome::Rejected { .. } => self.rejected += 1,
         }
         let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
@@ -69,6 +72,9 @@ impl fmt::Display for Summary {
         let [p50, p99] = [0.5, 0.99].map(|quantile| self.latency_ms(quantile));
         writeln!(f, "appended    {}", self.appended)?;
         writeln!(f, "duplicates  {}", self.duplicates)?;
+        if self.erased > 0 {
+            writeln!(f, "erased      {}", self.erased)?;
+        }
         writeln!(f, "rejected    {}", self.rejected)?;
         writeln!(f, "elapsed     {seconds:.2} s")?;
         writeln!(f, "rate        {} events/s", self.events_per_second())?;

@@ -4,15 +4,12 @@ use std::{collections::HashMap, time::Duration};
 
 use serde::Deserialize;
 
-use super::{
-    cursor::Cursor,
-    start::{From, Start},
-};
+use super::{cursor::Cursor, start::Start};
 use crate::client::{
     Error,
     api::{Client, Failure},
+    error::Gone,
     feeds::{Entry, Live, Markers, State, Told, Unread},
-    names,
     output::{Printer, status},
     pages::{Range, wanted},
     patience::Patience,
@@ -50,14 +47,22 @@ pub struct Printing {
 struct Unflushed {
     position: Option<String>,
     bye: Option<String>,
-    /// The position was not of this store: start over. The stream continues from this version.
-    reset: Option<String>,
+    /// The service cannot continue from the position: start over.
+    reset: Option<Again>,
+}
+
+struct Again {
+    /// The position.
+    from: String,
+    gone: Gone,
+    /// The stream continues from this version.
+    current: String,
 }
 
 /// How a stream ended.
 enum Ended {
     Lost(Error),
-    Reset(String),
+    Reset(Again),
 }
 
 #[derive(Deserialize)]
@@ -122,8 +127,8 @@ impl<'a> Follower<'a> {
                     });
                     match self.print_stream(live, &mut patience).await? {
                         Ended::Lost(last) => (self.retry, last),
-                        Ended::Reset(current) => {
-                            self.start_over(current).await?;
+                        Ended::Reset(again) => {
+                            self.start_over(again).await?;
                             continue;
                         }
                     }
@@ -166,8 +171,8 @@ impl<'a> Follower<'a> {
                 // known to exist.
                 *patience = Patience::new(Patience::ENDLESS);
             }
-            if let Some(current) = unflushed.reset {
-                return Ok(Ended::Reset(current));
+            if let Some(again) = unflushed.reset {
+                return Ok(Ended::Reset(again));
             }
             if let Some(cause) = received.err().or(unflushed.bye) {
                 let url = self.client.base_url().to_owned();
@@ -178,11 +183,11 @@ impl<'a> Follower<'a> {
 
     fn take(&mut self, frame: &Frame<'_>, unflushed: &mut Unflushed) -> Result<(), Error> {
         match frame.event {
-            "entry" | "notify" | "event" => {
+            "entry" | "notify" | "event" | "edited" | "erased" => {
                 let entry: Told<Entry> = self.parsed(frame)?;
                 let last = unflushed.position.as_deref().unwrap_or(&self.position);
                 // The service sends no entry twice, but a caching proxy might.
-                if entry.value.version.as_deref() > Some(last) {
+                if entry.value.position() > Some(last) {
                     self.entry(&entry)?;
                 }
             }
@@ -194,12 +199,15 @@ impl<'a> Follower<'a> {
             "reset" => {
                 let Reset { code, version } = self.parsed(frame)?;
                 let from = unflushed.position.as_ref().unwrap_or(&self.position);
-                if code == "cursor_unknown" {
+                if let Some(gone) = Gone::of(&code, None) {
                     tracing::warn!(
-                        "the position {from} is not of this store, which was restored or replaced since; starting over. \
-                         Entries that were printed before may not be in it any more"
+                        "the position {from} {gone}; starting over. Entries that were printed before may not be in it any more"
                     );
-                    unflushed.reset = Some(version);
+                    unflushed.reset = Some(Again {
+                        from: from.clone(),
+                        gone,
+                        current: version,
+                    });
                     return Ok(());
                 }
                 tracing::warn!(
@@ -222,12 +230,15 @@ impl<'a> Follower<'a> {
     }
 
     /// Continues from where the command was told to start, as of now.
-    async fn start_over(&mut self, current: String) -> Result<(), Error> {
-        self.position = match &self.start {
-            // That version was the position, or is older and as unknown.
-            Start::From(From::At(names::Position::Version(_))) => current,
-            start => start.find(self.client, &self.range).await?.after,
-        };
+    async fn start_over(&mut self, again: Again) -> Result<(), Error> {
+        let Again {
+            from,
+            gone,
+            current,
+        } = again;
+        let start = &self.start;
+        let found = start.again(self.client, &self.range, (&from, &gone), Some(current));
+        self.position = found.await?.after;
         self.states.clear();
         match &self.cursor {
             Some(cursor) => cursor.write(&self.position),

@@ -27,7 +27,8 @@ use super::{
 ///
 /// Every entry is printed once, in order, also when the connection breaks or the service restarts: tail reconnects by
 /// itself, without a time limit once it was connected. Several feeds are merged into one order; an event that is in
-/// several of them is printed once. If the output is not a terminal, each line is an entry as JSON, as in the API.
+/// several of them is printed once. If an entry is edited or erased, a line of its own tells of it: in JSON it has `change`,
+/// which is `edited` (with the whole entry as it is now) or `erased`. If the output is not a terminal, each line is an entry as JSON, as in the API.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
     newsfeed tail user:ben                                       the last 10 entries, then live (Ctrl-C stops)\n  \
@@ -120,13 +121,14 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
             Some(version) => {
                 let position = Position::after(version);
                 match print(&client, &range, position, &mut printer).await {
-                    Err(error) if error.is_unknown_cursor() => {
-                        tracing::warn!(
-                            "the position in the cursor file is not of this store, which was restored or replaced since; starting over"
-                        );
-                        None
-                    }
-                    printed => Some(printed?),
+                    Err(error) => match error.gone_cursor() {
+                        Some(gone) => {
+                            tracing::warn!("the position in the cursor file {gone}; starting over");
+                            None
+                        }
+                        None => return Err(error),
+                    },
+                    Ok(printed) => Some(printed),
                 }
             }
             None => None,

@@ -3,6 +3,7 @@
 use crate::client::{
     Error,
     api::Client,
+    error::Gone,
     names,
     pages::{Order, Range, Walk},
 };
@@ -39,6 +40,34 @@ impl Start {
             Self::Last(count) => last(client, range, *count).await,
         }
     }
+
+    /// Where to start over, because the service cannot continue from `position`; `current` is its version now, if it is known.
+    pub async fn again(
+        &self,
+        client: &Client,
+        range: &Range,
+        (position, gone): (&str, &Gone),
+        current: Option<String>,
+    ) -> Result<Position, Error> {
+        match (self, gone) {
+            // What was kept at that version or time may be gone, too; what is kept now begins later.
+            (Self::From(From::At(_)), Gone::Expired { oldest }) => {
+                let oldest = match oldest {
+                    Some(oldest) => Some(oldest.clone()),
+                    None => oldest_kept(client, range, position).await?,
+                };
+                Ok(Position::after(
+                    oldest.unwrap_or_else(|| position.to_owned()),
+                ))
+            }
+            // That version was the position, or is older and as unknown.
+            (Self::From(From::At(names::Position::Version(_))), Gone::Unknown) => match current {
+                Some(current) => Ok(Position::after(current)),
+                None => self.find(client, range).await,
+            },
+            _ => self.find(client, range).await,
+        }
+    }
 }
 
 /// The position to start from: entries after `after` are printed.
@@ -55,6 +84,22 @@ impl Position {
             after: version,
             until: None,
         }
+    }
+}
+
+/// Where what is kept begins, if not below `position`.
+async fn oldest_kept(
+    client: &Client,
+    range: &Range,
+    position: &str,
+) -> Result<Option<String>, Error> {
+    let one = [("after", position), ("limit", "1")];
+    match client.page(range, &one).await {
+        Ok(_) => Ok(None),
+        Err(error) => match error.gone_cursor() {
+            Some(Gone::Expired { oldest }) => Ok(oldest),
+            _ => Err(error),
+        },
     }
 }
 

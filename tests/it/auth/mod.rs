@@ -4,6 +4,7 @@
 mod algorithms;
 mod append_rights;
 mod binary;
+mod change_rights;
 mod cookie;
 mod expiry;
 mod ids;
@@ -157,7 +158,7 @@ pub fn claims(scope: &str, feeds: &[&str]) -> Value {
 
 /// A token with every right on services with [`SECRET`].
 pub fn master() -> String {
-    Signer::hs256().sign(&claims("read append mark admin", &["*"]))
+    Signer::hs256().sign(&claims("read append mark change admin", &["*"]))
 }
 
 /// The header with bearer credentials.

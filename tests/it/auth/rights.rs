@@ -17,6 +17,8 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
         ("POST", "/v1/events") => json!({ "kind": "visit", "feeds": ["a"] }),
         ("POST", "/v1/transient") => json!({ "kind": "typing", "feeds": ["a"] }),
         ("POST", "/v1/admin/backup") => json!({}),
+        ("POST", "/v1/erasures") => json!({ "feed": "a", "everywhere": false }),
+        ("PATCH", _) => json!({ "data": 1 }),
         ("PUT", "/v1/admin/log") => json!({ "filter": "info" }),
         ("PUT", _) => json!({ "version": "0" }),
         ("POST", "/v1/tickets" | "/v1/feeds") => json!({ "feeds": ["a"] }),
@@ -26,11 +28,14 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
         "/v1/entries" | "/v1/live" | "/v1/state" | "/v1/markers/{marker}" => "?feed=a",
         "/v1/versions" => "?at=2025-01-01T00:00:00Z",
         "/v1/feeds" if method == "GET" => "?feed=a",
-        "/v1/events" if method == "GET" => "?id=e",
+        "/v1/events" if method == "DELETE" => "?id=e1",
+        "/v1/events" if method != "POST" => "?id=e",
         _ => "",
     };
     let url = path.replace("{feed}", "a").replace("{marker}", "read");
-    let url = url.replace("{id}", "e") + query;
+    // What is erased is gone for the other requests.
+    let id = if method == "DELETE" { "e2" } else { "e" };
+    let url = url.replace("{id}", id) + query;
     let token = token.map(bearer);
     let headers: Vec<_> = token
         .iter()
@@ -63,7 +68,8 @@ async fn every_route_requires_its_scope_and_feed() {
     let site = Site::new();
     let node = site.node_with_secret().await;
     let token = |scope: &str, feeds: &[&str]| Signer::hs256().sign(&claims(scope, feeds));
-    let event = json!({ "id": "e", "kind": "visit", "feeds": ["a"] });
+    let event = ["e", "e1", "e2"].map(|id| json!({ "id": id, "kind": "visit", "feeds": ["a"] }));
+    let event = json!(event);
     let (name, value) = bearer(&token("append", &["a"]));
     let appended = ask(&node, "POST", "/v1/events", &[(name, &value)], Some(&event)).await;
     assert_eq!(appended.status, 200);
@@ -86,6 +92,10 @@ async fn every_route_requires_its_scope_and_feed() {
                 [needed, others @ ..] if *needed != scope && !others.contains(&scope) => {
                     let problem = answer.problem(403, "scope_missing").expect(&what);
                     assert_eq!(problem["scope"], needed.name(), "{what}");
+                }
+                // It grants asking for an erasure, and there is none.
+                _ if path == "/v1/erasures/{id}" => {
+                    answer.problem(404, "erasure_not_found").expect(&what);
                 }
                 _ => assert!(
                     (200..300).contains(&answer.status),

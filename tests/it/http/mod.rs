@@ -3,6 +3,7 @@
 mod append;
 mod atomic;
 mod base_path;
+mod changes;
 mod conditions;
 mod connection;
 mod content;

@@ -57,17 +57,24 @@ pub async fn access(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) 
     };
     let master = master();
     let weak = Signer::hs256().sign(&claims("", &[]));
-    let blind = Signer::hs256().sign(&claims("read append mark", &["elsewhere"]));
+    let blind = Signer::hs256().sign(&claims("read append mark change", &["elsewhere"]));
+    let (name, value) = bearer(&master);
+    let known = r#"{"id":"m","kind":"visit","feeds":["a"]}"#;
+    let headers = [JSON, (name, value.as_str())];
+    let answer = node.send_body("POST", "/v1/events", &headers, known).await;
+    assert_eq!(answer.status, 200);
     for (template, method, operation) in spec.operations() {
         let query = match template {
             "/v1/entries" | "/v1/live" | "/v1/state" | "/v1/markers/{marker}" => "?feed=a",
             "/v1/feeds" if method == "get" => "?feed=a",
-            "/v1/events" if method == "get" => "?id=m",
+            "/v1/events" if method != "post" => "?id=m",
             _ => "",
         };
         let path = filled(template) + query;
         let body = match template {
+            "/v1/events" | "/v1/events/{id}" if method == "patch" => r#"{"data":1}"#,
             "/v1/events" => r#"{"kind":"visit","feeds":["a"]}"#,
+            "/v1/erasures" => r#"{"feed":"a"}"#,
             "/v1/transient" => r#"{"kind":"typing","feeds":["a"]}"#,
             "/v1/tickets" | "/v1/feeds" => r#"{"feeds":["a"]}"#,
             _ => r#"{"version":"0"}"#,
@@ -94,8 +101,9 @@ pub async fn access(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) 
             let (name, value) = bearer(token);
             let headers = [JSON, (name, value.as_str())];
             let answer = witness.ask(&method, template, &path, &headers, body).await;
-            // Whether an event exists is not told.
-            let is_lookup = template.starts_with("/v1/events") && method == "GET";
+            // Whether an event or an erasure exists is not told.
+            let is_lookup = template.starts_with("/v1/events") && method != "POST";
+            let is_lookup = is_lookup || template == "/v1/erasures/{id}";
             let status = if is_lookup && token == &blind {
                 404
             } else {

@@ -111,11 +111,18 @@ impl Spec {
         })
     }
 
-    /// The schema of an event's data, and whether the event has an id, from the table in the description of `streamFeed`.
-    pub fn stream_event(&self, name: &str) -> Option<(Value, bool)> {
-        // The log has one event of its own.
-        if name == "event" {
-            return Some((json!({ "$ref": "#/components/schemas/LogEvent" }), true));
+    /// The schema of an event's data, and the member of the data that is the event's id, if it has one, from the table in the
+    /// description of `streamFeed`. In the log, `is_of_log`, events and changes have other data.
+    fn stream_event(&self, name: &str, is_of_log: bool) -> Option<(Value, Option<&str>)> {
+        let of_log = match name {
+            "event" => Some(("LogEvent", "version")),
+            "edited" if is_of_log => Some(("LogEdit", "edited")),
+            "erased" if is_of_log => Some(("LogErasure", "erased")),
+            _ => None,
+        };
+        if let Some((schema, id)) = of_log {
+            let schema = format!("#/components/schemas/{schema}");
+            return Some((json!({ "$ref": schema }), Some(id)));
         }
         let description =
             self.root["paths"]["/v1/feeds/{feed}/live"]["get"]["description"].as_str();
@@ -126,7 +133,12 @@ impl Spec {
         let (id, data) = (cells.next()?, cells.next()?.trim_matches('`'));
         Some((
             json!({ "$ref": format!("#/components/schemas/{data}") }),
-            id == "version",
+            match id {
+                "version" => Some("version"),
+                "version of the edit" => Some("edited"),
+                "version of the erasure" => Some("erased"),
+                _ => None,
+            },
         ))
     }
 
@@ -148,12 +160,12 @@ impl Spec {
         }
         for block in blocks {
             let event = crate::support::sse::parse(block).ok_or(format!("no event in {block}"))?;
-            let (schema, has_id) = self
-                .stream_event(&event.name)
+            let (schema, id) = self
+                .stream_event(&event.name, event.data.get("feed").is_none())
                 .ok_or(format!("unknown: {block}"))?;
             self.check(&schema, &event.data)?;
-            let version = event.data["version"].as_str();
-            if event.id.as_deref() != version.filter(|_| has_id) {
+            let version = id.and_then(|id| event.data[id].as_str());
+            if event.id.as_deref() != version {
                 return Err(format!("wrong id in {block}"));
             }
             names.push(event.name);

@@ -293,8 +293,8 @@ pub async fn app_of(store: Arc<dyn Store>, keys: Keys, settings: Settings) -> (A
         deliveries: Arc::new(settings.deliveries),
         appender,
         feeds: Feeds::new(Arc::clone(&store), keys.clone()),
-        lifecycle: Lifecycle::new(Arc::clone(&store), keys.clone(), Arc::clone(&metrics)),
         hub: Hub::new(keys.clone(), Arc::clone(&metrics)),
+        lifecycle: Lifecycle::new(Arc::clone(&store), keys.clone(), Arc::clone(&metrics)),
         health: Health::new(
             Arc::clone(&store),
             keys,

@@ -178,6 +178,7 @@ async fn every_answer_matches_the_file(bed: &Bed) {
         seen: BTreeSet::new(),
     };
     append(&mut witness).await;
+    change(&mut witness).await;
     read(&mut witness).await;
     follow(&mut witness).await;
     refuse(&mut witness).await;
@@ -185,6 +186,7 @@ async fn every_answer_matches_the_file(bed: &Bed) {
     limit(spec, &mut seen).await;
     crowd(spec, &mut seen).await;
     backup::answer(spec, &mut seen).await;
+    storage_full::erase_slowly(bed, spec, &mut seen).await;
     storage_full::refuse(bed, spec, &mut seen).await;
     stop(bed, spec, node, &mut seen).await;
     super::access::access(spec, &mut seen).await;
@@ -267,6 +269,82 @@ async fn append(witness: &mut Witness<'_>) {
     }
     let typing = json!({ "kind": "typing", "feeds": ["a"], "actor": "x" });
     assert_eq!(witness.post("/v1/transient", &typing).await.status, 202);
+}
+
+/// Edits and erasures, and then pages, an event and the log with all that they leave.
+async fn change(witness: &mut Witness<'_>) {
+    let events = ["c", "d", "e", "f"]
+        .map(|id| json!({ "id": id, "kind": "message", "feeds": ["a", "b"], "actor": "z" }));
+    assert_eq!(witness.post("/v1/events", &json!(events)).await.status, 200);
+    for (template, path) in [
+        ("/v1/events/{id}", "/v1/events/c"),
+        ("/v1/events", "/v1/events?id=d"),
+    ] {
+        let with = |query: &str| match (query, path.contains('?')) {
+            ("", _) => path.to_owned(),
+            (_, true) => format!("{path}&{query}"),
+            (_, false) => format!("{path}?{query}"),
+        };
+        for (method, query, body, status) in [
+            ("PATCH", "", r#"{"data":1,"change":"1"}"#, 200),
+            ("PATCH", "", r#"{"data":1,"change":"1"}"#, 200),
+            ("PATCH", "", r#"{"data":1,"revision":"0"}"#, 409),
+            ("PATCH", "", r#"{"data":1,"revision":"x"}"#, 400),
+            ("GET", "", "", 200),
+            ("DELETE", "revision=0", "", 409),
+            ("DELETE", "revision=x", "", 400),
+            ("DELETE", "x=1", "", 400),
+            ("DELETE", "", "", 200),
+            ("DELETE", "", "", 200),
+            ("PATCH", "", r#"{"data":1}"#, 410),
+        ] {
+            let path = with(query);
+            let answer = witness.ask(method, template, &path, &[JSON], body).await;
+            assert_eq!(answer.status, status, "{method} {path} {body}");
+        }
+        let unknown = path.replace("/c", "/never").replace("=d", "=never");
+        for method in ["PATCH", "DELETE"] {
+            let answer = witness.ask(method, template, &unknown, &[JSON], r#"{"data":1}"#);
+            assert_eq!(answer.await.status, 404);
+        }
+    }
+    assert_eq!(
+        witness.post("/v1/events", &events[0]).await.json()["status"],
+        "erased"
+    );
+    let edit = r#"{"data":{"text":"?"}}"#;
+    let answer = witness.ask("PATCH", "/v1/events/{id}", "/v1/events/e", &[JSON], edit);
+    assert_eq!(answer.await.status, 200);
+    let one = json!({ "events": ["f", "never"] });
+    let done = witness.post("/v1/erasures", &one).await;
+    assert_eq!(done.status, 200);
+    let erasure = "/v1/erasures/{id}";
+    let path = format!("/v1/erasures/{}", text(&done.json()["id"]));
+    assert_eq!(witness.get(erasure, &path).await.status, 200);
+    assert_eq!(
+        witness.get(erasure, &format!("{path}?x=1")).await.status,
+        400
+    );
+    assert_eq!(witness.get(erasure, "/v1/erasures/m").await.status, 404);
+    for (template, path) in [
+        ("/v1/feeds/{feed}/entries", "/v1/feeds/a/entries"),
+        ("/v1/entries", "/v1/entries?feed=a&feed=b"),
+        ("/v1/log", "/v1/log"),
+    ] {
+        let after = if path.contains('?') {
+            "&after=0"
+        } else {
+            "?after=0"
+        };
+        let page = witness
+            .get(template, &format!("{path}{after}"))
+            .await
+            .json();
+        let changes = page.get("changes").or(page.get("events"));
+        let changes = changes.and_then(Value::as_array).into_iter().flatten();
+        let told: BTreeSet<_> = changes.filter_map(|news| news["change"].as_str()).collect();
+        assert_eq!(told, ["edited", "erased"].into(), "{path}");
+    }
 }
 
 async fn read(witness: &mut Witness<'_>) {
@@ -389,8 +467,8 @@ async fn follow(witness: &mut Witness<'_>) {
             witness.hold_stream(template, &url).await;
             let mut stream = Stream::open(&witness.node.http, &url, None).await;
             let mut wanted: BTreeSet<&str> = match template {
-                "/v1/log/live" => ["version", "event"].into(),
-                _ => ["marker", "version", "transient"].into(),
+                "/v1/log/live" => ["version", "event", "edited", "erased"].into(),
+                _ => ["marker", "version", "transient", "edited", "erased"].into(),
             };
             match (after, template) {
                 ("0", "/v1/log/live") => {}
@@ -398,7 +476,7 @@ async fn follow(witness: &mut Witness<'_>) {
                 _ => wanted.extend(["reset"]),
             }
             let mut heard = String::new();
-            let mut sent = false;
+            let mut visited: Option<String> = None;
             while !wanted.is_empty() {
                 let block = stream.block().await.expect("the stream goes on");
                 let name = block
@@ -406,12 +484,19 @@ async fn follow(witness: &mut Witness<'_>) {
                     .next()
                     .and_then(|line| line.strip_prefix("event: "));
                 wanted.remove(name.unwrap_or_default());
-                if name == Some("version") && !sent {
+                if name == Some("version") && visited.is_none() {
                     let typing = json!({ "kind": "typing", "feeds": ["a", "b"], "data": {}, "time": "2026-11-29T10:53:13Z" });
                     witness.node.post("/v1/transient", &typing).await;
                     let visit = json!({ "kind": "visit", "feeds": ["a", "b"] });
-                    witness.node.append(&visit).await;
-                    sent = true;
+                    let id = text(&witness.node.append(&visit).await["id"]);
+                    let path = format!("/v1/events/{id}");
+                    let edit = r#"{"data":1}"#;
+                    let edited = witness.node.send_body("PATCH", &path, &[JSON], edit).await;
+                    assert_eq!(edited.status, 200);
+                    visited = Some(path);
+                } else if let (Some("edited"), Some(path)) = (name, &visited) {
+                    // Only now, because it takes the place of the news of the edit.
+                    witness.node.send("DELETE", path, &[]).await;
                 }
                 heard.push_str(&block);
                 heard.push_str("\n\n");
@@ -477,6 +562,9 @@ async fn refuse(witness: &mut Witness<'_>) {
         ("PUT", by_query.0, by_query.1),
         ("PUT", LOG, LOG),
         ("POST", "/v1/feeds", "/v1/feeds"),
+        ("PATCH", "/v1/events", "/v1/events?id=m"),
+        ("PATCH", "/v1/events/{id}", "/v1/events/m"),
+        ("POST", "/v1/erasures", "/v1/erasures"),
     ];
     let ahead = ahead(&witness.node.version("a").await);
     let ahead = json!({ "version": ahead }).to_string();
@@ -563,7 +651,7 @@ async fn refuse(witness: &mut Witness<'_>) {
     let spec = witness.spec;
     for (template, method, _) in spec.operations() {
         let path = filled(template);
-        let answer = witness.node.send("PATCH", &path, &[]).await;
+        let answer = witness.node.send("PURGE", &path, &[]).await;
         assert_eq!(answer.status, 405);
         witness.hold(&method.to_uppercase(), template, &path, &answer);
     }
@@ -739,6 +827,17 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
         ("GET", "/v1/live", "/v1/live?feed=a", ""),
         ("GET", "/v1/log", &format!("/v1/log?{wait}"), ""),
         ("GET", "/v1/log/live", "/v1/log/live", ""),
+        ("PATCH", "/v1/events", "/v1/events?id=m", r#"{"data":1}"#),
+        ("PATCH", "/v1/events/{id}", "/v1/events/m", r#"{"data":1}"#),
+        ("DELETE", "/v1/events", "/v1/events?id=m", ""),
+        ("DELETE", "/v1/events/{id}", "/v1/events/m", ""),
+        ("POST", "/v1/erasures", "/v1/erasures", r#"{"feed":"a"}"#),
+        (
+            "GET",
+            "/v1/erasures/{id}",
+            &format!("/v1/erasures/{now}"),
+            "",
+        ),
         ("GET", "/readyz", "/readyz", ""),
         ("GET", "/healthz", "/healthz", ""),
     ] {

@@ -17,6 +17,9 @@ async fn every_command_has_help_with_examples() {
     }
     for command in [
         "append",
+        "event",
+        "edit",
+        "erase",
         "tail",
         "history",
         "export",
@@ -52,6 +55,7 @@ async fn usage_lines_show_only_what_is_required() {
         ("history", "history <FEED>..."),
         ("state", "state <FEED>..."),
         ("mark", "mark <FEED> [MARKER] [VERSION|TIME|now]"),
+        ("edit", "edit <ID> [DATA|@FILE|-]"),
         ("replay", "replay <FILE>"),
         ("import", "import <FILE>"),
     ] {
@@ -94,6 +98,26 @@ async fn mistakes_are_reported_with_advice() {
             ": expected `now`, a version or a time: a version is 26 characters",
         ),
         (&["mark", FEED, "raed"], "'read'"),
+        (&["erase"], "--feed <FEED>|--actor <ACTOR>>"),
+        (&["erase", "a", "--feed", "b"], "cannot be used with"),
+        (
+            &["erase", "--feed", "a", "--actor", "b"],
+            "cannot be used with",
+        ),
+        (
+            &["erase", "--actor", "b", "--everywhere"],
+            "cannot be used with",
+        ),
+        (
+            &["erase", "a", "b", "--revision", "0"],
+            "--revision is for one event",
+        ),
+        (&["edit", "a", "{b:1}"], "the data is not valid JSON"),
+        (&["edit", "a", "1", "--text", "b"], "cannot be used with"),
+        (
+            &["edit", "a", "1", "--revision", "later"],
+            "a version is 26 characters",
+        ),
         (&["append", "--kind", "message"], "--feed"),
         (&["append", "--text", "Hi"], "--kind"),
         (

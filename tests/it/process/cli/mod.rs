@@ -1,6 +1,8 @@
 //! The client commands, `newsfeed append` and others: with flags, in pipes, on a terminal.
 
 mod append_command;
+mod change_commands;
+mod expired;
 mod export_command;
 mod help;
 mod import_command;

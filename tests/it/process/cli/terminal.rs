@@ -1,6 +1,10 @@
 //! Commands on a pseudo-terminal.
 
-use std::{fs::File, io::Read, process::Stdio};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    process::Stdio,
+};
 
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use serde_json::json;
@@ -9,7 +13,12 @@ use tokio::{process::Command, time::timeout};
 use super::{FEED, PATIENCE, Service};
 
 /// Runs `command` on a terminal; returns its output.
-async fn on_terminal(mut command: Command) -> String {
+async fn on_terminal(command: Command) -> String {
+    typing("", command).await
+}
+
+/// The same, with `keys` typed ahead. The terminal echoes them.
+async fn typing(keys: &'static str, mut command: Command) -> String {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let master = openpt(flags).expect("a pseudo-terminal");
     grantpt(&master).expect("granted");
@@ -25,8 +34,10 @@ async fn on_terminal(mut command: Command) -> String {
     drop(command);
     let shown = tokio::task::spawn_blocking(move || {
         let mut shown = Vec::new();
+        let mut master = File::from(master);
+        master.write_all(keys.as_bytes()).expect("typed");
         // The end is reported as EIO; what was read before is kept.
-        let _ = File::from(master).read_to_end(&mut shown);
+        let _ = master.read_to_end(&mut shown);
         String::from_utf8(shown)
             .expect("text")
             .replace("\r\n", "\n")
@@ -166,5 +177,89 @@ async fn states_and_answers_are_printed_as_text() {
     assert!(
         nothing.contains("no event: give --kind and --feed"),
         "{nothing}"
+    );
+}
+
+#[tokio::test]
+async fn erasing_asks_first_and_changes_are_told_as_text() {
+    let service = service().await;
+    let edit = service.command(&["edit", "m-1", "--text", "Ho", "--color", "never"]);
+    let edited = on_terminal(edit).await;
+    assert!(
+        edited.starts_with("edited     0") && edited.ends_with("  m-1\n"),
+        "{edited}"
+    );
+    let no_data = on_terminal(service.command(&["edit", "m-1"])).await;
+    assert!(no_data.contains("no data: give it as JSON"), "{no_data}");
+
+    let erase = ["erase", "m-1", "--color", "never"];
+    for refusal in ["n\n", "\n", "\u{4}"] {
+        let refused = typing(refusal, service.command(&erase)).await;
+        let asked = "Erase the event m-1 for good? This cannot be undone. [y/N] ";
+        assert!(refused.contains(asked), "{refused}");
+        assert!(
+            refused.ends_with("newsfeed: nothing was erased\n"),
+            "{refused}"
+        );
+    }
+    let erased = typing("y\n", service.command(&erase)).await;
+    assert!(
+        erased.contains("[y/N] ") && erased.contains("erased     0"),
+        "{erased}"
+    );
+    let again = on_terminal(service.command(&["erase", "m-1", "--yes"])).await;
+    assert_eq!(again, "m-1 had been erased before\n");
+    for (args, asked) in [
+        (&["erase", "m-1", "v-1"][..], "Erase 2 events for good?"),
+        (
+            &["erase", "--feed", FEED],
+            "Erase all entries of user:ben for good?",
+        ),
+        (
+            &["erase", "--feed", FEED, "--everywhere"],
+            "Erase all events that are in user:ben, in all their feeds",
+        ),
+        (
+            &["erase", "--actor", "user:mallory"],
+            "Erase all events of user:mallory, in all feeds",
+        ),
+    ] {
+        let shown = typing("no\n", service.command(args)).await;
+        assert!(shown.contains(asked), "{shown}");
+    }
+    let both = typing("yes\n", service.command(&["erase", "v-1", "m-1"])).await;
+    assert!(both.contains("1 event erased of 2 ("), "{both}");
+    service.run(&["edit", "x-1", "1"]).await.lines(0);
+    let tail = [
+        "tail",
+        FEED,
+        "--no-follow",
+        "--from",
+        "beginning",
+        "--color",
+        "never",
+    ];
+    let told = on_terminal(service.command(&tail)).await;
+    let lines: Vec<&str> = told.lines().collect();
+    assert!(lines[0].ends_with(" → user:ben  1  (edited)"), "{told}");
+    assert_eq!(
+        lines[1..3],
+        [
+            "erased  message   m-1 → user:ben",
+            "erased  visit     v-1 → user:ben"
+        ]
+    );
+    assert!(
+        lines[3].starts_with("edited  20") && lines[3].ends_with(" → user:ben  1"),
+        "{told}"
+    );
+    let append = [
+        "append", "--kind", "message", "--feed", FEED, "--id", "m-1", "--color", "never",
+    ];
+    let appended = on_terminal(service.command(&append)).await;
+    assert!(appended.contains("erased     0"), "{appended}");
+    assert!(
+        appended.contains("1 of 1 events had been erased and were not stored again"),
+        "{appended}"
     );
 }
