@@ -355,11 +355,14 @@ async fn other_methods_are_answered_with_the_allowed_ones(bed: &Bed) {
 async fn head_answers_like_get_without_a_body(bed: &Bed) {
     let node = bed.node().await;
     appends(&node, "e").await;
+    let (_, erasure) = node.post("/v1/erasures", &serde_json::json!({ "feed": "nobody" })).await;
+    let erasure = erasure["id"].as_str().expect("an id");
     for operation in OPERATIONS
         .iter()
         .filter(|operation| operation.method == "GET")
     {
         let path = operation.path.replace("{feed}", "goes-on");
+        let path = path.replace("erasures/{id}", &format!("erasures/{erasure}"));
         let path = path.replace("{id}", "e");
         let path = if path == "/v1/events" {
             "/v1/events?id=e".to_owned()

@@ -99,7 +99,7 @@ async fn an_erased_event_has_no_feeds_and_a_retry_does_not_store_it_again(bed: &
     let feed = feeds[0].as_str();
     for event in [message(&id, &[feed]), visit(&id, &[feed, "other"])] {
         let answer = node.append(&event).await;
-        assert_eq!(answer["status"], "duplicate", "{answer}");
+        assert_eq!(answer["status"], "erased", "{answer}");
         assert_eq!(answer["version"], version.to_string());
     }
     assert_eq!(node.all(feed).await.len(), 0);

@@ -65,7 +65,7 @@ impl Frozen {
         }
         let mut erased = make::events().remove(0);
         erased["id"] = "erased".into();
-        assert_eq!(api.append(&erased).await["status"], "duplicate");
+        assert_eq!(api.append(&erased).await["status"], "erased");
     }
 }
 
