@@ -23,7 +23,7 @@ const LOOK_BACK_KEYS: usize = 500;
 /// windows are short.)
 const SEARCHED_COMMITS_MAX: usize = if cfg!(test) { 4 } else { 64 };
 
-/// A commit of an event id: all that the rule for twins looks at.
+/// A commit of an event id: all that the rule for twins looks at. News of changes are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Commit {
     pub version: Version,
@@ -115,7 +115,9 @@ impl Window {
     /// An empty window after `start` over the log partition whose records have keys with `prefix`.
     pub fn of_log(prefix: Vec<u8>, start: Version) -> Self {
         Self::new(prefix, start, |item| {
-            Ok(decode_records(item)?.iter().map(Commit::from).collect())
+            let records = decode_records(item)?.into_iter();
+            let commits = records.filter(|record| record.entry.changed().is_none());
+            Ok(commits.map(|record| Commit::from(&record)).collect())
         })
     }
 
@@ -124,7 +126,8 @@ impl Window {
     pub fn of_whole_log(prefixes: impl IntoIterator<Item = Vec<u8>>, start: Version) -> Self {
         let decode = |item: &KeyValue| {
             let records = decode_records(item)?.into_iter();
-            let exported = records.filter(|record| record.exports);
+            let is_commit = |record: &Record| record.exports && record.entry.changed().is_none();
+            let exported = records.filter(is_commit);
             Ok(exported.map(|record| Commit::from(&record)).collect())
         };
         Self {

@@ -80,6 +80,21 @@ impl Partition {
                 record.retain_partition(&self.keys, self.id);
             }
             let commits: Vec<Commit> = records.iter().map(Commit::from).collect();
+            let is_news = |record: &Record| record.entry.changed().is_some();
+            // News are no commits: they neither are twins nor have any. They stand in keys of their own.
+            if records.iter().all(is_news) {
+                visible.extend(
+                    records
+                        .into_iter()
+                        .zip(named)
+                        .map(|(record, all_feeds)| Found {
+                            entry: record.entry,
+                            feeds: record.feeds,
+                            all_feeds,
+                        }),
+                );
+                continue;
+            }
             self.window.look_back(snapshot, &commits).await?;
             for ((record, commit), all_feeds) in records.into_iter().zip(commits).zip(named) {
                 let Record {

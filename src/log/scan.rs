@@ -81,6 +81,11 @@ pub struct Scan {
     hidden: u64,
 }
 
+/// Not the place of an event that was erased.
+fn is_shown(entry: &Entry) -> bool {
+    entry.change != Some(Change::Erased)
+}
+
 /// A partition.
 struct Source {
     prefix: Vec<u8>,
@@ -201,6 +206,21 @@ impl Scan {
                 continue;
             };
             budget.spend(1).await;
+            if record.entry.changed().is_some() {
+                // News are no commits: they neither are twins nor have any.
+                if !self.newest_first {
+                    self.last = Some(record.entry.version);
+                    return Ok(Some(LogEvent::from(record)));
+                }
+                if self.pending.is_empty() {
+                    if record.entry.version <= self.after {
+                        self.is_done = true;
+                        return Ok(None);
+                    }
+                    self.last = Some(record.entry.version);
+                }
+                continue;
+            }
             if self.newest_first {
                 self.window
                     .push_older([Commit::from(&record)], Version::MAX);
@@ -208,7 +228,7 @@ impl Scan {
                 continue;
             }
             self.last = Some(record.entry.version);
-            let shows = self.shows(&record.entry);
+            let shows = is_shown(&record.entry);
             if self.window.skips(&record.entry) {
                 match shows {
                     true => return Ok(Some(LogEvent::from(record))),
@@ -245,17 +265,12 @@ impl Scan {
             self.window.drop_above(commit.version.before());
             self.last = Some(commit.version);
             match event {
-                Some(event) if self.shows(&event.entry) => return Some(Some(event)),
+                Some(event) if is_shown(&event.entry) => return Some(Some(event)),
                 Some(_) => {}
                 None => self.hidden += 1,
             }
         }
         None
-    }
-
-    /// Whether the scan shows this event: not the place of one that was erased, and newest first no news of changes.
-    fn shows(&self, entry: &Entry) -> bool {
-        entry.change != Some(Change::Erased) && !(self.newest_first && entry.changed().is_some())
     }
 
     /// Newest first: everything above this version has been merged.

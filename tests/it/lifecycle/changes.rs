@@ -215,6 +215,12 @@ impl Run {
                 let Some(first) = index.map(|index| self.model.0[index].clone()) else {
                     return;
                 };
+                // Whoever has seen any commit of the id does not commit it again.
+                let mut of_id = self.model.0.iter();
+                let first = of_id
+                    .find(|commit| commit.id == first.id)
+                    .cloned()
+                    .unwrap_or(first);
                 let now = self.raw.now().await;
                 if now >= first.version.time() + 4_000_000 {
                     return;

@@ -355,7 +355,9 @@ async fn other_methods_are_answered_with_the_allowed_ones(bed: &Bed) {
 async fn head_answers_like_get_without_a_body(bed: &Bed) {
     let node = bed.node().await;
     appends(&node, "e").await;
-    let (_, erasure) = node.post("/v1/erasures", &serde_json::json!({ "feed": "nobody" })).await;
+    let (_, erasure) = node
+        .post("/v1/erasures", &serde_json::json!({ "feed": "nobody" }))
+        .await;
     let erasure = erasure["id"].as_str().expect("an id");
     for operation in OPERATIONS
         .iter()
