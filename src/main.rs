@@ -11,10 +11,12 @@ use newsfeed::{
     client::{self, append, completions, demo, event, export, history, mark, replay, state, tail},
     clock::WallTime,
     config::{
-        Config, Engine, Opened, StoreConfig, check,
+        Config, Engine, Opened, RetentionArgs, StoreConfig, check,
         file::{self, Origins},
     },
-    http, logging,
+    http,
+    lifecycle::retention,
+    logging,
     server::{Node, Settings},
     store::{audit::audit, embedded, epoch, keys::FORMAT},
 };
@@ -102,6 +104,17 @@ enum Admin {
         #[command(flatten)]
         store: StoreConfig,
     },
+    /// Say what the retention rules would remove now, of an existing store, without removing anything. Rules are those of
+    /// `newsfeed serve`, so give the same --config file, or try others as flags. An embedded store must not be in use.
+    Retention {
+        #[command(flatten)]
+        store: StoreConfig,
+        #[command(flatten)]
+        retention: RetentionArgs,
+        /// Only say what would be removed. The service itself removes it.
+        #[arg(long, required = true)]
+        dry_run: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -156,6 +169,9 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Admin(Admin::Token(args)) => mint_token(&args).map_err(Into::into),
         Command::Admin(Admin::Check { store }) => check_store(&store).await,
         Command::Admin(Admin::Migrate { store }) => migrate(&store).await,
+        Command::Admin(Admin::Retention {
+            store, retention, ..
+        }) => survey_retention(&store, &retention).await,
         Command::Append(args) => append::run(args).await.map_err(Into::into),
         Command::Tail(args) => tail::run(args).await.map_err(Into::into),
         Command::History(args) => history::run(args).await.map_err(Into::into),
@@ -213,6 +229,7 @@ async fn serve(config: Config, given: &Given<'_>) -> Result<(), Box<dyn Error>> 
     config.warn_of_exposure();
     let tls = config.transport.tls()?;
     let auth = config.auth().await?;
+    config.retention.retention()?;
     // Kept until the end: with FoundationDB it holds the client library's thread.
     let opening = config.store.open(config.wall());
     let Some(opened) = shutdown.run_until_cancelled(opening).await else {
@@ -287,6 +304,22 @@ async fn check_store(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
     let counts = audit(&**store, keys).await;
     store.close().await;
     println!("{}", counts?);
+    Ok(())
+}
+
+async fn survey_retention(
+    config: &StoreConfig,
+    retention: &RetentionArgs,
+) -> Result<(), Box<dyn Error>> {
+    let retention = retention.retention()?;
+    if retention.keeps_everything() {
+        return Err("no retention is configured: give --retention, --retention-log-age, or the --config file of the service".into());
+    }
+    let Opened { store, keys, .. } = &config.open_existing().await?;
+    let now = WallTime::system(0).micros();
+    let survey = retention::survey(&**store, keys, &retention, now).await;
+    store.close().await;
+    println!("{}", survey?);
     Ok(())
 }
 

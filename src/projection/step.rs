@@ -14,7 +14,7 @@ use crate::{
     store::{
         Batch, Condition, Error, Found, Plan, Reads, Result, Snapshot, Transaction,
         keys::Keys,
-        values::{decode_checkpoint, encode_checkpoint},
+        values::{Checkpoint, decode_checkpoint, decode_version, encode_checkpoint},
     },
     version::Version,
 };
@@ -165,8 +165,9 @@ impl Transaction for Step<'_> {
     fn first_reads(&self) -> Reads {
         let checkpoints = self.projections.iter().map(|it| it.key(self.keys));
         let removals = [self.keys.changed(), self.keys.sweep()];
+        let trimmed = [self.keys.trimmed_log()];
         Reads {
-            keys: checkpoints.chain(removals).collect(),
+            keys: checkpoints.chain(removals).chain(trimmed).collect(),
             ..Reads::default()
         }
     }
@@ -185,7 +186,19 @@ impl Transaction for Step<'_> {
         };
         let stored = at.iter().zip(&first.values).take(self.projections.len());
         let stored = stored.map(|(key, value)| decode_checkpoint(key, value.as_ref()));
-        let checkpoints = stored.collect::<Result<Vec<_>>>()?;
+        let stored = stored.collect::<Result<Vec<_>>>()?;
+        let checkpoints: Vec<Version> = stored.iter().map(|it| it.until).collect();
+        // Only read: it changes with the row of the sweep.
+        let trimmed = at
+            .iter()
+            .zip(&first.values)
+            .skip(self.projections.len() + 2);
+        let trimmed = trimmed.map(|(key, value)| {
+            let value = value.as_ref();
+            value.map_or(Ok(Version::ZERO), |value| decode_version(key, value))
+        });
+        let trimmed = trimmed.collect::<Result<Vec<_>>>()?;
+        let trimmed = trimmed.into_iter().max().unwrap_or(Version::ZERO);
         let from = match self.turn {
             Turn::First => checkpoints.iter().max(),
             Turn::Last => checkpoints.iter().min(),
@@ -218,11 +231,17 @@ impl Transaction for Step<'_> {
         };
         for &member in &progress.members {
             batch.conditions.push(equal(member));
-            let checkpoint = encode_checkpoint(derived.reached);
+            let until = derived.reached;
+            let from = match from < trimmed {
+                // Of what was trimmed, something may be missing.
+                true => trimmed,
+                false => stored[member].from,
+            };
+            let checkpoint = encode_checkpoint(Checkpoint { from, until });
             batch.puts.push((at[member].clone(), checkpoint));
         }
         // What it derives from must still be there.
-        let removals = self.projections.len()..at.len();
+        let removals = self.projections.len()..self.projections.len() + 2;
         batch.conditions.extend(removals.map(equal));
         self.planned = Some(progress);
         Ok(Plan::Commit(batch))

@@ -36,6 +36,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use foundationdb_tuple::{Subspace, pack_into};
 
 use super::{
@@ -288,8 +289,20 @@ impl Keys {
     }
 
     /// Begin and end of the changes of all feeds.
-    pub(super) fn changes(&self) -> (Vec<u8>, Vec<u8>) {
+    pub fn changes(&self) -> (Vec<u8>, Vec<u8>) {
         self.root.subspace(&(CHANGE,)).range()
+    }
+
+    /// The feed in a key under [`Self::feed`] or [`Self::change`].
+    pub fn feed_of(&self, key: &[u8]) -> Result<FeedName> {
+        // After the code (2 bytes) and the type of a text. Names do not contain the zero byte that terminates the text.
+        let begin = self.root.bytes().len() + 3;
+        let name = key.get(begin..).unwrap_or_default();
+        let Some(len) = memchr::memchr(0, name) else {
+            return Err(corrupt(key, "the key names no feed"));
+        };
+        let name = Bytes::copy_from_slice(&name[..len]);
+        FeedName::stored(name).map_err(|error| corrupt(key, error))
     }
 
     /// Begin and end of all log partitions.
@@ -540,6 +553,9 @@ mod tests {
             let (x, y) = (versioned(&a, versions[0]), versioned(&a, versions[1]));
             prop_assert_eq!(x.cmp(&y), versions[0].cmp(&versions[1]));
             prop_assert_eq!(version_of(&x).ok(), Some(versions[0]));
+            prop_assert_eq!(keys.feed_of(&x).ok(), Some(feed(&names[0])));
+            let news = versioned(&keys.change(&feed(&names[1])), versions[1]);
+            prop_assert_eq!(keys.feed_of(&news).ok(), Some(feed(&names[1])));
             if names[0] != names[1] {
                 // The key ranges of two feeds do not overlap.
                 let other = versioned(&b, versions[1]);
