@@ -110,6 +110,11 @@ impl Error {
         matches!(self, Self::Refused { code, .. } if code == "cursor_unknown")
     }
 
+    /// Whether what the service keeps begins after the version from which something was asked for.
+    pub fn is_expired_cursor(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "cursor_expired")
+    }
+
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(..) => EXIT_USAGE,

@@ -139,6 +139,9 @@ impl Export<'_> {
                 Err(Failure::Final(error)) if error.is_unknown_cursor() => {
                     return Err(self.unknown_position());
                 }
+                Err(Failure::Final(error)) if error.is_expired_cursor() => {
+                    return Err(self.expired_position());
+                }
                 Err(Failure::Final(error)) => return Err(error),
             };
             patience.pause(after, last).await?;
@@ -164,6 +167,21 @@ impl Export<'_> {
                 cursor.display()
             ),
             (None, _) => format!("{what}; without --after, everything is exported"),
+        })
+    }
+
+    /// What is missing cannot be exported any more.
+    fn expired_position(&self) -> Error {
+        let position = self.output.position();
+        let what = format!(
+            "what follows the position {position} has been removed in part, because the service keeps events for a limited time"
+        );
+        Error::Arguments(match &self.args.cursor {
+            Some(cursor) => format!(
+                "{what}. To export what is kept, remove {}, and run the same command again; some events are lost",
+                cursor.display()
+            ),
+            None => format!("{what}; without --after, everything that is kept is exported"),
         })
     }
 

@@ -202,6 +202,14 @@ impl<'a> Follower<'a> {
                     unflushed.reset = Some(version);
                     return Ok(());
                 }
+                if code == "cursor_expired" {
+                    tracing::warn!(
+                        "what follows the position {from} has been removed in part, because the service keeps it for a limited \
+                         time; starting over. Entries are missing in this output"
+                    );
+                    unflushed.reset = Some(version);
+                    return Ok(());
+                }
                 tracing::warn!(
                     "the service has not reached {from}; continuing from {version}. Earlier entries may be missing in this \
                      output; `newsfeed history` prints them"
@@ -224,7 +232,7 @@ impl<'a> Follower<'a> {
     /// Continues from where the command was told to start, as of now.
     async fn start_over(&mut self, current: String) -> Result<(), Error> {
         self.position = match &self.start {
-            // That version was the position, or is older and as unknown.
+            // That version was the position, or is older and as unknown or expired.
             Start::From(From::At(names::Position::Version(_))) => current,
             start => start.find(self.client, &self.range).await?.after,
         };

@@ -126,6 +126,12 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
                         );
                         None
                     }
+                    Err(error) if error.is_expired_cursor() => {
+                        tracing::warn!(
+                            "what follows the position in the cursor file has been removed in part, because the service keeps it for a limited time; starting over"
+                        );
+                        None
+                    }
                     printed => Some(printed?),
                 }
             }

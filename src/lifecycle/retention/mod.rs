@@ -30,8 +30,9 @@ mod worker;
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::{
+    pass::Pass,
     survey::{Due, Survey, survey},
-    sweep::{Limits, Outcome, Step},
+    sweep::{Limits, Outcome, Progress, Step},
     worker::run,
 };
 use super::erase::TWINS_TICKS_MAX;
@@ -80,7 +81,8 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "feeds={}", self.feeds)?;
         for kind in &self.kinds {
-            write!(f, ",kinds={}", kind.as_str().replace(',', "\\,"))?;
+            let kind = kind.as_str().replace(',', "\\,").replace(';', "\\;");
+            write!(f, ",kinds={kind}")?;
         }
         if let Some(age) = self.age {
             write!(f, ",age={}s", age.as_secs())?;

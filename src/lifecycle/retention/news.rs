@@ -39,7 +39,6 @@ pub(super) async fn next(work: &mut Work<'_>, from: Vec<u8>) -> Result<Position>
     let trimmed = work.snapshot.get(vec![key.clone()]).await?.pop().flatten();
     let trimmed = trimmed.map(|value| decode_version(&key, &value));
     let trimmed = trimmed.transpose()?.unwrap_or(Version::ZERO);
-    let trimmed = trimmed.max(work.removal.trimmed(&feed));
     let rules = work.retention.rules_of(&feed);
     let until = trimmed.max(work.pass.until_of(&rules));
     let (_, end) = after_until(&prefix, None, until);

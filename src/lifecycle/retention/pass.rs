@@ -29,7 +29,7 @@ const NOTHING: Span = Span {
 
 /// The bounds of a pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pass {
+pub struct Pass {
     /// What the row said when these were read.
     of: (u64, u64),
     /// Everything above may still get twins.

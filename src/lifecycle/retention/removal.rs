@@ -21,6 +21,10 @@ use crate::{
 /// An id has as many claims as nodes appended it at the same moment.
 const CLAIMS_MAX: usize = 1_000;
 
+/// Limits of one read of a feed.
+const READ_KEYS: usize = 200;
+const READ_BYTES: usize = 256 * 1024;
+
 /// How much a step has removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
@@ -40,7 +44,8 @@ pub(super) struct Removal<'a> {
     /// By feed and kind, and by prefix of the log by kind or by actor: the first and the last version that goes.
     feed_indexes: BTreeMap<(FeedName, Kind), Ends>,
     log_indexes: BTreeMap<Vec<u8>, Ends>,
-    trimmed: BTreeMap<FeedName, Version>,
+    /// The versions of entries and news that go from a feed.
+    gone: BTreeMap<FeedName, BTreeSet<Version>>,
     /// Everything in the log at or below may have been removed.
     trimmed_log: Version,
     trims_log: bool,
@@ -118,7 +123,7 @@ impl<'a> Removal<'a> {
             runs: Vec::new(),
             feed_indexes: BTreeMap::new(),
             log_indexes: BTreeMap::new(),
-            trimmed: BTreeMap::new(),
+            gone: BTreeMap::new(),
             trimmed_log,
             trims_log: false,
             log: BTreeMap::new(),
@@ -130,21 +135,10 @@ impl<'a> Removal<'a> {
         (self.counts.entries + self.counts.events) as usize
     }
 
-    /// Up to where this step trims the feed.
-    pub(super) fn trimmed(&self, feed: &FeedName) -> Version {
-        self.trimmed.get(feed).copied().unwrap_or(Version::ZERO)
-    }
-
-    fn trim(&mut self, feed: &FeedName, version: Version) {
-        let trimmed = self.trimmed.entry(feed.clone()).or_insert(version);
-        *trimmed = version.max(*trimmed);
-    }
-
     /// Removes an entry from a feed. `follows` says that it follows the last one that was removed.
     pub(super) fn entry(&mut self, feed: &FeedName, entry: Entry, follows: bool) {
         let version = entry.version;
         self.counts.entries += 1;
-        self.trim(feed, version);
         let notifies = entry.delivery == Delivery::Notify;
         match self.runs.last_mut() {
             Some(run) if follows => {
@@ -166,6 +160,8 @@ impl<'a> Removal<'a> {
             let news = of_transaction(edited).under(&self.keys.change(feed));
             self.batch.clears.push(news);
         }
+        let gone = self.gone.entry(feed.clone()).or_default();
+        gone.insert(entry.version);
         let of_kind = (feed.clone(), entry.kind);
         note(&mut self.feed_indexes, of_kind, entry.version);
         let removed = self.events.entry(entry.id).or_default();
@@ -174,7 +170,7 @@ impl<'a> Removal<'a> {
 
     /// Removes the news of a change from a feed.
     pub(super) fn news(&mut self, feed: &FeedName, version: Version) {
-        self.trim(feed, version);
+        self.gone.entry(feed.clone()).or_default().insert(version);
         let key = Ends::of(version).under(&self.keys.change(feed));
         self.batch.clears.push(key);
     }
@@ -268,7 +264,68 @@ impl<'a> Removal<'a> {
         }
         self.decide(undecided).await?;
         rewrite.finish(&mut self.batch);
+        self.trim_feeds().await?;
         Ok(self.into_batch())
+    }
+
+    /// Raises what says up to where a feed was trimmed: to the last version that goes and lies below everything that stays.
+    /// Nobody can be told of what goes from between entries that stay, because whoever reads a feed from its beginning
+    /// continues from these.
+    async fn trim_feeds(&mut self) -> Result<()> {
+        for (feed, gone) in std::mem::take(&mut self.gone) {
+            let oldest = self.oldest_left(&feed, &gone).await?;
+            let trimmed = match oldest {
+                Some(oldest) => gone.range(..oldest).next_back(),
+                None => gone.last(),
+            };
+            if let Some(version) = trimmed {
+                self.trim(self.keys.trimmed(&feed), *version);
+            }
+        }
+        if self.trims_log {
+            self.trim(self.keys.trimmed_log(), self.trimmed_log);
+        }
+        Ok(())
+    }
+
+    fn trim(&mut self, key: Vec<u8>, version: Version) {
+        let value = version.to_bytes().to_vec();
+        let anywhere = self.keys.trimmed_anywhere();
+        let maxima = &mut self.batch.maxima;
+        maxima.push((key, value.clone()));
+        match maxima.iter_mut().find(|(key, _)| *key == anywhere) {
+            Some((_, greatest)) => *greatest = std::mem::take(greatest).max(value),
+            None => maxima.push((anywhere, value)),
+        }
+    }
+
+    /// The version of the oldest entry that stays, if there is one up to the last version that goes.
+    async fn oldest_left(
+        &self,
+        feed: &FeedName,
+        gone: &BTreeSet<Version>,
+    ) -> Result<Option<Version>> {
+        let Some(until) = gone.last() else {
+            return Ok(None);
+        };
+        let prefix = self.keys.feed(feed);
+        // Most often, all that is read goes, or the first one stays.
+        let (mut after, mut limit) = (Version::ZERO, 1);
+        loop {
+            let range = keys::range(&prefix, Some(after), *until, false, limit, READ_BYTES);
+            let slice = self.snapshot.ranges(vec![range]).await?.pop();
+            let slice = slice.unwrap_or_default();
+            for item in &slice.items {
+                after = version_of(&item.key)?;
+                if !gone.contains(&after) {
+                    return Ok(Some(after));
+                }
+            }
+            if !slice.more {
+                return Ok(None);
+            }
+            limit = READ_KEYS;
+        }
     }
 
     /// Removes the claims of an event.
@@ -321,7 +378,7 @@ impl<'a> Removal<'a> {
         commits: &[(Version, ClaimedEvent)],
     ) -> Result<bool> {
         let gone = self.events.get(id).map(|removed| removed.copies.clone());
-        let gone = gone.unwrap_or_default();
+        let mut gone = gone.unwrap_or_default();
         let places = commits
             .iter()
             .flat_map(|(version, claim)| claim.feeds.iter().map(|feed| (feed.clone(), *version)));
@@ -342,7 +399,9 @@ impl<'a> Removal<'a> {
             }
             let is_twin =
                 |(other, first): &(FeedName, Version)| *other == feed && is_twin_of(&entry, *first);
+            // In the order of versions, so that the twin of a twin goes with it.
             if gone.iter().any(is_twin) {
+                gone.insert((feed.clone(), version));
                 let only = Ends::of(version);
                 let clears = [self.keys.feed(&feed), self.keys.notify(&feed)];
                 let clears = clears.iter().map(|prefix| only.under(prefix));
@@ -364,7 +423,7 @@ impl<'a> Removal<'a> {
         rewrite: &mut Rewrite<'_>,
     ) -> Result<bool> {
         let gone = self.events.get(id).map(|removed| removed.logged.clone());
-        let gone = gone.unwrap_or_default();
+        let mut gone = gone.unwrap_or_default();
         let mut is_held = false;
         for (version, claim) in commits {
             let mut found = Vec::new();
@@ -394,6 +453,8 @@ impl<'a> Removal<'a> {
             let left = record.feeds.iter().filter(|feed| !hides(feed));
             let left: Vec<FeedName> = left.cloned().collect();
             if left.len() < record.feeds.len() {
+                let hidden = record.feeds.iter().filter(|feed| hides(feed));
+                let hidden: Vec<FeedName> = hidden.cloned().collect();
                 if let Some(first) = left.first() {
                     self.index_again(&record.entry, Keys::hash(first)).await?;
                 }
@@ -409,6 +470,7 @@ impl<'a> Removal<'a> {
                     };
                     rewrite.change(*partition, *version, change).await?;
                 }
+                gone.push((*version, hidden));
             }
             is_held |= !left.is_empty() && *version > self.trimmed_log;
         }
@@ -461,20 +523,6 @@ impl<'a> Removal<'a> {
         let indexes = of_feeds.chain(self.log_indexes).chain(of_log);
         let clears = indexes.map(|(prefix, ends)| ends.under(&prefix));
         batch.clears.extend(clears);
-        let mut highest = Version::ZERO;
-        let of_feeds = self.trimmed.into_iter();
-        let of_feeds = of_feeds.map(|(feed, version)| (keys.trimmed(&feed), version));
-        let of_log = self
-            .trims_log
-            .then(|| (keys.trimmed_log(), self.trimmed_log));
-        for (key, version) in of_feeds.chain(of_log) {
-            highest = highest.max(version);
-            batch.maxima.push((key, version.to_bytes().to_vec()));
-        }
-        if highest > Version::ZERO {
-            let value = highest.to_bytes().to_vec();
-            batch.maxima.push((keys.trimmed_anywhere(), value));
-        }
         (batch, self.counts)
     }
 }

@@ -211,20 +211,38 @@ impl Work<'_> {
 
 /// The transaction. It should be attempted once: after a failure, look again when another node may have gone on.
 pub struct Step<'a> {
-    pub(super) keys: &'a Keys,
-    pub(super) lineage: &'a Lineage,
-    pub(super) retention: &'a Retention,
-    /// The bounds of the present pass, if they have been read.
-    pub(super) pass: &'a mut Option<Pass>,
-    /// The time, in µs since 1970.
-    pub(super) now: u64,
+    keys: &'a Keys,
+    lineage: &'a Lineage,
+    retention: &'a Retention,
+    pass: &'a mut Option<Pass>,
+    now: u64,
     /// Whether to begin again by these rules if others have been in use.
-    pub(super) replaces_rules: bool,
-    pub(super) limits: Limits,
-    pub(super) planned: Option<Progress>,
+    pub replaces_rules: bool,
+    pub limits: Limits,
+    planned: Option<Progress>,
 }
 
-impl Step<'_> {
+impl<'a> Step<'a> {
+    /// A step at the time `now`, in µs since 1970. `pass` keeps the bounds of the present pass from step to step.
+    pub fn new(
+        keys: &'a Keys,
+        lineage: &'a Lineage,
+        retention: &'a Retention,
+        pass: &'a mut Option<Pass>,
+        now: u64,
+    ) -> Self {
+        Self {
+            keys,
+            lineage,
+            retention,
+            pass,
+            now,
+            replaces_rules: true,
+            limits: Limits::default(),
+            planned: None,
+        }
+    }
+
     /// The row to go on with, or what there is to say if there is nothing to do.
     fn row(&self, stored: Option<Sweep>, now: Version) -> std::result::Result<Sweep, Progress> {
         let rules = self.retention.digest();

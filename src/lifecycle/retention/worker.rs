@@ -6,7 +6,7 @@ use rand::RngExt;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Limits, Outcome, Retention, Step, sweep::Progress};
+use super::{Outcome, Progress, Retention, Step};
 use crate::{
     clock::WallTime,
     lineage::Lineage,
@@ -80,16 +80,9 @@ impl Worker {
         let mut has_warned = false;
         loop {
             let begun = Instant::now();
-            let mut step = Step {
-                keys: &self.keys,
-                lineage: &self.lineage,
-                retention: &self.retention,
-                pass: &mut pass,
-                now: self.wall.micros(),
-                replaces_rules,
-                limits: Limits::default(),
-                planned: None,
-            };
+            let (keys, lineage, now) = (&self.keys, &self.lineage, self.wall.micros());
+            let mut step = Step::new(keys, lineage, &self.retention, &mut pass, now);
+            step.replaces_rules = replaces_rules;
             // Attempted once. If the outcome of its commit is unknown, the next step reads how far the walk has got.
             match transact_until(&*self.store, &mut step, begun).await {
                 Ok(progress) => {
