@@ -96,7 +96,7 @@ async fn killed_during_the_sweep_everything_that_is_due_goes_and_nothing_else() 
         .api
         .append(&json!([messages("old0-", 1)[0], messages("new", 1)[0]]))
         .await;
-    assert_eq!(column(items(&again), "result"), ["appended", "duplicate"]);
+    assert_eq!(column(items(&again), "status"), ["appended", "duplicate"]);
     node.stop().await;
 }
 
