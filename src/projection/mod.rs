@@ -87,8 +87,14 @@ impl Projection {
         keys.projection(self.name(), kind)
     }
 
-    /// Adds the keys that it derives from `event`, with their values.
-    fn derive(&self, keys: &Keys, event: &LogEvent, puts: &mut Vec<(Vec<u8>, Vec<u8>)>) {
+    /// Adds the keys that it derives from `event`, which retention has not removed from the feeds `held`, with their values.
+    fn derive(
+        &self,
+        keys: &Keys,
+        event: &LogEvent,
+        held: &[FeedName],
+        puts: &mut Vec<(Vec<u8>, Vec<u8>)>,
+    ) {
         let entry = &event.entry;
         let mut put =
             |prefix: Vec<u8>, value| puts.push((versioned(&prefix, entry.version), value));
@@ -105,7 +111,7 @@ impl Projection {
             }
             // News of changes are few, and are read from a range of their own.
             Self::FeedByKind(kind) if *kind == entry.kind && !is_change => {
-                for feed in &event.feeds {
+                for feed in held {
                     put(keys.feed_by_kind(feed, kind), Vec::new());
                 }
             }

@@ -17,8 +17,8 @@
 //! | 13 | `log / partition ‖ V` | the events of a batch in this partition |
 //! | 14 | `transient / partition ‖ V` | a transient, or the news that a marker moved |
 //! | 15 | `marker / name / reader / {read, seen}` | version |
-//! | 16 | `trimmed / name` | everything at or below this version may have been removed; an empty name: from the log |
-//! | 16 | `trimmed` | the greatest of these versions |
+//! | 16 | `trimmed / name` | everything at or below this version has been removed; an empty name: from the log, or is going to be |
+//! | 16 | `trimmed` | nothing above this version has been removed, from any feed or from the log |
 //! | 17 | `projection / name`, `projection / name / kind` | the checkpoint of a projection: a version |
 //! | 18 | `index / 1 / kind ‖ V`, `index / 2 / actor ‖ V` | the feeds that show the event, in order |
 //! | 18 | `index / 3 / feed / kind ‖ V` | empty |
@@ -231,7 +231,8 @@ impl Keys {
         self.root.pack(&(CHANGED,))
     }
 
-    /// → everything in the feed at or below this version may have been removed. Atomic maximum, by the sweep.
+    /// → everything in the feed at or below this version has been removed. Atomic maximum, by the sweep. Retention may have
+    /// removed more, of some kinds, from between what stays.
     pub fn trimmed(&self, feed: &FeedName) -> Vec<u8> {
         self.root.pack(&(TRIMMED, feed.as_str()))
     }
@@ -241,7 +242,7 @@ impl Keys {
         self.root.pack(&(TRIMMED, ""))
     }
 
-    /// → the greatest version of all of these. Atomic maximum, with each.
+    /// → nothing above this version has been removed from any feed or from the log. Atomic maximum, by the sweep.
     pub fn trimmed_anywhere(&self) -> Vec<u8> {
         self.root.pack(&(TRIMMED,))
     }

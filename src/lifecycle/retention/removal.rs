@@ -273,29 +273,32 @@ impl<'a> Removal<'a> {
     /// continues from these.
     async fn trim_feeds(&mut self) -> Result<()> {
         for (feed, gone) in std::mem::take(&mut self.gone) {
+            if let Some(last) = gone.last() {
+                self.raise(self.keys.trimmed_anywhere(), *last);
+            }
             let oldest = self.oldest_left(&feed, &gone).await?;
             let trimmed = match oldest {
                 Some(oldest) => gone.range(..oldest).next_back(),
                 None => gone.last(),
             };
             if let Some(version) = trimmed {
-                self.trim(self.keys.trimmed(&feed), *version);
+                self.raise(self.keys.trimmed(&feed), *version);
             }
         }
         if self.trims_log {
-            self.trim(self.keys.trimmed_log(), self.trimmed_log);
+            self.raise(self.keys.trimmed_log(), self.trimmed_log);
+            self.raise(self.keys.trimmed_anywhere(), self.trimmed_log);
         }
         Ok(())
     }
 
-    fn trim(&mut self, key: Vec<u8>, version: Version) {
+    /// Raises the version at `key`, which is in the batch once.
+    fn raise(&mut self, key: Vec<u8>, version: Version) {
         let value = version.to_bytes().to_vec();
-        let anywhere = self.keys.trimmed_anywhere();
         let maxima = &mut self.batch.maxima;
-        maxima.push((key, value.clone()));
-        match maxima.iter_mut().find(|(key, _)| *key == anywhere) {
+        match maxima.iter_mut().find(|(other, _)| *other == key) {
             Some((_, greatest)) => *greatest = std::mem::take(greatest).max(value),
-            None => maxima.push((anywhere, value)),
+            None => maxima.push((key, value)),
         }
     }
 

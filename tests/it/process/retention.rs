@@ -11,7 +11,6 @@ use crate::{
 };
 
 const OLD: usize = 2_000;
-const LOOK: Duration = Duration::from_millis(200);
 
 fn messages(prefix: &str, count: usize) -> Value {
     let feeds = |index: usize| [format!("chat:{}", index % 7), format!("user:{}", index % 3)];
