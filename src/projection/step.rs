@@ -225,9 +225,7 @@ impl Transaction for Step<'_> {
             value.map_or(Ok(Version::ZERO), |value| decode_version(key, value))
         });
         let trimmed = trimmed.collect::<Result<Vec<_>>>()?;
-        let [trimmed, trimmed_anywhere] = trimmed[..] else {
-            return Err(Error::Closed);
-        };
+        let (trimmed, trimmed_anywhere) = (trimmed[0], trimmed[1]);
         let from = match self.turn {
             Turn::First => checkpoints.iter().max(),
             Turn::Last => checkpoints.iter().min(),

@@ -168,6 +168,7 @@ pub(super) async fn remove(
     let slice = slice.unwrap_or_default();
     let bytes = slice.items.iter().map(|item| item.value.len());
     work.note(1, bytes.sum());
+    work.begin(&feed);
     let mut follows = false;
     for item in &slice.items {
         let entry = decode_entry(item)?;

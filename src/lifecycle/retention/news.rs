@@ -52,6 +52,7 @@ pub(super) async fn next(work: &mut Work<'_>, from: Vec<u8>) -> Result<Position>
         false => None,
     };
     let slice = slice.unwrap_or_default();
+    work.begin(&feed);
     for item in &slice.items {
         let version = keys::version_of(&item.key)?;
         let news = decode_change(item)?;

@@ -46,6 +46,8 @@ pub(super) struct Removal<'a> {
     log_indexes: BTreeMap<Vec<u8>, Ends>,
     /// The versions of entries and news that go from a feed.
     gone: BTreeMap<FeedName, BTreeSet<Version>>,
+    /// Feeds in which some kinds are kept longer than others, and the floor of the pass.
+    mixed: BTreeMap<FeedName, Version>,
     /// Everything in the log at or below may have been removed.
     trimmed_log: Version,
     trims_log: bool,
@@ -124,6 +126,7 @@ impl<'a> Removal<'a> {
             feed_indexes: BTreeMap::new(),
             log_indexes: BTreeMap::new(),
             gone: BTreeMap::new(),
+            mixed: BTreeMap::new(),
             trimmed_log,
             trims_log: false,
             log: BTreeMap::new(),
@@ -133,6 +136,11 @@ impl<'a> Removal<'a> {
     /// How many entries and events go.
     pub(super) fn len(&self) -> usize {
         (self.counts.entries + self.counts.events) as usize
+    }
+
+    /// In this feed, some kinds are kept longer than others. Nothing above `floor` goes.
+    pub(super) fn mixes(&mut self, feed: &FeedName, floor: Version) {
+        self.mixed.insert(feed.clone(), floor);
     }
 
     /// Removes an entry from a feed. `follows` says that it follows the last one that was removed.
@@ -151,10 +159,13 @@ impl<'a> Removal<'a> {
                 notifies,
             }),
         }
+        // Everything of the kind up to here goes.
+        let of_kind = (feed.clone(), entry.kind.clone());
+        note(&mut self.feed_indexes, of_kind, version);
         self.with(feed, entry);
     }
 
-    /// What goes with an entry besides its key and its notify key.
+    /// What goes with an entry besides its key, its notify key and its index key.
     fn with(&mut self, feed: &FeedName, entry: Entry) {
         if let Some(Change::EditedAt(edited)) = entry.change {
             let news = of_transaction(edited).under(&self.keys.change(feed));
@@ -162,8 +173,6 @@ impl<'a> Removal<'a> {
         }
         let gone = self.gone.entry(feed.clone()).or_default();
         gone.insert(entry.version);
-        let of_kind = (feed.clone(), entry.kind);
-        note(&mut self.feed_indexes, of_kind, entry.version);
         let removed = self.events.entry(entry.id).or_default();
         removed.copies.insert((feed.clone(), entry.version));
     }
@@ -276,13 +285,17 @@ impl<'a> Removal<'a> {
             if let Some(last) = gone.last() {
                 self.raise(self.keys.trimmed_anywhere(), *last);
             }
-            let oldest = self.oldest_left(&feed, &gone).await?;
-            let trimmed = match oldest {
-                Some(oldest) => gone.range(..oldest).next_back(),
-                None => gone.last(),
+            let is_mixed = self.mixed.contains_key(&feed);
+            let oldest = self.oldest_left(&feed, &gone, is_mixed).await?;
+            let trimmed = match (oldest, self.mixed.get(&feed)) {
+                (Some(oldest), None) => gone.range(..oldest).next_back().copied(),
+                (None, None) => gone.last().copied(),
+                // Earlier steps may have removed more, above what goes now.
+                (Some(oldest), Some(_)) => Some(oldest.before()),
+                (None, Some(floor)) => gone.last().copied().max(Some(*floor)),
             };
             if let Some(version) = trimmed {
-                self.raise(self.keys.trimmed(&feed), *version);
+                self.raise(self.keys.trimmed(&feed), version);
             }
         }
         if self.trims_log {
@@ -302,20 +315,23 @@ impl<'a> Removal<'a> {
         }
     }
 
-    /// The version of the oldest entry that stays, if there is one up to the last version that goes.
+    /// The version of the oldest entry that stays, if there is one up to the last version that goes, or at all.
     async fn oldest_left(
         &self,
         feed: &FeedName,
         gone: &BTreeSet<Version>,
+        is_mixed: bool,
     ) -> Result<Option<Version>> {
-        let Some(until) = gone.last() else {
-            return Ok(None);
+        let until = match (gone.last(), is_mixed) {
+            (_, true) => self.snapshot.version(),
+            (Some(last), false) => *last,
+            (None, false) => return Ok(None),
         };
         let prefix = self.keys.feed(feed);
         // Most often, all that is read goes, or the first one stays.
         let (mut after, mut limit) = (Version::ZERO, 1);
         loop {
-            let range = keys::range(&prefix, Some(after), *until, false, limit, READ_BYTES);
+            let range = keys::range(&prefix, Some(after), until, false, limit, READ_BYTES);
             let slice = self.snapshot.ranges(vec![range]).await?.pop();
             let slice = slice.unwrap_or_default();
             for item in &slice.items {
@@ -406,7 +422,9 @@ impl<'a> Removal<'a> {
             if gone.iter().any(is_twin) {
                 gone.insert((feed.clone(), version));
                 let only = Ends::of(version);
-                let clears = [self.keys.feed(&feed), self.keys.notify(&feed)];
+                // Of its kind, others may stay.
+                let index = self.keys.feed_by_kind(&feed, &entry.kind);
+                let clears = [self.keys.feed(&feed), self.keys.notify(&feed), index];
                 let clears = clears.iter().map(|prefix| only.under(prefix));
                 self.batch.clears.extend(clears);
                 self.with(&feed, entry);

@@ -193,6 +193,15 @@ impl Work<'_> {
         self.bytes += bytes;
     }
 
+    /// Must be called for each feed from which something goes.
+    pub(super) fn begin(&mut self, feed: &FeedName) {
+        let rules = self.retention.rules_of(feed);
+        let all = |rule: &usize| self.retention.rules[*rule].kinds.is_empty();
+        if !rules.first().is_some_and(all) {
+            self.removal.mixes(feed, self.pass.floor);
+        }
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.removal.len() >= self.limits.removed
             || self.reads >= self.limits.reads

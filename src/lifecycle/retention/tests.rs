@@ -402,6 +402,11 @@ fn check(
         .into();
     for name in [feed("a"), feed("b")] {
         let gone = |version: &Version| model.gone.contains(&(name.clone(), *version));
+        let is_in_order = model
+            .retention
+            .rules
+            .iter()
+            .all(|rule| rule.kinds.is_empty());
         // As far as everything is gone. (Twins that nobody saw count, too.)
         let trimmed = trimmed(&memory, &reader.keys.trimmed(&name));
         let records = model.visible(&name).into_iter();
@@ -415,11 +420,6 @@ fn check(
                 .rfind(below)
                 .is_none_or(|last| trimmed >= *last)
         );
-        let is_in_order = model
-            .retention
-            .rules
-            .iter()
-            .all(|rule| rule.kinds.is_empty());
         for kinds in &chosen {
             let records = model.visible(&name).into_iter();
             let visible: Vec<_> = records

@@ -17,6 +17,7 @@ use newsfeed::{
         transact,
     },
     types::Data,
+    version::Version,
 };
 use serde_json::{Value, json, value::RawValue};
 use tokio::time::sleep;
@@ -257,6 +258,11 @@ async fn of_what_is_too_much_the_newest_stays(bed: &Bed) {
         })
         .collect();
     node.append(&json!(events)).await;
+    let edit = json!({ "data": "edited text" }).to_string();
+    let answer = node
+        .send_body("PATCH", "/v1/events/e0", &[JSON], edit)
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
     let retention = kept(&["feeds=news,kinds=visit,entries=2;feeds=news,entries=5"]);
     let lineage = Lineage::new(keys.clone());
     // Later and later, until no twin can come.
@@ -288,6 +294,12 @@ async fn of_what_is_too_much_the_newest_stays(bed: &Bed) {
     assert_eq!(ids(&node, "/v1/feeds/other/entries").await.len(), 12);
     let state = node.get("/v1/feeds/news").await;
     assert_eq!(state["unread"]["total"], json!(5), "{state}");
+    // The news of the edit went with the entry.
+    let news = keys.change(&"news".parse().expect("a name"));
+    let (begin, end) = store::keys::after_until(&news, None, Version::MAX);
+    let snapshot = store.snapshot().await.expect("a snapshot");
+    let slices = snapshot.ranges(vec![Range::all(begin, end)]).await;
+    assert_eq!(slices.expect("read")[0].items, []);
     node.stop().await;
 }
 
