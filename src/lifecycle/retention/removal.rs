@@ -296,6 +296,7 @@ impl<'a> Removal<'a> {
             };
             if let Some(version) = trimmed {
                 self.raise(self.keys.trimmed(&feed), version);
+                self.raise(self.keys.trimmed_anywhere(), version);
             }
         }
         if self.trims_log {
