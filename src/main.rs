@@ -16,10 +16,12 @@ use newsfeed::{
     },
     clock::WallTime,
     config::{
-        Config, Engine, Opened, StoreConfig, check,
+        Config, Engine, Opened, RetentionArgs, StoreConfig, check,
         file::{self, Origins},
     },
-    http, logging,
+    http,
+    lifecycle::retention,
+    logging,
     server::{Node, Settings},
     store::{
         self, Store,
@@ -126,6 +128,17 @@ enum Admin {
         #[command(flatten)]
         store: StoreConfig,
     },
+    /// Say what the retention rules would remove now, of an existing store, without removing anything. Rules are those of
+    /// `newsfeed serve`, so give the same --config file, or try others as flags. An embedded store must not be in use.
+    Retention {
+        #[command(flatten)]
+        store: StoreConfig,
+        #[command(flatten)]
+        retention: RetentionArgs,
+        /// Only say what would be removed. The service itself removes it.
+        #[arg(long, required = true)]
+        dry_run: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -183,6 +196,9 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Admin(Admin::Migrate { store }) => migrate(&store).await,
         Command::Admin(Admin::Backup(args)) => back_up(args).await,
         Command::Admin(Admin::Compact { store }) => compact(&store).await,
+        Command::Admin(Admin::Retention {
+            store, retention, ..
+        }) => survey_retention(&store, &retention).await,
         Command::Append(args) => append::run(args).await.map_err(Into::into),
         Command::Tail(args) => tail::run(args).await.map_err(Into::into),
         Command::History(args) => history::run(args).await.map_err(Into::into),
@@ -243,6 +259,7 @@ async fn serve(config: Config, given: &Given<'_>) -> Result<(), Box<dyn Error>> 
     config.warn_of_exposure();
     let tls = config.transport.tls()?;
     let auth = config.auth().await?;
+    config.retention.retention()?;
     // Kept until the end: with FoundationDB it holds the client library's thread.
     let opening = config.store.open(config.wall());
     let Some(opened) = shutdown.run_until_cancelled(opening).await else {
@@ -344,6 +361,22 @@ async fn compact(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
         HumanBytes(after),
         HumanBytes(before)
     );
+    Ok(())
+}
+
+async fn survey_retention(
+    config: &StoreConfig,
+    retention: &RetentionArgs,
+) -> Result<(), Box<dyn Error>> {
+    let retention = retention.retention()?;
+    if retention.keeps_everything() {
+        return Err("no retention is configured: give --retention, --retention-log-age, or the --config file of the service".into());
+    }
+    let Opened { store, keys, .. } = &config.open_existing().await?;
+    let now = WallTime::system(0).micros();
+    let survey = retention::survey(&**store, keys, &retention, now).await;
+    store.close().await;
+    println!("{}", survey?);
     Ok(())
 }
 

@@ -23,7 +23,10 @@ use crate::{
         openapi_under,
         proxies::Proxies,
     },
-    lifecycle::{self, Lifecycle},
+    lifecycle::{
+        self, Lifecycle,
+        retention::{self, Retention},
+    },
     live::{Hub, run_tailer, trim_transients},
     logging::LogControl,
     metrics::Metrics,
@@ -41,6 +44,7 @@ pub struct Settings {
     pub base_path: BasePath,
     pub deliveries: Deliveries,
     pub projections: projection::Settings,
+    pub retention: Retention,
     /// The wall clock for `at`.
     pub wall: WallTime,
     /// Minimum time from the start of one round of live delivery to the start of the next.
@@ -130,6 +134,15 @@ impl Node {
             Arc::clone(&metrics),
             stop_background.clone(),
         ));
+        let removes = !settings.retention.keeps_everything();
+        let retention = background.spawn(retention::run(
+            Arc::clone(&store),
+            keys.clone(),
+            settings.retention,
+            settings.wall.clone(),
+            Arc::clone(&metrics),
+            stop_background.clone(),
+        ));
         if let Some(auth) = settings.auth.clone() {
             let stop = stop_background.clone();
             background.spawn(async move { auth.watch(stop).await });
@@ -146,6 +159,9 @@ impl Node {
         tasks.watch("erasures", erasures.abort_handle());
         if projects {
             tasks.watch("projections", projections.abort_handle());
+        }
+        if removes {
+            tasks.watch("retention", retention.abort_handle());
         }
         let app = App {
             auth: settings.auth,

@@ -10,7 +10,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::WallTime,
-    error::Result,
     lineage::Known,
     store::{
         self, Batch, Condition, Error, Found, KeyValue, Plan, Reads, Snapshot, Store, Transaction,
@@ -95,7 +94,7 @@ pub async fn version_at(
     keys: &Keys,
     known: &Known,
     micros: u64,
-) -> Result<Version> {
+) -> store::Result<Version> {
     let number = micros / STEP_MICROS;
     let rows = snapshot.ranges(keys.times_around(number).into()).await?;
     let row = |index: usize| {

@@ -48,7 +48,8 @@ pub fn effective(command: &Command, matches: &ArgMatches, origins: &Origins) -> 
 /// Clap splits most lists itself.
 fn split(id: &str, text: &str) -> Vec<String> {
     match id {
-        "kinds" => kinds::items(text).into_iter().map(literal).collect(),
+        "kinds" => kinds::items(text, ',').into_iter().map(literal).collect(),
+        "retention" => kinds::items(text, ';').into_iter().map(literal).collect(),
         _ => vec![literal(text)],
     }
 }

@@ -18,6 +18,8 @@ use super::{Config, kinds::escaped};
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// The argument that names the file. Every command with this argument reads its settings from the file.
 pub const CONFIG: &str = "config";
+/// The argument whose values can be tables.
+const RULES: &str = "retention";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -182,7 +184,13 @@ impl Reader<'_> {
                     continue;
                 }
                 (_, None) => return Err(self.wrong(&key, unknown(&self.command, &key))),
-                (Value::Array(array), Some(_)) => array.into_iter().map(scalar).collect(),
+                (Value::Array(array), Some(id)) => {
+                    let item = |value| match value {
+                        Value::Table(rule) if id == RULES => self::rule(rule),
+                        value => scalar(value),
+                    };
+                    array.into_iter().map(item).collect()
+                }
                 (value, Some(_)) => scalar(value).map(|value| vec![value]),
             };
             let values = values.ok_or_else(|| {
@@ -234,6 +242,22 @@ fn argument<'a>(command: &'a Command, key: &str) -> Option<&'a Arg> {
         let flag = known.get_long().map(|long| long.replace('-', "_"));
         known.get_id() == key || flag.as_deref() == Some(key)
     })
+}
+
+/// A rule as one text. What can be repeated is a list in the table.
+fn rule(table: Table) -> Option<String> {
+    let mut items = Vec::new();
+    for (name, value) in table {
+        let values = match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        };
+        for value in values {
+            let value = escaped(&scalar(value)?).replace(';', "\\;");
+            items.push(format!("{name}={value}"));
+        }
+    }
+    Some(items.join(","))
 }
 
 fn scalar(value: Value) -> Option<String> {

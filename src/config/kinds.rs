@@ -23,7 +23,7 @@ impl FromStr for KindList {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        items(text)
+        items(text, ',')
             .into_iter()
             .map(parse_item)
             .collect::<Result<_, _>>()
@@ -31,10 +31,10 @@ impl FromStr for KindList {
     }
 }
 
-/// The items of a list, in which commas are still escaped.
-pub fn items(text: &str) -> Vec<&str> {
+/// The items of a list, in which separators are still escaped.
+pub fn items(text: &str, separator: char) -> Vec<&str> {
     let ends = text
-        .match_indices(',')
+        .match_indices(separator)
         .filter(|(at, _)| !text[..*at].ends_with('\\'));
     let mut items = Vec::new();
     let mut start = 0;

@@ -7,6 +7,7 @@ mod drain;
 mod exposure;
 mod kinds;
 mod location;
+mod retention;
 mod transport;
 
 use std::{
@@ -23,6 +24,7 @@ pub use self::{
     drain::DrainConfig,
     kinds::{KindList, KindSetting},
     location::{Location, Sides},
+    retention::{RetentionArgs, RuleList},
     transport::TransportConfig,
 };
 use crate::{
@@ -318,6 +320,9 @@ pub struct Config {
     #[arg(long, env = "NEWSFEED_PROJECTIONS", value_enum, default_value_t = Switch::On)]
     pub projections: Switch,
 
+    #[command(flatten)]
+    pub retention: RetentionArgs,
+
     /// Minimum interval in ms between two reads of the log for live delivery. A longer interval batches more events,
     /// which trades latency for CPU. 0 delivers immediately.
     #[arg(long, env = "NEWSFEED_TAIL_GAP_MS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=1_000))]
@@ -355,6 +360,7 @@ impl Config {
     /// configured.
     pub async fn check(&self) -> Result<(), Box<dyn Error>> {
         self.store.check()?;
+        self.retention.retention()?;
         self.places().await?;
         self.warn_of_exposure();
         self.transport.tls()?;
@@ -420,6 +426,7 @@ impl Config {
                 projections: self.projections(),
                 limits: projection::Limits::default(),
             },
+            retention: self.retention.retention().unwrap_or_default(),
             wall: self.wall(),
             tail_gap: Duration::from_millis(self.tail_gap_ms),
             cors: self.transport.cors(),

@@ -9,7 +9,8 @@ use crate::{
     append::writes,
     log::LogEvent,
     store::{
-        Batch, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Store, StoreErrors,
+        Batch, Condition, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Store,
+        StoreErrors,
         epoch::Row,
         keys::{Keys, versioned},
         values::{self, Record, RecordParts},
@@ -219,6 +220,38 @@ impl Memory {
 
     pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
         Arc::make_mut(&mut self.values).insert(key, value);
+    }
+
+    /// Does what a batch says that has no versions of its own.
+    pub(crate) fn apply(&mut self, batch: Batch) -> Result<()> {
+        assert!(batch.versioned.is_empty() && batch.stamped.is_empty());
+        for (index, condition) in batch.conditions.iter().enumerate() {
+            let holds = match condition {
+                Condition::KeyEquals { key, value } => self.values.get(key) == value.as_ref(),
+                Condition::RangeEmpty { begin, end } => self
+                    .slice(Range::all(begin.clone(), end.clone()))
+                    .items
+                    .is_empty(),
+            };
+            if !holds {
+                return Err(Error::ConditionFailed(index));
+            }
+        }
+        let values = Arc::make_mut(&mut self.values);
+        for (begin, end) in batch.clears.iter().filter(|(begin, end)| begin < end) {
+            values.retain(|key, _| !(begin <= key && key < end));
+        }
+        values.extend(batch.puts);
+        for (key, value) in batch.maxima {
+            let stored = values.entry(key).or_default();
+            *stored = value.max(std::mem::take(stored));
+        }
+        Ok(())
+    }
+
+    /// All values, by key.
+    pub(crate) fn values(&self) -> &BTreeMap<Vec<u8>, Vec<u8>> {
+        &self.values
     }
 
     pub(crate) fn slice(&self, range: Range) -> Slice {

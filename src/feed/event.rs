@@ -6,7 +6,7 @@ use crate::{
     store::{
         self, KeyValue, Snapshot,
         keys::versioned,
-        values::{Claim, decode_claim, decode_entry},
+        values::{Claim, decode_claim, decode_entry, decode_version},
     },
     types::{Change, Entry, EventId, FeedName},
     version::Version,
@@ -21,7 +21,8 @@ pub struct FoundEvent {
 }
 
 impl Feeds {
-    /// The event with this id; `None` if there is none, if it was erased, or if the caller may read none of its feeds. Reads
+    /// The event with this id; `None` if there is none, if it was erased, if retention has removed it from all of
+    /// them, or if the caller may read none of its feeds. Reads
     /// the same for all of these, so that the time it takes does not tell them apart.
     pub async fn event(
         &self,
@@ -49,15 +50,50 @@ impl Feeds {
         if feeds.is_empty() {
             return Ok(None);
         }
-        let key = versioned(&key, claim.version);
-        let value = snapshot.get(vec![key.clone()]).await?.into_iter().next();
-        let item = value.flatten().map(|value| KeyValue {
+        let reads = vec![versioned(&key, claim.version), self.keys.trimmed_anywhere()];
+        let mut values = snapshot.get(reads.clone()).await?;
+        let trimmed = values.pop().flatten();
+        let trimmed = trimmed.map(|value| decode_version(&reads[1], &value));
+        if trimmed.transpose()? >= Some(claim.version) {
+            return self.kept(snapshot, feeds, claim.version).await;
+        }
+        let (key, value) = (reads.into_iter().next(), values.pop().flatten());
+        let item = key.zip(value).map(|(key, value)| KeyValue {
             key: key.into(),
             value,
         });
         let entry = item.as_ref().map(decode_entry).transpose()?;
-        let entry = entry.filter(|entry| entry.change != Some(Change::Erased));
+        let entry = entry.filter(is_shown);
         Ok(entry.map(|entry| FoundEvent { entry, feeds }))
+    }
+
+    /// The event at `version`, in those of its `feeds` from which retention has not removed it.
+    async fn kept(
+        &self,
+        snapshot: Box<dyn Snapshot>,
+        feeds: Vec<FeedName>,
+        version: Version,
+    ) -> store::Result<Option<FoundEvent>> {
+        let key = |feed| versioned(&self.keys.feed(feed), version);
+        let reads: Vec<_> = feeds.iter().map(key).collect();
+        let values = snapshot.get(reads.clone()).await?;
+        let mut found: Option<FoundEvent> = None;
+        for ((feed, key), value) in feeds.into_iter().zip(reads).zip(values) {
+            let Some(value) = value else {
+                continue;
+            };
+            if let Some(found) = &mut found {
+                found.feeds.push(feed);
+                continue;
+            }
+            let key = key.into();
+            let entry = decode_entry(&KeyValue { key, value })?;
+            found = Some(entry).filter(is_shown).map(|entry| FoundEvent {
+                entry,
+                feeds: vec![feed],
+            });
+        }
+        Ok(found)
     }
 
     /// The first claim of an id: the one that counts.
@@ -86,4 +122,9 @@ impl Feeds {
             .and_then(|claim| claim.event)
             .map_or_else(Vec::new, |event| event.feeds))
     }
+}
+
+/// Not the place of an event that was erased.
+fn is_shown(entry: &Entry) -> bool {
+    entry.change != Some(Change::Erased)
 }

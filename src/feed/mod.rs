@@ -90,7 +90,7 @@ impl Feeds {
         let found = async {
             let snapshot = self.snapshot().await?;
             let known = self.lineage.at(&*snapshot).await?;
-            times::version_at(&*snapshot, &self.keys, &known, micros).await
+            Ok(times::version_at(&*snapshot, &self.keys, &known, micros).await?)
         };
         self.note(found.await)
     }

@@ -15,7 +15,11 @@ use crate::{
     error::{Error, Result},
     fairness::WorkBudget,
     projection,
-    store::{self, Found, Reads, Snapshot, keys::Keys, values::decode_version},
+    store::{
+        self, Found, Reads, Snapshot,
+        keys::Keys,
+        values::{Checkpoint, decode_version},
+    },
     types::{Entry, FeedName, Kind},
     version::{Cursor, Version},
 };
@@ -158,8 +162,8 @@ impl Feeds {
         let known = self.lineage.at(&*snapshot).await?;
         let order = query.order.try_map(|bound| known.check(bound.into()))?;
         let indexed = match &query.kinds[..] {
-            [] => Version::ZERO,
-            kinds => projection::indexed_until(&*snapshot, &self.keys, kinds).await?,
+            [] => projection::NOT_INDEXED,
+            kinds => projection::indexed(&*snapshot, &self.keys, kinds).await?,
         };
         let tells_changes = match order {
             Order::OldestFirst { after, .. } => {
@@ -278,7 +282,7 @@ impl Merge {
         order: Order,
         keys: &Keys,
         now: Version,
-        indexed: Version,
+        indexed: Checkpoint,
     ) -> Self {
         let kinds = (&query.kinds[..], indexed);
         let source =

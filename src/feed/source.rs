@@ -1,9 +1,11 @@
 //! What a page merges: of each feed its entries, all of them or those of some kinds, and the news of changes.
 //!
-//! Entries of kinds are found by the index of the feed by kind as far as that has got ([`projection::indexed_until`]), and
+//! Entries of kinds are found by the index of the feed by kind as far as that has got ([`projection::indexed`]), and
 //! in the feed itself above.
 
 use std::collections::VecDeque;
+
+use smallvec::SmallVec;
 
 use super::{changes::Changes, page::Order};
 use crate::{
@@ -12,6 +14,7 @@ use crate::{
     store::{
         Found, Reads, Result, Snapshot,
         keys::{Keys, versioned},
+        values::Checkpoint,
     },
     types::{Entry, FeedName, Kind},
     version::Version,
@@ -48,7 +51,7 @@ impl Source {
     /// How many twins have been left out.
     pub(super) fn hidden(&self) -> u64 {
         match &self.of {
-            Of::Entries(entries) => entries.scan.hidden(),
+            Of::Entries(entries) => entries.hidden(),
             Of::Changes(_) => 0,
         }
     }
@@ -101,9 +104,13 @@ impl Source {
 
 /// The entries of one feed, without news of changes.
 pub(super) struct Entries {
-    scan: Scan,
-    index: Option<Index>,
-    newest_first: bool,
+    /// In the order in which they are read.
+    parts: SmallVec<[Part; 1]>,
+}
+
+enum Part {
+    Scan(Scan),
+    Index(Index),
 }
 
 /// The entries that the index names.
@@ -117,13 +124,13 @@ struct Index {
 }
 
 impl Entries {
-    /// `indexed` is the version up to which the entries of `kinds` are indexed.
+    /// `indexed` says between which versions the entries of `kinds` are indexed.
     pub(super) fn new(
         keys: &Keys,
         feed: &FeedName,
         order: Order,
         now: Version,
-        (kinds, indexed): (&[Kind], Version),
+        (kinds, indexed): (&[Kind], Checkpoint),
     ) -> Self {
         let prefix = keys.feed(feed);
         let (after, until, newest_first) = match order {
@@ -135,84 +142,107 @@ impl Entries {
             }
             Order::OldestFirst { after, until } => (Some(after), until.unwrap_or(now), false),
         };
-        let index = (indexed > Version::ZERO && !kinds.is_empty()).then(|| {
-            let range = (after.unwrap_or(Version::ZERO), until.min(indexed));
-            Index {
-                prefix: prefix.clone(),
-                named: projection::of_feed(keys, feed, kinds, range, newest_first),
-                fetching: Vec::new(),
-                ready: VecDeque::new(),
-            }
-        });
-        let scan = match (after, newest_first, &index) {
-            (_, true, Some(_)) => Scan::newest_first_above(prefix, indexed, until),
-            (_, true, None) => Scan::newest_first(prefix, until),
-            (after, false, Some(_)) => {
-                let after = after.unwrap_or(indexed).max(indexed);
-                Scan::oldest_first(prefix, after, until)
-            }
-            (after, false, None) => {
-                Scan::oldest_first(prefix, after.unwrap_or(Version::ZERO), until)
-            }
+        if kinds.is_empty() || indexed.until <= indexed.from {
+            let scan = match after {
+                None => Scan::newest_first(prefix, until),
+                Some(after) => Scan::oldest_first(prefix, after, until),
+            };
+            let parts = SmallVec::from_iter([Part::Scan(scan)]);
+            return Self { parts };
+        }
+        let from = after.unwrap_or(Version::ZERO);
+        let above = from.max(indexed.until);
+        let mut parts = SmallVec::new();
+        // What was trimmed from the log before it was indexed.
+        if from < indexed.from {
+            let until = until.min(indexed.from);
+            parts.push(Part::Scan(match newest_first {
+                true => Scan::newest_first(prefix.clone(), until),
+                false => Scan::oldest_first(prefix.clone(), from, until),
+            }));
+        }
+        let range = (from.max(indexed.from), until.min(indexed.until));
+        parts.push(Part::Index(Index {
+            prefix: prefix.clone(),
+            named: projection::of_feed(keys, feed, kinds, range, newest_first),
+            fetching: Vec::new(),
+            ready: VecDeque::new(),
+        }));
+        parts.push(Part::Scan(match newest_first {
+            true => Scan::newest_first_above(prefix, above, until),
+            false => Scan::oldest_first(prefix, above, until),
+        }));
+        if newest_first {
+            parts.reverse();
+        }
+        Self { parts }
+    }
+
+    /// How many twins have been left out.
+    fn hidden(&self) -> u64 {
+        let hidden = |part: &Part| match part {
+            Part::Scan(scan) => scan.hidden(),
+            Part::Index(_) => 0,
         };
-        Self {
-            scan,
-            index,
-            newest_first,
-        }
-    }
-
-    fn scan_is_done(&self) -> bool {
-        self.scan.is_exhausted() && self.scan.ready().is_none()
-    }
-
-    /// The index, if it is where the next entry comes from.
-    fn reads_index(&self) -> bool {
-        match &self.index {
-            None => false,
-            Some(_) if self.newest_first => self.scan_is_done(),
-            Some(index) => !index.is_done(),
-        }
+        self.parts.iter().map(hidden).sum()
     }
 
     fn ready(&self) -> Option<&Entry> {
-        match &self.index {
-            Some(index) if self.reads_index() => index.ready.front(),
-            _ => self.scan.ready(),
+        let part = self.parts.iter().find(|part| !part.is_done())?;
+        match part {
+            Part::Scan(scan) => scan.ready(),
+            Part::Index(index) => index.ready.front(),
         }
     }
 
+    /// The part that the next entry comes from.
+    fn part(&mut self) -> Option<&mut Part> {
+        self.parts.iter_mut().find(|part| !part.is_done())
+    }
+
     fn pop(&mut self) -> Option<Entry> {
-        let reads_index = self.reads_index();
-        match &mut self.index {
-            Some(index) if reads_index => index.ready.pop_front(),
-            _ => self.scan.pop(),
+        match self.part()? {
+            Part::Scan(scan) => scan.pop(),
+            Part::Index(index) => index.ready.pop_front(),
         }
     }
 
     fn is_exhausted(&self) -> bool {
-        self.scan.is_exhausted() && self.index.as_ref().is_none_or(Index::is_read)
+        self.parts.iter().all(|part| match part {
+            Part::Scan(scan) => scan.is_exhausted(),
+            Part::Index(index) => index.is_read(),
+        })
     }
 
     fn wants(&mut self, need: usize, bytes_max: usize, at_once: usize) -> Reads {
-        let reads_index = self.reads_index();
-        match &mut self.index {
-            Some(index) if reads_index => index.wants(need, at_once),
-            _ => Reads {
-                ranges: Vec::from_iter(self.scan.wants(need, bytes_max, at_once)),
+        match self.part() {
+            Some(Part::Index(index)) => index.wants(need, at_once),
+            Some(Part::Scan(scan)) => Reads {
+                ranges: Vec::from_iter(scan.wants(need, bytes_max, at_once)),
                 ..Reads::default()
             },
+            None => Reads::default(),
         }
     }
 
     async fn take(&mut self, snapshot: &dyn Snapshot, mut found: Found) -> Result<()> {
-        let reads_index = self.reads_index();
-        match &mut self.index {
-            Some(index) if reads_index => index.take(found),
-            _ => match found.slices.pop() {
-                Some(slice) => self.scan.take(snapshot, slice).await,
+        match self.part() {
+            Some(Part::Index(index)) => index.take(found),
+            Some(Part::Scan(scan)) => match found.slices.pop() {
+                Some(slice) => scan.take(snapshot, slice).await,
                 None => Ok(()),
             },
+            None => Ok(()),
+        }
+    }
+}
+
+impl Part {
+    /// Whether everything has been read and taken.
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Scan(scan) => scan.is_exhausted() && scan.ready().is_none(),
+            Self::Index(index) => index.is_done(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, atomic::AtomicU64},
+    time::Duration,
 };
 
 use axum::{
@@ -74,6 +75,7 @@ fn registry(app: &App) -> Registry {
     app.metrics.register(node);
     sample(app, node);
     projection_lags(app, node);
+    retention_backlog(app, node);
     store_errors(app, node);
     for figure in app.health.store().figures() {
         add(node, figure);
@@ -147,6 +149,21 @@ fn sample(app: &App, registry: &mut Registry) {
     ] {
         add(registry, figure);
     }
+}
+
+fn retention_backlog(app: &App, registry: &mut Registry) {
+    let now = app.wall.micros();
+    let Some(backlog) = app.metrics.retention.backlog(now) else {
+        return;
+    };
+    let gauge: Gauge<f64, AtomicU64> = Gauge::default();
+    gauge.set(Duration::from_micros(backlog).as_secs_f64());
+    registry.register_with_unit(
+        "retention_backlog",
+        "Age of the last complete pass of retention: everything that was due before it began has been removed",
+        Unit::Seconds,
+        gauge,
+    );
 }
 
 fn projection_lags(app: &App, registry: &mut Registry) {

@@ -11,6 +11,7 @@
 //!
 //! - [`edit`]: replaces the data of an event. [`erase`]: removes events, with all their twins.
 //! - [`jobs`]: erasures of any size, in steps that any node takes. [`worker`]: the task of a node that takes them.
+//! - [`retention`]: removes what is too old or too much, feed by feed, in steps that any node takes.
 //! - [`commits`]: all copies of an event. [`rewrite`]: the keys of the log that a change rewrites. [`news`]: what a change tells.
 
 mod commits;
@@ -18,6 +19,7 @@ mod edit;
 mod erase;
 mod jobs;
 mod news;
+pub mod retention;
 mod rewrite;
 mod worker;
 

@@ -19,11 +19,12 @@ use super::{
 use crate::{
     fairness::WorkBudget,
     feed::Feeds,
+    lifecycle::retention::AGE_MIN,
     log::LogEvent,
     store::{
         Error, Result, Snapshot, Store,
         keys::{self, Keys, OWN_READER},
-        values::{Record, TransientRecord, decode_transient},
+        values::{Record, TransientRecord, decode_transient, decode_version},
     },
     types::{Change, Entry, FeedName},
     version::Version,
@@ -44,6 +45,9 @@ const READ_BYTES: usize = 1024 * 1024;
 const ROUND_UNREAD_MAX: usize = 2_000;
 
 const STORE_BACKOFF: Duration = Duration::from_millis(200);
+
+/// Nothing younger, in ticks, is removed from the log.
+const TRIMMED_TICKS_MIN: u64 = AGE_MIN.as_micros() as u64;
 
 /// What a round finds at one version.
 enum RoundItem {
@@ -166,15 +170,16 @@ impl Tailer {
             .for_each(|partition| partition.rewind(self.at));
 
         let mut found = BTreeMap::new();
-        let complete = self
-            .read(
-                &*snapshot,
-                moment,
-                !logs.is_empty(),
-                &mut found,
-                &mut budget,
-            )
-            .await?;
+        let complete = self.is_kept(&*snapshot).await?
+            && self
+                .read(
+                    &*snapshot,
+                    moment,
+                    !logs.is_empty(),
+                    &mut found,
+                    &mut budget,
+                )
+                .await?;
         let states = if complete {
             self.note_moved(&found);
             self.states(&*snapshot).await?
@@ -197,7 +202,7 @@ impl Tailer {
             self.deliver(found, &logs, &states, &mut budget).await;
         } else {
             tracing::warn!(
-                "a round of live delivery was too large; all subscribers continue by reading pages"
+                "live delivery is too far behind; all subscribers continue by reading pages"
             );
             self.partitions.iter_mut().for_each(|(&id, partition)| {
                 *partition = Partition::new(&self.keys, id, moment);
@@ -212,6 +217,20 @@ impl Tailer {
         let joining = std::mem::take(&mut self.joining);
         self.hub.end_round(joining, moment, &mut budget).await;
         Ok(())
+    }
+
+    /// Whether everything above T is still in the log: this node may have been cut off for longer than the log is kept.
+    async fn is_kept(&self, snapshot: &dyn Snapshot) -> Result<bool> {
+        let moment = snapshot.version();
+        let until = self.at.time().saturating_add(TRIMMED_TICKS_MIN);
+        let is_recent = self.at.epoch() == moment.epoch() && moment.time() < until;
+        if is_recent || self.partitions.is_empty() {
+            return Ok(true);
+        }
+        let key = self.keys.trimmed_log();
+        let trimmed = snapshot.get(vec![key.clone()]).await?.pop().flatten();
+        let trimmed = trimmed.map(|value| decode_version(&key, &value));
+        Ok(trimmed.transpose()? <= Some(self.at))
     }
 
     /// Reads (T, `moment`] of every followed partition. `false` if there was too much to read.

@@ -113,15 +113,17 @@ impl Feeds {
         let snapshot = self.snapshot().await?;
         let now = snapshot.version();
         let known = self.lineage.at(&*snapshot).await?;
-        let order = query.order.try_map(|bound| known.check(bound.into()))?;
+        let mut order = query.order.try_map(|bound| known.check(bound.into()))?;
         let version = order.moment().unwrap_or(now);
-        if let Order::OldestFirst { after, .. } = order {
+        if let Order::OldestFirst { after, .. } = &mut order {
             let key = self.keys.trimmed_log();
             let trimmed = snapshot.get(vec![key.clone()]).await?.pop().flatten();
             let trimmed = trimmed
                 .map(|value| decode_version(&key, &value))
                 .transpose()?;
-            check_kept(after, trimmed, now)?;
+            check_kept(*after, trimmed, now)?;
+            // What is left below is being removed: whoever begins with it could not continue from there.
+            *after = trimmed.map_or(*after, |trimmed| trimmed.max(*after));
         }
         let mut events = self.events(&*snapshot, query, order).await?;
         let read = read(&mut events, &*snapshot, query, version, take).await;

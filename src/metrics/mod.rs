@@ -10,6 +10,7 @@ mod lifecycle;
 mod limits;
 mod live;
 mod projections;
+mod retention;
 mod tail;
 
 use prometheus_client::{
@@ -24,6 +25,7 @@ pub use self::{
     limits::Limits,
     live::{Live, StreamEnd},
     projections::{ProjectionLag, Projections},
+    retention::Retention,
     tail::Tail,
 };
 
@@ -43,6 +45,7 @@ pub struct Metrics {
     pub tail: Tail,
     pub lifecycle: Lifecycle,
     pub projections: Projections,
+    pub retention: Retention,
     pub twins: TwinsHidden,
     pub http: Http,
     pub limits: Limits,
@@ -56,6 +59,7 @@ impl Metrics {
         self.tail.register(registry);
         self.lifecycle.register(registry);
         self.projections.register(registry);
+        self.retention.register(registry);
         self.twins.register(registry);
         self.http.register(registry);
         self.limits.register(registry);

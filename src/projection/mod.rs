@@ -15,6 +15,10 @@
 //! derive keys from what has just been removed, it has two more conditions: that nothing was changed
 //! ([`Keys::changed`](crate::store::keys::Keys::changed)) or swept meanwhile.
 //!
+//! Retention may remove events from the log before they are projected, which feeds still hold: when a projection is new, or was
+//! switched off for long. Then its checkpoint says from where on it is complete ([`Checkpoint::from`]), and readers of a feed
+//! by kind read the feed itself below that.
+//!
 //! Nothing here conflicts with appends, which neither read nor write any of this, and no append has a condition about derived
 //! keys.
 
@@ -38,7 +42,7 @@ use crate::{
     store::{
         Result, Snapshot,
         keys::{Keys, versioned},
-        values::{decode_checkpoint, encode_indexed},
+        values::{Checkpoint, decode_checkpoint, encode_indexed},
     },
     types::{Change, FeedName, Kind},
     version::Version,
@@ -83,8 +87,14 @@ impl Projection {
         keys.projection(self.name(), kind)
     }
 
-    /// Adds the keys that it derives from `event`, with their values.
-    fn derive(&self, keys: &Keys, event: &LogEvent, puts: &mut Vec<(Vec<u8>, Vec<u8>)>) {
+    /// Adds the keys that it derives from `event`, which retention has not removed from the feeds `held`, with their values.
+    fn derive(
+        &self,
+        keys: &Keys,
+        event: &LogEvent,
+        held: &[FeedName],
+        puts: &mut Vec<(Vec<u8>, Vec<u8>)>,
+    ) {
         let entry = &event.entry;
         let mut put =
             |prefix: Vec<u8>, value| puts.push((versioned(&prefix, entry.version), value));
@@ -101,7 +111,7 @@ impl Projection {
             }
             // News of changes are few, and are read from a range of their own.
             Self::FeedByKind(kind) if *kind == entry.kind && !is_change => {
-                for feed in &event.feeds {
+                for feed in held {
                     put(keys.feed_by_kind(feed, kind), Vec::new());
                 }
             }
@@ -120,22 +130,32 @@ pub async fn checkpoints(
     let of: Vec<_> = projections.iter().map(|it| it.key(keys)).collect();
     let values = snapshot.get(of.clone()).await?;
     let read = of.iter().zip(&values);
-    read.map(|(key, value)| decode_checkpoint(key, value.as_ref()))
+    read.map(|(key, value)| Ok(decode_checkpoint(key, value.as_ref())?.until))
         .collect()
 }
 
-/// The version up to which the entries of all `kinds` are indexed in every feed.
-pub async fn indexed_until(
-    snapshot: &dyn Snapshot,
-    keys: &Keys,
-    kinds: &[Kind],
-) -> Result<Version> {
-    let of: Vec<_> = kinds.iter().cloned().map(Projection::FeedByKind).collect();
-    let checkpoints = checkpoints(snapshot, keys, &of).await?;
-    Ok(checkpoints.into_iter().min().unwrap_or(Version::ZERO))
+/// The versions between which the entries of all `kinds` are indexed in every feed.
+pub async fn indexed(snapshot: &dyn Snapshot, keys: &Keys, kinds: &[Kind]) -> Result<Checkpoint> {
+    let of = kinds.iter().cloned().map(Projection::FeedByKind);
+    let of: Vec<_> = of.map(|projection| projection.key(keys)).collect();
+    let values = snapshot.get(of.clone()).await?;
+    let mut all: Option<Checkpoint> = None;
+    for (key, value) in of.iter().zip(&values) {
+        let Checkpoint { from, until } = decode_checkpoint(key, value.as_ref())?;
+        let all = all.get_or_insert(Checkpoint { from, until });
+        all.from = all.from.max(from);
+        all.until = all.until.min(until);
+    }
+    Ok(all.unwrap_or(NOT_INDEXED))
 }
 
-/// The entries of `kinds` in `feed` that are indexed in `(after, until]`, see [`indexed_until`].
+/// Nothing is indexed.
+pub const NOT_INDEXED: Checkpoint = Checkpoint {
+    from: Version::ZERO,
+    until: Version::ZERO,
+};
+
+/// The entries of `kinds` in `feed` that are indexed in `(after, until]`, see [`indexed`].
 pub fn of_feed(
     keys: &Keys,
     feed: &FeedName,

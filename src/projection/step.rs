@@ -10,12 +10,13 @@ use tokio::time::Instant;
 
 use super::Projection;
 use crate::{
-    log::{self, Scan},
+    log::{self, LogEvent, Scan},
     store::{
         Batch, Condition, Error, Found, Plan, Reads, Result, Snapshot, Transaction,
-        keys::Keys,
-        values::{decode_checkpoint, encode_checkpoint},
+        keys::{Keys, versioned},
+        values::{Checkpoint, decode_checkpoint, decode_version, encode_checkpoint},
     },
+    types::FeedName,
     version::Version,
 };
 
@@ -100,12 +101,37 @@ impl<'a> Step<'a> {
         planned.map_or(&[], |planned| &planned.members)
     }
 
+    /// The feeds of the event that still hold it, for members that index feeds. Nothing above `trimmed` has been removed.
+    async fn held(
+        &self,
+        snapshot: &dyn Snapshot,
+        event: &LogEvent,
+        members: &[usize],
+        trimmed: Version,
+    ) -> Result<Vec<FeedName>> {
+        let kind = &event.entry.kind;
+        let is_wanted =
+            |member: &usize| self.projections[*member] == Projection::FeedByKind(kind.clone());
+        if !members.iter().any(is_wanted) {
+            return Ok(Vec::new());
+        }
+        let mut feeds = event.feeds.clone();
+        if event.entry.version <= trimmed {
+            let key = |feed| versioned(&self.keys.feed(feed), event.entry.version);
+            let stored = snapshot.get(feeds.iter().map(key).collect()).await?;
+            let mut stored = stored.iter();
+            feeds.retain(|_| stored.next().is_some_and(Option::is_some));
+        }
+        Ok(feeds)
+    }
+
     /// Reads the log in `(from, until]`, and derives what `members` derive from it.
     async fn derive(
         &self,
         snapshot: &dyn Snapshot,
         (from, until): (Version, Version),
         members: &[usize],
+        trimmed: Version,
     ) -> Result<Derivation> {
         let limits = self.limits;
         let begun = Instant::now();
@@ -128,9 +154,10 @@ impl<'a> Step<'a> {
             let Some(event) = scan.next(snapshot).await? else {
                 break;
             };
+            let held = self.held(snapshot, &event, members, trimmed).await?;
             let before = puts.len();
             for &member in members {
-                self.projections[member].derive(self.keys, &event, &mut puts);
+                self.projections[member].derive(self.keys, &event, &held, &mut puts);
             }
             let size = |(key, value): &(Vec<u8>, Vec<u8>)| key.len() + value.len();
             put_bytes += puts[before..].iter().map(size).sum::<usize>();
@@ -165,8 +192,9 @@ impl Transaction for Step<'_> {
     fn first_reads(&self) -> Reads {
         let checkpoints = self.projections.iter().map(|it| it.key(self.keys));
         let removals = [self.keys.changed(), self.keys.sweep()];
+        let trimmed = [self.keys.trimmed_log(), self.keys.trimmed_anywhere()];
         Reads {
-            keys: checkpoints.chain(removals).collect(),
+            keys: checkpoints.chain(removals).chain(trimmed).collect(),
             ..Reads::default()
         }
     }
@@ -185,7 +213,19 @@ impl Transaction for Step<'_> {
         };
         let stored = at.iter().zip(&first.values).take(self.projections.len());
         let stored = stored.map(|(key, value)| decode_checkpoint(key, value.as_ref()));
-        let checkpoints = stored.collect::<Result<Vec<_>>>()?;
+        let stored = stored.collect::<Result<Vec<_>>>()?;
+        let checkpoints: Vec<Version> = stored.iter().map(|it| it.until).collect();
+        // Only read: it changes with the row of the sweep.
+        let trimmed = at
+            .iter()
+            .zip(&first.values)
+            .skip(self.projections.len() + 2);
+        let trimmed = trimmed.map(|(key, value)| {
+            let value = value.as_ref();
+            value.map_or(Ok(Version::ZERO), |value| decode_version(key, value))
+        });
+        let trimmed = trimmed.collect::<Result<Vec<_>>>()?;
+        let (trimmed, trimmed_anywhere) = (trimmed[0], trimmed[1]);
         let from = match self.turn {
             Turn::First => checkpoints.iter().max(),
             Turn::Last => checkpoints.iter().min(),
@@ -196,7 +236,9 @@ impl Transaction for Step<'_> {
         let next = checkpoints.iter().filter(|it| **it > from).min();
         let until = next.map_or(moment, |next| moment.min(*next));
 
-        let derived = self.derive(snapshot, (from, until), &members).await?;
+        let derived = self
+            .derive(snapshot, (from, until), &members, trimmed_anywhere)
+            .await?;
         let joins_others = next.is_some() && derived.reached == until;
         let progress = Progress {
             moment,
@@ -218,11 +260,17 @@ impl Transaction for Step<'_> {
         };
         for &member in &progress.members {
             batch.conditions.push(equal(member));
-            let checkpoint = encode_checkpoint(derived.reached);
+            let until = derived.reached;
+            let from = match from < trimmed {
+                // Of what was trimmed, something may be missing.
+                true => trimmed,
+                false => stored[member].from,
+            };
+            let checkpoint = encode_checkpoint(Checkpoint { from, until });
             batch.puts.push((at[member].clone(), checkpoint));
         }
         // What it derives from must still be there.
-        let removals = self.projections.len()..at.len();
+        let removals = self.projections.len()..self.projections.len() + 2;
         batch.conditions.extend(removals.map(equal));
         self.planned = Some(progress);
         Ok(Plan::Commit(batch))

@@ -17,8 +17,8 @@
 //! | 13 | `log / partition ‖ V` | the events of a batch in this partition |
 //! | 14 | `transient / partition ‖ V` | a transient, or the news that a marker moved |
 //! | 15 | `marker / name / reader / {read, seen}` | version |
-//! | 16 | `trimmed / name` | everything at or below this version may have been removed; an empty name: from the log |
-//! | 16 | `trimmed` | the greatest of these versions |
+//! | 16 | `trimmed / name` | everything at or below this version has been removed; an empty name: from the log, or is going to be |
+//! | 16 | `trimmed` | nothing above this version has been removed, from any feed or from the log |
 //! | 17 | `projection / name`, `projection / name / kind` | the checkpoint of a projection: a version |
 //! | 18 | `index / 1 / kind ‖ V`, `index / 2 / actor ‖ V` | the feeds that show the event, in order |
 //! | 18 | `index / 3 / feed / kind ‖ V` | empty |
@@ -36,6 +36,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use foundationdb_tuple::{Subspace, pack_into};
 
 use super::{
@@ -230,7 +231,8 @@ impl Keys {
         self.root.pack(&(CHANGED,))
     }
 
-    /// → everything in the feed at or below this version may have been removed. Atomic maximum, by the sweep.
+    /// → everything in the feed at or below this version has been removed. Atomic maximum, by the sweep. Retention may have
+    /// removed more, of some kinds, from between what stays.
     pub fn trimmed(&self, feed: &FeedName) -> Vec<u8> {
         self.root.pack(&(TRIMMED, feed.as_str()))
     }
@@ -240,7 +242,7 @@ impl Keys {
         self.root.pack(&(TRIMMED, ""))
     }
 
-    /// → the greatest version of all of these. Atomic maximum, with each.
+    /// → nothing above this version has been removed from any feed or from the log. Atomic maximum, by the sweep.
     pub fn trimmed_anywhere(&self) -> Vec<u8> {
         self.root.pack(&(TRIMMED,))
     }
@@ -304,8 +306,20 @@ impl Keys {
     }
 
     /// Begin and end of the changes of all feeds.
-    pub(super) fn changes(&self) -> (Vec<u8>, Vec<u8>) {
+    pub fn changes(&self) -> (Vec<u8>, Vec<u8>) {
         self.root.subspace(&(CHANGE,)).range()
+    }
+
+    /// The feed in a key under [`Self::feed`] or [`Self::change`].
+    pub fn feed_of(&self, key: &[u8]) -> Result<FeedName> {
+        // After the code (2 bytes) and the type of a text. Names do not contain the zero byte that terminates the text.
+        let begin = self.root.bytes().len() + 3;
+        let name = key.get(begin..).unwrap_or_default();
+        let Some(len) = memchr::memchr(0, name) else {
+            return Err(corrupt(key, "the key names no feed"));
+        };
+        let name = Bytes::copy_from_slice(&name[..len]);
+        FeedName::stored(name).map_err(|error| corrupt(key, error))
     }
 
     /// Begin and end of all log partitions.
@@ -559,6 +573,9 @@ mod tests {
             let (x, y) = (versioned(&a, versions[0]), versioned(&a, versions[1]));
             prop_assert_eq!(x.cmp(&y), versions[0].cmp(&versions[1]));
             prop_assert_eq!(version_of(&x).ok(), Some(versions[0]));
+            prop_assert_eq!(keys.feed_of(&x).ok(), Some(feed(&names[0])));
+            let news = versioned(&keys.change(&feed(&names[1])), versions[1]);
+            prop_assert_eq!(keys.feed_of(&news).ok(), Some(feed(&names[1])));
             if names[0] != names[1] {
                 // The key ranges of two feeds do not overlap.
                 let other = versioned(&b, versions[1]);

@@ -1,4 +1,9 @@
-//! The values of erasures that are under way or have ended, as FoundationDB tuples. [`super::values`] has all others.
+//! The values of work in the background, as FoundationDB tuples: of erasures, and of the sweep of retention. [`super::values`]
+//! has all others.
+//!
+//! Sweep: `(rules, done, done_at, began, began_at, position)`, see [`Sweep`].
+//!
+//! Erasures:
 //!
 //! - `(state, erased, position, what, …)`: state 0 (under way) or 1 (ended); how many events it has erased so far; how far it
 //!   has got: bytes whose meaning depends on `what`; and then what it erases, which is empty once it has ended:
@@ -183,6 +188,61 @@ fn what_from(what: WhatTuple<'_>) -> std::result::Result<What, String> {
     })
 }
 
+/// How far the sweep of retention has got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sweep {
+    /// The hash of the rules.
+    pub rules: u128,
+    /// When the last complete pass by these rules began, in µs since 1970, and at which moment; 0 if there was none.
+    pub done: u64,
+    pub done_at: Version,
+    /// The same, of the present pass.
+    pub began: u64,
+    pub began_at: Version,
+    /// How far the present pass has got. Empty: it is complete.
+    pub position: Bytes,
+}
+
+pub fn encode_sweep(sweep: &Sweep) -> Vec<u8> {
+    let (rules, done_at, began_at) = (
+        sweep.rules.to_be_bytes(),
+        sweep.done_at.to_bytes(),
+        sweep.began_at.to_bytes(),
+    );
+    pack(&(
+        TupleBytes::from(&rules[..]),
+        sweep.done,
+        TupleBytes::from(&done_at[..]),
+        sweep.began,
+        TupleBytes::from(&began_at[..]),
+        TupleBytes::from(&sweep.position[..]),
+    ))
+}
+
+type SweepTuple<'a> = (
+    TupleBytes<'a>,
+    u64,
+    TupleBytes<'a>,
+    u64,
+    TupleBytes<'a>,
+    TupleBytes<'a>,
+);
+
+pub fn decode_sweep(key: &[u8], value: &[u8]) -> Result<Sweep> {
+    let (rules, done, done_at, began, began_at, position): SweepTuple<'_> =
+        unpack(value).map_err(|error| corrupt(key, error))?;
+    let bad = |_| corrupt(key, "not 16 bytes");
+    let sixteen = |bytes: &TupleBytes<'_>| <[u8; BYTES_LEN]>::try_from(&bytes.0[..]).map_err(bad);
+    Ok(Sweep {
+        rules: u128::from_be_bytes(sixteen(&rules)?),
+        done,
+        done_at: Version::from_bytes(sixteen(&done_at)?),
+        began,
+        began_at: Version::from_bytes(sixteen(&began_at)?),
+        position: Bytes::copy_from_slice(&position.0),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,5 +282,20 @@ mod tests {
             let more = [value, pack(&7)].concat();
             assert!(decode_job(&item(more)).is_err());
         }
+    }
+
+    #[test]
+    fn sweeps_round_trip() {
+        let sweep = Sweep {
+            rules: u128::MAX - 7,
+            done: 1,
+            done_at: Version::new(1, 2, 3),
+            began: 1 << 60,
+            began_at: Version::MAX,
+            position: Bytes::from_static(&[0, 255, 0]),
+        };
+        let value = encode_sweep(&sweep);
+        assert_eq!(decode_sweep(b"", &value).expect("decodes"), sweep);
+        assert!(decode_sweep(b"", &[value, pack(&7)].concat()).is_err());
     }
 }

@@ -15,7 +15,8 @@
 //!   record. News of changes have the tags 2 and 3, and the version of the entry at the same place. An erased event has the
 //!   tag 4.
 //! - transient: `((0, index, false, feeds, entry), null)`, or `(null, (feed, reader))` if a marker moved.
-//! - lineage: two moments of 16 bytes, see [`Row`]. Marker, time, checkpoint: a version of 16 bytes.
+//! - lineage: two moments of 16 bytes, see [`Row`]. Marker, time: a version of 16 bytes. Checkpoint: the same, and
+//!   perhaps a second one, see [`Checkpoint`].
 //! - log by kind and by actor: `(feeds, hash[, true])`, the feeds that show the event, in order. The hash is null, or that of
 //!   the event's first feed, if the event is a twin there. True, if it is the news of a change. Feed by kind: empty.
 //! - trimmed, swept, changed: a version of 16 bytes.
@@ -504,13 +505,34 @@ pub fn decode_time(item: &KeyValue) -> Result<Version> {
     decode_version(&item.key, &item.value)
 }
 
-pub fn encode_checkpoint(checkpoint: Version) -> Vec<u8> {
-    checkpoint.to_bytes().to_vec()
+/// How far a projection has got: what lies in `(from, until]` is projected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Zero, or everything at or below may be missing, because the log had been trimmed before it was projected.
+    pub from: Version,
+    /// The checkpoint; zero if the projection has not begun.
+    pub until: Version,
 }
 
-/// The checkpoint that is stored at `key`; zero if the projection has not begun.
-pub fn decode_checkpoint(key: &[u8], value: Option<&Bytes>) -> Result<Version> {
-    value.map_or(Ok(Version::ZERO), |value| decode_version(key, value))
+pub fn encode_checkpoint(checkpoint: Checkpoint) -> Vec<u8> {
+    let Checkpoint { from, until } = checkpoint;
+    match from == Version::ZERO {
+        true => until.to_bytes().to_vec(),
+        false => [until.to_bytes(), from.to_bytes()].concat(),
+    }
+}
+
+/// The checkpoint that is stored at `key`.
+pub fn decode_checkpoint(key: &[u8], value: Option<&Bytes>) -> Result<Checkpoint> {
+    let (until, from) = match value {
+        Some(value) if value.len() == 2 * BYTES_LEN => value.split_at(BYTES_LEN),
+        Some(value) => (&value[..], &[0; BYTES_LEN][..]),
+        None => (&[0; BYTES_LEN][..], &[0; BYTES_LEN][..]),
+    };
+    Ok(Checkpoint {
+        from: decode_version(key, from)?,
+        until: decode_version(key, until)?,
+    })
 }
 
 /// An event in the log by kind or by actor.
@@ -1289,7 +1311,13 @@ mod tests {
         let moments = [encode_lineage(&row), at.to_bytes().to_vec()].concat();
         assert!(decode_lineage(&item(at, moments)).is_err());
         assert!(decode_time(&more(encode_time(at))).is_err());
-        let checkpoint = more(encode_checkpoint(at)).value;
-        assert!(decode_checkpoint(b"", Some(&checkpoint)).is_err());
+        for from in [Version::ZERO, at.before()] {
+            let checkpoint = Checkpoint { from, until: at };
+            let value = Bytes::from(encode_checkpoint(checkpoint));
+            let read = decode_checkpoint(b"", Some(&value));
+            assert_eq!(read.expect("decodes"), checkpoint);
+            let value = more(value.to_vec()).value;
+            assert!(decode_checkpoint(b"", Some(&value)).is_err());
+        }
     }
 }

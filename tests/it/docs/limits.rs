@@ -69,6 +69,12 @@ const ROWS: &[(&str, &[&str])] = &[
             "PAGE_EXAMINED_MAX",
         ],
     ),
+    ("retention rules", &["RULES_MAX"]),
+    (
+        "`entries` of a retention",
+        &["1", "retention/mod/ENTRIES_MAX"],
+    ),
+    ("age of a retention rule", &["AGE_MIN", "DAYS_MAX"]),
     (
         "page of the log",
         &[

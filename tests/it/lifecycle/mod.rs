@@ -1,8 +1,10 @@
-//! Edits and erasures: what readers are told, and that nothing remains.
+//! Edits, erasures and retention: what readers are told, and that nothing remains.
 
 mod changes;
 mod model;
 mod races;
+mod retention;
+mod soak;
 
 use newsfeed::types::Data;
 use serde_json::value::RawValue;

@@ -166,6 +166,17 @@ async fn mistakes_in_the_file_are_reported_with_their_place() {
         ),
         ("tail_gap_ms = [1, 2]", "'--tail-gap-ms"),
         ("[kinds]\nmessage = \"loud\"", "message=loud"),
+        ("[[retention]]\nfeeds = \"a\"", "needs age, entries or both"),
+        (
+            "[[retention]]\nage = [[\"1d\"]]",
+            "\"retention\" must be a string, a number",
+        ),
+        (
+            "[[kinds]]\nage = \"1d\"",
+            "\"kinds\" must be a string, a number",
+        ),
+        ("retention = \"age=1d,age=2d\"", "age is there twice"),
+        ("retention_log_age = \"1s\"", "is not an age"),
     ] {
         let file = File::new(content);
         for command in [&["config", "check"][..], &["serve"]] {
@@ -184,6 +195,37 @@ async fn mistakes_in_the_file_are_reported_with_their_place() {
     let long = File::new(&"#".repeat(1024 * 1024 + 1));
     let said = failure(&["serve", "--config", long.path()]).await;
     assert!(said.contains("longer than 1048576 bytes"), "{said}");
+}
+
+/// As tables, as texts, in the environment and as flags; what is printed can be read again.
+#[tokio::test]
+async fn retention_rules_are_read_everywhere() {
+    let tables = File::new(
+        "retention_log_age = \"90d\"\n[[retention]]\nage = \"7d\"\nfeeds = \"chat:*\"\nkinds = [\"visit\", \"a,b\"]\n\n[[retention]]\nentries = 100\n",
+    );
+    let from_tables = checked(&["--config", tables.path()], &[]).await;
+    has(&from_tables, "retention_log_age = \"90d\"  # file");
+    let line = from_tables
+        .lines()
+        .find(|line| line.starts_with("retention = "));
+    let line = line.expect("the rules").trim_end_matches("  # file");
+    let texts = File::new(line);
+    let from_texts = checked(&["--config", texts.path()], &[]).await;
+    has(&from_texts, &format!("{line}  # file"));
+    let rules = r"feeds=chat:*,kinds=visit,kinds=a\,b,age=7d;entries=100";
+    let from_environment = checked(&[], &[("NEWSFEED_RETENTION", rules)]).await;
+    let shown = r#"["feeds=chat:*,kinds=visit,kinds=a\\,b,age=7d", "entries=100"]"#;
+    assert!(
+        from_environment.contains("entries=100"),
+        "{from_environment}"
+    );
+    let line = from_environment
+        .lines()
+        .find(|line| line.starts_with("retention = "))
+        .expect("the rules");
+    let value: toml::Table = line.parse().expect("TOML");
+    let wanted: toml::Table = format!("retention = {shown}").parse().expect("TOML");
+    assert_eq!(value, wanted);
 }
 
 #[tokio::test]

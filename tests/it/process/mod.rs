@@ -24,6 +24,7 @@ mod otlp;
 mod projections;
 mod refused_start;
 mod replay_demo;
+mod retention;
 mod sigterm;
 mod sigterm_stalled;
 mod web_scripts;

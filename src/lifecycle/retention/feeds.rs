@@ -1,0 +1,192 @@
+//! The walk through the feeds.
+
+use super::sweep::{Position, Work};
+use crate::{
+    dedup::Scan,
+    store::{
+        Range, Result,
+        keys::{self, versioned},
+        values::decode_entry,
+    },
+    types::{Change, FeedName},
+    version::Version,
+};
+
+/// Limits of one read of a feed.
+const READ_KEYS: usize = 200;
+const READ_BYTES: usize = 256 * 1024;
+
+/// Goes on to the next feed with a key at or above `from`.
+pub(super) async fn next(work: &mut Work<'_>, from: Vec<u8>) -> Result<Position> {
+    let keys = work.keys;
+    let (_, end) = keys.feeds();
+    let first = Range {
+        limit: 1,
+        ..Range::all(from, end)
+    };
+    let found = match work.retention.rules.is_empty() {
+        true => None,
+        false => {
+            work.note(1, 0);
+            let slices = work.snapshot.ranges(vec![first]).await?;
+            slices
+                .into_iter()
+                .next()
+                .and_then(|mut slice| slice.items.pop())
+        }
+    };
+    let Some(item) = found else {
+        return Ok(Position::News(keys.changes().0));
+    };
+    let feed = keys.feed_of(&item.key)?;
+    let rules = work.retention.rules_of(&feed);
+    let counts = |rule: &usize| work.retention.rules[*rule].entries.is_some();
+    let until = work.pass.until_of(&rules);
+    match rules.first() {
+        // The oldest entry is young enough.
+        Some(_) if !rules.iter().any(counts) && keys::version_of(&item.key)? > until => {
+            Ok(after(work, &feed))
+        }
+        Some(first) => begin(work, feed, *first).await,
+        None => Ok(after(work, &feed)),
+    }
+}
+
+/// Before the next feed.
+fn after(work: &Work<'_>, feed: &FeedName) -> Position {
+    let mut last = versioned(&work.keys.feed(feed), Version::MAX);
+    last.push(0);
+    Position::Feeds(last)
+}
+
+/// Goes on to what another rule says of the feed.
+async fn next_rule(work: &mut Work<'_>, feed: FeedName, rule: usize) -> Result<Position> {
+    let mut rules = work.retention.rules_of(&feed).into_iter();
+    match rules.find(|next| *next > rule) {
+        Some(next) => begin(work, feed, next).await,
+        None => Ok(after(work, &feed)),
+    }
+}
+
+async fn begin(work: &mut Work<'_>, feed: FeedName, rule: usize) -> Result<Position> {
+    if work.retention.rules[rule].entries.is_some() {
+        let prefix = work.keys.feed(&feed);
+        let newest = keys::range(&prefix, None, Version::MAX, true, 1, usize::MAX);
+        work.note(1, 0);
+        let slices = work.snapshot.ranges(vec![newest]).await?;
+        let newest = slices.first().and_then(|slice| slice.items.first());
+        let newest = newest.map(|item| keys::version_of(&item.key)).transpose()?;
+        // If nothing was added since the last pass, nothing more is too much.
+        if newest.is_some_and(|newest| newest > work.pass.last_floor) {
+            return Ok(Position::Count {
+                feed,
+                rule,
+                counted: 0,
+                until: work.snapshot.version(),
+            });
+        }
+    }
+    let span = work.pass.ages[rule];
+    Ok(Position::Remove {
+        feed,
+        rule,
+        after: span.after,
+        until: span.until,
+    })
+}
+
+/// Counts the entries at or below `until` that the rule decides about, from the newest to the first one that is too much.
+pub(super) async fn count(
+    work: &mut Work<'_>,
+    feed: FeedName,
+    rule: usize,
+    (mut counted, mut until): (u64, Version),
+) -> Result<Position> {
+    let span = work.pass.ages[rule];
+    let most = work.retention.rules[rule].entries.unwrap_or(u64::MAX);
+    let mut scan = Scan::newest_first(work.keys.feed(&feed), until);
+    loop {
+        while let Some(entry) = scan.pop() {
+            until = entry.version.before();
+            if work.retention.rule_of(&feed, &entry.kind) != Some(rule) {
+                continue;
+            }
+            counted += 1;
+            if counted > most {
+                let until = entry.version.min(work.pass.floor).max(span.until);
+                let after = Version::ZERO;
+                return Ok(Position::Remove {
+                    feed,
+                    rule,
+                    after,
+                    until,
+                });
+            }
+        }
+        if scan.is_exhausted() {
+            return Ok(Position::Remove {
+                feed,
+                rule,
+                after: span.after,
+                until: span.until,
+            });
+        }
+        if work.is_full() {
+            return Ok(Position::Count {
+                feed,
+                rule,
+                counted,
+                until,
+            });
+        }
+        let need = usize::try_from(most - counted).unwrap_or(READ_KEYS) + 1;
+        if let Some(range) = scan.wants(need.min(READ_KEYS), READ_BYTES, 1) {
+            let slices = work.snapshot.ranges(vec![range]).await?;
+            for slice in slices {
+                let bytes = slice.items.iter().map(|item| item.value.len());
+                work.note(1, bytes.sum());
+                scan.take(work.snapshot, slice).await?;
+            }
+        }
+    }
+}
+
+/// Removes those entries in `(after, until]` that the rule decides about.
+pub(super) async fn remove(
+    work: &mut Work<'_>,
+    feed: FeedName,
+    rule: usize,
+    (after, until): (Version, Version),
+) -> Result<Position> {
+    if after >= until {
+        return next_rule(work, feed, rule).await;
+    }
+    let limit = work.room().min(READ_KEYS);
+    let prefix = work.keys.feed(&feed);
+    let range = keys::range(&prefix, Some(after), until, false, limit, READ_BYTES);
+    let slice = work.snapshot.ranges(vec![range]).await?.pop();
+    let slice = slice.unwrap_or_default();
+    let bytes = slice.items.iter().map(|item| item.value.len());
+    work.note(1, bytes.sum());
+    work.begin(&feed);
+    let mut follows = false;
+    for item in &slice.items {
+        let entry = decode_entry(item)?;
+        // The place of an erased entry goes with the erasure.
+        let is_due = entry.change != Some(Change::Erased)
+            && work.retention.rule_of(&feed, &entry.kind) == Some(rule);
+        if is_due {
+            work.removal.entry(&feed, entry, follows);
+        }
+        follows = is_due;
+    }
+    match slice.items.last() {
+        Some(last) if slice.more => Ok(Position::Remove {
+            after: keys::version_of(&last.key)?,
+            feed,
+            rule,
+            until,
+        }),
+        _ => next_rule(work, feed, rule).await,
+    }
+}
