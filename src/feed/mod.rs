@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Result},
     lineage::Lineage,
     metrics::TwinsHidden,
-    store::{self, Snapshot, Store, keys::Keys},
+    store::{self, Reads, Snapshot, Store, keys::Keys, values::decode_version},
     times,
     version::{Cursor, Version},
 };
@@ -109,6 +109,31 @@ impl Feeds {
             }),
             None => snapshot,
         })
+    }
+
+    /// Takes a snapshot and reads the versions at `keys`, in one round trip. Zero for those that are missing.
+    pub(crate) async fn begin<const N: usize>(
+        &self,
+        keys: [Vec<u8>; N],
+    ) -> store::Result<(Box<dyn Snapshot>, [Version; N])> {
+        let reads = Reads {
+            keys: keys.to_vec(),
+            ..Reads::default()
+        };
+        let (snapshot, found): (Box<dyn Snapshot>, _) = match &self.turn {
+            Some(turn) => {
+                let (snapshot, found) = InTurn::begin(&*self.store, turn, reads).await?;
+                (Box::new(snapshot), found)
+            }
+            None => self.store.begin(reads).await?,
+        };
+        let mut versions = [Version::ZERO; N];
+        for ((version, key), value) in versions.iter_mut().zip(&keys).zip(&found.values) {
+            if let Some(value) = value {
+                *version = decode_version(key, value)?;
+            }
+        }
+        Ok((snapshot, versions))
     }
 
     /// Counts the error, if it is one of the store.

@@ -2,7 +2,6 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use bytes::Bytes;
 use futures_util::future::try_join_all;
 use smallvec::SmallVec;
 
@@ -157,7 +156,14 @@ impl Feeds {
     }
 
     async fn read_page<V: Into<Cursor> + Copy>(&self, query: &PageQuery<V>) -> Result<Page> {
-        let snapshot = self.snapshot().await?;
+        let (snapshot, removals) = match query.order {
+            Order::NewestFirst { .. } => (self.snapshot().await?, None),
+            Order::OldestFirst { .. } => {
+                let keys = [self.keys.changed(), self.keys.trimmed_anywhere()];
+                let (snapshot, removals) = self.begin(keys).await?;
+                (snapshot, Some(removals))
+            }
+        };
         let now = snapshot.version();
         let known = self.lineage.at(&*snapshot).await?;
         let order = query.order.try_map(|bound| known.check(bound.into()))?;
@@ -165,16 +171,13 @@ impl Feeds {
             [] => projection::NOT_INDEXED,
             kinds => projection::indexed(&*snapshot, &self.keys, kinds).await?,
         };
-        let tells_changes = match order {
-            Order::OldestFirst { after, .. } => {
-                self.resume(&*snapshot, &query.feeds, after).await?
-            }
-            Order::NewestFirst { .. } => false,
-        };
-        let mut merge = Merge::new(query, order, &self.keys, now, indexed);
-        if tells_changes {
-            merge.add_changes(query, &self.keys, now);
+        let mut changed = Version::ZERO;
+        if let (Order::OldestFirst { after, .. }, Some([latest, trimmed])) = (order, removals) {
+            self.check_kept(&*snapshot, &query.feeds, after, trimmed).await?;
+            changed = latest.max(after);
         }
+        let mut merge = Merge::new(query, order, &self.keys, now, indexed);
+        merge.add_changes(query, &self.keys, now, changed);
 
         let moment = order.moment();
         let mut page = Page {
@@ -216,49 +219,39 @@ impl Feeds {
         Ok(page)
     }
 
-    /// Whether a reader that continues in `feeds` after `after` may have to be told of changes.
-    ///
-    /// # Errors
-    /// [`Error::CursorExpired`] if something above `after` may have been removed. From the beginning, a reader gets what is
-    /// kept.
-    async fn resume(
+    /// Fails with [`Error::CursorExpired`] if something above `after` may have been removed from one of `feeds`. `trimmed` is
+    /// the greatest version up to which something was removed from anywhere. From the beginning, a reader gets what is kept.
+    async fn check_kept(
         &self,
         snapshot: &dyn Snapshot,
         feeds: &[FeedName],
         after: Version,
-    ) -> Result<bool> {
-        let reads = vec![self.keys.changed(), self.keys.trimmed_anywhere()];
-        let stored = snapshot.get(reads.clone()).await?;
-        let version = |index: usize| {
-            let value: Option<&Bytes> = stored.get(index).and_then(Option::as_ref);
-            value.map_or(Ok(Version::ZERO), |value| {
-                decode_version(&reads[index], value)
-            })
-        };
-        let (changed, trimmed) = (version(0)?, version(1)?);
-        if after > Version::ZERO && after < trimmed {
-            let reads: Vec<_> = feeds.iter().map(|feed| self.keys.trimmed(feed)).collect();
-            let stored = snapshot.get(reads.clone()).await?;
-            let trimmed = reads.iter().zip(&stored).filter_map(|(key, value)| {
-                let value = value.as_ref()?;
-                Some(decode_version(key, value))
-            });
-            let trimmed = trimmed.collect::<store::Result<Vec<_>>>()?;
-            check_kept(after, trimmed.into_iter().max(), snapshot.version())?;
+        trimmed: Version,
+    ) -> Result<()> {
+        if after == Version::ZERO || after >= trimmed {
+            return Ok(());
         }
-        Ok(changed > after)
+        let reads: Vec<_> = feeds.iter().map(|feed| self.keys.trimmed(feed)).collect();
+        let stored = snapshot.get(reads.clone()).await?;
+        let trimmed = reads.iter().zip(&stored).filter_map(|(key, value)| {
+            let value = value.as_ref()?;
+            Some(decode_version(key, value))
+        });
+        let trimmed = trimmed.collect::<store::Result<Vec<_>>>()?;
+        let trimmed = trimmed.into_iter().max().unwrap_or(Version::ZERO);
+        check_kept(after, trimmed, snapshot.version())
     }
 }
 
 /// Fails if `after` lies below `trimmed`: something above it may have been removed.
-pub fn check_kept(after: Version, trimmed: Option<Version>, current: Version) -> Result<()> {
-    match trimmed {
-        Some(oldest) if after > Version::ZERO && after < oldest => Err(Error::CursorExpired {
+pub fn check_kept(after: Version, trimmed: Version, current: Version) -> Result<()> {
+    match after > Version::ZERO && after < trimmed {
+        true => Err(Error::CursorExpired {
             asked: after,
-            oldest,
+            oldest: trimmed,
             current,
         }),
-        _ => Ok(()),
+        false => Ok(()),
     }
 }
 
@@ -297,12 +290,18 @@ impl Merge {
         }
     }
 
-    /// Also merges the news of changes in the feeds.
-    fn add_changes<V>(&mut self, query: &PageQuery<V>, keys: &Keys, now: Version) {
-        let Order::OldestFirst { after, until } = self.order else {
-            return;
+    /// Also merges the news of changes in the feeds, of which there is none above `changed`.
+    fn add_changes<V>(
+        &mut self,
+        query: &PageQuery<V>,
+        keys: &Keys,
+        now: Version,
+        changed: Version,
+    ) {
+        let (after, until) = match self.order {
+            Order::OldestFirst { after, until } if after < changed => (after, until.unwrap_or(now)),
+            _ => return,
         };
-        let until = until.unwrap_or(now);
         for (place, feed) in query.feeds.iter().enumerate() {
             let changes = Changes::new(keys, feed, after, until);
             self.waiting.push(self.sources.len());

@@ -28,7 +28,7 @@ use async_trait::async_trait;
 
 use crate::{
     error::{Error, Result},
-    store::{self, Batch, Found, Reads, Slice, Snapshot},
+    store::{self, Batch, Found, Reads, Slice, Snapshot, Store},
     version::Version,
 };
 
@@ -479,6 +479,22 @@ impl Drop for Place<'_> {
 pub(super) struct InTurn {
     pub(super) snapshot: Box<dyn Snapshot>,
     pub(super) turn: Arc<Turn>,
+}
+
+impl InTurn {
+    /// Takes a snapshot and performs its first reads.
+    pub(super) async fn begin(
+        store: &dyn Store,
+        turn: &Arc<Turn>,
+        mut reads: Reads,
+    ) -> store::Result<(Self, Found)> {
+        let _one = turn.at_once.acquire().await;
+        reads.held = Some(turn.pass().await?);
+        turn.charge(SEARCH_COST * (reads.keys.len() + reads.ranges.len()) as u64);
+        let (snapshot, found) = store.begin(reads).await?;
+        let turn = Arc::clone(turn);
+        Ok((Self { snapshot, turn }, found))
+    }
 }
 
 #[async_trait]

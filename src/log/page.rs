@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     feed::{Feeds, Order, check_kept},
     projection::{Events, Wanted},
-    store::{self, Snapshot, values::decode_version},
+    store::{self, Snapshot},
     types::Entry,
     version::{Cursor, Version},
 };
@@ -110,20 +110,18 @@ impl Feeds {
         query: &LogQuery<V>,
         take: impl FnMut(LogEvent),
     ) -> Result<LogRead> {
-        let snapshot = self.snapshot().await?;
+        let (snapshot, [trimmed]) = match query.order {
+            Order::NewestFirst { .. } => (self.snapshot().await?, [Version::ZERO]),
+            Order::OldestFirst { .. } => self.begin([self.keys.trimmed_log()]).await?,
+        };
         let now = snapshot.version();
         let known = self.lineage.at(&*snapshot).await?;
         let mut order = query.order.try_map(|bound| known.check(bound.into()))?;
         let version = order.moment().unwrap_or(now);
         if let Order::OldestFirst { after, .. } = &mut order {
-            let key = self.keys.trimmed_log();
-            let trimmed = snapshot.get(vec![key.clone()]).await?.pop().flatten();
-            let trimmed = trimmed
-                .map(|value| decode_version(&key, &value))
-                .transpose()?;
             check_kept(*after, trimmed, now)?;
             // What is left below is being removed: whoever begins with it could not continue from there.
-            *after = trimmed.map_or(*after, |trimmed| trimmed.max(*after));
+            *after = trimmed.max(*after);
         }
         let mut events = self.events(&*snapshot, query, order).await?;
         let read = read(&mut events, &*snapshot, query, version, take).await;

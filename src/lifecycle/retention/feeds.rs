@@ -105,6 +105,7 @@ pub(super) async fn count(
     let span = work.pass.ages[rule];
     let most = work.retention.rules[rule].entries.unwrap_or(u64::MAX);
     let mut scan = Scan::newest_first(work.keys.feed(&feed), until);
+    let start = until;
     loop {
         while let Some(entry) = scan.pop() {
             until = entry.version.before();
@@ -131,7 +132,8 @@ pub(super) async fn count(
                 until: span.until,
             });
         }
-        if work.is_full() {
+        // Before an entry can be counted, everything of which it may be a twin has to be read.
+        if work.is_full() && until < start {
             return Ok(Position::Count {
                 feed,
                 rule,

@@ -226,13 +226,18 @@ async fn each_operation_reads_no_longer_body_than_it_needs() {
         .filter(|operation| operation.body_bytes_max > 0);
     for operation in reads {
         let (method, path) = (operation.method.as_str(), operation.path);
-        let query = match path.starts_with("/v1/markers/") {
-            true => "?feed=a",
-            false => "",
+        let query = match (method, path) {
+            ("PATCH", "/v1/events") => "?id=a",
+            (_, path) if path.starts_with("/v1/markers/") => "?feed=a",
+            _ => "",
         };
-        let path = path.replace("{feed}", "a").replace("{marker}", "read") + query;
+        let path = path.replace("{feed}", "a").replace("{marker}", "read");
+        let path = path.replace("{id}", "a") + query;
         let most = match &*path {
             "/v1/events" => 8 * MIB,
+            "/v1/events?id=a" | "/v1/events/a" => 256 * 1024,
+            "/v1/erasures" => 512 * 1024,
+            "/v1/admin/backup" => MIB,
             "/v1/transient" => 256 * 1024,
             "/v1/tickets" => 160 * 1024,
             "/v1/feeds" => 1_536 * 1024,

@@ -58,8 +58,9 @@ async fn a_node_whose_tailer_or_batcher_has_ended_is_unhealthy_and_says_which() 
         .node_on(troubled(bed.store(), Arc::new(Panics::Waiting)))
         .await;
     let health = node.get("/healthz").await;
-    let all =
-        json!({ "tailer": "ok", "janitor": "ok", "times": "ok", "batcher": "ok", "store": "ok" });
+    let all = json!({
+        "tailer": "ok", "janitor": "ok", "times": "ok", "erasures": "ok", "batcher": "ok", "store": "ok",
+    });
     assert_eq!(health, json!({ "status": "ok", "checks": all }));
     // The tailer waits once there is a subscriber.
     let _stream = Stream::open(&node.http, &node.url("/v1/feeds/a/live"), None).await;

@@ -49,7 +49,7 @@ async fn appends_and_requests_are_counted_by_outcome() {
     node.all("secret-feed").await;
     for (method, path) in [
         ("GET", "/secret/path"),
-        ("DELETE", "/v1/events"),
+        ("PUT", "/v1/events"),
         ("BREW", "/coffee"),
     ] {
         node.send(method, path, &[]).await;

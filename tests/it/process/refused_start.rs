@@ -25,7 +25,7 @@ async fn a_second_process_on_a_folder_is_refused_and_the_first_continues() {
     let message = failure(&serve(folder.path())).await;
     for part in [
         "in use by another process",
-        "--data",
+        "use another folder",
         &folder.path().display().to_string(),
     ] {
         assert!(message.contains(part), "{message}");
