@@ -173,7 +173,8 @@ impl Feeds {
         };
         let mut changed = Version::ZERO;
         if let (Order::OldestFirst { after, .. }, Some([latest, trimmed])) = (order, removals) {
-            self.check_kept(&*snapshot, &query.feeds, after, trimmed).await?;
+            self.check_kept(&*snapshot, &query.feeds, after, trimmed)
+                .await?;
             changed = latest.max(after);
         }
         let mut merge = Merge::new(query, order, &self.keys, now, indexed);

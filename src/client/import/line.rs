@@ -13,7 +13,7 @@ pub enum Exported {
     /// Also a line that makes no sense: the service says what is wrong with it.
     Event(Event),
     /// The news that an event was edited or erased.
-    Change,
+    Change(Vec<u8>),
     /// A position between events, as the API writes it.
     Position,
     /// The API broke its answer off.
@@ -54,7 +54,7 @@ impl Exported {
         match serde_json::from_slice(line) {
             Ok(Kind {
                 change: Some(_), ..
-            }) => return Self::Change,
+            }) => return Self::Change(line.to_vec()),
             Ok(Kind {
                 kind: None,
                 cursor: Some(_),

@@ -1,8 +1,9 @@
 //! `newsfeed import`: appends what `newsfeed export` wrote to a service.
 //!
-//! [`line`] makes an event to append of a line. Reading, sending and retrying are those of [`super::append`], so the order
+//! [`line`] makes an event to append of a line, and [`change`] applies an edit or an erasure. Reading, sending and retrying are those of [`super::append`], so the order
 //! of every feed is the order of the file.
 
+mod change;
 mod line;
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
     },
 };
 
-use self::line::{Event, Exported};
+use self::{
+    change::Applied,
+    line::{Event, Exported},
+};
 use super::{
     Error,
     api::Client,
@@ -38,8 +42,9 @@ use super::{
 /// An event that is stored already is a duplicate. So to continue an import that was interrupted, or to add what an export
 /// has got since, import the whole file again.
 ///
-/// Lines that tell of edits and erasures are not applied: the command counts them and ends with exit code 1. An event that is
-/// rejected is printed and does not stop the others.
+/// Lines that tell of edits and erasures are applied; the token needs the scopes read and change then. An erasure from some of
+/// an event's feeds only is not: the command counts these and ends with exit code 1. An event that is rejected is printed and
+/// does not stop the others.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  \
     newsfeed import events.ndjson                                        what `newsfeed export --output events.ndjson` wrote\n  \
@@ -79,9 +84,9 @@ pub async fn run(args: ImportArgs) -> Result<(), Error> {
             rejected: counts.rejected,
             events: counts.events(),
         }),
-        Counts { changes: 1.., .. } => Err(Error::Arguments(format!(
-            "edits and erasures were not applied ({} lines): the events are as they were before",
-            counts.changes
+        Counts { skipped: 1.., .. } => Err(Error::Arguments(format!(
+            "{} events were erased from some of their feeds only, which was not repeated: erase them by feed",
+            counts.skipped
         ))),
         _ => Ok(()),
     }
@@ -92,7 +97,9 @@ struct Counts {
     appended: u64,
     duplicates: u64,
     rejected: u64,
+    /// Changes that were applied, and those that were not.
     changes: u64,
+    skipped: u64,
 }
 
 impl Counts {
@@ -107,7 +114,8 @@ impl Counts {
         );
         for (count, what) in [
             (self.rejected, "rejected"),
-            (self.changes, "changes skipped"),
+            (self.changes, "changes applied"),
+            (self.skipped, "changes skipped"),
         ] {
             if count > 0 {
                 text += &format!(", {count} {what}");
@@ -181,7 +189,14 @@ impl Import<'_> {
             for line in lines? {
                 match Exported::of(&line.json) {
                     Exported::Event(event) => events.push((line.number, event)),
-                    Exported::Change => self.counts.changes += 1,
+                    Exported::Change(change) => {
+                        // What it is about stands before it.
+                        self.append(std::mem::take(&mut events)).await?;
+                        match change::apply(self.client, &change).await? {
+                            Applied::Yes => self.counts.changes += 1,
+                            Applied::No => self.counts.skipped += 1,
+                        }
+                    }
                     Exported::Position => {}
                     Exported::Broken(rejection) => {
                         broken = Err(self.broken_off(line.number, &rejection));
@@ -200,6 +215,9 @@ impl Import<'_> {
     }
 
     async fn append(&mut self, events: Vec<(u64, Event)>) -> Result<(), Error> {
+        if events.is_empty() {
+            return Ok(());
+        }
         let before = self.counts.events();
         let line = |number, json| Line { number, json };
         let (mut lines, mut timed) = (Vec::new(), Vec::new());

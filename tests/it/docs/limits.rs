@@ -69,12 +69,6 @@ const ROWS: &[(&str, &[&str])] = &[
             "PAGE_EXAMINED_MAX",
         ],
     ),
-    ("retention rules", &["RULES_MAX"]),
-    (
-        "`entries` of a retention",
-        &["1", "retention/mod/ENTRIES_MAX"],
-    ),
-    ("age of a retention rule", &["AGE_MIN", "DAYS_MAX"]),
     (
         "page of the log",
         &[
@@ -122,6 +116,12 @@ const ROWS: &[(&str, &[&str])] = &[
         &["RETRY_MS.start ms", "RETRY_MS.end ms"],
     ),
     ("transients for a late stream", &["TRANSIENT_LIFE"]),
+    ("retention rules", &["RULES_MAX"]),
+    (
+        "`entries` of a retention",
+        &["1", "retention/mod/ENTRIES_MAX"],
+    ),
+    ("age of a retention rule", &["AGE_MIN", "DAYS_MAX"]),
     ("time in which a client takes no byte", &["WRITE_STALL_MAX"]),
     ("memory for answers", &["--answer-memory-mib MiB"]),
     (

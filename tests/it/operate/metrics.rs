@@ -83,7 +83,7 @@ async fn appends_and_requests_are_counted_by_outcome() {
             1.0,
         ),
         (
-            r#"newsfeed_http_requests_total{route="/v1/events",method="DELETE",status="405"}"#,
+            r#"newsfeed_http_requests_total{route="/v1/events",method="PUT",status="405"}"#,
             1.0,
         ),
         (

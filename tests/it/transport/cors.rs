@@ -79,7 +79,7 @@ async fn pages_of_allowed_origins_may_use_the_api_and_others_may_not() {
         };
         assert_eq!(
             list("access-control-allow-methods"),
-            ["delete", "get", "head", "post", "put"]
+            ["delete", "get", "head", "patch", "post", "put"]
         );
         let headers = list("access-control-allow-headers");
         for header in [

@@ -97,13 +97,34 @@ async fn lines_that_are_no_events_are_told_and_the_others_are_imported() {
     let (cursor, end) = (r#"{"cursor":"v"}"#, r#"{"cursor":"v","end":true}"#);
     let said = import(&[&event("a"), cursor, &event("b"), end]).await;
     said.told(0, "2 events appended, 0 were stored already\n");
-    let erased = r#"{"change":"erased","version":"v","id":"a","feeds":["z"],"erased":"w"}"#;
-    let said = import(&[&event("c"), erased, &event("d")]).await;
-    said.told(
-        1,
-        "2 events appended, 0 were stored already, 1 changes skipped\n",
+    let erased = r#"{"change":"erased","version":"v","id":"a","kind":"visit","feeds":["z"],"erased":"w"}"#;
+    let edited = event("b").replace(
+        "\"data\":1",
+        "\"data\":7,\"change\":\"edited\",\"edited\":\"w\"",
     );
-    said.told(1, "edits and erasures were not applied (1 lines)");
+    let unknown = erased.replace("\"a\"", "\"never seen\"");
+    let several = event("c").replace("[\"z\"]", "[\"z\",\"y\"]");
+    for _ in 0..2 {
+        let lines = [&several[..], erased, &event("d"), &edited, &unknown];
+        let said = import(&lines).await;
+        said.told(0, "3 changes applied\n");
+    }
+    let stored = export(&service).await;
+    let b = stored
+        .iter()
+        .find(|line| line["id"] == "b" && line.get("change").is_none());
+    assert_eq!(b.map(|line| &line["data"]), Some(&json!(7)));
+    assert!(
+        !stored
+            .iter()
+            .any(|line| line["id"] == "a" && line["change"] != "erased")
+    );
+    let changes = stored.iter().filter(|line| line.get("change").is_some());
+    assert_eq!(changes.count(), 2, "each is made once: {stored:?}");
+    let in_part = erased.replace("\"a\"", "\"c\"");
+    let said = import(&[&in_part]).await;
+    said.told(1, "1 changes skipped\n");
+    said.told(1, "1 events were erased from some of their feeds only");
     let broken = r#"{"cursor":"v","error":{"code":"shutting_down","detail":"later"}}"#;
     let said = import(&[&event("e"), broken, &event("f")]).await;
     said.told(1, "1 events appended");
@@ -112,11 +133,12 @@ async fn lines_that_are_no_events_are_told_and_the_others_are_imported() {
         "-, line 2: the service broke the export off here (shutting_down: later)",
     );
     // Another event with the same id stays an error.
-    let other = event("a").replace("\"data\":1", "\"data\":2");
+    let other = event("d").replace("\"data\":1", "\"data\":2");
     let said = import(&[&other, &event("g")]).await;
     said.told(1, "1 of 2 events were rejected");
     assert!(said.stdout.contains("id_reused"), "{said:?}");
-    assert_eq!(export(&service).await.len(), 6);
+    // Five events, and the news of two changes.
+    assert_eq!(export(&service).await.len(), 7);
     let missing = newsfeed(&["import", "/no/such/file", "--url", &service.url])
         .output()
         .await;
