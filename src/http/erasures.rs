@@ -51,13 +51,12 @@ pub async fn begin(
     Params::parse(&parts, &[])?;
     let what = what(read_object(&parts, body, EXPECTED).await?)?;
     let what = authorized(&app, &granted, what).await?;
-    let id = app.lifecycle.begin(what).await?;
-    let state = app.lifecycle.work_on(id, ANSWER_AFTER).await?;
+    let state = app.lifecycle.erase_all(what, ANSWER_AFTER).await?;
     let mut response = answer(state);
     if !state.is_done {
         *response.status_mut() = StatusCode::ACCEPTED;
     }
-    let location = format!("{}/v1/erasures/{id}", app.base_path.as_str());
+    let location = format!("{}/v1/erasures/{}", app.base_path.as_str(), state.id);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }

@@ -51,10 +51,31 @@ pub async fn run(lifecycle: Lifecycle, stop: CancellationToken) {
 }
 
 impl Lifecycle {
+    /// Begins an erasure, and takes its steps until it has ended. After `time`, or if the store does not answer, the rest is
+    /// left to the worker.
+    ///
+    /// # Errors
+    /// Those of [`Self::begin`], and [`Error::ChangesBusy`]. Then nothing has begun.
+    pub async fn erase_all(&self, what: What, time: Duration) -> Result<JobState> {
+        let _place = self.place()?;
+        let id = self.begin(what).await?;
+        match self.work_on(id, time).await {
+            Err(error) => {
+                tracing::warn!(%error, "an erasure goes on in the background");
+                self.left.add(id);
+                Ok(JobState {
+                    id,
+                    is_done: false,
+                    erased: 0,
+                })
+            }
+            state => state,
+        }
+    }
+
     /// Takes steps of an erasure until it has ended. After `time`, the rest is left to the worker.
     pub async fn work_on(&self, id: Version, time: Duration) -> Result<JobState> {
         let until = Instant::now() + time;
-        let _place = self.place()?;
         loop {
             let state = self.step(id).await?;
             if state.is_done {

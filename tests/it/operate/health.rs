@@ -44,7 +44,7 @@ async fn ended(node: &Served) -> Vec<String> {
         }
         let problem = answer.problem(503, "unhealthy").expect("unhealthy");
         let checks = problem["checks"].as_object().expect("checks");
-        assert_eq!(checks.len(), 5, "{problem}");
+        assert_eq!(checks.len(), 6, "{problem}");
         let dead = checks.iter().filter(|(_, said)| *said != "ok");
         Some(dead.map(|(name, _)| name.clone()).collect())
     })

@@ -97,7 +97,8 @@ async fn lines_that_are_no_events_are_told_and_the_others_are_imported() {
     let (cursor, end) = (r#"{"cursor":"v"}"#, r#"{"cursor":"v","end":true}"#);
     let said = import(&[&event("a"), cursor, &event("b"), end]).await;
     said.told(0, "2 events appended, 0 were stored already\n");
-    let erased = r#"{"change":"erased","version":"v","id":"a","kind":"visit","feeds":["z"],"erased":"w"}"#;
+    let erased =
+        r#"{"change":"erased","version":"v","id":"a","kind":"visit","feeds":["z"],"erased":"w"}"#;
     let edited = event("b").replace(
         "\"data\":1",
         "\"data\":7,\"change\":\"edited\",\"edited\":\"w\"",
