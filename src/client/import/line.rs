@@ -74,7 +74,7 @@ impl Exported {
             Some(_) => None,
         };
         let kept = members.iter().filter(|(name, value)| {
-            let is_unset_time = name == "time" && !is_set(&*value);
+            let is_unset_time = name == "time" && !is_set(value);
             !OF_THE_STORE.contains(&&**name) && !is_unset_time
         });
         let kept: Vec<_> = kept.map(|(name, value)| (&**name, *value)).collect();

@@ -46,7 +46,7 @@ const POLL_EVERY: Duration = Duration::from_millis(20);
 const FORGET_EVERY: Duration = Duration::from_millis(100);
 
 /// What a journal is filled with: removals of a key that does not exist.
-const FILLER_KEY: [u8; 60_000] = [0xff; 60_000];
+static FILLER_KEY: [u8; 60_000] = [0xff; 60_000];
 const FILLER_ITEMS: usize = 16;
 /// The engine looks at the size of the journal when it flushes a table. Fillers between two flushes.
 const FILLERS_PER_FLUSH: usize = 8;

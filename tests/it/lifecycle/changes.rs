@@ -473,7 +473,8 @@ impl Run {
             let entries = told
                 .iter()
                 .filter(|told| matches!(told.what, Role::Entry { .. }));
-            assert_eq!(state.latest, entries.last().map(|told| told.position));
+            let latest = entries.max_by_key(|told| told.position);
+            assert_eq!(state.latest, latest.map(|told| told.position));
         }
         self.check_log().await;
         self.check_streams().await;

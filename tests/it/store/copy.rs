@@ -131,7 +131,7 @@ async fn items(bed: &Bed, store: &dyn Store, with_lineage: bool) -> Vec<KeyValue
 fn event(number: usize, bytes: usize) -> Value {
     json!({
         "id": format!("event-{number}"),
-        "kind": if number % 3 == 0 { "visit" } else { "message" },
+        "kind": if number.is_multiple_of(3) { "visit" } else { "message" },
         "feeds": ["a", "b", format!("chat:{}", number % 20)],
         "actor": format!("user:{}", number % 5),
         "data": { "number": number, "text": "x".repeat(bytes) },
