@@ -6,7 +6,7 @@ use super::{Commit, Window};
 use crate::{
     fairness::WorkBudget,
     store::{Range, Result, Slice, Snapshot, keys::version_of, values::decode_entry},
-    types::{Change, Entry},
+    types::Entry,
     version::Version,
 };
 
@@ -175,7 +175,7 @@ impl Scan {
             self.window.drop_above(commit.version.before());
             let entry = self.pending.pop_front();
             self.ready
-                .extend(entry.filter(|entry| !is_twin && is_shown(entry)));
+                .extend(entry.filter(|entry| !is_twin && !entry.is_erased()));
             budget.spend(1).await;
         }
         Ok(())
@@ -192,18 +192,15 @@ impl Scan {
         for (entry, commit) in entries.into_iter().zip(commits) {
             match self.window.is_twin(&commit) {
                 true => self.hidden += 1,
-                false => self.ready.extend(Some(entry).filter(is_shown)),
+                false => self
+                    .ready
+                    .extend(Some(entry).filter(|entry| !entry.is_erased())),
             }
             self.window.push_newer(commit);
             budget.spend(1).await;
         }
         Ok(())
     }
-}
-
-/// Not the place of an entry that was erased.
-fn is_shown(entry: &Entry) -> bool {
-    entry.change != Some(Change::Erased)
 }
 
 /// The latest entries of a feed, in one snapshot.

@@ -8,7 +8,7 @@ use crate::{
         keys::versioned,
         values::{Claim, decode_claim, decode_entry, decode_version},
     },
-    types::{Change, Entry, EventId, FeedName},
+    types::{Entry, EventId, FeedName},
     version::Version,
 };
 
@@ -63,7 +63,7 @@ impl Feeds {
             value,
         });
         let entry = item.as_ref().map(decode_entry).transpose()?;
-        let entry = entry.filter(is_shown);
+        let entry = entry.filter(|entry| !entry.is_erased());
         Ok(entry.map(|entry| FoundEvent { entry, feeds }))
     }
 
@@ -88,10 +88,12 @@ impl Feeds {
             }
             let key = key.into();
             let entry = decode_entry(&KeyValue { key, value })?;
-            found = Some(entry).filter(is_shown).map(|entry| FoundEvent {
-                entry,
-                feeds: vec![feed],
-            });
+            found = Some(entry)
+                .filter(|entry| !entry.is_erased())
+                .map(|entry| FoundEvent {
+                    entry,
+                    feeds: vec![feed],
+                });
         }
         Ok(found)
     }
@@ -122,9 +124,4 @@ impl Feeds {
             .and_then(|claim| claim.event)
             .map_or_else(Vec::new, |event| event.feeds))
     }
-}
-
-/// Not the place of an event that was erased.
-fn is_shown(entry: &Entry) -> bool {
-    entry.change != Some(Change::Erased)
 }

@@ -222,7 +222,7 @@ impl Transaction for Edit<'_> {
 /// Rewrites the entry in each feed that holds it, on condition that retention does not remove it meanwhile.
 fn rewrite_copies(batch: &mut Batch, commit: &Commit, data: &Bytes) {
     for copy in &commit.copies {
-        if copy.entry.change == Some(Change::Erased) {
+        if copy.entry.is_erased() {
             continue;
         }
         batch.conditions.push(Condition::KeyEquals {
@@ -251,7 +251,7 @@ async fn rewrite_log(
     for (partition, ..) in writes::records(keys, &commit.claim.feeds) {
         let change = |records: &mut Vec<Record>, index: usize| {
             let entry = &mut records[index].entry;
-            if entry.change != Some(Change::Erased) {
+            if !entry.is_erased() {
                 *entry = edited(entry, data, Change::EditedAt(THIS_COMMIT));
             }
         };

@@ -457,7 +457,7 @@ impl<'a> Erasure<'a> {
         }
         for (partition, ..) in writes::records(keys, &place.feeds) {
             let change = |records: &mut Vec<Record>, index: usize| {
-                if records[index].entry.change == Some(Change::Erased) {
+                if records[index].entry.is_erased() {
                     records.remove(index);
                 }
             };

@@ -21,7 +21,7 @@ use crate::{
         transact,
         values::decode_entry,
     },
-    types::{Actor, Change, Entry, EventId, FeedName},
+    types::{Actor, Entry, EventId, FeedName},
     version::{BYTES_LEN, Version},
 };
 
@@ -434,9 +434,7 @@ async fn of_feed(
         .unwrap_or_default();
     let entries = slice.items.iter().map(decode_entry);
     let entries = entries.collect::<store::Result<Vec<Entry>>>()?;
-    let shown = entries
-        .iter()
-        .filter(|entry| entry.change != Some(Change::Erased));
+    let shown = entries.iter().filter(|entry| !entry.is_erased());
     let found: Vec<_> = shown
         .map(|entry| (entry.version, entry.id.clone()))
         .collect();
@@ -556,7 +554,7 @@ async fn of_all_feeds(
     for item in &slice.items {
         let entry = decode_entry(item)?;
         let is_meant = entry.actor.as_ref() == Some(actor) && entry.version <= until;
-        if is_meant && entry.change != Some(Change::Erased) {
+        if is_meant && !entry.is_erased() {
             found.push((entry.version, entry.id));
         }
         if found.len() >= ERASED_AT_ONCE_MAX {

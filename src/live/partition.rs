@@ -7,7 +7,7 @@ use crate::{
         keys::Keys,
         values::{Record, decode_records},
     },
-    types::{Change, Entry, FeedName},
+    types::{Entry, FeedName},
     version::Version,
 };
 
@@ -102,7 +102,7 @@ impl Partition {
                 } = record;
                 self.window.retain_visible(&commit, &mut feeds);
                 self.window.push_newer(commit);
-                if entry.change == Some(Change::Erased) {
+                if entry.is_erased() {
                     continue;
                 }
                 self.hidden += u64::from(feeds.is_empty());

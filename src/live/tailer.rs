@@ -26,7 +26,7 @@ use crate::{
         keys::{self, Keys, OWN_READER},
         values::{Record, TransientRecord, decode_transient, decode_version},
     },
-    types::{Change, Entry, FeedName},
+    types::{Entry, FeedName},
     version::Version,
 };
 
@@ -303,7 +303,7 @@ impl Tailer {
         let feeds = found.values().flat_map(|found| match found {
             RoundItem::MarkerMoved(feed) => std::slice::from_ref(feed),
             // It may have been unread.
-            RoundItem::Entry(entry, feeds, _) if is_erasure(entry) => feeds,
+            RoundItem::Entry(entry, feeds, _) if entry.is_erasure() => feeds,
             RoundItem::Entry(..) | RoundItem::Transient(..) => &[],
         });
         let new = feeds.filter(|feed| noted.insert(feed));
@@ -356,10 +356,6 @@ impl Tailer {
             self.hub.dispatch_state(feed, item, budget).await;
         }
     }
-}
-
-fn is_erasure(entry: &Entry) -> bool {
-    matches!(entry.change, Some(Change::Erasure(_)))
 }
 
 /// Adds an entry. An event with feeds in several partitions is found in each of them, at the same version.

@@ -3,7 +3,7 @@
 use super::LogEvent;
 use crate::{
     auth::Patterns,
-    types::{Actor, Change, Kind},
+    types::{Actor, Kind},
 };
 
 /// Every condition must hold. Equal filters are shared by live subscribers.
@@ -48,7 +48,7 @@ impl Filter {
     pub(crate) fn is_about(&self, event: &LogEvent) -> bool {
         let (kind, actor) = (&event.entry.kind, event.entry.actor.as_ref());
         // Whose event was erased is not known any more: everybody is told.
-        let is_erasure = matches!(event.entry.change, Some(Change::Erasure(_)));
+        let is_erasure = event.entry.is_erasure();
         let is_by = |actor: &Actor| self.actors.contains(actor);
         let shard = |Shard { index, of }: Shard| {
             event.first_feed_hash % u64::from(of.max(1)) == u64::from(index)

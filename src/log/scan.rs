@@ -10,7 +10,7 @@ use crate::{
         keys::{self, Keys, version_of},
         values::{Record, Records},
     },
-    types::{Change, Entry, FeedName},
+    types::{Entry, FeedName},
     version::Version,
 };
 
@@ -79,11 +79,6 @@ pub struct Scan {
     last: Option<Version>,
     is_done: bool,
     hidden: u64,
-}
-
-/// Not the place of an event that was erased.
-fn is_shown(entry: &Entry) -> bool {
-    entry.change != Some(Change::Erased)
 }
 
 /// A partition.
@@ -228,7 +223,7 @@ impl Scan {
                 continue;
             }
             self.last = Some(record.entry.version);
-            let shows = is_shown(&record.entry);
+            let shows = !record.entry.is_erased();
             if self.window.skips(&record.entry) {
                 match shows {
                     true => return Ok(Some(LogEvent::from(record))),
@@ -265,7 +260,7 @@ impl Scan {
             self.window.drop_above(commit.version.before());
             self.last = Some(commit.version);
             match event {
-                Some(event) if is_shown(&event.entry) => return Some(Some(event)),
+                Some(event) if !event.entry.is_erased() => return Some(Some(event)),
                 Some(_) => {}
                 None => self.hidden += 1,
             }

@@ -12,7 +12,7 @@ use crate::{
         keys::{Keys, corrupt, versioned},
         values::{Indexed, decode_change, decode_entry, decode_indexed},
     },
-    types::{Actor, Change, Entry, FeedName, Kind},
+    types::{Actor, Entry, FeedName, Kind},
     version::Version,
 };
 
@@ -30,7 +30,7 @@ impl Wanted {
     pub fn includes(&self, entry: &Entry) -> bool {
         let actor = entry.actor.as_ref();
         // Whose event was erased is not known any more.
-        let is_erasure = matches!(entry.change, Some(Change::Erasure(_)));
+        let is_erasure = entry.is_erasure();
         let is_by = |actor: &Actor| self.actors.contains(actor);
         (self.kinds.is_empty() || self.kinds.contains(&entry.kind))
             && (self.actors.is_empty() || is_erasure || actor.is_some_and(is_by))

@@ -44,7 +44,7 @@ use crate::{
         keys::{Keys, versioned},
         values::{Checkpoint, decode_checkpoint, encode_indexed},
     },
-    types::{Change, FeedName, Kind},
+    types::{FeedName, Kind},
     version::Version,
 };
 
@@ -103,7 +103,7 @@ impl Projection {
         match self {
             Self::LogByKind => put(keys.log_by_kind(&entry.kind), feeds()),
             Self::LogByActor => {
-                if let Some(Change::Erasure(_)) = entry.change {
+                if entry.is_erasure() {
                     put(keys.log_of_erasures(), feeds());
                 } else if let Some(actor) = &entry.actor {
                     put(keys.log_by_actor(actor), feeds());

@@ -585,7 +585,7 @@ pub fn decode_indexed(item: &KeyValue) -> Result<Indexed> {
 
 /// The value of an entry. If it was edited by [`THIS_COMMIT`], the value has to be stamped.
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
-    if entry.change == Some(Change::Erased) {
+    if entry.is_erased() {
         return pack(&(ERASED, entry.read_at, entry.id.as_str()));
     }
     // 33 bytes for the numbers and the terminators of the texts.

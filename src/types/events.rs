@@ -200,6 +200,16 @@ impl Entry {
         }
     }
 
+    /// This is only the place of an erased entry, [`Change::Erased`].
+    pub fn is_erased(&self) -> bool {
+        self.change == Some(Change::Erased)
+    }
+
+    /// This is the news of an erasure, [`Change::Erasure`].
+    pub fn is_erasure(&self) -> bool {
+        matches!(self.change, Some(Change::Erasure(_)))
+    }
+
     /// The news that this entry, which must be an entry, was erased.
     pub fn erasure(&self) -> Self {
         Self {

@@ -8,7 +8,7 @@ use crate::{
         keys::{self, versioned},
         values::decode_entry,
     },
-    types::{Change, FeedName},
+    types::FeedName,
     version::Version,
 };
 
@@ -175,8 +175,7 @@ pub(super) async fn remove(
     for item in &slice.items {
         let entry = decode_entry(item)?;
         // The place of an erased entry goes with the erasure.
-        let is_due = entry.change != Some(Change::Erased)
-            && work.retention.rule_of(&feed, &entry.kind) == Some(rule);
+        let is_due = !entry.is_erased() && work.retention.rule_of(&feed, &entry.kind) == Some(rule);
         if is_due {
             work.removal.entry(&feed, entry, follows);
         }

@@ -414,7 +414,7 @@ impl<'a> Removal<'a> {
             };
             let key = key.into();
             let entry = decode_entry(&KeyValue { key, value })?;
-            if entry.change == Some(Change::Erased) {
+            if entry.is_erased() {
                 continue;
             }
             let is_twin =

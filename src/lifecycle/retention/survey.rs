@@ -11,7 +11,7 @@ use crate::{
         values::{decode_entry, decode_records},
     },
     times::version_at,
-    types::{Change, Delivery, FeedName},
+    types::{Delivery, FeedName},
     version::Version,
 };
 
@@ -76,7 +76,7 @@ pub async fn survey(
         visit(store, (&prefix, Version::ZERO, bounds.floor), |item| {
             let entry = decode_entry(item)?;
             let rule = retention.rule_of(&feed, &entry.kind);
-            let Some(rule) = rule.filter(|_| entry.change != Some(Change::Erased)) else {
+            let Some(rule) = rule.filter(|_| !entry.is_erased()) else {
                 return Ok(());
             };
             seen[rule] += 1;
