@@ -16,7 +16,7 @@ use crate::{
     projection::{Events, Wanted},
     store::{
         self, Batch, Condition, Found, Plan, Range, Reads, Snapshot, Transaction, Versioned,
-        keys::{self, Keys, version_of, versioned},
+        keys::{self, Keys, next_key, version_of, versioned},
         rows::{Job, Place, What, decode_job, encode_job},
         transact,
         values::decode_entry,
@@ -549,7 +549,6 @@ async fn of_all_feeds(
         .await?
         .pop()
         .unwrap_or_default();
-    let after = |key: &[u8]| [key, &[0]].concat();
     let mut found = Vec::new();
     for item in &slice.items {
         let entry = decode_entry(item)?;
@@ -558,9 +557,9 @@ async fn of_all_feeds(
             found.push((entry.version, entry.id));
         }
         if found.len() >= ERASED_AT_ONCE_MAX {
-            return Ok((found, Some(after(&item.key))));
+            return Ok((found, Some(next_key(item.key.to_vec()))));
         }
     }
     let last = slice.items.last().filter(|_| slice.more);
-    Ok((found, last.map(|last| after(&last.key))))
+    Ok((found, last.map(|last| next_key(last.key.to_vec()))))
 }

@@ -7,7 +7,7 @@ use crate::{
     log::{Place, place_of},
     store::{
         Batch, Condition, KeyValue, Result, Snapshot, Stamped,
-        keys::{Keys, version_of, versioned},
+        keys::{Keys, next_key, version_of, versioned},
         values::{self, Record, RecordParts, STAMP_AT},
     },
     version::{BYTES_LEN, Version},
@@ -98,7 +98,7 @@ impl<'a> Rewrite<'a> {
 
 /// The range that holds only this key.
 pub(super) fn only(key: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
-    let end = [&key[..], &[0]].concat();
+    let end = next_key(key.clone());
     (key, end)
 }
 

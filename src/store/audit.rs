@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::{Error, KeyValue, Range, Result, Store, keys::Keys, values};
+use super::{
+    Error, KeyValue, Range, Result, Store,
+    keys::{Keys, next_key},
+    values,
+};
 
 /// Limits of one read.
 const PAGE_ITEMS: usize = 10_000;
@@ -89,7 +93,7 @@ async fn visit(
         let slice = slice.ok_or(Error::Closed)?;
         slice.items.iter().try_for_each(&mut see)?;
         match slice.items.last() {
-            Some(last) if slice.more => begin = [&last.key[..], &[0]].concat(),
+            Some(last) if slice.more => begin = next_key(last.key.to_vec()),
             _ => return Ok(()),
         }
     }

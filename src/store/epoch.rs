@@ -128,7 +128,7 @@ pub async fn rows(snapshot: &dyn Snapshot, keys: &Keys, newest: Option<u32>) -> 
             rows.push(values::decode_lineage(item)?);
         }
         match slice.items.last() {
-            Some(last) if slice.more => begin = [&last.key[..], &[0]].concat(),
+            Some(last) if slice.more => begin = keys::next_key(last.key.to_vec()),
             _ => return Ok(rows),
         }
     }

@@ -435,7 +435,8 @@ pub fn after_until(prefix: &[u8], after: Option<Version>, until: Version) -> (Ve
     (begin, next_key(versioned(prefix, until)))
 }
 
-fn next_key(mut key: Vec<u8>) -> Vec<u8> {
+/// The key that follows `key` immediately.
+pub fn next_key(mut key: Vec<u8>) -> Vec<u8> {
     key.push(0);
     key
 }
