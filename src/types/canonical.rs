@@ -5,7 +5,7 @@
 //! Takes one pass. What exceeds linear time is the sorting of keys, and moving the content of an object with unsorted
 //! keys once for each level of such objects around it.
 
-use std::ops::Range;
+use std::{cell::Cell, ops::Range, thread::LocalKey};
 
 use memchr::memchr2;
 use smallvec::SmallVec;
@@ -44,6 +44,7 @@ fn value<'a>(text: &'a [u8], out: &mut Vec<u8>) -> Rest<'a> {
                 .iter()
                 .position(|byte| matches!(byte, b',' | b']' | b'}'));
             let (scalar, rest) = text.split_at(end.unwrap_or(text.len()));
+            count(&READ, scalar.len());
             match scalar.first() {
                 Some(b't' | b'f' | b'n') => out.extend_from_slice(scalar),
                 _ => number::write(scalar, out),
@@ -91,7 +92,7 @@ fn object<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Rest<'a> {
         sorted = sorted
             && members
                 .last()
-                .is_none_or(|last| part(written, &last.key) < part(written, &key));
+                .is_none_or(|last| text_of(written, &last.key) < text_of(written, &key));
         members.push(Member {
             key,
             whole: start..position(out),
@@ -99,18 +100,24 @@ fn object<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Rest<'a> {
     }
     if !sorted {
         let written = out.split_off(begin);
+        count(&MOVED, written.len());
         // The sort is stable: of equal keys, the last one counts.
-        members.sort_by_key(|member| part(&written, &member.key));
+        members.sort_by_key(|member| text_of(&written, &member.key));
         for (index, member) in members.iter().enumerate() {
-            let key = part(&written, &member.key);
+            let key = text_of(&written, &member.key);
             let following = members.get(index + 1);
-            if following.is_none_or(|member| part(&written, &member.key) != key) {
+            if following.is_none_or(|member| text_of(&written, &member.key) != key) {
                 out.extend_from_slice(part(&written, &member.whole));
             }
         }
     }
     out.push(b'}');
     Ok(rest)
+}
+
+fn text_of<'a>(written: &'a [u8], key: &Range<u32>) -> &'a [u8] {
+    count(&READ, key.len());
+    part(written, key)
 }
 
 fn part<'a>(written: &'a [u8], range: &Range<u32>) -> &'a [u8] {
@@ -124,6 +131,7 @@ fn string<'a>(text: &'a [u8], out: &mut Vec<u8>) -> Rest<'a> {
     loop {
         let end = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
         out.extend_from_slice(&rest[..end]);
+        count(&READ, end + 1);
         rest = &rest[end..];
         match rest {
             [b'\\', b'u', digits @ ..] => rest = unicode_escape(digits, out)?,
@@ -158,8 +166,21 @@ fn unicode_escape<'a>(text: &'a [u8], out: &mut Vec<u8>) -> Rest<'a> {
     Ok(rest)
 }
 
+thread_local! {
+    /// Bytes of text read and of keys compared, and bytes moved, for the test of what a text may cost.
+    static READ: Cell<usize> = const { Cell::new(0) };
+    static MOVED: Cell<usize> = const { Cell::new(0) };
+}
+
+fn count(counter: &'static LocalKey<Cell<usize>>, bytes: usize) {
+    if cfg!(test) {
+        counter.set(counter.get() + bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+
     use proptest::prelude::*;
     use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
     use serde_json::{Map, Value};
@@ -342,13 +363,6 @@ mod tests {
         }
     }
 
-    /// CPU time of this thread, which other load on the machine does not change.
-    fn cpu_ns() -> u64 {
-        let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
-        let first = text.split_ascii_whitespace().next().expect("a number");
-        first.parse().expect("a number")
-    }
-
     /// Shapes of about `bytes` bytes, in `bytes / 650` levels if they are deep.
     fn shapes(bytes: usize) -> Vec<(&'static str, String)> {
         let levels = (bytes / 650).min(DATA_DEPTH_MAX - 2);
@@ -390,31 +404,23 @@ mod tests {
     }
 
     #[test]
-    fn cpu_time_grows_with_the_bytes_whatever_the_text() {
-        let measure = |json: &str| {
-            let mut out = Vec::new();
-            // Enough rounds for a clock that may tick every 4 ms; the least of several, because caches are shared.
-            let bytes_max = 500_000;
-            let round = || {
-                let begin = cpu_ns();
-                for _ in 0..bytes_max / json.len() {
-                    out.clear();
-                    write(json.as_bytes(), &mut out).expect("valid");
-                }
-                cpu_ns() - begin
-            };
-            std::iter::repeat_with(round)
-                .take(3)
-                .min()
-                .unwrap_or_default()
-                .max(1)
+    fn work_grows_with_the_bytes_whatever_the_text() {
+        let per_byte = |json: &str| {
+            READ.set(0);
+            MOVED.set(0);
+            write(json.as_bytes(), &mut Vec::new()).expect("valid");
+            [&READ, &MOVED].map(|counter| counter.get() as f64 / json.len() as f64)
         };
         for ((name, small), (_, large)) in shapes(16_000).into_iter().zip(shapes(64_000)) {
-            // For the same number of bytes: linear is 1, quadratic is 4.
-            let ratio = measure(&large) as f64 / measure(&small) as f64;
+            let ([read, _], [read_in_large, moved]) = (per_byte(&small), per_byte(&large));
+            // Quadratic would be 4 times as much. Sorting takes a little more than linear time.
             assert!(
-                ratio < 2.5,
-                "{name}: a byte takes {ratio} times as long in a text 4 times as long"
+                read_in_large < 1.5 * read,
+                "{name}: of a text 4 times as long, a byte is read {read_in_large} times instead of {read}"
+            );
+            assert!(
+                moved <= DATA_DEPTH_MAX as f64,
+                "{name}: a byte is moved {moved} times"
             );
         }
     }
