@@ -10,7 +10,7 @@ use crate::{
         values::{Claim, ClaimedEvent, Edit, decode_claim, decode_entry},
     },
     types::{Entry, EventId, FeedName},
-    version::Version,
+    version::{Cursor, Version},
 };
 
 /// An id has as many claims as nodes appended it at the same moment.
@@ -160,6 +160,27 @@ impl Commit {
     pub(super) fn entry(&self) -> Option<&Entry> {
         let copy = self.copies.first().map(|copy| &copy.entry);
         copy.or(self.logged.as_ref())
+    }
+
+    /// The version of the last edit or, if the event was never edited, its own.
+    pub(super) fn revision(&self) -> Version {
+        self.edits.first().map_or(self.version, |edit| edit.version)
+    }
+
+    /// Refuses a change of the event that was to be made only if `expected` is its revision.
+    pub(super) fn check_revision(
+        &self,
+        id: &EventId,
+        expected: Option<Cursor>,
+    ) -> error::Result<()> {
+        let current = self.revision();
+        match expected {
+            Some(expected) if expected.unchecked() != current => Err(Error::RevisionConflict {
+                id: id.clone(),
+                current,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The versions of one transaction that hold the news of the last edit.

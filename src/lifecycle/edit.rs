@@ -129,19 +129,7 @@ impl Edit<'_> {
     }
 
     fn check(&self, first: &Commit) -> Result<()> {
-        let revision = first
-            .claim
-            .edits
-            .first()
-            .map_or(first.version, |edit| edit.version);
-        if let Some(expected) = self.new.revision
-            && expected.unchecked() != revision
-        {
-            return Err(Error::RevisionConflict {
-                id: self.id.clone(),
-                current: revision,
-            });
-        }
+        first.check_revision(self.id, self.new.revision)?;
         let fanout = self.new.data.text().len() * first.claim.feeds.len();
         match fanout > DATA_FANOUT_BYTES_MAX {
             true => Err(Error::FanoutTooLarge(fanout)),

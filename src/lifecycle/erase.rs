@@ -110,17 +110,7 @@ impl Transaction for EraseOne<'_> {
         let first = found.commits.first().ok_or_else(not_found)?;
         let entry = first.entry().ok_or_else(not_found)?;
         (self.allow)(entry, &first.claim.feeds)?;
-        let edits = &first.claim.edits;
-        let current = edits.first().map_or(version, |edit| edit.version);
-        if self
-            .revision
-            .is_some_and(|revision| revision.unchecked() != current)
-        {
-            return Err(Error::RevisionConflict {
-                id: self.id.clone(),
-                current,
-            });
-        }
+        first.check_revision(self.id, self.revision)?;
         self.version = version;
         let mut erasure = Erasure::new(keys, snapshot);
         erasure.add(found, &Selection::default()).await?;
