@@ -15,7 +15,7 @@ use super::{
     commits::{Commit, Commits},
     edit::forget_news,
     news::News,
-    rewrite::{Rewrite, only},
+    rewrite::{FeedsLeft, Rewrite, index_prefixes, indexed, only},
 };
 use crate::{
     append::writes,
@@ -309,16 +309,14 @@ impl<'a> Erasure<'a> {
     /// Removes the event from the records of the log, or those feeds of it that are not `left`.
     async fn log(&mut self, commit: &Commit, left: &[FeedName]) -> store::Result<()> {
         let is_young = self.twins_may_come(commit.version);
-        let wanted = writes::records(self.keys, left);
+        let left_in_log = FeedsLeft::of(self.keys, left);
         for (partition, ..) in writes::records(self.keys, &commit.claim.feeds) {
-            let wanted = wanted.iter().find(|(other, ..)| *other == partition);
-            let change = |records: &mut Vec<Record>, index: usize| match wanted {
-                Some((_, feeds, exports)) => {
-                    records[index].feeds = feeds.iter().copied().cloned().collect();
-                    records[index].exports = *exports;
+            let change = |records: &mut Vec<Record>, index: usize| {
+                let record = &mut records[index];
+                if left_in_log.rename(partition, record) {
+                    return;
                 }
-                None if is_young => {
-                    let record = &mut records[index];
+                if is_young {
                     let entry = &record.entry;
                     let (id, kind) = (entry.id.clone(), entry.kind.clone());
                     let place = Entry {
@@ -327,15 +325,16 @@ impl<'a> Erasure<'a> {
                         ..Entry::without_content(id, kind, entry.read_at)
                     };
                     record.entry = place;
+                } else {
+                    records.remove(index);
                 }
-                None => drop(records.remove(index)),
             };
             self.rewrite
                 .change(partition, commit.version, change)
                 .await?;
         }
         match (left.is_empty(), commit.edits.first()) {
-            (false, Some(edit)) => self.rename_news(commit, edit.version, &wanted).await,
+            (false, Some(edit)) => self.rename_news(commit, edit.version, &left_in_log).await,
             _ => {
                 forget_news(&mut self.batch, self.keys, commit);
                 Ok(())
@@ -348,17 +347,13 @@ impl<'a> Erasure<'a> {
         &mut self,
         commit: &Commit,
         edit: Version,
-        wanted: &[(u16, Vec<&FeedName>, bool)],
+        left: &FeedsLeft<'_>,
     ) -> store::Result<()> {
         for (partition, ..) in writes::records(self.keys, &commit.claim.feeds) {
-            let wanted = wanted.iter().find(|(other, ..)| *other == partition);
-            let change = |records: &mut Vec<Record>, index: usize| match wanted {
-                _ if records[index].entry.change != Some(Change::Edit(commit.version)) => {}
-                Some((_, feeds, exports)) => {
-                    records[index].feeds = feeds.iter().copied().cloned().collect();
-                    records[index].exports = *exports;
+            let change = |records: &mut Vec<Record>, index: usize| {
+                if records[index].entry.change == Some(Change::Edit(commit.version)) {
+                    left.rename_or_remove(partition, records, index);
                 }
-                None => drop(records.remove(index)),
             };
             self.rewrite.change(partition, edit, change).await?;
         }
@@ -370,27 +365,16 @@ impl<'a> Erasure<'a> {
         let Some(entry) = commit.entry() else {
             return Ok(());
         };
-        let actor = entry
-            .actor
-            .as_ref()
-            .map(|actor| self.keys.log_by_actor(actor));
-        let prefixes = std::iter::once(self.keys.log_by_kind(&entry.kind)).chain(actor);
-        let places: Vec<_> = prefixes
-            .map(|prefix| versioned(&prefix, commit.version))
-            .collect();
         let Some(first) = left.first() else {
-            self.batch.clears.extend(places.into_iter().map(only));
+            let places = index_prefixes(self.keys, entry);
+            let places = places.map(|prefix| only(versioned(&prefix, commit.version)));
+            self.batch.clears.extend(places);
             return Ok(());
         };
-        let stored = self.snapshot.get(places.clone()).await?;
-        for (key, _) in places
-            .into_iter()
-            .zip(stored)
-            .filter(|(_, value)| value.is_some())
-        {
-            let value = values::encode_indexed(left, Keys::hash(first), false);
-            self.batch.puts.push((key, value));
-        }
+        let value = values::encode_indexed(left, Keys::hash(first), false);
+        let indexed = indexed(self.snapshot, self.keys, entry).await?;
+        let puts = indexed.iter().map(|it| (it.key.to_vec(), value.clone()));
+        self.batch.puts.extend(puts);
         Ok(())
     }
 

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::rewrite::Rewrite;
+use super::super::rewrite::{FeedsLeft, Rewrite, indexed};
 use crate::{
     append::writes,
     dedup::Commit,
-    log::place_of,
     store::{
         Batch, Condition, KeyValue, Result, Snapshot,
         keys::{self, Keys, after_until, version_of, versioned},
@@ -450,21 +449,18 @@ impl<'a> Removal<'a> {
         for (version, claim) in commits {
             let mut found = Vec::new();
             for (partition, ..) in writes::records(self.keys, &claim.feeds) {
-                let place = place_of(self.snapshot, self.keys, partition, *version).await?;
-                let Some(place) = place else {
+                let Some((key, record)) = rewrite.record(partition, *version).await? else {
                     continue;
                 };
-                let key = version_of(&place.item.key)?;
                 let goes = self
                     .log
                     .get(&partition)
                     .is_some_and(|ends| ends.contains(key));
                 if !goes {
-                    found.push((partition, place));
+                    found.push((partition, record.clone()));
                 }
             }
-            let records = found.iter().map(|(_, place)| &place.records[place.index]);
-            let mut exporting = records.filter(|record| record.exports);
+            let mut exporting = found.iter().map(|(_, it)| it).filter(|it| it.exports);
             let Some(record) = exporting.next() else {
                 continue;
             };
@@ -480,15 +476,10 @@ impl<'a> Removal<'a> {
                 if let Some(first) = left.first() {
                     self.index_again(&record.entry, Keys::hash(first)).await?;
                 }
-                let wanted = writes::records(self.keys, &left);
+                let left = FeedsLeft::of(self.keys, &left);
                 for (partition, _) in &found {
-                    let wanted = wanted.iter().find(|(other, ..)| other == partition);
-                    let change = |records: &mut Vec<Record>, index: usize| match wanted {
-                        Some((_, feeds, exports)) => {
-                            records[index].feeds = feeds.iter().copied().cloned().collect();
-                            records[index].exports = *exports;
-                        }
-                        None => drop(records.remove(index)),
+                    let change = |records: &mut Vec<Record>, index: usize| {
+                        left.rename_or_remove(*partition, records, index);
                     };
                     rewrite.change(*partition, *version, change).await?;
                 }
@@ -501,24 +492,10 @@ impl<'a> Removal<'a> {
 
     /// An event has another first feed in the log now: so must the indexes of the log, if they name it.
     async fn index_again(&mut self, entry: &Entry, first_feed_hash: u64) -> Result<()> {
-        let actor = entry.actor.as_ref();
-        let actor = actor.map(|actor| self.keys.log_by_actor(actor));
-        let prefixes = std::iter::once(self.keys.log_by_kind(&entry.kind)).chain(actor);
-        let places: Vec<_> = prefixes
-            .map(|prefix| versioned(&prefix, entry.version))
-            .collect();
-        let stored = self.snapshot.get(places.clone()).await?;
-        for (key, value) in places.into_iter().zip(stored) {
-            let Some(value) = value else {
-                continue;
-            };
-            let item = KeyValue {
-                key: key.clone().into(),
-                value,
-            };
-            let indexed = decode_indexed(&item)?;
-            let value = encode_indexed(&indexed.feeds, first_feed_hash, false);
-            self.batch.puts.push((key, value));
+        for item in indexed(self.snapshot, self.keys, entry).await? {
+            let feeds = decode_indexed(&item)?.feeds;
+            let value = encode_indexed(&feeds, first_feed_hash, false);
+            self.batch.puts.push((item.key.to_vec(), value));
         }
         Ok(())
     }
