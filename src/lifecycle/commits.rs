@@ -13,9 +13,6 @@ use crate::{
     version::{Cursor, Version},
 };
 
-/// An id has as many claims as nodes appended it at the same moment.
-const CLAIMS_MAX: usize = 1_000;
-
 /// The claims of an id, and what they claimed.
 #[derive(Debug)]
 pub(super) struct Commits {
@@ -52,17 +49,8 @@ impl Commits {
         keys: &Keys,
         ids: &[EventId],
     ) -> Result<Vec<Self>> {
-        let range = |id| {
-            keys::range(
-                &keys.claim(id),
-                None,
-                Version::MAX,
-                false,
-                CLAIMS_MAX,
-                usize::MAX,
-            )
-        };
-        let slices = snapshot.ranges(ids.iter().map(range).collect()).await?;
+        let claims = ids.iter().map(|id| keys.all_claims(id));
+        let slices = snapshot.ranges(claims.collect()).await?;
         let mut found = Vec::with_capacity(ids.len());
         let mut reads = Vec::new();
         for (id, slice) in ids.iter().zip(slices) {
@@ -183,18 +171,9 @@ impl Commit {
         }
     }
 
-    /// The versions of one transaction that hold the news of the last edit.
-    pub(super) fn last_news(&self) -> Option<(Version, Version)> {
-        let last = self.edits.first()?;
-        Some((
-            last.version.at_index(0).before(),
-            last.version.at_index(u16::MAX),
-        ))
-    }
-
     /// What to clear under `prefix`, so that the news of the last edit is gone.
     pub(super) fn news_under(&self, prefix: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-        let (after, until) = self.last_news()?;
-        Some(keys::after_until(prefix, Some(after), until))
+        let last = self.edits.first()?;
+        Some(keys::of_transaction(prefix, last.version))
     }
 }

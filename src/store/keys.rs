@@ -82,6 +82,9 @@ const FEED_BY_KIND: u16 = 3;
 /// From one row of [`Keys::time`] to the next.
 pub const TIME_STEP: Duration = Duration::from_secs(10);
 
+/// An id has as many claims as nodes appended it at the same moment.
+const CLAIMS_MAX: usize = 1_000;
+
 /// The reader of a feed's own markers, as in a personal feed.
 pub const OWN_READER: &str = "";
 
@@ -202,6 +205,12 @@ impl Keys {
     /// The range of an id's first claim: the one that counts.
     pub fn first_claim(&self, id: &EventId) -> Range {
         range(&self.claim(id), None, Version::MAX, false, 1, usize::MAX)
+    }
+
+    /// The range of all claims of an id: of the event and of its twins.
+    pub fn all_claims(&self, id: &EventId) -> Range {
+        let prefix = self.claim(id);
+        range(&prefix, None, Version::MAX, false, CLAIMS_MAX, usize::MAX)
     }
 
     /// The packed `(code, name)`, with capacity for a version.
@@ -433,6 +442,12 @@ pub fn after_until(prefix: &[u8], after: Option<Version>, until: Version) -> (Ve
         None => versioned(prefix, Version::ZERO),
     };
     (begin, next_key(versioned(prefix, until)))
+}
+
+/// Begin and end of the keys under `prefix` that were written by the transaction which wrote `version`.
+pub fn of_transaction(prefix: &[u8], version: Version) -> (Vec<u8>, Vec<u8>) {
+    let before = version.at_index(0).before();
+    after_until(prefix, Some(before), version.at_index(u16::MAX))
 }
 
 /// The key that follows `key` immediately.

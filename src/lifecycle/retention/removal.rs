@@ -8,7 +8,7 @@ use crate::{
     dedup::Commit,
     store::{
         Batch, Condition, KeyValue, Result, Snapshot,
-        keys::{self, Keys, after_until, version_of, versioned},
+        keys::{self, Keys, after_until, of_transaction, version_of, versioned},
         values::{
             Claim, ClaimedEvent, Record, decode_claim, decode_entry, decode_indexed, encode_indexed,
         },
@@ -16,9 +16,6 @@ use crate::{
     types::{Change, Delivery, Entry, EventId, FeedName, Kind},
     version::Version,
 };
-
-/// An id has as many claims as nodes appended it at the same moment.
-const CLAIMS_MAX: usize = 1_000;
 
 /// Limits of one read of a feed.
 const READ_KEYS: usize = 200;
@@ -98,14 +95,6 @@ impl Ends {
     }
 }
 
-/// The versions of one transaction.
-fn of_transaction(version: Version) -> Ends {
-    Ends {
-        first: version.at_index(0),
-        last: version.at_index(u16::MAX),
-    }
-}
-
 fn note<K: Ord>(ends: &mut BTreeMap<K, Ends>, key: K, version: Version) {
     ends.entry(key)
         .and_modify(|ends| ends.add(version))
@@ -167,7 +156,7 @@ impl<'a> Removal<'a> {
     /// What goes with an entry besides its key, its notify key and its index key.
     fn with(&mut self, feed: &FeedName, entry: Entry) {
         if let Some(Change::EditedAt(edited)) = entry.change {
-            let news = of_transaction(edited).under(&self.keys.change(feed));
+            let news = of_transaction(&self.keys.change(feed), edited);
             self.batch.clears.push(news);
         }
         let gone = self.gone.entry(feed.clone()).or_default();
@@ -212,10 +201,8 @@ impl<'a> Removal<'a> {
             let logs = partitions
                 .iter()
                 .map(|(partition, ..)| self.keys.log(*partition));
-            let news = of_transaction(edited);
-            let clears = logs
-                .chain(indexes.iter().cloned())
-                .map(|it| news.under(&it));
+            let prefixes = logs.chain(indexes.iter().cloned());
+            let clears = prefixes.map(|prefix| of_transaction(&prefix, edited));
             self.batch.clears.extend(clears);
         }
         for index in indexes {
@@ -231,14 +218,8 @@ impl<'a> Removal<'a> {
     /// The batch, after what goes with the entries and events has been read.
     pub(super) async fn finish(mut self) -> Result<(Batch, Counts)> {
         let ids: Vec<EventId> = self.events.keys().cloned().collect();
-        let range = |id| {
-            let prefix = self.keys.claim(id);
-            keys::range(&prefix, None, Version::MAX, false, CLAIMS_MAX, usize::MAX)
-        };
-        let slices = self
-            .snapshot
-            .ranges(ids.iter().map(range).collect())
-            .await?;
+        let claims = ids.iter().map(|id| self.keys.all_claims(id));
+        let slices = self.snapshot.ranges(claims.collect()).await?;
         let mut rewrite = Rewrite::new(self.keys, self.snapshot);
         let mut undecided = Vec::new();
         for (id, slice) in ids.into_iter().zip(slices) {
