@@ -497,6 +497,11 @@ pub fn decode_version(key: &[u8], value: &[u8]) -> Result<Version> {
     }
 }
 
+/// The version that is stored at `key`; zero if there is none.
+pub fn decode_version_or_zero(key: &[u8], value: Option<&Bytes>) -> Result<Version> {
+    value.map_or(Ok(Version::ZERO), |value| decode_version(key, value))
+}
+
 pub fn encode_time(version: Version) -> Vec<u8> {
     version.to_bytes().to_vec()
 }
