@@ -7,7 +7,7 @@ mod walk;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Lifecycle, erase::Erasure, rewrite::only};
+use super::{Lifecycle, erasure::Erasure, rewrite::only};
 use crate::{
     error::{Error, Result},
     store::{

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{
     error::{Error, Result},
-    lifecycle::erase::{ERASED_AT_ONCE_MAX, Erasure, Selection},
+    lifecycle::erasure::{ERASED_AT_ONCE_MAX, Erasure, Selection},
     log::{self, Scan},
     projection::{Events, Wanted},
     store::{
