@@ -20,7 +20,7 @@
 //!   ([`store::values`]), the engines, and copies from one to the other ([`store::copy`]).
 //! - [`types`], [`version`], [`clock`]: names, events and entries; hybrid timestamps; the clocks that make them.
 //!   [`error`]: what can fail above the store.
-//! - [`fairness`]: long computations let other tasks run in between.
+//! - [`fairness`]: long computations let other tasks run in between. [`pace`]: how fast a node works in the background.
 //! - [`metrics`], [`logging`]: what operators see of a node. They do not depend on the modules that report to them.
 //! - [`docs`]: the guides, which [`http`] serves at `/docs`.
 //! - [`tls`]: certificates and handshakes. [`outbound`]: requests that the service itself sends.
@@ -73,6 +73,7 @@ pub mod log;
 pub mod logging;
 pub mod metrics;
 pub mod outbound;
+pub mod pace;
 pub mod procfs;
 pub mod projection;
 pub mod server;

@@ -6,7 +6,7 @@ use crate::{
     store::{
         self, KeyValue, Snapshot,
         keys::versioned,
-        values::{Claim, decode_claim, decode_entry, decode_version},
+        values::{Claim, decode_claim, decode_entry, decode_version_or_zero},
     },
     types::{Entry, EventId, FeedName},
     version::Version,
@@ -53,8 +53,8 @@ impl Feeds {
         let reads = vec![versioned(&key, claim.version), self.keys.trimmed_anywhere()];
         let mut values = snapshot.get(reads.clone()).await?;
         let trimmed = values.pop().flatten();
-        let trimmed = trimmed.map(|value| decode_version(&reads[1], &value));
-        if trimmed.transpose()? >= Some(claim.version) {
+        let trimmed = decode_version_or_zero(&reads[1], trimmed.as_ref())?;
+        if trimmed >= claim.version {
             return self.kept(snapshot, feeds, claim.version).await;
         }
         let (key, value) = (reads.into_iter().next(), values.pop().flatten());

@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Result},
     lineage::Lineage,
     metrics::TwinsHidden,
-    store::{self, Reads, Snapshot, Store, keys::Keys, values::decode_version},
+    store::{self, Reads, Snapshot, Store, keys::Keys, values::decode_version_or_zero},
     times,
     version::{Cursor, Version},
 };
@@ -129,9 +129,7 @@ impl Feeds {
         };
         let mut versions = [Version::ZERO; N];
         for ((version, key), value) in versions.iter_mut().zip(&keys).zip(&found.values) {
-            if let Some(value) = value {
-                *version = decode_version(key, value)?;
-            }
+            *version = decode_version_or_zero(key, value.as_ref())?;
         }
         Ok((snapshot, versions))
     }

@@ -17,7 +17,7 @@ use crate::{
     store::{
         self, Found, Reads, Snapshot,
         keys::Keys,
-        values::{Checkpoint, decode_version},
+        values::{Checkpoint, decode_version_or_zero},
     },
     types::{Entry, FeedName, Kind},
     version::{Cursor, Version},
@@ -234,10 +234,8 @@ impl Feeds {
         }
         let reads: Vec<_> = feeds.iter().map(|feed| self.keys.trimmed(feed)).collect();
         let stored = snapshot.get(reads.clone()).await?;
-        let trimmed = reads.iter().zip(&stored).filter_map(|(key, value)| {
-            let value = value.as_ref()?;
-            Some(decode_version(key, value))
-        });
+        let stored = reads.iter().zip(&stored);
+        let trimmed = stored.map(|(key, value)| decode_version_or_zero(key, value.as_ref()));
         let trimmed = trimmed.collect::<store::Result<Vec<_>>>()?;
         let trimmed = trimmed.into_iter().max().unwrap_or(Version::ZERO);
         check_kept(after, trimmed, snapshot.version())

@@ -10,11 +10,8 @@ use crate::{
         values::{Claim, ClaimedEvent, Edit, decode_claim, decode_entry},
     },
     types::{Entry, EventId, FeedName},
-    version::Version,
+    version::{Cursor, Version},
 };
-
-/// An id has as many claims as nodes appended it at the same moment.
-const CLAIMS_MAX: usize = 1_000;
 
 /// The claims of an id, and what they claimed.
 #[derive(Debug)]
@@ -52,17 +49,8 @@ impl Commits {
         keys: &Keys,
         ids: &[EventId],
     ) -> Result<Vec<Self>> {
-        let range = |id| {
-            keys::range(
-                &keys.claim(id),
-                None,
-                Version::MAX,
-                false,
-                CLAIMS_MAX,
-                usize::MAX,
-            )
-        };
-        let slices = snapshot.ranges(ids.iter().map(range).collect()).await?;
+        let claims = ids.iter().map(|id| keys.all_claims(id));
+        let slices = snapshot.ranges(claims.collect()).await?;
         let mut found = Vec::with_capacity(ids.len());
         let mut reads = Vec::new();
         for (id, slice) in ids.iter().zip(slices) {
@@ -162,18 +150,30 @@ impl Commit {
         copy.or(self.logged.as_ref())
     }
 
-    /// The versions of one transaction that hold the news of the last edit.
-    pub(super) fn last_news(&self) -> Option<(Version, Version)> {
-        let last = self.edits.first()?;
-        Some((
-            last.version.at_index(0).before(),
-            last.version.at_index(u16::MAX),
-        ))
+    /// The version of the last edit or, if the event was never edited, its own.
+    pub(super) fn revision(&self) -> Version {
+        self.edits.first().map_or(self.version, |edit| edit.version)
+    }
+
+    /// Refuses a change of the event that was to be made only if `expected` is its revision.
+    pub(super) fn check_revision(
+        &self,
+        id: &EventId,
+        expected: Option<Cursor>,
+    ) -> error::Result<()> {
+        let current = self.revision();
+        match expected {
+            Some(expected) if expected.unchecked() != current => Err(Error::RevisionConflict {
+                id: id.clone(),
+                current,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// What to clear under `prefix`, so that the news of the last edit is gone.
     pub(super) fn news_under(&self, prefix: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-        let (after, until) = self.last_news()?;
-        Some(keys::after_until(prefix, Some(after), until))
+        let last = self.edits.first()?;
+        Some(keys::of_transaction(prefix, last.version))
     }
 }

@@ -7,7 +7,7 @@ use super::{
     Allow, Lifecycle, changing_batch,
     commits::{Commit, Commits},
     news::News,
-    rewrite::{Rewrite, put},
+    rewrite::{Rewrite, index_prefixes, put},
 };
 use crate::{
     append::writes,
@@ -129,19 +129,7 @@ impl Edit<'_> {
     }
 
     fn check(&self, first: &Commit) -> Result<()> {
-        let revision = first
-            .claim
-            .edits
-            .first()
-            .map_or(first.version, |edit| edit.version);
-        if let Some(expected) = self.new.revision
-            && expected.unchecked() != revision
-        {
-            return Err(Error::RevisionConflict {
-                id: self.id.clone(),
-                current: revision,
-            });
-        }
+        first.check_revision(self.id, self.new.revision)?;
         let fanout = self.new.data.text().len() * first.claim.feeds.len();
         match fanout > DATA_FANOUT_BYTES_MAX {
             true => Err(Error::FanoutTooLarge(fanout)),
@@ -268,8 +256,7 @@ pub(super) fn forget_news(batch: &mut Batch, keys: &Keys, commit: &Commit) {
     let feeds = commit.claim.feeds.iter();
     let mut prefixes: Vec<_> = feeds.map(|feed| keys.change(feed)).collect();
     prefixes.extend((0..keys.partitions()).map(|partition| keys.log(partition)));
-    prefixes.push(keys.log_by_kind(&entry.kind));
-    prefixes.extend(entry.actor.as_ref().map(|actor| keys.log_by_actor(actor)));
+    prefixes.extend(index_prefixes(keys, entry));
     let news = prefixes
         .iter()
         .filter_map(|prefix| commit.news_under(prefix));

@@ -9,7 +9,8 @@
 //! condition on that key. Appends neither read nor write these, so nothing here conflicts with them, except that a twin
 //! aborts an erasure of the same id, which is then planned again.
 //!
-//! - [`edit`]: replaces the data of an event. [`erase`]: removes events, with all their twins.
+//! - [`edit`]: replaces the data of an event. [`erase`]: removes one. [`erasure`]: a transaction that removes events, with all
+//!   their twins.
 //! - [`jobs`]: erasures of any size, in steps that any node takes. [`worker`]: the task of a node that takes them.
 //! - [`retention`]: removes what is too old or too much, feed by feed, in steps that any node takes.
 //! - [`commits`]: all copies of an event. [`rewrite`]: the keys of the log that a change rewrites. [`news`]: what a change tells.
@@ -17,6 +18,7 @@
 mod commits;
 mod edit;
 mod erase;
+mod erasure;
 mod jobs;
 mod news;
 pub mod retention;
@@ -32,7 +34,8 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 pub use self::{
     edit::{CHANGE_ID_BYTES_MAX, Edited, NewData},
-    erase::{ERASED_AT_ONCE_MAX, Erased},
+    erase::Erased,
+    erasure::ERASED_AT_ONCE_MAX,
     jobs::{JOBS_OPEN_MAX, JobState},
     worker::run as run_worker,
 };

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    append::writes,
     log::{Place, place_of},
     store::{
         Batch, Condition, KeyValue, Result, Snapshot, Stamped,
         keys::{Keys, next_key, version_of, versioned},
         values::{self, Record, RecordParts, STAMP_AT},
     },
+    types::{Entry, FeedName},
     version::{BYTES_LEN, Version},
 };
 
@@ -18,7 +20,14 @@ pub(super) struct Rewrite<'a> {
     keys: &'a Keys,
     snapshot: &'a dyn Snapshot,
     /// By partition and version.
-    loaded: BTreeMap<(u16, Version), (KeyValue, Vec<Record>)>,
+    loaded: BTreeMap<(u16, Version), Loaded>,
+}
+
+struct Loaded {
+    item: KeyValue,
+    records: Vec<Record>,
+    /// It is going to be written.
+    is_changed: bool,
 }
 
 impl<'a> Rewrite<'a> {
@@ -38,45 +47,77 @@ impl<'a> Rewrite<'a> {
         version: Version,
         change: impl FnOnce(&mut Vec<Record>, usize),
     ) -> Result<()> {
-        let index = |records: &[Record]| {
-            let mut versions = records.iter().map(|record| record.entry.version);
-            versions.position(|other| other == version)
-        };
-        let below = self.loaded.range_mut(..=(partition, version)).next_back();
-        if let Some(((of, _), (_, records))) = below
-            && *of == partition
-            && let Some(index) = index(records)
-        {
-            change(records, index);
-            return Ok(());
+        if let Some((_, loaded, index)) = self.load(partition, version).await? {
+            change(&mut loaded.records, index);
+            loaded.is_changed = true;
         }
-        let place = place_of(self.snapshot, self.keys, partition, version).await?;
-        let Some(Place {
-            item,
-            mut records,
-            index,
-        }) = place
-        else {
-            return Ok(());
-        };
-        let first = version_of(&item.key)?;
-        // Loaded already, and the event has been removed from it.
-        if self.loaded.contains_key(&(partition, first)) {
-            return Ok(());
-        }
-        change(&mut records, index);
-        self.loaded.insert((partition, first), (item, records));
         Ok(())
+    }
+
+    /// The record of the event at `version` in `partition`, as it is so far, and the version of the key that holds it; `None`
+    /// if it is not there (any more).
+    pub(super) async fn record(
+        &mut self,
+        partition: u16,
+        version: Version,
+    ) -> Result<Option<(Version, &Record)>> {
+        let place = self.load(partition, version).await?;
+        Ok(place.map(|(key, loaded, index)| (key, &loaded.records[index])))
+    }
+
+    /// The value in which the event at `version` stands in `partition`, the version of its key, and where the event stands.
+    async fn load(
+        &mut self,
+        partition: u16,
+        version: Version,
+    ) -> Result<Option<(Version, &mut Loaded, usize)>> {
+        let below = self.loaded.range(..=(partition, version)).next_back();
+        let known = below.and_then(|(&(of, first), loaded)| {
+            let mut versions = loaded.records.iter().map(|record| record.entry.version);
+            let index = versions.position(|other| other == version);
+            (of == partition).then_some((first, index?))
+        });
+        let (first, index) = match known {
+            Some(known) => known,
+            None => {
+                let place = place_of(self.snapshot, self.keys, partition, version).await?;
+                let Some(Place {
+                    item,
+                    records,
+                    index,
+                }) = place
+                else {
+                    return Ok(None);
+                };
+                let first = version_of(&item.key)?;
+                // Loaded already, and the event has been removed from it.
+                if self.loaded.contains_key(&(partition, first)) {
+                    return Ok(None);
+                }
+                let is_changed = false;
+                let loaded = Loaded {
+                    item,
+                    records,
+                    is_changed,
+                };
+                self.loaded.insert((partition, first), loaded);
+                (first, index)
+            }
+        };
+        let loaded = self.loaded.get_mut(&(partition, first));
+        Ok(loaded.map(|loaded| (first, loaded, index)))
     }
 
     /// Bytes of the values that are going to be written.
     pub(super) fn bytes(&self) -> usize {
-        self.loaded.values().map(|(item, _)| item.value.len()).sum()
+        let changed = self.loaded.values().filter(|loaded| loaded.is_changed);
+        changed.map(|loaded| loaded.item.value.len()).sum()
     }
 
     /// Adds the writes and conditions to `batch`.
     pub(super) fn finish(self, batch: &mut Batch) {
-        for ((partition, first), (item, records)) in self.loaded {
+        let changed = self.loaded.into_iter().filter(|(_, it)| it.is_changed);
+        for ((partition, first), Loaded { item, records, .. }) in changed {
             batch.conditions.push(Condition::KeyEquals {
                 key: item.key.to_vec(),
                 value: Some(item.value.to_vec()),
@@ -94,6 +135,54 @@ impl<'a> Rewrite<'a> {
             }
         }
     }
+}
+
+/// The feeds that are left of an event, as the log holds them: by partition, and whether the record there exports the event.
+pub(super) struct FeedsLeft<'a>(Vec<(u16, Vec<&'a FeedName>, bool)>);
+
+impl<'a> FeedsLeft<'a> {
+    pub(super) fn of(keys: &Keys, left: &'a [FeedName]) -> Self {
+        Self(writes::records(keys, left))
+    }
+
+    /// Lets the record of the event in `partition` name these feeds. `false` if none of them belongs there.
+    pub(super) fn rename(&self, partition: u16, record: &mut Record) -> bool {
+        let here = self.0.iter().find(|(other, ..)| *other == partition);
+        if let Some((_, feeds, exports)) = here {
+            record.feeds = feeds.iter().copied().cloned().collect();
+            record.exports = *exports;
+        }
+        here.is_some()
+    }
+
+    /// The same; removes the record if none of the feeds belongs there.
+    pub(super) fn rename_or_remove(&self, partition: u16, records: &mut Vec<Record>, index: usize) {
+        if !self.rename(partition, &mut records[index]) {
+            records.remove(index);
+        }
+    }
+}
+
+/// What the log by kind and the log by actor have of an event is under these prefixes.
+pub(super) fn index_prefixes(keys: &Keys, entry: &Entry) -> impl Iterator<Item = Vec<u8>> {
+    let actor = entry.actor.as_ref();
+    std::iter::once(keys.log_by_kind(&entry.kind)).chain(actor.map(|it| keys.log_by_actor(it)))
+}
+
+/// The keys of an event in the log by kind and the log by actor, as far as they have got.
+pub(super) async fn indexed(
+    snapshot: &dyn Snapshot,
+    keys: &Keys,
+    entry: &Entry,
+) -> Result<Vec<KeyValue>> {
+    let key = |prefix: Vec<u8>| versioned(&prefix, entry.version);
+    let places: Vec<_> = index_prefixes(keys, entry).map(key).collect();
+    let stored = snapshot.get(places.clone()).await?;
+    let found = places.into_iter().zip(stored).filter_map(|(key, value)| {
+        let key = key.into();
+        value.map(|value| KeyValue { key, value })
+    });
+    Ok(found.collect())
 }
 
 /// The range that holds only this key.

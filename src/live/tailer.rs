@@ -24,7 +24,7 @@ use crate::{
     store::{
         Error, Result, Snapshot, Store,
         keys::{self, Keys, OWN_READER},
-        values::{Record, TransientRecord, decode_transient, decode_version},
+        values::{Record, TransientRecord, decode_transient, decode_version_or_zero},
     },
     types::{Entry, FeedName},
     version::Version,
@@ -229,8 +229,7 @@ impl Tailer {
         }
         let key = self.keys.trimmed_log();
         let trimmed = snapshot.get(vec![key.clone()]).await?.pop().flatten();
-        let trimmed = trimmed.map(|value| decode_version(&key, &value));
-        Ok(trimmed.transpose()? <= Some(self.at))
+        Ok(decode_version_or_zero(&key, trimmed.as_ref())? <= self.at)
     }
 
     /// Reads (T, `moment`] of every followed partition. `false` if there was too much to read.

@@ -3,7 +3,7 @@
 use super::LogEvent;
 use crate::{
     auth::Patterns,
-    types::{Actor, Kind},
+    types::{Actor, Entry, Kind},
 };
 
 /// Every condition must hold. Equal filters are shared by live subscribers.
@@ -46,15 +46,18 @@ impl Filter {
 
     /// The part of the filter that does not depend on what the reader may see.
     pub(crate) fn is_about(&self, event: &LogEvent) -> bool {
-        let (kind, actor) = (&event.entry.kind, event.entry.actor.as_ref());
-        // Whose event was erased is not known any more: everybody is told.
-        let is_erasure = event.entry.is_erasure();
-        let is_by = |actor: &Actor| self.actors.contains(actor);
         let shard = |Shard { index, of }: Shard| {
             event.first_feed_hash % u64::from(of.max(1)) == u64::from(index)
         };
-        (self.kinds.is_empty() || self.kinds.contains(kind))
-            && (self.actors.is_empty() || is_erasure || actor.is_some_and(is_by))
-            && self.shard.is_none_or(shard)
+        is_of(&event.entry, &self.kinds, &self.actors) && self.shard.is_none_or(shard)
     }
+}
+
+/// Whether the entry is of one of the kinds and of one of the actors. An empty list means all.
+pub fn is_of(entry: &Entry, kinds: &[Kind], actors: &[Actor]) -> bool {
+    let is_by = |actor: &Actor| actors.contains(actor);
+    // Whose event was erased is not known any more: everybody is told.
+    let is_for_all = actors.is_empty() || entry.is_erasure();
+    (kinds.is_empty() || kinds.contains(&entry.kind))
+        && (is_for_all || entry.actor.as_ref().is_some_and(is_by))
 }

@@ -13,7 +13,7 @@ mod page;
 mod scan;
 
 pub use self::{
-    filter::{Filter, Shard},
+    filter::{Filter, Shard, is_of},
     lookup::{Place, entry_at, place_of},
     page::{LOG_PAGE_KEYS_MAX, LogPage, LogQuery, LogRead},
     scan::{Limits, LogEvent, Scan},

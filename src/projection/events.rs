@@ -28,12 +28,7 @@ pub struct Wanted {
 
 impl Wanted {
     pub fn includes(&self, entry: &Entry) -> bool {
-        let actor = entry.actor.as_ref();
-        // Whose event was erased is not known any more.
-        let is_erasure = entry.is_erasure();
-        let is_by = |actor: &Actor| self.actors.contains(actor);
-        (self.kinds.is_empty() || self.kinds.contains(&entry.kind))
-            && (self.actors.is_empty() || is_erasure || actor.is_some_and(is_by))
+        log::is_of(entry, &self.kinds, &self.actors)
     }
 
     /// The projection to read, its checkpoint, and the prefixes of its keys; `None` if none can be used.

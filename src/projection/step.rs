@@ -14,7 +14,7 @@ use crate::{
     store::{
         Batch, Condition, Error, Found, Plan, Reads, Result, Snapshot, Transaction,
         keys::{Keys, versioned},
-        values::{Checkpoint, decode_checkpoint, decode_version, encode_checkpoint},
+        values::{Checkpoint, decode_checkpoint, decode_version_or_zero, encode_checkpoint},
     },
     types::FeedName,
     version::Version,
@@ -220,10 +220,7 @@ impl Transaction for Step<'_> {
             .iter()
             .zip(&first.values)
             .skip(self.projections.len() + 2);
-        let trimmed = trimmed.map(|(key, value)| {
-            let value = value.as_ref();
-            value.map_or(Ok(Version::ZERO), |value| decode_version(key, value))
-        });
+        let trimmed = trimmed.map(|(key, value)| decode_version_or_zero(key, value.as_ref()));
         let trimmed = trimmed.collect::<Result<Vec<_>>>()?;
         let (trimmed, trimmed_anywhere) = (trimmed[0], trimmed[1]);
         let from = match self.turn {

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rand::RngExt;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{Limits, Progress, Projection, Step, Turn, checkpoints, events_above};
 use crate::{
     metrics::Metrics,
+    pace::{BACKOFF_MAX, Backoff, jittered, rest},
     store::{Error, Result, Store, keys::Keys, transact_until},
 };
 
@@ -16,17 +16,6 @@ use crate::{
 /// the last step waits the least, so that the others usually find nothing left to do.
 const GATHER: Duration = Duration::from_millis(25);
 const GATHER_OTHERS: Duration = Duration::from_millis(250);
-
-/// A node rests after a step, for this many times as long as the step took: so projections that are behind use a part of
-/// the processor and the store, and a smaller part while the node has appends to commit.
-const REST: u32 = 1;
-const REST_WHILE_APPENDING: u32 = 6;
-const REST_MAX: Duration = Duration::from_secs(1);
-
-/// How long a node leaves the steps to another one after that was first, at least and at most. It doubles each time, up to
-/// twice as long as the last of these is drawn at random.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// While projections are behind, a node counts by how many events, this often and up to this many.
 const COUNT_EVERY: Duration = Duration::from_secs(15);
@@ -38,11 +27,6 @@ pub struct Settings {
     /// Empty: the node takes no steps.
     pub projections: Vec<Projection>,
     pub limits: Limits,
-}
-
-/// A random time between `least` and twice as much.
-fn jittered(least: Duration) -> Duration {
-    least.mul_f64(rand::rng().random_range(1.0..2.0))
 }
 
 /// Takes steps until `stop` is cancelled. Any number of nodes may do this concurrently, with different projections.
@@ -80,7 +64,7 @@ impl Worker {
         let metrics = &self.metrics.projections;
         metrics.begin(self.settings.projections.iter().map(Projection::name));
         let mut turn = Turn::Last;
-        let mut backoff = BACKOFF_MIN;
+        let mut backoff = Backoff::default();
         let mut gather = GATHER_OTHERS;
         let mut counted: Option<Instant> = None;
         loop {
@@ -93,7 +77,7 @@ impl Worker {
             let mut step = Step::new(&self.keys, projections, turn, *limits);
             match transact_until(&*self.store, &mut step, begun).await {
                 Ok(progress) => {
-                    backoff = BACKOFF_MIN;
+                    backoff.reset();
                     let members = &progress.members;
                     metrics.reached(members, progress.lag_ticks);
                     if progress.has_moved {
@@ -111,7 +95,7 @@ impl Worker {
                             counted = Some(Instant::now());
                             self.count().await;
                         }
-                        self.rest(took).await;
+                        rest(&self.metrics, took).await;
                     }
                     // Those that are behind catch up while the others keep up.
                     turn = match turn {
@@ -124,14 +108,12 @@ impl Worker {
                 Err(Error::Conflict | Error::ConditionFailed(_)) => {
                     metrics.lost(step.members());
                     gather = GATHER_OTHERS;
-                    sleep(jittered(backoff)).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                    backoff.wait().await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a step of the projections failed; retrying");
                     metrics.wakes();
-                    sleep(jittered(backoff)).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                    backoff.wait().await;
                 }
             }
         }
@@ -163,14 +145,5 @@ impl Worker {
             // The next step reports what is wrong with the store.
             Err(error) => tracing::debug!(%error, "events to project were not counted"),
         }
-    }
-
-    /// Rests after a step that took `time`.
-    async fn rest(&self, time: Duration) {
-        let times = match self.metrics.appends.batches_in_flight.get() {
-            0 => REST,
-            _ => REST_WHILE_APPENDING,
-        };
-        sleep((time * times).min(REST_MAX)).await;
     }
 }

@@ -35,7 +35,7 @@ pub use self::{
     sweep::{Limits, Outcome, Progress, Step},
     worker::run,
 };
-use super::erase::TWINS_TICKS_MAX;
+use super::erasure::TWINS_TICKS_MAX;
 use crate::types::{FeedName, Kind};
 
 /// Most rules.

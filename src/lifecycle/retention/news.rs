@@ -6,7 +6,7 @@ use crate::{
     store::{
         Range, Result,
         keys::{self, after_until},
-        values::{decode_change, decode_version},
+        values::{decode_change, decode_version_or_zero},
     },
     version::Version,
 };
@@ -37,8 +37,7 @@ pub(super) async fn next(work: &mut Work<'_>, from: Vec<u8>) -> Result<Position>
     // Whoever continues from below is not told anything.
     let key = keys.trimmed(&feed);
     let trimmed = work.snapshot.get(vec![key.clone()]).await?.pop().flatten();
-    let trimmed = trimmed.map(|value| decode_version(&key, &value));
-    let trimmed = trimmed.transpose()?.unwrap_or(Version::ZERO);
+    let trimmed = decode_version_or_zero(&key, trimmed.as_ref())?;
     let rules = work.retention.rules_of(&feed);
     let until = trimmed.max(work.pass.until_of(&rules));
     let (_, end) = after_until(&prefix, None, until);

@@ -13,7 +13,7 @@ use crate::{
         Condition, Error, Found, Plan, Reads, Result, Snapshot, Transaction,
         keys::Keys,
         rows::{Sweep, decode_sweep, encode_sweep},
-        values::decode_version,
+        values::decode_version_or_zero,
     },
     types::FeedName,
     version::{BYTES_LEN, Version},
@@ -316,8 +316,7 @@ impl Transaction for Step<'_> {
         let mut values = first.values.into_iter();
         let stored = values.next().flatten();
         let trimmed = values.next().flatten();
-        let trimmed = trimmed.map(|value| decode_version(&trimmed_key, &value));
-        let trimmed = trimmed.transpose()?.unwrap_or(Version::ZERO);
+        let trimmed = decode_version_or_zero(&trimmed_key, trimmed.as_ref())?;
         let row = stored.as_ref().map(|value| decode_sweep(&key, value));
         let mut row = match self.row(row.transpose()?, snapshot.version()) {
             Ok(row) => row,

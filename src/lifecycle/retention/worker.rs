@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rand::RngExt;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -11,27 +10,13 @@ use crate::{
     clock::WallTime,
     lineage::Lineage,
     metrics::Metrics,
+    pace::{Backoff, jittered, rest},
     store::{Error, Store, keys::Keys, transact_until},
 };
-
-/// A node rests after a step, for this many times as long as the step took: so the sweep uses a part of the processor and the
-/// store, and a smaller part while the node has appends to commit.
-const REST: u32 = 1;
-const REST_WHILE_APPENDING: u32 = 6;
-const REST_MAX: Duration = Duration::from_secs(1);
-
-/// How long a node leaves the steps to another one after that was first, at least and at most. It doubles each time, up to
-/// twice as long as the last of these is drawn at random.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Between two passes, a node looks this often whether it is time, as a part of the time between them; and at least so often.
 const LOOKS: u32 = 4;
 const LOOK_MAX: Duration = Duration::from_secs(30);
-
-fn jittered(least: Duration) -> Duration {
-    least.mul_f64(rand::rng().random_range(1.0..2.0))
-}
 
 /// Takes steps until `stop` is cancelled. Any number of nodes may do this concurrently, with the same rules.
 pub async fn run(
@@ -74,7 +59,7 @@ impl Worker {
         let metrics = &self.metrics.retention;
         let look = (self.retention.interval() / LOOKS).min(LOOK_MAX);
         let mut pass = None;
-        let mut backoff = BACKOFF_MIN;
+        let mut backoff = Backoff::default();
         // The rules of the node that was started last are in use.
         let mut replaces_rules = true;
         let mut has_warned = false;
@@ -86,13 +71,13 @@ impl Worker {
             // Attempted once. If the outcome of its commit is unknown, the next step reads how far the walk has got.
             match transact_until(&*self.store, &mut step, begun).await {
                 Ok(progress) => {
-                    backoff = BACKOFF_MIN;
+                    backoff.reset();
                     replaces_rules = false;
                     self.report(&progress);
                     match progress.outcome {
                         Outcome::GoesOn => {
                             metrics.won();
-                            self.rest(begun.elapsed()).await;
+                            rest(&self.metrics, begun.elapsed()).await;
                         }
                         Outcome::IsComplete => {
                             metrics.won();
@@ -114,13 +99,11 @@ impl Worker {
                 // Another node was first, or an event was changed.
                 Err(Error::Conflict | Error::ConditionFailed(_)) => {
                     metrics.lost();
-                    sleep(jittered(backoff)).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                    backoff.wait().await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a step of retention failed; retrying");
-                    sleep(jittered(backoff)).await;
-                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                    backoff.wait().await;
                 }
             }
         }
@@ -136,14 +119,5 @@ impl Worker {
         if progress.outcome != Outcome::HasOtherRules {
             metrics.done_until(since);
         }
-    }
-
-    /// Rests after a step that took `time`.
-    async fn rest(&self, time: Duration) {
-        let times = match self.metrics.appends.batches_in_flight.get() {
-            0 => REST,
-            _ => REST_WHILE_APPENDING,
-        };
-        sleep((time * times).min(REST_MAX)).await;
     }
 }

@@ -1,29 +1,21 @@
 //! The batch of a step: what goes together with the entries and events that are removed.
 
+mod trim;
+mod twins;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::rewrite::Rewrite;
 use crate::{
     append::writes,
-    dedup::Commit,
-    log::place_of,
+    lifecycle::rewrite::Rewrite,
     store::{
-        Batch, Condition, KeyValue, Result, Snapshot,
-        keys::{self, Keys, after_until, version_of, versioned},
-        values::{
-            Claim, ClaimedEvent, Record, decode_claim, decode_entry, decode_indexed, encode_indexed,
-        },
+        Batch, Condition, Result, Snapshot,
+        keys::{Keys, after_until, of_transaction, versioned},
+        values::{Claim, ClaimedEvent, Record, decode_claim},
     },
     types::{Change, Delivery, Entry, EventId, FeedName, Kind},
     version::Version,
 };
-
-/// An id has as many claims as nodes appended it at the same moment.
-const CLAIMS_MAX: usize = 1_000;
-
-/// Limits of one read of a feed.
-const READ_KEYS: usize = 200;
-const READ_BYTES: usize = 256 * 1024;
 
 /// How much a step has removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -99,14 +91,6 @@ impl Ends {
     }
 }
 
-/// The versions of one transaction.
-fn of_transaction(version: Version) -> Ends {
-    Ends {
-        first: version.at_index(0),
-        last: version.at_index(u16::MAX),
-    }
-}
-
 fn note<K: Ord>(ends: &mut BTreeMap<K, Ends>, key: K, version: Version) {
     ends.entry(key)
         .and_modify(|ends| ends.add(version))
@@ -168,7 +152,7 @@ impl<'a> Removal<'a> {
     /// What goes with an entry besides its key, its notify key and its index key.
     fn with(&mut self, feed: &FeedName, entry: Entry) {
         if let Some(Change::EditedAt(edited)) = entry.change {
-            let news = of_transaction(edited).under(&self.keys.change(feed));
+            let news = of_transaction(&self.keys.change(feed), edited);
             self.batch.clears.push(news);
         }
         let gone = self.gone.entry(feed.clone()).or_default();
@@ -213,10 +197,8 @@ impl<'a> Removal<'a> {
             let logs = partitions
                 .iter()
                 .map(|(partition, ..)| self.keys.log(*partition));
-            let news = of_transaction(edited);
-            let clears = logs
-                .chain(indexes.iter().cloned())
-                .map(|it| news.under(&it));
+            let prefixes = logs.chain(indexes.iter().cloned());
+            let clears = prefixes.map(|prefix| of_transaction(&prefix, edited));
             self.batch.clears.extend(clears);
         }
         for index in indexes {
@@ -232,14 +214,8 @@ impl<'a> Removal<'a> {
     /// The batch, after what goes with the entries and events has been read.
     pub(super) async fn finish(mut self) -> Result<(Batch, Counts)> {
         let ids: Vec<EventId> = self.events.keys().cloned().collect();
-        let range = |id| {
-            let prefix = self.keys.claim(id);
-            keys::range(&prefix, None, Version::MAX, false, CLAIMS_MAX, usize::MAX)
-        };
-        let slices = self
-            .snapshot
-            .ranges(ids.iter().map(range).collect())
-            .await?;
+        let claims = ids.iter().map(|id| self.keys.all_claims(id));
+        let slices = self.snapshot.ranges(claims.collect()).await?;
         let mut rewrite = Rewrite::new(self.keys, self.snapshot);
         let mut undecided = Vec::new();
         for (id, slice) in ids.into_iter().zip(slices) {
@@ -275,77 +251,6 @@ impl<'a> Removal<'a> {
         rewrite.finish(&mut self.batch);
         self.trim_feeds().await?;
         Ok(self.into_batch())
-    }
-
-    /// Raises what says up to where a feed was trimmed: to the last version that goes and lies below everything that stays.
-    /// Nobody can be told of what goes from between entries that stay, because whoever reads a feed from its beginning
-    /// continues from these.
-    async fn trim_feeds(&mut self) -> Result<()> {
-        for (feed, gone) in std::mem::take(&mut self.gone) {
-            if let Some(last) = gone.last() {
-                self.raise(self.keys.trimmed_anywhere(), *last);
-            }
-            let is_mixed = self.mixed.contains_key(&feed);
-            let oldest = self.oldest_left(&feed, &gone, is_mixed).await?;
-            let trimmed = match (oldest, self.mixed.get(&feed)) {
-                (Some(oldest), None) => gone.range(..oldest).next_back().copied(),
-                (None, None) => gone.last().copied(),
-                // Earlier steps may have removed more, above what goes now.
-                (Some(oldest), Some(_)) => Some(oldest.before()),
-                (None, Some(floor)) => gone.last().copied().max(Some(*floor)),
-            };
-            if let Some(version) = trimmed {
-                self.raise(self.keys.trimmed(&feed), version);
-                self.raise(self.keys.trimmed_anywhere(), version);
-            }
-        }
-        if self.trims_log {
-            self.raise(self.keys.trimmed_log(), self.trimmed_log);
-            self.raise(self.keys.trimmed_anywhere(), self.trimmed_log);
-        }
-        Ok(())
-    }
-
-    /// Raises the version at `key`, which is in the batch once.
-    fn raise(&mut self, key: Vec<u8>, version: Version) {
-        let value = version.to_bytes().to_vec();
-        let maxima = &mut self.batch.maxima;
-        match maxima.iter_mut().find(|(other, _)| *other == key) {
-            Some((_, greatest)) => *greatest = std::mem::take(greatest).max(value),
-            None => maxima.push((key, value)),
-        }
-    }
-
-    /// The version of the oldest entry that stays, if there is one up to the last version that goes, or at all.
-    async fn oldest_left(
-        &self,
-        feed: &FeedName,
-        gone: &BTreeSet<Version>,
-        is_mixed: bool,
-    ) -> Result<Option<Version>> {
-        let until = match (gone.last(), is_mixed) {
-            (_, true) => self.snapshot.version(),
-            (Some(last), false) => *last,
-            (None, false) => return Ok(None),
-        };
-        let prefix = self.keys.feed(feed);
-        // Most often, all that is read goes, or the first one stays.
-        let (mut after, mut limit) = (Version::ZERO, 1);
-        loop {
-            let range = keys::range(&prefix, Some(after), until, false, limit, READ_BYTES);
-            let slice = self.snapshot.ranges(vec![range]).await?.pop();
-            let slice = slice.unwrap_or_default();
-            for item in &slice.items {
-                after = version_of(&item.key)?;
-                if !gone.contains(&after) {
-                    return Ok(Some(after));
-                }
-            }
-            if !slice.more {
-                return Ok(None);
-            }
-            limit = READ_KEYS;
-        }
     }
 
     /// Removes the claims of an event.
@@ -391,138 +296,6 @@ impl<'a> Removal<'a> {
         Ok(())
     }
 
-    /// Removes the twins of copies that go. Whether a feed still holds the event.
-    async fn twins_in_feeds(
-        &mut self,
-        id: &EventId,
-        commits: &[(Version, ClaimedEvent)],
-    ) -> Result<bool> {
-        let gone = self.events.get(id).map(|removed| removed.copies.clone());
-        let mut gone = gone.unwrap_or_default();
-        let places = commits
-            .iter()
-            .flat_map(|(version, claim)| claim.feeds.iter().map(|feed| (feed.clone(), *version)));
-        let places: Vec<_> = places.filter(|place| !gone.contains(place)).collect();
-        let key =
-            |(feed, version): &(FeedName, Version)| versioned(&self.keys.feed(feed), *version);
-        let reads: Vec<_> = places.iter().map(key).collect();
-        let values = self.snapshot.get(reads.clone()).await?;
-        let mut is_held = false;
-        for (((feed, version), key), value) in places.into_iter().zip(reads).zip(values) {
-            let Some(value) = value else {
-                continue;
-            };
-            let key = key.into();
-            let entry = decode_entry(&KeyValue { key, value })?;
-            if entry.is_erased() {
-                continue;
-            }
-            let is_twin =
-                |(other, first): &(FeedName, Version)| *other == feed && is_twin_of(&entry, *first);
-            // In the order of versions, so that the twin of a twin goes with it.
-            if gone.iter().any(is_twin) {
-                gone.insert((feed.clone(), version));
-                let only = Ends::of(version);
-                // Of its kind, others may stay.
-                let index = self.keys.feed_by_kind(&feed, &entry.kind);
-                let clears = [self.keys.feed(&feed), self.keys.notify(&feed), index];
-                let clears = clears.iter().map(|prefix| only.under(prefix));
-                self.batch.clears.extend(clears);
-                self.with(&feed, entry);
-            } else {
-                is_held = true;
-            }
-        }
-        Ok(is_held)
-    }
-
-    /// Removes the twins of what goes from the log: from it altogether, or those feeds in which they are twins. Whether the log
-    /// still holds the event.
-    async fn twins_in_log(
-        &mut self,
-        id: &EventId,
-        commits: &[(Version, ClaimedEvent)],
-        rewrite: &mut Rewrite<'_>,
-    ) -> Result<bool> {
-        let gone = self.events.get(id).map(|removed| removed.logged.clone());
-        let mut gone = gone.unwrap_or_default();
-        let mut is_held = false;
-        for (version, claim) in commits {
-            let mut found = Vec::new();
-            for (partition, ..) in writes::records(self.keys, &claim.feeds) {
-                let place = place_of(self.snapshot, self.keys, partition, *version).await?;
-                let Some(place) = place else {
-                    continue;
-                };
-                let key = version_of(&place.item.key)?;
-                let goes = self
-                    .log
-                    .get(&partition)
-                    .is_some_and(|ends| ends.contains(key));
-                if !goes {
-                    found.push((partition, place));
-                }
-            }
-            let records = found.iter().map(|(_, place)| &place.records[place.index]);
-            let mut exporting = records.filter(|record| record.exports);
-            let Some(record) = exporting.next() else {
-                continue;
-            };
-            let hides = |feed: &FeedName| {
-                let mut gone = gone.iter();
-                gone.any(|(first, feeds)| feeds.contains(feed) && is_twin_of(&record.entry, *first))
-            };
-            let left = record.feeds.iter().filter(|feed| !hides(feed));
-            let left: Vec<FeedName> = left.cloned().collect();
-            if left.len() < record.feeds.len() {
-                let hidden = record.feeds.iter().filter(|feed| hides(feed));
-                let hidden: Vec<FeedName> = hidden.cloned().collect();
-                if let Some(first) = left.first() {
-                    self.index_again(&record.entry, Keys::hash(first)).await?;
-                }
-                let wanted = writes::records(self.keys, &left);
-                for (partition, _) in &found {
-                    let wanted = wanted.iter().find(|(other, ..)| other == partition);
-                    let change = |records: &mut Vec<Record>, index: usize| match wanted {
-                        Some((_, feeds, exports)) => {
-                            records[index].feeds = feeds.iter().copied().cloned().collect();
-                            records[index].exports = *exports;
-                        }
-                        None => drop(records.remove(index)),
-                    };
-                    rewrite.change(*partition, *version, change).await?;
-                }
-                gone.push((*version, hidden));
-            }
-            is_held |= !left.is_empty() && *version > self.trimmed_log;
-        }
-        Ok(is_held)
-    }
-
-    /// An event has another first feed in the log now: so must the indexes of the log, if they name it.
-    async fn index_again(&mut self, entry: &Entry, first_feed_hash: u64) -> Result<()> {
-        let actor = entry.actor.as_ref();
-        let actor = actor.map(|actor| self.keys.log_by_actor(actor));
-        let prefixes = std::iter::once(self.keys.log_by_kind(&entry.kind)).chain(actor);
-        let places: Vec<_> = prefixes
-            .map(|prefix| versioned(&prefix, entry.version))
-            .collect();
-        let stored = self.snapshot.get(places.clone()).await?;
-        for (key, value) in places.into_iter().zip(stored) {
-            let Some(value) = value else {
-                continue;
-            };
-            let item = KeyValue {
-                key: key.clone().into(),
-                value,
-            };
-            let indexed = decode_indexed(&item)?;
-            let value = encode_indexed(&indexed.feeds, first_feed_hash, false);
-            self.batch.puts.push((key, value));
-        }
-        Ok(())
-    }
-
     fn into_batch(self) -> (Batch, Counts) {
         let Self {
             keys, mut batch, ..
@@ -554,9 +327,4 @@ struct Candidates {
     id: EventId,
     version: Version,
     feeds: Vec<FeedName>,
-}
-
-/// Whether the entry, whose id is that of `first`, is hidden by it.
-fn is_twin_of(entry: &Entry, first: Version) -> bool {
-    first < entry.version && Commit::from(entry).reach() < first
 }

@@ -4,7 +4,7 @@
 //!
 //! | code | key | value |
 //! | --- | --- | --- |
-//! | 1 | `meta` | format (4 bytes), number of partitions (2 bytes); in an unfinished copy, an [`Unfinished`] |
+//! | 1 | `meta` | format (4 bytes), number of partitions (2 bytes); in an unfinished copy, an [`Unfinished`](super::copy::Unfinished) |
 //! | 2 | `epoch` | the current epoch (4 bytes) |
 //! | 3 | `last` | the moment of the last commit; in the embedded engine only |
 //! | 4 | `at` | the greatest `at` of any entry |
@@ -34,23 +34,24 @@
 //!
 //! Every value can grow at its end, and a decoder refuses what it does not know.
 
+mod open;
+mod versioned;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use foundationdb_tuple::{Subspace, pack_into};
 
-use super::{
-    Batch, Condition, Error, Found, Plan, Range, Result, Snapshot, Store, Transaction,
-    copy::Unfinished, epoch::Row, transact,
+pub(super) use self::open::decode_meta;
+pub use self::{
+    open::FORMAT,
+    versioned::{after_until, corrupt, next_key, of_transaction, range, version_of, versioned},
 };
+use super::{Range, Result};
 use crate::{
-    clock::WallTime,
     types::{Actor, EventId, FeedName, Kind, Marker},
     version::{BYTES_LEN, Version},
 };
-
-/// The version of the key and value formats. A store with another format is refused.
-pub const FORMAT: u32 = 2;
 
 // Codes of the subspaces. Codes below 256 are packed into two bytes.
 const META: u16 = 1;
@@ -82,6 +83,9 @@ const FEED_BY_KIND: u16 = 3;
 /// From one row of [`Keys::time`] to the next.
 pub const TIME_STEP: Duration = Duration::from_secs(10);
 
+/// An id has as many claims as nodes appended it at the same moment.
+const CLAIMS_MAX: usize = 1_000;
+
 /// The reader of a feed's own markers, as in a personal feed.
 pub const OWN_READER: &str = "";
 
@@ -108,32 +112,6 @@ impl Keys {
             root: Subspace::from_bytes(prefix),
             partitions,
         }
-    }
-
-    /// Opens the key space and reads its number of partitions. If there is none, creates it with `partitions`, and its first
-    /// epoch by `wall`.
-    pub async fn open(
-        store: &dyn Store,
-        prefix: &[u8],
-        partitions: u16,
-        wall: &WallTime,
-    ) -> Result<Self> {
-        let mut opening = Opening {
-            keys: Self::new(prefix, partitions),
-            create: Some(wall),
-        };
-        transact(store, &mut opening).await?;
-        Ok(opening.keys)
-    }
-
-    /// Opens the key space; `None` if there is none under `prefix`. Writes nothing.
-    pub async fn open_existing(store: &dyn Store, prefix: &[u8]) -> Result<Option<Self>> {
-        let mut opening = Opening {
-            keys: Self::before_opening(prefix),
-            create: None,
-        };
-        let exists = transact(store, &mut opening).await?;
-        Ok(exists.then_some(opening.keys))
     }
 
     pub fn partitions(&self) -> u16 {
@@ -202,6 +180,12 @@ impl Keys {
     /// The range of an id's first claim: the one that counts.
     pub fn first_claim(&self, id: &EventId) -> Range {
         range(&self.claim(id), None, Version::MAX, false, 1, usize::MAX)
+    }
+
+    /// The range of all claims of an id: of the event and of its twins.
+    pub fn all_claims(&self, id: &EventId) -> Range {
+        let prefix = self.claim(id);
+        range(&prefix, None, Version::MAX, false, CLAIMS_MAX, usize::MAX)
     }
 
     /// The packed `(code, name)`, with capacity for a version.
@@ -421,136 +405,6 @@ impl Keys {
     }
 }
 
-/// `prefix ‖ version`.
-pub fn versioned(prefix: &[u8], version: Version) -> Vec<u8> {
-    [prefix, &version.to_bytes()].concat()
-}
-
-/// Begin and end of the versioned keys under `prefix` in `(after, until]`.
-pub fn after_until(prefix: &[u8], after: Option<Version>, until: Version) -> (Vec<u8>, Vec<u8>) {
-    let begin = match after {
-        Some(after) => next_key(versioned(prefix, after)),
-        None => versioned(prefix, Version::ZERO),
-    };
-    (begin, next_key(versioned(prefix, until)))
-}
-
-/// The key that follows `key` immediately.
-pub fn next_key(mut key: Vec<u8>) -> Vec<u8> {
-    key.push(0);
-    key
-}
-
-/// A range over the versioned keys under `prefix` in `(after, until]`.
-pub fn range(
-    prefix: &[u8],
-    after: Option<Version>,
-    until: Version,
-    reverse: bool,
-    limit: usize,
-    bytes_max: usize,
-) -> Range {
-    let (begin, end) = after_until(prefix, after, until);
-    Range {
-        begin,
-        end,
-        reverse,
-        limit,
-        bytes_max,
-    }
-}
-
-/// The version at the end of a versioned key.
-pub fn version_of(key: &[u8]) -> Result<Version> {
-    match key.last_chunk::<BYTES_LEN>() {
-        Some(bytes) => Ok(Version::from_bytes(*bytes)),
-        None => Err(corrupt(key, "the key has no version")),
-    }
-}
-
-/// The error for an invalid key or value.
-pub fn corrupt(key: &[u8], what: impl ToString) -> Error {
-    Error::Corrupt {
-        key: Subspace::from_bytes(key).to_string(),
-        what: what.to_string(),
-    }
-}
-
-/// The number of partitions in the value of [`Keys::meta`]. Refuses other formats than [`FORMAT`], and unfinished copies.
-pub(super) fn decode_meta(key: &[u8], meta: &[u8]) -> Result<u16> {
-    if Unfinished::is_in(meta) {
-        return Err(Unfinished::refusal(key, meta));
-    }
-    // Every format begins with its number; what follows depends on the format.
-    let Some((format, rest)) = meta.split_first_chunk() else {
-        return Err(corrupt(key, "the format number is missing"));
-    };
-    match u32::from_be_bytes(*format) {
-        FORMAT => {}
-        1 => {
-            return Err(Error::Open(format!(
-                "the store has format 1 of a release before 1.0, which this program cannot read: append its events \
-                 again to a new store of format {FORMAT} (with another data folder or key prefix), or use the newsfeed \
-                 version that wrote it"
-            )));
-        }
-        format => {
-            return Err(Error::Open(format!(
-                "the store has format {format}, but this program supports format {FORMAT} only: \
-                 use the newsfeed version that wrote it, or another data folder or key prefix"
-            )));
-        }
-    }
-    match rest.try_into().map(u16::from_be_bytes) {
-        Ok(partitions @ 1..) => Ok(partitions),
-        _ => Err(corrupt(key, "the number of partitions is missing")),
-    }
-}
-
-/// Reads the number of partitions; its output is whether the key space exists.
-struct Opening<'a> {
-    keys: Keys,
-    /// If there is none, create it by this clock.
-    create: Option<&'a WallTime>,
-}
-
-#[async_trait::async_trait]
-impl Transaction for Opening<'_> {
-    const NAME: &'static str = "open";
-
-    type Output = bool;
-    type Error = Error;
-
-    async fn plan(
-        &mut self,
-        snapshot: &dyn Snapshot,
-        _first: Found,
-        _unsure: bool,
-    ) -> Result<Plan<bool>> {
-        let key = self.keys.meta();
-        let Some(meta) = snapshot.get(vec![key.clone()]).await?.remove(0) else {
-            let Some(wall) = self.create else {
-                return Ok(Plan::Answer(false));
-            };
-            let (format, partitions) = (FORMAT.to_be_bytes(), self.keys.partitions.to_be_bytes());
-            let meta = [&format[..], &partitions].concat();
-            let mut puts = vec![(key.clone(), meta)];
-            puts.extend(Row::first(snapshot, wall)?.puts(&self.keys));
-            return Ok(Plan::Commit(Batch {
-                conditions: vec![Condition::KeyEquals { key, value: None }],
-                puts,
-                ..Batch::default()
-            }));
-        };
-        self.keys.partitions = decode_meta(&key, &meta)?;
-        Ok(Plan::Answer(true))
-    }
-
-    fn committed(&mut self, _version: Version) -> bool {
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -584,17 +438,6 @@ mod tests {
                 prop_assert!(other < begin || other >= end);
                 prop_assert!((begin..end).contains(&x));
             }
-        }
-
-        #[test]
-        fn a_range_holds_the_versions_in_its_bounds(
-            v in 0..5u64, after in proptest::option::of(0..5u64), until in 0..5u64,
-        ) {
-            let prefix = Keys::new(b"p", 16).log(3);
-            let version = |t| Version::new(0, t, 7);
-            let (begin, end) = after_until(&prefix, after.map(version), version(until));
-            let inside = after.is_none_or(|after| v > after) && v <= until;
-            prop_assert_eq!((begin..end).contains(&versioned(&prefix, version(v))), inside);
         }
     }
 
