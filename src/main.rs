@@ -24,7 +24,7 @@ use newsfeed::{
     logging,
     server::{Node, Settings},
     store::{
-        self, Store,
+        Store,
         audit::audit,
         embedded::{self, Embedded},
         epoch,
@@ -349,13 +349,11 @@ async fn compact(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let store = Embedded::open_existing(&config.data, WallTime::system(0))?;
-    let compacted = tokio::task::block_in_place(|| -> store::Result<_> {
-        let before = store.disk_bytes()?;
-        store.compact()?;
-        Ok((before, store.disk_bytes()?))
-    });
+    let before = embedded::disk_bytes(&config.data)?;
+    let compacted = tokio::task::block_in_place(|| store.compact());
     store.close().await;
-    let (before, after) = compacted?;
+    compacted?;
+    let after = embedded::disk_bytes(&config.data)?;
     println!(
         "compacted: the store takes {} on disk, before it was {}",
         HumanBytes(after),

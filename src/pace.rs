@@ -11,7 +11,6 @@ use crate::metrics::Metrics;
 /// processor and the store, and a smaller part while the node has appends to commit.
 const REST: u32 = 1;
 const REST_WHILE_APPENDING: u32 = 6;
-const REST_MAX: Duration = Duration::from_secs(1);
 
 /// How long a node leaves the steps to another one after that was first, at least and at most. It doubles each time, up to
 /// twice as long as the last of these is drawn at random.
@@ -23,13 +22,13 @@ pub fn jittered(least: Duration) -> Duration {
     least.mul_f64(rand::rng().random_range(1.0..2.0))
 }
 
-/// Rests after a step that took `time`.
-pub async fn rest(metrics: &Metrics, time: Duration) {
+/// Rests after a step that took `time`, for at most `most`.
+pub async fn rest(metrics: &Metrics, time: Duration, most: Duration) {
     let times = match metrics.appends.batches_in_flight.get() {
         0 => REST,
         _ => REST_WHILE_APPENDING,
     };
-    sleep((time * times).min(REST_MAX)).await;
+    sleep((time * times).min(most)).await;
 }
 
 /// Waits longer after each failure.

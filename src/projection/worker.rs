@@ -17,6 +17,9 @@ use crate::{
 const GATHER: Duration = Duration::from_millis(25);
 const GATHER_OTHERS: Duration = Duration::from_millis(250);
 
+/// Longest rest after a step.
+const REST_MAX: Duration = Duration::from_secs(1);
+
 /// While projections are behind, a node counts by how many events, this often and up to this many.
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 const COUNT_MAX: u64 = 100_000;
@@ -95,7 +98,7 @@ impl Worker {
                             counted = Some(Instant::now());
                             self.count().await;
                         }
-                        rest(&self.metrics, took).await;
+                        rest(&self.metrics, took, REST_MAX).await;
                     }
                     // Those that are behind catch up while the others keep up.
                     turn = match turn {

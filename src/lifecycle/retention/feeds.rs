@@ -4,8 +4,8 @@ use super::sweep::{Position, Work};
 use crate::{
     dedup::Scan,
     store::{
-        Range, Result,
-        keys::{self, versioned},
+        Range, Result, Slice,
+        keys::{self, next_key, versioned},
         values::decode_entry,
     },
     types::FeedName,
@@ -16,26 +16,32 @@ use crate::{
 const READ_KEYS: usize = 200;
 const READ_BYTES: usize = 256 * 1024;
 
+/// The first key of the next feed, read ahead: the answer to the range that begins at the key `from`.
+pub(super) struct Ahead {
+    from: Vec<u8>,
+    first: Slice,
+}
+
+/// The range of the first key at or above `from`.
+fn seek(work: &Work<'_>, from: Vec<u8>) -> Range {
+    Range {
+        limit: 1,
+        ..Range::all(from, work.keys.feeds().1)
+    }
+}
+
 /// Goes on to the next feed with a key at or above `from`.
 pub(super) async fn next(work: &mut Work<'_>, from: Vec<u8>) -> Result<Position> {
     let keys = work.keys;
-    let (_, end) = keys.feeds();
-    let first = Range {
-        limit: 1,
-        ..Range::all(from, end)
-    };
-    let found = match work.retention.rules.is_empty() {
-        true => None,
-        false => {
+    let found = match work.ahead.take() {
+        _ if work.retention.rules.is_empty() => None,
+        Some(ahead) if ahead.from == from => Some(ahead.first),
+        _ => {
             work.note(1, 0);
-            let slices = work.snapshot.ranges(vec![first]).await?;
-            slices
-                .into_iter()
-                .next()
-                .and_then(|mut slice| slice.items.pop())
+            work.snapshot.ranges(vec![seek(work, from)]).await?.pop()
         }
     };
-    let Some(item) = found else {
+    let Some(item) = found.and_then(|mut slice| slice.items.pop()) else {
         return Ok(Position::News(keys.changes().0));
     };
     let feed = keys.feed_of(&item.key)?;
@@ -45,26 +51,29 @@ pub(super) async fn next(work: &mut Work<'_>, from: Vec<u8>) -> Result<Position>
     match rules.first() {
         // The oldest entry is young enough.
         Some(_) if !rules.iter().any(counts) && keys::version_of(&item.key)? > until => {
-            Ok(after(work, &feed))
+            Ok(Position::Feeds(behind(work, &feed)))
         }
         Some(first) => begin(work, feed, *first).await,
-        None => Ok(after(work, &feed)),
+        None => Ok(Position::Feeds(behind(work, &feed))),
     }
 }
 
-/// Before the next feed.
-fn after(work: &Work<'_>, feed: &FeedName) -> Position {
-    let mut last = versioned(&work.keys.feed(feed), Version::MAX);
-    last.push(0);
-    Position::Feeds(last)
+/// The key from which to look for the next feed.
+fn behind(work: &Work<'_>, feed: &FeedName) -> Vec<u8> {
+    next_key(versioned(&work.keys.feed(feed), Version::MAX))
+}
+
+/// The next rule about the feed.
+fn rule_behind(work: &Work<'_>, feed: &FeedName, rule: usize) -> Option<usize> {
+    let mut rules = work.retention.rules_of(feed).into_iter();
+    rules.find(|next| *next > rule)
 }
 
 /// Goes on to what another rule says of the feed.
 async fn next_rule(work: &mut Work<'_>, feed: FeedName, rule: usize) -> Result<Position> {
-    let mut rules = work.retention.rules_of(&feed).into_iter();
-    match rules.find(|next| *next > rule) {
+    match rule_behind(work, &feed, rule) {
         Some(next) => begin(work, feed, next).await,
-        None => Ok(after(work, &feed)),
+        None => Ok(Position::Feeds(behind(work, &feed))),
     }
 }
 
@@ -166,8 +175,17 @@ pub(super) async fn remove(
     let limit = work.room().min(READ_KEYS);
     let prefix = work.keys.feed(&feed);
     let range = keys::range(&prefix, Some(after), until, false, limit, READ_BYTES);
-    let slice = work.snapshot.ranges(vec![range]).await?.pop();
-    let slice = slice.unwrap_or_default();
+    let mut ranges = vec![range];
+    // In a cluster, each read takes a round trip.
+    let from = match rule_behind(work, &feed, rule) {
+        Some(_) => None,
+        None => Some(behind(work, &feed)),
+    };
+    ranges.extend(from.clone().map(|from| seek(work, from)));
+    let mut slices = work.snapshot.ranges(ranges).await?.into_iter();
+    let slice = slices.next().unwrap_or_default();
+    let first = from.zip(slices.next());
+    work.ahead = first.map(|(from, first)| Ahead { from, first });
     let bytes = slice.items.iter().map(|item| item.value.len());
     work.note(1, bytes.sum());
     work.begin(&feed);

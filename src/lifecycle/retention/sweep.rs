@@ -6,7 +6,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Retention, feeds, log, news, pass::Pass, removal::Removal};
+use super::{
+    Retention,
+    feeds::{self, Ahead},
+    log, news,
+    pass::Pass,
+    removal::Removal,
+};
 use crate::{
     lineage::Lineage,
     store::{
@@ -180,6 +186,7 @@ pub(super) struct Work<'a> {
     pub(super) retention: &'a Retention,
     pub(super) pass: &'a Pass,
     pub(super) removal: Removal<'a>,
+    pub(super) ahead: Option<Ahead>,
     limits: Limits,
     begun: Instant,
     reads: usize,
@@ -336,6 +343,7 @@ impl Transaction for Step<'_> {
             retention: self.retention,
             pass,
             removal: Removal::new(self.keys, snapshot, trimmed),
+            ahead: None,
             limits: self.limits,
             begun: Instant::now(),
             reads: 0,

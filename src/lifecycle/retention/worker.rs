@@ -18,6 +18,9 @@ use crate::{
 const LOOKS: u32 = 4;
 const LOOK_MAX: Duration = Duration::from_secs(30);
 
+/// Longest rest after a step. A step takes long mostly because it waits for the cluster, which costs the node little.
+const REST_MAX: Duration = Duration::from_millis(100);
+
 /// Takes steps until `stop` is cancelled. Any number of nodes may do this concurrently, with the same rules.
 pub async fn run(
     store: Arc<dyn Store>,
@@ -77,7 +80,7 @@ impl Worker {
                     match progress.outcome {
                         Outcome::GoesOn => {
                             metrics.won();
-                            rest(&self.metrics, begun.elapsed()).await;
+                            rest(&self.metrics, begun.elapsed(), REST_MAX).await;
                         }
                         Outcome::IsComplete => {
                             metrics.won();

@@ -59,6 +59,7 @@ use self::{
 pub use self::{
     open::{check_files, no_store},
     pin::table_files,
+    space::disk_bytes,
 };
 use super::{Error, Figure, Found, Pinned, Reads, Result, Snapshot, Store, StoreErrors};
 use crate::{
@@ -148,13 +149,6 @@ impl Embedded {
     /// Rewrites all files of the store: what was removed is taken off the disk. Blocks until that is done.
     pub fn compact(&self) -> Result<()> {
         clean(&self.shared, Extent::All, &|| false)
-    }
-
-    /// Disk space used by tables and journals, in bytes.
-    pub fn disk_bytes(&self) -> Result<u64> {
-        let tables = self.shared.tables().ok_or(Error::Closed)?;
-        let bytes = tables.db().disk_space();
-        bytes.map_err(|error| Error::Unavailable(error.to_string()))
     }
 
     fn start(shared: Arc<Shared>) -> Result<Self> {

@@ -2,6 +2,8 @@
 //! flushes and compactions.
 
 use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -92,4 +94,18 @@ impl Space {
             }
         }
     }
+}
+/// Disk space that the files in `folder` take, in bytes.
+pub fn disk_bytes(folder: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        bytes += match found.is_dir() {
+            true => disk_bytes(&entry.path())?,
+            // Blocks of 512 bytes, whatever the file system has. Of a journal, most of its length takes none.
+            false => found.blocks() * 512,
+        };
+    }
+    Ok(bytes)
 }

@@ -1,12 +1,12 @@
 //! What says up to where feeds and the log were trimmed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Removal;
 use crate::{
     store::{
-        Result,
-        keys::{self, version_of},
+        Range, Result, Slice,
+        keys::{self, Keys, version_of},
     },
     types::FeedName,
     version::Version,
@@ -14,20 +14,19 @@ use crate::{
 
 /// Limits of one read of a feed.
 const READ_KEYS: usize = 200;
-const READ_BYTES: usize = 256 * 1024;
+const READ_BYTES: usize = 64 * 1024;
 
 impl Removal<'_> {
     /// Raises what says up to where a feed was trimmed: to the last version that goes and lies below everything that stays.
     /// Nobody can be told of what goes from between entries that stay, because whoever reads a feed from its beginning
     /// continues from these.
     pub(super) async fn trim_feeds(&mut self) -> Result<()> {
+        let mut oldest = self.oldest_left().await?;
         for (feed, gone) in std::mem::take(&mut self.gone) {
             if let Some(last) = gone.last() {
                 self.raise(self.keys.trimmed_anywhere(), *last);
             }
-            let is_mixed = self.mixed.contains_key(&feed);
-            let oldest = self.oldest_left(&feed, &gone, is_mixed).await?;
-            let trimmed = match (oldest, self.mixed.get(&feed)) {
+            let trimmed = match (oldest.remove(&feed), self.mixed.get(&feed)) {
                 (Some(oldest), None) => gone.range(..oldest).next_back().copied(),
                 (None, None) => gone.last().copied(),
                 // Earlier steps may have removed more, above what goes now.
@@ -56,35 +55,64 @@ impl Removal<'_> {
         }
     }
 
-    /// The version of the oldest entry that stays, if there is one up to the last version that goes, or at all.
-    async fn oldest_left(
-        &self,
-        feed: &FeedName,
-        gone: &BTreeSet<Version>,
-        is_mixed: bool,
-    ) -> Result<Option<Version>> {
-        let until = match (gone.last(), is_mixed) {
-            (_, true) => self.snapshot.version(),
-            (Some(last), false) => *last,
-            (None, false) => return Ok(None),
+    /// Of each feed from which something goes, the version of the oldest entry that stays, if there is one up to the last
+    /// version that goes, or, where some kinds are kept longer, at all. All feeds are read at once.
+    async fn oldest_left(&self) -> Result<BTreeMap<FeedName, Version>> {
+        let walk = |(feed, gone)| Walk {
+            feed,
+            gone,
+            after: Version::ZERO,
+            until: match (BTreeSet::last(gone), self.mixed.contains_key(feed)) {
+                (Some(last), false) => *last,
+                _ => self.snapshot.version(),
+            },
+            // Most often, all that is read goes, or the first one stays.
+            limit: 1,
         };
-        let prefix = self.keys.feed(feed);
-        // Most often, all that is read goes, or the first one stays.
-        let (mut after, mut limit) = (Version::ZERO, 1);
-        loop {
-            let range = keys::range(&prefix, Some(after), until, false, limit, READ_BYTES);
-            let slice = self.snapshot.ranges(vec![range]).await?.pop();
-            let slice = slice.unwrap_or_default();
-            for item in &slice.items {
-                after = version_of(&item.key)?;
-                if !gone.contains(&after) {
-                    return Ok(Some(after));
+        let mut walks: Vec<Walk> = self.gone.iter().map(walk).collect();
+        let mut oldest = BTreeMap::new();
+        while !walks.is_empty() {
+            let ranges = walks.iter().map(|walk| walk.range(self.keys)).collect();
+            let slices = self.snapshot.ranges(ranges).await?;
+            let mut left = Vec::new();
+            for (mut walk, slice) in walks.into_iter().zip(slices) {
+                match walk.first_left(&slice)? {
+                    Some(version) => drop(oldest.insert(walk.feed.clone(), version)),
+                    None if slice.more => left.push(walk),
+                    None => {}
                 }
             }
-            if !slice.more {
-                return Ok(None);
-            }
-            limit = READ_KEYS;
+            walks = left;
         }
+        Ok(oldest)
+    }
+}
+
+/// A walk through a feed, from its beginning to an entry that stays.
+struct Walk<'a> {
+    feed: &'a FeedName,
+    gone: &'a BTreeSet<Version>,
+    after: Version,
+    until: Version,
+    limit: usize,
+}
+
+impl Walk<'_> {
+    fn range(&self, keys: &Keys) -> Range {
+        let prefix = keys.feed(self.feed);
+        let after = Some(self.after);
+        keys::range(&prefix, after, self.until, false, self.limit, READ_BYTES)
+    }
+
+    /// The first version in the slice that stays. If there is none, the walk goes on behind the slice.
+    fn first_left(&mut self, slice: &Slice) -> Result<Option<Version>> {
+        for item in &slice.items {
+            self.after = version_of(&item.key)?;
+            if !self.gone.contains(&self.after) {
+                return Ok(Some(self.after));
+            }
+        }
+        self.limit = READ_KEYS;
+        Ok(None)
     }
 }
