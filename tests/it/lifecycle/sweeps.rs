@@ -39,7 +39,7 @@ mod embedded {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_is_kept_is_told_exactly_and_nothing_else_is_left() {
-        for_random(60, any_history(10..40), async |history| {
+        for_random(20, any_history(10..40), async |history| {
             let bed = Bed::embedded_at(WallTime::manual(1_000_000_000));
             check(&bed, history).await;
         });
