@@ -337,7 +337,8 @@ impl<'a> Removal<'a> {
             let slice = slice.unwrap_or_default();
             for item in &slice.items {
                 after = version_of(&item.key)?;
-                if !gone.contains(&after) {
+                // The place of an erased entry is nothing that a reader could continue from.
+                if !gone.contains(&after) && !decode_entry(item)?.is_erased() {
                     return Ok(Some(after));
                 }
             }

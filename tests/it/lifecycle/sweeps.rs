@@ -268,16 +268,23 @@ impl Run {
         first.is_none_or(|rule| !rule.kinds.is_empty())
     }
 
-    /// Lets the clock go on until a commit has the age of a rule.
+    /// Lets the clock go on until a commit has the age of a rule: one that has twins, if there is one.
     fn wait_until(&self, back: usize, rule: usize, ticks: i64) {
         let commits = &self.model.commits;
-        let index = commits.len().checked_sub(back);
+        let has_twin = |first: &&Commit| {
+            let mut later = commits.iter().filter(|it| it.version > first.version);
+            later.any(|twin| twin.id == first.id)
+        };
+        let mut chosen: Vec<&Commit> = commits.iter().filter(has_twin).collect();
+        if chosen.is_empty() {
+            chosen = commits.iter().collect();
+        }
         let ages = self.sweeps.rules.iter().map(|rule| rule.age);
-        let ages = ages.chain([self.sweeps.log_age]).flatten();
-        let ages: Vec<u64> = ages.collect();
-        if let (Some(index), Some(age)) = (index, ages.get(rule)) {
-            let then = commits[index].version.time() + age * 1_000_000;
-            let then = then.saturating_add_signed(ticks);
+        let ages: Vec<u64> = ages.chain([self.sweeps.log_age]).flatten().collect();
+        if !chosen.is_empty() && !ages.is_empty() {
+            let commit = chosen[chosen.len() - 1 - back % chosen.len()];
+            let age = ages[rule % ages.len()] * 1_000_000;
+            let then = (commit.version.time() + age).saturating_add_signed(ticks);
             self.wall.set(self.wall.micros().max(then));
         }
     }

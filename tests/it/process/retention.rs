@@ -154,7 +154,26 @@ async fn whoever_was_offline_is_told(node: &Process, folder: &Path, first: &str)
         (output.status.code(), out, err)
     };
     let is_older = "is older than what the service keeps: something after it has been removed";
+    // What a reader has said itself is an error; where it left off, it starts over.
     let (code, out, err) = said(&["tail", feed, "--no-follow", "--from", first]).await;
+    let refused = "410 cursor_expired to GET /v1/entries";
+    assert!(
+        code == Some(1) && out.is_empty() && err.contains(refused),
+        "{code:?} {err}"
+    );
+    let cursor = folder.join("cursor");
+    std::fs::write(&cursor, first).expect("written");
+    let cursor = cursor.to_str().expect("UTF-8");
+    let tail = [
+        "tail",
+        feed,
+        "--no-follow",
+        "--from",
+        "beginning",
+        "--cursor",
+        cursor,
+    ];
+    let (code, out, err) = said(&tail).await;
     assert!(code == Some(0) && err.contains(is_older), "{code:?} {err}");
     let news = messages("new", 100);
     let in_feed = items(&news)
@@ -173,9 +192,7 @@ async fn whoever_was_offline_is_told(node: &Process, folder: &Path, first: &str)
         code == Some(0) && out.lines().filter(|line| line.contains("\"id\"")).count() == 100,
         "{err}"
     );
-    let cursor = folder.join("cursor");
-    std::fs::write(&cursor, first).expect("written");
-    let cursor = cursor.to_str().expect("UTF-8");
+    std::fs::write(cursor, first).expect("written");
     let (code, _, err) = said(&["export", "--cursor", cursor]).await;
     assert!(
         code == Some(1) && err.contains("let it start over, remove"),
