@@ -1,10 +1,13 @@
 //! Edits, erasures and retention: what readers are told, and that nothing remains.
 
 mod changes;
+mod checks;
 mod model;
 mod races;
 mod retention;
+mod run;
 mod soak;
+mod sweeps;
 
 use newsfeed::types::Data;
 use serde_json::value::RawValue;

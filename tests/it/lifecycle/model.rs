@@ -1,6 +1,7 @@
-//! The model of feeds whose entries are edited and erased. It is deliberately simple, and shares no code with the service.
+//! The model of feeds whose entries are edited, erased and removed by retention. It is deliberately simple, and shares no
+//! code with the service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use newsfeed::{
     types::{Change, Entry, FeedName},
@@ -16,11 +17,19 @@ pub struct Commit {
     pub actor: &'static str,
     pub feeds: Vec<FeedName>,
     pub data: String,
+    /// The data before any edit.
+    pub first_data: String,
     pub read_at: u64,
     pub edited: Option<Version>,
     pub is_erased: bool,
-    /// The last news of it.
-    pub news: Option<Version>,
+    /// The last news of it, and the feeds whose readers are told.
+    pub news: Option<(Version, Vec<FeedName>)>,
+}
+
+impl Commit {
+    pub fn news_at(&self) -> Option<Version> {
+        self.news.as_ref().map(|(position, _)| *position)
+    }
 }
 
 /// What a reader is told, at its position.
@@ -39,6 +48,12 @@ pub struct Told {
     pub feeds: Vec<FeedName>,
 }
 
+impl Told {
+    pub fn is_entry(&self) -> bool {
+        matches!(self.what, What::Entry { .. })
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
     Entry { edited: Option<Version> },
@@ -46,15 +61,37 @@ pub enum What {
     Erasure,
 }
 
-/// All commits, in commit order.
-#[derive(Debug, Default)]
-pub struct Model(pub Vec<Commit>);
+/// All commits, in commit order, and what retention has removed.
+#[derive(Debug)]
+pub struct Model {
+    pub commits: Vec<Commit>,
+    /// Entries and news that are not in a feed any more.
+    pub gone: BTreeSet<(FeedName, Version)>,
+    /// News that is not in the log any more.
+    pub unlogged: BTreeSet<Version>,
+    /// Whoever continues from below is told that something is missing.
+    pub trimmed: BTreeMap<FeedName, Version>,
+    pub trimmed_log: Version,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            commits: Vec::new(),
+            gone: BTreeSet::new(),
+            unlogged: BTreeSet::new(),
+            trimmed: BTreeMap::new(),
+            trimmed_log: Version::ZERO,
+        }
+    }
+}
 
 impl Model {
-    /// See the model of feeds without changes. The place of an erased entry hides twins like the entry.
-    fn is_twin(&self, commit: &Commit, feed: &FeedName) -> bool {
+    /// See the model of feeds without changes. The place of an erased entry hides twins like the entry; so does an entry
+    /// that retention has removed.
+    pub fn is_twin(&self, commit: &Commit, feed: &FeedName) -> bool {
         let version = commit.version;
-        self.0.iter().any(|first| {
+        self.commits.iter().any(|first| {
             first.id == commit.id
                 && first.feeds.contains(feed)
                 && first.version < version
@@ -63,9 +100,12 @@ impl Model {
         })
     }
 
-    fn entry(&self, commit: &Commit, feeds: &[FeedName]) -> Option<Told> {
-        let held = |feed: &&FeedName| commit.feeds.contains(feed) && !self.is_twin(commit, feed);
-        let feeds: Vec<FeedName> = feeds.iter().filter(held).cloned().collect();
+    pub fn is_gone(&self, feed: &FeedName, position: Version) -> bool {
+        self.gone.contains(&(feed.clone(), position))
+    }
+
+    /// The entry as it is in a feed, for readers of `feeds`, which show it.
+    fn shown(commit: &Commit, feeds: Vec<FeedName>) -> Option<Told> {
         (!commit.is_erased && !feeds.is_empty()).then(|| Told {
             position: commit.version,
             what: What::Entry {
@@ -80,10 +120,18 @@ impl Model {
         })
     }
 
-    fn news(commit: &Commit, feeds: &[FeedName]) -> Option<Told> {
-        let held = feeds.iter().filter(|feed| commit.feeds.contains(feed));
-        let feeds: Vec<FeedName> = held.cloned().collect();
-        let position = commit.news.filter(|_| !feeds.is_empty())?;
+    fn entry(&self, commit: &Commit, feeds: &[FeedName]) -> Option<Told> {
+        let held = |feed: &&FeedName| {
+            commit.feeds.contains(feed)
+                && !self.is_twin(commit, feed)
+                && !self.is_gone(feed, commit.version)
+        };
+        Self::shown(commit, feeds.iter().filter(held).cloned().collect())
+    }
+
+    /// The last news of a commit, for readers of `feeds`, which have it.
+    fn news(commit: &Commit, feeds: Vec<FeedName>) -> Option<Told> {
+        let position = commit.news_at().filter(|_| !feeds.is_empty())?;
         let (what, data, actor) = match commit.is_erased {
             true => (What::Erasure, String::new(), None),
             false => (What::Edit, commit.data.clone(), Some(commit.actor.into())),
@@ -100,44 +148,60 @@ impl Model {
         })
     }
 
-    /// What a reader of `feeds` is told from the beginning, in order.
-    pub fn told(&self, feeds: &[FeedName]) -> Vec<Told> {
-        let entries = self.0.iter().filter_map(|commit| self.entry(commit, feeds));
-        let news = self.0.iter().filter_map(|commit| Self::news(commit, feeds));
-        let mut told: Vec<Told> = entries.chain(news).collect();
+    fn in_order(told: impl Iterator<Item = Told>) -> Vec<Told> {
+        let mut told: Vec<Told> = told.collect();
         told.sort_by_key(|told| told.position);
         told
     }
 
+    /// What a reader of `feeds` is told from the beginning, in order.
+    pub fn told(&self, feeds: &[FeedName]) -> Vec<Told> {
+        let commits = self.commits.iter();
+        let entries = commits.filter_map(|commit| self.entry(commit, feeds));
+        let news = self.commits.iter().filter_map(|commit| {
+            let (position, told) = commit.news.as_ref()?;
+            let has = |feed: &&FeedName| told.contains(feed) && !self.is_gone(feed, *position);
+            Self::news(commit, feeds.iter().filter(has).cloned().collect())
+        });
+        Self::in_order(entries.chain(news))
+    }
+
     /// What a reader of the log is told: with all feeds, in the producer's order.
     pub fn log(&self) -> Vec<Told> {
-        let entries = self
-            .0
-            .iter()
-            .filter_map(|commit| self.entry(commit, &commit.feeds));
+        let entries = self.commits.iter().filter_map(|commit| {
+            let feeds = commit.feeds.iter();
+            let feeds = feeds.filter(|feed| !self.is_twin(commit, feed));
+            Self::shown(commit, feeds.cloned().collect())
+        });
         let news = self
-            .0
+            .commits
             .iter()
-            .filter_map(|commit| Self::news(commit, &commit.feeds));
-        let mut told: Vec<Told> = entries.chain(news).collect();
-        told.sort_by_key(|told| told.position);
-        told
+            .filter_map(|commit| Self::news(commit, commit.feeds.clone()));
+        let kept = |told: &Told| {
+            told.position > self.trimmed_log && !self.unlogged.contains(&told.position)
+        };
+        Self::in_order(entries.chain(news).filter(kept))
     }
 
     /// The unread entries of `feed`, if nothing was marked.
     pub fn unread(&self, feed: &FeedName) -> usize {
         let told = self.told(std::slice::from_ref(feed));
-        let is_unread =
-            |told: &&Told| matches!(told.what, What::Entry { .. }) && told.kind == "message";
+        let is_unread = |told: &&Told| told.is_entry() && told.kind == "message";
         told.iter().filter(is_unread).count()
     }
 
-    /// Every position at which a reader can continue.
+    /// The least version from which a reader of `feeds` can continue.
+    pub fn oldest(&self, feeds: &[FeedName]) -> Version {
+        let trimmed = feeds.iter().filter_map(|feed| self.trimmed.get(feed));
+        trimmed.max().copied().unwrap_or(Version::ZERO)
+    }
+
+    /// Every position at which a reader can continue, or could before retention.
     pub fn cuts(&self) -> BTreeSet<Version> {
         let positions = self
-            .0
+            .commits
             .iter()
-            .flat_map(|commit| [Some(commit.version), commit.news]);
+            .flat_map(|commit| [Some(commit.version), commit.news_at()]);
         let positions = positions.flatten();
         positions
             .flat_map(|position| [position.before(), position])

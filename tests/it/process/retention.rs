@@ -1,13 +1,15 @@
 //! Retention in processes that are killed, and what the command line says of it.
 
+use std::{collections::BTreeSet, path::Path};
+
 use serde_json::{Value, json};
 use tokio::time::{Duration, sleep};
 
-use super::{Process, failure, run};
+use super::{Process, failure, newsfeed, run};
 use crate::{
     http::{column, items, message},
     operate::scrape::Scrape,
-    support::patience::until,
+    support::{bed::text, patience::until, sse::Stream},
 };
 
 const OLD: usize = 2_000;
@@ -30,11 +32,13 @@ async fn killed_during_the_sweep_everything_that_is_due_goes_and_nothing_else() 
     let old = Process::start_with(folder.path(), &["--wall-offset-s", "-7200"]).await;
     // The version of a time is known once the first one has been noted, after 10 s at most.
     sleep(Duration::from_secs(11)).await;
+    let mut first = None;
     for begin in 0..OLD / 1_000 {
-        old.api
-            .append(&messages(&format!("old{begin}-"), 1_000))
-            .await;
+        let events = messages(&format!("old{begin}-"), 1_000);
+        let answer = old.api.append(&events).await;
+        first.get_or_insert_with(|| text(&items(&answer)[0]["version"]));
     }
+    let first = first.expect("something was appended");
     old.kill().await;
     let new = Process::start(folder.path()).await;
     new.api.append(&messages("new", 100)).await;
@@ -90,6 +94,7 @@ async fn killed_during_the_sweep_everything_that_is_due_goes_and_nothing_else() 
     let log = node.api.get("/v1/log?after=0&limit=200").await;
     let ids = column(items(&log["events"]), "id");
     assert_eq!(ids, column(items(&messages("new", 100)), "id"));
+    whoever_was_offline_is_told(&node, folder.path(), &first).await;
     // Their ids are free again.
     let again = node
         .api
@@ -97,6 +102,102 @@ async fn killed_during_the_sweep_everything_that_is_due_goes_and_nothing_else() 
         .await;
     assert_eq!(column(items(&again), "status"), ["appended", "duplicate"]);
     node.stop().await;
+}
+
+/// A reader that has not been there since `first`: over HTTP, on the command line, and with the JavaScript library.
+async fn whoever_was_offline_is_told(node: &Process, folder: &Path, first: &str) {
+    let feed = "chat:1";
+    let mut oldest = BTreeSet::new();
+    for path in [
+        format!("/v1/feeds/{feed}/entries?after={first}"),
+        format!("/v1/feeds/{feed}/entries?after={first}&wait=60"),
+        format!("/v1/entries?feed=user:1&feed={feed}&after={first}&kind=message&wait=60"),
+        format!("/v1/log?after={first}"),
+        format!("/v1/log?after={first}&wait=60"),
+    ] {
+        let answer = node.api.send("GET", &path, &[]).await;
+        let problem = answer.problem(410, "cursor_expired").expect(&path);
+        let now = text(&problem["version"]);
+        let best = text(&problem["oldest"]);
+        assert!(first < &*best && best < now, "{path}: {problem}");
+        // It is a good position.
+        let path = path.replace(first, &best).replace("&wait=60", "");
+        let page = node.api.get(&path).await;
+        let entries = page.get("entries").unwrap_or(&page["events"]);
+        assert_eq!(
+            items(entries)[0]["id"].as_str().map(|id| &id[..3]),
+            Some("new")
+        );
+        oldest.insert((path.starts_with("/v1/log"), best));
+    }
+    for path in [
+        format!("/v1/feeds/{feed}/live"),
+        format!("/v1/live?feed=user:1&feed={feed}"),
+        "/v1/log/live".to_owned(),
+    ] {
+        let mut stream = Stream::open(&node.api.http, &node.api.url(&path), Some(first)).await;
+        let reset = stream.next().await.expect("an event");
+        assert_eq!(
+            (&*reset.name, &reset.data["code"]),
+            ("reset", &json!("cursor_expired"))
+        );
+        stream.caught_up().await;
+    }
+
+    let url = node.api.url("");
+    let said = async |args: &[&str]| {
+        let mut command = newsfeed(args);
+        let output = command.env("NEWSFEED_URL", &url).output().await;
+        let output = output.expect("it runs");
+        let [out, err] =
+            [output.stdout, output.stderr].map(|it| String::from_utf8(it).expect("text"));
+        (output.status.code(), out, err)
+    };
+    let is_older = "is older than what the service keeps: something after it has been removed";
+    // What a reader has said itself is an error; where it left off, it starts over.
+    let (code, out, err) = said(&["tail", feed, "--no-follow", "--from", first]).await;
+    let refused = "410 cursor_expired to GET /v1/entries";
+    assert!(
+        code == Some(1) && out.is_empty() && err.contains(refused),
+        "{code:?} {err}"
+    );
+    let cursor = folder.join("cursor");
+    std::fs::write(&cursor, first).expect("written");
+    let cursor = cursor.to_str().expect("UTF-8");
+    let tail = [
+        "tail",
+        feed,
+        "--no-follow",
+        "--from",
+        "beginning",
+        "--cursor",
+        cursor,
+    ];
+    let (code, out, err) = said(&tail).await;
+    assert!(code == Some(0) && err.contains(is_older), "{code:?} {err}");
+    let news = messages("new", 100);
+    let in_feed = items(&news)
+        .iter()
+        .filter(|event| event["feeds"][0] == feed);
+    assert_eq!(out.lines().count(), in_feed.count(), "{out}");
+    let (code, out, err) = said(&["export", "--after", first]).await;
+    let (_, best) = oldest.last().expect("of the log");
+    let continues = format!("{is_older}; the oldest position to continue from is {best}");
+    assert!(
+        code == Some(1) && out.is_empty() && err.contains(&continues),
+        "{code:?} {err}"
+    );
+    let (code, out, err) = said(&["export", "--after", best]).await;
+    assert!(
+        code == Some(0) && out.lines().filter(|line| line.contains("\"id\"")).count() == 100,
+        "{err}"
+    );
+    std::fs::write(cursor, first).expect("written");
+    let (code, _, err) = said(&["export", "--cursor", cursor]).await;
+    assert!(
+        code == Some(1) && err.contains("let it start over, remove"),
+        "{code:?} {err}"
+    );
 }
 
 #[tokio::test]

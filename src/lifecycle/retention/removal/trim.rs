@@ -7,6 +7,7 @@ use crate::{
     store::{
         Range, Result, Slice,
         keys::{self, Keys, version_of},
+        values::decode_entry,
     },
     types::FeedName,
     version::Version,
@@ -108,7 +109,8 @@ impl Walk<'_> {
     fn first_left(&mut self, slice: &Slice) -> Result<Option<Version>> {
         for item in &slice.items {
             self.after = version_of(&item.key)?;
-            if !self.gone.contains(&self.after) {
+            // The place of an erased entry is nothing that a reader could continue from.
+            if !self.gone.contains(&self.after) && !decode_entry(item)?.is_erased() {
                 return Ok(Some(self.after));
             }
         }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Said, Service, newsfeed};
+use crate::support::bed::JSON;
 
 fn events(said: &Said) -> Vec<Value> {
     said.json(0)
@@ -122,6 +123,19 @@ async fn lines_that_are_no_events_are_told_and_the_others_are_imported() {
     );
     let changes = stored.iter().filter(|line| line.get("change").is_some());
     assert_eq!(changes.count(), 2, "each is made once: {stored:?}");
+    // A later edit is not undone by another import of an earlier one, and what is as the line says is not edited again.
+    let api = &service.process().api;
+    let later = json!({ "data": 9 }).to_string();
+    let answer = api.send_body("PATCH", "/v1/events/b", &[JSON], later).await;
+    assert_eq!(answer.status, 200);
+    let before = api.get("/v1/events/b").await;
+    let same = edited
+        .replace("\"data\":7", "\"data\":9")
+        .replace("\"w\"", "\"x\"");
+    for line in [&edited, &same] {
+        import(&[line]).await.told(0, "1 changes applied\n");
+        assert_eq!(api.get("/v1/events/b").await, before, "{line}");
+    }
     let in_part = erased.replace("\"a\"", "\"c\"");
     let said = import(&[&in_part]).await;
     said.told(1, "1 changes skipped\n");
