@@ -62,6 +62,8 @@ struct Removed {
     copies: BTreeSet<(FeedName, Version)>,
     /// From the log, with these feeds.
     logged: Vec<(Version, Vec<FeedName>)>,
+    /// The last edit of a copy, and the indexes of the log that have its news.
+    edited: Option<(Version, Vec<Vec<u8>>)>,
 }
 
 struct Run {
@@ -173,8 +175,18 @@ impl<'a> Removal<'a> {
         }
         let gone = self.gone.entry(feed.clone()).or_default();
         gone.insert(entry.version);
+        let edited = match entry.change {
+            Some(Change::EditedAt(edited)) => {
+                let actor = entry.actor.as_ref();
+                let actor = actor.map(|actor| self.keys.log_by_actor(actor));
+                let indexes = std::iter::once(self.keys.log_by_kind(&entry.kind)).chain(actor);
+                Some((edited, indexes.collect()))
+            }
+            _ => None,
+        };
         let removed = self.events.entry(entry.id).or_default();
         removed.copies.insert((feed.clone(), entry.version));
+        removed.edited = edited.or(removed.edited.take());
     }
 
     /// Removes the news of a change from a feed.
@@ -349,11 +361,19 @@ impl<'a> Removal<'a> {
         }
     }
 
-    /// Removes the claims of an event.
+    /// Removes the claims of an event, and the news of its last edit from the log, which may be younger than the event there:
+    /// without a claim, nobody could erase it.
     fn forget(&mut self, id: &EventId, versions: impl Iterator<Item = Version>) {
         let prefix = self.keys.claim(id);
         let claims = versions.map(|version| Ends::of(version).under(&prefix));
         self.batch.clears.extend(claims);
+        let edited = self.events.get(id).and_then(|it| it.edited.as_ref());
+        if let Some((edited, indexes)) = edited {
+            let logs = (0..self.keys.partitions()).map(|partition| self.keys.log(partition));
+            let prefixes = logs.chain(indexes.iter().cloned());
+            let news = of_transaction(*edited);
+            self.batch.clears.extend(prefixes.map(|it| news.under(&it)));
+        }
     }
 
     /// The feeds that may still hold an event which is not in the log.
