@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     append::writes,
-    lifecycle::rewrite::Rewrite,
+    lifecycle::rewrite::{Rewrite, index_prefixes},
     store::{
         Batch, Condition, Result, Snapshot,
         keys::{Keys, after_until, of_transaction, versioned},
@@ -54,6 +54,8 @@ struct Removed {
     copies: BTreeSet<(FeedName, Version)>,
     /// From the log, with these feeds.
     logged: Vec<(Version, Vec<FeedName>)>,
+    /// The last edit of a copy, and the indexes of the log that have its news.
+    edited: Option<(Version, Vec<Vec<u8>>)>,
 }
 
 struct Run {
@@ -157,8 +159,15 @@ impl<'a> Removal<'a> {
         }
         let gone = self.gone.entry(feed.clone()).or_default();
         gone.insert(entry.version);
+        let edited = match entry.change {
+            Some(Change::EditedAt(edited)) => {
+                Some((edited, index_prefixes(self.keys, &entry).collect()))
+            }
+            _ => None,
+        };
         let removed = self.events.entry(entry.id).or_default();
         removed.copies.insert((feed.clone(), entry.version));
+        removed.edited = edited.or(removed.edited.take());
     }
 
     /// Removes the news of a change from a feed.
@@ -253,11 +262,19 @@ impl<'a> Removal<'a> {
         Ok(self.into_batch())
     }
 
-    /// Removes the claims of an event.
+    /// Removes the claims of an event, and the news of its last edit from the log, which may be younger than the event there:
+    /// without a claim, nobody could erase it.
     fn forget(&mut self, id: &EventId, versions: impl Iterator<Item = Version>) {
         let prefix = self.keys.claim(id);
         let claims = versions.map(|version| Ends::of(version).under(&prefix));
         self.batch.clears.extend(claims);
+        let edited = self.events.get(id).and_then(|it| it.edited.as_ref());
+        if let Some((edited, indexes)) = edited {
+            let logs = (0..self.keys.partitions()).map(|partition| self.keys.log(partition));
+            let prefixes = logs.chain(indexes.iter().cloned());
+            let news = prefixes.map(|prefix| of_transaction(&prefix, *edited));
+            self.batch.clears.extend(news);
+        }
     }
 
     /// The feeds that may still hold an event which is not in the log.
