@@ -146,7 +146,7 @@ impl<'de: 'a, 'a> TupleUnpack<'de> for Tagged<'a> {
     }
 }
 
-/// The value of an entry. If it was edited by [`THIS_COMMIT`], the value has to be stamped.
+/// The value of an entry. If it was edited by [`THIS_COMMIT`](super::THIS_COMMIT), the value has to be stamped.
 pub fn encode_entry(entry: &Entry) -> Vec<u8> {
     if entry.is_erased() {
         return pack(&(ERASED, entry.read_at, entry.id.as_str()));
