@@ -19,9 +19,19 @@ use crate::support::{
     patience::in_time,
 };
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/frozen/format-2");
+/// Folders of `tests/frozen`: as the first program with format 2 wrote it, and as the first one with changes did, with edits,
+/// erasures, and a feed of which retention has removed a part.
+const APPENDED: &str = "format-2";
+const CHANGED: &str = "format-2-changes";
 
-/// `FOLDER/answers.json`.
+fn path_of(folder: &str, file: &str) -> String {
+    format!(
+        "{}/tests/frozen/{folder}/{file}",
+        env!("CARGO_MANIFEST_DIR")
+    )
+}
+
+/// `answers.json` of a folder.
 #[derive(Serialize, Deserialize)]
 struct Frozen {
     /// The last epoch of the store when it was frozen. Later versions are of the program that reads it now.
@@ -39,8 +49,8 @@ struct Answer {
 }
 
 impl Frozen {
-    fn read() -> Self {
-        let json = std::fs::read(format!("{FOLDER}/answers.json")).expect("the frozen answers");
+    fn read(folder: &str) -> Self {
+        let json = std::fs::read(path_of(folder, "answers.json")).expect("the frozen answers");
         serde_json::from_slice(&json).expect("as they were written")
     }
 
@@ -52,7 +62,12 @@ impl Frozen {
         for event in make::events() {
             let path = format!("/v1/events/{}", text(&event["id"]).replace(' ', "%20"));
             let again = api.append(&event).await;
-            let stored = &self.answers[&path].body["version"];
+            let stored = &self.answers[&path];
+            if stored.status == 404 {
+                assert_eq!(again["status"], "erased", "{path}");
+                continue;
+            }
+            let stored = &stored.body["version"];
             assert_eq!(
                 (&again["status"], &again["version"]),
                 (&"duplicate".into(), stored),
@@ -97,9 +112,9 @@ fn hide_later(value: &mut Value, epoch: u32) {
     }
 }
 
-/// `FOLDER/keys.txt`: a key and its value in each line, in hexadecimal. Without what only the embedded engine writes.
-fn frozen_keys() -> Vec<(Vec<u8>, Vec<u8>)> {
-    let text = std::fs::read_to_string(format!("{FOLDER}/keys.txt")).expect("the frozen keys");
+/// `keys.txt` of a folder: a key and its value in each line, in hexadecimal. Without what only the embedded engine writes.
+fn frozen_keys(folder: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let text = std::fs::read_to_string(path_of(folder, "keys.txt")).expect("the frozen keys");
     let lines = text.lines().map(|line| {
         let (key, value) = line.split_once(' ').expect("a key and a value");
         (bytes(key), bytes(value))
@@ -118,9 +133,9 @@ fn bytes(hex: &str) -> Vec<u8> {
     pairs.iter().map(byte).collect()
 }
 
-/// Writes the frozen keys into the empty `store`, under `prefix`.
-async fn load(store: &dyn Store, prefix: &[u8]) {
-    let keys = frozen_keys().into_iter();
+/// Writes the frozen keys of `folder` into the empty `store`, under `prefix`.
+async fn load(folder: &str, store: &dyn Store, prefix: &[u8]) {
+    let keys = frozen_keys(folder).into_iter();
     let batch = Batch {
         puts: keys
             .map(|(key, value)| ([prefix, &key].concat(), value))
@@ -137,9 +152,8 @@ async fn said(args: &[&str]) -> String {
     String::from_utf8(stdout).expect("text")
 }
 
-/// Migrates the store in `folder`, and compares what is in it.
-async fn migrated(folder: &Path) {
-    let frozen = Frozen::read();
+/// Migrates the store in the folder `data`, and compares what is in it.
+async fn migrated(frozen: &Frozen, folder: &Path) {
     let data = folder.to_str().expect("UTF-8");
     let migrate = ["admin", "migrate", "--data", data];
     assert_eq!(
@@ -171,22 +185,26 @@ async fn migrated(folder: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_frozen_folder_is_migrated_and_answers_as_it_did() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let unpacked = std::process::Command::new("tar")
-        .args(["-xzf", &format!("{FOLDER}/store.tar.gz"), "-C"])
-        .arg(folder.path())
-        .status();
-    assert!(unpacked.expect("tar runs").success());
-    migrated(&folder.path().join("store")).await;
+    for frozen in [APPENDED, CHANGED] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let unpacked = std::process::Command::new("tar")
+            .args(["-xzf", &path_of(frozen, "store.tar.gz"), "-C"])
+            .arg(folder.path())
+            .status();
+        assert!(unpacked.expect("tar runs").success());
+        migrated(&Frozen::read(frozen), &folder.path().join("store")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_frozen_keys_are_migrated_and_answer_as_they_did() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let store = Embedded::open(folder.path(), WallTime::system(0)).expect("a new store");
-    load(&store, b"").await;
-    store.close().await;
-    migrated(folder.path()).await;
+    for frozen in [APPENDED, CHANGED] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = Embedded::open(folder.path(), WallTime::system(0)).expect("a new store");
+        load(frozen, &store, b"").await;
+        store.close().await;
+        migrated(&Frozen::read(frozen), folder.path()).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -219,10 +237,16 @@ mod fdb {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_frozen_keys_are_migrated_on_foundationdb_and_answer_as_they_did() {
-        let frozen = Frozen::read();
+        for folder in [APPENDED, CHANGED] {
+            migrated_on_foundationdb(folder).await;
+        }
+    }
+
+    async fn migrated_on_foundationdb(folder: &str) {
+        let frozen = Frozen::read(folder);
         let (cluster, prefix) = (tokio::task::block_in_place(shared), fresh_prefix());
         let store = cluster.store(&prefix);
-        load(&*store, prefix.as_bytes()).await;
+        load(folder, &*store, prefix.as_bytes()).await;
         // The versions of the cluster are lower, as after a restore.
         let keys = Keys::open_existing(&*store, prefix.as_bytes()).await;
         let keys = keys.expect("read").expect("a key space");

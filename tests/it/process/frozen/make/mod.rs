@@ -8,19 +8,22 @@ use std::{collections::BTreeMap, path::Path, process::Command, sync::Arc};
 
 use newsfeed::{
     clock::WallTime,
+    lifecycle::retention::{Outcome, Step},
+    lineage::Lineage,
     server::Settings,
     store::{
         KeyValue, Range, Store,
         embedded::Embedded,
         epoch::{self, Row},
         keys::Keys,
+        transact,
     },
     types::EventTime,
     version::Version,
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Frozen, answer, said};
+use super::{Answer, Frozen, answer, path_of, said};
 use crate::{
     process::{Process, lineage::copy},
     support::bed::{Api, app_of, settings_of, text},
@@ -37,6 +40,9 @@ pub const SETTINGS: [&str; 5] = [
 
 const PARTITIONS: u16 = 2;
 const FEEDS: [&str; 4] = ["user:1", "user:2", "chat:1", "chat:2"];
+/// Of the store with changes: the events that are erased, and the feed that is trimmed.
+const ERASED: [&str; 3] = ["many-4", "m-2", "v-1"];
+const TRIMMED: &str = "user:2";
 
 fn event(id: &str, kind: &str, feeds: &[&str], actor: Option<&str>, data: Value) -> Value {
     let mut event = json!({ "id": id, "kind": kind, "feeds": feeds, "data": data });
@@ -171,8 +177,8 @@ impl Life {
 }
 
 /// Three lives of the store; returns versions of what was lost. The copy that is put back before the third life is of the
-/// middle of the second one.
-async fn live(data: &Path, backup: &Path) -> Vec<String> {
+/// middle of the second one. `changes`: events are edited and erased in the third life, and a feed is trimmed.
+async fn live(data: &Path, backup: &Path, changes: bool) -> Vec<String> {
     let life = Life::begin(data, "2025-06-02T09:00:00Z", 4_000).await;
     let requests = async |api: &Api| {
         for events in first_events() {
@@ -218,12 +224,54 @@ async fn live(data: &Path, backup: &Path) -> Vec<String> {
     life.append(&later("m-3")).await;
     life.wall.set(micros("2025-06-02T11:00:12Z"));
     add::to(&*life.store, &life.keys).await;
+    if changes {
+        change(&life).await;
+    }
     life.end().await;
     lost
 }
 
+async fn change(life: &Life) {
+    let requests = async |api: &Api| {
+        let edits = ["m-1", "many-2", "many-2", "m-2"].into_iter().enumerate();
+        for (n, id) in edits {
+            life.step();
+            let headers = [("content-type", "application/json")];
+            let body = json!({ "data": { "edit": n }, "change": format!("edit-{n}") });
+            let path = format!("/v1/events/{id}");
+            let answer = api.send_body("PATCH", &path, &headers, body.to_string());
+            assert_eq!(answer.await.status, 200, "{id}");
+        }
+        // One of them was edited before.
+        let [one, other, third] = ERASED;
+        for id in [one, other] {
+            life.step();
+            let answer = api.send("DELETE", &format!("/v1/events/{id}"), &[]).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+        }
+        life.step();
+        let (status, answer) = api
+            .post("/v1/erasures", &json!({ "events": [third] }))
+            .await;
+        assert_eq!(status, 200, "{answer}");
+    };
+    life.serve(requests).await;
+    life.wall.set(micros("2025-06-02T11:10:00Z"));
+    let retention = settings_of(&["--retention", &format!("feeds={TRIMMED},entries=2")]).retention;
+    let lineage = Lineage::new(life.keys.clone());
+    let mut pass = None;
+    loop {
+        let now = life.wall.micros();
+        let mut step = Step::new(&life.keys, &lineage, &retention, &mut pass, now);
+        let progress = transact(&*life.store, &mut step).await.expect("a step");
+        if progress.outcome == Outcome::IsComplete {
+            break;
+        }
+    }
+}
+
 /// Writes the dump of all keys but those of the engine.
-async fn dump(store: &dyn Store, to: &str) {
+async fn dump(store: &dyn Store, to: String) {
     let everything = Range::all(vec![0], vec![0xff]);
     let snapshot = store.snapshot().await.expect("a snapshot");
     let items = snapshot
@@ -242,16 +290,16 @@ async fn dump(store: &dyn Store, to: &str) {
     };
     let lines = items.iter().filter(is_kept);
     let lines = lines.map(|item| format!("{} {}\n", hex(&item.key), hex(&item.value)));
-    std::fs::write(format!("{to}/keys.txt"), lines.collect::<String>()).expect("written");
+    std::fs::write(to, lines.collect::<String>()).expect("written");
 }
 
 /// Writes the folder `store` in `folder`.
-fn pack(folder: &Path, to: &str) {
+fn pack(folder: &Path, to: String) {
     let packed = Command::new("tar")
         .args(["--sort=name", "--mtime=2025-06-02", "--owner=0"])
         .args(["--group=0", "--numeric-owner", "-C"])
         .arg(folder)
-        .args(["-czf", &format!("{to}/store.tar.gz"), "store"])
+        .args(["-czf", &to, "store"])
         .status();
     assert!(packed.expect("tar runs").success());
 }
@@ -259,16 +307,27 @@ fn pack(folder: &Path, to: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "writes tests/frozen/format-2 anew; see tests/README.md"]
 async fn a_frozen_store() {
+    make(super::APPENDED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "writes tests/frozen/format-2-changes anew; see tests/README.md"]
+async fn a_frozen_store_with_changes() {
+    make(super::CHANGED).await;
+}
+
+async fn make(to: &str) {
+    let changes = to == super::CHANGED;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let data = folder.path().join("store");
-    let lost = live(&data, &folder.path().join("backup")).await;
+    let lost = live(&data, &folder.path().join("backup"), changes).await;
     let lost: Vec<Version> = lost
         .iter()
         .map(|it| it.parse().expect("a version"))
         .collect();
 
     let store = Embedded::open(&data, WallTime::manual(0)).expect("opens");
-    dump(&store, super::FOLDER).await;
+    dump(&store, path_of(to, "keys.txt")).await;
     let snapshot = store.snapshot().await.expect("a snapshot");
     let keys = Keys::open_existing(&store, b"").await.expect("read");
     let keys = keys.expect("a key space");
@@ -278,14 +337,14 @@ async fn a_frozen_store() {
     let last = lives.last().expect("a life");
     assert_eq!(lives.len(), 3);
     assert_eq!(lost[2].epoch(), last.epoch, "begun in the same second");
-    pack(folder.path(), super::FOLDER);
+    pack(folder.path(), path_of(to, "store.tar.gz"));
 
     let text = data.to_str().expect("UTF-8");
     let check = said(&["admin", "check", "--data", text]).await;
     let check = check.lines().last().expect("a line").to_owned();
     let process = Process::start_with(&data, &SETTINGS).await;
     let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
-    for (path, status) in paths::all(&process.api, &lives, &lost).await {
+    for (path, status) in paths::all(&process.api, &lives, &lost, changes).await {
         let answer = answer(&process.api, &path, last.epoch).await;
         assert_eq!(answer.status, status, "{path}: {answer:?}");
         answers.insert(path, answer);
@@ -297,5 +356,5 @@ async fn a_frozen_store() {
         answers,
     };
     let json = serde_json::to_string_pretty(&frozen).expect("JSON");
-    std::fs::write(format!("{}/answers.json", super::FOLDER), json + "\n").expect("written");
+    std::fs::write(path_of(to, "answers.json"), json + "\n").expect("written");
 }

@@ -2,13 +2,15 @@
 
 use newsfeed::{store::epoch::Row, version::Version};
 
-use super::FEEDS;
+use super::{ERASED, FEEDS, TRIMMED};
 use crate::support::bed::Api;
 
-/// Paths, with the status of their answer. `lives` and `lost` are of the store.
-pub async fn all(api: &Api, lives: &[Row], lost: &[Version]) -> Vec<(String, u16)> {
+/// Paths, with the status of their answer. `lives` and `lost` are of the store, and `changes` says whether it has changes.
+pub async fn all(api: &Api, lives: &[Row], lost: &[Version], changes: bool) -> Vec<(String, u16)> {
     let log = api.get("/v1/log?after=0&limit=100").await;
-    let events = log["events"].as_array().expect("events").clone();
+    let mut events = log["events"].as_array().expect("events").clone();
+    // News of changes.
+    events.retain(|event| event.get("change").is_none());
     let version = |index: usize| events[index]["version"].as_str().expect("text").to_owned();
     let (some, last) = (version(3), version(events.len() - 1));
     let mut paths = vec![
@@ -32,7 +34,6 @@ pub async fn all(api: &Api, lives: &[Row], lost: &[Version]) -> Vec<(String, u16
             "limit=2".into(),
             "kind=message".into(),
             "kind=visit&after=0".into(),
-            format!("after={some}&limit=2"),
             format!("until={last}&limit=3"),
         ] {
             paths.push(format!("/v1/feeds/{feed}/entries?{query}"));
@@ -46,7 +47,18 @@ pub async fn all(api: &Api, lives: &[Row], lost: &[Version]) -> Vec<(String, u16
     let cursors = cursors(lives, lost);
     let with = |status| move |path: String| (path, status);
     let mut all: Vec<_> = paths.into_iter().map(with(200)).collect();
-    all.extend(["erased", "none", "lost-1"].map(|id| (format!("/v1/events/{id}"), 404)));
+    let continued = FEEDS.map(|feed| {
+        let is_expired = changes && feed == TRIMMED;
+        let status = if is_expired { 410 } else { 200 };
+        (
+            format!("/v1/feeds/{feed}/entries?after={some}&limit=2"),
+            status,
+        )
+    });
+    all.extend(continued);
+    let erased: &[&str] = if changes { &ERASED } else { &[] };
+    let missing = ["erased", "none", "lost-1"].iter().chain(erased);
+    all.extend(missing.map(|id| (format!("/v1/events/{id}"), 404)));
     all.extend(cursors.known.into_iter().flat_map(by).map(with(200)));
     all.extend(cursors.unknown.into_iter().flat_map(by).map(with(410)));
     all
