@@ -57,7 +57,7 @@ pub async fn answer(
     params: &Params<'_>,
 ) -> Result<Response> {
     let follow = params.switch("follow")?;
-    params.without(&["before", "limit", "wait"], "application/x-ndjson")?;
+    params.without(&["before", "kept", "limit", "wait"], "application/x-ndjson")?;
     let after = versions::position(app, parts, params.start("after", false)?).await?;
     let until = params.cursor("until")?;
     let filter = params.filter(granted.exports())?;
@@ -89,6 +89,7 @@ pub async fn answer(
             feeds,
             filter,
             after,
+            kept: after.is_beginning(),
             until,
             position: Version::ZERO,
             is_over: false,
@@ -116,6 +117,8 @@ struct Reading {
     feeds: Feeds,
     filter: Arc<Filter>,
     after: Cursor,
+    /// Whether all parts have what is kept, as for whoever begins at the beginning.
+    kept: bool,
     /// That of the first part, unless the client named one.
     until: Option<Cursor>,
     /// Everything up to here has been read.
@@ -187,6 +190,7 @@ impl Reading {
             order: Order::OldestFirst {
                 after: self.after,
                 until: self.until,
+                kept: self.kept,
             },
             limit: PART_EVENTS_MAX,
             bytes: PART_BYTES_MAX,

@@ -118,9 +118,12 @@ impl Feeds {
         let known = self.lineage.at(&*snapshot).await?;
         let mut order = query.order.try_map(|bound| known.check(bound.into()))?;
         let version = order.moment().unwrap_or(now);
+        let takes_what_is_kept = order.takes_what_is_kept();
         if let Order::OldestFirst { after, .. } = &mut order {
-            check_kept(*after, trimmed, now)?;
-            // What is left below is being removed: whoever begins with it could not continue from there.
+            if !takes_what_is_kept {
+                check_kept(*after, trimmed, now)?;
+            }
+            // What is left below is being removed.
             *after = trimmed.max(*after);
         }
         let mut events = self.events(&*snapshot, query, order).await?;
@@ -152,7 +155,7 @@ impl Feeds {
             actors: query.filter.actors.clone(),
         };
         let events = match order {
-            Order::OldestFirst { after, until } => {
+            Order::OldestFirst { after, until, .. } => {
                 let bounds = (after, until.unwrap_or(now));
                 Events::oldest_first(snapshot, &self.keys, wanted, bounds, limits).await
             }
