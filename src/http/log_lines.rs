@@ -33,7 +33,7 @@ use crate::{
     auth::Denied,
     error::Error,
     feed::{Feeds, Order},
-    live::{Bye, Follower, News, Update},
+    live::{Bye, Follower, News, Reset, Update},
     log::{Filter, LogEvent, LogQuery, LogRead},
     metrics::{Held, StreamEnd},
     store,
@@ -243,11 +243,20 @@ impl Following {
                     }
                 }
             }
-            // The position was checked, so the store has been replaced since. The sequence would continue from now.
-            Update::Reset { current, .. } => {
+            // The position was checked, so this has happened since. The sequence would continue from now.
+            Update::Reset { why, current } => {
                 let asked = position;
-                let unknown = Problem::from(Error::CursorUnknown { asked, current });
-                render::error_line(&mut lines, current, &unknown);
+                let problem = Problem::from(match why {
+                    Reset::CursorExpired => Error::CursorExpired {
+                        asked,
+                        oldest: current,
+                        current,
+                    },
+                    Reset::CursorUnknown | Reset::VersionAhead => {
+                        Error::CursorUnknown { asked, current }
+                    }
+                });
+                render::error_line(&mut lines, current, &problem);
                 self.updates.follower.end(Bye::Unavailable);
             }
             Update::Bye(bye) => {

@@ -93,14 +93,18 @@ impl Feeds {
         self.note(self.read_log_page(query, take).await)
     }
 
-    /// The version that a client means, if it is of this life of the store.
+    /// The version that a client means, if the log can be read on from there.
     ///
     /// # Errors
-    /// Those of [`Known::check`](crate::lineage::Known::check), and those of the store.
+    /// Those of [`Known::check`](crate::lineage::Known::check), [`Error::CursorExpired`], and those of the store.
     pub async fn checked(&self, cursor: Cursor) -> Result<Version> {
         let checked = async {
-            let snapshot = self.snapshot().await?;
-            self.lineage.at(&*snapshot).await?.check(cursor)
+            let (snapshot, [trimmed]) = self.begin([self.keys.trimmed_log()]).await?;
+            let after = self.lineage.at(&*snapshot).await?.check(cursor)?;
+            if !cursor.is_beginning() {
+                check_kept(after, trimmed, snapshot.version())?;
+            }
+            Ok(after)
         };
         self.note(checked.await)
     }

@@ -158,14 +158,11 @@ async fn what_is_too_old_goes_and_every_reader_is_told(bed: &Bed) {
         let problem = answer.problem(410, "cursor_expired").expect(&path);
         assert!(text(&problem["oldest"]) > first, "{problem}");
     }
-    let answer = node
-        .send(
-            "GET",
-            &format!("/v1/log?after={first}"),
-            &[("accept", LINES)],
-        )
-        .await;
-    answer.problem(410, "cursor_expired").expect("lines");
+    for follow in ["", "&follow=true"] {
+        let path = format!("/v1/log?after={first}{follow}");
+        let answer = node.send("GET", &path, &[("accept", LINES)]).await;
+        answer.problem(410, "cursor_expired").expect("lines");
+    }
     for path in [&chat, &format!("/v1/log?after={first}")] {
         assert_eq!(ids(&node, &format!("{path}&kept=true")).await, [""; 0]);
     }
