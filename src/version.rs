@@ -94,6 +94,11 @@ impl Version {
 pub struct Cursor(Version);
 
 impl Cursor {
+    /// Whether this is the position before everything, in every life of a store.
+    pub fn is_beginning(self) -> bool {
+        self.0 == Version::ZERO
+    }
+
     pub(crate) fn unchecked(self) -> Version {
         self.0
     }

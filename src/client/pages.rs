@@ -85,7 +85,13 @@ impl<'a> Walk<'a> {
         let limit = limit.to_string();
         let mut parameters = vec![("limit", &*limit)];
         match self.order {
-            Order::OldestFirst => parameters.push(("after", &position)),
+            Order::OldestFirst => {
+                parameters.push(("after", &position));
+                // Whoever reads everything gets what is kept, also where more goes while the walk is under way.
+                if self.range.after == "0" {
+                    parameters.push(("kept", "true"));
+                }
+            }
             Order::NewestFirst if position.is_empty() => {}
             Order::NewestFirst => parameters.push(("before", &position)),
         }

@@ -42,8 +42,13 @@ const CHUNK_BYTES_MIN: usize = 8 * 1024;
 pub enum Order<V = Version> {
     /// Entries at or below `until` and below `before`.
     NewestFirst { until: Option<V>, before: Option<V> },
-    /// Entries and news of changes above `after`, at or below `until`.
-    OldestFirst { after: V, until: Option<V> },
+    /// Entries and news of changes above `after`, at or below `until`. If something there may have been removed, the page is
+    /// refused, unless it begins at the beginning or `kept` is set: then it has what is kept.
+    OldestFirst {
+        after: V,
+        until: Option<V>,
+        kept: bool,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -71,6 +76,8 @@ pub struct Page {
     pub entries: Vec<PageEntry>,
     /// Where the next page continues; `None` at the end. A page may end before it is full.
     pub next: Option<Version>,
+    /// Whether nothing can have been removed above the position after which the page was read.
+    pub(crate) is_whole: bool,
 }
 
 /// Indices of feeds in a query; usually one.
@@ -109,9 +116,10 @@ impl<V: Copy> Order<V> {
                 until: option(until)?,
                 before: option(before)?,
             },
-            Self::OldestFirst { after, until } => Order::OldestFirst {
+            Self::OldestFirst { after, until, kept } => Order::OldestFirst {
                 after: turn(after)?,
                 until: option(until)?,
+                kept,
             },
         })
     }
@@ -121,6 +129,17 @@ impl<V: Copy> Order<V> {
         match self {
             Self::NewestFirst { until, before } => until.or(before).is_some(),
             Self::OldestFirst { until, .. } => until.is_some(),
+        }
+    }
+}
+
+impl<V: Into<Cursor> + Copy> Order<V> {
+    /// Whether the page has what is kept above a position, whatever has been removed there. Whoever reads on from the
+    /// beginning needs pages of this kind: further on, more may have gone from one feed than from another, or may go meanwhile.
+    pub fn takes_what_is_kept(self) -> bool {
+        match self {
+            Self::NewestFirst { .. } => true,
+            Self::OldestFirst { after, kept, .. } => kept || after.into().is_beginning(),
         }
     }
 }
@@ -171,10 +190,13 @@ impl Feeds {
             [] => projection::NOT_INDEXED,
             kinds => projection::indexed(&*snapshot, &self.keys, kinds).await?,
         };
-        let mut changed = Version::ZERO;
+        let (mut changed, mut is_whole) = (Version::ZERO, false);
         if let (Order::OldestFirst { after, .. }, Some([latest, trimmed])) = (order, removals) {
-            self.check_kept(&*snapshot, &query.feeds, after, trimmed)
-                .await?;
+            is_whole = after >= trimmed;
+            if !is_whole && !order.takes_what_is_kept() {
+                self.check_kept(&*snapshot, &query.feeds, after).await?;
+                is_whole = true;
+            }
             changed = latest.max(after);
         }
         let mut merge = Merge::new(query, order, &self.keys, now, indexed);
@@ -185,6 +207,7 @@ impl Feeds {
             version: moment.unwrap_or(now),
             entries: Vec::new(),
             next: None,
+            is_whole,
         };
         let (mut examined, mut bytes, mut last) = (0, 0, None);
         let mut budget = WorkBudget::default();
@@ -220,18 +243,13 @@ impl Feeds {
         Ok(page)
     }
 
-    /// Fails with [`Error::CursorExpired`] if something above `after` may have been removed from one of `feeds`. `trimmed` is
-    /// the greatest version up to which something was removed from anywhere. From the beginning, a reader gets what is kept.
+    /// Fails with [`Error::CursorExpired`] if something above `after` may have been removed from one of `feeds`.
     async fn check_kept(
         &self,
         snapshot: &dyn Snapshot,
         feeds: &[FeedName],
         after: Version,
-        trimmed: Version,
     ) -> Result<()> {
-        if after == Version::ZERO || after >= trimmed {
-            return Ok(());
-        }
         let reads: Vec<_> = feeds.iter().map(|feed| self.keys.trimmed(feed)).collect();
         let stored = snapshot.get(reads.clone()).await?;
         let stored = reads.iter().zip(&stored);
@@ -244,7 +262,7 @@ impl Feeds {
 
 /// Fails if `after` lies below `trimmed`: something above it may have been removed.
 pub fn check_kept(after: Version, trimmed: Version, current: Version) -> Result<()> {
-    match after > Version::ZERO && after < trimmed {
+    match after < trimmed {
         true => Err(Error::CursorExpired {
             asked: after,
             oldest: trimmed,
@@ -298,7 +316,9 @@ impl Merge {
         changed: Version,
     ) {
         let (after, until) = match self.order {
-            Order::OldestFirst { after, until } if after < changed => (after, until.unwrap_or(now)),
+            Order::OldestFirst { after, until, .. } if after < changed => {
+                (after, until.unwrap_or(now))
+            }
             _ => return,
         };
         for (place, feed) in query.feeds.iter().enumerate() {
@@ -406,6 +426,7 @@ mod tests {
                 order: Order::OldestFirst {
                     after: Version::ZERO,
                     until: None,
+                    kept: false,
                 },
                 limit: PAGE_ENTRIES_MAX,
                 bytes: 64 * 1024,
@@ -436,6 +457,7 @@ mod tests {
             Order::OldestFirst {
                 after: Version::ZERO,
                 until: None,
+                kept: false,
             },
         ] {
             let query = |kind: Option<&str>| PageQuery {

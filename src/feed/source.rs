@@ -140,7 +140,7 @@ impl Entries {
                     .min(before.map_or(now, Version::before));
                 (None, until, true)
             }
-            Order::OldestFirst { after, until } => (Some(after), until.unwrap_or(now), false),
+            Order::OldestFirst { after, until, .. } => (Some(after), until.unwrap_or(now), false),
         };
         if kinds.is_empty() || indexed.until <= indexed.from {
             let scan = match after {

@@ -33,8 +33,10 @@ use crate::{
     version::{Cursor, Version},
 };
 
-const PAGE_PARAMS: [&str; 6] = ["until", "before", "after", "limit", "kind", "wait"];
-const MERGED_PARAMS: [&str; 7] = ["feed", "until", "before", "after", "limit", "kind", "wait"];
+const PAGE_PARAMS: [&str; 7] = ["until", "before", "after", "kept", "limit", "kind", "wait"];
+const MERGED_PARAMS: [&str; 8] = [
+    "feed", "until", "before", "after", "kept", "limit", "kind", "wait",
+];
 
 /// What may be kept, but must be asked for again before it is shown: whoever uses the browser next may not
 /// be allowed to read it.
@@ -301,9 +303,12 @@ fn next_link(
     let given = parts.uri.query().unwrap_or_default();
     params.extend_pairs(
         form_urlencoded::parse(given.as_bytes())
-            .filter(|(name, _)| name != replaced && name != "wait"),
+            .filter(|(name, _)| name != replaced && name != "kept" && name != "wait"),
     );
     params.append_pair(replaced, &next.to_string());
+    if replaced == "after" && order.takes_what_is_kept() {
+        params.append_pair("kept", "true");
+    }
     let link = format!(
         "<{}{}?{}>; rel=\"next\"",
         base.as_str(),

@@ -25,8 +25,8 @@ use crate::{
     types::DATA_BYTES_MAX, version::Cursor,
 };
 
-const PARAMS: [&str; 10] = [
-    "after", "until", "before", "limit", "kind", "actor", "feed", "shard", "wait", "follow",
+const PARAMS: [&str; 11] = [
+    "after", "kept", "until", "before", "limit", "kind", "actor", "feed", "shard", "wait", "follow",
 ];
 
 /// Reserved for the names of an event's feeds, which may be longer than its data.

@@ -33,7 +33,7 @@ use crate::{
     auth::Denied,
     error::Error,
     feed::{Feeds, Order},
-    live::{Bye, Follower, News, Update},
+    live::{Bye, Follower, News, Reset, Update},
     log::{Filter, LogEvent, LogQuery, LogRead},
     metrics::{Held, StreamEnd},
     store,
@@ -57,7 +57,7 @@ pub async fn answer(
     params: &Params<'_>,
 ) -> Result<Response> {
     let follow = params.switch("follow")?;
-    params.without(&["before", "limit", "wait"], "application/x-ndjson")?;
+    params.without(&["before", "kept", "limit", "wait"], "application/x-ndjson")?;
     let after = versions::position(app, parts, params.start("after", false)?).await?;
     let until = params.cursor("until")?;
     let filter = params.filter(granted.exports())?;
@@ -89,6 +89,7 @@ pub async fn answer(
             feeds,
             filter,
             after,
+            kept: after.is_beginning(),
             until,
             position: Version::ZERO,
             is_over: false,
@@ -116,6 +117,8 @@ struct Reading {
     feeds: Feeds,
     filter: Arc<Filter>,
     after: Cursor,
+    /// Whether all parts have what is kept, as for whoever begins at the beginning.
+    kept: bool,
     /// That of the first part, unless the client named one.
     until: Option<Cursor>,
     /// Everything up to here has been read.
@@ -187,6 +190,7 @@ impl Reading {
             order: Order::OldestFirst {
                 after: self.after,
                 until: self.until,
+                kept: self.kept,
             },
             limit: PART_EVENTS_MAX,
             bytes: PART_BYTES_MAX,
@@ -239,11 +243,20 @@ impl Following {
                     }
                 }
             }
-            // The position was checked, so the store has been replaced since. The sequence would continue from now.
-            Update::Reset { current, .. } => {
+            // The position was checked, so this has happened since. The sequence would continue from now.
+            Update::Reset { why, current } => {
                 let asked = position;
-                let unknown = Problem::from(Error::CursorUnknown { asked, current });
-                render::error_line(&mut lines, current, &unknown);
+                let problem = Problem::from(match why {
+                    Reset::CursorExpired => Error::CursorExpired {
+                        asked,
+                        oldest: current,
+                        current,
+                    },
+                    Reset::CursorUnknown | Reset::VersionAhead => {
+                        Error::CursorUnknown { asked, current }
+                    }
+                });
+                render::error_line(&mut lines, current, &problem);
                 self.updates.follower.end(Bye::Unavailable);
             }
             Update::Bye(bye) => {

@@ -241,7 +241,8 @@ impl From<Error> for Problem {
             Error::CursorExpired { oldest, current, .. } => Self::new(
                 Code::CursorExpired,
                 "something after this version has been removed meanwhile, because the service keeps it for a limited time: \
-                 forget what was read before, and read again from the feed's current version, or after `oldest`",
+                 forget what was read before, and read again from the feed's current version, or after `oldest`. To read \
+                 what is kept from the beginning, begin with after=0 and pass kept=true with the next pages",
             )
             .with("oldest", oldest.to_string())
             .with("version", current.to_string()),

@@ -400,13 +400,17 @@ impl<'a> Params<'a> {
         let wait = self
             .number("wait", 0..=WAIT_MAX.as_secs())?
             .map(|seconds| held_for(Duration::from_secs(seconds)));
+        let kept = self.switch("kept")?;
+        if after.is_none() && self.one("kept")?.is_some() {
+            return Err(invalid("kept needs after"));
+        }
         let order = match (after, before) {
             (Some(_), Some(_)) => {
                 return Err(invalid(
                     "after (oldest first) and before (newest first) cannot be combined",
                 ));
             }
-            (Some(after), None) => Order::OldestFirst { after, until },
+            (Some(after), None) => Order::OldestFirst { after, until, kept },
             (None, before) => Order::NewestFirst { until, before },
         };
         if wait.is_some() && (after.is_none() || until.is_some()) {

@@ -81,6 +81,8 @@ pub struct Follower {
     log: Option<Arc<Filter>>,
     subscription: Subscription,
     phase: Phase,
+    /// Whether the pages on the way to live have what is kept, as for whoever begins at the beginning.
+    kept: bool,
     /// Everything up to here has been returned.
     position: Version,
     /// The moment of the states that were returned last.
@@ -95,6 +97,7 @@ impl Follower {
             log: None,
             subscription,
             phase: Phase::Joining { after },
+            kept: after.is_some_and(Cursor::is_beginning),
             position: Version::ZERO,
             state_at: Version::ZERO,
         }
@@ -186,7 +189,9 @@ impl Follower {
         if !self.shares_pages() || !self.feeds.knows(after) {
             return None;
         }
-        let (items, until) = self.subscription.shared_page(after.unchecked())?;
+        let (items, until) = self
+            .subscription
+            .shared_page(after.unchecked(), self.kept)?;
         self.position = until;
         self.phase = Phase::CatchingUp {
             after: until.into(),
@@ -205,13 +210,14 @@ impl Follower {
             return Ok(some(items));
         }
         let page = match &self.log {
-            None => self.page(&feeds, after).await,
-            Some(filter) => log_page(&feeds, after, filter).await,
+            None => self.page(&feeds, self.above(after)).await,
+            Some(filter) => log_page(&feeds, self.above(after), filter).await,
         };
         let CaughtUp {
             version,
             mut items,
             next,
+            is_whole,
         } = match page {
             Ok(page) => page,
             Err(Error::VersionAhead { current, .. }) => {
@@ -233,7 +239,8 @@ impl Follower {
         if self.shares_pages() {
             // The page has checked it.
             let after = after.unchecked();
-            self.subscription.share_page(after, self.position, &items);
+            let range = (after, self.position);
+            self.subscription.share_page(range, &items, is_whole);
         }
         if items.is_empty() && self.log.is_some() {
             // There can be very much that does not pass the filter: the client should not begin with it again.
@@ -242,10 +249,18 @@ impl Follower {
         Ok(some(items))
     }
 
-    async fn page(&self, feeds: &Feeds, after: Cursor) -> Result<CaughtUp> {
+    fn above(&self, after: Cursor) -> Order<Cursor> {
+        Order::OldestFirst {
+            after,
+            until: None,
+            kept: self.kept,
+        }
+    }
+
+    async fn page(&self, feeds: &Feeds, order: Order<Cursor>) -> Result<CaughtUp> {
         let query = PageQuery {
             feeds: self.subscription.feeds().to_vec(),
-            order: Order::OldestFirst { after, until: None },
+            order,
             limit: PAGE_ENTRIES,
             bytes: PAGE_BYTES,
             kinds: self.subscription.kinds().to_vec(),
@@ -254,6 +269,7 @@ impl Follower {
         Ok(CaughtUp {
             version: page.version,
             next: page.next,
+            is_whole: page.is_whole,
             items: items_of(page, &query.feeds),
         })
     }
@@ -262,6 +278,7 @@ impl Follower {
         self.position = current;
         let after = current.into();
         self.phase = Phase::CatchingUp { after };
+        self.kept = false;
         Update::Reset { why, current }
     }
 
@@ -283,6 +300,7 @@ impl Follower {
         items.push(Item::new(News::Moment(self.position)));
         self.subscription.caught_up();
         self.phase = Phase::Live;
+        self.kept = false;
         Ok(Update::Items(items))
     }
 
@@ -320,12 +338,14 @@ struct CaughtUp {
     version: Version,
     items: Vec<Arc<Item>>,
     next: Option<Version>,
+    /// See [`Page::is_whole`].
+    is_whole: bool,
 }
 
-async fn log_page(feeds: &Feeds, after: Cursor, filter: &Arc<Filter>) -> Result<CaughtUp> {
+async fn log_page(feeds: &Feeds, order: Order<Cursor>, filter: &Arc<Filter>) -> Result<CaughtUp> {
     let query = LogQuery {
         filter: Arc::clone(filter),
-        order: Order::OldestFirst { after, until: None },
+        order,
         limit: PAGE_ENTRIES,
         bytes: PAGE_BYTES,
     };
@@ -341,6 +361,8 @@ async fn log_page(feeds: &Feeds, after: Cursor, filter: &Arc<Filter>) -> Result<
         version,
         items: items.collect(),
         next,
+        // Nobody asks: pages of the log are not shared.
+        is_whole: false,
     })
 }
 
@@ -387,10 +409,12 @@ pub trait Polled: Sync {
     fn version(page: &Self::Page) -> Version;
 }
 
-fn above(after: Version) -> Order<Cursor> {
+/// What a poll that began with `order` reads above `after`.
+fn above(order: Order<Cursor>, after: Version) -> Order<Cursor> {
     Order::OldestFirst {
         after: after.into(),
         until: None,
+        kept: order.takes_what_is_kept(),
     }
 }
 
@@ -399,7 +423,7 @@ impl Polled for PageQuery<Cursor> {
 
     async fn read(&self, feeds: &Feeds, after: Version) -> Result<Page> {
         let query = Self {
-            order: above(after),
+            order: above(self.order, after),
             ..self.clone()
         };
         feeds.turn().await?.page(&query).await
@@ -419,7 +443,7 @@ impl Polled for LogQuery<Cursor> {
 
     async fn read(&self, feeds: &Feeds, after: Version) -> Result<LogPage> {
         let query = Self {
-            order: above(after),
+            order: above(self.order, after),
             ..self.clone()
         };
         feeds.turn().await?.log_page(&query).await

@@ -93,14 +93,18 @@ impl Feeds {
         self.note(self.read_log_page(query, take).await)
     }
 
-    /// The version that a client means, if it is of this life of the store.
+    /// The version that a client means, if the log can be read on from there.
     ///
     /// # Errors
-    /// Those of [`Known::check`](crate::lineage::Known::check), and those of the store.
+    /// Those of [`Known::check`](crate::lineage::Known::check), [`Error::CursorExpired`], and those of the store.
     pub async fn checked(&self, cursor: Cursor) -> Result<Version> {
         let checked = async {
-            let snapshot = self.snapshot().await?;
-            self.lineage.at(&*snapshot).await?.check(cursor)
+            let (snapshot, [trimmed]) = self.begin([self.keys.trimmed_log()]).await?;
+            let after = self.lineage.at(&*snapshot).await?.check(cursor)?;
+            if !cursor.is_beginning() {
+                check_kept(after, trimmed, snapshot.version())?;
+            }
+            Ok(after)
         };
         self.note(checked.await)
     }
@@ -118,9 +122,12 @@ impl Feeds {
         let known = self.lineage.at(&*snapshot).await?;
         let mut order = query.order.try_map(|bound| known.check(bound.into()))?;
         let version = order.moment().unwrap_or(now);
+        let takes_what_is_kept = order.takes_what_is_kept();
         if let Order::OldestFirst { after, .. } = &mut order {
-            check_kept(*after, trimmed, now)?;
-            // What is left below is being removed: whoever begins with it could not continue from there.
+            if !takes_what_is_kept {
+                check_kept(*after, trimmed, now)?;
+            }
+            // What is left below is being removed.
             *after = trimmed.max(*after);
         }
         let mut events = self.events(&*snapshot, query, order).await?;
@@ -152,7 +159,7 @@ impl Feeds {
             actors: query.filter.actors.clone(),
         };
         let events = match order {
-            Order::OldestFirst { after, until } => {
+            Order::OldestFirst { after, until, .. } => {
                 let bounds = (after, until.unwrap_or(now));
                 Events::oldest_first(snapshot, &self.keys, wanted, bounds, limits).await
             }

@@ -355,6 +355,7 @@ fn read_pages(
         false => Order::OldestFirst {
             after: Version::ZERO,
             until: None,
+            kept: false,
         },
     };
     let mut found = Vec::new();
@@ -377,6 +378,7 @@ fn read_pages(
             false => Order::OldestFirst {
                 after: next,
                 until: None,
+                kept: false,
             },
         };
     }
@@ -594,6 +596,7 @@ async fn reading_rare_kinds_costs_what_their_events_cost_however_many_others_the
                     false => Order::OldestFirst {
                         after: Version::ZERO,
                         until: None,
+                        kept: false,
                     },
                 },
                 limit: PAGE_ENTRIES_MAX,
@@ -615,6 +618,7 @@ async fn reading_rare_kinds_costs_what_their_events_cost_however_many_others_the
                     false => Order::OldestFirst {
                         after: next,
                         until: None,
+                        kept: false,
                     },
                 };
             }

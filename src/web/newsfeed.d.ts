@@ -137,7 +137,8 @@ interface Reading {
   readonly names: string[];
   /** Pages of the history, newest first, down to the first entry. Leave the loop when you have enough. */
   history(query?: HistoryQuery): AsyncGenerator<Page, void, undefined>;
-  /** One page. For the following page, pass its `next` as `before`, or as `after` if you read oldest first. */
+  /** One page. For the following page, pass its `next` as `before`, or as `after` if you read oldest first; from the
+   * beginning with `kept`. */
   page(query?: PageQuery): Promise<Page>;
   /** Everything after a version (default: now) as it happens, also after lost connections. */
   live(options?: LiveOptions): Follow;
@@ -192,7 +193,8 @@ export interface LogFilter {
 }
 
 export interface Log {
-  /** One page. For the following page, pass its `next` as `before`, or as `after` if you read oldest first. */
+  /** One page. For the following page, pass its `next` as `before`, or as `after` if you read oldest first; from the
+   * beginning with `kept`. */
   page(query?: LogQuery): Promise<LogPage>;
   /** The events and changes after `after` (default: all), oldest first, up to `until` (default: now). A change has the member
    * `change`. Leave the loop when you have enough. */
@@ -254,6 +256,9 @@ export interface LogQuery extends CallOptions {
   before?: Version;
   /** Oldest first, after this version, or after a time (see {@link Start}). */
   after?: Start;
+  /** Only with `after`: read what is kept after it, even if retention has removed something there. Pass it with every page
+   * when you read everything from `"0"`. */
+  kept?: boolean;
   /** Events per page, 1 to 200. */
   limit?: number;
 }
@@ -272,6 +277,9 @@ export interface HistoryQuery extends CallOptions {
 export interface PageQuery extends HistoryQuery {
   /** Oldest first, after this version, or after a time (see {@link Start}). */
   after?: Start;
+  /** Only with `after`: read what is kept after it, even if retention has removed something there. Pass it with every page
+   * when you read everything from `"0"`. */
+  kept?: boolean;
 }
 
 export interface LiveOptions {

@@ -178,8 +178,8 @@ class Feed {
     return this.#http.json("/v1/feeds", { ...options, method: "POST", body: { feeds: names } });
   }
 
-  page({ until, before, after, kind, limit, signal, patience } = {}) {
-    const query = { until, before, after, kind, limit };
+  page({ until, before, after, kept, kind, limit, signal, patience } = {}) {
+    const query = { until, before, after, kept, kind, limit };
     return this.#http.json(path("entries", this.names, query), { signal, patience });
   }
 
@@ -241,14 +241,16 @@ class Log {
     this.#filter = filter;
   }
 
-  page({ until, before, after, limit, signal, patience } = {}) {
-    return this.#http.json(this.#path("log", { until, before, after, limit }), { signal, patience });
+  page({ until, before, after, kept, limit, signal, patience } = {}) {
+    return this.#http.json(this.#path("log", { until, before, after, kept, limit }), { signal, patience });
   }
 
   /** Without `until`, up to the version that is current at the first page. */
   async *events({ after = "0", until, ...options } = {}) {
+    // Whoever reads everything gets what is kept, also if more goes meanwhile.
+    const kept = after === "0" || undefined;
     for (let next = after; next !== null; ) {
-      const page = await this.page({ limit: PAGE_MAX, ...options, after: next, until });
+      const page = await this.page({ limit: PAGE_MAX, kept, ...options, after: next, until });
       until ??= page.version;
       yield* page.events;
       next = page.next;

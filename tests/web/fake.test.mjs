@@ -321,6 +321,27 @@ test("an expired cursor starts again from the beginning, with a reset", async ()
   }
 });
 
+test("everything in the log is read page by page, also while retention removes something", async () => {
+  const event = (n) => ({ feeds: [FEED], version: version(n), id: `e-${n}`, kind: "message", actor: null, at: "", data: null });
+  const service = await fake(({ path, response }) => {
+    const query = new URL(path, "http://fake").searchParams;
+    // Something above the first page has gone.
+    const isRefused = query.get("after") !== "0" && query.get("kept") !== "true";
+    if (isRefused) return problem(response, 410, "cursor_expired");
+    const n = query.get("after") === "0" ? 1 : 2;
+    json(response, { version: version(9), events: [event(n)], next: n === 1 ? version(1) : null });
+  });
+  const ids = async (query) => {
+    const found = [];
+    for await (const { id } of new Newsfeed({ url: service.url }).log().events(query)) found.push(id);
+    return found;
+  };
+  assert.deepEqual(await ids(), ["e-1", "e-2"]);
+  await assert.rejects(ids({ after: version(1) }), { code: "cursor_expired" });
+  const feed = new Newsfeed({ url: service.url }).feed(FEED);
+  assert.equal((await feed.page({ after: version(1), kept: true })).next, null);
+});
+
 test("events do not depend on how their bytes are divided", async () => {
   server = http.createServer();
   const bytes = new TextEncoder().encode(": a comment\r\nretry: 7\n\nevent: x\r\ndata: é1\rdata:2\r\n\r\ndata\n\nid: 1\ndata: 😀\n\ndata: lost\n");

@@ -219,7 +219,11 @@ impl Reader {
         loop {
             let query = PageQuery {
                 feeds: vec![feed.clone()],
-                order: Order::OldestFirst { after, until: None },
+                order: Order::OldestFirst {
+                    after,
+                    until: None,
+                    kept: false,
+                },
                 limit: 3,
                 bytes: 1 << 20,
                 kinds: kinds.to_vec(),
@@ -267,7 +271,11 @@ impl Reader {
                 kinds: kinds.to_vec(),
                 ..Filter::default()
             }),
-            order: Order::OldestFirst { after, until: None },
+            order: Order::OldestFirst {
+                after,
+                until: None,
+                kept: false,
+            },
             limit: 200,
             bytes: 1 << 20,
         };

@@ -27,6 +27,8 @@ struct SharedPage {
     after: Version,
     until: Version,
     items: Vec<Arc<Item>>,
+    /// Whether nothing can have been removed above `after`.
+    is_whole: bool,
     bytes: usize,
     read: Instant,
 }
@@ -44,12 +46,18 @@ pub(super) struct SharedPages {
 }
 
 impl SharedPages {
-    /// What has been read above `position`, if anything has.
-    pub(super) fn above(&self, audience: AudienceId, position: Version) -> Option<Rest> {
+    /// What has been read above `position`, if anything has. If something may have been removed there, only with `kept`.
+    pub(super) fn above(
+        &self,
+        audience: AudienceId,
+        position: Version,
+        kept: bool,
+    ) -> Option<Rest> {
         let pages = self.pages.get(&audience)?.iter();
         let now = Instant::now();
         let page = pages
             .filter(|page| page.after <= position && position < page.until)
+            .filter(|page| kept || page.is_whole)
             .filter(|page| now - page.read < SHARED_FOR)
             .max_by_key(|page| page.until)?;
         let items = page.items.iter();
@@ -57,13 +65,13 @@ impl SharedPages {
         Some((items.collect(), page.until))
     }
 
-    /// Keeps a page that was read above `after`.
+    /// Keeps a page with everything above `after` and up to `until`.
     pub(super) fn add(
         &mut self,
         audience: AudienceId,
-        after: Version,
-        until: Version,
+        (after, until): (Version, Version),
         items: &[Arc<Item>],
+        is_whole: bool,
     ) {
         // Once as items, and once as the bytes that they are rendered as.
         let bytes = items.iter().map(|item| 2 * item.bytes(1)).sum();
@@ -71,6 +79,7 @@ impl SharedPages {
             after,
             until,
             items: items.to_vec(),
+            is_whole,
             bytes: PAGE_BYTES_MIN.max(bytes),
             read: Instant::now(),
         };
@@ -112,6 +121,10 @@ mod tests {
         Version::new(0, time, 0)
     }
 
+    fn range(after: u64, until: u64) -> (Version, Version) {
+        (version(after), version(until))
+    }
+
     /// An item for each version.
     fn items(times: impl IntoIterator<Item = u64>) -> Vec<Arc<Item>> {
         let times = times.into_iter();
@@ -121,7 +134,7 @@ mod tests {
     }
 
     fn above(shared: &SharedPages, audience: AudienceId, time: u64) -> Option<(Vec<u64>, u64)> {
-        let (items, until) = shared.above(audience, version(time))?;
+        let (items, until) = shared.above(audience, version(time), false)?;
         let times = items.iter().map(|item| item.news.version().time());
         Some((times.collect(), until.time()))
     }
@@ -129,9 +142,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_page_serves_every_position_that_it_covers_and_no_other() {
         let mut shared = SharedPages::default();
-        shared.add(1, version(10), version(20), &items([12, 15, 20]));
-        shared.add(1, version(20), version(30), &items([25]));
-        shared.add(1, version(14), version(24), &items([15, 20, 22]));
+        shared.add(1, range(10, 20), &items([12, 15, 20]), true);
+        shared.add(1, range(20, 30), &items([25]), true);
+        shared.add(1, range(14, 24), &items([15, 20, 22]), true);
         assert_eq!(above(&shared, 1, 9), None);
         assert_eq!(above(&shared, 1, 10), Some((vec![12, 15, 20], 20)));
         assert_eq!(above(&shared, 1, 13), Some((vec![15, 20], 20)));
@@ -141,22 +154,26 @@ mod tests {
         assert_eq!(above(&shared, 1, 27), Some((vec![], 30)));
         assert_eq!(above(&shared, 1, 30), None);
         assert_eq!(above(&shared, 2, 15), None);
+        // What has gaps is only for those who take it so.
+        shared.add(2, range(10, 20), &items([15]), false);
+        assert_eq!(above(&shared, 2, 10), None);
+        assert!(shared.above(2, version(10), true).is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn pages_are_kept_for_a_time_and_within_the_limit_of_bytes() {
         let mut shared = SharedPages::default();
-        shared.add(1, version(10), version(20), &items([15]));
+        shared.add(1, range(10, 20), &items([15]), true);
         tokio::time::advance(SHARED_FOR - Duration::from_millis(1)).await;
         assert!(above(&shared, 1, 10).is_some());
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(above(&shared, 1, 10), None);
-        shared.add(2, version(10), version(20), &items([15]));
+        shared.add(2, range(10, 20), &items([15]), true);
         assert_eq!((shared.order.len(), shared.pages.len()), (1, 1));
         // Each page counts at least its minimum.
         let most = (SHARED_BYTES_MAX / PAGE_BYTES_MIN) as u64;
         for audience in 3..most + 10 {
-            shared.add(audience, version(10), version(20), &items([15]));
+            shared.add(audience, range(10, 20), &items([15]), true);
         }
         assert!(shared.bytes <= SHARED_BYTES_MAX);
         assert_eq!(shared.order.len() as u64, most);

@@ -47,19 +47,26 @@ impl Subscription {
         self.subscriber.id
     }
 
-    /// What another stream on the same feeds has just read above `position`.
-    pub(in crate::live) fn shared_page(&self, position: Version) -> Option<Rest> {
+    /// What another stream on the same feeds has just read above `position`. If something may have been removed there, only
+    /// with `kept`.
+    pub(in crate::live) fn shared_page(&self, position: Version, kept: bool) -> Option<Rest> {
         let shared = self.hub.shared_pages();
-        shared.above(self.subscriber.audience, position)
+        shared.above(self.subscriber.audience, position, kept)
     }
 
-    /// Lets other streams on the same feeds, if there are any, have the entries above `after` and up to `until`.
-    pub(in crate::live) fn share_page(&self, after: Version, until: Version, items: &[Arc<Item>]) {
+    /// Lets other streams on the same feeds, if there are any, have the entries in `range`: above its first version, and up to
+    /// its second. `is_whole` says whether nothing can have been removed above the first.
+    pub(in crate::live) fn share_page(
+        &self,
+        range: (Version, Version),
+        items: &[Arc<Item>],
+        is_whole: bool,
+    ) {
         let audience = self.subscriber.audience;
         let is_shared = self.hub.board().is_shared(audience);
         if is_shared && !items.is_empty() {
             let mut shared = self.hub.shared_pages();
-            shared.add(audience, after, until, items);
+            shared.add(audience, range, items, is_whole);
         }
     }
 

@@ -27,7 +27,7 @@ impl Run {
                 .iter()
                 .map(|&index| self.feeds[index].clone())
                 .collect();
-            self.check_feeds(&feeds, is_settled).await;
+            self.check_feeds(&feeds).await;
         }
         for feed in &self.feeds {
             let state = self.reader.state(feed).await.expect("read");
@@ -47,27 +47,26 @@ impl Run {
         self.check_remains(is_settled).await;
     }
 
-    async fn check_feeds(&self, feeds: &[FeedName], is_settled: bool) {
+    async fn check_feeds(&self, feeds: &[FeedName]) {
         let all = self.model.told(feeds);
         let oldest = self.model.oldest(feeds);
         for (index, cut) in self.cuts().into_iter().enumerate() {
-            // Where a page from the beginning ends, one of several feeds may be trimmed above; and the news of a feed is
-            // removed after its entries.
-            let is_whole = cut == Version::ZERO && (feeds.len() > 1 || !is_settled);
             // Small pages from one cut end at all others.
             let limits: &[usize] = match index {
-                _ if is_whole => &[200],
                 0 | 1 => &[1, 200],
                 _ => &[3],
             };
             for limit in limits {
-                let found = self.pages(feeds, cut, *limit, &[]).await;
+                let found = self.pages(feeds, (cut, false), *limit, &[]).await;
                 self.compare(found, &all, (cut, oldest), |_| true);
             }
             let kind = KINDS[index % KINDS.len()];
-            let limit = if is_whole { 200 } else { 2 };
-            let found = self.pages(feeds, cut, limit, &[kind]).await;
+            let found = self.pages(feeds, (cut, false), 2, &[kind]).await;
             self.compare(found, &all, (cut, oldest), |told| told.kind == kind);
+            if cut < oldest {
+                let found = self.pages(feeds, (cut, true), 3, &[]).await;
+                self.compare(found, &all, (cut, Version::ZERO), |_| true);
+            }
         }
         for kinds in [&[][..], &KINDS[..1], &KINDS[1..]] {
             let query = PageQuery {
@@ -131,19 +130,24 @@ impl Run {
         told
     }
 
-    /// What is found above `after`, or the oldest version to continue from.
+    /// What is found above `after`, or the oldest version to continue from. What is kept, from the beginning or if `kept`.
     async fn pages(
         &self,
         feeds: &[FeedName],
-        mut after: Version,
+        (mut after, kept): (Version, bool),
         limit: usize,
         kinds: &[&str],
     ) -> Result<Vec<Told>, Version> {
         let mut found = Vec::new();
+        let kept = kept || after == Version::ZERO;
         loop {
             let query = PageQuery {
                 feeds: feeds.to_vec(),
-                order: Order::OldestFirst { after, until: None },
+                order: Order::OldestFirst {
+                    after,
+                    until: None,
+                    kept,
+                },
                 limit,
                 bytes: PAGE_BYTES_MAX,
                 kinds: kinds_of(kinds),
@@ -173,7 +177,11 @@ impl Run {
         loop {
             let query = LogQuery {
                 filter: Arc::new(filter.clone()),
-                order: Order::OldestFirst { after, until: None },
+                order: Order::OldestFirst {
+                    after,
+                    until: None,
+                    kept: false,
+                },
                 limit,
                 bytes: PAGE_BYTES_MAX,
             };

@@ -35,6 +35,7 @@ use crate::{
 crate::on_every_engine!(
     what_is_too_old_goes_and_every_reader_is_told,
     of_what_is_too_much_the_newest_stays,
+    who_reads_from_the_beginning_gets_what_is_kept_of_feeds_with_different_rules,
     an_event_that_is_changed_meanwhile_is_not_removed_by_halves,
 );
 
@@ -157,14 +158,14 @@ async fn what_is_too_old_goes_and_every_reader_is_told(bed: &Bed) {
         let problem = answer.problem(410, "cursor_expired").expect(&path);
         assert!(text(&problem["oldest"]) > first, "{problem}");
     }
-    let answer = node
-        .send(
-            "GET",
-            &format!("/v1/log?after={first}"),
-            &[("accept", LINES)],
-        )
-        .await;
-    answer.problem(410, "cursor_expired").expect("lines");
+    for follow in ["", "&follow=true"] {
+        let path = format!("/v1/log?after={first}{follow}");
+        let answer = node.send("GET", &path, &[("accept", LINES)]).await;
+        answer.problem(410, "cursor_expired").expect("lines");
+    }
+    for path in [&chat, &format!("/v1/log?after={first}")] {
+        assert_eq!(ids(&node, &format!("{path}&kept=true")).await, [""; 0]);
+    }
     for path in [
         "/v1/feeds/chat:1/live",
         "/v1/live?feed=user:1&feed=chat:1",
@@ -245,29 +246,14 @@ async fn what_is_too_old_goes_and_every_reader_is_told(bed: &Bed) {
     node.stop().await;
 }
 
-async fn of_what_is_too_much_the_newest_stays(bed: &Bed) {
+/// What a pass removes in the end by rules that count entries.
+async fn removed_by(rules: &str, bed: &Bed, node: &Api) -> u64 {
     let (store, keys) = (bed.store(), bed.keys().await);
-    let node = bed.node().await;
-    let events: Vec<Value> = (0..12)
-        .map(|index| {
-            let (id, feeds) = (format!("e{index}"), ["news", "other"]);
-            match index % 2 {
-                0 => message(&id, &feeds),
-                _ => visit(&id, &feeds),
-            }
-        })
-        .collect();
-    node.append(&json!(events)).await;
-    let edit = json!({ "data": "edited text" }).to_string();
-    let answer = node
-        .send_body("PATCH", "/v1/events/e0", &[JSON], edit)
-        .await;
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let retention = kept(&["feeds=news,kinds=visit,entries=2;feeds=news,entries=5"]);
+    let retention = kept(&[rules]);
     let lineage = Lineage::new(keys.clone());
     // Later and later, until no twin can come.
     let now = Cell::new(bed.wall.micros());
-    let removed = until("entries are removed", async || {
+    until("entries are removed", async || {
         sleep(LOOK).await;
         let (mut removed, mut pass) = (0, None);
         now.set(now.get() + 3_600_000_000);
@@ -287,8 +273,101 @@ async fn of_what_is_too_much_the_newest_stays(bed: &Bed) {
         }
         (removed > 0).then_some(removed)
     })
-    .await;
-    assert_eq!(removed, 5);
+    .await
+}
+
+/// The ids of all pages, as their links lead from one to the next, and the path of the last page.
+async fn through_links(api: &Api, path: &str) -> (Vec<String>, String) {
+    let (mut found, mut path) = (Vec::new(), path.to_owned());
+    loop {
+        let page = api.send("GET", &path, &[]).await;
+        assert_eq!(page.status, 200, "{path}: {page:?}");
+        found.extend(column(items(&page.json()["entries"]), "id"));
+        let next = page
+            .header("link")
+            .and_then(|link| link.split(['<', '>']).nth(1));
+        match next {
+            Some(next) => path = next.to_owned(),
+            None => return (found, path),
+        }
+    }
+}
+
+async fn who_reads_from_the_beginning_gets_what_is_kept_of_feeds_with_different_rules(bed: &Bed) {
+    let node = bed.node().await;
+    let of = |count: usize, feed: &'static str| {
+        let one = move |index| message(&format!("{feed}{index}"), &[feed]);
+        (0..count).map(one).collect::<Vec<Value>>()
+    };
+    // More than the page of a stream that catches up, and all of it below what is removed from the other feed.
+    node.append(&json!(of(250, "long"))).await;
+    node.append(&json!(of(8, "short"))).await;
+    assert_eq!(removed_by("feeds=short,entries=2", bed, &node).await, 6);
+    let left: Vec<String> = column(items(&json!(of(250, "long"))), "id")
+        .into_iter()
+        .chain(["short6".to_owned(), "short7".to_owned()])
+        .collect();
+
+    let both = "/v1/entries?feed=long&feed=short";
+    let (found, last) = through_links(&node, &format!("{both}&after=0&limit=9")).await;
+    assert_eq!(found, left);
+    assert!(last.ends_with("&kept=true"), "{last}");
+    let first = node.get(&format!("{both}&after=0&limit=2")).await;
+    let next = format!("{both}&limit=2&after={}", text(&first["next"]));
+    for refused in ["", "&kept=false", "&wait=9"] {
+        let answer = node.send("GET", &format!("{next}{refused}"), &[]).await;
+        answer.problem(410, "cursor_expired").expect("a problem");
+    }
+    for goes_on in ["&kept=true", "&kept=true&wait=9"] {
+        let (found, _) = through_links(&node, &format!("{next}{goes_on}")).await;
+        assert_eq!(found, left[2..], "{goes_on}");
+    }
+    for wrong in ["&kept=true", "&kept=true&before=0", "&after=0&kept=1"] {
+        let answer = node.send("GET", &format!("{both}{wrong}"), &[]).await;
+        answer.problem(400, "invalid_query").expect(wrong);
+    }
+
+    let live = node.url("/v1/live?feed=long&feed=short&after=");
+    let mut ids = Vec::new();
+    let mut stream = Stream::open(&node.http, &format!("{live}0"), None).await;
+    loop {
+        let event = stream.next().await.expect("the stream goes on");
+        match &*event.name {
+            "version" => break,
+            "reset" => panic!("{event:?}"),
+            "notify" | "entry" => ids.push(text(&event.data["id"])),
+            _ => {}
+        }
+    }
+    assert_eq!(ids, left);
+    // One that continues is refused, whatever the other has read.
+    let next = text(&first["next"]);
+    let mut stream = Stream::open(&node.http, &format!("{live}{next}"), None).await;
+    let reset = stream.next_of(&["reset", "notify", "entry"]).await;
+    assert_eq!(reset.data["code"], json!("cursor_expired"), "{reset:?}");
+    node.stop().await;
+}
+
+async fn of_what_is_too_much_the_newest_stays(bed: &Bed) {
+    let (store, keys) = (bed.store(), bed.keys().await);
+    let node = bed.node().await;
+    let events: Vec<Value> = (0..12)
+        .map(|index| {
+            let (id, feeds) = (format!("e{index}"), ["news", "other"]);
+            match index % 2 {
+                0 => message(&id, &feeds),
+                _ => visit(&id, &feeds),
+            }
+        })
+        .collect();
+    node.append(&json!(events)).await;
+    let edit = json!({ "data": "edited text" }).to_string();
+    let answer = node
+        .send_body("PATCH", "/v1/events/e0", &[JSON], edit)
+        .await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let rules = "feeds=news,kinds=visit,entries=2;feeds=news,entries=5";
+    assert_eq!(removed_by(rules, bed, &node).await, 5);
     let left = ["e11", "e10", "e9", "e8", "e6", "e4", "e2"];
     assert_eq!(ids(&node, "/v1/feeds/news/entries").await, left);
     assert_eq!(ids(&node, "/v1/feeds/other/entries").await.len(), 12);

@@ -59,7 +59,11 @@ async fn whole_log(store: &Arc<dyn Store>, keys: &Keys) -> Vec<LogEvent> {
     loop {
         let query = LogQuery {
             filter: Arc::<Filter>::default(),
-            order: Order::OldestFirst { after, until: None },
+            order: Order::OldestFirst {
+                after,
+                until: None,
+                kept: false,
+            },
             limit: 1_000,
             bytes: PAGE_BYTES_MAX,
         };

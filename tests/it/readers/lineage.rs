@@ -48,7 +48,11 @@ impl Trouble for Reads {
 fn page_after(after: Version) -> PageQuery {
     PageQuery {
         feeds: vec![feed_name("a")],
-        order: Order::OldestFirst { after, until: None },
+        order: Order::OldestFirst {
+            after,
+            until: None,
+            kept: false,
+        },
         limit: 10,
         bytes: PAGE_BYTES_MAX,
         kinds: Vec::new(),

@@ -137,7 +137,11 @@ async fn all(reader: &Feeds, filter: Filter, limit: usize) -> Vec<Shown> {
     loop {
         let query = LogQuery {
             filter: Arc::clone(&filter),
-            order: Order::OldestFirst { after, until: None },
+            order: Order::OldestFirst {
+                after,
+                until: None,
+                kept: false,
+            },
             limit,
             bytes: PAGE_BYTES_MAX,
         };
@@ -250,6 +254,7 @@ async fn the_log_filtered_to_a_feed_is_that_feed(bed: &Bed) {
             order: Order::OldestFirst {
                 after: Version::ZERO,
                 until: None,
+                kept: false,
             },
             limit: 200,
             bytes: PAGE_BYTES_MAX,

@@ -412,10 +412,12 @@ async fn a_first_commit_far_back_still_hides_its_twin() {
         Order::OldestFirst {
             after: before_twin,
             until: None,
+            kept: false,
         },
         Order::OldestFirst {
             after: before_twin,
             until: Some(twin),
+            kept: false,
         },
     ] {
         for limit in [1, 2, 200] {

@@ -111,7 +111,7 @@ impl Model {
                 });
                 all.reverse();
             }
-            Order::OldestFirst { after, until } => all.retain(|shown| {
+            Order::OldestFirst { after, until, .. } => all.retain(|shown| {
                 shown.version > after && until.is_none_or(|until| shown.version <= until)
             }),
         }
@@ -202,7 +202,11 @@ pub async fn check_log(reader: &Feeds, model: &Model, start: Version, limit: usi
     for cut in model.cuts().into_iter().chain([start]) {
         let (mut after, mut found) = (cut, Vec::new());
         loop {
-            let order = Order::OldestFirst { after, until: None };
+            let order = Order::OldestFirst {
+                after,
+                until: None,
+                kept: false,
+            };
             let page = reader.log_page(&query(order)).await.expect("a page");
             assert!(page.events.len() <= limit);
             found.extend(page.events);
@@ -287,7 +291,11 @@ pub async fn check_page(feeds: &Feeds, model: &Model, query: &PageQuery) {
                     until,
                     before: Some(next),
                 },
-                Order::OldestFirst { until, .. } => Order::OldestFirst { after: next, until },
+                Order::OldestFirst { until, kept, .. } => Order::OldestFirst {
+                    after: next,
+                    until,
+                    kept,
+                },
             };
             let continued = PageQuery {
                 order,
@@ -319,7 +327,11 @@ pub async fn check_pages(
             orders.push(Order::NewestFirst { until, before });
         }
         for until in [None, other] {
-            orders.push(Order::OldestFirst { after: cut, until });
+            orders.push(Order::OldestFirst {
+                after: cut,
+                until,
+                kept: false,
+            });
         }
     }
     for order in orders {

@@ -101,6 +101,7 @@ impl KeySpace {
         let forwards = Order::OldestFirst {
             after: Version::ZERO,
             until: None,
+            kept: false,
         };
         let backwards = Order::NewestFirst {
             until: None,

@@ -32,8 +32,11 @@ async fn entries(RawQuery(query): RawQuery) -> Response {
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let after = pairs.find(|(name, _)| *name == "after");
     match after.map(|(_, after)| after) {
-        Some(OLD) => expired(),
-        Some(OLDEST | "0") | None => {
+        // Whoever began at the beginning reads on, although something above is gone.
+        Some("0") => Json(json!({ "feeds": [FEED], "version": ENTRY, "entries": [], "next": OLD }))
+            .into_response(),
+        Some(OLD) if !query.contains("kept=true") => expired(),
+        Some(OLD | OLDEST) | None => {
             let page =
                 json!({ "feeds": [FEED], "version": ENTRY, "entries": [entry()], "next": null });
             Json(page).into_response()
@@ -111,6 +114,8 @@ async fn tail_starts_over_and_export_says_what_to_do() {
     following.interrupt();
     following.end().await;
 
+    let history = run(&["history", FEED, "--reverse"]).await;
+    assert_eq!(history.json(0)[0]["id"], "m");
     let history = run(&["history", FEED, "--after", OLD]).await;
     history.told(
         1,
