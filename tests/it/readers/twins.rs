@@ -64,6 +64,7 @@ async fn check_catch_up(raw: &Raw, model: &Model, feeds: &[FeedName]) {
         let recorder = live.follow(feeds, Some(cut)).await;
         check_recorder(&recorder, model, cut);
     }
+    live.end().await;
 }
 
 /// Compares unread counts with the model, with the `read` marker at every cut.

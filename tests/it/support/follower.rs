@@ -10,6 +10,7 @@ use newsfeed::{
     types::{Entry, FeedName},
     version::{Cursor, Version},
 };
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -22,6 +23,7 @@ pub struct Live {
     pub feeds: Feeds,
     hub: Arc<Hub>,
     stop: CancellationToken,
+    tailer: Option<JoinHandle<()>>,
 }
 
 impl Live {
@@ -34,7 +36,7 @@ impl Live {
         let feeds = Feeds::new(store, keys.clone());
         let hub = Hub::new(keys.clone(), Arc::default());
         let stop = CancellationToken::new();
-        tokio::spawn(run_tailer(
+        let tailer = tokio::spawn(run_tailer(
             tailed,
             keys,
             feeds.clone(),
@@ -42,7 +44,20 @@ impl Live {
             std::time::Duration::ZERO,
             stop.clone(),
         ));
-        Self { feeds, hub, stop }
+        Self {
+            feeds,
+            hub,
+            stop,
+            tailer: Some(tailer),
+        }
+    }
+
+    /// Ends the tailer, which takes snapshots until then: each is a tick of the store.
+    pub async fn end(mut self) {
+        self.stop.cancel();
+        if let Some(tailer) = self.tailer.take() {
+            tailer.await.expect("the tailer ends");
+        }
     }
 
     /// Follows `feeds` after the position `after`, or from now; returns when the follower has caught up.
