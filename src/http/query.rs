@@ -229,15 +229,6 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// A switch, which is off unless it is `true`.
-    pub fn flag(&self, name: &str) -> Result<bool> {
-        match self.one(name)?.map(|param| &*param.value) {
-            None | Some("false") => Ok(false),
-            Some("true") => Ok(true),
-            Some(_) => Err(invalid(format!("{name} must be true or false"))),
-        }
-    }
-
     /// The feed of a request for exactly one.
     pub fn feed(&self) -> Result<FeedName> {
         match self.one("feed")? {
@@ -376,7 +367,7 @@ impl<'a> Params<'a> {
         }
     }
 
-    /// Whether a switch is on.
+    /// A switch, which is off unless it is `true`.
     pub fn switch(&self, name: &str) -> Result<bool> {
         match self.one(name)?.map(|param| &*param.value) {
             None | Some("false") => Ok(false),

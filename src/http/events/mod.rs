@@ -51,7 +51,7 @@ pub async fn append(
     request: Request,
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    let is_atomic = query::Params::parse(&parts, &["atomic"])?.flag("atomic")?;
+    let is_atomic = query::Params::parse(&parts, &["atomic"])?.switch("atomic")?;
     let reader = Caller::reader(&parts.extensions);
     let storing = Storing::of(&parts);
     match media(&parts.headers)? {
