@@ -1,7 +1,13 @@
-//! The commands that need a cluster: the move from one machine to FoundationDB, with readers that go on.
+//! The commands that need a cluster, with readers that go on: the move from one machine to FoundationDB, and a backup of a
+//! cluster that is restored.
+
+use std::path::Path;
 
 use super::{blocks, workplace::Workplace};
-use crate::fdb::cluster::{Cluster, fresh_prefix};
+use crate::{
+    fdb::cluster::{Cluster, fresh_prefix},
+    support::needs::{self, not_tested, on_path},
+};
 
 /// What users did before, on the embedded engine. `tail` keeps its position in a file.
 const BEFORE: &str = r#"
@@ -54,15 +60,83 @@ async fn the_guide_moves_a_store_to_fdb_and_readers_go_on_where_they_were() {
         "U=http://{}\nCLUSTER={file}\nPREFIX={prefix}\n",
         place.address
     );
-    let script = format!("set -euxo pipefail\n{url}{BEFORE}{guide}{AFTER}");
-    let output = place.bash(&script).await;
-    let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    let said = passed(&place, &format!("{url}{BEFORE}{guide}{AFTER}")).await;
+    assert!(said.contains("and verified them"), "{said}");
+}
+
+/// Runs a script, none of whose commands may fail. Returns what it printed.
+async fn passed(place: &Workplace, script: &str) -> String {
+    let output = place.bash(&format!("set -euxo pipefail\n{script}")).await;
+    let [said, errors] =
+        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
     assert!(
         output.status.success(),
-        "{}\n{}\n{}",
-        output.status,
-        said[0],
-        said[1]
+        "{}\n{said}\n{errors}",
+        output.status
     );
-    assert!(said[0].contains("and verified them"), "{}", said[0]);
+    said
+}
+
+/// Where the packages install it.
+const AGENT: &str = "/usr/lib/foundationdb/backup_agent/backup_agent";
+
+const BEFORE_BACKUP: &str = r#"
+newsfeed serve --store fdb --cluster-file "$CLUSTER"
+seq 300 | jq -c '{id: "m-\(.)", kind: "message", feeds: ["user:ben"], data: .}' | newsfeed append - >/dev/null
+newsfeed tail user:ben --no-follow --from beginning --cursor ben.cursor --format json >/dev/null
+newsfeed export --quiet >events
+$AGENT -C "$CLUSTER" >agent.log 2>&1 </dev/null &
+trap 'kill %%' EXIT
+mkdir newsfeed
+"#;
+
+const DISASTER: &str = r#"
+echo '{"id": "lost", "kind": "message", "feeds": ["user:ben"], "data": 301}' | newsfeed append - >/dev/null
+LOST=$(newsfeed state user:ben --format json | jq -r .version)
+newsfeed stop
+fdbcli -C "$CLUSTER" --exec 'writemode on; clearrange "" \xff'
+"#;
+
+const AFTER_RESTORE: &str = r#"
+newsfeed serve --store fdb --cluster-file "$CLUSTER"
+newsfeed export --quiet | diff events -
+newsfeed tail user:ben --no-follow --cursor ben.cursor --format json | diff /dev/null -
+curl -s "$U/v1/feeds/user:ben/entries?after=$LOST" | jq -e '.code == "cursor_unknown"'
+seq 301 | jq -c '{id: (if . > 300 then "lost" else "m-\(.)" end), kind: "message", feeds: ["user:ben"], data: .}' |
+  newsfeed append - | jq -r .status | uniq -c | diff -w <(printf '300 duplicate\n1 appended\n') -
+newsfeed tail user:ben --no-follow --cursor ben.cursor --format json | jq .data | diff <(echo 301) -
+newsfeed stop
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_fdb_is_restored_and_readers_go_on_where_they_were() {
+    let has_agent = Path::new(AGENT).exists();
+    let agent = has_agent.then_some(());
+    let agent = agent.ok_or_else(|| format!("{AGENT} is missing"));
+    if let Err(missing) = on_path("fdbbackup").and(agent) {
+        return not_tested("backups of FoundationDB", &missing, needs::FDBBACKUP);
+    }
+    let cluster = tokio::task::block_in_place(|| Cluster::start(1, "ssd"));
+    let place = Workplace::new();
+    let file = cluster.file();
+    let file = file.to_str().expect("UTF-8");
+    let [backup, restore] = ["sh fdb backup", "sh fdb restore"].map(|kind| {
+        let code = blocks::all(kind).into_iter().map(|block| block.code);
+        let code = place.here(&code.collect::<String>());
+        code.replace("/etc/foundationdb/fdb.cluster", file)
+    });
+    let names = format!(
+        "U=http://{}\nCLUSTER={file}\nAGENT={AGENT}\n",
+        place.address
+    );
+    let script = [
+        &names,
+        BEFORE_BACKUP,
+        &backup,
+        DISASTER,
+        &restore,
+        AFTER_RESTORE,
+    ];
+    let said = passed(&place, &script.concat()).await;
+    assert!(said.contains("Restored to version"), "{said}");
 }

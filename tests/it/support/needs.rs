@@ -14,6 +14,9 @@ pub const CI: Switch = Switch("CI");
 /// For the FoundationDB suite.
 #[cfg(not(feature = "fdb"))]
 pub const FDB: Switch = Switch("NEWSFEED_REQUIRE_FDB");
+/// For `fdbbackup`, which is in the client package of FoundationDB.
+#[cfg(feature = "fdb")]
+pub const FDBBACKUP: Switch = Switch("NEWSFEED_REQUIRE_FDBBACKUP");
 /// For tests of the feature `otlp`.
 #[cfg(not(feature = "otlp"))]
 pub const OTLP: Switch = Switch("NEWSFEED_REQUIRE_OTLP");
