@@ -202,12 +202,10 @@ fn values_are_written_as_format_2_says() {
     assert_eq!(encode_claim(7, &feeds), pack(&claim));
 }
 
-/// The bytes of changes, which format 2 has since edits and erasures exist.
-#[test]
-fn changes_are_written_as_format_2_says() {
-    let (at, of) = (Version::new(1, 2, 3), Version::new(4, 5, 6));
-    let entry = |change| Entry {
-        version: at,
+/// The entry whose bytes are written out below.
+fn message(version: Version, change: Option<Change>) -> Entry {
+    Entry {
+        version,
         id: "m-1".parse().expect("id"),
         kind: "message".parse().expect("kind"),
         delivery: Delivery::Notify,
@@ -217,7 +215,14 @@ fn changes_are_written_as_format_2_says() {
         data: Bytes::from_static(b"null"),
         read_at: 42,
         change,
-    };
+    }
+}
+
+/// The bytes of changes, which format 2 has since edits and erasures exist.
+#[test]
+fn changes_are_written_as_format_2_says() {
+    let (at, of) = (Version::new(1, 2, 3), Version::new(4, 5, 6));
+    let entry = |change| message(at, change);
     let fields = || {
         let data = TupleBytes::from(&b"null"[..]);
         (
@@ -313,18 +318,7 @@ fn what_a_later_program_writes_is_refused() {
     let record = (5u16, 0u16, true, vec!["a"], fields);
     assert!(decode_records(&item(at, pack(&(record,)))).is_err());
     let feed: FeedName = "a".parse().expect("name");
-    let entry = Entry {
-        version: at,
-        id: "m-1".parse().expect("id"),
-        kind: "message".parse().expect("kind"),
-        delivery: Delivery::Notify,
-        actor: None,
-        at: 1_000,
-        time: None,
-        data: Bytes::from_static(b"null"),
-        read_at: 42,
-        change: None,
-    };
+    let entry = message(at, None);
     let with_time = Entry {
         time: "2025-11-21T22:08:10Z".parse().ok(),
         ..entry.clone()
