@@ -12,7 +12,7 @@ mod time;
 pub use self::{
     data::Data,
     events::{Change, Delivery, Draft, Entry, Event, Expect, Marker, NO_TWIN},
-    names::{Actor, EventId, FeedName, Kind, check_prefix},
+    names::{Actor, EventId, FeedName, Kind, ReaderName, check_prefix},
     time::EventTime,
 };
 

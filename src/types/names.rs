@@ -139,6 +139,42 @@ name_type! {
     EventId, check_text
 }
 
+/// Who reads a feed: somebody with a name like an actor's, or the feed's own reader, as in a personal feed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ReaderName(Option<Actor>);
+
+impl ReaderName {
+    /// The feed's own reader.
+    pub const OWN: Self = Self(None);
+
+    pub fn named(name: Actor) -> Self {
+        Self(Some(name))
+    }
+
+    /// The name; `None` for the feed's own reader.
+    pub fn name(&self) -> Option<&Actor> {
+        self.0.as_ref()
+    }
+
+    /// The name; empty for the feed's own reader.
+    pub fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("", Actor::as_str)
+    }
+
+    /// Whether the reader wrote what `actor` did. Nobody writes as the feed's own reader.
+    pub fn is(&self, actor: Option<&str>) -> bool {
+        actor.is_some_and(|actor| actor == self.as_str())
+    }
+
+    /// From a store, see [`Actor::stored`].
+    pub(crate) fn stored(text: Bytes) -> Result<Self, Invalid> {
+        match text.is_empty() {
+            true => Ok(Self::OWN),
+            false => Actor::stored(text).map(Self::named),
+        }
+    }
+}
+
 impl EventId {
     /// A new UUIDv7, for events that came without an id.
     pub fn generate() -> Self {
