@@ -78,6 +78,7 @@ mod tests {
                 kinds: None,
                 ids: None,
                 actors: None,
+                readers: None,
                 subject: Some(subject.into()),
                 scopes: Default::default(),
                 feeds: Default::default(),

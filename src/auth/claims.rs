@@ -35,8 +35,9 @@ impl Rules {
 }
 
 /// The claims that this service reads.
-const READ: [&str; 12] = [
-    "exp", "nbf", "iat", "aud", "iss", "sub", "scope", "feeds", "actors", "kinds", "ids", "limits",
+const READ: [&str; 13] = [
+    "exp", "nbf", "iat", "aud", "iss", "sub", "scope", "feeds", "actors", "readers", "kinds",
+    "ids", "limits",
 ];
 
 /// Which claims are null.
@@ -67,6 +68,7 @@ pub struct Claims {
     scope: Option<String>,
     feeds: Option<FeedsClaim>,
     actors: Option<Vec<String>>,
+    readers: Option<Vec<String>>,
     kinds: Option<Vec<String>>,
     ids: Option<Vec<String>>,
     limits: Option<AppendLimits>,
@@ -168,6 +170,11 @@ impl Claims {
             actors: self
                 .actors
                 .map(|actors| Patterns::of_claim("actors", &actors))
+                .transpose()
+                .map_err(Denied::Claims)?,
+            readers: self
+                .readers
+                .map(|readers| Patterns::of_claim("readers", &readers))
                 .transpose()
                 .map_err(Denied::Claims)?,
             kinds: self

@@ -1,5 +1,5 @@
 use super::{Scope, token::TOKEN_BYTES_MAX};
-use crate::types::{Actor, EventId, FeedName, Kind};
+use crate::types::{Actor, EventId, FeedName, Kind, ReaderName};
 
 /// Why credentials were rejected. Each message says what to do about it; none repeats a token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +42,8 @@ pub enum Denied {
     AllFeeds(Scope),
     #[error("the token's `actors` {}", .0.as_ref().map_or_else(|| "require the event to have an actor, one of them".to_owned(), |actor| format!("do not include the event's actor {:?}", actor.as_str())))]
     Actor(Option<Actor>),
+    #[error("the token may not act as the reader {:?}: its `readers` must include it (without `readers`, its `actors` count; without both, its `sub`)", .0.as_str())]
+    Reader(ReaderName),
     #[error("the token's `kinds` do not include the event's kind {:?}", .0.as_str())]
     Kind(Kind),
     #[error("the token's `ids` do not include the event's id {:?}: use an id that they include, or send none and the service makes one", .0.as_str())]

@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroU32, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{Denied, claims::not_null};
-use crate::types::{Actor, EventId, FeedName, Invalid, Kind, check_prefix};
+use crate::types::{Actor, EventId, FeedName, Invalid, Kind, ReaderName, check_prefix};
 
 /// Most patterns in one claim of a token.
 pub const PATTERNS_MAX: usize = 256;
@@ -110,7 +110,7 @@ impl Patterns {
         Self::of_claim("feeds", patterns)
     }
 
-    /// Parses the patterns of `claim`. Actors and kinds have names like feeds.
+    /// Parses the patterns of `claim`. Actors, readers and kinds have names like feeds.
     pub fn of_claim<T: AsRef<str>>(claim: &str, patterns: &[T]) -> Result<Self, String> {
         Self::parse_with(claim, patterns, |pattern| match pattern.strip_suffix('*') {
             Some(prefix) => check_prefix(prefix),
@@ -158,6 +158,13 @@ impl Patterns {
     pub fn exactly(feeds: &[FeedName]) -> Self {
         let exact = feeds.iter().map(|feed| feed.as_str().into()).collect();
         Self::new(exact, Vec::new())
+    }
+
+    /// The patterns as text, as [`Self::of_claim`] takes them.
+    pub fn texts(&self) -> Vec<String> {
+        let exact = self.exact.iter().map(|name| name.to_string());
+        let prefixes = self.prefixes.iter().map(|prefix| format!("{prefix}*"));
+        exact.chain(prefixes).collect()
     }
 
     fn new(mut exact: Vec<Box<str>>, mut prefixes: Vec<Box<str>>) -> Self {
@@ -261,6 +268,8 @@ pub struct Grant {
     pub feeds: Feeds,
     /// The actors it may append with; `None`: any.
     pub actors: Option<Patterns>,
+    /// The readers it may act as; `None`: its actors if it has `actors`, else its subject.
+    pub readers: Option<Patterns>,
     /// The kinds it may append; `None`: any.
     pub kinds: Option<Patterns>,
     /// The ids it may claim; `None`: those of its actors if it has `actors`, else any.
@@ -294,6 +303,26 @@ impl Grant {
         match self.actors.as_ref().is_none_or(held) {
             true => Ok(()),
             false => Err(Denied::Actor(actor.cloned())),
+        }
+    }
+
+    /// The readers it may act as; `None`: its subject.
+    pub fn readers(&self) -> Option<&Patterns> {
+        self.readers.as_ref().or(self.actors.as_ref())
+    }
+
+    /// Checks that it may act as `reader`. Everybody may act as the feed's own one.
+    pub fn reads_as(&self, reader: &ReaderName) -> Result<(), Denied> {
+        let Some(name) = reader.name().map(Actor::as_str) else {
+            return Ok(());
+        };
+        let held = match self.readers() {
+            Some(readers) => readers.holds_name(name),
+            None => self.subject.as_deref() == Some(name),
+        };
+        match held {
+            true => Ok(()),
+            false => Err(Denied::Reader(reader.clone())),
         }
     }
 

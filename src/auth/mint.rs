@@ -36,6 +36,10 @@ pub struct MintArgs {
     /// Actor that events may name, or a prefix of actors followed by *; repeat the flag for several [default: any actor]
     #[arg(long, value_name = "PATTERN")]
     pub actor: Vec<String>,
+    /// Reader that the token may act as, or a prefix of readers followed by *; repeat the flag for several [default: what
+    /// --actor allows; without it, the reader that has the name of --sub]
+    #[arg(long, value_name = "PATTERN")]
+    pub reader: Vec<String>,
     /// Kind of event that may be appended, or a prefix of kinds followed by *; repeat the flag for several [default: any
     /// kind]
     #[arg(long, value_name = "PATTERN")]
@@ -76,6 +80,8 @@ struct Claims<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     actors: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    readers: &'a [String],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     kinds: &'a [String],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     ids: &'a [String],
@@ -89,6 +95,7 @@ struct Claims<'a> {
 pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
     Patterns::parse(&args.feed)?;
     Patterns::of_claim("actors", &args.actor)?;
+    Patterns::of_claim("readers", &args.reader)?;
     Patterns::of_claim("kinds", &args.kind)?;
     Patterns::of_ids("ids", &args.id)?;
     let in_file = |error: String| format!("{}: {error}", args.key.display());
@@ -117,6 +124,7 @@ pub fn token(args: &MintArgs, wall: &WallTime) -> Result<String, String> {
         scope: scopes.join(" "),
         feeds: &args.feed,
         actors: &args.actor,
+        readers: &args.reader,
         kinds: &args.kind,
         ids: &args.id,
         limits: Some(limits).filter(|limits| *limits != AppendLimits::default()),

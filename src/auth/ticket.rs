@@ -13,8 +13,8 @@ use super::{
 };
 use crate::types::FeedName;
 
-/// Longest ticket, in bytes: one for 100 feeds with the longest names, if these need no escapes in JSON. It and the names
-/// of the feeds then fit into a URL.
+/// Longest ticket, in bytes: one for 100 feeds with the longest names and a few readers, if these need no escapes in JSON.
+/// It and the names of the feeds then fit into a URL.
 pub const TICKET_BYTES_MAX: usize = 36 * 1024;
 
 /// The `typ` of a ticket. It and its key ensure that a ticket is never accepted as a token, nor a token as a ticket.
@@ -25,6 +25,9 @@ struct Claims {
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<String>,
     feeds: Vec<String>,
+    /// Absent if the only one is `sub`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    readers: Option<Vec<String>>,
     /// When the ticket expires, in µs since 1970. Streams must begin before that.
     begin_us: u64,
     /// When the token it was issued for expires, in µs since 1970. The streams end then.
@@ -39,12 +42,13 @@ pub struct Ticket {
 }
 
 impl Ring {
-    /// Issues a ticket for reading `feeds`, which `grant` must cover. It expires at `begin_us`.
+    /// Issues a ticket for reading `feeds`, which `grant` must cover, as the readers of `grant`. It expires at `begin_us`.
     pub fn issue_ticket(&self, grant: &Grant, feeds: &[FeedName], begin_us: u64) -> Ticket {
         let key = &self.tickets[0];
         let claims = Claims {
             sub: grant.subject.as_deref().map(str::to_owned),
             feeds: feeds.iter().map(|feed| feed.as_str().to_owned()).collect(),
+            readers: grant.readers().map(Patterns::texts),
             begin_us,
             end_us: grant.expires_us,
         };
@@ -73,9 +77,8 @@ impl Ring {
         if jws.algorithm() != Ok(Algorithm::HS256) || !self.tickets.iter().any(signed) {
             return Err(Denied::TicketInvalid("its signature does not match"));
         }
-        let claims: Claims = jws
-            .claims()
-            .map_err(|_| Denied::TicketInvalid("its content is invalid"))?;
+        let invalid = || Denied::TicketInvalid("its content is invalid");
+        let claims: Claims = jws.claims().map_err(|_| invalid())?;
         if now_us >= claims.begin_us {
             return Err(Denied::TicketExpired);
         }
@@ -84,9 +87,15 @@ impl Ring {
             .iter()
             .map(|feed| feed.parse())
             .collect::<Result<Vec<_>, _>>();
-        let feeds = exact.map_err(|_| Denied::TicketInvalid("its content is invalid"))?;
+        let feeds = exact.map_err(|_| invalid())?;
+        let readers = claims
+            .readers
+            .map(|readers| Patterns::of_claim("readers", &readers))
+            .transpose()
+            .map_err(|_| invalid())?;
         Ok(Grant {
             actors: None,
+            readers,
             kinds: None,
             ids: None,
             subject: claims.sub.map(Into::into),

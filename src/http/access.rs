@@ -21,7 +21,7 @@ use super::{
 use crate::{
     auth::{Auth, Denied, Grant, Patterns, Scope},
     error,
-    types::{Actor, Entry, Event, EventId, Expect, FeedName},
+    types::{Actor, Entry, Event, EventId, Expect, FeedName, ReaderName},
 };
 
 /// State of the [`guard`] of one operation.
@@ -147,6 +147,14 @@ impl Granted {
         match &self.0 {
             None => Ok(()),
             Some((grant, _)) => Ok(grant.covers(scope, feeds)?),
+        }
+    }
+
+    /// Checks that the caller may act as `reader`.
+    pub fn reader(&self, reader: &ReaderName) -> Result<()> {
+        match self.grant() {
+            None => Ok(()),
+            Some(grant) => Ok(grant.reads_as(reader)?),
         }
     }
 

@@ -29,7 +29,7 @@ use crate::{
     feed::{Order, PAGE_BYTES_MAX, Page, PageQuery},
     live::wait_for_entries,
     metrics::Held,
-    types::{DATA_BYTES_MAX, FeedName, Marker},
+    types::{DATA_BYTES_MAX, FeedName, Marker, ReaderName},
     version::{Cursor, Version},
 };
 
@@ -52,8 +52,8 @@ pub async fn state(
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    Params::parse(&parts, &[])?;
-    answer_state(&app, &granted, &parts, &feed).await
+    let reader = Params::parse(&parts, &["reader"])?.reader()?;
+    answer_state(&app, &granted, &parts, &feed, &reader).await
 }
 
 pub async fn state_by_query(
@@ -62,8 +62,9 @@ pub async fn state_by_query(
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let feed = Params::parse(&parts, &["feed"])?.feed()?;
-    answer_state(&app, &granted, &parts, &feed).await
+    let params = Params::parse(&parts, &["feed", "reader"])?;
+    let (feed, reader) = (params.feed()?, params.reader()?);
+    answer_state(&app, &granted, &parts, &feed, &reader).await
 }
 
 /// Most feeds whose states are read together.
@@ -143,8 +144,10 @@ async fn answer_state(
     granted: &Granted,
     parts: &Parts,
     feed: &FeedName,
+    reader: &ReaderName,
 ) -> Result<Response> {
     granted.feeds(Scope::Read, [feed])?;
+    granted.reader(reader)?;
     let feeds = app.feeds.of(Caller::reader(&parts.extensions));
     let state = feeds.turn().await?.state(feed).await?;
     Ok((

@@ -47,6 +47,7 @@ codes! {
     KindTransient "kind_transient" BAD_REQUEST,
     KindNotTransient "kind_not_transient" BAD_REQUEST,
     InvalidFeed "invalid_feed" BAD_REQUEST,
+    InvalidReader "invalid_reader" BAD_REQUEST,
     InvalidId "invalid_id" BAD_REQUEST,
     InvalidVersion "invalid_version" BAD_REQUEST,
     InvalidQuery "invalid_query" BAD_REQUEST,
@@ -70,6 +71,7 @@ codes! {
     ScopeMissing "scope_missing" FORBIDDEN,
     FeedForbidden "feed_forbidden" FORBIDDEN,
     ActorForbidden "actor_forbidden" FORBIDDEN,
+    ReaderNotAllowed "reader_not_allowed" FORBIDDEN,
     KindForbidden "kind_forbidden" FORBIDDEN,
     IdForbidden "id_forbidden" FORBIDDEN,
     CrossSite "cross_site" FORBIDDEN,
@@ -162,6 +164,10 @@ impl Problem {
 
     pub fn invalid_feed(invalid: &Invalid) -> Self {
         Self::new(Code::InvalidFeed, format!("the feed's name {invalid}"))
+    }
+
+    pub fn invalid_reader(invalid: &Invalid) -> Self {
+        Self::new(Code::InvalidReader, format!("the reader's name {invalid}"))
     }
 
     /// The id by which an event is asked for.
@@ -335,6 +341,7 @@ impl From<Denied> for Problem {
             Denied::Scope(_) => Code::ScopeMissing,
             Denied::Feed(_) | Denied::AllFeeds(_) => Code::FeedForbidden,
             Denied::Actor(_) => Code::ActorForbidden,
+            Denied::Reader(_) => Code::ReaderNotAllowed,
             Denied::Kind(_) => Code::KindForbidden,
             Denied::Id(_) | Denied::IdOfActor(..) => Code::IdForbidden,
         };
@@ -343,6 +350,7 @@ impl From<Denied> for Problem {
             Denied::Scope(scope) => problem.with("scope", scope.name()),
             Denied::Feed(feed) => problem.with("feed", feed.as_str()),
             Denied::Actor(Some(actor)) => problem.with("actor", actor.as_str()),
+            Denied::Reader(reader) => problem.with("reader", reader.as_str()),
             Denied::Kind(kind) => problem.with("kind", kind.as_str()),
             Denied::Id(id) | Denied::IdOfActor(id, _) => problem.with("id", id.as_str()),
             _ => problem,

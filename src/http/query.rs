@@ -14,7 +14,7 @@ use crate::{
     auth::Patterns,
     feed::{KINDS_MAX, Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
     log::{Filter, LogQuery, Shard},
-    types::{EventId, EventTime, FeedName, Invalid, Kind, Marker},
+    types::{EventId, EventTime, FeedName, Invalid, Kind, Marker, ReaderName},
     version::{Cursor, Version},
 };
 
@@ -235,6 +235,15 @@ impl<'a> Params<'a> {
             Some(param) => feed(param),
             None => Err(invalid("name one feed, as in feed=user:42")),
         }
+    }
+
+    /// Who reads or marks: the feed's own reader unless another one is named.
+    pub fn reader(&self) -> Result<ReaderName> {
+        let Some(param) = self.one("reader")? else {
+            return Ok(ReaderName::OWN);
+        };
+        let name = param.text().map(ReaderName::named);
+        name.map_err(|invalid| Problem::invalid_reader(&invalid))
     }
 
     /// The id of a request for one event.

@@ -133,7 +133,7 @@ pub async fn ticket(
     if ticket.text.len() > TICKET_BYTES_MAX {
         return Err(Problem::new(
             Code::InvalidBody,
-            "the names of these feeds are too long for one ticket, which is part of a URL: get tickets for fewer feeds",
+            "the names of these feeds, with the readers of the token, are too long for one ticket, which is part of a URL: get tickets for fewer feeds",
         ));
     }
     let answer = json!({ "ticket": ticket.text, "expires_at": time(ticket.expires_us) });

@@ -36,7 +36,8 @@ pub async fn live(
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let params = Params::parse(&parts, &["after", "kind", LAST_EVENT_ID, TICKET])?;
+    let params = Params::parse(&parts, &["after", "kind", "reader", LAST_EVENT_ID, TICKET])?;
+    granted.reader(&params.reader()?)?;
     let after = position(&app, &parts, &params).await?;
     let kinds = params.kinds()?;
     follow(&app, &granted, &parts, (vec![feed], kinds), after)

@@ -280,6 +280,10 @@ async fn a_minted_token_works_for_every_kind_of_key() {
             "a",
             "--feed",
             "chat:*",
+            "--reader",
+            "user:ben",
+            "--reader",
+            "team:*",
         ];
         let more = [
             "--minutes",
@@ -304,6 +308,9 @@ async fn a_minted_token_works_for_every_kind_of_key() {
         let (name, value) = bearer(token);
         for (method, path, status) in [
             ("GET", "/v1/feeds/chat:1", 200),
+            ("GET", "/v1/feeds/a?reader=user:ben", 200),
+            ("GET", "/v1/feeds/a?reader=team:1", 200),
+            ("GET", "/v1/feeds/a?reader=user:42", 403),
             ("GET", "/v1/feeds/b", 403),
             ("POST", "/v1/events", 403),
         ] {
@@ -312,14 +319,14 @@ async fn a_minted_token_works_for_every_kind_of_key() {
         }
     }
     let public = site.file("public", &Signer::p256().public);
-    for (key, reason) in [
-        ("/nowhere", "/nowhere"),
-        (
-            public.to_str().expect("UTF-8"),
-            "signing needs a PRIVATE KEY",
-        ),
+    let public = public.to_str().expect("UTF-8");
+    for (args, reason) in [
+        (&["/nowhere"][..], "/nowhere"),
+        (&[public], "signing needs a PRIVATE KEY"),
+        (&["/nowhere", "--reader", "a*b"], "`readers[0]`"),
     ] {
-        let (code, stdout, stderr) = run(&["admin", "token", "--key", key], &[]).await;
+        let mint = [&["admin", "token", "--key"], args].concat();
+        let (code, stdout, stderr) = run(&mint, &[]).await;
         assert_eq!((code, stdout.as_str()), (Some(1), ""));
         assert!(stderr.contains(reason), "{stderr}");
     }

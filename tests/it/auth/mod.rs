@@ -10,6 +10,7 @@ mod expiry;
 mod ids;
 mod key_files;
 mod patterns;
+mod readers;
 mod refusals;
 mod reload;
 mod rights;
