@@ -3,7 +3,7 @@
 use crate::{
     auth::Denied,
     store,
-    types::{EventId, FeedName},
+    types::{EventId, FeedName, Kind},
     version::Version,
 };
 
@@ -40,6 +40,15 @@ pub enum Error {
     Denied(#[from] Denied),
     #[error("no event has the id {0:?}")]
     EventNotFound(EventId),
+    /// The feed shows no entry at this version.
+    #[error("the feed has no entry at version {0}")]
+    EntryNotFound(Version),
+    /// Entries of this kind do not count as unread.
+    #[error("entries of kind {0} have no state")]
+    NotNotify(Kind),
+    /// The reader wrote the entry, and so has read it.
+    #[error("an entry is never unread for whoever wrote it")]
+    OwnEntry,
     #[error("the event {0:?} was erased")]
     EventErased(EventId),
     #[error("event {id:?} has another revision than the expected one")]
@@ -81,6 +90,9 @@ impl Error {
             Self::CursorExpired { .. } => "cursor_expired",
             Self::Denied(_) => "forbidden",
             Self::EventNotFound(_) => "event_not_found",
+            Self::EntryNotFound(_) => "entry_not_found",
+            Self::NotNotify(_) => "not_notify",
+            Self::OwnEntry => "own_entry",
             Self::EventErased(_) => "event_erased",
             Self::RevisionConflict { .. } => "revision_conflict",
             Self::FanoutTooLarge(_) => "invalid_event",

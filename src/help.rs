@@ -9,7 +9,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
         "Read and write feeds",
         &[
             "append", "event", "edit", "erase", "tail", "history", "export", "import", "state",
-            "mark",
+            "mark", "readers",
         ],
     ),
     ("Run the service", &["serve", "config", "admin"]),

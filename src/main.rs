@@ -12,7 +12,7 @@ use newsfeed::{
     auth::mint,
     client::{
         self, append, backup, completions, demo, edit, erase, event, export, history, import, mark,
-        replay, state, tail,
+        readers, replay, state, tail,
     },
     clock::WallTime,
     config::{
@@ -73,6 +73,7 @@ enum Command {
     #[command(alias = "head")]
     State(state::StateArgs),
     Mark(mark::MarkArgs),
+    Readers(readers::ReadersArgs),
     Replay(replay::ReplayArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
@@ -209,6 +210,7 @@ async fn run(cli: Cli, given: &Given<'_>) -> ExitCode {
         Command::Erase(args) => erase::run(args).await.map_err(Into::into),
         Command::State(args) => state::run(args).await.map_err(Into::into),
         Command::Mark(args) => mark::run(args).await.map_err(Into::into),
+        Command::Readers(args) => readers::run(args).await.map_err(Into::into),
         Command::Replay(args) => replay::run(args).await.map_err(Into::into),
         Command::Demo(args) => demo::run(args).await.map_err(Into::into),
         Command::Completions(args) => {

@@ -99,8 +99,8 @@ impl Node {
             tracker.clone(),
             Arc::clone(&metrics),
         );
-        let twins = metrics.twins.clone();
-        let feeds = Feeds::counting(Arc::clone(&store), keys.clone(), twins);
+        let (twins, unread) = (metrics.twins.clone(), metrics.unread.clone());
+        let feeds = Feeds::counting(Arc::clone(&store), keys.clone(), twins, unread);
         let lifecycle = Lifecycle::new(Arc::clone(&store), keys.clone(), Arc::clone(&metrics));
         let hub = Hub::new(keys.clone(), Arc::clone(&metrics));
         let stop_background = CancellationToken::new();

@@ -1,19 +1,20 @@
-//! Calls that read feeds, follow them and move markers.
+//! Calls that read feeds, follow them and change events.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use reqwest::{Method, Response, header};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, Error as _},
 };
-use serde_json::{json, value::RawValue};
+use serde_json::value::RawValue;
 
 use super::{
     Error,
     api::{Client, Failure, root_cause},
     pages::Range,
     sse::{Frame, Frames},
+    states::{EntryState, reader_parameter},
 };
 
 /// Far above the largest frame of the service, an entry of 64 KiB.
@@ -66,6 +67,8 @@ pub struct Entry {
     pub time: Option<String>,
     #[serde(default = "null")]
     pub data: Box<RawValue>,
+    /// For the reader in whose name a page was read.
+    pub state: Option<EntryState>,
 }
 
 fn null() -> Box<RawValue> {
@@ -83,12 +86,6 @@ impl Entry {
     }
 }
 
-/// The states of several feeds as of one moment.
-#[derive(Debug, Deserialize)]
-struct States {
-    feeds: Vec<Told<State>>,
-}
-
 #[derive(Debug, Deserialize)]
 pub struct Page {
     pub version: String,
@@ -100,32 +97,11 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// The unread count and the markers of a feed, as of `version`.
-#[derive(Debug, Deserialize)]
-pub struct State {
-    pub feed: String,
-    pub version: String,
-    /// Version of the newest entry. Absent in `marker` events of a stream.
-    pub latest: Option<String>,
-    pub unread: Unread,
-    pub markers: Markers,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-pub struct Unread {
-    pub total: u64,
-    pub kinds: BTreeMap<String, u64>,
-    pub more: bool,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Markers {
-    pub read: Option<String>,
-    pub seen: Option<String>,
-}
-
 /// Feed names and parameters as a query string. Feeds are named in the query, because some proxies change `%2F` in paths.
-fn query<T: AsRef<str>>(feeds: impl IntoIterator<Item = T>, parameters: &[(&str, &str)]) -> String {
+pub(super) fn query<T: AsRef<str>>(
+    feeds: impl IntoIterator<Item = T>,
+    parameters: &[(&str, &str)],
+) -> String {
     let feeds: Vec<T> = feeds.into_iter().collect();
     let feeds = feeds.iter().map(|feed| ("feed", feed.as_ref()));
     let pairs = feeds.chain(parameters.iter().copied());
@@ -194,21 +170,6 @@ struct At {
 }
 
 impl Client {
-    pub async fn state(&self, feed: &str) -> Result<Told<State>, Error> {
-        let path = format!("/v1/state?{}", query([feed], &[]));
-        self.call(self.request(Method::GET, &path)).await
-    }
-
-    /// The states of 1 to 1,000 feeds, as of one moment.
-    pub async fn states(&self, feeds: &[String]) -> Result<Vec<Told<State>>, Error> {
-        if let [feed] = feeds {
-            return Ok(vec![self.state(feed).await?]);
-        }
-        let request = self.request(Method::POST, "/v1/feeds");
-        let States { feeds } = self.call(request.json(&json!({ "feeds": feeds }))).await?;
-        Ok(feeds)
-    }
-
     /// The event with this id.
     pub async fn event(&self, id: &str) -> Result<Told<Entry>, Error> {
         self.call(self.request(Method::GET, &event_path(id, None)))
@@ -239,19 +200,6 @@ impl Client {
             .await
     }
 
-    /// Moves `marker` (`read` or `seen`) up to and including `version`.
-    pub async fn move_marker(
-        &self,
-        feed: &str,
-        marker: &str,
-        version: &str,
-    ) -> Result<Told<State>, Error> {
-        let path = format!("/v1/markers/{marker}?{}", query([feed], &[]));
-        let request = self.request(Method::PUT, &path);
-        self.call(request.json(&json!({ "version": version })))
-            .await
-    }
-
     /// A page of the feeds of `range`, or of the log.
     pub async fn page(&self, range: &Range, parameters: &[(&str, &str)]) -> Result<Page, Error> {
         let of = if range.log { "log" } else { "entries" };
@@ -268,9 +216,10 @@ impl Client {
 
     /// One attempt to open a live stream of what comes after `position`.
     pub(super) async fn live(&self, range: &Range, position: &str) -> Result<Live, Failure> {
-        let kinds: Vec<_> = range.kind_parameters().collect();
+        let reader = reader_parameter(range.reader.as_deref());
+        let parameters: Vec<_> = range.kind_parameters().chain(reader).collect();
         let of = if range.log { "log/live" } else { "live" };
-        let path = format!("/v1/{of}?{}", query(&range.feeds, &kinds));
+        let path = format!("/v1/{of}?{}", query(&range.feeds, &parameters));
         let request = self.request(Method::GET, &path);
         let response = self
             .stream(request.header("last-event-id", position))

@@ -6,6 +6,7 @@ use super::{
     names::{self, Moment, Position},
     output::{Output, status},
     pages::{Order, Range, Walk},
+    states::EntryState,
 };
 
 /// Print the history of feeds, newest first
@@ -18,6 +19,7 @@ use super::{
     newsfeed history user:ben --limit 20                         the newest 20\n  \
     newsfeed history user:ben chat:anna-ben --kind message       messages of two feeds\n  \
     newsfeed history user:ben --long                             with versions and ids\n  \
+    newsfeed history chat:7 --reader user:ben --state unread     what Ben has not read\n  \
     newsfeed history user:ben --reverse | jq -r .data.text       all entries, oldest first\n  \
     newsfeed history user:ben --after $(cat cursor) --until $VN  entries between two versions\n  \
     newsfeed history user:ben --after 2026-11-28T00:00:00Z       entries since a time\n  \
@@ -38,6 +40,12 @@ pub struct HistoryArgs {
     /// Only entries of this kind (repeatable)
     #[arg(long, value_parser = names::name)]
     kind: Vec<String>,
+    /// As this reader, such as user:ben: entries show what they are for it [default: the feed's own reader]
+    #[arg(long, value_name = "NAME", value_parser = names::name)]
+    reader: Option<String>,
+    /// Only entries that are in this state for the reader [default: any]
+    #[arg(long, value_enum)]
+    state: Option<InState>,
     /// Oldest first
     #[arg(long)]
     reverse: bool,
@@ -50,6 +58,26 @@ pub struct HistoryArgs {
     connection: Connection,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum InState {
+    Unread,
+    Read,
+    Archived,
+    /// All entries, with their states
+    Any,
+}
+
+impl InState {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unread => EntryState::Unread.name(),
+            Self::Read => EntryState::Read.name(),
+            Self::Archived => EntryState::Archived.name(),
+            Self::Any => "any",
+        }
+    }
+}
+
 pub async fn run(args: HistoryArgs) -> Result<(), Error> {
     let client = args.connection.reached().await?;
     let mut printer = args.output.open().long(args.long);
@@ -57,6 +85,8 @@ pub async fn run(args: HistoryArgs) -> Result<(), Error> {
         feeds: args.feeds,
         log: false,
         kinds: args.kind,
+        reader: args.reader,
+        state: args.state.map(InState::name),
         after: args.after.version(&client).await?,
         until: match args.until {
             Moment::Now => None,

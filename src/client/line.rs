@@ -1,4 +1,4 @@
-//! Entries, transients and states as lines for people. All text from the service is escaped.
+//! Entries and transients as lines for people. All text from the service is escaped.
 
 use std::fmt::Write;
 
@@ -7,7 +7,8 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Map, Value, value::RawValue};
 
 use super::{
-    feeds::{Change, Entry, Markers, Unread},
+    feeds::{Change, Entry},
+    states::EntryState,
     text::{printable, shortened},
 };
 
@@ -18,7 +19,7 @@ const KIND_CHARS: usize = 8;
 /// Width of the version column, for transients, which have none.
 const VERSION_CHARS: usize = 26;
 
-const DIM: Style = Style::new().dimmed();
+pub(super) const DIM: Style = Style::new().dimmed();
 
 /// Formats text, with colours or without.
 #[derive(Debug)]
@@ -71,10 +72,15 @@ impl Painter {
             line += "  ";
             line += &self.dim("(edited)");
         }
+        match entry.state {
+            Some(EntryState::Unread) => line += &format!("  {}", self.bold("(unread)")),
+            Some(EntryState::Archived) => line += &format!("  {}", self.dim("(archived)")),
+            Some(EntryState::Read) | None => {}
+        }
         line
     }
 
-    fn bold(&self, text: &str) -> String {
+    pub(super) fn bold(&self, text: &str) -> String {
         self.paint(Style::new().bold(), text)
     }
 
@@ -123,41 +129,6 @@ impl Painter {
             let _ = write!(line, "  {}", self.dim(&shortened(&rest, DATA_CHARS_MAX)));
         }
         line
-    }
-
-    /// The unread count and the markers of a feed.
-    pub fn state(&self, feed: &str, unread: &Unread, markers: &Markers) -> String {
-        let marker = |version: &Option<String>| match version {
-            Some(version) => self.dim(version),
-            None => self.dim("–"),
-        };
-        format!(
-            "{}  {}  read {}  seen {}",
-            printable(feed),
-            self.unread(unread),
-            marker(&markers.read),
-            marker(&markers.seen),
-        )
-    }
-
-    pub fn unread(&self, unread: &Unread) -> String {
-        let Unread { total, kinds, more } = unread;
-        let style = match total {
-            0 => DIM,
-            _ => Style::new().bold(),
-        };
-        let mut text = format!("unread {total}");
-        if *more {
-            text.push_str(" or more");
-        }
-        if !kinds.is_empty() {
-            let kinds: Vec<_> = kinds
-                .iter()
-                .map(|(kind, count)| format!("{count} {kind}"))
-                .collect();
-            let _ = write!(text, " ({})", kinds.join(", "));
-        }
-        self.paint(style, &text)
     }
 }
 
@@ -297,29 +268,23 @@ mod tests {
     }
 
     #[test]
+    fn the_state_of_an_entry_stands_at_its_end() {
+        let plain = Painter::new(false);
+        for (state, end) in [
+            ("unread", "[1]  (edited)  (unread)"),
+            ("read", "[1]  (edited)"),
+            ("archived", "[1]  (edited)  (archived)"),
+        ] {
+            let entry = entry(&format!(r#""edited":"a","state":"{state}","#), "[1]");
+            assert!(plain.entry(&entry).ends_with(end), "{state}");
+        }
+    }
+
+    #[test]
     fn colours_are_used_only_on_request() {
         let message = entry("\"version\":\"0\",", "[1]");
         assert!(!Painter::new(false).entry(&message).contains('\x1b'));
         let colored = Painter::new(true).entry(&message);
         assert!(colored.contains("\x1b[36mmessage \x1b[0m"), "{colored:?}");
-    }
-
-    #[test]
-    fn the_unread_count_lists_its_kinds() {
-        let unread = |total, more| Unread {
-            total,
-            kinds: [("flirt".to_owned(), 1), ("message".to_owned(), 2)].into(),
-            more,
-        };
-        let plain = Painter::new(false);
-        assert_eq!(
-            plain.unread(&unread(3, false)),
-            "unread 3 (1 flirt, 2 message)"
-        );
-        assert!(
-            plain
-                .unread(&unread(10_000, true))
-                .starts_with("unread 10000 or more")
-        );
     }
 }

@@ -1,11 +1,11 @@
 //! The commands that are clients of a running service.
 //!
 //! # Layout
-//! - [`append`], [`event`], [`edit`], [`erase`], [`tail`], [`history`], [`state`], [`mark`]: one call of the API each.
+//! - [`append`], [`event`], [`edit`], [`erase`], [`tail`], [`history`], [`state`], [`mark`], [`readers`]: one call of the API each.
 //!   [`replay`], [`demo`]: many calls.
-//! - [`connection`], [`output`], [`names`]: arguments shared by the commands. [`line`], [`text`]: output for people.
+//! - [`connection`], [`output`], [`names`]: arguments shared by the commands. [`line`], [`state_line`], [`text`]: output for people.
 //! - [`export`]: the log, line by line. [`import`]: appends what it wrote. [`backup`]: a copy of the store.
-//! - [`api`] (with [`feeds`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`], [`temporary`]: retries.
+//! - [`api`] (with [`feeds`], [`states`], [`pages`], [`wire`], [`sse`]): the calls. [`patience`], [`temporary`]: retries.
 //!
 //! This module uses the service over HTTP only and shares no code with the server but the rules of names, so that it tests
 //! the API from the outside. Every request here is safe to repeat: events and edits carry an id, markers only move forward, what
@@ -33,10 +33,13 @@ mod output;
 mod pages;
 mod patience;
 mod progress;
+pub mod readers;
 mod redirect;
 pub mod replay;
 mod sse;
 pub mod state;
+mod state_line;
+mod states;
 pub mod tail;
 pub mod temporary;
 mod text;

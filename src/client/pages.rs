@@ -27,6 +27,10 @@ pub struct Range {
     pub log: bool,
     /// Empty for all kinds.
     pub kinds: Vec<String>,
+    /// `None` for the feeds' own reader. The log has none.
+    pub reader: Option<String>,
+    /// Only entries in this state; `None` for all.
+    pub state: Option<&'static str>,
     /// Entries after this version; `0` for all.
     pub after: String,
     /// Entries up to this version; `None` for the version of the first page.
@@ -39,6 +43,13 @@ impl Range {
         let sent = self.kinds.len() <= KINDS_MAX;
         let kinds = self.kinds.iter().filter(move |_| sent);
         kinds.map(|kind| ("kind", &**kind))
+    }
+
+    /// The reader and the state, as parameters of a page.
+    fn view(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let reader = self.reader.as_deref().map(|reader| ("reader", reader));
+        let state = self.state.map(|state| ("state", state));
+        reader.into_iter().chain(state)
     }
 }
 
@@ -77,9 +88,9 @@ impl<'a> Walk<'a> {
         let Some(position) = self.position.take() else {
             return Ok(None);
         };
-        // With a filter by kind, any number of entries may be needed to find the wanted ones.
-        let limit = match &*self.range.kinds {
-            [] => self.entries_wanted.clamp(1, PAGE_ENTRIES_MAX),
+        // With a filter, any number of entries may be needed to find the wanted ones.
+        let limit = match (&*self.range.kinds, self.range.state) {
+            ([], None) => self.entries_wanted.clamp(1, PAGE_ENTRIES_MAX),
             _ => PAGE_ENTRIES_MAX,
         };
         let limit = limit.to_string();
@@ -99,6 +110,7 @@ impl<'a> Walk<'a> {
             parameters.push(("until", until));
         }
         parameters.extend(self.range.kind_parameters());
+        parameters.extend(self.range.view());
         let Page {
             version,
             mut entries,

@@ -222,9 +222,13 @@ impl Memory {
         Arc::make_mut(&mut self.values).insert(key, value);
     }
 
-    /// Does what a batch says that has no versions of its own.
+    pub(crate) fn remove(&mut self, key: &[u8]) {
+        Arc::make_mut(&mut self.values).remove(key);
+    }
+
+    /// Does what a batch says, as a commit at the version of the last entry: its own versions must not matter.
     pub(crate) fn apply(&mut self, batch: Batch) -> Result<()> {
-        assert!(batch.versioned.is_empty() && batch.stamped.is_empty());
+        let at = self.version;
         for (index, condition) in batch.conditions.iter().enumerate() {
             let holds = match condition {
                 Condition::KeyEquals { key, value } => self.values.get(key) == value.as_ref(),
@@ -242,6 +246,14 @@ impl Memory {
             values.retain(|key, _| !(begin <= key && key < end));
         }
         values.extend(batch.puts);
+        for put in batch.versioned {
+            values.insert(versioned(&put.prefix, at.at_index(put.index)), put.value);
+        }
+        for mut put in batch.stamped {
+            let stamp = at.at_index(put.index).to_bytes();
+            put.value[put.at..][..stamp.len()].copy_from_slice(&stamp);
+            values.insert(put.key, put.value);
+        }
         for (key, value) in batch.maxima {
             let stored = values.entry(key).or_default();
             *stored = value.max(std::mem::take(stored));

@@ -6,27 +6,39 @@
 mod changes;
 mod event;
 mod markers;
+mod marks;
 mod page;
 mod source;
+mod standing;
 mod state;
+mod states;
 mod turns;
+mod unread;
 
 use std::sync::Arc;
 
-use self::turns::{InTurn, Turn, Turns};
 pub use self::{
     event::FoundEvent,
+    markers::{ReaderMarkers, Readers},
+    marks::{EntryState, MARKS_TOLD_MAX, NewState},
     page::{
-        KINDS_MAX, Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page, PageEntry,
-        PageQuery, check_kept,
+        FeedIndices, KINDS_MAX, Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PAGE_EXAMINED_MAX, Page,
+        PageEntry, PageQuery, check_kept,
     },
+    standing::Standing,
     state::{FeedState, Markers, UNREAD_MAX, UNREAD_TOGETHER_MAX, Unread},
+    states::{EntryStates, States},
     turns::Reader,
+    unread::UNREAD_CACHE_BYTES_MAX,
+};
+use self::{
+    turns::{InTurn, Turn, Turns},
+    unread::UnreadCache,
 };
 use crate::{
     error::{Error, Result},
     lineage::Lineage,
-    metrics::TwinsHidden,
+    metrics::{TwinsHidden, UnreadCounts},
     store::{self, Reads, Snapshot, Store, keys::Keys, values::decode_version_or_zero},
     times,
     version::{Cursor, Version},
@@ -39,6 +51,7 @@ pub struct Feeds {
     pub(crate) keys: Keys,
     pub(crate) lineage: Lineage,
     pub(crate) twins: TwinsHidden,
+    unread: UnreadCache,
     turns: Turns,
     reader: Reader,
     /// Held for the reads that are under way.
@@ -47,17 +60,24 @@ pub struct Feeds {
 
 impl Feeds {
     pub fn new(store: Arc<dyn Store>, keys: Keys) -> Self {
-        Self::counting(store, keys, TwinsHidden::default())
+        let (twins, unread) = (TwinsHidden::default(), UnreadCounts::default());
+        Self::counting(store, keys, twins, unread)
     }
 
-    /// As [`Self::new`], counting hidden twins in `twins`.
-    pub fn counting(store: Arc<dyn Store>, keys: Keys, twins: TwinsHidden) -> Self {
+    /// As [`Self::new`], with these metrics.
+    pub fn counting(
+        store: Arc<dyn Store>,
+        keys: Keys,
+        twins: TwinsHidden,
+        unread: UnreadCounts,
+    ) -> Self {
         Self {
             turns: Turns::new(store.reads_at_once()),
             store,
             lineage: Lineage::new(keys.clone()),
             keys,
             twins,
+            unread: UnreadCache::new(unread),
             reader: Reader::default(),
             turn: None,
         }

@@ -9,6 +9,7 @@ use super::{
     Feeds,
     changes::Changes,
     source::{Entries, Source},
+    states::{EntryStates, Judge, States, UnreadPlaces},
 };
 use crate::{
     error::{Error, Result},
@@ -61,6 +62,8 @@ pub struct PageQuery<V = Version> {
     pub bytes: usize,
     /// The kinds of entries, which must be distinct. Empty: all kinds.
     pub kinds: Vec<Kind>,
+    /// Whose states to tell. `None`: nobody's.
+    pub states: Option<States>,
 }
 
 impl<V> PageQuery<V> {
@@ -89,6 +92,8 @@ pub struct PageEntry {
     pub entry: Entry,
     /// The feeds of the query that contain the entry, in the order of the query.
     pub feeds: FeedIndices,
+    /// In each of `feeds`, the state of the entry; empty unless the query asks for states.
+    pub states: EntryStates,
 }
 
 impl<V> PageQuery<V> {
@@ -199,7 +204,18 @@ impl Feeds {
             }
             changed = latest.max(after);
         }
-        let mut merge = Merge::new(query, order, &self.keys, now, indexed);
+        let judge = match &query.states {
+            Some(states) => Some(Judge::new(self, &*snapshot, &query.feeds, states).await?),
+            None => None,
+        };
+        let unread = match &judge {
+            Some(judge) => judge.unread_places(&*snapshot).await?,
+            None => None,
+        };
+        let mut merge = match unread {
+            Some(places) => Merge::unread(query, order, &self.keys, now, places),
+            None => Merge::new(query, order, &self.keys, now, indexed),
+        };
         merge.add_changes(query, &self.keys, now, changed);
 
         let moment = order.moment();
@@ -210,25 +226,42 @@ impl Feeds {
             is_whole,
         };
         let (mut examined, mut bytes, mut last) = (0, 0, None);
+        // Whose states have not been read yet, and where the page continues if they cannot be read.
+        let (mut waiting, mut judged) = (Vec::new(), None);
         let mut budget = WorkBudget::default();
         loop {
-            let first = match merge.next(&*snapshot, page.entries.len()).await {
+            let have = page.entries.len() + waiting.len();
+            let first = match merge.next(&*snapshot, have).await {
                 Ok(first) => first,
                 // If the snapshot expires, the page ends here, so that reading page by page makes progress.
-                Err(Error::Store(store::Error::TooOld)) if last.is_some() => {
-                    page.next = last;
+                Err(Error::Store(store::Error::TooOld)) if judged.is_some() => {
+                    page.next = judged;
                     break;
                 }
                 Err(error) => return Err(error),
             };
+            let is_full = |entries: usize| {
+                entries >= query.limit || bytes >= query.bytes || examined >= PAGE_EXAMINED_MAX
+            };
+            if let Some(judge) = &judge
+                && (first.is_none() || is_full(have))
+            {
+                let entries = std::mem::take(&mut waiting);
+                match judge.judge(&*snapshot, entries).await {
+                    Ok(entries) => page.entries.extend(entries),
+                    Err(store::Error::TooOld) if judged.is_some() => {
+                        page.next = judged;
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+                judged = last;
+            }
             let Some((version, entry, feeds)) = first else {
                 break;
             };
             budget.spend(feeds.len()).await;
-            if page.entries.len() >= query.limit
-                || bytes >= query.bytes
-                || examined >= PAGE_EXAMINED_MAX
-            {
+            if is_full(page.entries.len()) {
                 page.next = last;
                 break;
             }
@@ -236,7 +269,17 @@ impl Feeds {
             examined += 1;
             if query.includes(&entry.kind) {
                 bytes += query.text_bytes(&entry, &feeds);
-                page.entries.push(PageEntry { entry, feeds });
+                match judge {
+                    Some(_) => waiting.push((entry, feeds)),
+                    None => page.entries.push(PageEntry {
+                        entry,
+                        feeds,
+                        states: EntryStates::new(),
+                    }),
+                }
+            }
+            if judge.is_none() {
+                judged = last;
             }
         }
         self.twins.page.inc_by(merge.hidden());
@@ -304,6 +347,24 @@ impl Merge {
             sources: query.feeds.iter().enumerate().map(source).collect(),
             heads: BinaryHeap::with_capacity(query.feeds.len()),
             waiting: (0..query.feeds.len()).collect(),
+        }
+    }
+
+    /// Only what is unread, and perhaps more.
+    fn unread<V>(
+        query: &PageQuery<V>,
+        order: Order,
+        keys: &Keys,
+        now: Version,
+        places: Vec<UnreadPlaces>,
+    ) -> Self {
+        let each = query.feeds.iter().zip(places).enumerate();
+        let source = |(place, (feed, places))| {
+            Source::entries(place, Entries::unread(keys, feed, order, now, places))
+        };
+        Self {
+            sources: each.map(source).collect(),
+            ..Self::new(query, order, keys, now, projection::NOT_INDEXED)
         }
     }
 
@@ -431,6 +492,7 @@ mod tests {
                 limit: PAGE_ENTRIES_MAX,
                 bytes: 64 * 1024,
                 kinds: Vec::new(),
+                states: None,
             };
             let page = feeds.page(&query).await.expect("read");
             (page.entries.len(), page.next.is_some())
@@ -466,6 +528,7 @@ mod tests {
                 limit: PAGE_ENTRIES_MAX,
                 bytes: PAGE_BYTES_MAX,
                 kinds: Vec::from_iter(kind.map(|kind| kind.parse().expect("a kind"))),
+                states: None,
             };
             // A page of a kind that no entry has examines as much as a page may.
             let (page, count) = turns(feeds.page(&query(Some("other")))).await;

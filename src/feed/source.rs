@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 
-use super::{changes::Changes, page::Order};
+use super::{changes::Changes, page::Order, states::UnreadPlaces};
 use crate::{
     dedup::Scan,
     projection::{self, Derived},
@@ -118,12 +118,46 @@ struct Index {
     /// Of the feed's entries.
     prefix: Vec<u8>,
     named: Derived,
+    /// It may name entries that have gone.
+    may_miss: bool,
     /// What is being fetched.
     fetching: Vec<Vec<u8>>,
     ready: VecDeque<Entry>,
 }
 
 impl Entries {
+    /// The entries that a reader has not read, and perhaps others above the read marker.
+    pub(super) fn unread(
+        keys: &Keys,
+        feed: &FeedName,
+        order: Order,
+        now: Version,
+        places: UnreadPlaces,
+    ) -> Self {
+        let prefix = keys.feed(feed);
+        let (after, until, newest_first) = bounds(order, now);
+        let from = after.unwrap_or(Version::ZERO);
+        let marked = places.marked.into_iter();
+        let marked = marked.filter(|version| from < *version && *version <= until);
+        let above = from.max(places.above);
+        let mut parts = SmallVec::new();
+        parts.push(Part::Index(Index {
+            prefix: prefix.clone(),
+            named: Derived::given(marked, newest_first),
+            may_miss: true,
+            fetching: Vec::new(),
+            ready: VecDeque::new(),
+        }));
+        parts.push(Part::Scan(match newest_first {
+            true => Scan::newest_first_above(prefix, above, until.max(above)),
+            false => Scan::oldest_first(prefix, above, until.max(above)),
+        }));
+        if newest_first {
+            parts.reverse();
+        }
+        Self { parts }
+    }
+
     /// `indexed` says between which versions the entries of `kinds` are indexed.
     pub(super) fn new(
         keys: &Keys,
@@ -133,15 +167,7 @@ impl Entries {
         (kinds, indexed): (&[Kind], Checkpoint),
     ) -> Self {
         let prefix = keys.feed(feed);
-        let (after, until, newest_first) = match order {
-            Order::NewestFirst { until, before } => {
-                let until = until
-                    .unwrap_or(now)
-                    .min(before.map_or(now, Version::before));
-                (None, until, true)
-            }
-            Order::OldestFirst { after, until, .. } => (Some(after), until.unwrap_or(now), false),
-        };
+        let (after, until, newest_first) = bounds(order, now);
         if kinds.is_empty() || indexed.until <= indexed.from {
             let scan = match after {
                 None => Scan::newest_first(prefix, until),
@@ -165,6 +191,7 @@ impl Entries {
         parts.push(Part::Index(Index {
             prefix: prefix.clone(),
             named: projection::of_feed(keys, feed, kinds, range, newest_first),
+            may_miss: false,
             fetching: Vec::new(),
             ready: VecDeque::new(),
         }));
@@ -237,6 +264,19 @@ impl Entries {
     }
 }
 
+/// The bounds of an order: above what and up to what, and whether the newest come first.
+fn bounds(order: Order, now: Version) -> (Option<Version>, Version, bool) {
+    match order {
+        Order::NewestFirst { until, before } => {
+            let until = until
+                .unwrap_or(now)
+                .min(before.map_or(now, Version::before));
+            (None, until, true)
+        }
+        Order::OldestFirst { after, until, .. } => (Some(after), until.unwrap_or(now), false),
+    }
+}
+
 impl Part {
     /// Whether everything has been read and taken.
     fn is_done(&self) -> bool {
@@ -284,7 +324,10 @@ impl Index {
             true => self.named.take(found.slices),
             false => {
                 let keys = std::mem::take(&mut self.fetching);
-                self.ready.extend(projection::entries(keys, found.values)?);
+                let found = keys.into_iter().zip(found.values);
+                let found = found.filter(|(_, value)| value.is_some() || !self.may_miss);
+                let (keys, values) = found.unzip();
+                self.ready.extend(projection::entries(keys, values)?);
                 Ok(())
             }
         }

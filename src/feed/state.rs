@@ -4,17 +4,15 @@ use std::collections::BTreeMap;
 
 use futures_util::future::try_join_all;
 
-use super::Feeds;
+use super::{
+    Feeds, Standing,
+    unread::{Count, Start},
+};
 use crate::{
-    dedup::{self, Commit, Window},
+    dedup,
     error::{Error, Result},
-    fairness::WorkBudget,
-    store::{
-        self, Snapshot,
-        keys::{self, OWN_READER},
-        values,
-    },
-    types::{FeedName, Marker},
+    store::{self, Reads, Snapshot, values::decode_version_or_zero},
+    types::{FeedName, ReaderName},
     version::Version,
 };
 
@@ -29,12 +27,12 @@ pub const UNREAD_TOGETHER_MAX: usize = 100_000;
 const MOMENTS_MAX: usize = 3;
 /// How many feeds' states are read together, with as few reads of the engine as possible.
 const STATES_TOGETHER: usize = 64;
-/// Notify keys that are read at a time, so that other readers have their turns in between.
-const PIECE_KEYS: usize = 500;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedState {
     pub feed: FeedName,
+    /// Whose unread count and markers these are.
+    pub reader: ReaderName,
     /// The moment (vN) of the state.
     pub version: Version,
     /// The version of the latest entry.
@@ -55,19 +53,20 @@ pub struct Unread {
 pub struct Markers {
     pub read: Option<Version>,
     pub seen: Option<Version>,
+    pub archived: Option<Version>,
 }
 
 impl Feeds {
-    pub async fn state(&self, feed: &FeedName) -> Result<FeedState> {
+    pub async fn state(&self, feed: &FeedName, reader: &ReaderName) -> Result<FeedState> {
         let state = async {
             let snapshot = self.snapshot().await?;
-            Ok(self.state_at(&*snapshot, feed).await?)
+            Ok(self.state_at(&*snapshot, feed, reader).await?)
         };
         self.note(state.await)
     }
 
     /// The states of several feeds. They may be as of different moments.
-    pub async fn states(&self, feeds: &[FeedName]) -> Result<Vec<FeedState>> {
+    pub async fn states(&self, feeds: &[FeedName], reader: &ReaderName) -> Result<Vec<FeedState>> {
         let read = async {
             let mut states = Vec::with_capacity(feeds.len());
             let mut together = STATES_TOGETHER;
@@ -75,8 +74,8 @@ impl Feeds {
                 let snapshot = self.snapshot().await?;
                 let done = states.len();
                 for feeds in rest.chunks(together) {
-                    match self.states_at(&*snapshot, feeds, UNREAD_MAX).await {
-                        Ok(read) => states.extend(read),
+                    match self.states_at(&*snapshot, feeds, reader, UNREAD_MAX).await {
+                        Ok((read, _)) => states.extend(read),
                         // There is much to count, or other readers had many turns: the rest on the next snapshot, and fewer
                         // together.
                         Err(store::Error::TooOld) if together > 1 || states.len() > done => {
@@ -96,7 +95,11 @@ impl Feeds {
     ///
     /// # Errors
     /// [`Error::ReadsBusy`] if other readers had too many turns to read them all on one snapshot.
-    pub async fn states_of_one_moment(&self, feeds: &[FeedName]) -> Result<Vec<FeedState>> {
+    pub async fn states_of_one_moment(
+        &self,
+        feeds: &[FeedName],
+        reader: &ReaderName,
+    ) -> Result<Vec<FeedState>> {
         let unread_max = (UNREAD_TOGETHER_MAX / feeds.len().max(1)).clamp(1, UNREAD_MAX);
         let read = async {
             for _ in 0..MOMENTS_MAX {
@@ -104,7 +107,8 @@ impl Feeds {
                 let mut states = Vec::with_capacity(feeds.len());
                 let read = async {
                     for feeds in feeds.chunks(STATES_TOGETHER) {
-                        states.extend(self.states_at(&*snapshot, feeds, unread_max).await?);
+                        let read = self.states_at(&*snapshot, feeds, reader, unread_max);
+                        states.extend(read.await?.0);
                     }
                     Ok(states)
                 };
@@ -122,153 +126,92 @@ impl Feeds {
         &self,
         snapshot: &dyn Snapshot,
         feed: &FeedName,
+        reader: &ReaderName,
     ) -> store::Result<FeedState> {
-        let states = self.states_at(snapshot, std::slice::from_ref(feed), UNREAD_MAX);
-        states.await.map(|mut states| states.remove(0))
+        let states = self.states_at(snapshot, std::slice::from_ref(feed), reader, UNREAD_MAX);
+        states.await.map(|(mut states, _)| states.remove(0))
     }
 
-    /// The states of `feeds`, each with at most `unread_max` unread entries. A few round trips, unless much is unread.
-    async fn states_at(
+    /// The states of `feeds`, each with at most `unread_max` unread entries, or as many as are known already. A few round trips,
+    /// unless much is unread that has not been counted. Also returns how many keys were read to count.
+    pub(crate) async fn states_at(
         &self,
         snapshot: &dyn Snapshot,
         feeds: &[FeedName],
+        reader: &ReaderName,
         unread_max: usize,
-    ) -> store::Result<Vec<FeedState>> {
+    ) -> store::Result<(Vec<FeedState>, usize)> {
         let version = snapshot.version();
         let prefixes: Vec<_> = feeds.iter().map(|feed| self.keys.feed(feed)).collect();
-        let (markers, latest) = tokio::try_join!(
-            self.markers_at(snapshot, feeds),
+        let start = |feed| Start::of(&self.unread, feed, reader);
+        let starts: Vec<Start> = feeds.iter().map(start).collect();
+        let mut reads = Reads::default();
+        for feed in feeds {
+            reads.keys.extend(Standing::reads(&self.keys, feed, reader));
+            reads.keys.push(self.keys.removed(feed));
+        }
+        let each = feeds.iter().zip(&starts);
+        let ranges = each.map(|(feed, start)| start.ranges(&self.keys, feed, reader, version));
+        let known: Vec<_> = ranges.collect();
+        reads
+            .ranges
+            .extend(known.iter().flatten().flatten().cloned());
+        let asked = reads.keys.clone();
+        let (found, latest) = tokio::try_join!(
+            snapshot.read(reads),
             dedup::latest_of(snapshot, prefixes.clone()),
         )?;
-        let first = (unread_max + 1).min(PIECE_KEYS / feeds.len().max(1)).max(1);
-        let ranges = feeds.iter().zip(&markers).map(|(feed, markers)| {
-            let notify = self.keys.notify(feed);
-            keys::range(&notify, markers.read, version, false, first, usize::MAX)
-        });
-        let slices = snapshot.ranges(ranges.collect()).await?;
-        let counts = prefixes.into_iter().zip(&markers);
-        let counts = counts.map(|(prefix, markers)| Count::new(prefix, markers.read, unread_max));
-        let each = feeds.iter().zip(counts).zip(slices);
-        let unread = each.map(|((feed, count), slice)| self.count(snapshot, feed, count, slice));
-        let unread = try_join_all(unread).await?;
-        let each = feeds.iter().zip(markers).zip(latest).zip(unread);
-        let states = each.map(|(((feed, markers), latest), unread)| FeedState {
-            feed: feed.clone(),
-            version,
-            latest: latest.entry,
-            unread,
-            markers,
-        });
-        Ok(states.collect())
-    }
 
-    /// Counts the notify keys of `feed`, of which `slice` are the first.
-    async fn count(
-        &self,
-        snapshot: &dyn Snapshot,
-        feed: &FeedName,
-        mut count: Count,
-        mut slice: store::Slice,
-    ) -> store::Result<Unread> {
-        let notify = self.keys.notify(feed);
-        let mut left = count.max + 1;
-        loop {
-            count.add(snapshot, &slice).await?;
-            left = left.saturating_sub(slice.items.len());
-            let after = match slice.items.last() {
-                Some(last) if slice.more && left > 0 => keys::version_of(&last.key)?,
-                _ => break,
-            };
-            let limit = left.min(PIECE_KEYS);
-            let now = snapshot.version();
-            let range = keys::range(&notify, Some(after), now, false, limit, usize::MAX);
-            let slices = snapshot.ranges(vec![range]).await?;
-            slice = slices.into_iter().next().unwrap_or_default();
+        let mut slices = found.slices.into_iter();
+        let mut counts = Vec::with_capacity(feeds.len());
+        let asked = asked.chunks_exact(Standing::READS + 1);
+        let values = found.values.chunks_exact(Standing::READS + 1);
+        for (((feed, start), known), (asked, values)) in
+            feeds.iter().zip(&starts).zip(known).zip(asked.zip(values))
+        {
+            let standing = Standing::from(asked, values)?;
+            let removed =
+                decode_version_or_zero(&asked[Standing::READS], values[Standing::READS].as_ref())?;
+            let of = (&self.keys, feed, reader);
+            let at = (standing.read(), removed);
+            let count = Count::new(of, start, version, at, unread_max);
+            let first = known.map(|_| [(); 2].map(|()| slices.next().unwrap_or_default()));
+            counts.push((standing, count, first));
         }
-        count.unread.more |= slice.more;
-        self.twins.unread.inc_by(count.hidden);
-        Ok(count.unread)
-    }
-
-    /// The markers of each of `feeds`.
-    pub(super) async fn markers_at(
-        &self,
-        snapshot: &dyn Snapshot,
-        feeds: &[FeedName],
-    ) -> store::Result<Vec<Markers>> {
-        let names: Vec<_> = feeds
-            .iter()
-            .flat_map(|feed| {
-                [Marker::Read, Marker::Seen]
-                    .map(|marker| self.keys.marker(feed, OWN_READER, marker))
-            })
-            .collect();
-        let stored = snapshot.get(names.clone()).await?;
-        let version = |index: usize| {
-            let value = stored.get(index)?.as_ref()?;
-            Some(values::decode_version(names.get(index)?, value))
+        // Of those of which nothing is known.
+        let first = counts.iter().map(|(_, count, _)| count.first());
+        let first: Vec<_> = first.collect();
+        let ranges: Vec<_> = first.iter().flatten().flatten().cloned().collect();
+        let slices = match ranges.is_empty() {
+            true => Vec::new(),
+            false => snapshot.ranges(ranges).await?,
         };
-        let markers = (0..feeds.len()).map(|feed| {
-            Ok(Markers {
-                read: version(2 * feed).transpose()?,
-                seen: version(2 * feed + 1).transpose()?,
-            })
-        });
-        markers.collect()
-    }
-}
-
-/// Counts unread entries, whose notify keys are above the read marker.
-///
-/// The first commit of an id may lie at or below the marker, and may have no notify key (with another delivery), while a twin
-/// of it lies above. Below the marker, the window therefore consists of the feed's own entries.
-struct Count {
-    window: Window,
-    unread: Unread,
-    /// Where counting stops.
-    max: usize,
-    /// The number of twins left out.
-    hidden: u64,
-    budget: WorkBudget,
-}
-
-impl Count {
-    fn new(feed_prefix: Vec<u8>, read: Option<Version>, max: usize) -> Self {
-        Self {
-            window: Window::of_feed(feed_prefix, read.unwrap_or(Version::ZERO)),
-            unread: Unread::default(),
-            max,
-            hidden: 0,
-            budget: WorkBudget::default(),
+        let mut slices = slices.into_iter();
+        let mut standings = Vec::with_capacity(feeds.len());
+        let mut counting = Vec::with_capacity(feeds.len());
+        for ((standing, count, known), first) in counts.into_iter().zip(first) {
+            let first = first.map(|_| [(); 2].map(|()| slices.next().unwrap_or_default()));
+            let first = first.or(known).unwrap_or_default();
+            standings.push(standing);
+            counting.push(count.finish(snapshot, first, &self.unread));
         }
-    }
-
-    /// Counts the next notify keys.
-    async fn add(&mut self, snapshot: &dyn Snapshot, slice: &store::Slice) -> store::Result<()> {
-        let mut kinds = Vec::with_capacity(slice.items.len());
-        let mut commits = Vec::with_capacity(slice.items.len());
-        for item in &slice.items {
-            let notify = values::decode_notify(item)?;
-            commits.push(Commit::from(&notify));
-            kinds.push(notify.kind);
-            self.budget.spend(1).await;
-        }
-        self.window.look_back(snapshot, &commits).await?;
-        for (kind, commit) in kinds.into_iter().zip(commits) {
-            match self.window.is_twin(&commit) {
-                // The place of an erased entry.
-                _ if kind.is_empty() => {}
-                true => self.hidden += 1,
-                false if self.unread.total == self.max => self.unread.more = true,
-                false => {
-                    self.unread.total += 1;
-                    *self.unread.kinds.entry(kind).or_default() += 1;
-                }
+        let unread = try_join_all(counting).await?;
+        let each = feeds.iter().zip(standings).zip(latest).zip(unread);
+        let mut keys_read = feeds.len();
+        let states = each.map(|(((feed, standing), latest), (unread, counting))| {
+            self.twins.unread.inc_by(counting.hidden);
+            keys_read += counting.keys_read;
+            FeedState {
+                feed: feed.clone(),
+                reader: reader.clone(),
+                version,
+                latest: latest.entry,
+                unread,
+                markers: standing.markers,
             }
-            self.window.push_newer(commit);
-            self.budget.spend(1).await;
-        }
-        Ok(())
+        });
+        let states = states.collect();
+        Ok((states, keys_read))
     }
 }
 
@@ -283,6 +226,7 @@ mod tests {
     use crate::{
         dedup::testing::{Memory, any_history, feed, is_twin, keys as test_keys, long_history},
         fairness::testing::turns,
+        types::Marker,
     };
 
     proptest! {
@@ -299,10 +243,10 @@ mod tests {
                 false => record.entry.version,
             });
             if let Some(read) = read {
-                memory.put(keys.marker(&feed, OWN_READER, Marker::Read), read.to_bytes().to_vec());
+                memory.put(keys.marker(&feed, &ReaderName::OWN, Marker::Read), read.to_bytes().to_vec());
             }
             let feeds = Feeds::new(Arc::new(memory.clone()), keys);
-            let state = feeds.state_at(&memory, &feed).now_or_never();
+            let state = feeds.state_at(&memory, &feed, &ReaderName::OWN).now_or_never();
             let state = state.expect("ready").expect("read");
 
             let entries = history.iter().filter(|record| record.feeds.contains(&feed)).map(|record| &record.entry);
@@ -317,7 +261,7 @@ mod tests {
         let names: Vec<FeedName> = (0..20).map(|index| feed(&format!("f{index}"))).collect();
         let memory = Memory::of(&long_history(1_000, &names));
         let feeds = Feeds::new(Arc::new(memory), test_keys());
-        let (states, count) = turns(feeds.states(&names)).await;
+        let (states, count) = turns(feeds.states(&names, &ReaderName::OWN)).await;
         let states = states.expect("read");
         assert!(states.iter().all(|state| state.unread.total == 1_000));
         // The feeds are counted side by side, and yield at the same time.
@@ -325,7 +269,7 @@ mod tests {
 
         let memory = Memory::of(&long_history(UNREAD_MAX + 1, &names[..1]));
         let feeds = Feeds::new(Arc::new(memory), test_keys());
-        let (state, count) = turns(feeds.state(&names[0])).await;
+        let (state, count) = turns(feeds.state(&names[0], &ReaderName::OWN)).await;
         let unread = state.expect("read").unread;
         assert_eq!((unread.total, unread.more), (UNREAD_MAX, true));
         assert!(count >= 2 * UNREAD_MAX / 500, "{count}");

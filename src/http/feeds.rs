@@ -1,4 +1,4 @@
-//! Reading feeds and moving markers.
+//! Reading feeds: states and pages.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -21,7 +21,7 @@ use super::{
     caller::Caller,
     limits::{self, Limited, Reserved},
     problem::{Code, Problem, Result},
-    query::{FeedPath, MarkerPath, Params, cursor},
+    query::{FeedPath, Params},
     render, versions,
 };
 use crate::{
@@ -29,13 +29,15 @@ use crate::{
     feed::{Order, PAGE_BYTES_MAX, Page, PageQuery},
     live::wait_for_entries,
     metrics::Held,
-    types::{DATA_BYTES_MAX, FeedName, Marker, ReaderName},
+    types::{DATA_BYTES_MAX, FeedName, ReaderName},
     version::{Cursor, Version},
 };
 
-const PAGE_PARAMS: [&str; 7] = ["until", "before", "after", "kept", "limit", "kind", "wait"];
-const MERGED_PARAMS: [&str; 8] = [
-    "feed", "until", "before", "after", "kept", "limit", "kind", "wait",
+const PAGE_PARAMS: [&str; 9] = [
+    "until", "before", "after", "kept", "limit", "kind", "wait", "state", "reader",
+];
+const MERGED_PARAMS: [&str; 10] = [
+    "feed", "until", "before", "after", "kept", "limit", "kind", "wait", "state", "reader",
 ];
 
 /// What may be kept, but must be asked for again before it is shown: whoever uses the browser next may not
@@ -84,8 +86,9 @@ pub async fn states(
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let feeds = Params::parse(&parts, &["feed"])?.feeds_up_to(STATES_FEEDS_MAX)?;
-    answer_states(&app, &granted, &parts, &feeds).await
+    let params = Params::parse(&parts, &["feed", "reader"])?;
+    let (feeds, reader) = (params.feeds_up_to(STATES_FEEDS_MAX)?, params.reader()?);
+    answer_states(&app, &granted, &parts, &feeds, &reader).await
 }
 
 /// For more names than fit into a URL.
@@ -95,9 +98,15 @@ pub async fn states_by_body(
     request: Request,
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
-    Params::parse(&parts, &[])?;
+    let reader = Params::parse(&parts, &["reader"])?.reader()?;
+    let feeds = feeds_of_body(&parts, body).await?;
+    answer_states(&app, &granted, &parts, &feeds, &reader).await
+}
+
+/// The feeds that a body lists.
+pub async fn feeds_of_body(parts: &Parts, body: Body) -> Result<Vec<FeedName>> {
     let expected = "the body must be {\"feeds\": [\"…\"]}";
-    let FeedsIn { feeds: names } = read_object(&parts, body, expected).await?;
+    let FeedsIn { feeds: names } = read_object(parts, body, expected).await?;
     let mut seen = HashSet::new();
     let mut feeds = Vec::new();
     for name in &names {
@@ -115,7 +124,7 @@ pub async fn states_by_body(
         );
         return Err(Problem::new(Code::InvalidBody, detail));
     }
-    answer_states(&app, &granted, &parts, &feeds).await
+    Ok(feeds)
 }
 
 async fn answer_states(
@@ -123,14 +132,16 @@ async fn answer_states(
     granted: &Granted,
     parts: &Parts,
     feeds: &[FeedName],
+    reader: &ReaderName,
 ) -> Result<Response> {
     granted.feeds(Scope::Read, feeds)?;
+    granted.reader(reader)?;
     let mut reserved = Limited::of(parts)?.answer();
     let turn = app.feeds.of(Caller::reader(&parts.extensions));
     let turn = turn.turn().await?;
     reserved.grow(feeds.len() * STATE_BYTES)?;
-    let states = turn.states_of_one_moment(feeds).await?;
-    let body = render::states(&states).await;
+    let states = turn.states_of_one_moment(feeds, reader).await?;
+    let body = render::feed_states(&states).await;
     reserved.grow(body.len())?;
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
@@ -149,7 +160,7 @@ async fn answer_state(
     granted.feeds(Scope::Read, [feed])?;
     granted.reader(reader)?;
     let feeds = app.feeds.of(Caller::reader(&parts.extensions));
-    let state = feeds.turn().await?.state(feed).await?;
+    let state = feeds.turn().await?.state(feed, reader).await?;
     Ok((
         [(header::CACHE_CONTROL, "no-store")],
         Json(render::state(&state, true)),
@@ -189,6 +200,9 @@ async fn page(
     let after = versions::position(app, parts, params.start("after", false)?).await?;
     let (mut query, wait) = params.page(feeds, after)?;
     granted.feeds(Scope::Read, &query.feeds)?;
+    if let Some(states) = &query.states {
+        granted.reader(&states.reader)?;
+    }
     let deadline = wait.map(|wait| granted.deadline(wait));
     let mut reserved = Limited::of(parts)?.answer();
     let turn = app.feeds.of(Caller::reader(&parts.extensions));
@@ -320,59 +334,4 @@ fn next_link(
         params.finish()
     );
     (link.len() <= LINK_BYTES_MAX).then_some(link)
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MarkerIn {
-    version: String,
-}
-
-pub async fn move_marker(
-    State(app): State<Arc<App>>,
-    granted: Granted,
-    FeedPath(feed): FeedPath,
-    MarkerPath(marker): MarkerPath,
-    request: Request,
-) -> Result<Response> {
-    let (parts, body) = request.into_parts();
-    Params::parse(&parts, &[])?;
-    answer_move(&app, &granted, &feed, marker, &parts, body).await
-}
-
-pub async fn move_marker_by_query(
-    State(app): State<Arc<App>>,
-    granted: Granted,
-    MarkerPath(marker): MarkerPath,
-    request: Request,
-) -> Result<Response> {
-    let (parts, body) = request.into_parts();
-    let feed = Params::parse(&parts, &["feed"])?.feed()?;
-    answer_move(&app, &granted, &feed, marker, &parts, body).await
-}
-
-async fn answer_move(
-    app: &App,
-    granted: &Granted,
-    feed: &FeedName,
-    marker: Marker,
-    parts: &Parts,
-    body: Body,
-) -> Result<Response> {
-    granted.feeds(Scope::Mark, [feed])?;
-    let expected = "the body must be {\"version\": \"…\"}";
-    let MarkerIn { version: text } = read_object(parts, body, expected).await?;
-    let to = cursor("version", &text)?;
-    app.feeds.move_marker(feed, marker, to).await?;
-    let feeds = app.feeds.of(Caller::reader(&parts.extensions));
-    let state = feeds.turn().await?.state(feed).await?;
-    let mut answer = render::state(&state, false);
-    // The unread count tells what is in the feed, which moving a marker does not require the right to know.
-    if let (false, Some(fields)) = (
-        granted.reads_one_of(std::slice::from_ref(feed)),
-        answer.as_object_mut(),
-    ) {
-        fields.remove("unread");
-    }
-    Ok(([(header::CACHE_CONTROL, "no-store")], Json(answer)).into_response())
 }

@@ -239,7 +239,8 @@ impl Following {
                     match &item.news {
                         News::Event(event) => render::event_line(&mut lines, event),
                         News::Moment(cursor) => render::cursor_line(&mut lines, *cursor),
-                        News::Entry(_) | News::Transient(_) | News::State(_) => {}
+                        // Those of feeds.
+                        _ => {}
                     }
                 }
             }

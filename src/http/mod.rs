@@ -32,6 +32,7 @@ mod patience;
 pub mod problem;
 pub mod proxies;
 mod query;
+mod readers;
 mod render;
 mod routes;
 mod session;

@@ -71,7 +71,7 @@ codes! {
     ScopeMissing "scope_missing" FORBIDDEN,
     FeedForbidden "feed_forbidden" FORBIDDEN,
     ActorForbidden "actor_forbidden" FORBIDDEN,
-    ReaderNotAllowed "reader_not_allowed" FORBIDDEN,
+    ReaderForbidden "reader_forbidden" FORBIDDEN,
     KindForbidden "kind_forbidden" FORBIDDEN,
     IdForbidden "id_forbidden" FORBIDDEN,
     CrossSite "cross_site" FORBIDDEN,
@@ -84,6 +84,9 @@ codes! {
     VersionConflict "version_conflict" CONFLICT,
     RevisionConflict "revision_conflict" CONFLICT,
     EventErased "event_erased" GONE,
+    EntryNotFound "entry_not_found" NOT_FOUND,
+    NotNotify "not_notify" CONFLICT,
+    OwnEntry "own_entry" CONFLICT,
     BackupRunning "backup_running" CONFLICT,
     CursorUnknown "cursor_unknown" GONE,
     CursorExpired "cursor_expired" GONE,
@@ -257,6 +260,20 @@ impl From<Error> for Problem {
                 Code::EventNotFound,
                 "no event has this id, or you may read none of its feeds",
             ),
+            Error::EntryNotFound(_) => Self::new(
+                Code::EntryNotFound,
+                "the feed has no entry at this version (any more): take the `version` of an entry of this feed",
+            ),
+            Error::NotNotify(kind) => Self::new(
+                Code::NotNotify,
+                "entries of this kind do not count as unread, so they cannot be marked: only kinds with the delivery `notify` \
+                 have a state",
+            )
+            .with("kind", kind.as_str()),
+            Error::OwnEntry => Self::new(
+                Code::OwnEntry,
+                "the reader wrote this entry, which is therefore never unread: it can be archived only",
+            ),
             Error::EventErased(id) => Self::new(
                 Code::EventErased,
                 "this event was erased; its id cannot be used again",
@@ -341,7 +358,7 @@ impl From<Denied> for Problem {
             Denied::Scope(_) => Code::ScopeMissing,
             Denied::Feed(_) | Denied::AllFeeds(_) => Code::FeedForbidden,
             Denied::Actor(_) => Code::ActorForbidden,
-            Denied::Reader(_) => Code::ReaderNotAllowed,
+            Denied::Reader(_) => Code::ReaderForbidden,
             Denied::Kind(_) => Code::KindForbidden,
             Denied::Id(_) | Denied::IdOfActor(..) => Code::IdForbidden,
         };

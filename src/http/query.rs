@@ -12,9 +12,9 @@ use rand::RngExt;
 use super::problem::{Code, Problem, Result};
 use crate::{
     auth::Patterns,
-    feed::{KINDS_MAX, Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery},
+    feed::{KINDS_MAX, Order, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX, PageQuery, States},
     log::{Filter, LogQuery, Shard},
-    types::{EventId, EventTime, FeedName, Invalid, Kind, Marker, ReaderName},
+    types::{EventId, EventTime, FeedName, Invalid, Kind, Marker, ReadState, ReaderName},
     version::{Cursor, Version},
 };
 
@@ -84,11 +84,25 @@ impl<S: Send + Sync> FromRequestParts<S> for MarkerPath {
         match &*marker.map_err(|invalid| Problem::invalid_feed(&invalid))? {
             "read" => Ok(Self(Marker::Read)),
             "seen" => Ok(Self(Marker::Seen)),
+            "archived" => Ok(Self(Marker::Archived)),
             _ => Err(Problem::new(
                 Code::NotFound,
-                "a feed has two markers, `read` and `seen`",
+                "a feed has three markers, `read`, `seen` and `archived`",
             )),
         }
+    }
+}
+
+/// The `{version}` of the path of an entry.
+pub struct EntryPath(pub Cursor);
+
+impl<S: Send + Sync> FromRequestParts<S> for EntryPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        let version = path_param(parts, state, "version").await;
+        // What is not UTF-8 is no version either.
+        cursor("version", &version.unwrap_or_default()).map(Self)
     }
 }
 
@@ -215,7 +229,7 @@ impl<'a> Params<'a> {
         Ok(kinds)
     }
 
-    fn number(&self, name: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>> {
+    pub fn number(&self, name: &str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>> {
         let Some(param) = self.one(name)? else {
             return Ok(None);
         };
@@ -239,7 +253,12 @@ impl<'a> Params<'a> {
 
     /// Who reads or marks: the feed's own reader unless another one is named.
     pub fn reader(&self) -> Result<ReaderName> {
-        let Some(param) = self.one("reader")? else {
+        self.reader_named("reader")
+    }
+
+    /// The reader that the parameter `name` names; the feed's own one if it is missing.
+    pub fn reader_named(&self, name: &str) -> Result<ReaderName> {
+        let Some(param) = self.one(name)? else {
             return Ok(ReaderName::OWN);
         };
         let name = param.text().map(ReaderName::named);
@@ -294,8 +313,25 @@ impl<'a> Params<'a> {
             limit,
             bytes: PAGE_BYTES_MAX,
             kinds: self.kinds()?,
+            states: self.states()?,
         };
         Ok((query, wait))
+    }
+
+    /// Whose states a page tells, if it was asked for them.
+    fn states(&self) -> Result<Option<States>> {
+        let only = match self.one("state")?.map(|param| &*param.value) {
+            None if self.one("reader")?.is_none() => return Ok(None),
+            None | Some("any") => None,
+            Some("unread") => Some(ReadState::Unread),
+            Some("read") => Some(ReadState::Read),
+            Some("archived") => Some(ReadState::Archived),
+            Some(_) => {
+                return Err(invalid("state must be any, unread, read or archived"));
+            }
+        };
+        let reader = self.reader()?;
+        Ok(Some(States { reader, only }))
     }
 
     /// The query for a page of the log, oldest first from `after` if that is given, and how long to wait for an event.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::problem::{Code, Problem};
 use crate::{
     fairness::WorkBudget,
-    feed::{FeedState, FoundEvent, Page, PageEntry},
+    feed::{EntryState, FeedState, FoundEvent, Page, PageEntry, ReaderMarkers, Readers, Unread},
     live::{Bye, Located, News, Reset},
     log::{LogEvent, LogPage},
     types::{Actor, Change, Delivery, Entry, EventId, FeedName},
@@ -197,6 +197,7 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
                 found.feeds.iter().map(|&feed| &feeds[feed]),
             );
         }
+        states(out, found);
         fields(out, &found.entry, true);
         out.push(b'}');
     };
@@ -220,6 +221,23 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
     }
     out.push(b'}');
     out
+}
+
+/// The state of an entry in its first feed; if it is in several, in each of them, too.
+fn states(out: &mut Vec<u8>, found: &PageEntry) {
+    let name = |state: &Option<EntryState>| state.as_ref().map(|state| state.state.name());
+    if let Some(Some(first)) = found.states.first() {
+        out.extend_from_slice(b"\"state\":");
+        plain(out, first.state.name());
+        out.push(b',');
+        if let Some(marked) = first.marked {
+            version_member(out, "marked", marked);
+        }
+    }
+    if found.states.len() > 1 && found.states.iter().any(Option::is_some) {
+        let all: Vec<_> = found.states.iter().map(name).collect();
+        out.extend_from_slice(format!("\"states\":{},", json!(all)).as_bytes());
+    }
 }
 
 /// A page of the log.
@@ -281,20 +299,53 @@ pub fn error_line(out: &mut Vec<u8>, cursor: Version, problem: &Problem) {
 /// The state of a feed: the whole state if `whole`, else only the part that a moved marker changes.
 pub fn state(state: &FeedState, whole: bool) -> Value {
     let version = |version: Option<Version>| version.map(|version| version.to_string());
+    let markers = &state.markers;
     let mut out = json!({
         "feed": state.feed.as_str(),
         "version": state.version.to_string(),
-        "unread": { "total": state.unread.total, "kinds": state.unread.kinds, "more": state.unread.more },
-        "markers": { "read": version(state.markers.read), "seen": version(state.markers.seen) },
+        "unread": unread(&state.unread),
+        "markers": {
+            "read": version(markers.read),
+            "seen": version(markers.seen),
+            "archived": version(markers.archived),
+        },
     });
+    if let Some(reader) = state.reader.name() {
+        out["reader"] = json!(reader.as_str());
+    }
     if whole {
         out["latest"] = json!(version(state.latest));
     }
     out
 }
 
+fn unread(unread: &Unread) -> Value {
+    json!({ "total": unread.total, "kinds": unread.kinds, "more": unread.more })
+}
+
+/// What others may see of a reader's markers.
+fn seen_by_others(markers: &ReaderMarkers) -> Value {
+    let version = |version: Option<Version>| version.map(|version| version.to_string());
+    json!({
+        "reader": markers.reader.as_str(),
+        "markers": { "read": version(markers.read), "seen": version(markers.seen) },
+    })
+}
+
+/// Readers of a feed and their markers.
+pub fn readers(feed: &FeedName, found: &Readers) -> Vec<u8> {
+    let next = found.readers.last().filter(|_| found.more);
+    let answer = json!({
+        "feed": feed.as_str(),
+        "version": found.version.to_string(),
+        "readers": found.readers.iter().map(seen_by_others).collect::<Vec<_>>(),
+        "next": next.map(|next| next.reader.as_str()),
+    });
+    answer.to_string().into_bytes()
+}
+
 /// The states of feeds, all as of one moment.
-pub async fn states(states: &[FeedState]) -> Vec<u8> {
+pub async fn feed_states(states: &[FeedState]) -> Vec<u8> {
     let mut budget = WorkBudget::default();
     let mut out = Vec::with_capacity(states.len() * 400 + 64);
     let moment = states.first().map(|state| state.version);
@@ -338,7 +389,38 @@ pub fn frame(news: &News) -> Bytes {
             };
             event_frame(name, Some(event.entry.version), &data)
         }
+        News::Notify(located, counts) => {
+            let version = Some(located.entry.version);
+            event_frame("notify", version, &counted_json(located, counts))
+        }
         News::State(feed) => event_frame("marker", None, state(feed, false).to_string().as_bytes()),
+        News::Whole(feed) => event_frame("state", None, state(feed, true).to_string().as_bytes()),
+        News::Moved {
+            feed,
+            markers,
+            version,
+        } => {
+            let mut data = seen_by_others(markers);
+            data["feed"] = json!(feed.as_str());
+            data["version"] = json!(version.to_string());
+            event_frame("marker", None, data.to_string().as_bytes())
+        }
+        News::Marked {
+            feed, reader, mark, ..
+        } => {
+            let mut data = json!({
+                "feed": feed.as_str(),
+                "entry": mark.map(|(entry, _)| entry.to_string()),
+            });
+            if let Some(reader) = reader.name() {
+                data["reader"] = json!(reader.as_str());
+            }
+            if let Some((_, mark)) = mark {
+                data["state"] = json!(mark.state.name());
+                data["marked"] = json!(mark.marked.to_string());
+            }
+            event_frame("marked", None, data.to_string().as_bytes())
+        }
         News::Moment(version) => event_frame(
             "version",
             Some(*version),
@@ -347,6 +429,21 @@ pub fn frame(news: &News) -> Bytes {
                 .as_bytes(),
         ),
     }
+}
+
+/// An entry with the unread counts of its feeds.
+fn counted_json(located: &Located, counts: &[Unread]) -> Vec<u8> {
+    let mut out = located_json(located, true);
+    out.pop();
+    if let Some(first) = counts.first() {
+        out.extend_from_slice(format!(",\"unread\":{}", unread(first)).as_bytes());
+    }
+    if counts.len() > 1 {
+        let counts = Value::Array(counts.iter().map(unread).collect());
+        out.extend_from_slice(format!(",\"unreads\":{counts}").as_bytes());
+    }
+    out.push(b'}');
+    out
 }
 
 fn located_json(located: &Located, with_version: bool) -> Vec<u8> {

@@ -30,7 +30,7 @@ use super::{
     not_found::not_found,
     observe::{self, Observer},
     problem::{Code, Problem},
-    session, sse, versions, web,
+    readers, session, sse, versions, web,
 };
 use crate::auth::Scope;
 
@@ -106,14 +106,20 @@ pub static OPERATIONS: &[Operation] = operations![
     GET    "/v1/log"                             Right::Scope(Scope::Export) => log::log,
     GET    "/v1/log/live"                        Right::Scope(Scope::Export) => sse::log,
     GET    "/v1/state"                           Right::Scope(Scope::Read)   => feeds::state_by_query,
+    GET    "/v1/state/live"                      Right::ReadOrTicket         => sse::states,
+    POST   "/v1/state/live"                      Right::Scope(Scope::Read), reads STATES_BODY_BYTES_MAX => sse::states_by_body,
+    GET    "/v1/readers"                         Right::Scope(Scope::Read)   => readers::readers_by_query,
+    PUT    "/v1/entries/{version}/state"         Right::Scope(Scope::Mark), reads SMALL_BODY_BYTES_MAX => readers::set_state_by_query,
     GET    "/v1/versions"                        Right::Token                => versions::at,
-    PUT    "/v1/markers/{marker}"                Right::Scope(Scope::Mark), reads SMALL_BODY_BYTES_MAX => feeds::move_marker_by_query,
+    PUT    "/v1/markers/{marker}"                Right::Scope(Scope::Mark), reads SMALL_BODY_BYTES_MAX => readers::move_marker_by_query,
     GET    "/v1/feeds"                           Right::Scope(Scope::Read)   => feeds::states,
     POST   "/v1/feeds"                           Right::Scope(Scope::Read), reads STATES_BODY_BYTES_MAX => feeds::states_by_body,
     GET    "/v1/feeds/{feed}"                    Right::Scope(Scope::Read)   => feeds::state,
     GET    "/v1/feeds/{feed}/entries"            Right::Scope(Scope::Read)   => feeds::entries,
     GET    "/v1/feeds/{feed}/live"               Right::ReadOrTicket         => sse::live,
-    PUT    "/v1/feeds/{feed}/markers/{marker}"   Right::Scope(Scope::Mark), reads SMALL_BODY_BYTES_MAX => feeds::move_marker,
+    PUT    "/v1/feeds/{feed}/markers/{marker}"   Right::Scope(Scope::Mark), reads SMALL_BODY_BYTES_MAX => readers::move_marker,
+    PUT    "/v1/feeds/{feed}/entries/{version}/state" Right::Scope(Scope::Mark), reads SMALL_BODY_BYTES_MAX => readers::set_state,
+    GET    "/v1/feeds/{feed}/readers"            Right::Scope(Scope::Read)   => readers::readers,
     POST   "/v1/tickets"                         Right::Scope(Scope::Read), reads TICKET_BODY_BYTES_MAX => session::ticket,
     POST   "/v1/session"                         Right::Token, reads SMALL_BODY_BYTES_MAX => session::log_in,
     // Open: logging out must work with an expired token.

@@ -14,6 +14,7 @@ use super::{
     caller::Caller,
     credentials::TICKET,
     event_stream::{EventStream, Handover},
+    feeds::{STATES_FEEDS_MAX, feeds_of_body},
     limits::{self, Permit},
     problem::Result,
     query::{FeedPath, LAST_EVENT_ID, Params, cursor},
@@ -25,7 +26,7 @@ use crate::{
     auth::Scope,
     live::Follower,
     metrics::StreamEnd,
-    types::{FeedName, Kind},
+    types::{FeedName, Kind, ReaderName},
     version::Cursor,
 };
 
@@ -36,11 +37,11 @@ pub async fn live(
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let params = Params::parse(&parts, &["after", "kind", "reader", LAST_EVENT_ID, TICKET])?;
-    granted.reader(&params.reader()?)?;
+    let known = ["after", "kind", "reader", LAST_EVENT_ID, TICKET];
+    let params = Params::parse(&parts, &known)?;
     let after = position(&app, &parts, &params).await?;
-    let kinds = params.kinds()?;
-    follow(&app, &granted, &parts, (vec![feed], kinds), after)
+    let of = (vec![feed], params.reader()?, params.kinds()?);
+    follow(&app, &granted, &parts, of, after)
 }
 
 pub async fn merged(
@@ -49,9 +50,10 @@ pub async fn merged(
     request: Request,
 ) -> Result<Response> {
     let (parts, _) = request.into_parts();
-    let params = Params::parse(&parts, &["feed", "after", "kind", LAST_EVENT_ID, TICKET])?;
+    let known = ["feed", "after", "kind", "reader", LAST_EVENT_ID, TICKET];
+    let params = Params::parse(&parts, &known)?;
     let after = position(&app, &parts, &params).await?;
-    let of = (params.feeds()?, params.kinds()?);
+    let of = (params.feeds()?, params.reader()?, params.kinds()?);
     follow(&app, &granted, &parts, of, after)
 }
 
@@ -75,15 +77,56 @@ fn follow(
     app: &App,
     granted: &Granted,
     request: &Parts,
-    (feeds, kinds): (Vec<FeedName>, Vec<Kind>),
+    (feeds, reader, kinds): (Vec<FeedName>, ReaderName, Vec<Kind>),
     after: Option<Cursor>,
 ) -> Result<Response> {
     granted.feeds(Scope::Read, &feeds)?;
+    granted.reader(&reader)?;
     let permit = limits::stream_permit(request)?;
-    let subscription = app.hub.subscribe_to(feeds, kinds)?;
+    let subscription = app.hub.subscribe_to(feeds, reader, kinds)?;
     let feeds_of_stream = app.feeds.of(Caller::stream_reader(&request.extensions));
     let follower = Follower::new(feeds_of_stream, subscription, after);
     Ok(stream(app, granted, follower, after, permit))
+}
+
+/// The states of feeds: for a list of chats with badges.
+pub async fn states(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
+    let (parts, _) = request.into_parts();
+    let params = Params::parse(&parts, &["feed", "reader", LAST_EVENT_ID, TICKET])?;
+    let (feeds, reader) = (params.feeds_up_to(STATES_FEEDS_MAX)?, params.reader()?);
+    follow_states(&app, &granted, &parts, feeds, reader)
+}
+
+/// For more names than fit into a URL.
+pub async fn states_by_body(
+    State(app): State<Arc<App>>,
+    granted: Granted,
+    request: Request,
+) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    let reader = Params::parse(&parts, &["reader"])?.reader()?;
+    let feeds = feeds_of_body(&parts, body).await?;
+    follow_states(&app, &granted, &parts, feeds, reader)
+}
+
+fn follow_states(
+    app: &App,
+    granted: &Granted,
+    request: &Parts,
+    feeds: Vec<FeedName>,
+    reader: ReaderName,
+) -> Result<Response> {
+    granted.feeds(Scope::Read, &feeds)?;
+    granted.reader(&reader)?;
+    let permit = limits::stream_permit(request)?;
+    let subscription = app.hub.subscribe_to(feeds, reader, Vec::new())?;
+    let feeds = app.feeds.of(Caller::stream_reader(&request.extensions));
+    let follower = Follower::of_states(feeds, subscription);
+    Ok(stream(app, granted, follower, None, permit))
 }
 
 pub async fn log(

@@ -14,6 +14,7 @@ use super::{
     edit::forget_news,
     news::News,
     rewrite::{FeedsLeft, Rewrite, index_prefixes, indexed, only},
+    unmark::{self, Unmark},
 };
 use crate::{
     append::writes,
@@ -54,6 +55,7 @@ pub(super) struct Erasure<'a> {
     rewrite: Rewrite<'a>,
     news: News,
     next_index: u16,
+    unmark: Unmark,
     /// Of young entries, to be removed later.
     places: Vec<Place>,
     erased: usize,
@@ -68,6 +70,7 @@ impl<'a> Erasure<'a> {
             rewrite: Rewrite::new(keys, snapshot),
             news: News::default(),
             next_index: 0,
+            unmark: Unmark::default(),
             places: Vec::new(),
             erased: 0,
         }
@@ -146,6 +149,7 @@ impl<'a> Erasure<'a> {
             let is_first = Some(commit.version) == first;
             self.claim(&found.id, commit, &left, is_first);
             self.copies(commit, &left);
+            self.marks(commit, &left).await?;
             self.log(commit, &left).await?;
             self.indexes(commit, &left).await?;
             self.tell(commit, &left);
@@ -213,6 +217,26 @@ impl<'a> Erasure<'a> {
                 feeds: gone.cloned().collect(),
             });
         }
+    }
+
+    /// Removes what readers have said of the copies.
+    async fn marks(&mut self, commit: &Commit, left: &[FeedName]) -> store::Result<()> {
+        let copies = commit.copies.iter();
+        let copies = copies.filter(|copy| copy.entry.delivery == Delivery::Notify);
+        let feeds = copies
+            .map(|copy| &copy.feed)
+            .filter(|feed| !left.contains(feed));
+        let feeds: Vec<&FeedName> = feeds.collect();
+        let at = commit.version;
+        let ranges = feeds
+            .iter()
+            .map(|feed| unmark::marks(self.keys, feed, at, at));
+        let found = self.snapshot.ranges(ranges.collect()).await?;
+        for (feed, found) in feeds.into_iter().zip(&found) {
+            let (batch, entry) = (&mut self.batch, (feed, at, at));
+            self.unmark.add(self.keys, batch, entry, found)?;
+        }
+        Ok(())
     }
 
     /// Removes the event from the records of the log, or those feeds of it that are not `left`.
@@ -359,11 +383,14 @@ impl<'a> Erasure<'a> {
             rewrite,
             news,
             next_index,
+            unmark,
             places,
             erased,
             ..
         } = self;
         rewrite.finish(&mut batch);
+        // The news of the erasures tell whoever shows a count.
+        unmark.finish(keys, &mut batch);
         news.finish(&mut batch, keys);
         if !places.is_empty() {
             batch.versioned.push(Versioned {

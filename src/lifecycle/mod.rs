@@ -14,6 +14,7 @@
 //! - [`jobs`]: erasures of any size, in steps that any node takes. [`worker`]: the task of a node that takes them.
 //! - [`retention`]: removes what is too old or too much, feed by feed, in steps that any node takes.
 //! - [`commits`]: all copies of an event. [`rewrite`]: the keys of the log that a change rewrites. [`news`]: what a change tells.
+//!   [`unmark`]: what readers have said of an entry.
 
 mod commits;
 mod edit;
@@ -23,6 +24,7 @@ mod jobs;
 mod news;
 pub mod retention;
 mod rewrite;
+mod unmark;
 mod worker;
 
 use std::{

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Item, Located, News, QUEUE_BYTES_MAX, Subscription, hub::Received};
+use super::{Item, Located, News, QUEUE_BYTES_MAX, Subscription, counts::Counts, hub::Received};
 use crate::{
     error::{Error, Result},
-    feed::{Feeds, Order, Page, PageEntry, PageQuery},
+    feed::{FeedState, Feeds, Order, Page, PageEntry, PageQuery},
     log::{Filter, LogPage, LogQuery},
-    types::{Entry, FeedName},
+    store::values::Mark,
+    types::{Entry, FeedName, ReaderName},
     version::{Cursor, Version},
 };
 
@@ -69,7 +70,7 @@ enum Phase {
     CatchingUp {
         after: Cursor,
     },
-    /// Pages are read; next come the feeds' states and the position.
+    /// Pages are read; next come the marks that were made meanwhile, the feeds' states and the position.
     Arriving,
     Live,
     Ended,
@@ -85,8 +86,12 @@ pub struct Follower {
     kept: bool,
     /// Everything up to here has been returned.
     position: Version,
-    /// The moment of the states that were returned last.
-    state_at: Version,
+    /// Marks of entries up to here have been returned.
+    marks_at: Version,
+    /// The reader's states of the feeds, once they have been returned.
+    counts: Counts,
+    /// It is a stream of states, without entries.
+    states_only: bool,
 }
 
 impl Follower {
@@ -99,7 +104,17 @@ impl Follower {
             phase: Phase::Joining { after },
             kept: after.is_some_and(Cursor::is_beginning),
             position: Version::ZERO,
-            state_at: Version::ZERO,
+            marks_at: Version::ZERO,
+            counts: Counts::default(),
+            states_only: false,
+        }
+    }
+
+    /// Follows the states of the subscription's feeds, from now.
+    pub fn of_states(feeds: Feeds, subscription: Subscription) -> Self {
+        Self {
+            states_only: true,
+            ..Self::new(feeds, subscription, None)
         }
     }
 
@@ -152,7 +167,8 @@ impl Follower {
                         return Ok(Some(self.end(Bye::Shutdown)));
                     };
                     let after = after.unwrap_or(moment.into());
-                    self.phase = Phase::CatchingUp { after };
+                    self.marks_at = after.unchecked();
+                    self.phase = self.catching_up(after);
                 }
                 // Boxed, here and below: a stream is mostly in `Live`, and its future should not have the size of these.
                 Phase::CatchingUp { after } => {
@@ -169,13 +185,21 @@ impl Follower {
                         }
                     }
                     Received::Lagged => {
-                        let after = self.position.into();
-                        self.phase = Phase::CatchingUp { after };
+                        // Whatever was given before an entry had been told.
+                        self.marks_at = self.marks_at.max(self.position);
+                        self.phase = self.catching_up(self.position.into());
                     }
                     Received::Closed => return Ok(Some(self.end(Bye::Shutdown))),
                 },
                 Phase::Ended => return Ok(None),
             }
+        }
+    }
+
+    fn catching_up(&self, after: Cursor) -> Phase {
+        match self.states_only {
+            true => Phase::Arriving,
+            false => Phase::CatchingUp { after },
         }
     }
 
@@ -264,6 +288,7 @@ impl Follower {
             limit: PAGE_ENTRIES,
             bytes: PAGE_BYTES,
             kinds: self.subscription.kinds().to_vec(),
+            states: None,
         };
         let page = feeds.page(&query).await?;
         Ok(CaughtUp {
@@ -276,27 +301,35 @@ impl Follower {
 
     fn reset(&mut self, why: Reset, current: Version) -> Update {
         self.position = current;
+        self.marks_at = current;
         let after = current.into();
         self.phase = Phase::CatchingUp { after };
         self.kept = false;
         Update::Reset { why, current }
     }
 
-    /// Returns the feeds' states, which may have changed since the client last saw them, and then the position.
+    /// Returns the marks and the feeds' states, which may have changed since the client last saw them, and then the position.
     async fn arrive(&mut self) -> Result<Update> {
-        let states = match self.subscription.feeds() {
-            [] => Vec::new(),
-            feeds => self.feeds.turn().await?.states(feeds).await?,
-        };
-        self.state_at = states
-            .iter()
-            .map(|state| state.version)
-            .min()
-            .unwrap_or(self.position);
-        let mut items: Vec<_> = states
-            .into_iter()
-            .map(|state| Item::new(News::State(state)))
-            .collect();
+        let mut items = Vec::new();
+        if let feeds @ [_, ..] = self.subscription.feeds() {
+            let (feeds, reader) = (feeds.to_vec(), self.subscription.reader().clone());
+            let turn = self.feeds.turn().await?;
+            if !self.states_only {
+                items = self.marks(&turn, &feeds, &reader).await?;
+            }
+            let states = turn.states(&feeds, &reader).await?;
+            drop(turn);
+            let whole = |state: &FeedState| News::Whole(Box::new(state.clone()));
+            items.extend(states.iter().map(|state| match self.states_only {
+                true => Item::new(whole(state)),
+                false => Item::new(News::State(state.clone())),
+            }));
+            if self.states_only {
+                let oldest = states.iter().map(|state| state.version).min();
+                self.position = oldest.unwrap_or(self.position);
+            }
+            self.counts = Counts::of(states, self.states_only);
+        }
         items.push(Item::new(News::Moment(self.position)));
         self.subscription.caught_up();
         self.phase = Phase::Live;
@@ -304,31 +337,77 @@ impl Follower {
         Ok(Update::Items(items))
     }
 
-    /// Drops items that were in the pages already, and moves the position to the last of the others.
-    fn above_position(&mut self, items: Vec<Arc<Item>>) -> Vec<Arc<Item>> {
-        let mut position = self.position;
-        let fresh = items.into_iter().filter(|item| match &item.news {
-            News::Entry(located) => {
-                let fresh = located.entry.version > position;
-                position = position.max(located.entry.version);
-                fresh
-            }
-            News::Event(event) => {
-                let fresh = event.entry.version > position;
-                position = position.max(event.entry.version);
-                fresh
-            }
-            News::Transient(located) => located.entry.version > position,
-            News::State(state) => state.version > self.state_at,
-            // Heartbeats of an idle store repeat the position.
-            News::Moment(moment) => {
-                let fresh = *moment >= position;
-                position = position.max(*moment);
-                fresh
+    /// The marks of entries that the reader made since those that were returned.
+    async fn marks(
+        &mut self,
+        turn: &Feeds,
+        feeds: &[FeedName],
+        reader: &ReaderName,
+    ) -> Result<Vec<Arc<Item>>> {
+        let found = turn.marks_since(feeds, reader, self.marks_at).await?;
+        self.marks_at = found.version;
+        let marks = feeds.iter().zip(found.marks).flat_map(|(feed, marks)| {
+            let news = |mark: Option<(Version, Mark)>, version| {
+                let (feed, reader) = (feed.clone(), reader.clone());
+                Item::new(News::Marked {
+                    feed,
+                    reader,
+                    mark,
+                    version,
+                })
+            };
+            match marks {
+                Some(marks) => marks
+                    .into_iter()
+                    .map(|(entry, mark)| news(Some((entry, mark)), mark.marked))
+                    .collect(),
+                None => vec![news(None, found.version)],
             }
         });
-        let fresh = fresh.collect();
-        self.position = position;
+        Ok(marks.collect())
+    }
+
+    /// Drops items that were in the pages already, and moves the position to the last of the others.
+    fn above_position(&mut self, items: Vec<Arc<Item>>) -> Vec<Arc<Item>> {
+        let mut fresh = Vec::with_capacity(items.len());
+        for item in items {
+            let version = item.news.version();
+            let (is_fresh, counted) = match &item.news {
+                News::Entry(located) => {
+                    let is_fresh = version > self.position;
+                    // With some kinds only, the others would be missing.
+                    let counts = is_fresh && self.subscription.kinds().is_empty();
+                    let counted = counts.then(|| self.counts.add(&item, located));
+                    (is_fresh, counted.flatten())
+                }
+                News::Event(_) | News::Transient(_) => (version > self.position, None),
+                News::State(state) => (self.counts.take(state), None),
+                News::Marked { .. } => (version > self.marks_at, None),
+                // Heartbeats of an idle store repeat the position.
+                News::Moment(_) => (version >= self.position, None),
+                News::Notify(..) | News::Whole(_) | News::Moved { .. } => (true, None),
+            };
+            if !is_fresh {
+                continue;
+            }
+            match &item.news {
+                News::Entry(_) | News::Event(_) | News::Moment(_) => {
+                    self.position = self.position.max(version);
+                }
+                News::Marked { .. } => self.marks_at = self.marks_at.max(version),
+                _ => {}
+            }
+            if !self.states_only {
+                fresh.push(counted.unwrap_or(item));
+            } else if matches!(item.news, News::Moment(_)) {
+                fresh.push(item);
+            }
+        }
+        if self.states_only {
+            let changed = self.counts.take_changed(self.position);
+            let whole = |state| Item::new(News::Whole(Box::new(state)));
+            fresh.splice(0..0, changed.into_iter().map(whole));
+        }
         fresh
     }
 }
@@ -370,6 +449,7 @@ fn items_of(page: Page, feeds: &[FeedName]) -> Vec<Arc<Item>> {
     let located = |PageEntry {
                        entry,
                        feeds: held_by,
+                       ..
                    }: PageEntry| locate(entry, &held_by, feeds);
     page.entries
         .into_iter()

@@ -9,6 +9,7 @@
 //! cut all the same: entries reach a subscriber in version order; nobody is told that it has everything up to R before the
 //! last slice; and who registers meanwhile joins with the next round.
 
+mod counts;
 mod follower;
 mod hub;
 mod janitor;
@@ -16,7 +17,7 @@ mod partition;
 mod tailer;
 mod throttle;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
@@ -27,9 +28,10 @@ pub use self::{
     tailer::{HEARTBEAT, run as run_tailer},
 };
 use crate::{
-    feed::FeedState,
+    feed::{FeedState, ReaderMarkers, Unread},
     log::LogEvent,
-    types::{Entry, FeedName},
+    store::values::Mark,
+    types::{Entry, FeedName, ReaderName},
     version::Version,
 };
 
@@ -40,8 +42,28 @@ pub enum News {
     Transient(Located),
     /// An event, for a subscriber to the log.
     Event(LogEvent),
-    /// A marker moved: the state of its feed.
+    /// An entry that counts as unread, with the unread counts of the stream's reader in its feeds. See [`Located::feeds`].
+    Notify(Located, Vec<Unread>),
+    /// The reader of the stream moved a marker, or something else changed what is unread: the state of the feed.
     State(FeedState),
+    /// The state of a feed, for a stream of states.
+    Whole(Box<FeedState>),
+    /// Another reader than that of the stream moved a marker.
+    Moved {
+        feed: FeedName,
+        markers: ReaderMarkers,
+        /// The moment of the markers.
+        version: Version,
+    },
+    /// The reader of the stream marked an entry. Without an entry: so many that they have to be read.
+    Marked {
+        feed: FeedName,
+        reader: ReaderName,
+        /// The version of the entry, and its mark.
+        mark: Option<(Version, Mark)>,
+        /// The version of the mark, or up to which there were many.
+        version: Version,
+    },
     /// The stream's position: everything up to this version has been sent.
     Moment(Version),
 }
@@ -59,9 +81,13 @@ pub struct Located {
 impl News {
     pub fn version(&self) -> Version {
         match self {
-            Self::Entry(located) | Self::Transient(located) => located.entry.version,
+            Self::Entry(located) | Self::Notify(located, _) | Self::Transient(located) => {
+                located.entry.version
+            }
             Self::Event(event) => event.entry.version,
             Self::State(state) => state.version,
+            Self::Whole(state) => state.version,
+            Self::Moved { version, .. } | Self::Marked { version, .. } => *version,
             Self::Moment(version) => *version,
         }
     }
@@ -74,6 +100,8 @@ pub struct Item {
     /// The approximate size of the names of its feeds, in memory and on the wire.
     name_bytes: usize,
     rendered: OnceLock<Bytes>,
+    /// Of an entry that counts as unread: the item with the counts that were asked for last. Most streams ask for the same.
+    counted: Mutex<Option<Arc<Item>>>,
 }
 
 /// Size of an item or a feed's name, without the text in it.
@@ -91,13 +119,40 @@ impl Item {
                 let names = event.feeds.iter();
                 names.map(|feed| feed.as_str().len() + NAME_BYTES).sum()
             }
-            News::State(_) | News::Moment(_) => 0,
+            News::Notify(..)
+            | News::State(_)
+            | News::Whole(_)
+            | News::Moved { .. }
+            | News::Marked { .. }
+            | News::Moment(_) => 0,
         };
         Arc::new(Self {
             news,
             name_bytes,
             rendered: OnceLock::new(),
+            counted: Mutex::default(),
         })
+    }
+
+    /// The same entry with these counts of its feeds.
+    fn with_counts<'a>(
+        self: &Arc<Self>,
+        counts: impl Iterator<Item = &'a Unread> + Clone,
+    ) -> Arc<Self> {
+        let News::Entry(located) = &self.news else {
+            return Arc::clone(self);
+        };
+        let mut last = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_same = |item: &&Arc<Self>| match &item.news {
+            News::Notify(_, known) => known.iter().eq(counts.clone()),
+            _ => false,
+        };
+        if let Some(same) = last.as_ref().filter(is_same) {
+            return Arc::clone(same);
+        }
+        let counted = Self::new(News::Notify(located.clone(), counts.cloned().collect()));
+        *last = Some(Arc::clone(&counted));
+        counted
     }
 
     fn is_transient(&self) -> bool {
@@ -110,7 +165,12 @@ impl Item {
         let data = match &self.news {
             News::Entry(located) | News::Transient(located) => located.entry.data.len(),
             News::Event(event) => event.entry.data.len(),
-            News::State(_) | News::Moment(_) => 0,
+            News::Notify(..)
+            | News::State(_)
+            | News::Whole(_)
+            | News::Moved { .. }
+            | News::Marked { .. }
+            | News::Moment(_) => 0,
         };
         FIXED_BYTES + data + self.name_bytes / subscribers.max(1)
     }

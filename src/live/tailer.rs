@@ -1,7 +1,7 @@
 //! The tailer: one task per node, which reads the log in rounds and gives what it finds to the hub.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -18,15 +18,15 @@ use super::{
 };
 use crate::{
     fairness::WorkBudget,
-    feed::Feeds,
+    feed::{Feeds, UNREAD_MAX},
     lifecycle::retention::AGE_MIN,
     log::LogEvent,
     store::{
         Error, Result, Snapshot, Store,
-        keys::{self, Keys, OWN_READER},
-        values::{Record, TransientRecord, decode_transient, decode_version_or_zero},
+        keys::{self, Keys},
+        values::{Mark, Record, TransientRecord, decode_transient, decode_version_or_zero},
     },
-    types::{Entry, FeedName},
+    types::{Entry, FeedName, ReaderName},
     version::Version,
 };
 
@@ -40,9 +40,15 @@ const ROUND_BYTES_MAX: usize = 64 * 1024 * 1024;
 const READ_KEYS: usize = 1_000;
 const READ_BYTES: usize = 1024 * 1024;
 
-/// A round reads no further states once it has counted this many unread entries. The states that are left are read in the
-/// next rounds, so that feeds with many unread entries do not delay the delivery of entries.
-const ROUND_UNREAD_MAX: usize = 2_000;
+/// A round reads no further states once this many keys were read for them. The states that are left are read in the next
+/// rounds, so that feeds with many unread entries do not delay the delivery of entries.
+const ROUND_STATE_KEYS_MAX: usize = 2_000;
+/// States that are read together.
+const STATES_TOGETHER: usize = 64;
+/// How often the markers of a reader are told to others, at most.
+const OTHERS_EVERY: Duration = Duration::from_millis(250);
+/// Readers whose markers are told to others in one round. Those that are left are told in the next one.
+const ROUND_OTHERS_MAX: usize = 1_000;
 
 const STORE_BACKOFF: Duration = Duration::from_millis(200);
 
@@ -54,8 +60,15 @@ enum RoundItem {
     /// With all feeds of the event, see [`Found::all_feeds`].
     Entry(Entry, Vec<FeedName>, Option<Vec<FeedName>>),
     Transient(Entry, Vec<FeedName>),
-    MarkerMoved(FeedName),
+    /// Of readers: what happened to their states.
+    Readers(TransientRecord),
 }
+
+/// A feed, and whose state in it.
+type Place = (FeedName, ReaderName);
+
+/// News of readers, with the places that they are about.
+type OfReaders = Vec<(Place, Arc<Item>)>;
 
 struct Tailer {
     store: Arc<dyn Store>,
@@ -66,8 +79,12 @@ struct Tailer {
     at: Version,
     partitions: HashMap<u16, Partition>,
     joining: Vec<JoinTicket>,
-    /// Feeds with listeners whose marker has moved or of which an entry was erased, and whose state is still to be read. No feed is there twice.
-    moved: VecDeque<FeedName>,
+    /// States that have changed, of which somebody is told, and which are still to be read. None is there twice.
+    changed: VecDeque<Place>,
+    /// Markers that have moved, of which others are to be told.
+    moved: BTreeSet<Place>,
+    /// When others are told next, at the earliest.
+    tell_others: Instant,
 }
 
 /// Runs rounds, at least `gap` apart, until `stop` is cancelled.
@@ -91,7 +108,9 @@ pub async fn run(
         at: Version::ZERO,
         partitions: HashMap::new(),
         joining: Vec::new(),
-        moved: VecDeque::new(),
+        changed: VecDeque::new(),
+        moved: BTreeSet::new(),
+        tell_others: Instant::now(),
     };
     let mut beat = tokio::time::interval_at(
         Instant::now() + HEARTBEAT / Hub::heartbeat_groups(),
@@ -110,7 +129,7 @@ pub async fn run(
                     continue;
                 }
             }
-            if !tailer.moved.is_empty() {
+            if !tailer.changed.is_empty() {
                 continue;
             }
             let idle = tailer.partitions.is_empty();
@@ -124,6 +143,9 @@ pub async fn run(
                     }
                 }
                 () = tailer.hub.registered() => progress.wakes(),
+                () = tokio::time::sleep_until(tailer.tell_others), if !tailer.moved.is_empty() => {
+                    progress.wakes();
+                }
                 _ = beat.tick(), if !idle => {
                     progress.wakes();
                     // Read the current moment first, so that the cursor of an idle client advances, too.
@@ -180,11 +202,12 @@ impl Tailer {
                     &mut budget,
                 )
                 .await?;
-        let states = if complete {
-            self.note_moved(&found);
-            self.states(&*snapshot).await?
+        let (states, others) = if complete {
+            self.note_readers(&found);
+            let states = self.states(&*snapshot).await?;
+            (states, self.others(&*snapshot).await?)
         } else {
-            Vec::new()
+            (Vec::new(), Vec::new())
         };
         drop(snapshot);
         let oldest = found.first_key_value().map(|(&version, _)| version);
@@ -198,8 +221,15 @@ impl Tailer {
             self.partitions.entry(partition).or_insert_with(log);
         }
         if complete {
-            self.moved.drain(..states.len());
-            self.deliver(found, &logs, &states, &mut budget).await;
+            self.changed.drain(..states.len());
+            if !others.is_empty() {
+                self.tell_others = Instant::now() + OTHERS_EVERY;
+            }
+            for (place, _) in &others {
+                self.moved.remove(place);
+            }
+            self.deliver(found, &logs, [&states, &others], &mut budget)
+                .await;
         } else {
             tracing::warn!(
                 "live delivery is too far behind; all subscribers continue by reading pages"
@@ -208,6 +238,7 @@ impl Tailer {
                 *partition = Partition::new(&self.keys, id, moment);
             });
             // Pages come with states.
+            self.changed.clear();
             self.moved.clear();
             self.hub.lag_all(&mut budget).await;
         }
@@ -296,47 +327,133 @@ impl Tailer {
         Ok(true)
     }
 
-    /// Notes the feeds whose marker moved, or of which an entry was erased. They stay noted until a round has succeeded in reading their states.
-    fn note_moved(&mut self, found: &BTreeMap<Version, RoundItem>) {
-        let mut noted: HashSet<&FeedName> = self.moved.iter().collect();
-        let feeds = found.values().flat_map(|found| match found {
-            RoundItem::MarkerMoved(feed) => std::slice::from_ref(feed),
-            // It may have been unread.
-            RoundItem::Entry(entry, feeds, _) if entry.is_erasure() => feeds,
-            RoundItem::Entry(..) | RoundItem::Transient(..) => &[],
+    /// Notes the states that have changed and the markers that have moved. They stay noted until a round has succeeded in
+    /// reading them.
+    fn note_readers(&mut self, found: &BTreeMap<Version, RoundItem>) {
+        let mut changed: HashSet<Place> = self.changed.iter().cloned().collect();
+        let mut of_all: BTreeSet<&FeedName> = BTreeSet::new();
+        for found in found.values() {
+            let place = match found {
+                // It may have been unread.
+                RoundItem::Entry(entry, feeds, _) if entry.is_erasure() => {
+                    of_all.extend(feeds);
+                    continue;
+                }
+                RoundItem::Readers(TransientRecord::Removed { feeds, .. }) => {
+                    of_all.extend(feeds);
+                    continue;
+                }
+                RoundItem::Readers(TransientRecord::MarkerMoved { feed, reader, .. }) => {
+                    let place = (feed.clone(), reader.clone());
+                    if self.hub.has_listeners(feed) {
+                        self.moved.insert(place.clone());
+                    }
+                    place
+                }
+                RoundItem::Readers(TransientRecord::Marked { feed, reader, .. }) => {
+                    (feed.clone(), reader.clone())
+                }
+                _ => continue,
+            };
+            if changed.insert(place.clone()) {
+                self.changed.push_back(place);
+            }
+        }
+        for feed in of_all {
+            for reader in self.hub.readers(feed) {
+                let place = (feed.clone(), reader);
+                if changed.insert(place.clone()) {
+                    self.changed.push_back(place);
+                }
+            }
+        }
+        let mut readers: HashMap<FeedName, BTreeSet<ReaderName>> = HashMap::new();
+        self.changed.retain(|(feed, reader)| {
+            let known = readers.entry(feed.clone());
+            let told = known.or_insert_with(|| self.hub.readers(feed));
+            told.contains(reader)
         });
-        let new = feeds.filter(|feed| noted.insert(feed));
-        let new: Vec<FeedName> = new.cloned().collect();
-        self.moved.extend(new);
-        self.moved.retain(|feed| self.hub.has_listeners(feed));
     }
 
-    /// The states of the first of the feeds whose marker moved, as of the round's moment.
-    async fn states(&self, snapshot: &dyn Snapshot) -> Result<Vec<(FeedName, Arc<Item>)>> {
+    /// The first of the states that have changed, as of the round's moment.
+    async fn states(&self, snapshot: &dyn Snapshot) -> Result<OfReaders> {
         let mut states = Vec::new();
-        let mut unread = 0;
-        for feed in &self.moved {
-            if unread >= ROUND_UNREAD_MAX {
-                break;
+        let mut keys_read = 0;
+        let of_one_reader = |a: &Place, b: &Place| a.1 == b.1;
+        let changed: Vec<Place> = self.changed.iter().cloned().collect();
+        for places in changed.chunk_by(of_one_reader) {
+            for places in places.chunks(STATES_TOGETHER) {
+                let Some((_, reader)) = places.first().filter(|_| keys_read < ROUND_STATE_KEYS_MAX)
+                else {
+                    return Ok(states);
+                };
+                let feeds: Vec<FeedName> = places.iter().map(|(feed, _)| feed.clone()).collect();
+                let read = self.feeds.states_at(snapshot, &feeds, reader, UNREAD_MAX);
+                let (read, keys) = read.await?;
+                keys_read += keys;
+                let items = read.into_iter().map(|state| Item::new(News::State(state)));
+                states.extend(places.iter().cloned().zip(items));
             }
-            let state = self.feeds.state_at(snapshot, feed).await?;
-            unread += state.unread.total;
-            states.push((feed.clone(), Item::new(News::State(state))));
         }
         Ok(states)
     }
 
+    /// The markers that others are told of now, as of the round's moment.
+    async fn others(&self, snapshot: &dyn Snapshot) -> Result<OfReaders> {
+        if self.moved.is_empty() || Instant::now() < self.tell_others {
+            return Ok(Vec::new());
+        }
+        let places: Vec<Place> = self.moved.iter().take(ROUND_OTHERS_MAX).cloned().collect();
+        let markers = self.feeds.markers_of(snapshot, &places).await?;
+        let told = places.into_iter().zip(markers);
+        let told = told.map(|(place, markers)| {
+            let item = Item::new(News::Moved {
+                feed: place.0.clone(),
+                markers,
+                version: snapshot.version(),
+            });
+            (place, item)
+        });
+        Ok(told.collect())
+    }
+
+    /// Marks and states come first, so that the unread counts of the entries that follow are not below what the reader has
+    /// done. After an erasure, the state comes again.
     async fn deliver(
         &self,
         found: BTreeMap<Version, RoundItem>,
         logs: &[LogAudience],
-        states: &[(FeedName, Arc<Item>)],
+        [states, others]: [&OfReaders; 2],
         budget: &mut WorkBudget,
     ) {
+        for found in found.values() {
+            if let RoundItem::Readers(TransientRecord::Marked {
+                feed,
+                reader,
+                entry,
+                mark,
+            }) = found
+            {
+                let item = Item::new(News::Marked {
+                    feed: feed.clone(),
+                    reader: reader.clone(),
+                    mark: Some((*entry, *mark)),
+                    version: mark.marked,
+                });
+                self.hub
+                    .dispatch_of_reader(feed, (reader, true), &item, budget)
+                    .await;
+            }
+        }
+        self.tell(states, true, budget).await;
+        let mut erased: BTreeSet<FeedName> = BTreeSet::new();
         for found in found.into_values() {
             match found {
                 RoundItem::Entry(entry, feeds, all_feeds) => {
                     self.hub.dispatch(&entry, &feeds, News::Entry, budget).await;
+                    if entry.is_erasure() {
+                        erased.extend(feeds.iter().cloned());
+                    }
                     if let (false, Some(event)) =
                         (logs.is_empty(), log_event(entry, feeds, all_feeds))
                     {
@@ -347,12 +464,23 @@ impl Tailer {
                     let news = News::Transient;
                     self.hub.dispatch(&entry, &feeds, news, budget).await;
                 }
-                RoundItem::MarkerMoved(_) => {}
+                RoundItem::Readers(_) => {}
             }
         }
-        // States come last, because they are as of the end of the round.
-        for (feed, item) in states {
-            self.hub.dispatch_state(feed, item, budget).await;
+        if !erased.is_empty() {
+            let again = states.iter().filter(|((feed, _), _)| erased.contains(feed));
+            let again: Vec<_> = again.cloned().collect();
+            self.tell(&again, true, budget).await;
+        }
+        self.tell(others, false, budget).await;
+    }
+
+    /// Tells whoever is told the states of the reader, or everybody else.
+    async fn tell(&self, news: &OfReaders, is_own: bool, budget: &mut WorkBudget) {
+        for ((feed, reader), item) in news {
+            self.hub
+                .dispatch_of_reader(feed, (reader, is_own), item, budget)
+                .await;
         }
     }
 }
@@ -410,15 +538,15 @@ fn add_transient(found: &mut BTreeMap<Version, RoundItem>, record: TransientReco
                 found.insert(entry.version, RoundItem::Transient(entry, feeds));
             }
         },
-        // Only the feed's own markers are part of its state.
-        TransientRecord::MarkerMoved {
-            feed,
-            reader,
-            version,
+        TransientRecord::MarkerMoved { version, .. }
+        | TransientRecord::Removed { version, .. }
+        | TransientRecord::Marked {
+            mark: Mark {
+                marked: version, ..
+            },
+            ..
         } => {
-            if reader == OWN_READER {
-                found.insert(version, RoundItem::MarkerMoved(feed));
-            }
+            found.insert(version, RoundItem::Readers(record));
         }
     }
 }

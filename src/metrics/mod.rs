@@ -12,6 +12,7 @@ mod live;
 mod projections;
 mod retention;
 mod tail;
+mod unread;
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -27,6 +28,7 @@ pub use self::{
     projections::{ProjectionLag, Projections},
     retention::Retention,
     tail::Tail,
+    unread::UnreadCounts,
 };
 
 /// Bucket bounds in s: from a commit on a fast disk up to the 60 s of a long poll.
@@ -47,6 +49,7 @@ pub struct Metrics {
     pub projections: Projections,
     pub retention: Retention,
     pub twins: TwinsHidden,
+    pub unread: UnreadCounts,
     pub http: Http,
     pub limits: Limits,
 }
@@ -61,6 +64,7 @@ impl Metrics {
         self.projections.register(registry);
         self.retention.register(registry);
         self.twins.register(registry);
+        self.unread.register(registry);
         self.http.register(registry);
         self.limits.register(registry);
     }

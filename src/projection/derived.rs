@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use crate::{
     store::{KeyValue, Range, Result, Slice, keys, keys::version_of},
     version::Version,
@@ -63,6 +65,22 @@ impl Derived {
             newest_first,
             keys_read: 0,
         }
+    }
+
+    /// Exactly these versions, which are in order; nothing is read.
+    pub fn given(versions: impl IntoIterator<Item = Version>, newest_first: bool) -> Self {
+        let none = KeyValue {
+            key: Bytes::new(),
+            value: Bytes::new(),
+        };
+        let found = versions.into_iter().map(|version| (version, none.clone()));
+        let mut found: VecDeque<_> = found.collect();
+        if newest_first {
+            found.make_contiguous().reverse();
+        }
+        let mut derived = Self::new([Vec::new()], Version::ZERO, Version::ZERO, newest_first);
+        derived.sources[0].found = found;
+        derived
     }
 
     /// Where it began: all keys are above this version.

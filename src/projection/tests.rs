@@ -366,6 +366,7 @@ fn read_pages(
             limit: 2,
             bytes: PAGE_BYTES_MAX,
             kinds: kinds.to_vec(),
+            states: None,
         };
         let page = ready(reader.page(&query)).expect("read");
         found.extend(page.entries.into_iter().map(|found| found.entry));
@@ -602,6 +603,7 @@ async fn reading_rare_kinds_costs_what_their_events_cost_however_many_others_the
                 limit: PAGE_ENTRIES_MAX,
                 bytes: PAGE_BYTES_MAX,
                 kinds: kinds.clone(),
+                states: None,
             };
             let (mut found, mut pages) = (0, 0);
             cost();

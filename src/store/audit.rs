@@ -26,6 +26,8 @@ pub struct Counts {
     pub transients: u64,
     /// Events in the log by kind and in the log by actor.
     pub indexed: u64,
+    /// Entries that readers have marked one by one.
+    pub marks: u64,
 }
 
 impl fmt::Display for Counts {
@@ -35,9 +37,12 @@ impl fmt::Display for Counts {
             "{} ids, {} feed entries, {} notify keys, {} log records, {} transients, {} index keys of the log",
             self.claims, self.entries, self.notify, self.logged, self.transients, self.indexed
         )?;
-        match self.changes {
+        if self.changes > 0 {
+            write!(f, ", {} news of changes", self.changes)?;
+        }
+        match self.marks {
             0 => Ok(()),
-            changes => write!(f, ", {changes} news of changes"),
+            marks => write!(f, ", {marks} marked entries"),
         }
     }
 }
@@ -61,6 +66,12 @@ pub async fn audit(store: &dyn Store, keys: &Keys) -> Result<Counts> {
         values::decode_notify(item).map(|_| counts.notify += 1)
     })
     .await?;
+    let [states, marked] = keys.all_marks();
+    visit(store, states, |item| {
+        values::decode_mark(item).map(|_| counts.marks += 1)
+    })
+    .await?;
+    visit(store, marked, |item| values::decode_marked(item).map(drop)).await?;
     visit(store, keys.logs(), |item| {
         counts.logged += values::decode_records(item)?.len() as u64;
         Ok(())

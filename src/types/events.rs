@@ -36,13 +36,44 @@ impl FromStr for Delivery {
     }
 }
 
-/// The two markers of a feed.
+/// The markers of a reader in a feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Marker {
-    /// Everything up to this marker has been read; moving it forward clears unread entries.
+    /// Everything up to this marker has been read, except for what was marked unread later.
     Read,
     /// Everything up to this marker has been displayed.
     Seen,
+    /// Everything up to this marker that had been read when it moved is archived.
+    Archived,
+}
+
+impl Marker {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Seen => "seen",
+            Self::Archived => "archived",
+        }
+    }
+}
+
+/// The state of an entry that counts as unread, for one reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ReadState {
+    Unread,
+    Read,
+    /// Also read.
+    Archived,
+}
+
+impl ReadState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unread => "unread",
+            Self::Read => "read",
+            Self::Archived => "archived",
+        }
+    }
 }
 
 /// The condition of a conditional append: `feed` has no entry above `version` (`None`: no entry at all).

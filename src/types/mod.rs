@@ -11,7 +11,7 @@ mod time;
 
 pub use self::{
     data::Data,
-    events::{Change, Delivery, Draft, Entry, Event, Expect, Marker, NO_TWIN},
+    events::{Change, Delivery, Draft, Entry, Event, Expect, Marker, NO_TWIN, ReadState},
     names::{Actor, EventId, FeedName, Kind, ReaderName, check_prefix},
     time::EventTime,
 };

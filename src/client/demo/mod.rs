@@ -26,7 +26,7 @@ const ARRAY_EVENTS: usize = 500;
 
 /// Fill a running service with the activity of an invented social site
 ///
-/// Users write to each other (typing first), flirt, visit profiles and read their feeds. A backlog is appended first,
+/// Users write to each other and in groups (typing first), flirt, visit profiles and read their feeds and chats. A backlog is appended first,
 /// followed by live activity. Every run appends new events. The same --seed with the same --users and --rate repeats the
 /// same activity.
 #[derive(Debug, Clone, clap::Args)]
@@ -88,20 +88,21 @@ pub async fn run(args: DemoArgs) -> Result<(), Error> {
     result
 }
 
-/// Appends history for all users. Every third user has read everything.
+/// Forms the groups and appends history for all users. Every third user has read everything.
 async fn backlog(
     client: &Client,
     events: usize,
     site: &mut Site,
     done: &mut Done,
 ) -> Result<(), Error> {
+    append(client, &site.groups(), done).await?;
     let mut progress = Progress::new(Some(events as u64));
     let mut activity =
         std::iter::repeat_with(|| site.step())
             .flatten()
             .filter_map(|act| match act {
                 Act::Append(event) => Some(event),
-                Act::Typing(_) | Act::Read(_) => None,
+                Act::Typing(_) | Act::Read { .. } => None,
             });
     let mut left = events;
     while left > 0 {
@@ -111,8 +112,10 @@ async fn backlog(
         progress.set(done.appended, || format!("backlog: {done}"));
     }
     drop(activity);
-    for reader in site.users().step_by(3) {
-        read(client, &site.user_feed(reader), done).await?;
+    for user in site.users().step_by(3) {
+        for feed in site.feeds_of(user) {
+            read(client, &feed, &site.user_feed(user), done).await?;
+        }
     }
     Ok(())
 }
@@ -142,7 +145,7 @@ async fn live(
                     client.transient(&event).await?;
                     done.typing += 1;
                 }
-                Act::Read(feed) => read(client, &feed, done).await?,
+                Act::Read { feed, reader } => read(client, &feed, &reader, done).await?,
             }
         }
         progress.set(0, || format!("live: {done} (Ctrl-C stops)"));
@@ -161,11 +164,14 @@ async fn append(client: &Client, events: &[NewEvent], done: &mut Done) -> Result
     Ok(())
 }
 
-/// Marks a feed as read up to its current version.
-async fn read(client: &Client, feed: &str, done: &mut Done) -> Result<(), Error> {
-    let now = client.state(feed).await?.value.version;
-    client.move_marker(feed, "read", &now).await?;
-    done.reads += 1;
+/// Marks a feed as read by `reader` up to its current version, if the token may act as that reader.
+async fn read(client: &Client, feed: &str, reader: &str, done: &mut Done) -> Result<(), Error> {
+    let now = client.state(feed, None).await?.value.version;
+    match client.move_marker((feed, Some(reader)), "read", &now).await {
+        Ok(_) => done.reads += 1,
+        Err(Error::Refused { code, .. }) if code == "reader_forbidden" => {}
+        Err(error) => return Err(error),
+    }
     Ok(())
 }
 

@@ -14,26 +14,34 @@ use crate::client::wire::NewEvent;
 
 /// Time between "is typing" and the message.
 const TYPING_SECONDS: f64 = 1.5;
+/// Most groups, each about a topic of its own.
+const GROUPS_MAX: usize = 8;
+const GROUP_MEMBERS_MAX: usize = 7;
 
 /// An action of a user of the site.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
     Append(NewEvent),
     Typing(NewEvent),
-    /// Marks a feed as read.
-    Read(String),
+    /// Marks a feed as read by a user.
+    Read {
+        feed: String,
+        reader: String,
+    },
 }
 
-/// Two friends and the state of their conversation.
+/// Friends and the state of their conversation.
 #[derive(Debug)]
 struct Chat {
-    /// In alphabetical order, as in the feed's name.
-    people: [usize; 2],
+    /// Two in the alphabetical order of their names, as in the feed's name, or the members of a group.
+    people: Vec<usize>,
+    /// The topic that a group is about and named after.
+    group: Option<&'static str>,
     /// The remaining lines of the script. After the last one another script begins.
     lines: Split<'static, char>,
     /// The text that replaces `{}` in this script.
     topic: &'static str,
-    /// Index of the person who says the next line.
+    /// Index, in `people`, of who says the next line.
     speaker: usize,
     /// Somebody is typing until this step; no other message begins before.
     busy_until: u64,
@@ -57,18 +65,29 @@ impl Site {
     pub fn new(users: usize, seed: u64, run: u64, steps_per_second: f64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let names = names(users);
-        let chat = |(a, b): (usize, usize)| {
+        let chat = |people, group| {
             let mut lines = "".split('|');
             lines.next(); // Exhausted, so that the first message begins a script.
             Chat {
-                people: if names[a] < names[b] { [a, b] } else { [b, a] },
+                people,
+                group,
                 lines,
                 topic: "",
                 speaker: 0,
                 busy_until: 0,
             }
         };
-        let chats = friendships(users, &mut rng).into_iter().map(chat).collect();
+        let pairs = friendships(users, &mut rng).into_iter().map(|(a, b)| {
+            let people = if names[a] < names[b] { [a, b] } else { [b, a] };
+            chat(people.to_vec(), None)
+        });
+        let mut chats: Vec<Chat> = pairs.collect();
+        let groups = members(users, &mut rng).into_iter().zip(topics());
+        // In front, where most is written.
+        chats.splice(
+            0..0,
+            groups.map(|(people, topic)| chat(people, Some(topic))),
+        );
         Self {
             rng,
             names,
@@ -90,8 +109,38 @@ impl Site {
     }
 
     fn chat_feed(&self, chat: usize) -> String {
-        let [a, b] = self.chats[chat].people;
-        format!("chat:{}-{}", self.names[a], self.names[b])
+        let Chat { people, group, .. } = &self.chats[chat];
+        match group {
+            Some(topic) => format!("group:{}", group_id(topic)),
+            None => {
+                let names: Vec<&str> = people.iter().map(|&user| &*self.names[user]).collect();
+                format!("chat:{}", names.join("-"))
+            }
+        }
+    }
+
+    /// The user's own feed and those of the user's chats.
+    pub fn feeds_of(&self, user: usize) -> Vec<String> {
+        let chats = (0..self.chats.len()).filter(|&chat| self.chats[chat].people.contains(&user));
+        let chats = chats.map(|chat| self.chat_feed(chat));
+        [self.user_feed(user)].into_iter().chain(chats).collect()
+    }
+
+    /// Tells the members of each group of it, in the form in which the page forms groups.
+    pub fn groups(&mut self) -> Vec<NewEvent> {
+        let mut events = Vec::new();
+        for index in 0..self.chats.len() {
+            let Chat { people, group, .. } = &self.chats[index];
+            let (Some(topic), people) = (*group, people.clone()) else {
+                continue;
+            };
+            let mut feeds: Vec<String> = people.iter().map(|&user| self.user_feed(user)).collect();
+            feeds.push(self.chat_feed(index));
+            let members: Vec<&str> = people.iter().map(|&user| &*self.names[user]).collect();
+            let data = json!({ "group": group_id(topic), "name": topic, "members": members });
+            events.push(self.event("group", people[0], None, feeds, data));
+        }
+        events
     }
 
     /// The actions of the next step: one stored event on average, because a message typed now is sent later.
@@ -107,8 +156,11 @@ impl Site {
             _ => self.flirt(),
         });
         if self.rng.random_ratio(1, 12) {
-            let reader = self.rng.random_range(self.users());
-            acts.push(Act::Read(self.user_feed(reader)));
+            let user = self.rng.random_range(self.users());
+            let feeds = self.feeds_of(user);
+            let feed = feeds[self.rng.random_range(0..feeds.len())].clone();
+            let reader = self.user_feed(user);
+            acts.push(Act::Read { feed, reader });
         }
         acts
     }
@@ -127,15 +179,19 @@ impl Site {
         let line = chat.lines.next().unwrap_or_else(|| {
             chat.lines = pick(&mut self.rng, SCRIPTS, '\n').split('|');
             chat.topic = pick(&mut self.rng, TOPICS, ',');
-            chat.speaker = self.rng.random_range(0..2);
+            chat.speaker = self.rng.random_range(0..chat.people.len());
             chat.lines.next().unwrap_or_default()
         });
         let text = line.trim().replace("{}", chat.topic);
-        let (from, to) = (chat.people[chat.speaker], chat.people[1 - chat.speaker]);
-        chat.speaker = 1 - chat.speaker;
+        let others = self.rng.random_range(1..chat.people.len());
+        let next = (chat.speaker + others) % chat.people.len();
+        let (from, to) = (chat.people[chat.speaker], chat.people[next]);
+        let to = chat.group.is_none().then_some(to);
+        chat.speaker = next;
         chat.busy_until = sent_at + 1;
 
-        let feeds = vec![self.user_feed(to), self.chat_feed(index)];
+        let own = to.map(|to| self.user_feed(to));
+        let feeds: Vec<String> = own.into_iter().chain([self.chat_feed(index)]).collect();
         let typing = self.event("typing", from, to, feeds.clone(), json!({}));
         let message = self.event("message", from, to, feeds, json!({ "text": text }));
         self.typed.push_back((sent_at, message));
@@ -145,14 +201,14 @@ impl Site {
     fn visit(&mut self) -> Act {
         let (from, to) = self.two_people();
         let feeds = vec![self.user_feed(to)];
-        Act::Append(self.event("visit", from, to, feeds, json!({})))
+        Act::Append(self.event("visit", from, Some(to), feeds, json!({})))
     }
 
     fn flirt(&mut self) -> Act {
         let (from, to) = self.two_people();
         let feeds = vec![self.user_feed(to)];
         let text = pick(&mut self.rng, FLIRTS, ',');
-        Act::Append(self.event("flirt", from, to, feeds, json!({ "text": text })))
+        Act::Append(self.event("flirt", from, Some(to), feeds, json!({ "text": text })))
     }
 
     /// Two different users.
@@ -166,12 +222,14 @@ impl Site {
         &mut self,
         kind: &'static str,
         from: usize,
-        to: usize,
+        to: Option<usize>,
         feeds: Vec<String>,
         mut data: Value,
     ) -> NewEvent {
         data["from"] = json!(self.names[from]);
-        data["to"] = json!(self.names[to]);
+        if let Some(to) = to {
+            data["to"] = json!(self.names[to]);
+        }
         self.events += 1;
         NewEvent {
             id: format!("demo:{:016x}:{}", self.run, self.events),
@@ -185,12 +243,17 @@ impl Site {
 
     /// Commands to look at the result.
     pub fn where_to_look(&self, url: &str) -> String {
-        let (user, other, chat) = (self.user_feed(0), self.user_feed(1), self.chat_feed(0));
+        let (user, other) = (self.user_feed(0), self.user_feed(1));
         let (users, chats) = (self.names.len(), self.chats.len());
+        let groups = self.chats.iter().filter(|chat| chat.group.is_some());
+        let groups = groups.count();
+        let (group, chat) = (self.chat_feed(0), self.chat_feed(groups));
         format!(
-            "{users} users, {chats} chats. To look at them, run in another terminal:\n\
+            "{users} users, {chats} chats, {groups} of them groups. To look at them, run in another terminal:\n\
              \n  # the state of {user}: version and unread count\
              \n  curl -s {url}/v1/feeds/{user}\
+             \n  # what a group is for a member\
+             \n  curl -s '{url}/v1/feeds/{group}?reader={user}'\
              \n  # the newest entries of a user, of a chat, and of two feeds merged\
              \n  curl -s '{url}/v1/feeds/{user}/entries?limit=5'\
              \n  curl -s '{url}/v1/feeds/{chat}/entries?limit=5'\
@@ -210,6 +273,28 @@ fn friendships(users: usize, rng: &mut StdRng) -> BTreeSet<(usize, usize)> {
         }
     }
     friends
+}
+
+/// The members of the groups: one group for every eight users, in which the first users are most often.
+fn members(users: usize, rng: &mut StdRng) -> Vec<Vec<usize>> {
+    let groups = users.div_ceil(8).min(GROUPS_MAX);
+    let group = |_| {
+        let size = rng.random_range(3..=GROUP_MEMBERS_MAX).min(users);
+        let mut people = BTreeSet::new();
+        while people.len() < size {
+            people.insert(near_the_front(rng, users));
+        }
+        people.into_iter().collect()
+    };
+    (0..groups).map(group).collect()
+}
+
+fn group_id(topic: &str) -> String {
+    topic.replace(' ', "-")
+}
+
+fn topics() -> impl Iterator<Item = &'static str> {
+    TOPICS.split(',').map(str::trim)
 }
 
 /// A random index below `length`; low ones are more likely.
@@ -267,7 +352,7 @@ mod tests {
         assert!((4_900..=5_000).contains(&events.len()), "{}", events.len());
         let kinds: HashSet<_> = events.iter().map(|event| event.kind).collect();
         assert_eq!(kinds, HashSet::from(["message", "visit", "flirt"]));
-        assert!(acts.iter().any(|act| matches!(act, Act::Read(_))));
+        assert!(acts.iter().any(|act| matches!(act, Act::Read { .. })));
         assert!(
             events
                 .iter()
@@ -278,15 +363,24 @@ mod tests {
     #[test]
     fn typing_precedes_the_message_and_people_take_turns() {
         let mut typing: HashMap<String, String> = HashMap::new();
+        let chat_of = |event: &NewEvent| event.feeds.last().expect("a feed").clone();
+        let mut in_groups: HashMap<String, HashSet<String>> = HashMap::new();
         for act in activity(4, 4, 3_000) {
             match act {
                 Act::Typing(event) => {
-                    let before = typing.insert(event.feeds[1].clone(), event.actor);
+                    let before = typing.insert(chat_of(&event), event.actor);
                     assert_eq!(before, None, "only one person types in a chat at a time");
                 }
                 Act::Append(event) if event.kind == "message" => {
-                    let (user, chat) = (&event.feeds[0], &event.feeds[1]);
+                    let chat = &chat_of(&event);
                     assert_eq!(typing.remove(chat), Some(event.actor.clone()));
+                    if chat.starts_with("group:") {
+                        assert_eq!(event.feeds.len(), 1, "each reads it there");
+                        let writers = in_groups.entry(chat.clone()).or_default();
+                        writers.insert(event.actor);
+                        continue;
+                    }
+                    let user = &event.feeds[0];
                     let mut names = [user, &event.actor].map(|feed| feed.replace("user:", ""));
                     names.sort();
                     assert_eq!(*chat, format!("chat:{}", names.join("-")));
@@ -295,6 +389,7 @@ mod tests {
                 _ => {}
             }
         }
+        assert!(in_groups.values().all(|writers| writers.len() > 2));
     }
 
     #[test]
@@ -303,7 +398,15 @@ mod tests {
             let mut site = Site::new(users, 1, 1, 1_000.0);
             let names: HashSet<_> = site.names.iter().collect();
             assert_eq!(names.len(), users);
-            let known: HashSet<_> = site.chats.iter().flat_map(|chat| chat.people).collect();
+            let people = site.chats.iter().flat_map(|chat| chat.people.clone());
+            let known: HashSet<_> = people.collect();
+            let groups = site.groups();
+            assert!(!groups.is_empty() && groups.len() <= GROUPS_MAX);
+            for event in groups {
+                // Its members and the group.
+                assert!(event.feeds.len() > 2.min(users) && event.feeds.contains(&event.actor));
+                assert!(event.feeds.last().expect("a feed").starts_with("group:"));
+            }
             assert_eq!(known.len(), users, "everybody has somebody to write to");
             (0..100).for_each(|_| drop(site.step()));
         }

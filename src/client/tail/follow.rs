@@ -9,11 +9,12 @@ use crate::client::{
     Error,
     api::{Client, Failure},
     error::Gone,
-    feeds::{Entry, Live, Markers, State, Told, Unread},
+    feeds::{Entry, Live, Told},
     output::{Printer, status},
     pages::{Range, wanted},
     patience::Patience,
     sse::Frame,
+    states::{MarkFrame, MarkerFrame, Markers, Unread},
 };
 
 /// Prints the events of the streams. `position` only advances over entries that are printed and flushed.
@@ -30,8 +31,8 @@ pub struct Follower<'a> {
     quiet: bool,
     /// How long to wait before a stream is opened again: different for each client, so that not all return at once.
     retry: Option<Duration>,
-    /// The state of each feed when it was last printed.
-    states: HashMap<String, (Unread, Markers)>,
+    /// The state of each reader of each feed when it was last printed.
+    states: HashMap<(String, Option<String>), (Option<Unread>, Markers)>,
 }
 
 /// What to print, and how.
@@ -195,7 +196,13 @@ impl<'a> Follower<'a> {
                 let transient = self.parsed(frame)?;
                 self.entry(&transient)?;
             }
-            "marker" if self.all && self.range.kinds.is_empty() => self.state(frame)?,
+            "marker" if self.all && self.range.kinds.is_empty() => self.marker(frame)?,
+            "marked" if self.all && self.range.kinds.is_empty() => {
+                let mark: Told<MarkFrame> = self.parsed(frame)?;
+                self.printer.print(mark.json.get(), |painter| {
+                    painter.dim("-- ") + &painter.mark(&mark.value)
+                })?;
+            }
             "reset" => {
                 let Reset { code, version } = self.parsed(frame)?;
                 let from = unflushed.position.as_ref().unwrap_or(&self.position);
@@ -255,22 +262,17 @@ impl<'a> Follower<'a> {
     }
 
     /// Every stream begins with the states. Prints only those that changed.
-    fn state(&mut self, frame: &Frame<'_>) -> Result<(), Error> {
-        let Told { json, value }: Told<State> = self.parsed(frame)?;
-        let State {
-            feed,
-            unread,
-            markers,
-            ..
-        } = value;
-        let state = (unread, markers);
-        if self.states.get(&feed) == Some(&state) {
+    fn marker(&mut self, frame: &Frame<'_>) -> Result<(), Error> {
+        let Told { json, value }: Told<MarkerFrame> = self.parsed(frame)?;
+        let whose = (value.feed.clone(), value.reader.clone());
+        let state = (value.unread.clone(), value.markers.clone());
+        if self.states.get(&whose) == Some(&state) {
             return Ok(());
         }
         self.printer.print(json.get(), |painter| {
-            painter.dim("-- ") + &painter.state(&feed, &state.0, &state.1)
+            painter.dim("-- ") + &painter.marker(&value)
         })?;
-        self.states.insert(feed, state);
+        self.states.insert(whose, state);
         Ok(())
     }
 

@@ -33,6 +33,7 @@ use super::{
 #[command(after_help = "Examples:\n  \
     newsfeed tail user:ben                                       the last 10 entries, then live (Ctrl-C stops)\n  \
     newsfeed tail user:ben chat:anna-ben -n 50 --kind message    messages of two feeds\n  \
+    newsfeed tail chat:7 --reader user:ben                       with Ben's unread count, and who else reads\n  \
     newsfeed tail user:ben --from now | jq -r .data.text         only new entries\n  \
     newsfeed tail user:ben --from beginning --no-follow          the whole feed, oldest first\n  \
     newsfeed tail user:ben --from 2026-11-28T00:00:00Z           entries since a time, then live\n  \
@@ -70,13 +71,16 @@ pub struct TailArgs {
     /// Only entries and transients of this kind (repeatable)
     #[arg(long, value_parser = names::name)]
     kind: Vec<String>,
+    /// As this reader, such as user:ben: with its unread counts, markers and marks [default: the feed's own reader]
+    #[arg(long, value_name = "NAME", value_parser = names::name, conflicts_with_all = ["all", "feed"])]
+    reader: Option<String>,
     /// As text, also show the version and the id of each entry (JSON always has them)
     #[arg(long, short)]
     long: bool,
     /// Exit after the existing entries
     #[arg(long)]
     no_follow: bool,
-    /// Print also transients (such as typing) and unread counts, or only entries [default: all as text, entries as json]
+    /// Print also transients (such as typing), unread counts, marks and how far others read, or only entries [default: all as text, entries as json]
     #[arg(long, value_enum, conflicts_with = "no_follow")]
     events: Option<Events>,
     /// Continue from the version in this file, if it exists, and keep the position in it
@@ -108,6 +112,8 @@ pub async fn run(args: TailArgs) -> Result<(), Error> {
         feeds: [&args.feeds[..], &args.feed].concat(),
         log: args.all || !args.feed.is_empty(),
         kinds: args.kind.clone(),
+        reader: args.reader.clone(),
+        state: None,
         after: "0".to_owned(),
         until: None,
     };

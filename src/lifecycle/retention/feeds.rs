@@ -3,6 +3,7 @@
 use super::sweep::{Position, Work};
 use crate::{
     dedup::Scan,
+    lifecycle::unmark,
     store::{
         Range, Result, Slice,
         keys::{self, next_key, versioned},
@@ -175,7 +176,7 @@ pub(super) async fn remove(
     let limit = work.room().min(READ_KEYS);
     let prefix = work.keys.feed(&feed);
     let range = keys::range(&prefix, Some(after), until, false, limit, READ_BYTES);
-    let mut ranges = vec![range];
+    let mut ranges = vec![range, unmark::marks(work.keys, &feed, after, until)];
     // In a cluster, each read takes a round trip.
     let from = match rule_behind(work, &feed, rule) {
         Some(_) => None,
@@ -184,11 +185,14 @@ pub(super) async fn remove(
     ranges.extend(from.clone().map(|from| seek(work, from)));
     let mut slices = work.snapshot.ranges(ranges).await?.into_iter();
     let slice = slices.next().unwrap_or_default();
+    let marks = slices.next().unwrap_or_default();
     let first = from.zip(slices.next());
     work.ahead = first.map(|(from, first)| Ahead { from, first });
-    let bytes = slice.items.iter().map(|item| item.value.len());
+    let found = slice.items.iter().chain(&marks.items);
+    let bytes = found.map(|item| item.value.len());
     work.note(1, bytes.sum());
     work.begin(&feed);
+    work.removal.marks(&feed, marks);
     let mut follows = false;
     for item in &slice.items {
         let entry = decode_entry(item)?;

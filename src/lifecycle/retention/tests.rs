@@ -227,6 +227,7 @@ impl Reader {
                 limit: 3,
                 bytes: 1 << 20,
                 kinds: kinds.to_vec(),
+                states: None,
             };
             match ready(self.feeds.page(&query)) {
                 Ok(page) => {
@@ -254,6 +255,7 @@ impl Reader {
                 limit: 3,
                 bytes: 1 << 20,
                 kinds: kinds.to_vec(),
+                states: None,
             };
             let page = ready(self.feeds.page(&query)).expect("a page");
             found.extend(page.entries.iter().map(|it| it.entry.version));

@@ -1,7 +1,7 @@
 //! The hub's tables: subscribers by audience and by heartbeat, and audiences by feed.
 //!
-//! An audience is all subscribers who listen to the same feeds in the same order, or to the log with the same filter, so that
-//! an entry is matched once for all of them. It exists from the registration of its first subscriber until the last one has left. Its members are those
+//! An audience is all subscribers who listen to the same feeds in the same order for the same reader, or to the log with the
+//! same filter, so that an entry is matched once for all of them. It exists from the registration of its first subscriber until the last one has left. Its members are those
 //! who have joined; while it has any, it stands in the lists of its feeds.
 //!
 //! Nobody joins while a round is dispatched: the tailer does one after the other. So a dispatch may unlock the board
@@ -14,7 +14,12 @@ use std::{
 };
 
 use super::subscriber::{Listening, Subscriber};
-use crate::{log::Filter, store::keys::Keys, types::FeedName, version::Version};
+use crate::{
+    log::Filter,
+    store::keys::Keys,
+    types::{FeedName, ReaderName},
+    version::Version,
+};
 
 /// Number of groups in which subscribers get their heartbeats, so that they do not all get them at once.
 pub(super) const HEARTBEAT_GROUPS: usize = 16;
@@ -24,6 +29,9 @@ pub(super) type Listeners = BTreeMap<u64, Arc<Subscriber>>;
 
 /// Identifies an audience. Never reused.
 pub(super) type AudienceId = u64;
+
+/// Identifies those who listen to the same feeds in the same order. Never reused.
+pub(super) type PagesId = u64;
 
 /// Names a table of subscribers who have joined.
 #[derive(Clone, Copy)]
@@ -43,6 +51,16 @@ struct Audience {
     members: Listeners,
     /// All its subscribers, whether they have joined or not. Not 0.
     subscribers: usize,
+    /// Whose state they are told.
+    reader: ReaderName,
+}
+
+/// The audiences of the same feeds.
+struct SameFeeds {
+    pages: PagesId,
+    by_reader: BTreeMap<ReaderName, AudienceId>,
+    /// Of all of them. Not 0.
+    subscribers: usize,
 }
 
 #[derive(Default)]
@@ -53,7 +71,7 @@ pub(super) struct Board {
     groups: [Listeners; HEARTBEAT_GROUPS],
     audiences: HashMap<AudienceId, Audience>,
     /// The same, by their feeds.
-    by_feeds: HashMap<Arc<[FeedName]>, AudienceId>,
+    by_feeds: HashMap<Arc<[FeedName]>, SameFeeds>,
     /// The audiences of the log, by what they want of it.
     by_filter: HashMap<Arc<Filter>, AudienceId>,
     /// The audiences with members, by feed. No list is empty.
@@ -65,8 +83,11 @@ pub(super) struct Board {
     /// The moment of the last round: everything up to here has been dispatched.
     pub(super) moment: Option<Version>,
     pub(super) subscribers: usize,
+    /// What they count together, see [`Listening::places`].
+    pub(super) places: usize,
     next_id: u64,
-    next_audience: AudienceId,
+    /// Of audiences and of those with the same pages.
+    next_group: u64,
     pub(super) closed: bool,
 }
 
@@ -76,25 +97,44 @@ impl Board {
     pub(super) fn register(
         &mut self,
         to: Listening,
-        make: impl FnOnce(u64, AudienceId, Listening) -> Subscriber,
+        make: impl FnOnce(u64, (AudienceId, PagesId), Listening) -> Subscriber,
     ) -> Arc<Subscriber> {
-        let (to, audience) = match to {
-            Listening::Feeds(feeds) => {
-                let (feeds, audience) =
-                    audience(&mut self.by_feeds, feeds, &mut self.next_audience);
-                (Listening::Feeds(feeds), audience)
+        let next = &mut self.next_group;
+        let mut new = || {
+            *next += 1;
+            *next
+        };
+        let (to, audience, pages) = match to {
+            Listening::Feeds(feeds, reader) => {
+                let of = &mut self.by_feeds;
+                let feeds = shared(of, feeds, || SameFeeds {
+                    pages: new(),
+                    by_reader: BTreeMap::new(),
+                    subscribers: 0,
+                });
+                let (feeds, same) = feeds;
+                same.subscribers += 1;
+                let pages = same.pages;
+                let audience = same.by_reader.entry(reader.clone()).or_insert_with(new);
+                let audience = *audience;
+                (Listening::Feeds(feeds, reader), audience, pages)
             }
             Listening::Log(filter) => {
-                let of = &mut self.by_filter;
-                let (filter, audience) = audience(of, filter, &mut self.next_audience);
-                (Listening::Log(filter), audience)
+                let (filter, audience) = shared(&mut self.by_filter, filter, &mut new);
+                let audience = *audience;
+                (Listening::Log(filter), audience, audience)
             }
         };
-        self.audiences.entry(audience).or_default().subscribers += 1;
+        let subscribed = self.audiences.entry(audience).or_default();
+        subscribed.subscribers += 1;
+        if let Listening::Feeds(_, reader) = &to {
+            subscribed.reader.clone_from(reader);
+        }
         self.subscribers += 1;
+        self.places += to.places();
         let id = self.next_id;
         self.next_id += 1;
-        let subscriber = Arc::new(make(id, audience, to));
+        let subscriber = Arc::new(make(id, (audience, pages), to));
         self.joining.insert(id, Arc::clone(&subscriber));
         subscriber
     }
@@ -135,6 +175,7 @@ impl Board {
     pub(super) fn remove(&mut self, subscriber: &Subscriber, keys: &Keys) {
         let (id, audience) = (subscriber.id, subscriber.audience);
         self.subscribers -= 1;
+        self.places -= subscriber.listening.places();
         let has_joined = self.joining.remove(&id).is_none();
         let Some(left) = self.audiences.get_mut(&audience) else {
             return;
@@ -152,10 +193,24 @@ impl Board {
         }
         if is_empty {
             self.audiences.remove(&audience);
-            match &subscriber.listening {
-                Listening::Feeds(feeds) => self.by_feeds.remove(feeds),
-                Listening::Log(filter) => self.by_filter.remove(filter),
-            };
+        }
+        match &subscriber.listening {
+            Listening::Feeds(feeds, reader) => self.leave_feeds(feeds, reader, is_empty),
+            Listening::Log(filter) if is_empty => drop(self.by_filter.remove(filter)),
+            Listening::Log(_) => {}
+        }
+    }
+
+    fn leave_feeds(&mut self, feeds: &Arc<[FeedName]>, reader: &ReaderName, is_last: bool) {
+        let Some(same) = self.by_feeds.get_mut(feeds) else {
+            return;
+        };
+        same.subscribers -= 1;
+        if is_last {
+            same.by_reader.remove(reader);
+        }
+        if same.subscribers == 0 {
+            self.by_feeds.remove(feeds);
         }
     }
 
@@ -211,10 +266,20 @@ impl Board {
         }
     }
 
-    /// Whether the audience has more than one subscriber.
-    pub(super) fn is_shared(&self, audience: AudienceId) -> bool {
-        let audience = self.audiences.get(&audience);
-        audience.is_some_and(|audience| audience.subscribers > 1)
+    /// Whose state an audience is told; `None` if it has gone.
+    pub(super) fn reader(&self, audience: AudienceId) -> Option<&ReaderName> {
+        self.audiences
+            .get(&audience)
+            .map(|audience| &audience.reader)
+    }
+
+    /// Whether other subscribers listen to the same feeds in the same order.
+    pub(super) fn is_shared(&self, subscriber: &Subscriber) -> bool {
+        let Listening::Feeds(feeds, _) = &subscriber.listening else {
+            return false;
+        };
+        let same = self.by_feeds.get(feeds);
+        same.is_some_and(|same| same.subscribers > 1)
     }
 
     /// All subscribers.
@@ -232,28 +297,28 @@ impl Board {
     /// The number of audiences, and of entries in the lists of feeds.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
+        let of_feeds = self.by_feeds.values().map(|same| same.by_reader.len());
         assert_eq!(
             self.audiences.len(),
-            self.by_feeds.len() + self.by_filter.len()
+            of_feeds.sum::<usize>() + self.by_filter.len()
         );
         let entries = self.feeds.values().map(BTreeMap::len).sum();
         (self.audiences.len(), entries)
     }
 }
 
-/// The audience of those who listen to `to`, and their shared copy of it. Makes it if there is none.
-fn audience<T: Eq + Hash + ?Sized>(
-    audiences: &mut HashMap<Arc<T>, AudienceId>,
-    to: Arc<T>,
-    next: &mut AudienceId,
-) -> (Arc<T>, AudienceId) {
-    if let Some((to, &audience)) = audiences.get_key_value(&to) {
-        return (Arc::clone(to), audience);
-    }
-    let audience = *next;
-    *next += 1;
-    audiences.insert(Arc::clone(&to), audience);
-    (to, audience)
+/// The entry of a table, and the shared copy of its key. Makes it if there is none.
+fn shared<T: Eq + Hash + ?Sized, V>(
+    table: &mut HashMap<Arc<T>, V>,
+    key: Arc<T>,
+    new: impl FnOnce() -> V,
+) -> (Arc<T>, &mut V) {
+    let key = match table.get_key_value(&key) {
+        Some((known, _)) => Arc::clone(known),
+        None => key,
+    };
+    let value = table.entry(Arc::clone(&key)).or_insert_with(new);
+    (key, value)
 }
 
 fn group(subscriber: &Subscriber) -> usize {

@@ -22,7 +22,7 @@ use crate::{
     fairness::WorkBudget,
     live::{Item, Located, News},
     log::LogEvent,
-    types::{Entry, FeedName},
+    types::{Entry, FeedName, ReaderName},
 };
 
 /// Steps of a walk over one of the board's tables during which the board stays locked.
@@ -63,16 +63,20 @@ impl Hub {
         }
     }
 
-    /// Gives `item` to all subscribers that listen to `feed`.
-    pub(in crate::live) async fn dispatch_state(
+    /// Gives `item` to the subscribers that listen to `feed` and are told the states of `reader`, or to all others.
+    pub(in crate::live) async fn dispatch_of_reader(
         &self,
         feed: &FeedName,
+        (reader, is_own): (&ReaderName, bool),
         item: &Arc<Item>,
         budget: &mut WorkBudget,
     ) {
         let (_, audiences) = self.matched(std::slice::from_ref(feed), budget).await;
         for audience in audiences.into_keys() {
-            self.give(audience, item, budget).await;
+            let is_of = self.board().reader(audience).map(|of| of == reader);
+            if is_of == Some(is_own) {
+                self.give(audience, item, budget).await;
+            }
         }
     }
 

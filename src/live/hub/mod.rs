@@ -13,7 +13,7 @@ mod subscriber;
 mod subscription;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -36,11 +36,11 @@ use crate::{
     log::Filter,
     metrics::Metrics,
     store::keys::Keys,
-    types::{FeedName, Kind},
+    types::{FeedName, Kind, ReaderName},
     version::Version,
 };
 
-/// Subscribers (streams and long polls) of one node.
+/// Subscribers (streams and long polls) of one node. Those with more than 100 feeds count as several.
 pub const STREAMS_MAX: usize = 50_000;
 
 pub struct Hub {
@@ -77,19 +77,21 @@ impl Hub {
     /// # Errors
     /// [`Error::ShuttingDown`] after [`Hub::close`], and [`Error::TooManyStreams`] above [`STREAMS_MAX`].
     pub fn subscribe(self: &Arc<Self>, feeds: Vec<FeedName>) -> Result<Subscription> {
-        self.subscribe_to(feeds, Vec::new())
+        self.subscribe_to(feeds, ReaderName::OWN, Vec::new())
     }
 
-    /// As [`Self::subscribe`], but of entries and transients only those of `kinds`, unless that is empty.
+    /// As [`Self::subscribe`], with the states of `reader`, but of entries and transients only those of `kinds`, unless that is
+    /// empty.
     ///
     /// # Errors
     /// Those of [`Self::subscribe`].
     pub fn subscribe_to(
         self: &Arc<Self>,
         feeds: Vec<FeedName>,
+        reader: ReaderName,
         kinds: Vec<Kind>,
     ) -> Result<Subscription> {
-        let to = Listening::Feeds(feeds.into());
+        let to = Listening::Feeds(feeds.into(), reader);
         self.register(to, Interest::everything(kinds))
     }
 
@@ -102,7 +104,7 @@ impl Hub {
         feeds: Vec<FeedName>,
         kinds: Vec<Kind>,
     ) -> Result<Subscription> {
-        let to = Listening::Feeds(feeds.into());
+        let to = Listening::Feeds(feeds.into(), ReaderName::OWN);
         self.register(to, Interest::entries(kinds))
     }
 
@@ -128,12 +130,12 @@ impl Hub {
         if board.closed {
             return Err(Error::ShuttingDown);
         }
-        if board.subscribers >= STREAMS_MAX {
+        if board.places + to.places() > STREAMS_MAX {
             return Err(Error::TooManyStreams);
         }
         let metrics = Arc::clone(&self.metrics);
-        let subscriber = board.register(to, |id, audience, to| {
-            Subscriber::new(id, audience, to, interest, metrics)
+        let subscriber = board.register(to, |id, of, to| {
+            Subscriber::new(id, of, to, interest, metrics)
         });
         drop(board);
         self.registered.notify_one();
@@ -199,6 +201,15 @@ impl Hub {
 
     pub(super) fn has_listeners(&self, feed: &FeedName) -> bool {
         self.board().audiences(feed).is_some()
+    }
+
+    /// Those whose states somebody who listens to `feed` is told.
+    pub(super) fn readers(&self, feed: &FeedName) -> BTreeSet<ReaderName> {
+        let board = self.board();
+        let audiences = board.audiences(feed).into_iter();
+        let audiences = audiences.flat_map(|(_, audiences)| audiences.keys());
+        let readers = audiences.filter_map(|audience| board.reader(*audience));
+        readers.cloned().collect()
     }
 
     /// Sends all subscribers back to reading pages, because the tailer has skipped something.

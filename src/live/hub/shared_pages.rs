@@ -1,4 +1,4 @@
-//! Pages that streams have read to catch up, kept for a while for the other streams of their audience.
+//! Pages that streams have read to catch up, kept for a while for the other streams of the same feeds.
 //!
 //! Streams on the same feeds fall behind together: at a burst of entries, or when all of them reconnect. A page of a hundred
 //! feeds costs up to a hundred reads for each entry, so one of them reads it for all. The last page that a stream reads is
@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::board::AudienceId;
+use super::board::PagesId;
 use crate::{live::Item, version::Version};
 
 /// How long a page is kept.
@@ -22,7 +22,7 @@ pub const SHARED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a page counts at least.
 const PAGE_BYTES_MIN: usize = 1024;
 
-/// All entries of an audience above `after` and up to `until`.
+/// All entries of the feeds above `after` and up to `until`.
 struct SharedPage {
     after: Version,
     until: Version,
@@ -39,21 +39,16 @@ pub type Rest = (Vec<Arc<Item>>, Version);
 #[derive(Default)]
 pub(super) struct SharedPages {
     /// Oldest first. No queue is empty.
-    pages: HashMap<AudienceId, VecDeque<SharedPage>>,
+    pages: HashMap<PagesId, VecDeque<SharedPage>>,
     /// Whose the pages are, oldest first.
-    order: VecDeque<AudienceId>,
+    order: VecDeque<PagesId>,
     bytes: usize,
 }
 
 impl SharedPages {
     /// What has been read above `position`, if anything has. If something may have been removed there, only with `kept`.
-    pub(super) fn above(
-        &self,
-        audience: AudienceId,
-        position: Version,
-        kept: bool,
-    ) -> Option<Rest> {
-        let pages = self.pages.get(&audience)?.iter();
+    pub(super) fn above(&self, of: PagesId, position: Version, kept: bool) -> Option<Rest> {
+        let pages = self.pages.get(&of)?.iter();
         let now = Instant::now();
         let page = pages
             .filter(|page| page.after <= position && position < page.until)
@@ -68,7 +63,7 @@ impl SharedPages {
     /// Keeps a page with everything above `after` and up to `until`.
     pub(super) fn add(
         &mut self,
-        audience: AudienceId,
+        of: PagesId,
         (after, until): (Version, Version),
         items: &[Arc<Item>],
         is_whole: bool,
@@ -84,8 +79,8 @@ impl SharedPages {
             read: Instant::now(),
         };
         self.bytes += page.bytes;
-        self.order.push_back(audience);
-        self.pages.entry(audience).or_default().push_back(page);
+        self.order.push_back(of);
+        self.pages.entry(of).or_default().push_back(page);
         while self.oldest_is_superfluous() {
             self.drop_oldest();
         }
@@ -99,15 +94,15 @@ impl SharedPages {
     }
 
     fn drop_oldest(&mut self) {
-        let Some(audience) = self.order.pop_front() else {
+        let Some(of) = self.order.pop_front() else {
             return;
         };
-        let Some(pages) = self.pages.get_mut(&audience) else {
+        let Some(pages) = self.pages.get_mut(&of) else {
             return;
         };
         self.bytes -= pages.pop_front().map_or(0, |page| page.bytes);
         if pages.is_empty() {
-            self.pages.remove(&audience);
+            self.pages.remove(&of);
         }
     }
 }
@@ -133,8 +128,8 @@ mod tests {
             .collect()
     }
 
-    fn above(shared: &SharedPages, audience: AudienceId, time: u64) -> Option<(Vec<u64>, u64)> {
-        let (items, until) = shared.above(audience, version(time), false)?;
+    fn above(shared: &SharedPages, of: PagesId, time: u64) -> Option<(Vec<u64>, u64)> {
+        let (items, until) = shared.above(of, version(time), false)?;
         let times = items.iter().map(|item| item.news.version().time());
         Some((times.collect(), until.time()))
     }
@@ -172,8 +167,8 @@ mod tests {
         assert_eq!((shared.order.len(), shared.pages.len()), (1, 1));
         // Each page counts at least its minimum.
         let most = (SHARED_BYTES_MAX / PAGE_BYTES_MIN) as u64;
-        for audience in 3..most + 10 {
-            shared.add(audience, range(10, 20), &items([15]), true);
+        for of in 3..most + 10 {
+            shared.add(of, range(10, 20), &items([15]), true);
         }
         assert!(shared.bytes <= SHARED_BYTES_MAX);
         assert_eq!(shared.order.len() as u64, most);

@@ -9,12 +9,12 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::board::AudienceId;
+use super::board::{AudienceId, PagesId};
 use crate::{
     live::{Item, News},
     log::Filter,
     metrics::{Metrics, TransientLoss},
-    types::{FeedName, Kind},
+    types::{FeedName, Kind, ReaderName},
     version::Version,
 };
 
@@ -25,9 +25,23 @@ pub const QUEUE_BYTES_MAX: usize = 64 * 1024;
 
 /// What a subscriber listens to.
 pub(super) enum Listening {
-    Feeds(Arc<[FeedName]>),
+    /// The feeds, and whose state in them.
+    Feeds(Arc<[FeedName]>, ReaderName),
     /// The events of the log that pass the filter.
     Log(Arc<Filter>),
+}
+
+/// Feeds of a subscriber that counts as one. One with more counts as several.
+const PLACE_FEEDS: usize = 100;
+
+impl Listening {
+    /// How much the subscriber counts among those of the node.
+    pub(super) fn places(&self) -> usize {
+        match self {
+            Self::Feeds(feeds, _) => feeds.len().div_ceil(PLACE_FEEDS).max(1),
+            Self::Log(_) => 1,
+        }
+    }
 }
 
 /// What a subscriber is given. The hub drops everything else before it reaches the queue, so that a subscriber is not woken
@@ -61,7 +75,7 @@ impl Interest {
             News::Event(_) => return true,
             _ if self.entries_only => return false,
             News::Transient(located) => located,
-            News::State(_) | News::Moment(_) => return true,
+            _ => return true,
         };
         self.kinds.is_empty() || self.kinds.contains(&located.entry.kind)
     }
@@ -70,6 +84,8 @@ impl Interest {
 pub(super) struct Subscriber {
     pub(super) id: u64,
     pub(super) audience: AudienceId,
+    /// All audiences of the same feeds have the same pages.
+    pub(super) pages: PagesId,
     pub(super) listening: Listening,
     interest: Interest,
     queue: Mutex<Queue>,
@@ -111,7 +127,7 @@ pub(super) enum State {
 impl Subscriber {
     pub(super) fn new(
         id: u64,
-        audience: AudienceId,
+        (audience, pages): (AudienceId, PagesId),
         listening: Listening,
         interest: Interest,
         metrics: Arc<Metrics>,
@@ -119,6 +135,7 @@ impl Subscriber {
         Self {
             id,
             audience,
+            pages,
             listening,
             interest,
             queue: Mutex::default(),
@@ -130,8 +147,16 @@ impl Subscriber {
     /// None, if it listens to the log.
     pub(super) fn feeds(&self) -> &[FeedName] {
         match &self.listening {
-            Listening::Feeds(feeds) => feeds,
+            Listening::Feeds(feeds, _) => feeds,
             Listening::Log(_) => &[],
+        }
+    }
+
+    /// Whose state it is told.
+    pub(super) fn reader(&self) -> &ReaderName {
+        match &self.listening {
+            Listening::Feeds(_, reader) => reader,
+            Listening::Log(_) => &ReaderName::OWN,
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     live::Item,
-    types::{FeedName, Kind},
+    types::{FeedName, Kind, ReaderName},
     version::Version,
 };
 
@@ -37,6 +37,11 @@ impl Subscription {
         self.subscriber.feeds()
     }
 
+    /// Whose states it gets.
+    pub fn reader(&self) -> &ReaderName {
+        self.subscriber.reader()
+    }
+
     /// The kinds of entries that it gets. Empty: all kinds.
     pub fn kinds(&self) -> &[Kind] {
         self.subscriber.kinds()
@@ -51,7 +56,7 @@ impl Subscription {
     /// with `kept`.
     pub(in crate::live) fn shared_page(&self, position: Version, kept: bool) -> Option<Rest> {
         let shared = self.hub.shared_pages();
-        shared.above(self.subscriber.audience, position, kept)
+        shared.above(self.subscriber.pages, position, kept)
     }
 
     /// Lets other streams on the same feeds, if there are any, have the entries in `range`: above its first version, and up to
@@ -62,11 +67,10 @@ impl Subscription {
         items: &[Arc<Item>],
         is_whole: bool,
     ) {
-        let audience = self.subscriber.audience;
-        let is_shared = self.hub.board().is_shared(audience);
+        let is_shared = self.hub.board().is_shared(&self.subscriber);
         if is_shared && !items.is_empty() {
             let mut shared = self.hub.shared_pages();
-            shared.add(audience, range, items, is_whole);
+            shared.add(self.subscriber.pages, range, items, is_whole);
         }
     }
 

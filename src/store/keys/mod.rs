@@ -17,6 +17,7 @@
 //! | 13 | `log / partition ‖ V` | the events of a batch in this partition |
 //! | 14 | `transient / partition ‖ V` | a transient, or the news that a marker moved |
 //! | 15 | `marker / name / reader / {read, seen}` | version |
+//! | 15 | `marker / name / reader / archived` | two versions, see [`Archived`](super::values::Archived) |
 //! | 16 | `trimmed / name` | everything at or below this version has been removed; an empty name: from the log, or is going to be |
 //! | 16 | `trimmed` | nothing above this version has been removed, from any feed or from the log |
 //! | 17 | `projection / name`, `projection / name / kind` | the checkpoint of a projection: a version |
@@ -26,6 +27,9 @@
 //! | 20 | `job ‖ V` | an erasure that is under way, or has ended |
 //! | 21 | `sweep` | how far the sweep of retention has got |
 //! | 22 | `change / name ‖ V` | the news that an entry of the feed was edited or erased |
+//! | 23 | `state / name ‖ V ‖ reader` | the state that a reader gave the entry at V, and the version of the mark |
+//! | 24 | `marked / name / reader ‖ V` | the same, at the version of the mark: which entry, its kind and its state |
+//! | 25 | `removed / name` | the version of the last removal of notify keys of the feed |
 //!
 //! Codes above are kept for consumers and follows.
 //!
@@ -35,6 +39,7 @@
 //! Every value can grow at its end, and a decoder refuses what it does not know.
 
 mod open;
+mod readers;
 mod versioned;
 
 use std::time::Duration;
@@ -49,7 +54,7 @@ pub use self::{
 };
 use super::{Range, Result};
 use crate::{
-    types::{Actor, EventId, FeedName, Kind, Marker},
+    types::{Actor, EventId, FeedName, Kind},
     version::{BYTES_LEN, Version},
 };
 
@@ -74,6 +79,9 @@ const TIME: u16 = 19;
 const JOB: u16 = 20;
 const SWEEP: u16 = 21;
 const CHANGE: u16 = 22;
+const STATE: u16 = 23;
+const MARKED: u16 = 24;
+const REMOVED: u16 = 25;
 
 // Codes of the indexes.
 const LOG_BY_KIND: u16 = 1;
@@ -85,9 +93,6 @@ pub const TIME_STEP: Duration = Duration::from_secs(10);
 
 /// An id has as many claims as nodes appended it at the same moment.
 const CLAIMS_MAX: usize = 1_000;
-
-/// The reader of a feed's own markers, as in a personal feed.
-pub const OWN_READER: &str = "";
 
 /// The key space of one service: its prefix and its number of log partitions.
 #[derive(Debug, Clone)]
@@ -354,15 +359,6 @@ impl Keys {
         last
     }
 
-    /// → version, 16 bytes. Atomic maximum. `reader` is [`OWN_READER`] for the feed's own marker.
-    pub fn marker(&self, feed: &FeedName, reader: &str, marker: Marker) -> Vec<u8> {
-        let name = match marker {
-            Marker::Read => "read",
-            Marker::Seen => "seen",
-        };
-        self.root.pack(&(MARKER, feed.as_str(), reader, name))
-    }
-
     /// → the checkpoint of the projection `name`, of `kind` if there is one for each kind: a version, 16 bytes. Written with
     /// the keys that the projection derives.
     pub fn projection(&self, name: &str, kind: Option<&Kind>) -> Vec<u8> {
@@ -410,6 +406,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::{Marker, ReaderName};
 
     fn feed(name: &str) -> FeedName {
         name.parse().expect("test name")
@@ -463,6 +460,7 @@ mod tests {
         let kind = |name: &str| -> Kind { name.parse().expect("a kind") };
         let keys = Keys::new(b"", 16);
         let name = feed("a");
+        let reader = ReaderName::named("user:1".parse().expect("a name"));
         let id: EventId = "a".parse().expect("id");
         let all = [
             keys.meta(),
@@ -481,9 +479,14 @@ mod tests {
             keys.log(1),
             keys.transient(0),
             keys.transient(1),
-            keys.marker(&name, OWN_READER, Marker::Read),
-            keys.marker(&name, OWN_READER, Marker::Seen),
-            keys.marker(&name, "user:1", Marker::Read),
+            keys.marker(&name, &ReaderName::OWN, Marker::Read),
+            keys.marker(&name, &ReaderName::OWN, Marker::Seen),
+            keys.marker(&name, &reader, Marker::Read),
+            keys.marker(&name, &reader, Marker::Archived),
+            keys.states(&name),
+            keys.marked(&name, &ReaderName::OWN),
+            keys.marked(&name, &reader),
+            keys.removed(&name),
             keys.projection("a", None),
             keys.projection("a", Some(&kind("a"))),
             keys.log_by_kind(&kind("a")),

@@ -14,12 +14,15 @@
 //!   has the tag 1, and after the entry the version of its last edit. If that is missing, it is the `stamp` before the first
 //!   record. News of changes have the tags 2 and 3, and the version of the entry at the same place. An erased event has the
 //!   tag 4.
-//! - transient: `((0, index, false, feeds, entry), null)`, or `(null, (feed, reader))` if a marker moved.
-//! - lineage: two moments of 16 bytes, see [`Row`](super::epoch::Row). Marker, time: a version of 16 bytes. Checkpoint: the
+//! - transient: `((0, index, false, feeds, entry), null)`, or `(null, (feed, reader))` if a marker moved. `(null, null,
+//!   ([feed], (reader, entry, state)))` if a reader marked an entry; `(null, null, (feeds, null))` if notify keys were removed.
+//! - state: `stamp (state)`, 0 unread, 1 read, 2 archived. Marked: `(entry, kind, state)`, the version of the entry in 16 bytes.
+//! - lineage: two moments of 16 bytes, see [`Row`](super::epoch::Row). Marker, time: a version of 16 bytes; two, if it is
+//!   the marker of what is archived. Checkpoint: the
 //!   same, and perhaps a second one, see [`Checkpoint`].
 //! - log by kind and by actor: `(feeds, hash[, true])`, the feeds that show the event, in order. The hash is null, or that of
 //!   the event's first feed, if the event is a twin there. True, if it is the news of a change. Feed by kind: empty.
-//! - trimmed, swept, changed: a version of 16 bytes.
+//! - trimmed, swept, changed, removed: a version of 16 bytes.
 //!
 //! A `stamp` is the byte 0xff, which begins no tuple, and the 16 bytes of the version of the commit that wrote the value.
 //!
@@ -29,6 +32,7 @@ mod claim;
 mod entry;
 mod index;
 mod notify;
+mod readers;
 mod record;
 mod stamp;
 #[cfg(test)]
@@ -48,9 +52,16 @@ pub use self::{
     entry::{decode_change, decode_entry, encode_change, encode_entry},
     index::{Indexed, decode_indexed, encode_indexed},
     notify::{NotifyKey, decode_notify, encode_notify},
+    readers::{
+        Archived, Mark, Marked, decode_archived, decode_mark, decode_marked, encode_archived,
+        encode_mark, encode_marked,
+    },
     record::{RECORD_BYTES_MAX, Record, RecordParts, Records, decode_records, encode_records},
     stamp::{STAMP_AT, THIS_COMMIT, is_to_be_stamped},
-    transient::{TransientRecord, decode_transient, encode_marker_moved, encode_transient},
+    transient::{
+        TransientRecord, decode_transient, encode_marker_moved, encode_news_of_mark,
+        encode_news_of_removal, encode_transient,
+    },
     version::{
         Checkpoint, decode_checkpoint, decode_lineage, decode_time, decode_version,
         decode_version_or_zero, encode_checkpoint, encode_lineage, encode_time,

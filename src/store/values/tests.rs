@@ -11,7 +11,7 @@ use crate::{
         epoch::Row,
         keys::{Keys, versioned},
     },
-    types::{Actor, Change, Delivery, Entry, NO_TWIN},
+    types::{Actor, Change, Delivery, Entry, NO_TWIN, ReaderName},
     version::Version,
 };
 
@@ -332,7 +332,7 @@ fn what_a_later_program_writes_is_refused() {
     let feeds = std::slice::from_ref(&feed);
     assert!(decode_claim(&more(encode_claim(7, feeds))).is_err());
     assert!(decode_indexed(&more(encode_indexed(feeds, 7, false))).is_err());
-    assert!(decode_transient(&more(encode_marker_moved(&feed, ""))).is_err());
+    assert!(decode_transient(&more(encode_marker_moved(&feed, &ReaderName::OWN))).is_err());
     let row = Row {
         epoch: 1,
         began: at,

@@ -107,7 +107,7 @@ async fn a_token_acts_as_its_readers_else_its_actors_else_its_subject() {
                     assert_eq!(answer.status, 200, "{name} {replaced}");
                     continue;
                 }
-                let problem = answer.problem(403, "reader_not_allowed");
+                let problem = answer.problem(403, "reader_forbidden");
                 let problem = problem.unwrap_or_else(|why| panic!("{name} {replaced}: {why}"));
                 assert_eq!(problem["reader"], name);
                 let detail = text(&problem["detail"]);

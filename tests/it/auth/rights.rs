@@ -9,10 +9,15 @@ use newsfeed::{
 use serde_json::{Value, json};
 
 use super::{Signer, Site, ask, bearer, claims};
-use crate::support::bed::{Answer, Served};
+use crate::support::bed::{Answer, Served, text};
 
-/// Sends a valid request, with this token or none.
-async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> Answer {
+/// Sends a valid request, with this token or none. `entry` is the version of an entry.
+async fn call(
+    node: &Served,
+    (method, path): (&str, &str),
+    entry: &str,
+    token: Option<&str>,
+) -> Answer {
     let body = match (method, path) {
         ("POST", "/v1/events") => json!({ "kind": "visit", "feeds": ["a"] }),
         ("POST", "/v1/transient") => json!({ "kind": "typing", "feeds": ["a"] }),
@@ -20,19 +25,25 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
         ("POST", "/v1/erasures") => json!({ "feed": "a", "everywhere": false }),
         ("PATCH", _) => json!({ "data": 1 }),
         ("PUT", "/v1/admin/log") => json!({ "filter": "info" }),
+        ("PUT", _) if path.ends_with("/state") => json!({ "read": true }),
         ("PUT", _) => json!({ "version": "0" }),
-        ("POST", "/v1/tickets" | "/v1/feeds") => json!({ "feeds": ["a"] }),
+        ("POST", "/v1/tickets" | "/v1/feeds" | "/v1/state/live") => json!({ "feeds": ["a"] }),
         _ => Value::Null,
     };
     let query = match path {
-        "/v1/entries" | "/v1/live" | "/v1/state" | "/v1/markers/{marker}" => "?feed=a",
+        "/v1/entries" | "/v1/live" | "/v1/state" | "/v1/readers" => "?feed=a",
+        "/v1/markers/{marker}" | "/v1/entries/{version}/state" => "?feed=a",
+        "/v1/state/live" if method == "GET" => "?feed=a",
         "/v1/versions" => "?at=2025-01-01T00:00:00Z",
         "/v1/feeds" if method == "GET" => "?feed=a",
         "/v1/events" if method == "DELETE" => "?id=e1",
         "/v1/events" if method != "POST" => "?id=e",
         _ => "",
     };
-    let url = path.replace("{feed}", "a").replace("{marker}", "read");
+    let url = path
+        .replace("{feed}", "a")
+        .replace("{marker}", "read")
+        .replace("{version}", entry);
     // What is erased is gone for the other requests.
     let id = if method == "DELETE" { "e2" } else { "e" };
     let url = url.replace("{id}", id) + query;
@@ -43,7 +54,11 @@ async fn call(node: &Served, method: &str, path: &str, token: Option<&str>) -> A
         .collect();
     // Only the head of a stream is read: a stream does not end.
     if path.ends_with("/live") {
-        let mut request = node.http.get(node.url(&url));
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let mut request = node.http.request(method, node.url(&url));
+        if !body.is_null() {
+            request = request.json(&body);
+        }
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -73,10 +88,11 @@ async fn every_route_requires_its_scope_and_feed() {
     let (name, value) = bearer(&token("append", &["a"]));
     let appended = ask(&node, "POST", "/v1/events", &[(name, &value)], Some(&event)).await;
     assert_eq!(appended.status, 200);
+    let entry = text(&appended.json()[0]["version"]);
     for operation in OPERATIONS {
         let (method, path) = (operation.method.as_str(), operation.path);
         let what = format!("{method} {path}");
-        let anonymous = call(&node, method, path, None).await;
+        let anonymous = call(&node, (method, path), &entry, None).await;
         if operation.right == Right::Open {
             assert!(
                 (200..300).contains(&anonymous.status),
@@ -87,11 +103,21 @@ async fn every_route_requires_its_scope_and_feed() {
         }
         anonymous.problem(401, "credentials_missing").expect(&what);
         for scope in Scope::ALL {
-            let answer = call(&node, method, path, Some(&token(scope.name(), &["a"]))).await;
+            let answer = call(
+                &node,
+                (method, path),
+                &entry,
+                Some(&token(scope.name(), &["a"])),
+            )
+            .await;
             match operation.right.scopes() {
                 [needed, others @ ..] if *needed != scope && !others.contains(&scope) => {
                     let problem = answer.problem(403, "scope_missing").expect(&what);
                     assert_eq!(problem["scope"], needed.name(), "{what}");
+                }
+                // An erasure of the feed has come first.
+                _ if path.ends_with("/{version}/state") => {
+                    answer.problem(404, "entry_not_found").expect(&what);
                 }
                 // It grants asking for an erasure, and there is none.
                 _ if path == "/v1/erasures/{id}" => {
@@ -109,8 +135,8 @@ async fn every_route_requires_its_scope_and_feed() {
         };
         let elsewhere = call(
             &node,
-            method,
-            path,
+            (method, path),
+            &entry,
             Some(&token(scope.name(), &["aa", "b*"])),
         )
         .await;
@@ -139,7 +165,7 @@ async fn the_scope_metrics_grants_the_metrics_and_nothing_else() {
     for operation in OPERATIONS {
         let (method, path) = (operation.method.as_str(), operation.path);
         let refused = !operation.right.scopes().is_empty() && path != "/metrics";
-        let answer = call(&node, method, path, Some(&token)).await;
+        let answer = call(&node, (method, path), "0", Some(&token)).await;
         assert_eq!(answer.status == 403, refused, "{method} {path}");
     }
 }
@@ -158,7 +184,10 @@ async fn no_method_bypasses_the_table() {
             let decided = OPERATIONS
                 .iter()
                 .find(|operation| operation.path == path && operation.method == name);
-            let url = path.replace("{feed}", "a").replace("{marker}", "read");
+            let url = path
+                .replace("{feed}", "a")
+                .replace("{marker}", "read")
+                .replace("{version}", "0");
             let url = url.replace("{id}", "e");
             let status = ask(&node, method, &url, &[], None).await.status;
             match decided.map(|operation| operation.right) {

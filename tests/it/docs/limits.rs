@@ -96,6 +96,14 @@ const ROWS: &[(&str, &[&str])] = &[
     ("feeds whose states", &["1", "STATES_FEEDS_MAX"]),
     ("unread count", &["UNREAD_MAX"]),
     ("unread counts of states", &["UNREAD_TOGETHER_MAX"]),
+    ("readers on a page", &["READERS_MAX", "READERS_DEFAULT"]),
+    ("readers of a feed, entries marked", &[]),
+    ("`marked` events", &["MARKS_TOLD_MAX"]),
+    ("`marker` events", &["4/s"]),
+    (
+        "memory of a node for the unread",
+        &["UNREAD_CACHE_BYTES_MAX"],
+    ),
     (
         "reads at once",
         &["JOBS_MAX", "FDB_READS_AT_ONCE", "TURNS_PER_READ"],

@@ -7,7 +7,7 @@ use newsfeed::{
         keys::{self, Keys},
         values::{self, RecordParts, TransientRecord},
     },
-    types::{Delivery, Entry, FeedName},
+    types::{Delivery, Entry, FeedName, ReadState, ReaderName},
     version::Version,
 };
 
@@ -98,12 +98,17 @@ async fn value() {
     };
     let (notify, transient) = (entry(Delivery::Notify), entry(Delivery::Transient));
     let records = values::encode_records(&[parts(&notify), parts(&transient)]);
+    let reader = ReaderName::named("user:7".parse().expect("a name"));
     let corpus = [
         values::encode_entry(&notify),
         values::encode_notify(&notify),
         records[0].1.clone(),
         values::encode_transient(0, &[&feed], &transient),
-        values::encode_marker_moved(&feed, "user:7"),
+        values::encode_marker_moved(&feed, &reader),
+        values::encode_news_of_mark(&feed, &reader, Version::new(1, 2, 0), ReadState::Read),
+        values::encode_news_of_removal([&feed]),
+        values::encode_marked(Version::new(1, 2, 0), "message", ReadState::Archived),
+        values::encode_mark(ReadState::Unread),
         values::encode_claim(7, std::slice::from_ref(&feed)),
     ];
     let item = |value: Vec<u8>| KeyValue {
@@ -154,6 +159,14 @@ async fn value() {
                 return Err(format!("{records:?} become {again:?}"));
             }
         }
+        if let Ok(marked) = values::decode_marked(&given) {
+            let value = values::encode_marked(marked.entry, &marked.kind, marked.mark.state);
+            let again = values::decode_marked(&item(value));
+            if again.as_ref().ok() != Some(&marked) {
+                return Err(format!("{marked:?} becomes {again:?}"));
+            }
+        }
+        let _ = values::decode_mark(&given);
         match values::decode_transient(&given) {
             Ok(TransientRecord::MarkerMoved { feed, reader, .. }) => {
                 let value = values::encode_marker_moved(&feed, &reader);
@@ -164,7 +177,7 @@ async fn value() {
                         reader: of,
                         ..
                     }) if (&same, &of) == (&feed, &reader) => Ok(()),
-                    other => Err(format!("{feed} {reader} becomes {other:?}")),
+                    other => Err(format!("{feed} {reader:?} becomes {other:?}")),
                 }
             }
             _ => Ok(()),

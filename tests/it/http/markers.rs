@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use newsfeed::{
     feed::Feeds,
     store::{Batch, Result, keys},
-    types::Marker,
+    types::{Marker, ReaderName},
     version::Version,
 };
 use serde_json::{Value, json};
@@ -77,7 +77,7 @@ async fn a_marker_only_moves_forward(bed: &Bed) {
     }
     assert_eq!(
         node.get("/v1/feeds/b").await["markers"],
-        json!({ "read": null, "seen": null })
+        json!({ "read": null, "seen": null, "archived": null })
     );
 }
 
@@ -311,7 +311,9 @@ async fn marking_read_costs_the_same_however_much_was_unread(bed: &Bed) {
     let mark = async |feed: &str, version: &str| {
         let feed = feed.parse().expect("a name");
         let version: Version = version.parse().expect("a version");
-        let moved = feeds.move_marker(&feed, Marker::Read, version).await;
+        let moved = feeds
+            .move_marker(&feed, &ReaderName::OWN, Marker::Read, version)
+            .await;
         moved.expect("the marker moves");
         costs.take()
     };

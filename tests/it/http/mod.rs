@@ -14,6 +14,7 @@ mod markers;
 mod names;
 mod ndjson;
 mod read;
+mod readers;
 mod shutdown;
 mod states;
 mod streams;

@@ -27,7 +27,7 @@ async fn a_feed_state_has_version_latest_unread_and_markers(bed: &Bed) {
     let version = text(&empty["version"]);
     let expected = json!({ "feed": "user:42", "version": version, "latest": null,
                            "unread": { "total": 0, "kinds": {}, "more": false },
-                           "markers": { "read": null, "seen": null } });
+                           "markers": { "read": null, "seen": null, "archived": null } });
     assert_eq!(empty, expected);
     let events = json!([
         message("m1", &["user:42"]),
@@ -42,7 +42,7 @@ async fn a_feed_state_has_version_latest_unread_and_markers(bed: &Bed) {
     assert!(text(&head["version"]) > text(latest) && text(latest) > version);
     let expected = json!({ "feed": "user:42", "version": head["version"], "latest": latest,
                            "unread": { "total": 2, "kinds": { "message": 2 }, "more": false },
-                           "markers": { "read": null, "seen": null } });
+                           "markers": { "read": null, "seen": null, "archived": null } });
     assert_eq!(head, expected);
     assert_eq!(node.get("/v1/feeds/x").await["unread"]["total"], 0);
 }

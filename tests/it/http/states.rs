@@ -9,7 +9,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use newsfeed::{feed::Feeds, store::Result, types::FeedName};
+use newsfeed::{
+    feed::Feeds,
+    store::Result,
+    types::{FeedName, ReaderName},
+};
 use serde_json::{Value, json};
 
 use super::{column, items, message, visit};
@@ -262,7 +266,7 @@ async fn the_states_that_a_stream_of_many_feeds_begins_with_are_read_together(be
         .map(|name| name.parse().expect("a name"))
         .collect();
     let states = async |asked: &[FeedName]| {
-        let states = feeds.states(asked).await.expect("read");
+        let states = feeds.states(asked, &ReaderName::OWN).await.expect("read");
         (states, counted.0.swap(0, Ordering::SeqCst))
     };
     let (one, reads_of_one) = states(&asked[..1]).await;

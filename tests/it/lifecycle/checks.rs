@@ -10,7 +10,7 @@ use newsfeed::{
         KeyValue, Range,
         keys::{version_of, versioned},
     },
-    types::{FeedName, Kind},
+    types::{FeedName, Kind, ReaderName},
     version::Version,
 };
 
@@ -30,7 +30,11 @@ impl Run {
             self.check_feeds(&feeds).await;
         }
         for feed in &self.feeds {
-            let state = self.reader.state(feed).await.expect("read");
+            let state = self
+                .reader
+                .state(feed, &ReaderName::OWN)
+                .await
+                .expect("read");
             assert_eq!(
                 state.unread.total,
                 self.model.unread(feed),
@@ -78,6 +82,7 @@ impl Run {
                 limit: 200,
                 bytes: PAGE_BYTES_MAX,
                 kinds: kinds_of(kinds),
+                states: None,
             };
             let page = self.reader.page(&query).await.expect("a page");
             let entries = page.entries.iter();
@@ -151,6 +156,7 @@ impl Run {
                 limit,
                 bytes: PAGE_BYTES_MAX,
                 kinds: kinds_of(kinds),
+                states: None,
             };
             let page = self.reader.page(&query).await.map_err(expired)?;
             assert!(page.entries.len() <= limit);

@@ -12,7 +12,7 @@ mod sweeps;
 use newsfeed::types::Data;
 use serde_json::value::RawValue;
 
-fn data(json: &str) -> Data {
+pub fn data(json: &str) -> Data {
     let raw = RawValue::from_string(json.to_owned()).expect("JSON");
     Data::from_raw(&raw).expect("valid")
 }

@@ -374,7 +374,10 @@ async fn an_invalid_marker_is_refused(bed: &Bed) {
     }
     refused(&node, cases).await;
     let head = node.get(&format!("/v1/feeds/{UNTOUCHED}")).await;
-    assert_eq!(head["markers"], json!({ "read": null, "seen": null }));
+    assert_eq!(
+        head["markers"],
+        json!({ "read": null, "seen": null, "archived": null })
+    );
     // The answer to a version ahead, or of another store, has the current version.
     for (version, status, code) in [
         (&*ahead(&node.version("a").await), 400, "version_ahead"),

@@ -65,8 +65,13 @@ pub async fn access(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) 
     assert_eq!(answer.status, 200);
     for (template, method, operation) in spec.operations() {
         let query = match template {
-            "/v1/entries" | "/v1/live" | "/v1/state" | "/v1/markers/{marker}" => "?feed=a",
-            "/v1/feeds" if method == "get" => "?feed=a",
+            "/v1/entries"
+            | "/v1/entries/{version}/state"
+            | "/v1/live"
+            | "/v1/state"
+            | "/v1/readers"
+            | "/v1/markers/{marker}" => "?feed=a",
+            "/v1/feeds" | "/v1/state/live" if method == "get" => "?feed=a",
             "/v1/events" if method != "post" => "?id=m",
             _ => "",
         };
@@ -76,7 +81,10 @@ pub async fn access(spec: &Spec, seen: &mut BTreeSet<(String, String, String)>) 
             "/v1/events" => r#"{"kind":"visit","feeds":["a"]}"#,
             "/v1/erasures" => r#"{"feed":"a"}"#,
             "/v1/transient" => r#"{"kind":"typing","feeds":["a"]}"#,
-            "/v1/tickets" | "/v1/feeds" => r#"{"feeds":["a"]}"#,
+            "/v1/tickets" | "/v1/feeds" | "/v1/state/live" => r#"{"feeds":["a"]}"#,
+            "/v1/entries/{version}/state" | "/v1/feeds/{feed}/entries/{version}/state" => {
+                r#"{"read":true}"#
+            }
             _ => r#"{"version":"0"}"#,
         };
         let method = method.to_uppercase();

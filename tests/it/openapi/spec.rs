@@ -112,8 +112,13 @@ impl Spec {
     }
 
     /// The schema of an event's data, and the member of the data that is the event's id, if it has one, from the table in the
-    /// description of `streamFeed`. In the log, `is_of_log`, events and changes have other data.
-    fn stream_event(&self, name: &str, is_of_log: bool) -> Option<(Value, Option<&str>)> {
+    /// description of the stream at `path`. In the log, `is_of_log`, events and changes have other data.
+    fn stream_event(
+        &self,
+        path: &str,
+        name: &str,
+        is_of_log: bool,
+    ) -> Option<(Value, Option<&str>)> {
         let of_log = match name {
             "event" => Some(("LogEvent", "version")),
             "edited" if is_of_log => Some(("LogEdit", "edited")),
@@ -124,8 +129,7 @@ impl Spec {
             let schema = format!("#/components/schemas/{schema}");
             return Some((json!({ "$ref": schema }), Some(id)));
         }
-        let description =
-            self.root["paths"]["/v1/feeds/{feed}/live"]["get"]["description"].as_str();
+        let description = self.root["paths"][path]["get"]["description"].as_str();
         let row = description?
             .lines()
             .find(|line| line.starts_with(&format!("| `{name}` |")))?;
@@ -158,10 +162,15 @@ impl Spec {
                 ));
             }
         }
+        // A stream of states begins with them, and has no positions.
+        let path = match text.contains("\nevent: state\n") {
+            true => "/v1/state/live",
+            false => "/v1/feeds/{feed}/live",
+        };
         for block in blocks {
             let event = crate::support::sse::parse(block).ok_or(format!("no event in {block}"))?;
             let (schema, id) = self
-                .stream_event(&event.name, event.data.get("feed").is_none())
+                .stream_event(path, &event.name, event.data.get("feed").is_none())
                 .ok_or(format!("unknown: {block}"))?;
             self.check(&schema, &event.data)?;
             let version = id.and_then(|id| event.data[id].as_str());

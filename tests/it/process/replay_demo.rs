@@ -260,7 +260,7 @@ async fn demo_fills_the_service_and_the_commands_it_prints_work() {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("curl "))
         .collect();
-    assert_eq!(commands.len(), 5, "{stdout}");
+    assert_eq!(commands.len(), 6, "{stdout}");
     for command in commands {
         let url = command
             .split(' ')

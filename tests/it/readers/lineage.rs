@@ -13,7 +13,7 @@ use newsfeed::{
         Batch, Result,
         epoch::{self, Row},
     },
-    types::Marker,
+    types::{Marker, ReaderName},
     version::Version,
 };
 
@@ -56,6 +56,7 @@ fn page_after(after: Version) -> PageQuery {
         limit: 10,
         bytes: PAGE_BYTES_MAX,
         kinds: Vec::new(),
+        states: None,
     }
 }
 
@@ -115,7 +116,7 @@ async fn a_thousand_epochs_cost_one_read_and_neither_checks_nor_openings_read_mo
     let of_pages = 2 * known.len();
     assert_eq!(reads.take(), of_pages, "two reads for each page");
     let feed = feed_name("a");
-    let marked = feeds.move_marker(&feed, Marker::Seen, known[500]);
+    let marked = feeds.move_marker(&feed, &ReaderName::OWN, Marker::Seen, known[500]);
     marked.await.expect("known");
     reads.take();
     epoch::raise(&*counted, &keys, &bed.wall, None)

@@ -259,6 +259,7 @@ async fn the_log_filtered_to_a_feed_is_that_feed(bed: &Bed) {
             limit: 200,
             bytes: PAGE_BYTES_MAX,
             kinds: Vec::new(),
+            states: None,
         };
         let page = reader.page(&query).await.expect("a page");
         let entries: Vec<Shown> = page

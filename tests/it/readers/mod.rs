@@ -6,4 +6,5 @@ mod of_event;
 mod paging;
 mod races;
 mod resume;
+mod states;
 mod twins;

@@ -8,7 +8,7 @@ use newsfeed::{
     feed::{Feeds, Order, PAGE_BYTES_MAX, PageQuery},
     projection::{self, Projection, Step, Turn},
     store::transact_until,
-    types::{FeedName, Marker},
+    types::{FeedName, Marker, ReaderName},
     version::Version,
 };
 use proptest::prelude::*;
@@ -70,9 +70,11 @@ async fn check_catch_up(raw: &Raw, model: &Model, feeds: &[FeedName]) {
 /// Compares unread counts with the model, with the `read` marker at every cut.
 async fn check_markers(reader: &Feeds, model: &Model, feed: &FeedName) {
     for cut in model.cuts() {
-        let moved = reader.move_marker(feed, Marker::Read, cut).await;
+        let moved = reader
+            .move_marker(feed, &ReaderName::OWN, Marker::Read, cut)
+            .await;
         moved.expect("the marker moves");
-        let moved = reader.state(feed).await.expect("read");
+        let moved = reader.state(feed, &ReaderName::OWN).await.expect("read");
         check_state(reader, model, feed).await;
         assert!(moved.markers.read >= Some(cut) || cut == Version::ZERO);
     }
@@ -221,7 +223,9 @@ impl<'a> Run<'a> {
             Op::Read { feed, back, before } => {
                 let to = self.back(back);
                 let to = if before { to.before() } else { to };
-                let moved = self.reader.move_marker(&self.feeds[feed], Marker::Read, to);
+                let moved =
+                    self.reader
+                        .move_marker(&self.feeds[feed], &ReaderName::OWN, Marker::Read, to);
                 moved.await.expect("the marker moves");
             }
             Op::Follow { feeds, after } => {
@@ -428,12 +432,15 @@ async fn a_first_commit_far_back_still_hides_its_twin() {
                 limit,
                 bytes: PAGE_BYTES_MAX,
                 kinds: Vec::new(),
+                states: None,
             };
             check_page(&reader, &model, &query).await;
         }
     }
     for marker in [Version::ZERO, model.0[0].version, before_twin, twin] {
-        let moved = reader.move_marker(&feed[0], Marker::Read, marker).await;
+        let moved = reader
+            .move_marker(&feed[0], &ReaderName::OWN, Marker::Read, marker)
+            .await;
         moved.expect("the marker moves");
         check_state(&reader, &model, &feed[0]).await;
     }
@@ -460,7 +467,12 @@ async fn a_stream_loses_nothing_when_rounds_of_live_delivery_fail_half_way(bed: 
         raw.commit(1, &mut commits).await;
         model.0.extend(commits);
         let reader = Feeds::new(raw.store.clone(), raw.keys.clone());
-        let read = reader.move_marker(&feeds[0], Marker::Read, model.0[0].version);
+        let read = reader.move_marker(
+            &feeds[0],
+            &ReaderName::OWN,
+            Marker::Read,
+            model.0[0].version,
+        );
         read.await.expect("the marker moves");
     }
     recorder

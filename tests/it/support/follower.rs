@@ -1,13 +1,13 @@
 //! Live delivery without HTTP: followers in this process.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use newsfeed::{
-    feed::Feeds,
+    feed::{Feeds, Unread},
     live::{Follower, Hub, Item, Located, News, Update, run_tailer},
     log::Filter,
-    store::{Store, keys::Keys},
-    types::{Entry, FeedName},
+    store::{Store, keys::Keys, values::Mark},
+    types::{Entry, FeedName, ReaderName},
     version::{Cursor, Version},
 };
 use tokio::task::JoinHandle;
@@ -62,9 +62,19 @@ impl Live {
 
     /// Follows `feeds` after the position `after`, or from now; returns when the follower has caught up.
     pub async fn follow(&self, feeds: &[FeedName], after: Option<Version>) -> Recorder {
+        self.follow_as(feeds, &ReaderName::OWN, after).await
+    }
+
+    /// As [`Live::follow`], with the states of `reader`.
+    pub async fn follow_as(
+        &self,
+        feeds: &[FeedName],
+        reader: &ReaderName,
+        after: Option<Version>,
+    ) -> Recorder {
         let subscription = self
             .hub
-            .subscribe(feeds.to_vec())
+            .subscribe_to(feeds.to_vec(), reader.clone(), Vec::new())
             .expect("room for a stream");
         let mut recorder = Recorder {
             follower: Follower::new(self.feeds.clone(), subscription, after.map(Cursor::from)),
@@ -73,6 +83,7 @@ impl Live {
             received: Vec::new(),
             moments: 0,
             states: 0,
+            told: Told::default(),
         };
         recorder.until(|recorder| recorder.moments > 0).await;
         recorder
@@ -90,6 +101,7 @@ impl Live {
             received: Vec::new(),
             moments: 0,
             states: 0,
+            told: Told::default(),
         };
         recorder.until(|recorder| recorder.moments > 0).await;
         recorder
@@ -112,6 +124,18 @@ pub struct Recorder {
     pub moments: usize,
     /// Number of feed states received. A follower receives all of them each time it has caught up from pages.
     pub states: usize,
+    pub told: Told,
+}
+
+/// What a follower was told of readers.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// The last unread count of each feed, and the version as of which it is.
+    pub unread: BTreeMap<FeedName, (Version, Unread)>,
+    /// By entry: the last mark.
+    pub marks: BTreeMap<Version, Mark>,
+    /// The last read marker of each other reader.
+    pub others: BTreeMap<ReaderName, Option<Version>>,
 }
 
 impl Recorder {
@@ -138,13 +162,40 @@ impl Recorder {
                 self.entries.push(shown(entry, feeds));
             }
             News::Moment(_) => self.moments += 1,
-            News::State(_) => self.states += 1,
+            News::State(state) => {
+                self.states += 1;
+                let told = (state.version, state.unread.clone());
+                self.told.unread.insert(state.feed.clone(), told);
+            }
             News::Event(event) => {
                 let feeds = event.feeds.clone();
                 self.received.push((event.entry.clone(), feeds.clone()));
                 self.entries.push(shown(&event.entry, feeds));
             }
-            News::Transient(_) => {}
+            News::Notify(located, unread) => {
+                let feeds = match &located.feeds[..] {
+                    [] => vec![located.feed.clone()],
+                    several => several.to_vec(),
+                };
+                assert_eq!(unread.len(), feeds.len());
+                for (feed, unread) in feeds.into_iter().zip(unread) {
+                    let told = self.told.unread.get_mut(&feed).expect("states come first");
+                    *told = (told.0.max(located.entry.version), unread.clone());
+                }
+                self.record(&Item::new(News::Entry(located.clone())));
+            }
+            News::Marked {
+                mark: Some((entry, mark)),
+                ..
+            } => {
+                self.told.marks.insert(*entry, *mark);
+            }
+            News::Moved { markers, .. } => {
+                self.told
+                    .others
+                    .insert(markers.reader.clone(), markers.read);
+            }
+            News::Transient(_) | News::Marked { .. } | News::Whole(_) => {}
         }
     }
 }

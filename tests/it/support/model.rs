@@ -10,7 +10,7 @@ use newsfeed::{
     feed::{Feeds, Order, PAGE_BYTES_MAX, PageEntry, PageQuery},
     log::{self, LogQuery},
     store::keys::Keys,
-    types::{Delivery, Entry, FeedName, Kind},
+    types::{Delivery, Entry, FeedName, Kind, ReaderName},
     version::Version,
 };
 use proptest::{
@@ -345,6 +345,7 @@ pub async fn check_pages(
                     .iter()
                     .map(|kind| kind.parse().expect("a kind"))
                     .collect(),
+                states: None,
             };
             check_page(reader, model, &query).await;
         }
@@ -353,7 +354,7 @@ pub async fn check_pages(
 
 /// Compares a feed's latest entry and unread count with the model.
 pub async fn check_state(feeds: &Feeds, model: &Model, feed: &FeedName) {
-    let state = feeds.state(feed).await.expect("a state");
+    let state = feeds.state(feed, &ReaderName::OWN).await.expect("a state");
     let visible = model.merged(std::slice::from_ref(feed));
     assert_eq!(
         state.latest,

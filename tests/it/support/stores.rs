@@ -31,6 +31,9 @@ pub trait Trouble: Send + Sync + 'static {
         Ok(())
     }
 
+    /// A read was asked for this many keys and ranges, and has found so many items.
+    fn after_read(&self, _asked: usize, _found: usize) {}
+
     async fn before_commit(&self, _batch: &Batch) -> Result<()> {
         Ok(())
     }
@@ -64,7 +67,9 @@ impl<T: Trouble> Store for Troubled<T> {
         if !reads.is_empty() {
             self.trouble.before_read().await?;
         }
+        let asked = reads.keys.len() + reads.ranges.len();
         let (snapshot, found) = self.store.begin(reads).await?;
+        self.trouble.after_read(asked, items(&found));
         let trouble = Open(Arc::clone(&self.trouble));
         Ok((Box::new(TroubledSnapshot { snapshot, trouble }), found))
     }
@@ -85,6 +90,11 @@ impl<T: Trouble> Store for Troubled<T> {
     async fn close(&self) {
         self.store.close().await;
     }
+}
+
+fn items(found: &Found) -> usize {
+    let of_ranges = found.slices.iter().map(|slice| slice.items.len());
+    found.values.iter().flatten().count() + of_ranges.sum::<usize>()
 }
 
 struct TroubledSnapshot<T: Trouble> {
@@ -113,7 +123,10 @@ impl<T: Trouble> Snapshot for TroubledSnapshot<T> {
 
     async fn read(&self, reads: Reads) -> Result<Found> {
         self.trouble.0.before_read().await?;
-        self.snapshot.read(reads).await
+        let asked = reads.keys.len() + reads.ranges.len();
+        let found = self.snapshot.read(reads).await?;
+        self.trouble.0.after_read(asked, items(&found));
+        Ok(found)
     }
 
     async fn commit(self: Box<Self>, batch: Batch) -> Result<Version> {

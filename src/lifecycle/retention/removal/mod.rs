@@ -7,11 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     append::writes,
-    lifecycle::rewrite::{Rewrite, index_prefixes},
+    lifecycle::{
+        rewrite::{Rewrite, index_prefixes},
+        unmark::Unmark,
+    },
     store::{
-        Batch, Condition, Result, Snapshot,
+        Batch, Condition, Result, Slice, Snapshot, Versioned,
         keys::{Keys, after_until, of_transaction, versioned},
-        values::{Claim, ClaimedEvent, Record, decode_claim},
+        values::{Claim, ClaimedEvent, Record, decode_claim, encode_news_of_removal},
     },
     types::{Change, Delivery, Entry, EventId, FeedName, Kind},
     version::Version,
@@ -33,6 +36,8 @@ pub(super) struct Removal<'a> {
     events: BTreeMap<EventId, Removed>,
     /// Entries of a feed with none between them that stays.
     runs: Vec<Run>,
+    /// Marks of the entries of each feed, as they were read.
+    marks: BTreeMap<FeedName, Vec<Slice>>,
     /// By feed and kind, and by prefix of the log by kind or by actor: the first and the last version that goes.
     feed_indexes: BTreeMap<(FeedName, Kind), Ends>,
     log_indexes: BTreeMap<Vec<u8>, Ends>,
@@ -109,6 +114,7 @@ impl<'a> Removal<'a> {
             counts: Counts::default(),
             events: BTreeMap::new(),
             runs: Vec::new(),
+            marks: BTreeMap::new(),
             feed_indexes: BTreeMap::new(),
             log_indexes: BTreeMap::new(),
             gone: BTreeMap::new(),
@@ -149,6 +155,13 @@ impl<'a> Removal<'a> {
         let of_kind = (feed.clone(), entry.kind.clone());
         note(&mut self.feed_indexes, of_kind, version);
         self.with(feed, entry);
+    }
+
+    /// What readers have said of the entries of `feed` that go.
+    pub(super) fn marks(&mut self, feed: &FeedName, found: Slice) {
+        if !found.items.is_empty() {
+            self.marks.entry(feed.clone()).or_default().push(found);
+        }
     }
 
     /// What goes with an entry besides its key, its notify key and its index key.
@@ -259,6 +272,7 @@ impl<'a> Removal<'a> {
         self.decide(undecided).await?;
         rewrite.finish(&mut self.batch);
         self.trim_feeds().await?;
+        self.unmark()?;
         Ok(self.into_batch())
     }
 
@@ -310,6 +324,34 @@ impl<'a> Removal<'a> {
             let left = left.filter(|(_, value)| value.is_none());
             undecided = left.map(|(candidates, _)| candidates).collect();
         }
+        Ok(())
+    }
+
+    /// Removes the marks of the entries whose notify keys go, and tells whoever shows a count.
+    fn unmark(&mut self) -> Result<()> {
+        let mut unmark = Unmark::default();
+        for run in self.runs.iter().filter(|run| run.notifies) {
+            let entries = (&run.feed, run.ends.first, run.ends.last);
+            let none = Slice::default();
+            let found = self.marks.get(&run.feed).into_iter().flatten();
+            for found in found.chain([&none]) {
+                unmark.add(self.keys, &mut self.batch, entries, found)?;
+            }
+        }
+        let feeds = unmark.finish(self.keys, &mut self.batch);
+        let mut partitions: BTreeMap<u16, Vec<&FeedName>> = BTreeMap::new();
+        for feed in &feeds {
+            let partition = self.keys.partition(feed);
+            partitions.entry(partition).or_default().push(feed);
+        }
+        let news = partitions.into_iter().zip(0..);
+        let news = news.map(|((partition, feeds), index)| Versioned {
+            prefix: self.keys.transient(partition),
+            index,
+            value: encode_news_of_removal(feeds),
+        });
+        self.batch.versioned.extend(news);
+        self.batch.notify |= !self.batch.versioned.is_empty();
         Ok(())
     }
 

@@ -121,6 +121,7 @@ impl KeySpace {
             limit: 200,
             bytes: PAGE_BYTES_MAX,
             kinds: Vec::new(),
+            states: None,
         };
         let page = self.feeds.page(&query).await.expect("a page");
         assert_eq!(page.next, None);

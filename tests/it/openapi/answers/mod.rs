@@ -178,6 +178,7 @@ async fn every_answer_matches_the_file(bed: &Bed) {
         seen: BTreeSet::new(),
     };
     append(&mut witness).await;
+    inbox(&mut witness).await;
     change(&mut witness).await;
     read(&mut witness).await;
     follow(&mut witness).await;
@@ -347,6 +348,125 @@ async fn change(witness: &mut Witness<'_>) {
     }
 }
 
+/// Readers, and the states of entries.
+async fn inbox(witness: &mut Witness<'_>) {
+    let events = ["i", "j", "k"].map(
+        |id| json!({ "id": id, "kind": "message", "feeds": ["inbox", "other"], "actor": "anna" }),
+    );
+    let visit = json!({ "kind": "visit", "feeds": ["inbox"] });
+    let appended = witness.post("/v1/events", &json!(events)).await.json();
+    let entry = &*text(&appended[0]["version"]);
+    let visit = witness.post("/v1/events", &visit).await.json();
+    let visit = &*text(&visit["version"]);
+    let now = &*witness.node.version("inbox").await;
+    for (template, path) in [
+        (
+            "/v1/feeds/{feed}/entries/{version}/state",
+            "/v1/feeds/inbox/entries/{version}/state?",
+        ),
+        (
+            "/v1/entries/{version}/state",
+            "/v1/entries/{version}/state?feed=inbox&",
+        ),
+    ] {
+        for (version, query, body, status) in [
+            (entry, "reader=ben", r#"{"read":true}"#, 200),
+            (entry, "reader=ben", r#"{"read":true}"#, 200),
+            (
+                entry,
+                "reader=ben",
+                r#"{"read":false,"archived":false}"#,
+                200,
+            ),
+            (entry, "reader=ben", r#"{"archived":true}"#, 200),
+            (entry, "", r#"{"read":false}"#, 200),
+            (entry, "", r#"{"read":false,"archived":true}"#, 400),
+            (entry, "reader=b%20", r#"{"read":true}"#, 400),
+            (entry, "reader=a&reader=b", r#"{"read":true}"#, 400),
+            ("x", "", r#"{"read":true}"#, 400),
+            (&*ahead(entry), "", r#"{"read":true}"#, 400),
+            (UNKNOWN, "", r#"{"read":true}"#, 410),
+            (now, "", r#"{"read":true}"#, 404),
+            (visit, "", r#"{"read":true}"#, 409),
+            (entry, "reader=anna", r#"{"read":false}"#, 409),
+            (entry, "reader=anna", r#"{"archived":true}"#, 200),
+        ] {
+            let path = path.replace("{version}", version) + query;
+            let answer = witness.ask("PUT", template, &path, &[JSON], body).await;
+            assert_eq!(answer.status, status, "{path} {body}");
+        }
+    }
+    let body = json!({ "version": entry }).to_string();
+    for marker in ["read", "archived"] {
+        let path = format!("/v1/markers/{marker}?feed=inbox&reader=ben");
+        let answer = witness.ask("PUT", "/v1/markers/{marker}", &path, &[JSON], &body);
+        assert_eq!(answer.await.status, 200);
+    }
+    for (template, path) in [
+        ("/v1/feeds/{feed}", "/v1/feeds/inbox?reader=ben"),
+        ("/v1/state", "/v1/state?feed=inbox&reader=ben"),
+        ("/v1/feeds", "/v1/feeds?feed=inbox&feed=a&reader=ben"),
+        ("/v1/feeds/{feed}/readers", "/v1/feeds/inbox/readers"),
+        (
+            "/v1/feeds/{feed}/readers",
+            "/v1/feeds/inbox/readers?from=anna&limit=1",
+        ),
+        ("/v1/readers", "/v1/readers?feed=inbox&limit=1"),
+    ] {
+        assert_eq!(witness.get(template, path).await.status, 200, "{path}");
+    }
+    for state in ["any", "unread", "read", "archived"] {
+        for (template, path) in [
+            ("/v1/feeds/{feed}/entries", "/v1/feeds/inbox/entries?"),
+            ("/v1/entries", "/v1/entries?feed=inbox&feed=other&"),
+        ] {
+            let path = format!("{path}state={state}&reader=ben");
+            assert_eq!(witness.get(template, &path).await.status, 200, "{path}");
+        }
+    }
+    states(witness).await;
+}
+
+/// The streams of states, up to a change.
+async fn states(witness: &mut Witness<'_>) {
+    let path = "/v1/state/live";
+    let url = witness
+        .node
+        .url(&format!("{path}?feed=inbox&feed=a&reader=ben"));
+    witness.hold_stream(path, &url).await;
+    let post = || {
+        let request = witness.node.http.post(witness.node.url(path));
+        request.json(&json!({ "feeds": ["inbox"] })).send()
+    };
+    let posted = post().await.expect("an answer");
+    assert_eq!(posted.status(), 200);
+    let mut streams = [
+        Stream::open(&witness.node.http, &url, None).await,
+        Stream::over(posted.bytes_stream()),
+    ];
+    let mut heard = [String::new(), String::new()];
+    for (stream, heard) in streams.iter_mut().zip(&mut heard) {
+        let mut at_start = true;
+        // The states, then the one that changes.
+        loop {
+            let block = stream.block().await.expect("the stream goes on");
+            *heard += &block;
+            *heard += "\n\n";
+            if block.starts_with("event: version\n") && at_start {
+                let event = json!({ "kind": "message", "feeds": ["inbox"] });
+                witness.node.append(&event).await;
+                at_start = false;
+            } else if block.starts_with("event: state\n") && !at_start {
+                break;
+            }
+        }
+        let checked = witness.spec.check_stream(heard);
+        checked.expect("a stream as documented");
+    }
+    let posted = (path.to_owned(), "post".to_owned(), "200".to_owned());
+    witness.seen.insert(posted);
+}
+
 async fn read(witness: &mut Witness<'_>) {
     let now = witness.node.version("a").await;
     for (query, status) in [
@@ -426,7 +546,7 @@ async fn read(witness: &mut Witness<'_>) {
         assert_eq!(answer.await.status, 200);
     }
     let body = json!({ "version": now }).to_string();
-    for marker in ["read", "seen"] {
+    for marker in ["read", "seen", "archived"] {
         for (template, path) in [
             (
                 "/v1/feeds/{feed}/markers/{marker}",
@@ -468,7 +588,15 @@ async fn follow(witness: &mut Witness<'_>) {
             let mut stream = Stream::open(&witness.node.http, &url, None).await;
             let mut wanted: BTreeSet<&str> = match template {
                 "/v1/log/live" => ["version", "event", "edited", "erased"].into(),
-                _ => ["marker", "version", "transient", "edited", "erased"].into(),
+                _ => [
+                    "marker",
+                    "marked",
+                    "version",
+                    "transient",
+                    "edited",
+                    "erased",
+                ]
+                .into(),
             };
             match (after, template) {
                 ("0", "/v1/log/live") => {}
@@ -485,6 +613,7 @@ async fn follow(witness: &mut Witness<'_>) {
                     .and_then(|line| line.strip_prefix("event: "));
                 wanted.remove(name.unwrap_or_default());
                 if name == Some("version") && visited.is_none() {
+                    mark(witness.node).await;
                     let typing = json!({ "kind": "typing", "feeds": ["a", "b"], "data": {}, "time": "2026-11-29T10:53:13Z" });
                     witness.node.post("/v1/transient", &typing).await;
                     let visit = json!({ "kind": "visit", "feeds": ["a", "b"] });
@@ -509,6 +638,24 @@ async fn follow(witness: &mut Witness<'_>) {
     }
 }
 
+/// Marks an entry of feed `a` by itself, for its own reader, and moves a marker of another one.
+async fn mark(node: &Served) {
+    let page = "/v1/feeds/a/entries?kind=message&limit=1";
+    let page = node.send("GET", page, &[]).await.json();
+    let entry = text(&page["entries"][0]["version"]);
+    for archived in [true, false] {
+        let path = format!("/v1/feeds/a/entries/{entry}/state");
+        let body = json!({ "archived": archived }).to_string();
+        assert_eq!(
+            node.send_body("PUT", &path, &[JSON], body).await.status,
+            200
+        );
+    }
+    let body = json!({ "version": page["version"] }).to_string();
+    let moved = node.send_body("PUT", "/v1/markers/read?feed=a&reader=zoe", &[JSON], body);
+    assert_eq!(moved.await.status, 200);
+}
+
 async fn refuse(witness: &mut Witness<'_>) {
     let templates = [
         ("/v1/feeds/{feed}", "/v1/feeds/a"),
@@ -520,6 +667,9 @@ async fn refuse(witness: &mut Witness<'_>) {
         ("/v1/log", "/v1/log"),
         ("/v1/log/live", "/v1/log/live"),
         ("/v1/feeds", "/v1/feeds"),
+        ("/v1/feeds/{feed}/readers", "/v1/feeds/a/readers"),
+        ("/v1/readers", "/v1/readers"),
+        ("/v1/state/live", "/v1/state/live"),
         ("/v1/events", "/v1/events"),
         ("/v1/events/{id}", "/v1/events/m"),
     ];
@@ -562,6 +712,17 @@ async fn refuse(witness: &mut Witness<'_>) {
         ("PUT", by_query.0, by_query.1),
         ("PUT", LOG, LOG),
         ("POST", "/v1/feeds", "/v1/feeds"),
+        ("POST", "/v1/state/live", "/v1/state/live"),
+        (
+            "PUT",
+            "/v1/feeds/{feed}/entries/{version}/state",
+            &*filled("/v1/feeds/{feed}/entries/{version}/state"),
+        ),
+        (
+            "PUT",
+            "/v1/entries/{version}/state",
+            &(filled("/v1/entries/{version}/state") + "?feed=a"),
+        ),
         ("PATCH", "/v1/events", "/v1/events?id=m"),
         ("PATCH", "/v1/events/{id}", "/v1/events/m"),
         ("POST", "/v1/erasures", "/v1/erasures"),
@@ -660,7 +821,7 @@ async fn refuse(witness: &mut Witness<'_>) {
 /// The path of a template.
 pub(super) fn filled(template: &str) -> String {
     let path = template.replace("{feed}", "a").replace("{marker}", "read");
-    path.replace("{id}", "m")
+    path.replace("{id}", "m").replace("{version}", UNKNOWN)
 }
 
 /// With an unknown query parameter.
@@ -802,6 +963,27 @@ async fn stop(bed: &Bed, spec: &Spec, node: Served, seen: &mut BTreeSet<(String,
         ),
         ("GET", "/v1/feeds", "/v1/feeds?feed=a", ""),
         ("POST", "/v1/feeds", "/v1/feeds", r#"{"feeds":["a"]}"#),
+        ("GET", "/v1/state/live", "/v1/state/live?feed=a", ""),
+        (
+            "POST",
+            "/v1/state/live",
+            "/v1/state/live",
+            r#"{"feeds":["a"]}"#,
+        ),
+        ("GET", "/v1/feeds/{feed}/readers", "/v1/feeds/a/readers", ""),
+        ("GET", "/v1/readers", "/v1/readers?feed=a", ""),
+        (
+            "PUT",
+            "/v1/feeds/{feed}/entries/{version}/state",
+            &format!("/v1/feeds/a/entries/{now}/state"),
+            r#"{"read":true}"#,
+        ),
+        (
+            "PUT",
+            "/v1/entries/{version}/state",
+            &format!("/v1/entries/{now}/state?feed=a"),
+            r#"{"read":true}"#,
+        ),
         ("GET", "/v1/events", "/v1/events?id=m", ""),
         ("GET", "/v1/events/{id}", "/v1/events/m", ""),
         (

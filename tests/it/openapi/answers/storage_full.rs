@@ -28,6 +28,9 @@ pub(super) async fn refuse(bed: &Bed, spec: &Spec, seen: &mut BTreeSet<(String, 
         seen: std::mem::take(seen),
     };
     let moment = node.version("a").await;
+    let page = "/v1/feeds/other/entries?limit=1";
+    let page = node.send("GET", page, &[]).await.json();
+    let entry = text(&page["entries"][0]["version"]);
     let event = json!({ "id": "full", "kind": "visit", "feeds": ["a"] });
     for (method, template, path, body) in [
         ("POST", "/v1/events", "/v1/events", &event),
@@ -42,6 +45,18 @@ pub(super) async fn refuse(bed: &Bed, spec: &Spec, seen: &mut BTreeSet<(String, 
             "/v1/markers/{marker}",
             "/v1/markers/seen?feed=unmarked",
             &json!({ "version": moment }),
+        ),
+        (
+            "PUT",
+            "/v1/feeds/{feed}/entries/{version}/state",
+            &format!("/v1/feeds/other/entries/{entry}/state?reader=full"),
+            &json!({ "read": true }),
+        ),
+        (
+            "PUT",
+            "/v1/entries/{version}/state",
+            &format!("/v1/entries/{entry}/state?feed=other&reader=full"),
+            &json!({ "read": true }),
         ),
     ] {
         let body = body.to_string();

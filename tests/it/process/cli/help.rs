@@ -26,6 +26,7 @@ async fn every_command_has_help_with_examples() {
         "import",
         "state",
         "mark",
+        "readers",
         "replay",
         "demo",
         "completions",
@@ -56,6 +57,7 @@ async fn usage_lines_show_only_what_is_required() {
         ("state", "state <FEED>..."),
         ("mark", "mark <FEED> [MARKER] [VERSION|TIME|now]"),
         ("edit", "edit <ID> [DATA|@FILE|-]"),
+        ("readers", "readers <FEED>"),
         ("replay", "replay <FILE>"),
         ("import", "import <FILE>"),
     ] {
@@ -98,6 +100,24 @@ async fn mistakes_are_reported_with_advice() {
             ": expected `now`, a version or a time: a version is 26 characters",
         ),
         (&["mark", FEED, "raed"], "'read'"),
+        (&["mark", FEED, "unread"], "with --entry VERSION"),
+        (&["mark", FEED, "seen", "--entry", "0"], "leave --entry out"),
+        (
+            &["mark", FEED, "read", "0", "--entry", "0"],
+            "cannot be used with",
+        ),
+        (
+            &["mark", FEED, "--reader", "user:*"],
+            "must not contain `*`",
+        ),
+        (
+            &["history", FEED, "--state", "seen"],
+            "values: unread, read, archived, any]",
+        ),
+        (
+            &["tail", "--all", "--reader", "user:ben"],
+            "cannot be used with",
+        ),
         (&["erase"], "--feed <FEED>|--actor <ACTOR>>"),
         (&["erase", "a", "--feed", "b"], "cannot be used with"),
         (
@@ -169,7 +189,7 @@ async fn completions_exist_for_every_shell_and_work_in_bash() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = said(&["completions", shell]).await;
         assert_eq!(script.code, Some(0));
-        for part in ["history", "--cursor", "no-follow"] {
+        for part in ["history", "readers", "--cursor", "no-follow", "--reader"] {
             let part = part.trim_start_matches('-');
             assert!(script.stdout.contains(part), "{shell}: {part}");
         }

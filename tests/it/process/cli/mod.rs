@@ -8,6 +8,7 @@ mod help;
 mod import_command;
 mod names;
 mod read_commands;
+mod reader_commands;
 mod redirects;
 mod restricted;
 mod retries;

@@ -56,6 +56,13 @@ async fn commands_choose_ids_that_the_token_allows() {
     let own = [&one[..], &["--id", "invoice-7"]].concat();
     run(&actors, &own).await.told(1, "id_forbidden");
 
+    // Without the claim `readers`, its actors are also its readers.
+    let state = |reader| ["state", "user:2", "--reader", reader];
+    run(&actors, &state("user:ben")).await.lines(0);
+    run(&actors, &state("bot"))
+        .await
+        .told(1, "403 reader_forbidden");
+
     // Repeated, the messages are duplicates.
     for _ in 0..2 {
         run(&actors, &["replay", &list]).await.told(0, "");

@@ -18,9 +18,17 @@ use crate::{
 async fn take(tail: &mut Running, count: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for _ in 0..count {
-        lines.push(tail.line().await);
+        lines.push(as_page(&tail.line().await));
     }
     lines
+}
+
+/// A line as pages have it: without the unread count, which the entries of streams end with.
+fn as_page(line: &str) -> String {
+    match line.rfind(",\"unread\":{") {
+        Some(counts) => format!("{}}}", &line[..counts]),
+        None => line.to_owned(),
+    }
 }
 
 #[tokio::test]
@@ -68,7 +76,7 @@ async fn it_starts_at_the_requested_position() {
     assert_eq!(take(&mut some, 3).await, new);
     assert_eq!(take(&mut none, 3).await, new);
     assert_eq!(
-        few.line().await,
+        as_page(&few.line().await),
         *new.iter()
             .find(|entry| entry.contains("\"visit\""))
             .expect("one")
@@ -226,7 +234,10 @@ async fn a_position_ahead_or_of_another_store_is_reported_and_new_entries_are_pr
         let mut tail = service.begin(&["tail", FEED, "--from", position]);
         tail.says(&reported).await;
         service.fill(new..new + 1).await;
-        assert_eq!(tail.line().await, service.entries().await[new as usize]);
+        assert_eq!(
+            as_page(&tail.line().await),
+            service.entries().await[new as usize]
+        );
         tail.interrupt();
         let said = tail.end().await;
         assert!(!said.stderr.contains(position), "{said:?}");

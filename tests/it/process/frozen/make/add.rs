@@ -5,14 +5,14 @@ use newsfeed::{
     store::{
         Batch, Store, Versioned,
         epoch::{self, Row},
-        keys::{Keys, OWN_READER, TIME_STEP},
+        keys::{Keys, TIME_STEP},
         transact,
         values::{
             RecordParts, encode_claim, encode_entry, encode_marker_moved, encode_notify,
             encode_records, encode_time, encode_transient,
         },
     },
-    types::{Delivery, Entry, FeedName, Marker},
+    types::{Delivery, Entry, FeedName, Marker, ReaderName},
     version::Version,
 };
 
@@ -115,7 +115,11 @@ pub async fn to(store: &dyn Store, keys: &Keys) {
     };
     let chat = name("chat:1");
     let transient = keys.transient(keys.partition(&chat));
-    let marker = |reader, marker, version: Version| {
+    let (own, nine) = (
+        ReaderName::OWN,
+        ReaderName::named("user:9".parse().expect("a name")),
+    );
+    let marker = |reader: &ReaderName, marker, version: Version| {
         (
             keys.marker(&chat, reader, marker),
             version.to_bytes().to_vec(),
@@ -124,15 +128,15 @@ pub async fn to(store: &dyn Store, keys: &Keys) {
     let batch = Batch {
         puts: times(keys, &lives),
         maxima: vec![
-            marker(OWN_READER, Marker::Seen, now),
-            marker("user:9", Marker::Read, now),
-            marker("user:9", Marker::Seen, now),
+            marker(&own, Marker::Seen, now),
+            marker(&nine, Marker::Read, now),
+            marker(&nine, Marker::Seen, now),
         ],
         versioned: vec![
             versioned(keys.claim(&"erased".parse().expect("an id")), 0, Vec::new()),
             versioned(transient.clone(), 1, encode_transient(1, &[&chat], &typing)),
-            versioned(transient.clone(), 2, encode_marker_moved(&chat, OWN_READER)),
-            versioned(transient, 3, encode_marker_moved(&chat, "user:9")),
+            versioned(transient.clone(), 2, encode_marker_moved(&chat, &own)),
+            versioned(transient, 3, encode_marker_moved(&chat, &nine)),
         ],
         ..Batch::default()
     };
