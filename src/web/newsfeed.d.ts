@@ -135,6 +135,8 @@ export interface Erasure {
 
 interface Reading {
   readonly names: string[];
+  /** Whose unread counts, markers and states these are; null for the feed's own reader. See `as`. */
+  readonly reader: string | null;
   /** Pages of the history, newest first, down to the first entry. Leave the loop when you have enough. */
   history(query?: HistoryQuery): AsyncGenerator<Page, void, undefined>;
   /** One page. For the following page, pass its `next` as `before`, or as `after` if you read oldest first; from the
@@ -145,6 +147,12 @@ interface Reading {
   /** Gets the current version, reads the history up to it, and follows live from it. After a lost connection it continues
    * after the last entry. Each entry, and each change of an earlier entry, comes once, in order, without a gap. */
   follow(options?: FollowOptions): Follow;
+  /** The unread counts, markers and newest versions of up to 1,000 feeds in one stream: first of all of them, then of each
+   * that changes. For a list of chats with badges. */
+  badges(options?: BadgesOptions): BadgesFollow;
+  /** How far the named readers have read and seen the feed, in the order of their names. Whoever may read a feed may see
+   * this. A `follow` tells it as it changes, see `marker` of {@link Update}. */
+  readers(options?: ReadersOptions): AsyncGenerator<ReaderMarkers, void, undefined>;
   /** As on {@link Newsfeed}. `feeds` defaults to this feed. */
   append(event: Partial<Pick<NewEvent, "feeds">> & Omit<NewEvent, "feeds">, options?: CallOptions): Promise<Appended>;
   append(events: (Partial<Pick<NewEvent, "feeds">> & Omit<NewEvent, "feeds">)[], options: AtomicOptions): Promise<Appended[]>;
@@ -153,15 +161,36 @@ interface Reading {
 }
 
 export interface Feed extends Reading {
+  /** The same feed for a reader, such as a member of a group chat: with an unread count, markers and states of the reader's
+   * own. What the reader wrote, as `actor`, is never unread. The token must allow it (claim `readers`, else `actors`, else
+   * `sub`). */
+  as(reader: string): Feed;
   /** The current version (vN), the unread count and the markers. */
   state(options?: CallOptions): Promise<FeedState>;
-  /** Moves the `read` marker, which clears the unread count up to a version for all clients of the feed. Markers only move
+  /** Moves the `read` marker, which marks everything up to a version as read, for all clients of the reader. Markers only move
    * forward. */
   markRead(version: Version, options?: CallOptions): Promise<MovedMarker>;
   markSeen(version: Version, options?: CallOptions): Promise<MovedMarker>;
+  /** Archives what is read now, up to a version. */
+  archiveRead(version: Version, options?: CallOptions): Promise<MovedMarker>;
+  /** As `markRead`, up to what the states and updates of this object have told: an entry that you do not know of stays
+   * unread. If they have told nothing, up to now. */
+  markAllRead(options?: CallOptions): Promise<MovedMarker>;
+  /** As `archiveRead`, up to where `markAllRead` marks. */
+  archiveAllRead(options?: CallOptions): Promise<MovedMarker>;
+  /** Changes the state of one entry, which is given as it is or by its version. */
+  setState(entry: Version | Marking, state: NewState, options?: CallOptions): Promise<MarkedEntry>;
+  /** `setState` with `read: false`: it counts as unread again, until it is marked or the `read` marker passes this moment. */
+  markUnread(entry: Version | Marking, options?: CallOptions): Promise<MarkedEntry>;
+  /** `setState` with `archived: true`, which also marks it as read. */
+  archive(entry: Version | Marking, options?: CallOptions): Promise<MarkedEntry>;
+  /** `setState` with `archived: false`. */
+  unarchive(entry: Version | Marking, options?: CallOptions): Promise<MarkedEntry>;
 }
 
 export interface MergedFeed extends Reading {
+  /** The same feeds for a reader, see {@link Feed.as}. */
+  as(reader: string): MergedFeed;
   /** The current version (vN), and the state of each feed as of it. More than 1,000 feeds are asked for in blocks: each block
    * is then as of its own version, and `version` is the earliest. With many feeds, `unread` stops counting earlier: at an
    * equal share of 100,000 for each. */
@@ -169,7 +198,67 @@ export interface MergedFeed extends Reading {
   /** Moves the marker of each feed. */
   markRead(version: Version, options?: CallOptions): Promise<MovedMarker[]>;
   markSeen(version: Version, options?: CallOptions): Promise<MovedMarker[]>;
+  archiveRead(version: Version, options?: CallOptions): Promise<MovedMarker[]>;
+  /** As {@link Feed.markAllRead}, in each feed. */
+  markAllRead(options?: CallOptions): Promise<MovedMarker[]>;
+  archiveAllRead(options?: CallOptions): Promise<MovedMarker[]>;
+  /** Changes the state of one entry, in each of its feeds. */
+  setState(entry: Marking & Located, state: NewState, options?: CallOptions): Promise<MarkedEntry[]>;
+  markUnread(entry: Marking & Located, options?: CallOptions): Promise<MarkedEntry[]>;
+  archive(entry: Marking & Located, options?: CallOptions): Promise<MarkedEntry[]>;
+  unarchive(entry: Marking & Located, options?: CallOptions): Promise<MarkedEntry[]>;
 }
+
+/** What an entry is for a reader. Archived ones have been read. */
+export type State = "unread" | "read" | "archived";
+
+/** One of the two, or both. Not read and archived at once. */
+export type NewState = { read: boolean; archived?: boolean } | { read?: boolean; archived: boolean };
+
+/** An entry, as far as it is needed to mark it. */
+export interface Marking {
+  version: Version;
+}
+
+/** The state of an entry after it was changed. */
+export interface MarkedEntry {
+  feed: string;
+  reader?: string;
+  entry: Version;
+  state: State;
+  /** The version of the mark that decides; null if there is none. */
+  marked: Version | null;
+  version: Version;
+  /** Missing if the token does not allow reading the feed. */
+  unread?: Unread;
+  markers: Markers;
+}
+
+export interface ReadersOptions extends CallOptions {
+  /** Readers per request, 1 to 1,000. */
+  limit?: number;
+}
+
+export interface ReaderMarkers {
+  feed: string;
+  reader: string;
+  markers: Pick<Markers, "read" | "seen">;
+}
+
+export interface BadgesOptions extends Pick<LiveOptions, "signal" | "silence" | "share"> {}
+
+/** As {@link Follow}. */
+export interface BadgesFollow extends AsyncIterableIterator<BadgeUpdate> {
+  close(): void;
+  wake(): void;
+}
+
+export type BadgeUpdate =
+  /** A feed, as of `version`. After a lost connection, all of them come again. */
+  | ({ type: "state" } & FeedState)
+  /** Everything up to this version has come. */
+  | { type: "version"; version: Version }
+  | Status;
 
 /** The updates, one after another. The next one is read when the loop asks for it. Leaving the loop, `close()` and the
  * `signal` end it. It throws only permanent failures, such as 403. */
@@ -270,6 +359,9 @@ export interface HistoryQuery extends CallOptions {
   before?: Version;
   /** Only entries of this kind, or of these kinds (at most 20). */
   kind?: string | string[];
+  /** Only entries in this state for the reader; `any` for all entries. Entries then have their `state`, as they have without
+   * it if there is a reader. Only entries that are delivered as `notify` have one. */
+  state?: State | "any";
   /** Entries per page, 1 to 200. */
   limit?: number;
 }
@@ -305,6 +397,8 @@ export interface FollowOptions extends LiveOptions {
   /** How many entries of the history to begin with, at most (default: 50). `Infinity` for all, 0 for none. Read more with
    * `page({ until, before })`. */
   history?: number;
+  /** With `any`, entries have their `state` also if no reader is named. */
+  state?: "any";
 }
 
 export type Update =
@@ -312,7 +406,7 @@ export type Update =
   | { type: "start"; version: Version; since: Version | null }
   /** A page of the history up to vN, newest first. `next`: see {@link Reading.page}. It is null at the first entry. */
   | ({ type: "history" } & Page)
-  /** A new entry. `notify`: it counts as unread. `live` is false while catching up. */
+  /** A new entry. `notify`: it counts as unread, unless it was marked since. `live` is false while catching up. */
   | { type: "entry"; entry: Entry & Located; notify: boolean; live: boolean }
   | { type: "transient"; signal: Transient }
   /** An earlier entry was edited: the entry as it is now. Its `version` is the one that it always had, its `edited` that of
@@ -320,8 +414,13 @@ export type Update =
   | { type: "edited"; entry: Revised<Entry> & Located; live: boolean }
   /** An earlier entry was erased: remove it. It may be an entry that you have not read. */
   | { type: "erased"; entry: Gone & Located; live: boolean }
-  /** The unread count and the markers of a feed. All clients get the same count. */
-  | { type: "unread"; feed: string; unread: Unread; markers: Markers }
+  /** The unread count and the markers of a feed. All clients of the reader get the same count. */
+  | { type: "unread"; feed: string; reader?: string; unread: Unread; markers: Markers }
+  /** Another reader's markers have moved. `reader` is empty for the feed's own reader. */
+  | { type: "marker"; feed: string; reader: string; version: Version; markers: Pick<Markers, "read" | "seen"> }
+  /** An entry was marked one by one. `entry` is null if too many were: read the list again. */
+  | { type: "marked"; feed: string; reader?: string; entry: Version; state: State; marked: Version }
+  | { type: "marked"; feed: string; reader?: string; entry: null }
   /** Everything up to this version has come. */
   | { type: "version"; version: Version }
   /** The stream cannot continue from your position, or from the stored cursor: the store was restored or replaced since, or
@@ -349,6 +448,10 @@ export interface Entry {
   data: Json;
   /** The version of the last edit; absent if it was never edited. */
   edited?: Version;
+  /** What it is for the reader, in `feed`. Only if it is delivered as `notify`, and asked for: see {@link HistoryQuery}. */
+  state?: State;
+  /** The version at which it was marked one by one, if it was. */
+  marked?: Version;
 }
 
 /** An entry or event after an edit. */
@@ -373,6 +476,8 @@ export interface StoredEvent extends Entry {
 export interface Located {
   feed: string;
   feeds?: string[];
+  /** The states in `feeds`, if they were asked for; null where it has none. */
+  states?: (State | null)[];
 }
 
 export interface Transient extends Omit<Entry, "version">, Located {}
@@ -405,9 +510,14 @@ export class EntryList {
   readonly entries: readonly (Entry & Partial<Located>)[];
   /** Before which version older entries are loaded; null if the first entry is in the list. */
   readonly next: Version | null | undefined;
-  /** Returns whether the entries have changed. The same update may come again, and updates that are not about entries do
-   * nothing. */
+  /** Returns whether the entries have changed, also in their states. The same update may come again, and updates that are
+   * not about entries do nothing. */
   apply(update: Update | News): boolean;
+  /** Whether states may be wrong, because too much has changed while nobody followed: `reload` the list. */
+  readonly stale: boolean;
+  /** Replaces the entries with the newest page, which `load` loads. Until it is there, they stay. Returns whether the
+   * entries have changed. */
+  reload(load: (before: undefined) => Promise<Page>): Promise<boolean>;
   /** Loads the next older page with `load`, such as `(before) => feed.page({ before })`. Returns whether the entries have
    * changed. What is told of them meanwhile is not lost. */
   older(load: (before: Version | undefined) => Promise<Page>): Promise<boolean>;
@@ -425,11 +535,15 @@ export interface Unread {
 export interface Markers {
   read: Version | null;
   seen: Version | null;
+  /** Up to here, what had been read was archived. */
+  archived: Version | null;
 }
 
 /** As of `version`. */
 export interface MarkerState {
   feed: string;
+  /** Absent for the feed's own reader. */
+  reader?: string;
   version: Version;
   unread: Unread;
   markers: Markers;

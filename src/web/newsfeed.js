@@ -7,9 +7,10 @@
  *     for await (const update of feed.follow()) console.log(update);
  */
 
+import { StateStream } from "./newsfeed/badges.js";
 import { newsOf } from "./newsfeed/changes.js";
 import { Follow } from "./newsfeed/follow.js";
-import { Http, NewsfeedError, PATIENCE, idPrefix, onlyActor, sleep, textOf, versionAt } from "./newsfeed/http.js";
+import { Http, NewsfeedError, PATIENCE, encoded, idPrefix, naming, onlyActor, path, sleep, versionAt } from "./newsfeed/http.js";
 import { EntryList } from "./newsfeed/list.js";
 import { CODES } from "./newsfeed/temporary.js";
 
@@ -21,8 +22,6 @@ const BASE_PATH = "";
 const PAUSE = 1_000;
 /** Pause before the service is asked again how far an erasure is, in ms. */
 const ERASURE_PAUSE = 500;
-/** Feeds whose names make the URL longer than this are named in a body. */
-const URL_CHARS_MAX = 4_000;
 /** Maximum number of feeds whose states are asked for at once. */
 const STATES_MAX = 1_000;
 /** Maximum number of events of a page. */
@@ -67,7 +66,7 @@ export class Newsfeed {
   /** The event with this id; null if there is none, or if none of its feeds may be read. */
   async event(id, options) {
     try {
-      return await this.#http.json(`/v1/events?id=${encoded(id)}`, options);
+      return await this.#http.json(path("events", [], { id }), options);
     } catch (error) {
       if (error.code === "event_not_found") return null;
       throw error;
@@ -142,13 +141,20 @@ class Feed {
   #http;
   #following;
   #merged;
+  /** The version up to which states and updates of this object have told everything; null if there was none. */
+  #known = null;
 
-  constructor(newsfeed, http, following, names, merged) {
+  constructor(newsfeed, http, following, names, merged, reader = null) {
     this.names = names;
+    this.reader = reader;
     this.#newsfeed = newsfeed;
     this.#http = http;
     this.#following = following;
     this.#merged = merged;
+  }
+
+  as(reader) {
+    return new Feed(this.#newsfeed, this.#http, this.#following, this.names, this.#merged, reader);
   }
 
   async state(options) {
@@ -158,8 +164,14 @@ class Feed {
 
   /** The state of each feed, and the version as of which all of them are known. */
   async states(options) {
+    const { version, states } = await this.#states(options);
+    this.tells(version);
+    return { version, states };
+  }
+
+  async #states(options) {
     if (!this.#merged) {
-      const state = await this.#http.json(path("state", this.names), options);
+      const state = await this.#http.json(this.#path("state"), options);
       return { version: state.version, states: [state] };
     }
     const names = [...new Set(this.names)];
@@ -172,15 +184,18 @@ class Feed {
   }
 
   #statesOf(names, options) {
-    const url = path("feeds", names);
-    // Proxies accept URLs of a few KiB.
-    if (url.length <= URL_CHARS_MAX) return this.#http.json(url, options);
-    return this.#http.json("/v1/feeds", { ...options, method: "POST", body: { feeds: names } });
+    const { path, ...request } = naming("feeds", names, { reader: this.reader });
+    return this.#http.json(path, { ...options, ...request });
   }
 
-  page({ until, before, after, kept, kind, limit, signal, patience } = {}) {
-    const query = { until, before, after, kept, kind, limit };
-    return this.#http.json(path("entries", this.names, query), { signal, patience });
+  /** Everything up to `version` has been told. */
+  tells(version) {
+    if (version > (this.#known ?? "")) this.#known = version;
+  }
+
+  page({ until, before, after, kept, kind, state, limit, signal, patience } = {}) {
+    const query = { until, before, after, kept, kind, state, limit };
+    return this.#http.json(this.#path("entries", query), { signal, patience });
   }
 
   async *history(options = {}) {
@@ -200,6 +215,12 @@ class Feed {
     return new Follow(this, this.#http, { ...this.#following, ...options, cursor });
   }
 
+  badges({ signal, silence, share } = {}) {
+    const states = new StateStream(this.names, this.reader);
+    const options = { ...this.#following, signal, silence, ...(share !== undefined && { share }) };
+    return new Follow(states, this.#http, { ...options, history: 0, from: "0" });
+  }
+
   markRead(version, options) {
     return this.#mark("read", version, options);
   }
@@ -208,11 +229,59 @@ class Feed {
     return this.#mark("seen", version, options);
   }
 
+  archiveRead(version, options) {
+    return this.#mark("archived", version, options);
+  }
+
+  async markAllRead(options) {
+    return this.markRead(await this.#told(options), options);
+  }
+
+  async archiveAllRead(options) {
+    return this.archiveRead(await this.#told(options), options);
+  }
+
+  /** What came after this, the caller has not been told of. */
+  async #told(options) {
+    return this.#known ?? (await this.states(options)).version;
+  }
+
   async #mark(marker, version, options) {
-    const body = { version };
-    const request = (name) => this.#http.json(path(`markers/${marker}`, [name]), { ...options, method: "PUT", body });
-    const states = await Promise.all(this.names.map(request));
+    return this.#inEach(this.names, (feed) => path(`markers/${marker}`, [feed], { reader: this.reader }), { version }, options);
+  }
+
+  async #inEach(feeds, pathOf, body, options) {
+    const states = await Promise.all(feeds.map((feed) => this.#http.json(pathOf(feed), { ...options, method: "PUT", body })));
     return this.#merged ? states : states[0];
+  }
+
+  /** `entry` is an entry or its version. */
+  async setState(entry, { read, archived }, options) {
+    const what = `entries/${encoded(entry.version ?? entry)}/state`;
+    const feeds = this.#merged ? entry.feeds ?? [entry.feed] : this.names;
+    return this.#inEach(feeds, (feed) => path(what, [feed], { reader: this.reader }), { read, archived }, options);
+  }
+
+  markUnread(entry, options) {
+    return this.setState(entry, { read: false }, options);
+  }
+
+  archive(entry, options) {
+    return this.setState(entry, { archived: true }, options);
+  }
+
+  unarchive(entry, options) {
+    return this.setState(entry, { archived: false }, options);
+  }
+
+  async *readers({ limit, ...options } = {}) {
+    for (const feed of this.names) {
+      for (let from; from !== null; ) {
+        const { readers, next } = await this.#http.json(path("readers", [feed], { limit, from }), options);
+        yield* readers.map((reader) => ({ feed, ...reader }));
+        from = next;
+      }
+    }
   }
 
   append(events, options) {
@@ -224,13 +293,19 @@ class Feed {
     return this.#newsfeed.transient({ feeds: this.names, ...signal }, options);
   }
 
-  livePath(after, kind) {
-    return path("live", this.names, { after, kind });
+  /** The request for a stream. */
+  request(after, kind) {
+    return { path: this.#path("live", { after, kind }) };
+  }
+
+  #path(what, query) {
+    return path(what, this.names, { ...query, reader: this.reader });
   }
 }
 
 class Log {
   item = "event";
+  reader = null;
   #http;
   #storage;
   #filter;
@@ -268,9 +343,11 @@ class Log {
     return { version, states: [] };
   }
 
-  livePath(after) {
-    return this.#path("log/live", { after });
+  request(after) {
+    return { path: this.#path("log/live", { after }) };
   }
+
+  tells() {}
 
   #path(what, query) {
     return path(what, [], { ...this.#filter, ...query });
@@ -282,22 +359,6 @@ const withActor = (event, token) => {
   const actor = event.actor === undefined ? onlyActor(token) : undefined;
   return actor === undefined ? event : { ...event, actor };
 };
-
-/** Feeds are named in the query, because some proxies change `%2F` in paths. */
-function path(what, names, query = {}) {
-  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
-  const each = ([name, value]) => [value].flat().map((one) => [name, textOf(one)]);
-  const pairs = [...names.map((name) => ["feed", name]), ...given.flatMap(each)];
-  return `/v1/${what}?${pairs.map(([name, value]) => `${name}=${encoded(value)}`).join("&")}`;
-}
-
-function encoded(value) {
-  try {
-    return encodeURIComponent(value);
-  } catch (error) {
-    throw new NewsfeedError({ status: 400, code: "invalid_query", detail: "a name has half of a surrogate pair" }, error);
-  }
-}
 
 /** Without the prefix if it leaves no room. */
 function newId(token, actor) {

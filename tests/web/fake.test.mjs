@@ -273,6 +273,123 @@ test("changes are told once and in order, move the position, and correct the bad
   assert.deepEqual(kept.slice(0, 6), [2, 3, 4, 5, 6, 7].map(version));
 });
 
+const ANNA = "user:anna";
+const told = (n, total, more) => frame("marker", { ...state(n), reader: ANNA, unread: { total, kinds: { message: total }, more: false }, ...more });
+const notify = (n, more) => frame("notify", { feed: FEED, version: version(n), id: `e-${n}`, kind: "message", actor: null, at: "", data: null, ...more });
+
+test("whatever a view for a reader asks for and does, it does as that reader", async () => {
+  const { url, requests } = await fake(({ path, response }) => {
+    const from = new URL(path, "http://fake").searchParams.get("from");
+    if (path.startsWith("/v1/readers")) return json(response, { readers: [{ reader: from ?? "a", markers: { read: null, seen: null } }], next: from ? null : "b" });
+    json(response, path.startsWith("/v1/feeds") ? { version: version(7), feeds: [] } : { ...state(9), entries: [], next: null });
+  });
+  const newsfeed = new Newsfeed({ url });
+  const anna = newsfeed.feed("a").as(ANNA);
+  const both = newsfeed.feeds(["a", "b"]).as(ANNA);
+  const done = async (call, ...wanted) => {
+    const answer = await call();
+    assert.deepEqual(requests.splice(0).map(({ method, path, body }) => [method, decodeURIComponent(path.replace("/v1/", "")), body]), wanted);
+    return answer;
+  };
+  await done(() => anna.state(), ["GET", "state?feed=a&reader=user:anna", ""]);
+  await done(() => both.state(), ["GET", "feeds?feed=a&feed=b&reader=user:anna", ""]);
+  await done(() => anna.page({ state: "archived", limit: 3 }), ["GET", "entries?feed=a&state=archived&limit=3&reader=user:anna", ""]);
+  await done(() => anna.markRead("5"), ["PUT", "markers/read?feed=a&reader=user:anna", { version: "5" }]);
+  const marks = (what) => [["a", "b"].map((feed) => ["PUT", `markers/${what}?feed=${feed}&reader=user:anna`, { version: "5" }])].flat();
+  assert.equal((await done(() => both.markSeen("5"), ...marks("seen"))).length, 2);
+  await done(() => both.archiveRead("5"), ...marks("archived"));
+  const mark = (body, feed = "a") => ["PUT", `entries/5/state?feed=${feed}&reader=user:anna`, body];
+  await done(() => anna.setState("5", { read: true, archived: true }), mark({ read: true, archived: true }));
+  await done(() => anna.markUnread({ version: "5", feed: "b" }), mark({ read: false }));
+  await done(() => both.archive({ version: "5", feed: "b" }), mark({ archived: true }, "b"));
+  await done(() => both.unarchive({ version: "5", feed: "a", feeds: ["a", "b"] }), mark({ archived: false }), mark({ archived: false }, "b"));
+  const readers = async () => {
+    const names = [];
+    for await (const { feed, reader } of anna.readers({ limit: 1 })) names.push([feed, reader]);
+    return names;
+  };
+  assert.deepEqual(await done(readers, ["GET", "readers?feed=a&limit=1", ""], ["GET", "readers?feed=a&limit=1&from=b", ""]), [["a", "a"], ["a", "b"]]);
+  await done(() => newsfeed.feed("a").page(), ["GET", "entries?feed=a", ""]);
+});
+
+test("all is marked as read up to what was told, and no further", async () => {
+  const { url, requests } = await fake(({ path, response }) => {
+    if (path.includes("/live")) return stream(response, entry(3) + arrived(4));
+    json(response, { ...state(2), latest: null });
+  });
+  const feed = new Newsfeed({ url }).feed(FEED);
+  const marked = () => requests.filter(({ method }) => method === "PUT").map(({ path, body }) => [path.split("?")[0], body.version]).at(-1);
+  // Nothing was told: all that is there now.
+  await feed.markAllRead();
+  assert.deepEqual(marked(), ["/v1/markers/read", version(2)]);
+  const follow = feed.live({ after: "0" });
+  for await (const { type } of follow) if (type === "entry") break;
+  await feed.archiveAllRead();
+  assert.deepEqual(marked(), ["/v1/markers/archived", version(3)]);
+  for await (const { type } of feed.live({ after: "0" })) if (type === "version") break;
+  await feed.state();
+  await feed.markAllRead();
+  assert.deepEqual(marked(), ["/v1/markers/read", version(4)]);
+});
+
+test("a reader's badge is hers: without what she wrote, with the counts of the service, and whatever others read", async () => {
+  const others = (n) => frame("marker", { feed: FEED, reader: "user:ben", version: version(n), markers: { read: version(n), seen: null } });
+  const count = (total) => ({ total, kinds: { message: total }, more: false });
+  const frames = [
+    told(1, 1), notify(2, { actor: ANNA }), notify(3, { actor: "user:ben" }), others(3),
+    // This service tells the count, and knows more than one can add up here.
+    notify(4, { unread: count(9) }), notify(5, { actor: ANNA, unread: count(9) }), frame("marked", { feed: FEED, reader: ANNA, entry: version(2), state: "archived", marked: version(6) }),
+    // Older than what was told already.
+    told(4, 8), others(7), told(7, 0), notify(7, { unread: count(1) }),
+  ];
+  const { url } = await fake(({ response }) => stream(response, `${frames.join("")}${arrived(8)}`));
+  const newsfeed = new Newsfeed({ url, random: () => 0 });
+  const follower = new Collector(newsfeed.feed(FEED).as(ANNA).live({ after: "0" }));
+  await follower.live();
+  await follower.close();
+  assert.deepEqual(follower.of("unread").map(({ unread, reader }) => [unread.total, reader]), [1, 1, 2, 9, 9, 8, 0, 0].map((total) => [total, ANNA]).concat([[0, undefined]]));
+  assert.deepEqual(follower.of("entry").map(({ notify }) => notify), [false, true, true, false, true]);
+  assert.deepEqual(follower.of("entry").map(({ entry }) => [entry.state, "unread" in entry]), ["read", "unread", "unread", "read", "unread"].map((state) => [state, false]));
+  assert.deepEqual(follower.of("marker").map(({ reader, version, markers }) => [reader, version, markers.read]), [3, 7].map((n) => ["user:ben", version(n), version(n)]));
+  assert.deepEqual(follower.of("marked"), [{ type: "marked", feed: FEED, reader: ANNA, entry: version(2), state: "archived", marked: version(6) }]);
+  // The feed's own reader has no name, so nothing is its own; and without a reader, states must be asked for.
+  const own = new Collector(newsfeed.feed(FEED).live({ after: "0" }));
+  await own.live();
+  await own.close();
+  assert.deepEqual(own.of("entry").map(({ notify, entry }) => [notify, "state" in entry]), Array(5).fill([true, false]));
+});
+
+test("in several feeds, each has its count, and an entry its state in each", async () => {
+  const read = (feed, n) => frame("marker", { ...state(1), feed, reader: ANNA, markers: { read: version(n), seen: null, archived: null } });
+  const both = { feeds: ["a", "b"], feed: "a", unread: { ...unread, total: 5 }, unreads: [{ ...unread, total: 5 }, { ...unread, total: 6 }] };
+  const { url } = await fake(({ response }) => stream(response, read("a", 1) + read("b", 9) + notify(3, both) + arrived(4)));
+  const follower = new Collector(new Newsfeed({ url }).feeds(["a", "b"]).as(ANNA).live({ after: "0" }));
+  await follower.live();
+  await follower.close();
+  assert.deepEqual([follower.badges.get("a"), follower.badges.get("b")], [5, 6]);
+  const [{ entry }] = follower.of("entry");
+  assert.deepEqual([entry.state, entry.states, entry.unreads], ["unread", ["unread", "read"], undefined]);
+});
+
+test("the badges of many chats take one stream, which begins with all of them after a break", async () => {
+  const names = Array.from({ length: 1_000 }, (_, n) => `chat:${n}`);
+  const listed = (feed, n, total) => frame("state", { ...state(n), feed, reader: ANNA, latest: version(n), unread: { ...unread, total } });
+  const { url, requests } = await fake(({ number, response }) => {
+    // An older state, as from another window's stream.
+    if (number === 1) return stream(response, `retry: 1\n\n${listed("chat:0", 3, 1)}${listed("chat:1", 3, 0)}${frame("version", { version: version(3) })}${listed("chat:0", 5, 2)}${listed("chat:0", 4, 9)}`), response.end();
+    stream(response, listed("chat:0", 6, 0) + listed("chat:1", 6, 1) + frame("version", { version: version(6) }));
+  });
+  const feeds = new Newsfeed({ url, random: () => 0 }).feeds([...names, names[0]]).as(ANNA);
+  const follower = new Collector(feeds.badges());
+  await follower.live(1);
+  await follower.close();
+  assert.deepEqual(follower.of("state").map(({ feed, unread, latest }) => [feed, unread.total, latest]), [["chat:0", 1, version(3)], ["chat:1", 0, version(3)], ["chat:0", 2, version(5)], ["chat:0", 0, version(6)], ["chat:1", 1, version(6)]]);
+  assert.deepEqual(requests.map(({ method, path, body }) => [method, path, body]), Array(2).fill(["POST", "/v1/state/live?reader=user%3Aanna", { feeds: names }]));
+  const few = new Newsfeed({ url }).feeds(["a", "b"]).badges();
+  for await (const { type } of few) if (type === "version") break;
+  assert.deepEqual([requests.at(-1).method, requests.at(-1).path], ["GET", "/v1/state/live?feed=a&feed=b"]);
+});
+
 test("an edit that is sent again is the same edit, and an erasure is waited for", async () => {
   let running = 2;
   const { url, requests } = await fake(({ number, path, body, response }) => {

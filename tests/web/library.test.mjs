@@ -334,6 +334,60 @@ test("what is erased from one feed stays in another, until it is erased there or
   await follow.close();
 });
 
+test("readers of a chat have counts, states and badges of their own, also after a while offline", async () => {
+  const chat = newsfeed.feed("chat:members");
+  const [anna, ben] = ["user:anna", "user:ben"].map((reader) => chat.as(reader));
+  await chat.append(["m-1", "m-2", "m-3"].map((id) => ({ id, kind: "message", actor: "user:ben" })));
+  const names = ["chat:members", ...Array.from({ length: 999 }, (_, n) => `chat:idle-${n}`)];
+  const badges = new Collector(newsfeed.feeds(names).as("user:anna").badges());
+  await badges.live();
+  const badge = () => badges.of("state").findLast(({ feed }) => feed === "chat:members").unread.total;
+  assert.deepEqual([badges.of("state").length, badge()], [1_000, 3]);
+  const list = new EntryList();
+  const away = new Collector(anna.follow());
+  await away.live();
+  await away.close();
+  for (const update of away.updates) list.apply(update);
+  const states = () => list.entries.map(({ id, state }) => `${id} ${state}`).join();
+  assert.equal(states(), "m-3 unread,m-2 unread,m-1 unread");
+
+  // Meanwhile, on another device.
+  const device = newsfeed.feed("chat:members").as("user:anna");
+  const { entries } = await device.page({ state: "unread" });
+  await device.state();
+  const { version } = await chat.append({ id: "m-4", kind: "message", actor: "user:ben" });
+  assert.equal((await device.markAllRead()).unread.total, 1);
+  assert.equal((await device.archive(entries[0])).state, "archived");
+  const again = await device.markUnread(entries[2].version);
+  assert.deepEqual([again.state, again.unread.total], ["unread", 2]);
+  await chat.append({ id: "m-5", kind: "message", actor: "user:anna" });
+  await badges.until("the badge", () => badge() === 2);
+  const wanted = "m-5 read,m-4 unread,m-3 archived,m-2 read,m-1 unread";
+  const back = new Collector(anna.live({ after: away.of("version").at(-1).version }));
+  await back.live();
+  for (const update of back.updates.splice(0)) list.apply(update);
+  assert.equal(states(), wanted);
+  const page = (await anna.page()).entries;
+  assert.deepEqual(list.entries, page);
+  await list.reload((before) => anna.page({ before }));
+  assert.deepEqual(list.entries, page);
+
+  // What others do is told, and touches nobody else.
+  await ben.markRead(version);
+  await back.until("Ben's marker", () => back.of("marker").some(({ reader, markers }) => reader === "user:ben" && markers.read === version));
+  const others = await collect(chat.readers({ limit: 1 }));
+  assert.deepEqual(others.map(({ reader }) => reader), ["user:anna", "user:ben"]);
+  assert.equal((await anna.state()).unread.total, 2);
+  await anna.archiveAllRead();
+  await back.until("the archive", () => back.of("unread").some(({ markers }) => markers.archived !== null));
+  await back.close();
+  for (const update of back.updates) list.apply(update);
+  assert.equal(states(), "m-5 archived,m-4 unread,m-3 archived,m-2 archived,m-1 unread");
+  assert.deepEqual((await anna.page({ state: "archived" })).entries.map(({ id }) => id), ["m-5", "m-3", "m-2"]);
+  await assert.rejects(anna.markUnread((await anna.page({ limit: 1 })).entries[0]), { status: 409, code: "own_entry" });
+  await badges.close();
+});
+
 test("a follower ends at once when it is told to", async () => {
   const feed = newsfeed.feed("user:ends");
   const already = new Collector(feed.follow({ signal: AbortSignal.abort() }));

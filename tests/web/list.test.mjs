@@ -158,6 +158,95 @@ test("a list with random histories, changes and pages under way is what the feed
   }
 });
 
+const markers = (read, archived = null, feed = "a") => ({
+  type: "unread",
+  feed,
+  unread: {},
+  markers: { read: read && version(read), seen: null, archived: archived && version(archived) },
+});
+const marked = (n, state, at, feed = "a") => ({ type: "marked", feed, entry: version(n), state, marked: version(at) });
+const states = (list) => list.entries.map(({ state }) => state).join(" ");
+
+test("the states of entries follow the markers and the marks of their reader", () => {
+  const list = new EntryList();
+  list.apply(markers(1));
+  const before = [entry(5, { state: "unread" }), entry(4), entry(3, { state: "unread" }), entry(2, { state: "unread", marked: version(6) }), entry(1, { state: "read" })];
+  list.apply(history(before));
+  for (const [update, wanted, changes = true] of [
+    [markers(1), "unread  unread unread read", false],
+    [markers(3), "unread  read unread read"],
+    [marked(3, "unread", 7), "unread  unread unread read"],
+    [marked(4, "read", 7), "unread  unread unread read", false],
+    // Marked unread later than the marker says.
+    [markers(5), "read  unread unread read"],
+    [markers(6), "read  unread read read"],
+    [markers(7), "read  read read read"],
+    [marked(5, "archived", 8), "archived  read read read"],
+    [marked(5, "archived", 8), "archived  read read read", false],
+    [marked(5, "unread", 7), "archived  read read read", false],
+    [marked(1, "read", 20), "archived  read read read"],
+    // What was marked read later is not archived with the others.
+    [markers(7, 10), "archived  archived archived read"],
+    [marked(2, "read", 21), "archived  archived read read"],
+    [marked(8, "read", 22), "archived  archived read read", false],
+    [marked(5, "unread", 23, "b"), "archived  archived read read", false],
+    // What is read after the last archiving stays.
+    [{ type: "entry", entry: entry(9, { state: "unread" }) }, "unread archived  archived read read"],
+    [markers(9, 10), "read archived  archived read read"],
+    // An edit is no mark.
+    [{ type: "edited", entry: entry(3, { edited: version(24), data: "three" }) }, "read archived  archived read read"],
+  ]) {
+    const { entries } = list;
+    assert.equal(list.apply(update), changes, JSON.stringify(update));
+    assert.equal(list.entries !== entries, changes);
+    assert.equal(states(list), wanted, JSON.stringify(update));
+  }
+  assert.deepEqual([list.entries[3].data, list.entries[4].marked, list.stale], ["three", version(21), false]);
+  assert.equal(before[0].state, "unread");
+});
+
+test("an entry in several feeds has a state in each", () => {
+  const list = new EntryList();
+  list.apply(history([entry(1, { feeds: ["a", "b", "c"], state: "unread", states: ["unread", "unread", null] })]));
+  list.apply(marked(1, "archived", 5, "b"));
+  assert.deepEqual([list.entries[0].state, list.entries[0].states, list.entries[0].marked], ["unread", ["unread", "archived", null], undefined]);
+  list.apply(markers(3));
+  list.apply(markers(3, null, "c"));
+  assert.deepEqual([list.entries[0].state, list.entries[0].states], ["read", ["read", "archived", null]]);
+  list.apply(marked(1, "unread", 6));
+  list.apply(erased(1, 7, { feed: "c" }));
+  assert.deepEqual(list.entries, [entry(1, { feeds: ["a", "b"], state: "unread", marked: version(6), states: ["unread", "archived"] })]);
+  list.apply(erased(1, 7, { feed: "a" }));
+  assert.deepEqual(list.entries, [entry(1, { feed: "b", state: "archived" })]);
+});
+
+test("a list that has missed marks is read again, and what is told meanwhile is not lost", async () => {
+  const list = new EntryList();
+  list.apply(history([entry(5, { state: "unread" }), entry(3, { state: "unread" })], version(3)));
+  assert.equal(list.apply({ type: "marked", feed: "a", entry: null }), false);
+  assert.equal(list.stale, true);
+  const load = async (before) => {
+    assert.equal(before, undefined);
+    list.apply({ type: "entry", entry: entry(12, { state: "unread" }) });
+    list.apply(marked(4, "unread", 13));
+    list.apply(erased(3, 14));
+    return { ...history([entry(5, { state: "archived" }), entry(4, { state: "read" }), entry(3, { state: "read" })], version(2)), version: version(10) };
+  };
+  assert.equal(await list.reload(load), true);
+  assert.deepEqual([data(list), states(list), list.stale, list.next], [[12, 5, 4], "unread archived unread", false, version(2)]);
+  // A page that was under way continues nothing.
+  const older = list.older(async () => history([entry(1)]));
+  await list.reload(async () => ({ ...history([entry(5)]), version: version(12) }));
+  assert.deepEqual([await older, data(list)], [false, [5]]);
+
+  // What was kept over a restart: whether it was read before or after the last archiving is unknown.
+  for (const [archived, stale] of [[null, false], [2, false], [3, true]]) {
+    const kept = new EntryList({ entries: [entry(3, { state: "read" })], next: null });
+    assert.equal(kept.apply(markers(4, archived)), false);
+    assert.equal(kept.stale, stale);
+  }
+});
+
 test("the news of a page come in the order of their versions", () => {
   const { entry: edit } = edited(2, 5, "two");
   const { entry: erasure } = erased(1, 3);

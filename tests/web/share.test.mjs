@@ -47,15 +47,16 @@ async function streams({ url } = service) {
 const streamsAre = (wanted, of) => until(`${wanted} streams`, async () => (await streams(of)) === wanted);
 
 /** A window that follows a feed by the library alone, from the beginning of the feed. */
-async function follower(context, feed, { service: { url } = service, token, ...options } = {}) {
+async function follower(context, feed, { service: { url } = service, token, reader, ...options } = {}) {
   const page = await context.newPage();
   await page.goto(url);
   await page.evaluate(
-    async ([feed, token, options]) => {
+    async ([feed, token, reader, options]) => {
       const { Newsfeed } = await import("/newsfeed.js");
       const names = [feed].flat();
       const newsfeed = new Newsfeed({ token, random: () => 0 });
-      const of = names.length > 1 ? newsfeed.feeds(names) : newsfeed.feed(names[0]);
+      const feeds = names.length > 1 ? newsfeed.feeds(names) : newsfeed.feed(names[0]);
+      const of = reader ? feeds.as(reader) : feeds;
       Object.assign(globalThis, { texts: [], changes: [], signals: [], states: [], unread: null });
       globalThis.follow = of.live({ after: "0", ...options });
       (async () => {
@@ -69,7 +70,7 @@ async function follower(context, feed, { service: { url } = service, token, ...o
         }
       })().catch((error) => (globalThis.refusal = error.code));
     },
-    [feed, token, options],
+    [feed, token, reader, options],
   );
   return page;
 }
@@ -272,6 +273,22 @@ test("windows with different feeds, tokens or services do not share", async () =
   await new Newsfeed({ url: guarded.url, token: anna }).append(message("private", "again"));
   await allGot(pages.slice(1), ["secret", "again"]);
   await streamsAre(3, guarded);
+  await context.close();
+});
+
+test("windows of different readers have streams and badges of their own, and those of one reader share", async () => {
+  const context = await browser.window();
+  const readers = ["user:anna", "user:anna", "user:ben", undefined];
+  const pages = [];
+  for (const reader of readers) pages.push(await follower(context, "chat:readers", { reader }));
+  await Promise.all(pages.map(isLive));
+  await streamsAre(3);
+  const { version } = await newsfeed.append({ kind: "message", feeds: ["chat:readers"], actor: "user:ben", data: { text: "Hi" } });
+  await allGot(pages, ["Hi"]);
+  const badgesAre = (...wanted) => until(`badges ${wanted}`, async () => (await Promise.all(pages.map((page) => got(page, "unread")))).join() === wanted.join());
+  await badgesAre(1, 1, 0, 1);
+  await newsfeed.feed("chat:readers").as("user:anna").markRead(version);
+  await badgesAre(0, 0, 0, 1);
   await context.close();
 });
 

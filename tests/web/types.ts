@@ -1,5 +1,5 @@
 // Compiled, never run: what newsfeed.d.ts accepts and what it rejects.
-import { EntryList, Newsfeed, NewsfeedError, newsOf, type Entry, type News, type Json, type Page, type Status, type Version } from "../../src/web/newsfeed.js";
+import { EntryList, Newsfeed, NewsfeedError, newsOf, type Entry, type News, type Json, type Page, type State, type Status, type Version } from "../../src/web/newsfeed.js";
 
 async function uses(): Promise<void> {
   const newsfeed = new Newsfeed({ url: "http://127.0.0.1:8080", token: async ({ error }) => (error?.code === "token_expired" ? "new" : null) });
@@ -45,7 +45,18 @@ async function uses(): Promise<void> {
         update.signal.time satisfies string | undefined;
         break;
       case "unread":
-        update.markers.read satisfies Version | null;
+        [update.markers.read satisfies Version | null, update.markers.archived satisfies Version | null];
+        update.reader satisfies string | undefined;
+        break;
+      case "marker":
+        [update.reader satisfies string, update.markers.seen satisfies Version | null];
+        // @ts-expect-error: the counts of others are theirs alone.
+        update.unread;
+        break;
+      case "marked":
+        if (update.entry !== null) [update.state satisfies State, update.marked satisfies Version];
+        // @ts-expect-error: if there were too many, there is no state.
+        if (update.entry === null) update.state;
         break;
       case "version":
       case "reset":
@@ -140,6 +151,34 @@ async function uses(): Promise<void> {
   (await merged.state()).feeds[0]?.unread.total satisfies number | undefined;
   (await merged.state()).version satisfies Version;
   (await merged.markSeen(version))[0]?.version satisfies Version | undefined;
+
+  const anna = feed.as("user:anna");
+  const reader: string | null = anna.reader;
+  const unreadPage = await anna.page({ state: "unread", limit: 5 });
+  [unreadPage.entries[0]?.state satisfies State | undefined, unreadPage.entries[0]?.marked satisfies Version | undefined];
+  // @ts-expect-error: there is no such state.
+  await anna.page({ state: "seen" });
+  const marked = await anna.setState(version, { read: true, archived: true });
+  [marked.entry satisfies Version, marked.marked satisfies Version | null, marked.unread?.total satisfies number | undefined];
+  // @ts-expect-error: something has to change.
+  await anna.setState(version, {});
+  for (const entry of unreadPage.entries) await anna.markUnread(entry, { patience: 0 });
+  (await anna.archive(version)).state satisfies State;
+  [await anna.unarchive(version), await anna.markAllRead(), await anna.archiveAllRead({ patience: 0 }), await anna.archiveRead(version)];
+  for await (const one of anna.readers({ limit: 10 })) [one.reader satisfies string, one.markers.read satisfies Version | null];
+  (await merged.as("user:anna").markAllRead())[0]?.markers.read satisfies Version | null | undefined;
+  for await (const update of merged.as("user:anna").badges({ share: false })) {
+    if (update.type === "state") [update.feed satisfies string, update.unread.total satisfies number, update.latest satisfies Version | null];
+    // @ts-expect-error: there are no entries.
+    if (update.type === "entry") break;
+  }
+  // @ts-expect-error: in which of the feeds?
+  await merged.archive(version);
+  await merged.archive({ version, feed: "user:42" });
+  feed.follow({ state: "any" }).close();
+  if (list.stale) (await list.reload((before) => anna.page({ before, state: "archived" }))) satisfies boolean;
+  void reader;
+
   const live = merged.live({ after: "0", signal: new AbortController().signal });
   live.wake();
   live.close();

@@ -34,7 +34,7 @@ export class Follow {
   #options;
   #updates;
   #end = new AbortController();
-  #badges = new Badges();
+  #badges;
   #backoff;
   /** Everything up to this version has been given to the loop: entries, and changes of earlier ones. */
   #position = null;
@@ -54,6 +54,7 @@ export class Follow {
     this.#feed = feed;
     this.#http = http;
     this.#options = { ...options, history, silence };
+    this.#badges = new Badges(feed.reader);
     this.#backoff = new Backoff(http.random);
     this.#updates = this.#run();
   }
@@ -76,6 +77,11 @@ export class Follow {
   wake() {
     this.#hurry();
     if (this.#silentFor(SILENCE_DOUBTFUL)) this.#break();
+  }
+
+  /** Whether entries have their states. */
+  get #tellsStates() {
+    return this.#feed.reader !== null || this.#options.state !== undefined;
   }
 
   #silentFor(ms) {
@@ -116,7 +122,7 @@ export class Follow {
       } catch (error) {
         if (!(error instanceof Reset)) throw error;
         since = null;
-        this.#badges = new Badges();
+        this.#badges = new Badges(this.#feed.reader);
         this.#position = history > 0 ? null : from ?? error.version;
         yield { type: "reset" };
       }
@@ -126,7 +132,7 @@ export class Follow {
   /** The current version, and the wanted part of the history up to it. */
   async *#join(since) {
     const { signal } = this.#end;
-    const { kind } = this.#options;
+    const { kind, state } = this.#options;
     let left = this.#options.history;
     yield this.#status("connecting");
     if (since && !(yield* this.#trying(() => this.#canContinue(since)))) {
@@ -137,7 +143,7 @@ export class Follow {
     yield { type: "start", version, since };
     yield* this.#given(states.map((state) => this.#badges.state(state)));
     for (let before; left > 0 && before !== null; ) {
-      const query = { until: version, before, kind, limit: Math.min(left, PAGE_MAX), signal, patience: 0 };
+      const query = { until: version, before, kind, state, limit: Math.min(left, PAGE_MAX), signal, patience: 0 };
       const page = yield* this.#trying(() => this.#feed.page(query));
       yield { type: "history", ...page };
       left -= page.entries.length;
@@ -203,13 +209,13 @@ export class Follow {
 
   /** The events of a stream of this window's own, or of one that it shares with other windows. */
   async *#events(signal, waits) {
-    const path = (after) => this.#feed.livePath(after, this.#options.kind);
+    const request = (after) => this.#feed.request(after, this.#options.kind);
     const connect = async (after, signal, waits) => {
-      const { body, token } = await this.#http.open(path(after), signal, waits);
+      const { body, token } = await this.#http.open(request(after), signal, waits);
       return { events: events(body, waits), token };
     };
     if (this.#options.share && canShare()) {
-      const service = { url: this.#http.url, path: path(null) };
+      const service = { url: this.#http.url, request: request(null) };
       const position = () => this.#position;
       yield* new SharedStream({ service, connect, position, signal, waits }).events();
     } else {
@@ -222,23 +228,30 @@ export class Follow {
       case "entry":
       case "notify": {
         if (value.version <= this.#position) return;
-        this.#position = value.version;
+        this.#moved(value.version);
         if (!live) this.#caughtUp += 1;
-        yield { type: "entry", entry: value, notify: event === "notify", live };
-        const feeds = event === "notify" ? value.feeds ?? [value.feed] : [];
-        yield* this.#given(feeds.map((feed) => this.#badges.notification(feed, value)));
+        const { unread, unreads, ...entry } = value;
+        if (event !== "notify") {
+          yield { type: "entry", entry, notify: false, live };
+          return this.#save();
+        }
+        const states = this.#tellsStates ? this.#badges.statesOf(entry) : {};
+        yield { type: "entry", entry: { ...entry, ...states }, notify: this.#badges.counts(entry), live };
+        const feeds = entry.feeds ?? [entry.feed];
+        const counts = unreads ?? [unread];
+        yield* this.#given(feeds.map((feed, at) => this.#badges.notification(feed, entry, counts[at])));
         return this.#save();
       }
       case "event":
         if (value.version <= this.#position) return;
-        this.#position = value.version;
+        this.#moved(value.version);
         if (!live) this.#caughtUp += 1;
         yield { type: "event", event: value, live };
         return this.#save();
       case "edited":
       case "erased": {
         if (placeOf(value) <= this.#position) return;
-        this.#position = placeOf(value);
+        this.#moved(placeOf(value));
         const { change, ...changed } = value;
         yield { type: change, [this.#feed.item]: changed, live };
         const feeds = change === "erased" && value.feed ? value.feeds ?? [value.feed] : [];
@@ -247,14 +260,25 @@ export class Follow {
       }
       case "version":
         if (value.version < this.#position) return;
-        this.#position = value.version;
+        this.#moved(value.version);
         yield { type: "version", version: value.version };
         return this.#save();
       case "marker":
-        return yield* this.#given([this.#badges.state(value)]);
+        // Only that of our own reader has the count.
+        if (value.unread) return yield* this.#given([this.#badges.state(value)]);
+        return yield { type: "marker", ...value };
+      case "marked":
+        return yield { type: "marked", ...value };
+      case "state":
+        return yield* this.#given([this.#badges.listed(value)]);
       case "transient":
         yield { type: "transient", signal: value };
     }
+  }
+
+  #moved(position) {
+    this.#position = position;
+    this.#feed.tells(position);
   }
 
   async *#given(updates) {

@@ -6,6 +6,8 @@ import { STATUSES } from "./temporary.js";
 const ANSWER_TIME_MAX = 30_000;
 /** How long ordinary calls are retried, in ms. */
 export const PATIENCE = 30_000;
+/** Feeds whose names make the URL longer than this are named in a body, because proxies accept URLs of a few KiB. */
+const URL_CHARS_MAX = 4_000;
 /** Back-off in ms: the first bound, unless the service sends `retry:`, and the greatest. */
 const BACKOFF_BASE = 1_000;
 const BACKOFF_MAX = 30_000;
@@ -75,12 +77,36 @@ export class Backoff {
 /** Whether `after` is a time instead of a version, which has no colon. */
 export const isTime = (after) => after instanceof Date || (typeof after === "string" && after.includes(":"));
 
-export const textOf = (time) => (time instanceof Date ? time.toISOString() : time);
+const textOf = (time) => (time instanceof Date ? time.toISOString() : time);
 
 /** The version that was current at a time. */
 export async function versionAt(http, time, options) {
   const { version } = await http.json(`/v1/versions?${new URLSearchParams({ at: textOf(time) })}`, options);
   return version;
+}
+
+/** Feeds are named in the query, because some proxies change `%2F` in paths. */
+export function path(what, names, query = {}) {
+  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null);
+  const each = ([name, value]) => [value].flat().map((one) => [name, textOf(one)]);
+  const pairs = [...names.map((name) => ["feed", name]), ...given.flatMap(each)];
+  const text = pairs.map(([name, value]) => `${name}=${encoded(value)}`).join("&");
+  return `/v1/${what}${text && `?${text}`}`;
+}
+
+/** A request that names many feeds: in a body if the URL would be too long. */
+export function naming(what, names, query) {
+  const url = path(what, names, query);
+  if (url.length <= URL_CHARS_MAX) return { path: url };
+  return { path: path(what, [], query), method: "POST", body: { feeds: names } };
+}
+
+export function encoded(value) {
+  try {
+    return encodeURIComponent(value);
+  } catch (error) {
+    throw new NewsfeedError({ status: 400, code: "invalid_query", detail: "a name has half of a surrogate pair" }, error);
+  }
 }
 
 /** Waits. An abort of `signal` rejects with its reason. */
@@ -160,8 +186,12 @@ export class Http {
   }
 
   /** The body of a live stream and the token used. `waits` is called with true before the request and false after it. */
-  open(path, signal, waits) {
-    const init = { headers: { accept: "text/event-stream" }, cache: "no-store" };
+  open({ path, method = "GET", body }, signal, waits) {
+    const init = { method, headers: { accept: "text/event-stream" }, cache: "no-store" };
+    if (body) {
+      init.headers["content-type"] = "application/json";
+      init.body = JSON.stringify(body);
+    }
     return this.#authorized(signal, async (token) => {
       waits(true);
       const response = await this.#send(path, init, token, signal).finally(() => waits(false));

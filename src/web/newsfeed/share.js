@@ -14,7 +14,7 @@
 import { placeOf } from "./changes.js";
 
 /** Part of the channel's name, so that windows with incompatible versions of this file do not share a stream. */
-const PROTOCOL = 2;
+const PROTOCOL = 3;
 /** Messages of the leader that wait for a slow window. After that it reads a stream of its own. */
 const MESSAGES_MAX = 1_000;
 /** Events of its own stream that wait in a window. A leader that is slower than this gives up the lead. */
@@ -30,9 +30,9 @@ const POSITIONED = ["entry", "notify", "edited", "erased", "version"];
 export const canShare = () =>
   Boolean(globalThis.document && globalThis.BroadcastChannel && globalThis.navigator?.locks && globalThis.crypto?.subtle);
 
-/** The name under which windows share: of the service, the feeds and the token, which cannot be read from it. */
-async function groupName(url, path, token) {
-  const key = new TextEncoder().encode(JSON.stringify([PROTOCOL, url, path, token ?? null]));
+/** The name under which windows share: of the service, the feeds, the reader and the token, which cannot be read from it. */
+async function groupName({ url, request }, token) {
+  const key = new TextEncoder().encode(JSON.stringify([PROTOCOL, url, request, token ?? null]));
   const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", key));
   return `newsfeed:${Array.from(hash, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
 }
@@ -54,7 +54,7 @@ export class SharedStream {
   #wake = () => {};
 
   /**
-   * `service` is the URL and the path of the stream. `connect(after, signal, waits)` opens one and answers its events and
+   * `service` is the URL of the service and the request for the stream. `connect(after, signal, waits)` opens one and answers its events and
    * the token used. `position()` is the version up to which the caller has taken events. `waits` is told when a wait
    * begins and when it ends.
    */
@@ -102,7 +102,7 @@ export class SharedStream {
     };
     try {
       const { token, events } = await this.#connect(own.at, own.controller.signal, waits);
-      own.name = await groupName(this.#service.url, this.#service.path, token);
+      own.name = await groupName(this.#service, token);
       // The token was renewed: what comes now is for those who have the new one.
       if (this.#group && this.#group.name !== own.name) this.#leave();
       this.#tell();

@@ -4,16 +4,15 @@ import { Newsfeed } from "../newsfeed.js";
 import { Chats } from "./chat.js";
 import { $, BASE, avatar, h } from "./dom.js";
 import { Entries, PAGE } from "./entries.js";
+import { People } from "./people.js";
 import { Reading } from "./reading.js";
 import { Session } from "./session.js";
 import { Status } from "./status.js";
 import { Toasts } from "./toasts.js";
 import { askToken, kept, logOut } from "./token.js";
 import { Typing } from "./typing.js";
-import { NAMES, count, feedsOf, inFeed, isName, nameOf, shown } from "./words.js";
+import { MEMBERS_MAX, NAMES, chatOf, count, feedsOf, groupFeed, groupOf, inFeed, isName, nameOf, shown, whyOf } from "./words.js";
 
-/** Maximum number of people named as typing. */
-const NAMED_TYPING_MAX = 2;
 /** Matches where the chats cover the feed. */
 const phone = matchMedia("(max-width: 859px)");
 
@@ -21,22 +20,33 @@ let newsfeed = connect();
 let user;
 let session = null;
 let reading = null;
+/** The last update of each feed's unread count. */
+const told = new Map();
 
 const entries = new Entries({
-  load: (before) => newsfeed.feeds([session.feed]).page({ before, limit: PAGE }),
-  reply: openChat,
+  load: (before, state) => session.own.page({ before, state, limit: PAGE }),
+  reply: openChatOf,
+  mark,
+  isOwn: ({ actor }) => actor === session.reader,
 });
-const chats = new Chats({ opened: openChat, position: () => session.position, moved: () => reading?.look() });
-const toasts = new Toasts(openChat);
+const people = new People({
+  open: openRow,
+  changed() {
+    session?.with(chats.feed, people.feeds);
+    const chat = people.chat(chats.feed);
+    if (chat?.group) chats.name(chat);
+  },
+});
+const chats = new Chats({ closed: () => go({ user, chats: "" }), session: () => session, mark, moved: () => reading?.look() });
+const toasts = new Toasts(openChatOf);
 const status = new Status(() => session?.wake());
-const typing = new Typing((names) => {
-  const more = names.length - NAMED_TYPING_MAX;
-  const words = names.slice(0, NAMED_TYPING_MAX).map(shown).join(", ") + (more > 0 ? ` and ${more} more` : "");
-  const tell = (element, text) => text !== element.textContent && (element.textContent = text);
-  tell($("feed-typing"), names.length ? `${words} ${names.length > 1 ? "are" : "is"} typing …` : "");
-  $("feed-typing").hidden = names.length === 0;
-  tell($("chat-typing"), names.includes(chats.partner) ? `${shown(chats.partner)} is typing …` : "");
+/** Who is typing to the person, and in the open chat. */
+const typing = new Typing((words) => {
+  tell($("feed-typing"), words);
+  $("feed-typing").hidden = words === "";
 });
+const chatTyping = new Typing((words) => tell($("chat-typing"), words));
+const tell = (element, text) => text !== element.textContent && (element.textContent = text);
 
 function connect() {
   return new Newsfeed({ token: ({ error }) => (error ? newToken(error) : kept()) });
@@ -54,13 +64,29 @@ async function newToken(error) {
   return token;
 }
 
-/** From now on, an open chat is marked as read while somebody can see it. */
+/** From now on, what is on screen of an open chat is marked as read in the newsfeed, too. */
 function read() {
   reading?.end();
-  const onScreen = () => (document.visibilityState === "visible" ? chats.onScreen() : null);
-  reading = new Reading(newsfeed.feed(session.feed), onScreen);
+  const onScreen = () => (chats.partner === null ? null : chats.onScreen());
+  reading = new Reading(() => session.own, { onScreen, marked: () => entries.marked });
 }
-document.addEventListener("visibilitychange", () => reading?.look());
+document.addEventListener("visibilitychange", () => (reading?.look(), chats.look()));
+
+/** Changes the state of an entry, here at once and in other windows when they are told. */
+async function mark({ feed, version }, change) {
+  try {
+    const { entry, state, marked } = await session.of(feed).setState(version, change);
+    if (marked !== null) applied({ type: "marked", feed, entry, state, marked });
+  } catch (error) {
+    toasts.tell(`Not marked: ${whyOf(error)}`);
+  }
+}
+
+/** Gives an update about states to whatever shows the feed. */
+function applied(update) {
+  if (update.feed === session.feed) entries.told(update);
+  if (update.feed === chats.feed) chats.marked(update);
+}
 
 /** Shows the updates of the session. */
 const view = {
@@ -69,38 +95,56 @@ const view = {
     entries.clear();
     entries.since(since);
     chats.load();
+    people.load(session, newsfeed);
   },
   history(page) {
     // The history of the open chat is loaded separately.
     const own = page.entries.filter((entry) => feedsOf(entry).includes(session.feed)).map((entry) => inFeed(entry, session.feed));
     entries.history({ ...page, entries: own });
-    own.forEach((entry) => chats.note(entry));
+    own.forEach((entry) => people.note(entry));
   },
   entry({ entry, notify, live }) {
     status.version(entry.version);
     const feeds = feedsOf(entry);
     const inChat = feeds.includes(chats.feed) && chats.heard(inFeed(entry, chats.feed));
-    if (!feeds.includes(session.feed)) return;
-    typing.stopped(nameOf(entry));
+    for (const each of [typing, chatTyping]) each.stopped(nameOf(entry));
+    if (!feeds.includes(session.feed)) {
+      people.heard(entry);
+      if (notify && live && !inChat && people.chat(entry.feed)?.group) toasts.notify(entry);
+      return;
+    }
     entries.add(inFeed(entry, session.feed), live);
-    chats.note(entry);
+    people.note(entry);
     const inList = entries.onTop && !$("feed").inert;
     if (notify && live && !inChat && !inList) toasts.notify(entry);
   },
   edited: changed,
   erased: changed,
   transient({ signal }) {
-    if (signal.kind === "typing" && signal.actor !== session.feed) typing.started(nameOf(signal));
+    if (signal.kind !== "typing" || signal.actor === session.feed) return;
+    const feeds = feedsOf(signal);
+    if (feeds.includes(session.feed)) typing.started(nameOf(signal));
+    if (feeds.includes(chats.feed)) chatTyping.started(nameOf(signal));
   },
-  unread({ feed, unread, markers }) {
+  unread(update) {
+    const { feed, unread } = update;
+    // Without a reader of their own, people have no states in chats.
+    if (feed !== session.feed && session.reader === null) return;
+    told.set(feed, update);
+    applied(update);
+    people.unread(feed, unread);
     if (feed !== session.feed) return;
     const total = `${unread.total.toLocaleString("en")}${unread.more ? "+" : ""}`;
     $("badge").textContent = total;
     $("read").disabled = unread.total === 0;
     $("read").title = unread.total ? "Mark all as read" : "Nothing unread";
     document.title = `${unread.total ? `(${total}) ` : ""}${shown(user)} · newsfeed`;
-    entries.marked(markers, unread);
-    reading.state({ markers, unread });
+    $("archive").disabled = update.markers.read === null;
+    reading.told(update);
+  },
+  marked: (update) => (update.feed === session.feed || session.reader !== null) && applied(update),
+  marker(update) {
+    if (update.feed === chats.feed) chats.marker(update);
   },
   version({ version }) {
     status.version(version);
@@ -114,8 +158,8 @@ const view = {
   },
   reset() {
     toasts.tell("The service's data was reset. Everything has been reloaded.");
-    const { partner } = chats;
-    if (partner) chats.show(partner);
+    told.clear();
+    if (chats.feed) chats.show(chatNow());
   },
   failed(error) {
     status.failed(error);
@@ -133,10 +177,10 @@ function changed({ type, entry }) {
   status.version(entry[type]);
   const feeds = feedsOf(entry);
   if (feeds.includes(chats.feed)) chats.changed({ type, entry: inFeed(entry, chats.feed) });
-  if (!feeds.includes(session.feed)) return;
+  if (!feeds.includes(session.feed)) return people.noteChange({ type, entry }, []);
   entries.changed({ type, entry: inFeed(entry, session.feed) });
   toasts.changed({ type, entry });
-  chats.noteChange({ type, entry }, entries.entries);
+  people.noteChange({ type, entry }, entries.entries);
 }
 
 /** Continues after a permanent failure. */
@@ -155,14 +199,23 @@ async function changeToken() {
   if (!$("failure").hidden) resume();
 }
 
-/** Shows what the URL names: `?user=anna&chat=ben`. */
+/** Shows what the URL names: `?user=anna&chat=ben` or `?user=anna&group=…`. */
 function route() {
   const params = new URLSearchParams(location.search);
   const name = params.get("user");
   if (name !== user) become(name && isName(name) ? name : null);
   if (!user) return;
-  const partner = params.get("chat");
-  showChat(partner && isName(partner) ? partner : null, params.has("chats"));
+  showChat(chatNow(params), params.has("chats"));
+}
+
+/** The chat that the URL names; null if there is none. */
+function chatNow(params = new URLSearchParams(location.search)) {
+  const [partner, group] = ["chat", "group"].map((name) => params.get(name)).map((name) => (name && isName(name) ? name : null));
+  if (partner) return { feed: chatOf(user, partner), partner, name: shown(partner) };
+  if (!group) return null;
+  const feed = groupFeed(group);
+  const { name = group, members } = people.chat(feed) ?? {};
+  return { feed, group, partner: null, name, members };
 }
 
 function go(params) {
@@ -188,6 +241,8 @@ function become(name) {
   $("feed-title").textContent = `${shown(name)}’s newsfeed`;
   $("user").replaceChildren(avatar(name), h("span", { class: "label" }, shown(name)));
   $("badge").textContent = "0";
+  told.clear();
+  people.be(name);
   chats.be(name, newsfeed);
   chats.show(null);
   session = new Session(newsfeed, `user:${name}`, view);
@@ -195,21 +250,44 @@ function become(name) {
   session.run();
 }
 
-function openChat(name) {
-  if (name !== null && !isName(name)) return;
-  go(name === null ? { user, chats: "" } : { user, chat: name });
+function openRow({ partner, group }) {
+  go(group ? { user, group } : { user, chat: partner });
 }
 
-function showChat(partner, list) {
-  const open = partner !== null || list;
+/** Opens the chat to which an entry belongs. */
+function openChatOf(entry) {
+  const group = groupOf(entry)?.group ?? people.chat(entry.feed)?.group;
+  const partner = nameOf(entry);
+  if (group || isName(partner)) openRow({ partner, group });
+}
+
+/** Opens the chat with one person, or forms a group of several. */
+async function openChatWith(names) {
+  if (names.length === 1) return openRow({ partner: names[0] });
+  const members = [...new Set([user, ...names])];
+  const group = Array.from(crypto.getRandomValues(new Uint32Array(3)), (part) => part.toString(36)).join("");
+  const feeds = [...members.map((name) => `user:${name}`), groupFeed(group)];
+  try {
+    await newsfeed.append({ kind: "group", feeds, actor: `user:${user}`, data: { from: user, group, members } });
+    go({ user, group });
+  } catch (error) {
+    toasts.tell(`The group was not formed: ${whyOf(error)}`);
+  }
+}
+
+function showChat(chat, list) {
+  const open = chat !== null || list;
   document.body.classList.toggle("chats-open", open);
   $("chats-toggle").setAttribute("aria-expanded", open);
   cover();
-  if (partner === chats.partner) return;
-  const { partner: left } = chats;
-  chats.show(partner);
-  session.with(chats.feed);
-  if (partner) $("text").focus();
+  const { feed: left } = chats;
+  if ((chat?.feed ?? null) === left) return;
+  chatTyping.clear();
+  chats.show(chat, told.get(chat?.feed));
+  // What is followed already has been told up to now.
+  session.with(chats.feed, people.feeds);
+  if (session.position) chats.load();
+  if (chat) $("text").focus();
   else if (left) $("to").focus();
 }
 
@@ -224,34 +302,42 @@ function closeChats() {
   $("chats-toggle").focus();
 }
 
-$("chats-toggle").addEventListener("click", () => (document.body.classList.contains("chats-open") ? closeChats() : openChat(null)));
+$("chats-toggle").addEventListener("click", () => (document.body.classList.contains("chats-open") ? closeChats() : go({ user, chats: "" })));
 $("chats-close").addEventListener("click", closeChats);
 addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !document.querySelector("dialog[open]") && document.body.classList.contains("chats-open")) closeChats();
 });
 $("read").addEventListener("click", async () => {
   try {
-    await newsfeed.feed(session.feed).markRead(session.position);
+    await session.own.markRead(session.position);
   } catch (error) {
-    toasts.tell(`Could not mark as read: ${error.detail ?? error.message}`);
+    toasts.tell(`Could not mark as read: ${whyOf(error)}`);
+  }
+});
+$("archive").addEventListener("click", async () => {
+  try {
+    await session.own.archiveRead(session.position);
+  } catch (error) {
+    toasts.tell(`Could not archive: ${whyOf(error)}`);
   }
 });
 $("token").addEventListener("click", changeToken);
 
-/** A form with a field for a name. */
-function named(form, input, use) {
+/** A form with a field for a name, or for several. */
+function named(form, input, use, max = 1) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const name = input.value.trim().normalize("NFC");
-    input.setCustomValidity(isName(name) ? "" : "A name has at most 100 bytes of UTF-8, without * and control characters.");
+    const names = (max > 1 ? input.value.split(",") : [input.value]).map((name) => name.trim().normalize("NFC")).filter((name) => name !== "");
+    const wrong = names.length > max ? `At most ${max} names.` : "A name has at most 100 bytes of UTF-8, without * and control characters.";
+    input.setCustomValidity(names.length <= max && names.length > 0 && names.every(isName) ? "" : wrong);
     if (!form.reportValidity()) return;
     input.value = "";
-    use(name);
+    use(names);
   });
   input.addEventListener("input", () => input.setCustomValidity(""));
 }
-named($("pick"), $("name"), (name) => go({ user: name }));
-named($("write"), $("to"), openChat);
+named($("pick"), $("name"), ([name]) => go({ user: name }));
+named($("write"), $("to"), openChatWith, MEMBERS_MAX - 1);
 
 for (const link of [document.querySelector(".brand"), $("user")]) {
   link.addEventListener("click", (event) => {

@@ -1,39 +1,40 @@
-/** The conversations of a person, and the panel with the open one. */
+/** The panel with the open chat: with one other person, or with a group. */
 
 import { EntryList } from "../newsfeed.js";
 import { $, avatar, editedMark, h } from "./dom.js";
+import { marks } from "./marks.js";
 import { Own } from "./own.js";
-import { ago, chatOf, editedOf, nameOf, shown, timesOf, whenOf, whyOf, wordsOf } from "./words.js";
+import { ChatReading } from "./reading.js";
+import { Seen } from "./seen.js";
+import { ago, editedOf, nameOf, shown, timesOf, whenOf, whyOf, wordsOf } from "./words.js";
 
 const PAGE = 30;
 /** How long sending a message is retried, in ms. */
 const SENDING_TIME_MAX = 120_000;
 /** Interval between typing signals, in ms. */
 const TYPING_PAUSE = 3_000;
-/** Maximum number of people in the list of conversations. */
-const PEOPLE_MAX = 50;
 
 export class Chats {
   #me;
   #newsfeed;
-  #people = new Map();
   #open = null;
   #own;
   #typed = 0;
-  /** The animation frame that draws the list next; 0 if none is requested. */
-  #due = 0;
 
   /**
-   * `position()` is the version up to which live entries have arrived; `moved()` is called when other messages may be on
-   * screen than before.
+   * `session()` is the session; `mark(entry, change)` changes the state of an entry; `moved()` is called when other messages
+   * may be on screen than before.
    */
-  constructor({ opened, position, moved }) {
-    this.opened = opened;
-    this.position = position;
-    this.moved = moved;
+  constructor({ closed, session, mark, moved }) {
+    this.session = session;
+    this.mark = mark;
+    this.moved = () => {
+      this.#open?.reading?.look();
+      moved();
+    };
     this.#own = new Own({ newsfeed: () => this.#newsfeed, patience: SENDING_TIME_MAX });
-    $("log").addEventListener("scroll", moved, { passive: true });
-    $("chat-close").addEventListener("click", () => opened(null));
+    $("log").addEventListener("scroll", this.moved, { passive: true });
+    $("chat-close").addEventListener("click", closed);
     $("chat-older").addEventListener("click", () => this.#older());
     $("compose").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -42,7 +43,7 @@ export class Chats {
     $("text").addEventListener("input", () => this.#type());
   }
 
-  /** The person whose conversation is open. */
+  /** The person whose chat is open; null if there is none, or a group's. */
   get partner() {
     return this.#open?.partner ?? null;
   }
@@ -51,68 +52,97 @@ export class Chats {
     return this.#open?.feed ?? null;
   }
 
-  /** The open conversation and the version of the last message on screen; null if there is none. */
+  /** The open chat and the version of the last message on screen; null if there is none. */
   onScreen() {
-    if (!this.#open?.loaded) return null;
+    if (!this.#open?.loaded || document.visibilityState !== "visible") return null;
+    const { feed, partner } = this.#open;
     const { bottom } = $("log").getBoundingClientRect();
     for (let bubble = $("messages").lastElementChild; bubble; bubble = bubble.previousElementSibling) {
       const { version } = bubble.dataset;
-      if (version && bubble.getBoundingClientRect().bottom <= bottom + 1) return { partner: this.#open.partner, version };
+      if (version && bubble.getBoundingClientRect().bottom <= bottom + 1) return { feed, partner, version };
     }
     return null;
   }
 
   be(me, newsfeed) {
-    if (me !== this.#me) {
-      this.#people.clear();
-      this.#list();
-    }
     this.#me = me;
     this.#newsfeed = newsfeed;
   }
 
-  /** Shows the conversation with `partner`, or the list of conversations. */
-  show(partner) {
-    $("people-panel").hidden = partner !== null;
-    $("chat").hidden = partner === null;
+  /** Shows a chat, as `{ feed, partner or group, name }`, or the list of chats. `told` is the chat's last update of its unread count. */
+  show(chat, told) {
+    $("people-panel").hidden = chat !== null;
+    $("chat").hidden = chat === null;
+    this.#open?.reading?.end();
+    this.#open?.seen.end();
     this.#open = null;
-    if (partner === null) return;
-    this.#open = { partner, feed: chatOf(this.#me, partner), list: new EntryList(), shown: new Map(), version: null, loaded: false };
-    $("chat-title").replaceChildren(avatar(partner), shown(partner));
+    if (chat === null) return;
+    const list = new EntryList();
+    if (told) list.apply(told);
+    const seen = new Seen(`user:${this.#me}`, () => list.entries);
+    this.#open = { ...chat, list, seen, told, reading: null, shown: new Map(), version: null, loaded: false };
+    this.name(chat);
     $("messages").replaceChildren();
-    $("chat-typing").textContent = "";
     for (const id of ["chat-older", "chat-first"]) $(id).hidden = true;
   }
 
-  /** Loads the conversation up to the position of the live stream. */
+  /** Shows what a chat is called. */
+  name({ name, members }) {
+    const others = members?.filter((member) => member !== this.#me).map(shown).join(", ") ?? name;
+    $("chat-title").replaceChildren(avatar(name), h("span", {}, name, others === name ? null : h("span", { class: "members" }, others)));
+  }
+
+  /** Loads the chat up to the position of the live stream. */
   async load() {
     const open = this.#open;
     if (!open || open.version) return;
-    open.version = this.position();
+    const session = this.session();
+    open.version = session.position;
+    if (session.reader !== null) this.#asReader(open, session);
     await this.#older();
+    if (this.#open !== open) return;
     $("log").scrollTop = $("log").scrollHeight;
     this.moved();
   }
 
-  /** Takes an entry of the person's own feed, to sort the list by the last message. */
-  note(entry) {
-    if (entry.kind !== "message" || !entry.actor?.startsWith("user:")) return;
-    const name = nameOf(entry);
-    if ((this.#people.get(name)?.version ?? "") >= entry.version) return;
-    this.#people.set(name, entry);
-    if (!this.#due) this.#due = requestAnimationFrame(() => this.#list());
+  /** What only a reader of the chat has: a marker of their own, and states. */
+  #asReader(open, session) {
+    const feed = session.of(open.feed);
+    open.seen.load(feed);
+    const unread = () => open.list.entries.filter(({ state }) => state === "unread");
+    open.reading = new ChatReading(feed, {
+      onScreen: () => (this.#open === open ? this.onScreen() : null),
+      marked: () => unread().flatMap(({ marked }) => marked ?? []),
+      unread: () => unread().filter(({ marked }) => !marked),
+    });
+    if (open.told) open.reading.told(open.told);
   }
 
-  /** Takes an edit or an erasure of an entry of the person's own feed, of which `entries` are left. */
-  noteChange({ type, entry }, entries) {
-    const [name] = [...this.#people].find(([, { id }]) => id === entry.id) ?? [];
-    if (name === undefined) return;
-    this.#people.delete(name);
-    for (const one of type === "edited" ? [entry] : entries) if (nameOf(one) === name) this.note(one);
-    this.#due ||= requestAnimationFrame(() => this.#list());
+  /** Takes the markers of the person in the open chat, with the unread count, or the mark of an entry. */
+  marked(update) {
+    const open = this.#open;
+    if (update.type === "unread") {
+      open.told = update;
+      open.reading?.told(update);
+    }
+    const before = new Map(open.list.entries.map((entry) => [entry.id, entry]));
+    if (!open.list.apply(update)) return;
+    for (const entry of open.list.entries) {
+      const element = open.shown.get(entry.id);
+      if (entry !== before.get(entry.id) && element && !this.#own.isEditing(element)) this.#put(entry, "end");
+    }
   }
 
-  /** Takes an entry of the open conversation. Returns whether it is on screen. */
+  /** Takes how far somebody else has read the open chat. */
+  marker(update) {
+    this.#open.seen.marker(update);
+  }
+
+  look() {
+    this.#open?.reading?.look();
+  }
+
+  /** Takes an entry of the open chat. Returns whether it is on screen. */
   heard(entry) {
     const log = $("log");
     const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
@@ -122,7 +152,7 @@ export class Chats {
     return atEnd;
   }
 
-  /** Takes an edit or an erasure of an entry of the open conversation. */
+  /** Takes an edit or an erasure of an entry of the open chat. */
   changed({ type, entry }) {
     const { list, shown: known } = this.#open;
     const isNews = list.apply({ type, entry });
@@ -132,35 +162,18 @@ export class Chats {
       // Also a draft of it, whose sending has not been answered.
       known.delete(entry.id);
       this.#own.remove(element);
+      this.#open.seen.draw();
       this.moved();
     } else if (isNews && !this.#own.isEditing(element)) {
       this.#put(entry, "end");
     }
   }
 
-  #list() {
-    this.#due = 0;
-    const newest = [...this.#people].sort(([, a], [, b]) => (a.version < b.version ? 1 : -1)).slice(0, PEOPLE_MAX);
-    const row = ([name, entry]) =>
-      h(
-        "li",
-        {},
-        h(
-          "button",
-          { onclick: () => this.opened(name) },
-          avatar(name),
-          h("span", { class: "line" }, h("strong", {}, shown(name)), h("span", { class: "preview" }, wordsOf(entry).text ?? "")),
-          h("time", { datetime: whenOf(entry) }, ago(whenOf(entry))),
-        ),
-      );
-    $("people").replaceChildren(...newest.map(row));
-  }
-
   async #older() {
     const open = this.#open;
     const button = $("chat-older");
     try {
-      const feed = this.#newsfeed.feed(open.feed);
+      const feed = this.session().of(open.feed);
       await open.list.older((before) => feed.page({ until: open.version, before, limit: PAGE }));
       if (this.#open !== open) return;
       const log = $("log");
@@ -189,24 +202,27 @@ export class Chats {
     if (draft) draft.replaceWith(element);
     else if (where === "start") $("messages").prepend(element);
     else $("messages").append(element);
-    if (hadFocus) element.querySelector(".acts button")?.focus();
+    if (hadFocus) element.querySelector(".acts button, .marks button")?.focus();
+    this.#open.seen.draw();
   }
 
   #bubble(entry) {
     const mine = entry.actor === `user:${this.#me}`;
     return h(
       "li",
-      { class: `bubble ${mine ? "mine" : "theirs"}`, "data-version": entry.version },
-      h("span", { class: "hidden" }, mine ? "You: " : `${shown(nameOf(entry))}: `),
-      h("span", { class: "text" }, wordsOf(entry).text ?? ""),
+      { class: `bubble ${mine ? "mine" : "theirs"} ${entry.state === "unread" ? "unread" : ""}`, "data-version": entry.version },
+      h("span", { class: mine || this.#open.partner ? "hidden" : "name" }, mine ? "You: " : `${shown(nameOf(entry))}: `),
+      h("span", { class: "hidden" }, entry.state === "unread" ? "Unread: " : ""),
+      h("span", { class: "text" }, entry.kind === "group" ? wordsOf(entry).verb : (wordsOf(entry).text ?? "")),
       editedMark(editedOf(entry)),
       entry.at ? h("time", { datetime: whenOf(entry), title: timesOf(entry) }, ago(whenOf(entry))) : h("span", { class: "note" }, "Sending …"),
       // A draft cannot be edited before it is stored.
       mine && entry.version ? this.#own.actions(entry, this.#changer(entry)) : null,
+      mine || !entry.version ? null : marks(entry, ["unread", "read"], false, this.mark),
     );
   }
 
-  /** What the actions of a bubble do with the open conversation. */
+  /** What the actions of a bubble do with the open chat. */
   #changer({ id }) {
     const open = this.#open;
     const current = () => open.list.entries.find((entry) => entry.id === id);
@@ -220,7 +236,8 @@ export class Chats {
 
   #event(kind, data) {
     const { partner, feed } = this.#open;
-    return { kind, feeds: [`user:${partner}`, feed], actor: `user:${this.#me}`, data: { from: this.#me, to: partner, ...data } };
+    const to = partner && { to: partner };
+    return { kind, feeds: [...(partner ? [`user:${partner}`] : []), feed], actor: `user:${this.#me}`, data: { from: this.#me, ...to, ...data } };
   }
 
   #send(text) {

@@ -1,8 +1,9 @@
 /**
- * Marks the open chat as read, up to what is on screen.
+ * Marks what is on screen as read: in the open chat, and in the person's newsfeed.
  *
- * A person's newsfeed has one `read` marker for the entries of all people. It moves over entries of chats that have been on
- * screen in this window, and stops before the first unread entry that was not, so that nothing is marked that nobody saw.
+ * The newsfeed has one `read` marker for the entries of all people. It moves over entries of chats that have been on screen
+ * in this window, and stops before the first unread entry that was not, so that nothing is marked that nobody saw. An entry
+ * that somebody has marked as unread stays unread: a marker would pass it, so the others are then marked one by one.
  */
 
 import { nameOf } from "./words.js";
@@ -12,30 +13,29 @@ const PAUSE = 1_000;
 /** Entries looked at in one try. */
 const PAGE = 200;
 
-export class Reading {
-  #feed;
-  #onScreen;
-  /** The last state of the feed: unread count and markers. */
-  #state = null;
-  /** For each person: the version up to which their chat was on screen. */
-  #seen = new Map();
+class Marker {
   #timer = 0;
   #busy = false;
   #again = false;
   #ended = false;
   #tried = 0;
+  /** The last state of the feed: unread count and markers. */
+  state = null;
   /** What was on screen, and the marker, at the last try. */
   #last = "";
 
-  /** `onScreen()` is the open chat, as `{ partner, version }` up to which it is on screen, or null. */
-  constructor(feed, onScreen) {
-    this.#feed = feed;
-    this.#onScreen = onScreen;
+  /**
+   * `onScreen()` is what can be seen, with the `version` up to which it can be; null if nothing can. `marked()` are the
+   * versions at which entries that are unread were marked so.
+   */
+  constructor(onScreen, marked) {
+    this.onScreen = onScreen;
+    this.marked = marked;
   }
 
   /** Takes the unread count and the markers of the feed. */
-  state(state) {
-    this.#state = state;
+  told(state) {
+    this.state = state;
     this.look();
   }
 
@@ -53,18 +53,19 @@ export class Reading {
 
   async #mark() {
     this.#timer = 0;
-    const shown = this.#onScreen();
-    if (!shown || !this.#state?.unread.total) return;
-    const { partner, version } = shown;
-    const { read } = this.#state.markers;
-    if (version > (this.#seen.get(partner) ?? "")) this.#seen.set(partner, version);
-    const now = `${partner} ${version} ${read}`;
-    if ((read && version <= read) || now === this.#last) return;
+    const shown = this.onScreen();
+    if (!shown || !this.state?.unread.total) return;
+    const { read } = this.state.markers;
+    this.sees(shown);
+    const now = `${shown.feed} ${shown.version} ${read}`;
+    if ((read && shown.version <= read) || now === this.#last) return;
     this.#busy = true;
     this.#tried = Date.now();
     try {
-      const upTo = await this.#readable(read ?? "0", version);
-      if (upTo && upTo > (this.#state.markers.read ?? "")) await this.#feed.markRead(upTo, { patience: 0 });
+      const { feed, upTo, entries } = await this.readable(shown, read ?? "0");
+      const passes = this.marked().some((marked) => marked <= upTo);
+      if (passes) for (const entry of entries) await feed.setState(entry, { read: true }, { patience: 0 });
+      else if (upTo && upTo > (this.state.markers.read ?? "")) await feed.markRead(upTo, { patience: 0 });
       this.#last = now;
     } catch (error) {
       // Without the right to mark, or to read pages, it stays as it is.
@@ -76,18 +77,56 @@ export class Reading {
     }
   }
 
-  /** The version up to which everything after `read` and up to `version` was on screen; null if nothing was. */
-  async #readable(read, version) {
-    const counts = this.#state.unread.kinds;
-    const { entries, next } = await this.#feed.page({ after: read, until: version, limit: PAGE, patience: 0 });
+  sees() {}
+}
+
+/** Marks the open chat. */
+export class ChatReading extends Marker {
+  #feed;
+  #unread;
+
+  /** `unread()` are the unread entries of the chat that were not marked so. */
+  constructor(feed, { onScreen, marked, unread }) {
+    super(onScreen, marked);
+    this.#feed = feed;
+    this.#unread = unread;
+  }
+
+  readable({ version }) {
+    return { feed: this.#feed, upTo: version, entries: this.#unread().filter((entry) => entry.version <= version) };
+  }
+}
+
+/** Marks the newsfeed. */
+export class Reading extends Marker {
+  #feed;
+  /** For each person: the version up to which their chat was on screen. */
+  #seen = new Map();
+
+  /** `feed()` is the newsfeed. */
+  constructor(feed, { onScreen, marked }) {
+    super(onScreen, marked);
+    this.#feed = feed;
+  }
+
+  sees({ partner, version }) {
+    if (version > (this.#seen.get(partner) ?? "")) this.#seen.set(partner, version);
+  }
+
+  /** The version up to which everything after `read` and up to `version` was on screen, and what is unread of it. */
+  async readable({ version }, read) {
+    const feed = this.#feed();
+    const { entries, next } = await feed.page({ after: read, until: version, state: "any", limit: PAGE, patience: 0 });
+    const seen = [];
     let upTo = null;
     for (const entry of entries) {
-      const unread = Object.hasOwn(counts, entry.kind) && entry.actor !== this.#feed.names[0];
+      const unread = entry.state === "unread";
       const inChat = entry.kind === "message" && entry.actor?.startsWith("user:");
-      if (unread && !(inChat && this.#seen.get(nameOf(entry)) >= entry.version)) return upTo;
+      if (unread && !(inChat && this.#seen.get(nameOf(entry)) >= entry.version)) return { feed, upTo, entries: seen };
       upTo = entry.version;
+      if (unread && !entry.marked) seen.push(entry);
     }
     // Up to `next`, which may be that of a change, there was nothing else.
-    return next ?? version;
+    return { feed, upTo: next ?? version, entries: seen };
   }
 }

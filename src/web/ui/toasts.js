@@ -11,7 +11,7 @@ const SHOWN_TIME = 7_000;
 export class Toasts {
   #list = $("toasts");
 
-  /** `open(name)` opens a chat. */
+  /** `open(entry)` opens the chat of an entry. */
   constructor(open) {
     this.open = open;
   }
@@ -21,7 +21,7 @@ export class Toasts {
     const { verb, text } = wordsOf(entry);
     const open = () => {
       toast.remove();
-      this.open(name);
+      this.open(entry);
     };
     const words = h("span", { class: "line" }, h("strong", {}, shown(name)), " ", h("span", { class: "preview" }, text ?? verb));
     const content = entry.actor?.startsWith("user:")

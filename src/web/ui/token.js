@@ -16,10 +16,20 @@ export const kept = () => sessionStorage.getItem(KEY);
 /** Hides what the token does not allow. What a cookie allows is unknown here, and a service without tokens allows everything. */
 function showRights() {
   const token = kept();
-  const mayChange = !token || String(claimsOf(token).scope).split(" ").includes("change");
-  document.body.classList.toggle("may-not-change", !mayChange);
+  const scopes = String(claimsOf(token ?? "").scope).split(" ");
+  for (const scope of ["change", "mark"]) document.body.classList.toggle(`may-not-${scope}`, Boolean(token) && !scopes.includes(scope));
 }
 showRights();
+
+/** Whether the token allows acting as this reader. */
+export function mayRead(reader) {
+  const token = kept();
+  if (!token) return true;
+  const { readers, actors, sub } = claimsOf(token);
+  const allowed = [readers ?? actors ?? sub ?? []].flat().map(String);
+  const isPrefix = Array.isArray(readers ?? actors);
+  return allowed.some((name) => (isPrefix && name.endsWith("*") ? reader.startsWith(name.slice(0, -1)) : reader === name));
+}
 
 /** Time for the service to log the browser out, in ms. Browsers wait with the answer until their cache is empty. */
 const LOG_OUT_TIME_MAX = 20_000;

@@ -1,12 +1,16 @@
 /** Who is typing, until a while after their last typing signal. */
 
+import { shown } from "./words.js";
+
+/** Maximum number of people named as typing. */
+const NAMED_MAX = 2;
 /** In ms. Clients send typing signals more often than this. */
 const FADES_AFTER = 5_000;
 
 export class Typing {
   #timers = new Map();
 
-  /** `changed(names)` shows it. */
+  /** `changed(words)` shows it. */
   constructor(changed) {
     this.changed = changed;
   }
@@ -27,6 +31,9 @@ export class Typing {
   }
 
   #tell() {
-    this.changed([...this.#timers.keys()]);
+    const names = [...this.#timers.keys()];
+    const more = names.length - NAMED_MAX;
+    const words = names.slice(0, NAMED_MAX).map(shown).join(", ") + (more > 0 ? ` and ${more} more` : "");
+    this.changed(names.length ? `${words} ${names.length > 1 ? "are" : "is"} typing …` : "");
   }
 }

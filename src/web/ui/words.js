@@ -28,11 +28,28 @@ export function nameOf({ actor, data }) {
 /** The feed of a conversation, named as in `newsfeed demo`. */
 export const chatOf = (a, b) => `chat:${[a, b].sort().join("-")}`;
 
+/** The feed of a group. */
+export const groupFeed = (group) => `group:${group}`;
+
+/** Maximum number of members of a group: one event tells all of them. */
+export const MEMBERS_MAX = 50;
+
+/** The group that an entry tells of, as `{ group, members, name }`; null if it is none. Its data is unchecked. */
+export function groupOf({ kind, data }) {
+  if (kind !== "group" || typeof data?.group !== "string" || !isName(data.group)) return null;
+  const members = Array.isArray(data.members) ? data.members.filter((name) => typeof name === "string" && isName(name)) : [];
+  const name = typeof data.name === "string" && data.name ? data.name : null;
+  return { group: data.group, members: members.slice(0, MEMBERS_MAX), name };
+}
+
 export const feedsOf = ({ feed, feeds }) => feeds ?? [feed];
 
 /** The entry, or what is told of it, as that of one feed only. */
-export function inFeed({ feeds, ...entry }, feed) {
-  return { ...entry, feed };
+export function inFeed({ feeds, states, ...entry }, feed) {
+  if (feed === entry.feed) return entry;
+  const { state, marked, ...rest } = entry;
+  const there = states?.[feeds.indexOf(feed)];
+  return { ...rest, feed, ...(there && { state: there }) };
 }
 
 /** What happened in words, and the text of the entry. */
@@ -45,6 +62,10 @@ export function wordsOf({ kind, data }) {
       return { verb: "flirts with you", text, mark: "flirt" };
     case "visit":
       return { verb: "visited your profile", text, mark: "visit" };
+    case "group": {
+      const { members = [], name } = groupOf({ kind, data }) ?? {};
+      return { verb: `formed the group${name ? ` “${name}”` : ""}`, text: members.map(shown).join(", "), mark: "message" };
+    }
     default:
       return { verb: kind, text: text ?? json(data), mark: "other" };
   }

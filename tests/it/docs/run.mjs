@@ -9,7 +9,7 @@ const token = (await readFile("token", "utf8")).trim();
 const source = await readFile(process.argv[2], "utf8");
 const called = new Set();
 
-const application = ["showOlder", "showNew", "showEdited", "hide", "showList", "showBadge", "showState", "showTyping", "handle", "forget"];
+const application = ["showOlder", "showNew", "showEdited", "hide", "showList", "showBadge", "showSeen", "showState", "showTyping", "handle", "forget"];
 const named = application.filter((name) => new RegExp(`\\b${name}\\(`).test(source));
 for (const name of application) {
   globalThis[name] = (...args) => {
@@ -55,10 +55,11 @@ const write = async (path, body, method = "POST") => {
 const feeds = ["user:ben", "chat:anna-ben", "posts:anna"];
 const writer = async () => {
   for (;;) {
-    const { id } = await write("/v1/events", { kind: "message", feeds, actor: "user:anna", data: { text: "Hi" } });
+    const { id, version } = await write("/v1/events", { kind: "message", feeds, actor: "user:anna", data: { text: "Hi" } });
     await write(`/v1/events?id=${id}`, { data: { text: "Hello" } }, "PATCH");
     await write(`/v1/events?id=${id}`, undefined, "DELETE");
     await write("/v1/events", { kind: "visit", feeds, actor: "user:cleo" });
+    await write("/v1/markers/read?feed=chat:anna-ben&reader=user:cleo", { version }, "PUT");
     await write("/v1/transient", { kind: "typing", feeds, actor: "user:anna" });
     await sleep(100);
   }

@@ -36,7 +36,7 @@ async fn run(path: &str, keys: bool) {
     let start = match keys {
         true => {
             "openssl rand -hex 32 > secret; newsfeed serve --auth-secret-file secret; \
-             newsfeed admin token --key secret --sub test --scope read,append,mark,change --feed '*' > token"
+             newsfeed admin token --key secret --sub test --scope read,append,mark,change --feed '*' --reader '*' > token"
         }
         false => "newsfeed serve; echo > token",
     };

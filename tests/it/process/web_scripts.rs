@@ -105,6 +105,11 @@ async fn the_page_marks_an_open_chat_as_read() {
 }
 
 #[tokio::test]
+async fn the_page_shows_each_member_of_a_group_what_is_unread() {
+    in_chromium("readers.test.mjs").await;
+}
+
+#[tokio::test]
 async fn the_page_survives_failures() {
     in_chromium("breaks.test.mjs").await;
 }
