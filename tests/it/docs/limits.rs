@@ -112,7 +112,10 @@ const ROWS: &[(&str, &[&str])] = &[
         "reads that wait for their first",
         &["READS_WAITING_MAX", "READ_WAIT_MAX"],
     ),
-    ("streams and long polls of a node", &["STREAMS_MAX"]),
+    (
+        "streams and long polls of a node",
+        &["STREAMS_MAX", "PLACE_FEEDS", "PLACE_FEEDS"],
+    ),
     ("entries that wait", &["QUEUE_ITEMS_MAX", "QUEUE_BYTES_MAX"]),
     (
         "entries that one stream has read",
