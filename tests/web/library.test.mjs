@@ -337,7 +337,7 @@ test("what is erased from one feed stays in another, until it is erased there or
 test("readers of a chat have counts, states and badges of their own, also after a while offline", async () => {
   const chat = newsfeed.feed("chat:members");
   const [anna, ben] = ["user:anna", "user:ben"].map((reader) => chat.as(reader));
-  await chat.append(["m-1", "m-2", "m-3"].map((id) => ({ id, kind: "message", actor: "user:ben" })));
+  await chat.append(["members-1", "members-2", "members-3"].map((id) => ({ id, kind: "message", actor: "user:ben" })));
   const names = ["chat:members", ...Array.from({ length: 999 }, (_, n) => `chat:idle-${n}`)];
   const badges = new Collector(newsfeed.feeds(names).as("user:anna").badges());
   await badges.live();
@@ -349,20 +349,20 @@ test("readers of a chat have counts, states and badges of their own, also after 
   await away.close();
   for (const update of away.updates) list.apply(update);
   const states = () => list.entries.map(({ id, state }) => `${id} ${state}`).join();
-  assert.equal(states(), "m-3 unread,m-2 unread,m-1 unread");
+  assert.equal(states(), "members-3 unread,members-2 unread,members-1 unread");
 
   // Meanwhile, on another device.
   const device = newsfeed.feed("chat:members").as("user:anna");
   const { entries } = await device.page({ state: "unread" });
   await device.state();
-  const { version } = await chat.append({ id: "m-4", kind: "message", actor: "user:ben" });
+  const { version } = await chat.append({ id: "members-4", kind: "message", actor: "user:ben" });
   assert.equal((await device.markAllRead()).unread.total, 1);
   assert.equal((await device.archive(entries[0])).state, "archived");
   const again = await device.markUnread(entries[2].version);
   assert.deepEqual([again.state, again.unread.total], ["unread", 2]);
-  await chat.append({ id: "m-5", kind: "message", actor: "user:anna" });
+  await chat.append({ id: "members-5", kind: "message", actor: "user:anna" });
   await badges.until("the badge", () => badge() === 2);
-  const wanted = "m-5 read,m-4 unread,m-3 archived,m-2 read,m-1 unread";
+  const wanted = "members-5 read,members-4 unread,members-3 archived,members-2 read,members-1 unread";
   const back = new Collector(anna.live({ after: away.of("version").at(-1).version }));
   await back.live();
   for (const update of back.updates.splice(0)) list.apply(update);
@@ -382,8 +382,8 @@ test("readers of a chat have counts, states and badges of their own, also after 
   await back.until("the archive", () => back.of("unread").some(({ markers }) => markers.archived !== null));
   await back.close();
   for (const update of back.updates) list.apply(update);
-  assert.equal(states(), "m-5 archived,m-4 unread,m-3 archived,m-2 archived,m-1 unread");
-  assert.deepEqual((await anna.page({ state: "archived" })).entries.map(({ id }) => id), ["m-5", "m-3", "m-2"]);
+  assert.equal(states(), "members-5 archived,members-4 unread,members-3 archived,members-2 archived,members-1 unread");
+  assert.deepEqual((await anna.page({ state: "archived" })).entries.map(({ id }) => id), ["members-5", "members-3", "members-2"]);
   await assert.rejects(anna.markUnread((await anna.page({ limit: 1 })).entries[0]), { status: 409, code: "own_entry" });
   await badges.close();
 });
