@@ -147,9 +147,6 @@ pub struct Readers {
     pub more: bool,
 }
 
-/// Markers of one reader.
-const MARKERS: usize = 3;
-
 impl Feeds {
     /// Up to `limit` readers of the feed whose names come after `after`, without the feed's own one.
     pub async fn readers(
@@ -171,7 +168,7 @@ impl Feeds {
         let snapshot = self.snapshot().await?;
         let mut range = self.keys.markers(feed, after);
         // Of one reader more, to know whether there is one.
-        range.limit = MARKERS * (limit + 1);
+        range.limit = Standing::READS * (limit + 1);
         let slices = snapshot.ranges(vec![range]).await?;
         let mut readers: Vec<ReaderMarkers> = Vec::new();
         for item in slices.iter().flat_map(|slice| &slice.items) {
@@ -187,10 +184,10 @@ impl Feeds {
                 continue;
             };
             let version = || values::decode_version(&item.key, &item.value).map(Some);
-            match &*marker {
-                "read" => last.read = version()?,
-                "seen" => last.seen = version()?,
-                _ => {}
+            match marker {
+                Some(Marker::Read) => last.read = version()?,
+                Some(Marker::Seen) => last.seen = version()?,
+                Some(Marker::Archived) | None => {}
             }
         }
         let more = readers.len() > limit;

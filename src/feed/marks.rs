@@ -9,11 +9,11 @@ use crate::{
     store::{
         self, Batch, Condition, Found, KeyValue, Plan, Reads, Snapshot, Stamped, Transaction,
         Versioned,
-        keys::{self, next_key, versioned},
+        keys::{self, versioned},
         transact,
         values::{self, Mark, Marked, STAMP_AT, decode_entry, decode_mark, decode_marked},
     },
-    types::{Actor, Delivery, Entry, FeedName, ReadState, ReaderName},
+    types::{Delivery, Entry, FeedName, ReadState, ReaderName},
     version::{Cursor, Version},
 };
 
@@ -42,7 +42,6 @@ impl NewState {
 /// The state of an entry for a reader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryState {
-    pub entry: Version,
     pub state: ReadState,
     /// The version of the mark that was made of this entry alone, if there is one.
     pub marked: Option<Version>,
@@ -192,7 +191,7 @@ impl Transaction for SetState<'_> {
         let entry = entry.ok_or(Error::EntryNotFound(self.entry))?;
         let notify = item(1).filter(|_| entry.delivery == Delivery::Notify);
         let notify = notify.ok_or_else(|| Error::NotNotify(entry.kind.clone()))?;
-        let is_own = self.reader.is(entry.actor.as_ref().map(Actor::as_str));
+        let is_own = entry.is_by(self.reader);
         if is_own && self.new.read == Some(false) {
             return Err(Error::OwnEntry);
         }
@@ -202,7 +201,6 @@ impl Transaction for SetState<'_> {
         self.state = self.new.after(current);
         if self.state == current {
             return Ok(Plan::Answer(EntryState {
-                entry: self.entry,
                 state: current,
                 marked: mark.map(|mark| mark.marked),
             }));
@@ -222,10 +220,7 @@ impl Transaction for SetState<'_> {
                 value: stored.map(|stored| stored.value.to_vec()),
             },
         ]);
-        let before = mark.map(|Mark { marked: at, .. }| {
-            let key = versioned(&marked, at);
-            (key.clone(), next_key(key))
-        });
+        let before = mark.map(|mark| keys::only(versioned(&marked, mark.marked)));
         let (entry_at, state) = (self.entry, self.state);
         Ok(Plan::Commit(Batch {
             conditions,
@@ -255,7 +250,6 @@ impl Transaction for SetState<'_> {
 
     fn committed(&mut self, version: Version) -> EntryState {
         EntryState {
-            entry: self.entry,
             state: self.state,
             marked: Some(version),
         }

@@ -9,7 +9,7 @@ use crate::{
         keys::{self, version_of},
         values::{Mark, decode_mark, decode_marked},
     },
-    types::{Actor, Delivery, Entry, FeedName, ReadState, ReaderName},
+    types::{Delivery, Entry, FeedName, ReadState, ReaderName},
     version::Version,
 };
 
@@ -157,12 +157,8 @@ impl<'a> Judge<'a> {
     }
 
     fn state(&self, entry: &Entry, feed: usize, mark: Option<Mark>) -> EntryState {
-        let is_own = self
-            .states
-            .reader
-            .is(entry.actor.as_ref().map(Actor::as_str));
+        let is_own = entry.is_by(&self.states.reader);
         EntryState {
-            entry: entry.version,
             state: self.standings[feed].state(entry.version, is_own, mark),
             marked: mark.map(|mark| mark.marked),
         }

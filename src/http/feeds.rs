@@ -143,11 +143,7 @@ async fn answer_states(
     let states = turn.states_of_one_moment(feeds, reader).await?;
     let body = render::feed_states(&states).await;
     reserved.grow(body.len())?;
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    Ok((headers, reserved.hold(body)).into_response())
+    Ok(not_kept(reserved.hold(body)))
 }
 
 async fn answer_state(
@@ -263,19 +259,22 @@ pub fn answer_page(
     // The moment of any other page moves on, so that it would never be found unchanged.
     let mut response = match order.is_fixed() {
         true => revalidated(parts, reserved, body),
-        false => {
-            let headers = [
-                (header::CONTENT_TYPE, "application/json"),
-                (header::CACHE_CONTROL, "no-store"),
-            ];
-            (headers, reserved.hold(body)).into_response()
-        }
+        false => not_kept(reserved.hold(body)),
     };
     let link = next_link(&app.base_path, parts, order, next);
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
         response.headers_mut().insert(header::LINK, link);
     }
     Ok(response)
+}
+
+/// JSON that must not be kept.
+pub fn not_kept(body: impl IntoResponse) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    (headers, body).into_response()
 }
 
 /// JSON that may be kept and is revalidated: 304 if the client has it already.

@@ -81,15 +81,14 @@ impl<S: Send + Sync> FromRequestParts<S> for MarkerPath {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let marker = path_param(parts, state, "marker").await;
-        match &*marker.map_err(|invalid| Problem::invalid_feed(&invalid))? {
-            "read" => Ok(Self(Marker::Read)),
-            "seen" => Ok(Self(Marker::Seen)),
-            "archived" => Ok(Self(Marker::Archived)),
-            _ => Err(Problem::new(
+        let marker = marker.map_err(|invalid| Problem::invalid_feed(&invalid))?;
+        let unknown = || {
+            Problem::new(
                 Code::NotFound,
                 "a feed has three markers, `read`, `seen` and `archived`",
-            )),
-        }
+            )
+        };
+        Marker::named(&marker).map(Self).ok_or_else(unknown)
     }
 }
 

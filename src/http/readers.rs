@@ -17,6 +17,7 @@ use super::{
     access::Granted,
     body::read_object,
     caller::Caller,
+    feeds::not_kept,
     limits::Limited,
     problem::{Code, Problem, Result},
     query::{EntryPath, FeedPath, MarkerPath, Params, cursor},
@@ -154,7 +155,7 @@ async fn answer_set(
     let new = NewState { read, archived };
     let set = app.feeds.set_state(feed, reader, entry, new).await?;
     let mut answer = state_after(app, granted, (feed, reader), parts).await?;
-    answer["entry"] = json!(set.entry.to_string());
+    answer["entry"] = json!(entry.to_string());
     answer["state"] = json!(set.state.name());
     answer["marked"] = json!(set.marked.map(|marked| marked.to_string()));
     Ok(answered(&answer))
@@ -206,9 +207,5 @@ async fn answer_readers(
     let found = turn.readers(feed, &from, limit).await?;
     let body = render::readers(feed, &found);
     reserved.grow(body.len())?;
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    Ok((headers, reserved.hold(body)).into_response())
+    Ok(not_kept(reserved.hold(body)))
 }

@@ -18,6 +18,7 @@ use super::{
     access::Granted,
     body::read_object,
     credentials::{bearer, cookie_name},
+    feeds::not_kept,
     limits::Limited,
     problem::{Code, Problem, Result},
     query::{MERGED_FEEDS_MAX, Params},
@@ -140,9 +141,5 @@ pub async fn ticket(
     let answer = answer.to_string().into_bytes();
     let mut reserved = Limited::of(&parts)?.answer();
     reserved.grow(answer.len())?;
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    Ok((headers, reserved.hold(answer)).into_response())
+    Ok(not_kept(reserved.hold(answer)))
 }

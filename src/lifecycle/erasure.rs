@@ -13,14 +13,14 @@ use super::{
     commits::{Commit, Commits},
     edit::forget_news,
     news::News,
-    rewrite::{FeedsLeft, Rewrite, index_prefixes, indexed, only},
+    rewrite::{FeedsLeft, Rewrite, index_prefixes, indexed},
     unmark::{self, Unmark},
 };
 use crate::{
     append::writes,
     store::{
         self, Batch, SNAPSHOT_AGE_TICKS_MAX, Snapshot, Versioned,
-        keys::{Keys, versioned},
+        keys::{Keys, only, versioned},
         rows::{Job, Place, What, encode_job},
         values::{self, Record},
     },
@@ -234,7 +234,7 @@ impl<'a> Erasure<'a> {
         let found = self.snapshot.ranges(ranges.collect()).await?;
         for (feed, found) in feeds.into_iter().zip(&found) {
             let (batch, entry) = (&mut self.batch, (feed, at, at));
-            self.unmark.add(self.keys, batch, entry, found)?;
+            self.unmark.add(self.keys, batch, entry, &found.items)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::{
     log::{Place, place_of},
     store::{
         Batch, Condition, KeyValue, Result, Snapshot, Stamped,
-        keys::{Keys, next_key, version_of, versioned},
+        keys::{Keys, only, version_of, versioned},
         values::{self, Record, RecordParts, STAMP_AT},
     },
     types::{Entry, FeedName},
@@ -183,12 +183,6 @@ pub(super) async fn indexed(
         value.map(|value| KeyValue { key, value })
     });
     Ok(found.collect())
-}
-
-/// The range that holds only this key.
-pub(super) fn only(key: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
-    let end = next_key(key.clone());
-    (key, end)
 }
 
 /// Puts a value, which may have to be stamped.

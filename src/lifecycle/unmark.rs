@@ -5,11 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use super::rewrite::only;
 use crate::{
     store::{
-        Batch, Range, Result, Slice, Stamped,
-        keys::{Keys, versioned},
+        Batch, KeyValue, Range, Result, Stamped,
+        keys::{Keys, only, versioned},
         values::decode_mark,
     },
     types::FeedName,
@@ -42,11 +41,11 @@ impl Unmark {
         keys: &Keys,
         batch: &mut Batch,
         (feed, first, last): (&FeedName, Version, Version),
-        found: &Slice,
+        found: &[KeyValue],
     ) -> Result<()> {
         self.feeds.insert(feed.clone());
         let mut has_marks = false;
-        for item in &found.items {
+        for item in found {
             let (entry, reader) = keys.state_of(&item.key, feed)?;
             if (first..=last).contains(&entry) {
                 let marked = versioned(&keys.marked(feed, &reader), decode_mark(item)?.marked);

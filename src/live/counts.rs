@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::{Item, Located};
 use crate::{
     feed::{FeedState, UNREAD_MAX, Unread},
-    types::{Actor, Delivery, FeedName},
+    types::{Delivery, FeedName},
     version::Version,
 };
 
@@ -37,6 +37,12 @@ impl Counts {
         place.ok()
     }
 
+    fn note_change(&mut self, place: usize) {
+        if self.notes_changes {
+            self.changed.push(place);
+        }
+    }
+
     /// Takes the state over, unless it is older than what is known.
     pub(super) fn take(&mut self, state: &FeedState) -> bool {
         let Some(place) = self.place(&state.feed) else {
@@ -46,9 +52,7 @@ impl Counts {
         let is_news = state.version >= known.version;
         if is_news {
             known.clone_from(state);
-            if self.notes_changes {
-                self.changed.push(place);
-            }
+            self.note_change(place);
         }
         is_news
     }
@@ -72,15 +76,12 @@ impl Counts {
             let state = &mut self.states[place];
             // The state tells of it already.
             if entry.version > state.version {
-                let is_own = state.reader.is(entry.actor.as_ref().map(Actor::as_str));
-                if notifies && !is_own {
+                if notifies && !entry.is_by(&state.reader) {
                     count(&mut state.unread, entry.kind.as_str());
                 }
                 state.version = entry.version;
                 state.latest = state.latest.max(Some(entry.version));
-                if self.notes_changes {
-                    self.changed.push(place);
-                }
+                self.note_change(place);
             }
         }
         let counts = places.iter().map(|place| &self.states[*place].unread);

@@ -110,22 +110,13 @@ const NAME_BYTES: usize = 32;
 
 impl Item {
     pub fn new(news: News) -> Arc<Self> {
-        let name_bytes = match &news {
-            News::Entry(located) | News::Transient(located) => {
-                let names = located.feeds.iter();
-                names.map(|feed| feed.as_str().len() + NAME_BYTES).sum()
-            }
-            News::Event(event) => {
-                let names = event.feeds.iter();
-                names.map(|feed| feed.as_str().len() + NAME_BYTES).sum()
-            }
-            News::Notify(..)
-            | News::State(_)
-            | News::Whole(_)
-            | News::Moved { .. }
-            | News::Marked { .. }
-            | News::Moment(_) => 0,
+        let names: &[FeedName] = match &news {
+            News::Entry(located) | News::Transient(located) => &located.feeds,
+            News::Event(event) => &event.feeds,
+            _ => &[],
         };
+        let name_bytes = names.iter().map(|feed| feed.as_str().len() + NAME_BYTES);
+        let name_bytes = name_bytes.sum();
         Arc::new(Self {
             news,
             name_bytes,
@@ -165,12 +156,7 @@ impl Item {
         let data = match &self.news {
             News::Entry(located) | News::Transient(located) => located.entry.data.len(),
             News::Event(event) => event.entry.data.len(),
-            News::Notify(..)
-            | News::State(_)
-            | News::Whole(_)
-            | News::Moved { .. }
-            | News::Marked { .. }
-            | News::Moment(_) => 0,
+            _ => 0,
         };
         FIXED_BYTES + data + self.name_bytes / subscribers.max(1)
     }

@@ -359,15 +359,14 @@ impl Tailer {
                 self.changed.push_back(place);
             }
         }
-        for feed in of_all {
-            for reader in self.hub.readers(feed) {
-                let place = (feed.clone(), reader);
-                if changed.insert(place.clone()) {
-                    self.changed.push_back(place);
-                }
-            }
-        }
         let mut readers: HashMap<FeedName, BTreeSet<ReaderName>> = HashMap::new();
+        for feed in of_all {
+            let told = self.hub.readers(feed);
+            let places = told.iter().map(|reader| (feed.clone(), reader.clone()));
+            self.changed
+                .extend(places.filter(|place| changed.insert(place.clone())));
+            readers.insert(feed.clone(), told);
+        }
         self.changed.retain(|(feed, reader)| {
             let known = readers.entry(feed.clone());
             let told = known.or_insert_with(|| self.hub.readers(feed));
@@ -376,12 +375,11 @@ impl Tailer {
     }
 
     /// The first of the states that have changed, as of the round's moment.
-    async fn states(&self, snapshot: &dyn Snapshot) -> Result<OfReaders> {
+    async fn states(&mut self, snapshot: &dyn Snapshot) -> Result<OfReaders> {
         let mut states = Vec::new();
         let mut keys_read = 0;
         let of_one_reader = |a: &Place, b: &Place| a.1 == b.1;
-        let changed: Vec<Place> = self.changed.iter().cloned().collect();
-        for places in changed.chunk_by(of_one_reader) {
+        for places in self.changed.make_contiguous().chunk_by(of_one_reader) {
             for places in places.chunks(STATES_TOGETHER) {
                 let Some((_, reader)) = places.first().filter(|_| keys_read < ROUND_STATE_KEYS_MAX)
                 else {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Actor, DATA_FANOUT_BYTES_MAX, Data, EVENT_FEEDS_MAX, EventId, EventTime, FeedName, Invalid,
-    Kind, data::digest,
+    Kind, ReaderName, data::digest,
 };
 use crate::version::{Cursor, Version};
 
@@ -48,6 +48,11 @@ pub enum Marker {
 }
 
 impl Marker {
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [Self::Read, Self::Seen, Self::Archived];
+        all.into_iter().find(|marker| marker.name() == name)
+    }
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -229,6 +234,11 @@ impl Entry {
             Some(Change::Edit(of) | Change::Erasure(of)) => Some(of),
             Some(Change::EditedAt(_) | Change::Erased) | None => None,
         }
+    }
+
+    /// Whether `reader` wrote it. Nobody writes as the feed's own reader.
+    pub fn is_by(&self, reader: &ReaderName) -> bool {
+        reader.is(self.actor.as_ref().map(Actor::as_str))
     }
 
     /// This is only the place of an erased entry, [`Change::Erased`].

@@ -246,7 +246,7 @@ impl History {
     fn unread(&self, reader: &ReaderName) -> Vec<&str> {
         let standing = Standing::of(self.read, self.archived);
         let unread = self.entries.iter().filter(|entry| {
-            let is_own = reader.is(entry.actor.as_ref().map(|actor| actor.as_str()));
+            let is_own = entry.is_by(reader);
             let mark = self.marks.get(&entry.version).copied();
             standing.state(entry.version, is_own, mark) == ReadState::Unread
         });

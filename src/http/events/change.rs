@@ -4,8 +4,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{header, request::Parts},
-    response::{IntoResponse, Response},
+    http::request::Parts,
+    response::Response,
 };
 use bytes::Bytes;
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use crate::{
         App,
         access::Granted,
         body::{json, lone_surrogate, object, read_json},
+        feeds::not_kept,
         limits::Storing,
         problem::{Code, Problem, Result},
         query::{EventIdPath, Params, cursor},
@@ -82,7 +83,7 @@ async fn edit(
         is_duplicate,
     } = app.lifecycle.edit(id, &new, &allow).await?;
     let status = if is_duplicate { "duplicate" } else { "edited" };
-    Ok(answer(render::changed(
+    Ok(not_kept(render::changed(
         id,
         status,
         version,
@@ -147,13 +148,5 @@ async fn erase(app: &App, granted: Granted, params: &Params<'_>, id: &EventId) -
         "duplicate"
     };
     let erased = erased.map(|erased| ("erased", erased));
-    Ok(answer(render::changed(id, status, version, erased)))
-}
-
-fn answer(body: Vec<u8>) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, "application/json"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    (headers, body).into_response()
+    Ok(not_kept(render::changed(id, status, version, erased)))
 }

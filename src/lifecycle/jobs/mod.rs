@@ -7,12 +7,12 @@ mod walk;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Lifecycle, erasure::Erasure, rewrite::only};
+use super::{Lifecycle, erasure::Erasure};
 use crate::{
     error::{Error, Result},
     store::{
         self, Batch, Condition, Found, Plan, Reads, Snapshot, Transaction, Versioned,
-        keys::{self, Keys, version_of, versioned},
+        keys::{self, Keys, only, version_of, versioned},
         rows::{Job, What, decode_job, encode_job},
         transact,
     },

@@ -50,7 +50,9 @@ use foundationdb_tuple::{Subspace, pack_into};
 pub(super) use self::open::decode_meta;
 pub use self::{
     open::FORMAT,
-    versioned::{after_until, corrupt, next_key, of_transaction, range, version_of, versioned},
+    versioned::{
+        after_until, corrupt, next_key, of_transaction, only, range, version_of, versioned,
+    },
 };
 use super::{Range, Result};
 use crate::{

@@ -28,13 +28,13 @@ impl Keys {
         Range::all(begin, end)
     }
 
-    /// Whose marker has a key of [`Self::markers`], and its name.
-    pub fn marker_of(&self, key: &[u8], feed: &FeedName) -> Result<(ReaderName, String)> {
+    /// Whose marker has a key of [`Self::markers`], and which one it is; `None` if only a later program knows.
+    pub fn marker_of(&self, key: &[u8], feed: &FeedName) -> Result<(ReaderName, Option<Marker>)> {
         let markers = self.root.subspace(&(MARKER, feed.as_str()));
         let parts: (String, String) = markers.unpack(key).map_err(|error| corrupt(key, error))?;
         let reader = ReaderName::stored(parts.0.into());
         let reader = reader.map_err(|error| corrupt(key, error))?;
-        Ok((reader, parts.1))
+        Ok((reader, Marker::named(&parts.1)))
     }
 
     /// `‖ version ‖ reader` → the state that the reader gave the entry at the version, and when. With each mark of an entry.
@@ -126,7 +126,7 @@ mod tests {
             let key = keys.marker(&feed, &reader(name), Marker::Read);
             assert!(inside(&key));
             let of = keys.marker_of(&key, &feed).expect("a marker");
-            assert_eq!(of, (reader(name), "read".to_owned()));
+            assert_eq!(of, (reader(name), Some(Marker::Read)));
             let after = keys.markers(&feed, &reader(name));
             assert!(after.begin > key);
         }

@@ -33,6 +33,12 @@ pub fn next_key(mut key: Vec<u8>) -> Vec<u8> {
     key
 }
 
+/// Begin and end of the range that holds only this key.
+pub fn only(key: Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    let end = next_key(key.clone());
+    (key, end)
+}
+
 /// A range over the versioned keys under `prefix` in `(after, until]`.
 pub fn range(
     prefix: &[u8],

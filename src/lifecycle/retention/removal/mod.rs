@@ -12,7 +12,7 @@ use crate::{
         unmark::Unmark,
     },
     store::{
-        Batch, Condition, Result, Slice, Snapshot, Versioned,
+        Batch, Condition, KeyValue, Result, Slice, Snapshot, Versioned,
         keys::{Keys, after_until, of_transaction, versioned},
         values::{Claim, ClaimedEvent, Record, decode_claim, encode_news_of_removal},
     },
@@ -37,7 +37,7 @@ pub(super) struct Removal<'a> {
     /// Entries of a feed with none between them that stays.
     runs: Vec<Run>,
     /// Marks of the entries of each feed, as they were read.
-    marks: BTreeMap<FeedName, Vec<Slice>>,
+    marks: BTreeMap<FeedName, Vec<KeyValue>>,
     /// By feed and kind, and by prefix of the log by kind or by actor: the first and the last version that goes.
     feed_indexes: BTreeMap<(FeedName, Kind), Ends>,
     log_indexes: BTreeMap<Vec<u8>, Ends>,
@@ -160,7 +160,8 @@ impl<'a> Removal<'a> {
     /// What readers have said of the entries of `feed` that go.
     pub(super) fn marks(&mut self, feed: &FeedName, found: Slice) {
         if !found.items.is_empty() {
-            self.marks.entry(feed.clone()).or_default().push(found);
+            let marks = self.marks.entry(feed.clone()).or_default();
+            marks.extend(found.items);
         }
     }
 
@@ -332,11 +333,8 @@ impl<'a> Removal<'a> {
         let mut unmark = Unmark::default();
         for run in self.runs.iter().filter(|run| run.notifies) {
             let entries = (&run.feed, run.ends.first, run.ends.last);
-            let none = Slice::default();
-            let found = self.marks.get(&run.feed).into_iter().flatten();
-            for found in found.chain([&none]) {
-                unmark.add(self.keys, &mut self.batch, entries, found)?;
-            }
+            let found = self.marks.get(&run.feed).map_or(&[][..], Vec::as_slice);
+            unmark.add(self.keys, &mut self.batch, entries, found)?;
         }
         let feeds = unmark.finish(self.keys, &mut self.batch);
         let mut partitions: BTreeMap<u16, Vec<&FeedName>> = BTreeMap::new();
