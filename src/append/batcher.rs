@@ -1,11 +1,8 @@
 //! The batcher: one task that forms batches, and never has two batches with the same id in flight.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    mem,
-    sync::Arc,
-};
+use std::{collections::VecDeque, mem, sync::Arc};
 
+use foldhash::{HashSet, HashSetExt};
 use tokio::{
     sync::mpsc,
     task::{JoinSet, yield_now},

@@ -8,6 +8,7 @@
 //! An atomic append ([`AppendPermit::append_atomic`]) goes through the same queue, but has a transaction of its own, so that
 //! its events are committed together or not at all, and that nobody else's events wait for its conditions.
 
+mod assumption;
 mod batcher;
 mod delay;
 mod transaction;
@@ -24,7 +25,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 pub use self::transient::TransientPermit;
-use self::{delay::QueueDelay, transient::Transients};
+use self::{assumption::Assumption, delay::QueueDelay, transient::Transients};
 use crate::{
     clock::AtClock,
     error::{Error, Result},
@@ -188,6 +189,7 @@ struct Context {
     keys: Keys,
     lineage: Lineage,
     clock: Arc<AtClock>,
+    new_ids: Assumption,
     tuning: Tuning,
     delays: Delays,
     metrics: Arc<Metrics>,
@@ -263,6 +265,7 @@ impl Appender {
             lineage: Lineage::new(keys.clone()),
             keys,
             clock: Arc::clone(&clock),
+            new_ids: Assumption::default(),
             tuning,
             delays: delays.clone(),
             metrics: Arc::clone(&metrics),
@@ -469,6 +472,10 @@ struct Chunk {
 
 /// Splits `events` into chunks.
 fn chunks(events: Vec<Event>) -> Vec<Chunk> {
+    let weight = events.iter().map(Event::weight).sum();
+    if (1..=BATCH_EVENTS_MAX).contains(&events.len()) && weight <= BATCH_BYTES_MAX {
+        return vec![Chunk { events, weight }];
+    }
     let mut chunks: Vec<Chunk> = Vec::new();
     for event in events {
         let weight = event.weight();

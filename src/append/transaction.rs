@@ -28,10 +28,13 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
+use foldhash::HashMapExt;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::{Accepted, Answer, Context, Culprit, Outcome, Refusal, Unit, writes};
+use super::{
+    Accepted, Answer, Context, Culprit, Outcome, Refusal, Unit, assumption::Assumption, writes,
+};
 use crate::{
     clock::AtClock,
     dedup::{self, Latest},
@@ -120,6 +123,9 @@ async fn commit(context: &Context, events: &[(&Event, i64)], give_up_at: Instant
     let mut size = events.len();
     while let Some(rest @ [_, ..]) = events.get(outcomes.len()..) {
         let mut append = Append::new(context, &rest[..size.min(rest.len())]);
+        if !append.is_conditional() {
+            append.assumes = context.new_ids.holds();
+        }
         match transact_until(&*context.store, &mut append, give_up_at).await {
             Ok(base) => {
                 size = 2 * append.events.len();
@@ -212,6 +218,9 @@ struct Append<'a> {
     keys: &'a Keys,
     lineage: &'a Lineage,
     clock: &'a AtClock,
+    new_ids: &'a Assumption,
+    /// The greatest `at` of any entry, as long as attempts assume that all ids are new.
+    assumes: Option<i64>,
     events: &'a [(&'a Event, i64)],
     /// All events or none, and only if these conditions hold, too.
     atomic: Option<&'a [Expect]>,
@@ -233,7 +242,7 @@ struct Append<'a> {
 impl<'a> Append<'a> {
     fn new(context: &'a Context, events: &'a [(&'a Event, i64)]) -> Self {
         let size = events.len();
-        let mut positions: HashMap<&EventId, usize> = HashMap::with_capacity(size);
+        let mut positions: foldhash::HashMap<&EventId, usize> = HashMapExt::with_capacity(size);
         let mut ids = Vec::with_capacity(size);
         let mut id_of = Vec::with_capacity(size);
         for (event, _) in events {
@@ -247,6 +256,8 @@ impl<'a> Append<'a> {
             keys: &context.keys,
             lineage: &context.lineage,
             clock: &context.clock,
+            new_ids: &context.new_ids,
+            assumes: None,
             events,
             atomic: None,
             refused: None,
@@ -264,10 +275,13 @@ impl<'a> Append<'a> {
     /// may have committed; then all events stay, because a later transaction could not tell that they are our own. An atomic
     /// append always keeps all.
     fn shrink(&mut self, unsure: bool) {
-        let is_conditional = self.events.iter().any(|(event, _)| event.expect.is_some());
-        if is_conditional && !unsure && self.atomic.is_none() {
+        if self.is_conditional() && !unsure && self.atomic.is_none() {
             self.events = &self.events[..self.events.len().div_ceil(2)];
         }
+    }
+
+    fn is_conditional(&self) -> bool {
+        self.events.iter().any(|(event, _)| event.expect.is_some())
     }
 
     /// The greatest `at` of any entry so far.
@@ -279,6 +293,19 @@ impl<'a> Append<'a> {
             .try_into()
             .map_err(|_| keys::corrupt(&self.keys.at(), "not a timestamp"))?;
         Ok(i64::from_be_bytes(at))
+    }
+
+    /// For each id, who has it, by what [`Self::first_reads`] found.
+    fn taken(&self, first: &Found, began: Version, unsure: bool) -> Result<Vec<Option<Taken>>> {
+        let claims = first.slices.iter().map(|claims| {
+            let claim = claims.items.first().map(decode_claim).transpose()?;
+            Ok(claim.map(|Claim { version, event }| Taken {
+                place: Place::At(version),
+                digest: event.map(|event| event.digest),
+                is_ours: unsure && version > began,
+            }))
+        });
+        claims.collect()
     }
 
     /// The feeds that the events with free ids expect, and those of the further conditions if there are such events.
@@ -453,12 +480,23 @@ impl Transaction for Append<'_> {
 
     /// The first claim of each id, and the greatest `at` of any entry.
     fn first_reads(&self) -> Reads {
+        if self.assumes.is_some() {
+            return Reads::default();
+        }
         let ids = self.ids.iter();
         Reads {
             keys: vec![self.keys.at()],
             ranges: ids.map(|id| self.keys.first_claim(id)).collect(),
             ..Reads::default()
         }
+    }
+
+    fn assumed(&mut self) -> bool {
+        let assumed = self.assumes.take().is_some();
+        if assumed {
+            self.new_ids.was_wrong();
+        }
+        assumed
     }
 
     async fn plan(
@@ -471,16 +509,13 @@ impl Transaction for Append<'_> {
             self.shrink(unsure);
         }
         let began = *self.began.get_or_insert(snapshot.version());
-        let at = self.greatest_at(&first)?;
-        let mut taken = Vec::with_capacity(self.ids.len());
-        for claims in &first.slices {
-            let claim = claims.items.first().map(decode_claim).transpose()?;
-            taken.push(claim.map(|Claim { version, event }| Taken {
-                place: Place::At(version),
-                digest: event.map(|event| event.digest),
-                is_ours: unsure && version > began,
-            }));
-        }
+        let (at, mut taken) = match self.assumes {
+            Some(at) => (at, self.ids.iter().map(|_| None).collect()),
+            None => (
+                self.greatest_at(&first)?,
+                self.taken(&first, began, unsure)?,
+            ),
+        };
         let mut expected = self.expected(snapshot, &taken).await?;
         let known = match expected.is_empty() {
             true => None,
@@ -489,6 +524,9 @@ impl Transaction for Append<'_> {
         self.judge(known.as_ref(), &mut taken, &mut expected);
         if self.planned.is_empty() {
             return Ok(Plan::Answer(Version::ZERO));
+        }
+        if snapshot.checks_claims() {
+            self.new_ids.note_at(at);
         }
         self.clock.observe(at);
         // The clock ignores an `at` that is far in the future; so must the floor.
@@ -508,6 +546,10 @@ impl Transaction for Append<'_> {
     }
 
     fn committed(&mut self, version: Version) -> Version {
+        if self.assumes.is_some() {
+            let planned = self.planned.iter().map(|&position| self.events[position].1);
+            self.new_ids.note_at(planned.max().unwrap_or_default());
+        }
         version
     }
 }

@@ -97,6 +97,12 @@ pub trait Transaction: Send {
         Reads::default()
     }
 
+    /// The commit has failed. Returns whether the transaction had assumed what the engine checks at commit, and will read it
+    /// from now on. Then that is no failure, and it plans again at once: there may be nothing to commit.
+    fn assumed(&mut self) -> bool {
+        false
+    }
+
     /// Decides what to write. `first` is what [`Self::first_reads`] found. `unsure` says that the outcome of an earlier
     /// attempt is unknown: the snapshot may show this transaction's own writes.
     async fn plan(
@@ -140,6 +146,12 @@ where
     loop {
         let (operation, error) = match attempt(store, transaction, unsure).await? {
             Attempt::Done(output) => return Ok(output),
+            // Whether an unknown commit happened is found out like that of any other transaction.
+            Attempt::Failed(Operation::Commit, error)
+                if transaction.assumed() && !matches!(error, Error::Unknown) =>
+            {
+                continue;
+            }
             Attempt::Failed(operation, error) => (operation, error),
         };
         unsure |= matches!(error, Error::Unknown);

@@ -6,6 +6,7 @@ use super::{column, items, message, visit, visits};
 use crate::support::{
     bed::{Bed, Served, text},
     sse::Stream,
+    stores::failed_attempts,
 };
 
 crate::on_every_engine!(
@@ -124,6 +125,9 @@ async fn the_same_id_with_the_same_content_is_a_duplicate_of_the_first(bed: &Bed
         let head = node.get(&format!("/v1/feeds/{feed}")).await;
         assert_eq!(head["unread"]["total"], 1);
     }
+    // That the id was assumed to be new is no failure.
+    let failed = failed_attempts(&*bed.store(), "append");
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 async fn the_same_id_with_other_content_is_refused_and_changes_nothing(bed: &Bed) {
