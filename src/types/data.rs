@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use memchr::memchr2;
 use serde_json::value::RawValue;
 
 use super::{DATA_BYTES_MAX, DATA_DEPTH_MAX, Invalid, canonical};
@@ -52,26 +53,43 @@ impl fmt::Debug for Data {
 /// Removes white space outside strings.
 fn compact(json: &str) -> Result<Vec<u8>, Invalid> {
     let mut out = Vec::with_capacity(json.len());
-    let (mut in_string, mut escaped, mut depth) = (false, false, 0usize);
-    for byte in json.bytes() {
-        if in_string {
-            in_string = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-        } else {
-            match byte {
-                b' ' | b'\n' | b'\r' | b'\t' => continue,
-                b'"' => in_string = true,
-                b'[' | b'{' => depth += 1,
-                b']' | b'}' => depth = depth.saturating_sub(1),
-                _ => {}
+    let mut depth = 0usize;
+    let mut rest = json.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b' ' | b'\n' | b'\r' | b'\t' => continue,
+            b'"' => {
+                let end = end_of_string(after);
+                out.push(byte);
+                out.extend_from_slice(&after[..end]);
+                rest = &after[end..];
+                continue;
             }
-            if depth > DATA_DEPTH_MAX {
-                return Err(Invalid::DataDepth);
-            }
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DATA_DEPTH_MAX {
+            return Err(Invalid::DataDepth);
         }
         out.push(byte);
     }
     Ok(out)
+}
+
+/// Where the string ends whose first quote stands before `text`: behind its last quote.
+fn end_of_string(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(found) = memchr2(b'"', b'\\', &text[at.min(text.len())..]) {
+        at += found + 1;
+        if text[at - 1] == b'"' {
+            return at;
+        }
+        // Whatever stands behind a backslash is not the end.
+        at += 1;
+    }
+    text.len()
 }
 
 pub(super) fn digest(bytes: &[u8]) -> u128 {

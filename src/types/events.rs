@@ -3,6 +3,7 @@
 use std::{collections::HashSet, str::FromStr};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::{
     Actor, DATA_FANOUT_BYTES_MAX, Data, EVENT_FEEDS_MAX, EventId, EventTime, FeedName, Invalid,
@@ -124,8 +125,10 @@ impl Draft {
         if !(1..=EVENT_FEEDS_MAX).contains(&self.feeds.len()) {
             return Err(("feeds", Invalid::FeedCount));
         }
-        let mut seen = HashSet::new();
-        self.feeds.retain(|feed| seen.insert(feed.clone()));
+        if self.feeds.len() > 1 {
+            let mut seen = HashSet::with_capacity(self.feeds.len());
+            self.feeds.retain(|feed| seen.insert(feed.clone()));
+        }
         let fanout = self.data.text().len() * self.feeds.len();
         if fanout > DATA_FANOUT_BYTES_MAX {
             return Err(("data", Invalid::DataFanout(fanout)));
@@ -155,9 +158,9 @@ impl Draft {
     }
 
     fn digest(&self) -> u128 {
-        let mut feeds: Vec<_> = self.feeds.iter().map(FeedName::as_str).collect();
+        let mut feeds: SmallVec<[&str; 4]> = self.feeds.iter().map(FeedName::as_str).collect();
         feeds.sort_unstable();
-        let mut text = String::new();
+        let mut text = String::with_capacity(256);
         // Names contain no line feed, so the separators are unambiguous.
         for part in [
             self.kind.as_str(),

@@ -7,18 +7,45 @@ use bytestring::ByteString;
 
 use super::{Invalid, NAME_BYTES_MAX};
 
-/// The rules that hold for ids, and for names together with further ones. Most texts are printable ASCII, which needs one
-/// pass and is always normalized.
-fn check_text(text: &[u8]) -> Result<&str, Invalid> {
+/// What one pass over a text finds out.
+struct Scan {
+    /// Printable ASCII, as most texts are: always normalized.
+    is_plain: bool,
+    has_asterisk: bool,
+}
+
+impl Scan {
+    fn of(text: &[u8]) -> Self {
+        // Without a way out of the loop, it is compiled to a few instructions for many bytes.
+        let (mut is_plain, mut has_asterisk) = (true, false);
+        for byte in text {
+            is_plain &= (0x20..=0x7e).contains(byte);
+            has_asterisk |= *byte == b'*';
+        }
+        Self {
+            is_plain,
+            has_asterisk,
+        }
+    }
+}
+
+/// The rules that hold for ids, and for names together with further ones.
+fn check_text(text: &[u8]) -> Result<Scan, Invalid> {
     if !(1..=NAME_BYTES_MAX).contains(&text.len()) {
         return Err(Invalid::Length(text.len()));
     }
-    let is_plain = text.iter().all(|byte| (0x20..=0x7e).contains(byte));
-    let text = std::str::from_utf8(text).map_err(|_| Invalid::NotUtf8)?;
-    if !is_plain && let Some(excluded) = text.chars().find(|character| is_excluded(*character)) {
-        return Err(Invalid::Character(excluded));
+    let scan = Scan::of(text);
+    if !scan.is_plain {
+        let text = utf8(text)?;
+        if let Some(excluded) = text.chars().find(|character| is_excluded(*character)) {
+            return Err(Invalid::Character(excluded));
+        }
     }
-    Ok(text)
+    Ok(scan)
+}
+
+fn utf8(text: &[u8]) -> Result<&str, Invalid> {
+    std::str::from_utf8(text).map_err(|_| Invalid::NotUtf8)
 }
 
 /// Control characters, line separators, and invisible characters that change how the text around them is displayed or
@@ -31,26 +58,33 @@ fn is_excluded(character: char) -> bool {
         )
 }
 
-fn check_normalized(text: &str) -> Result<(), Invalid> {
-    if text.is_ascii() || unicode_normalization::is_nfc(text) {
+fn check_normalized(text: &[u8], scan: &Scan) -> Result<(), Invalid> {
+    if scan.is_plain || unicode_normalization::is_nfc(utf8(text)?) {
         Ok(())
     } else {
         Err(Invalid::NotNormalized)
     }
 }
 
-fn check_name(text: &[u8]) -> Result<&str, Invalid> {
-    let text = check_text(text)?;
-    if text.contains('*') {
+fn check_name(text: &[u8]) -> Result<Scan, Invalid> {
+    let scan = check_text(text)?;
+    if scan.has_asterisk {
         return Err(Invalid::Asterisk);
     }
-    if matches!(text, "." | "..") {
+    if matches!(text, b"." | b"..") {
         return Err(Invalid::Dots);
     }
-    if text.trim().len() < text.len() {
-        return Err(Invalid::Spaces);
+    let has_spaces = match scan.is_plain {
+        true => text.first() == Some(&b' ') || text.last() == Some(&b' '),
+        false => {
+            let text = utf8(text)?;
+            text.trim().len() < text.len()
+        }
+    };
+    match has_spaces {
+        true => Err(Invalid::Spaces),
+        false => Ok(scan),
     }
-    Ok(text)
 }
 
 /// Checks what stands before the `*` of a pattern: the beginning of a name, which can be cut anywhere between characters.
@@ -58,14 +92,14 @@ pub fn check_prefix(text: &str) -> Result<(), Invalid> {
     if text.is_empty() {
         return Ok(());
     }
-    let text = check_text(text.as_bytes())?;
-    if text.contains('*') {
+    let scan = check_text(text.as_bytes())?;
+    if scan.has_asterisk {
         return Err(Invalid::Asterisk);
     }
     if text.trim_start().len() < text.len() {
         return Err(Invalid::Spaces);
     }
-    check_normalized(text)
+    check_normalized(text.as_bytes(), &scan)
 }
 
 macro_rules! name_type {
@@ -94,7 +128,7 @@ macro_rules! name_type {
             type Error = Invalid;
 
             fn try_from(text: Bytes) -> Result<Self, Invalid> {
-                check_normalized($check(&text)?)?;
+                check_normalized(&text, &$check(&text)?)?;
                 text.try_into().map(Self).map_err(|_| Invalid::NotUtf8)
             }
         }
@@ -103,7 +137,7 @@ macro_rules! name_type {
             type Err = Invalid;
 
             fn from_str(text: &str) -> Result<Self, Invalid> {
-                check_normalized($check(text.as_bytes())?)?;
+                check_normalized(text.as_bytes(), &$check(text.as_bytes())?)?;
                 Ok(Self(text.into()))
             }
         }

@@ -59,6 +59,8 @@ pub(super) struct Tables {
     claims: Keyspace,
     /// The table of each segment of the key space, which reaches from its first key to that of the next segment.
     segments: Vec<(Vec<u8>, Keyspace)>,
+    /// The segment of the claims.
+    claims_at: usize,
     pub(super) recent: Recent,
 }
 
@@ -92,6 +94,7 @@ impl Tables {
         let (claims, feeds, log) = (open(CLAIMS)?, open(FEEDS)?, open(LOG)?);
         let (index, rest) = (open(INDEX)?, open(REST)?);
         let mut segments = vec![(Vec::new(), rest.clone())];
+        let claims_at = segments.len();
         for ((begin, end), table) in [
             (keys.claims(), &claims),
             (keys.feeds(), &feeds),
@@ -107,6 +110,7 @@ impl Tables {
             keys,
             claims,
             segments,
+            claims_at,
         })
     }
 
@@ -147,12 +151,22 @@ impl Tables {
         Ok(())
     }
 
-    fn table(&self, key: &[u8]) -> &Keyspace {
+    /// The segment that contains `key`.
+    fn segment(&self, key: &[u8]) -> usize {
         let after = self
             .segments
             .partition_point(|(begin, _)| &begin[..] <= key);
         // The first segment begins with the empty key, so there is always one.
-        &self.segments[after.max(1) - 1].1
+        after.max(1) - 1
+    }
+
+    fn is_in_segment(&self, segment: usize, key: &[u8]) -> bool {
+        let next = self.segments.get(segment + 1);
+        &self.segments[segment].0[..] <= key && next.is_none_or(|(begin, _)| key < &begin[..])
+    }
+
+    fn table(&self, key: &[u8]) -> &Keyspace {
+        &self.segments[self.segment(key)].1
     }
 
     /// Reads until `is_wanted` returns `false`; what is found is incomplete then.
@@ -316,7 +330,7 @@ impl Tables {
 
     /// The prefix of the claim, if `key` is one.
     pub(super) fn claim<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
-        match *self.table(key) == self.claims {
+        match self.is_in_segment(self.claims_at, key) {
             true => self.keys.claim_prefix(key),
             false => None,
         }
@@ -345,14 +359,22 @@ impl Tables {
         batch: &mut WriteBatch,
     ) -> Result<()> {
         let mut claimed = Vec::new();
+        let mut segment = 0;
         for item in items {
             let Put {
                 mut key,
                 value,
                 is_first,
             } = item;
-            let table = self.table(&key);
-            match self.claim(&key).map(<[u8]>::len) {
+            if !self.is_in_segment(segment, &key) {
+                segment = self.segment(&key);
+            }
+            let table = &self.segments[segment].1;
+            let claim = match segment == self.claims_at {
+                true => self.keys.claim_prefix(&key),
+                false => None,
+            };
+            match claim.map(<[u8]>::len) {
                 Some(len)
                     if claimed != key[..len]
                         && (is_first || self.comes_first(view, key.split_at(len))?) =>

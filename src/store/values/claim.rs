@@ -1,15 +1,13 @@
 //! Claims of ids.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use foundationdb_tuple::{
-    Bytes as TupleBytes, PackError, PackResult, TupleDepth, TupleUnpack, pack, unpack,
+    Bytes as TupleBytes, PackError, PackResult, TupleDepth, TupleUnpack, pack, pack_into, unpack,
 };
 
 use super::{
-    feeds_from, names,
     stamp::{stamp, to_be_stamped},
+    text::{Text, feeds_from, names},
     version::StoredVersion,
 };
 use crate::{
@@ -52,7 +50,11 @@ pub const EDITS_KEPT_MAX: usize = 16;
 
 pub fn encode_claim(digest: u128, feeds: &[FeedName]) -> Vec<u8> {
     let digest = digest.to_be_bytes();
-    pack(&(TupleBytes::from(&digest[..]), names(feeds)))
+    let names_bytes: usize = feeds.iter().map(|feed| feed.as_str().len() + 2).sum();
+    // Each byte of the digest may need an escape.
+    let mut value = Vec::with_capacity(2 * digest.len() + names_bytes + 4);
+    pack_into(&(TupleBytes::from(&digest[..]), names(feeds)), &mut value);
+    value
 }
 
 /// The claim of an event that is being edited: the edits of `event` are those before this one, newest first. The value has to
@@ -113,7 +115,7 @@ pub fn decode_claim(item: &KeyValue) -> Result<Claim> {
 fn claimed_event(value: &Bytes) -> std::result::Result<ClaimedEvent, String> {
     let failed = |error: PackError| error.to_string();
     let (stamp, value) = stamp(value);
-    let (digest, feeds, Edits(edits)): (TupleBytes<'_>, Vec<Cow<'_, str>>, Edits<'_>) =
+    let (digest, feeds, Edits(edits)): (TupleBytes<'_>, Vec<Text<'_>>, Edits<'_>) =
         unpack(&value).map_err(failed)?;
     let edit = |(version, id): EditTuple<'_>| {
         let version = version.map(|StoredVersion(version)| version);

@@ -1,6 +1,6 @@
 //! Entries of feeds, and the news of their changes.
 
-use std::{borrow::Cow, io};
+use std::io;
 
 use bytes::Bytes;
 use foundationdb_tuple::{
@@ -11,7 +11,8 @@ use foundationdb_tuple::{
 use super::{
     EDIT, EDITED, ERASED, ERASURE, EVENT, shared,
     stamp::{STAMP, STAMP_BYTES, stamp},
-    text, unknown_tag,
+    text::Text,
+    unknown_tag,
     version::StoredVersion,
 };
 use crate::{
@@ -27,9 +28,9 @@ use crate::{
 pub(super) type EntryTuple<'a> = (
     u64,
     u16,
-    Cow<'a, str>,
-    Cow<'a, str>,
-    Option<Cow<'a, str>>,
+    Text<'a>,
+    Text<'a>,
+    Option<Text<'a>>,
     i64,
     TupleBytes<'a>,
     Time<'a>,
@@ -37,7 +38,7 @@ pub(super) type EntryTuple<'a> = (
 
 /// The last element of an entry. An entry without `time` ends before it.
 #[derive(Debug)]
-pub(super) struct Time<'a>(Option<Cow<'a, str>>);
+pub(super) struct Time<'a>(Option<Text<'a>>);
 
 impl TuplePack for Time<'_> {
     fn pack<W: io::Write>(&self, out: &mut W, depth: TupleDepth) -> io::Result<VersionstampOffset> {
@@ -53,7 +54,7 @@ impl<'de: 'a, 'a> TupleUnpack<'de> for Time<'a> {
         match input.first() {
             // The end of the value, or of the tuple.
             None | Some(0) => Ok((input, Self(None))),
-            Some(_) => Cow::unpack(input, depth).map(|(rest, time)| (rest, Self(Some(time)))),
+            Some(_) => Text::unpack(input, depth).map(|(rest, time)| (rest, Self(Some(time)))),
         }
     }
 }
@@ -85,8 +86,8 @@ pub(super) fn entry_from(
     let (read_at, delivery, id, kind, actor, at, data, Time(time)) = tuple;
     Ok(Entry {
         version,
-        id: text(value, id, EventId::stored)?,
-        kind: text(value, kind, Kind::stored)?,
+        id: id.named(value, EventId::stored)?,
+        kind: kind.named(value, Kind::stored)?,
         delivery: match delivery {
             0 => Delivery::Entry,
             1 => Delivery::Notify,
@@ -94,11 +95,11 @@ pub(super) fn entry_from(
             other => return Err(format!("unknown delivery {other}")),
         },
         actor: actor
-            .map(|actor| text(value, actor, Actor::stored))
+            .map(|actor| actor.named(value, Actor::stored))
             .transpose()?,
         at,
         time: time
-            .map(|time| text(value, time, EventTime::try_from))
+            .map(|time| time.named(value, EventTime::try_from))
             .transpose()?,
         data: shared(value, data.0),
         read_at,
@@ -111,8 +112,8 @@ enum Tagged<'a> {
     Entry(EntryTuple<'a>),
     Edited(EntryTuple<'a>),
     Edit(StoredVersion, EntryTuple<'a>),
-    Erasure(StoredVersion, Cow<'a, str>, Cow<'a, str>),
-    Erased(u64, Cow<'a, str>),
+    Erasure(StoredVersion, Text<'a>, Text<'a>),
+    Erased(u64, Text<'a>),
     Unknown(u16),
 }
 
@@ -204,7 +205,7 @@ pub fn decode_entry(item: &KeyValue) -> Result<Entry> {
             ..entry_from(version, &value, tuple).map_err(bad)?
         },
         (Tagged::Erased(read_at, id), None) => {
-            let id = text(&value, id, EventId::stored).map_err(bad)?;
+            let id = id.named(&value, EventId::stored).map_err(bad)?;
             Entry {
                 change: Some(Change::Erased),
                 ..Entry::without_content(id, unknown_kind(), read_at)
@@ -229,8 +230,8 @@ pub fn decode_change(item: &KeyValue) -> Result<Entry> {
             ..entry_from(version, value, tuple).map_err(bad)?
         }),
         Tagged::Erasure(StoredVersion(of), id, kind) => {
-            let id = text(value, id, EventId::stored).map_err(bad)?;
-            let kind = text(value, kind, Kind::stored).map_err(bad)?;
+            let id = id.named(value, EventId::stored).map_err(bad)?;
+            let kind = kind.named(value, Kind::stored).map_err(bad)?;
             Ok(Entry {
                 version,
                 change: Some(Change::Erasure(of)),

@@ -1,10 +1,8 @@
 //! The log by kind and the log by actor.
 
-use std::borrow::Cow;
-
 use foundationdb_tuple::{PackResult, TupleDepth, TupleUnpack, pack, unpack};
 
-use super::{feeds_from, names};
+use super::text::{Text, feeds_from, names};
 use crate::{
     store::{
         KeyValue, Result,
@@ -49,7 +47,7 @@ impl<'de> TupleUnpack<'de> for IsChange {
 
 pub fn decode_indexed(item: &KeyValue) -> Result<Indexed> {
     let bad = |what: String| corrupt(&item.key, what);
-    let (feeds, hash, IsChange(is_change)): (Vec<Cow<'_, str>>, Option<u64>, IsChange) =
+    let (feeds, hash, IsChange(is_change)): (Vec<Text<'_>>, Option<u64>, IsChange) =
         unpack(&item.value).map_err(|error| bad(error.to_string()))?;
     let feeds = feeds_from(&item.value, feeds).map_err(bad)?;
     let first = feeds.first().map(Keys::hash);

@@ -37,6 +37,7 @@ mod record;
 mod stamp;
 #[cfg(test)]
 mod tests;
+mod text;
 mod transient;
 mod version;
 
@@ -67,7 +68,6 @@ pub use self::{
         decode_version_or_zero, encode_checkpoint, encode_lineage, encode_time,
     },
 };
-use crate::types::{FeedName, Invalid};
 
 // The tags of what stands in a feed, in its changes, and in the log; see `types::Change`.
 const EVENT: u16 = 0;
@@ -82,32 +82,6 @@ fn shared(value: &Bytes, part: Cow<'_, [u8]>) -> Bytes {
         Cow::Borrowed(part) => value.slice_ref(part),
         Cow::Owned(part) => part.into(),
     }
-}
-
-fn text<T>(
-    value: &Bytes,
-    part: Cow<'_, str>,
-    stored: fn(Bytes) -> std::result::Result<T, Invalid>,
-) -> std::result::Result<T, String> {
-    let part = match part {
-        Cow::Borrowed(part) => Cow::Borrowed(part.as_bytes()),
-        Cow::Owned(part) => Cow::Owned(part.into_bytes()),
-    };
-    stored(shared(value, part)).map_err(|error| error.to_string())
-}
-
-fn names<'a>(feeds: impl IntoIterator<Item = &'a FeedName>) -> Vec<Cow<'a, str>> {
-    feeds.into_iter().map(|feed| feed.as_str().into()).collect()
-}
-
-fn feeds_from(
-    value: &Bytes,
-    feeds: Vec<Cow<'_, str>>,
-) -> std::result::Result<Vec<FeedName>, String> {
-    let feeds = feeds.into_iter();
-    feeds
-        .map(|feed| text(value, feed, FeedName::stored))
-        .collect()
 }
 
 fn unknown_tag(tag: u16) -> String {

@@ -1,10 +1,8 @@
 //! Notify keys.
 
-use std::borrow::Cow;
-
 use foundationdb_tuple::{pack, unpack};
 
-use super::text;
+use super::text::Text;
 use crate::{
     store::{
         KeyValue, Result,
@@ -40,9 +38,11 @@ pub fn encode_notify(entry: &Entry) -> Vec<u8> {
 }
 
 pub fn decode_notify(item: &KeyValue) -> Result<NotifyKey> {
-    let (kind, actor, id, read_at): (String, Option<String>, Cow<'_, str>, u64) =
+    let (kind, actor, id, read_at): (String, Option<String>, Text<'_>, u64) =
         unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
-    let id = text(&item.value, id, EventId::stored).map_err(|what| corrupt(&item.key, what))?;
+    let id = id
+        .named(&item.value, EventId::stored)
+        .map_err(|what| corrupt(&item.key, what))?;
     Ok(NotifyKey {
         version: version_of(&item.key)?,
         kind,

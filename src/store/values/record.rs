@@ -1,18 +1,18 @@
 //! The log: values with the events of a batch.
 
-use std::{borrow::Cow, io};
+use std::io;
 
 use bytes::Bytes;
 use foundationdb_tuple::{
-    Bytes as TupleBytes, PackResult, TupleDepth, TuplePack, TupleUnpack, VersionstampOffset, pack,
+    Bytes as TupleBytes, PackResult, TupleDepth, TuplePack, TupleUnpack, VersionstampOffset,
     pack_into, unpack,
 };
 
 use super::{
     EDIT, EDITED, ERASED, ERASURE, EVENT,
     entry::{EntryTuple, entry_from, entry_tuple},
-    feeds_from, names,
     stamp::{THIS_COMMIT, is_to_be_stamped, stamp, to_be_stamped},
+    text::{Text, feeds_from, names},
     unknown_tag,
     version::StoredVersion,
 };
@@ -29,14 +29,7 @@ use crate::{
 pub const RECORD_BYTES_MAX: usize = 96_000;
 
 /// `(tag, index in the batch, exports, feeds, entry[, version])`.
-pub(super) type RecordTuple<'a> = (
-    u16,
-    u16,
-    bool,
-    Vec<Cow<'a, str>>,
-    EntryTuple<'a>,
-    LastVersion,
-);
+pub(super) type RecordTuple<'a> = (u16, u16, bool, Vec<Text<'a>>, EntryTuple<'a>, LastVersion);
 
 /// The last element of a log record: a version, if there is one.
 #[derive(Debug)]
@@ -130,7 +123,11 @@ pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
                     values.push((*index, bytes));
                 }
             }
-            None => values.push((*index, pack(&(record,)))),
+            None => {
+                let mut value = Vec::with_capacity(expected_bytes(records));
+                pack_into(&(record,), &mut value);
+                values.push((*index, value));
+            }
         }
         if (tag, version) == (EDITED, None) {
             stamped.push(values.len() - 1);
@@ -143,6 +140,15 @@ pub fn encode_records(records: &[RecordParts<'_>]) -> Vec<(u16, Vec<u8>)> {
         }
     }
     values
+}
+
+/// About as many bytes as the first value needs.
+fn expected_bytes(records: &[RecordParts<'_>]) -> usize {
+    let each = records.iter().map(|record| {
+        let names = record.feeds.iter().map(|feed| feed.as_str().len() + 2);
+        record.entry.data.len() + record.entry.id.as_str().len() + names.sum::<usize>() + 80
+    });
+    each.sum::<usize>().min(RECORD_BYTES_MAX)
 }
 
 /// The events of a log record, in version order.

@@ -11,7 +11,7 @@ use crate::{
         epoch::Row,
         keys::{Keys, versioned},
     },
-    types::{Actor, Change, Delivery, Entry, NO_TWIN, ReaderName},
+    types::{Actor, Change, Delivery, Entry, FeedName, NO_TWIN, ReaderName},
     version::Version,
 };
 

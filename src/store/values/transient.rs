@@ -1,16 +1,13 @@
 //! The transient log.
 
-use std::borrow::Cow;
-
 use foundationdb_tuple::{PackResult, TupleDepth, TupleUnpack, pack, unpack};
 
 use super::{
     EVENT,
     entry::entry_tuple,
-    feeds_from, names,
     readers::{Mark, code, state},
     record::{LastVersion, Record, RecordTuple, record_from},
-    text,
+    text::{Text, feeds_from, names},
     version::StoredVersion,
 };
 use crate::{
@@ -74,8 +71,8 @@ pub fn encode_news_of_removal<'a>(feeds: impl IntoIterator<Item = &'a FeedName>)
     pack(&(none, none, (names(feeds), none)))
 }
 
-type MovedTuple<'a> = (Cow<'a, str>, String);
-type MarkedTuple<'a> = (Vec<Cow<'a, str>>, Option<(String, StoredVersion, u16)>);
+type MovedTuple<'a> = (Text<'a>, String);
+type MarkedTuple<'a> = (Vec<Text<'a>>, Option<(String, StoredVersion, u16)>);
 
 /// What stands behind the first two elements.
 enum Rest<'a> {
@@ -98,7 +95,7 @@ pub fn decode_transient(item: &KeyValue) -> Result<TransientRecord> {
     let version = version_of(&item.key)?;
     let tuple: (Option<RecordTuple<'_>>, Option<MovedTuple<'_>>, Rest<'_>) =
         unpack(&item.value).map_err(|error| corrupt(&item.key, error))?;
-    let feed = |feed| text(&item.value, feed, FeedName::stored).map_err(bad);
+    let feed = |feed: Text<'_>| feed.named(&item.value, FeedName::stored).map_err(bad);
     let reader = |reader: String| {
         let reader = ReaderName::stored(reader.into());
         reader.map_err(|error| corrupt(&item.key, error))
