@@ -6,7 +6,7 @@ use super::{Commit, Window};
 use crate::{
     fairness::WorkBudget,
     store::{Range, Result, Slice, Snapshot, keys::version_of, values::decode_entry},
-    types::Entry,
+    types::{Entry, NO_TWIN},
     version::Version,
 };
 
@@ -157,6 +157,13 @@ impl Scan {
             true => self.after.unwrap_or(Version::ZERO),
             false => self.until,
         };
+        // Entries that cannot be twins are visible at once, and what is older is not compared with them.
+        let is_visible = |entry: &Entry| entry.read_at == NO_TWIN && !entry.is_erased();
+        if self.pending.is_empty() && self.ready.is_empty() && entries.iter().all(is_visible) {
+            self.ready = entries.into();
+            self.window.drop_above(complete_from);
+            return Ok(());
+        }
         let commits = entries.iter().map(Commit::from);
         self.window.push_older(commits, complete_from);
         self.pending.extend(entries);

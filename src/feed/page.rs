@@ -231,7 +231,12 @@ impl Feeds {
         let mut budget = WorkBudget::default();
         loop {
             let have = page.entries.len() + waiting.len();
-            let first = match merge.next(&*snapshot, have).await {
+            let ready = merge.pop_of_one_feed();
+            let first = match ready {
+                Some(_) => Ok(ready),
+                None => merge.next(&*snapshot, have).await,
+            };
+            let first = match first {
                 Ok(first) => first,
                 // If the snapshot expires, the page ends here, so that reading page by page makes progress.
                 Err(Error::Store(store::Error::TooOld)) if judged.is_some() => {
@@ -392,6 +397,15 @@ impl Merge {
     /// How many twins have been left out.
     fn hidden(&self) -> u64 {
         self.sources.iter().map(Source::hidden).sum()
+    }
+
+    /// Takes the next entry if there is a single source, and the entry has been read: then nothing has to be merged.
+    fn pop_of_one_feed(&mut self) -> Option<(Version, Entry, FeedIndices)> {
+        let [source] = &mut self.sources[..] else {
+            return None;
+        };
+        let entry = source.pop()?;
+        Some((entry.version, entry, FeedIndices::from_iter([source.feed])))
     }
 
     /// Takes the next entry in the merged order, and the feeds that contain it. `have` is the number of entries that the page
