@@ -139,20 +139,17 @@ pub fn media(headers: &HeaderMap) -> Result<Media> {
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    match value
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
-        .as_str()
-    {
-        "application/json" => Ok(Media::Json),
-        "application/x-ndjson" | "application/ndjson" => Ok(Media::Ndjson),
-        _ => Err(Problem::new(
+    let name = value.split(';').next().unwrap_or_default().trim();
+    let is = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
+    if is(&["application/json"]) {
+        Ok(Media::Json)
+    } else if is(&["application/x-ndjson", "application/ndjson"]) {
+        Ok(Media::Ndjson)
+    } else {
+        Err(Problem::new(
             Code::UnsupportedMediaType,
             "set Content-Type to application/json (or, for events, application/x-ndjson)",
-        )),
+        ))
     }
 }
 

@@ -25,10 +25,10 @@ use super::{
     credentials::cookie_name,
     docs, erasures, events, exposition, feeds, health,
     hosts::Hosts,
-    limits::{self, Enforce, Quotas},
+    limits::{Enforce, Quotas},
     log,
     not_found::not_found,
-    observe::{self, Observer},
+    observe::{Observe, Observer},
     problem::{Code, Problem},
     readers, session, sse, versions, web,
 };
@@ -144,13 +144,9 @@ pub struct Edge {
 /// The router. A request passes through these layers in order: observation with the checks that it is proper HTTP and for
 /// this host, CORS, credentials, quotas. Then its handler runs. Each layer that refuses a request counts it against its caller.
 pub fn router(app: App, edge: &Edge) -> Router {
-    let metered = |body_bytes_max| {
-        let quotas = Arc::clone(&edge.quotas);
-        let enforce = Enforce {
-            quotas,
-            body_bytes_max,
-        };
-        from_fn_with_state(enforce, limits::enforce)
+    let metered = |body_bytes_max| Enforce {
+        quotas: Arc::clone(&edge.quotas),
+        body_bytes_max,
     };
     let mut api = Router::new();
     for operation in OPERATIONS {
@@ -185,12 +181,11 @@ pub fn router(app: App, edge: &Edge) -> Router {
         )),
         None => router,
     };
-    let observer = Arc::new(Observer {
+    let observed = Observe::new(Observer {
         metrics: Arc::clone(&app.metrics),
         quotas: Arc::clone(&edge.quotas),
         hosts: edge.hosts.clone(),
     });
-    let observed = from_fn_with_state(observer, observe::observe);
     let base_path = app.base_path.clone();
     let router = router.layer(observed).with_state(Arc::new(app));
     if base_path == BasePath::default() {

@@ -1,6 +1,6 @@
 //! Metrics of requests, by route, method and status.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::{Held, LATENCIES};
+use super::{Held, LATENCIES, Metrics};
 
 /// The template of a route, and a method; `other` stands for all unknown ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -56,8 +56,8 @@ impl Default for Http {
 const CLIENT_LEFT: u16 = 499;
 
 /// A request whose response has not begun.
-pub struct Pending<'a> {
-    http: &'a Http,
+pub struct Pending {
+    metrics: Arc<Metrics>,
     operation: Operation,
     begun: Instant,
     status: u16,
@@ -65,16 +65,6 @@ pub struct Pending<'a> {
 }
 
 impl Http {
-    pub fn begin(&self, route: &'static str, method: &'static str) -> Pending<'_> {
-        Pending {
-            http: self,
-            operation: Operation { route, method },
-            begun: Instant::now(),
-            status: CLIENT_LEFT,
-            _held: Held::by(&self.in_flight),
-        }
-    }
-
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
             "http_requests",
@@ -105,14 +95,24 @@ impl Http {
     }
 }
 
-impl Pending<'_> {
+impl Pending {
+    pub fn begin(metrics: Arc<Metrics>, route: &'static str, method: &'static str) -> Self {
+        Self {
+            operation: Operation { route, method },
+            begun: Instant::now(),
+            status: CLIENT_LEFT,
+            _held: Held::by(&metrics.http.in_flight),
+            metrics,
+        }
+    }
+
     /// Notes the status of the response and, if it is a problem, its code.
     pub fn answered(&mut self, status: u16, code: Option<&'static str>) {
         self.status = status;
         if let Some(code) = code {
             let route = self.operation.route;
             let refusal = Refusal { route, code };
-            self.http.problems.get_or_create(&refusal).inc();
+            self.metrics.http.problems.get_or_create(&refusal).inc();
         }
     }
 
@@ -121,7 +121,7 @@ impl Pending<'_> {
     }
 }
 
-impl Drop for Pending<'_> {
+impl Drop for Pending {
     fn drop(&mut self) {
         let Operation { route, method } = self.operation;
         let answer = Answer {
@@ -129,8 +129,8 @@ impl Drop for Pending<'_> {
             method,
             status: self.status,
         };
-        self.http.answers.get_or_create(&answer).inc();
-        let duration = self.http.durations.get_or_create(&self.operation);
+        self.metrics.http.answers.get_or_create(&answer).inc();
+        let duration = self.metrics.http.durations.get_or_create(&self.operation);
         duration.observe(self.begun.elapsed().as_secs_f64());
     }
 }

@@ -20,7 +20,7 @@ pub use self::{
     metered::OverBytes,
     permits::Permit,
     rate::PER_S_MAX,
-    request::{Enforce, Limited, enforce, stream_permit},
+    request::{Enforce, Limited, stream_permit},
     stored::{Charge, Storing},
 };
 use self::{

@@ -1,15 +1,21 @@
 //! The limits of the request that is being answered: enforced before its handler runs, and found by the handler in the
 //! request's extensions.
 
-use std::sync::Arc;
+use std::{
+    future::{Ready, ready},
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use axum::{
     body::{Body, HttpBody},
-    extract::{Request, State},
+    extract::Request,
     http::{Extensions, request::Parts},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
+use futures_util::future::Either;
+use tower_layer::Layer;
+use tower_service::Service;
 
 use super::{
     Permit, Quotas,
@@ -22,7 +28,7 @@ use crate::http::{
     problem::{Code, Problem, Result},
 };
 
-/// State of [`enforce`] of one operation.
+/// The layer that enforces the limits of one operation.
 #[derive(Clone)]
 pub struct Enforce {
     pub quotas: Arc<Quotas>,
@@ -39,24 +45,56 @@ pub struct Limited {
     body_bytes_max: usize,
 }
 
-/// Enforces the caller's rates of requests and of body bytes, and passes the limits on to the handler.
-pub async fn enforce(State(enforce): State<Enforce>, request: Request, next: Next) -> Response {
-    let limited = Limited {
-        caller: enforce.quotas.caller(request.extensions()),
-        quotas: enforce.quotas,
-        body_bytes_max: enforce.body_bytes_max,
-    };
-    match limited.charge(request) {
-        Ok(mut request) => {
-            request.extensions_mut().insert(limited);
-            next.run(request).await
+impl<S> Layer<S> for Enforce {
+    type Service = Enforced<S>;
+
+    fn layer(&self, inner: S) -> Enforced<S> {
+        Enforced {
+            enforce: self.clone(),
+            inner,
         }
-        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Enforces the caller's rates of requests and of body bytes, and passes the limits on to the handler.
+#[derive(Clone)]
+pub struct Enforced<S> {
+    enforce: Enforce,
+    inner: S,
+}
+
+impl<S: Service<Request, Response = Response>> Service<Request> for Enforced<S> {
+    type Response = Response;
+    type Error = S::Error;
+    // Written out, because an `async fn` as a layer takes several allocations for each request.
+    type Future = Either<S::Future, Ready<std::result::Result<Response, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<std::result::Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let Enforce {
+            quotas,
+            body_bytes_max,
+        } = &self.enforce;
+        let limited = Limited {
+            caller: quotas.caller(request.extensions()),
+            quotas: Arc::clone(quotas),
+            body_bytes_max: *body_bytes_max,
+        };
+        match limited.charge(request) {
+            Ok(mut request) => {
+                request.extensions_mut().insert(limited);
+                Either::Left(self.inner.call(request))
+            }
+            Err(problem) => Either::Right(ready(Ok(problem.into_response()))),
+        }
     }
 }
 
 impl Quotas {
-    /// Counts a request that is refused before [`enforce`] against whoever is known to have sent it, and lets go of its
+    /// Counts a request that is refused before [`Enforce`] against whoever is known to have sent it, and lets go of its
     /// body. `counted` says that it was counted before. Returns the answer.
     pub fn refuse(
         self: &Arc<Self>,
@@ -81,7 +119,7 @@ impl Quotas {
 }
 
 impl Limited {
-    /// Fails if the request did not pass [`enforce`], so that no route goes without limits.
+    /// Fails if the request did not pass [`Enforce`], so that no route goes without limits.
     pub fn of(request: &Parts) -> Result<&Self> {
         let limited = request.extensions.get();
         limited

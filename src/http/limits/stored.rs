@@ -227,7 +227,7 @@ impl Charged {
 }
 
 impl Storing {
-    /// That of a request which has passed [`super::enforce`].
+    /// That of a request which has passed [`Enforce`](super::Enforce).
     pub fn of(request: &Parts) -> Self {
         let limited = request.extensions.get::<Limited>().cloned();
         let grant = request.extensions.get::<Arc<Grant>>();
