@@ -1,6 +1,7 @@
 //! The log, which goes to stderr, and traces, which can be exported to an OpenTelemetry collector.
 
 mod control;
+mod fields;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod trace_parent;
@@ -12,6 +13,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
+use self::fields::PlainFields;
 #[cfg(feature = "otlp")]
 pub use self::otlp::adopt;
 pub use self::{
@@ -79,7 +81,8 @@ impl LogArgs {
         let (filter, handle) = reload::Layer::new(self.log.to_env_filter());
         let lines = fmt::layer().with_writer(std::io::stderr);
         let lines: Box<dyn Layer<_> + Send + Sync> = match self.log_format {
-            LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+            LogFormat::Text if std::io::stderr().is_terminal() => lines.with_ansi(true).boxed(),
+            LogFormat::Text => lines.with_ansi(false).fmt_fields(PlainFields).boxed(),
             LogFormat::Json => lines
                 .json()
                 .flatten_event(true)
