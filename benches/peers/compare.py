@@ -5,10 +5,11 @@
     benches/peers/compare.py --quick              # one round of 2 s per measure, to see whether everything works
     benches/peers/compare.py --only newsfeed,redis,append-50 --seconds 20 --json results.json
 
-Each system runs alone, on loopback, with its files in a temporary folder. All are durable: they respond after the data
-is synced to disk. Rounds are interleaved (A B C, A B C), and the table shows medians. Clients run in a closed loop, in
-which each waits for a response before its next request, except for live streams, whose events follow a schedule. Run
-the comparison on an otherwise idle machine, and look at ratios rather than absolute figures.
+Each system runs alone, on loopback, with its files in a temporary folder. All but nats-unsynced are durable: they
+respond after the data is synced to disk. What is unfair nevertheless is printed below the table, with its direction.
+Rounds are interleaved (A B C, A B C), and the table shows medians. Clients run in a closed loop, in which each waits for
+a response before its next request, except for live streams, whose events follow a schedule. Run the comparison on an
+otherwise idle machine, and look at ratios rather than absolute figures.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import machine
 from durable_streams import DurableStreams
+from nats import Nats, NatsUnsynced
 from newsfeed import Newsfeed
 from parse import Failure
 from postgres import Postgres
@@ -35,7 +37,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "newsfeed-peers"
 DURABLE_STREAMS = "0.1.5"
-SYSTEMS = {system.name: system for system in (Newsfeed, DurableStreams, Redis, Postgres)}
+SYSTEMS = {system.name: system for system in (Newsfeed, DurableStreams, Redis, Postgres, Nats, NatsUnsynced)}
 MEASURES = {
     "append-50": "single appends, 50 writers",
     "append-250": "single appends, 250 writers",
@@ -84,7 +86,7 @@ def main():
     if "newsfeed" in missing:
         raise Failure("newsfeed cannot be measured without wrk; use --install, or run: " + missing["newsfeed"])
     print_missing(missing)
-    if not {"newsfeed", "durable-streams"}.isdisjoint(systems):
+    if not {"newsfeed", "durable-streams", "nats", "nats-unsynced"}.isdisjoint(systems):
         build()
 
     processes = machine.Processes()
@@ -102,17 +104,23 @@ def main():
             processes, seconds, TARGET / "release/newsfeed", TARGET / "release/newsfeed-bench",
             CACHE / "bin/durable-streams-server", postgres_tools() or Path(),
         )
-        rows = {}
+        rows, warnings = {}, {}
         for number in range(rounds):
             for name in systems:
                 if name not in missing:
-                    one_round(SYSTEMS[name], setting, folder / f"{name}-{number}", measures, rows)
+                    one_round(SYSTEMS[name], setting, folder / f"{name}-{number}", measures, rows, warnings)
         rows = sorted(rows.values(), key=lambda row: list(MEASURES).index(row.measure))
         print(f"\n{rounds} round{'s' * (rounds > 1)} of {seconds} s per measure\n{table(rows)}")
+        print("\n".join(unfair([name for name in systems if name not in missing])))
+        for name, warning in warnings.items():
+            print(f"!! {name}: {warning}")
         print_missing(missing)
         if arguments.json:
             results = [{**vars(row), "median": row.median} for row in rows]
-            written = {"machine": head, "seconds": seconds, "rounds": rounds, "missing": missing, "results": results}
+            written = {
+                "machine": head, "seconds": seconds, "rounds": rounds, "missing": missing, "warnings": warnings,
+                "results": results,
+            }
             arguments.json.write_text(json.dumps(written, indent=1) + "\n")
     finally:
         processes.stop_all()
@@ -165,6 +173,11 @@ NEEDS = {
         (lambda: shutil.which("redis-benchmark"), "apt-get install redis-tools"),
     ],
     "postgres": [(postgres_tools, "apt-get install postgresql")],
+    "nats": [
+        (lambda: shutil.which("nats-server"), "apt-get install nats-server"),
+        (lambda: shutil.which("chattr"), "apt-get install e2fsprogs"),
+    ],
+    "nats-unsynced": [(lambda: shutil.which("nats-server"), "apt-get install nats-server")],
 }
 
 
@@ -197,11 +210,14 @@ def build():
         raise Failure("building newsfeed failed")
 
 
-def one_round(system, setting, folder, measures, rows):
+def one_round(system, setting, folder, measures, rows, warnings):
     folder.mkdir()
     server = system(setting, folder)
     try:
         server.start()
+        if server.warning and system.name not in warnings:
+            warnings[system.name] = server.warning
+            print(f"!! {system.name}: {server.warning}", flush=True)
         for measure, client, run in server.measures():
             if measure in measures:
                 print(f"   {system.name}: {measure} ({client})", file=sys.stderr, flush=True)
@@ -238,6 +254,16 @@ def table(rows):
                 ratios = "".join(f"{number(ratio(rows, row, key), 2):>8}" for key in columns)
                 lines.append(f"  {row.system:<16} {row.client:<33}{figures}   {'':16}{ratios}".rstrip())
     return "\n".join(lines)
+
+
+def unfair(systems):
+    """What makes each peer look better or worse than it is beside newsfeed."""
+    lines = ["", "what is unfair, and in which direction (favored: looks better than it is, beside newsfeed)"]
+    for name in systems:
+        for direction in ("favored", "handicapped"):
+            if text := getattr(SYSTEMS[name], direction):
+                lines.append(f"  {name:<16} {direction + ':':<12} {text}")
+    return lines
 
 
 def ratio(rows, row, key):

@@ -16,6 +16,11 @@ BYTES = "application/octet-stream"
 
 class DurableStreams(Server):
     name = "durable-streams"
+    favored = (
+        "does not check the ids of events; keeps no order over all streams, unread counts or times; "
+        "an event belongs to one stream, named in the path, so bodies are shorter"
+    )
+    handicapped = "none known"
 
     def start(self):
         data = self.folder / "data"

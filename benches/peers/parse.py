@@ -88,16 +88,25 @@ def newsfeed_bench(run, count, latency):
 
 
 def fanout(text):
+    return own_client(text, "fanout", "deliveries")
+
+
+def jetstream(text):
+    return own_client(text, "jetstream", "appended")
+
+
+def own_client(text, tool, count):
+    """The JSON of a subcommand of newsfeed-bench for other systems."""
     try:
         run = json.loads(text)
         return {
-            "per_second": run["deliveries"] / run["elapsed_seconds"],
+            "per_second": run[count] / run["elapsed_seconds"],
             "p50_ms": run["p50_ms"],
             "p99_ms": run["p99_ms"],
-            "operations": run["deliveries"],
+            "operations": run[count],
         }
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise unreadable("fanout", text) from error
+        raise unreadable(tool, text) from error
 
 
 def quantile(ascending, share):

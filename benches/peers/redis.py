@@ -20,6 +20,11 @@ end"""
 
 class Redis(Server):
     name = "redis"
+    favored = (
+        "keeps everything in memory, with no limit; has no order over all feeds and no unread counts; "
+        "its client is C and speaks a plain protocol instead of HTTP"
+    )
+    handicapped = "runs commands on one thread, so the client has a core for itself but the server cannot use both"
 
     def start(self):
         self.begin([

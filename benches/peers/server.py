@@ -38,6 +38,11 @@ class Setting:
 
 class Server:
     name = "?"
+    # What the comparison with newsfeed leaves out: what makes this system look better, and what makes it look worse.
+    favored = ""
+    handicapped = ""
+    # Printed with the results, if this run is not what it should be.
+    warning = None
     stop_signal = signal.SIGTERM
 
     def __init__(self, setting, folder):

@@ -1,8 +1,13 @@
-"""Tests of the parsers and of the table: python3 -m unittest discover -s benches/peers"""
+"""Tests of the parsers, of the table and of what the peers need: python3 -m unittest discover -s benches/peers"""
 
+import subprocess
+import tempfile
 import unittest
+from pathlib import Path
+from unittest import mock
 
 import compare
+import nats
 import parse
 
 WRK = """Running 3s test @ http://127.0.0.1:4711
@@ -59,6 +64,11 @@ class Parsers(unittest.TestCase):
         with self.assertRaisesRegex(parse.Failure, "not delivered correctly"):
             parse.newsfeed_bench({**BENCH, "exact": False}, "appended", "append")
 
+    def test_jetstream(self):
+        run = '{"appended":5000,"elapsed_seconds":2.0,"p50_ms":1.5,"p99_ms":9.5}\n'
+        expected = {"per_second": 2500.0, "p50_ms": 1.5, "p99_ms": 9.5, "operations": 5000}
+        self.assertEqual(parse.jetstream(run), expected)
+
     def test_unexpected_output_is_a_failure(self):
         for parser, *arguments in [
             (parse.wrk, ""),
@@ -73,6 +83,7 @@ class Parsers(unittest.TestCase):
             (parse.newsfeed_bench, {**BENCH, "latency": {}}, "appended", "append"),
             (parse.fanout, "{}"),
             (parse.fanout, "subscribed"),
+            (parse.jetstream, '{"appended":1,"elapsed_seconds":0}'),
         ]:
             with self.subTest(parser=parser.__name__, arguments=arguments):
                 with self.assertRaisesRegex(parse.Failure, "cannot be parsed"):
@@ -98,6 +109,39 @@ class Table(unittest.TestCase):
         lines = compare.table(rows).splitlines()
         self.assertIn("single appends, 50 writers", lines[1])
         self.assertRegex(lines[5], r"durable-streams +wrk +400 +1\.00 +4\.00 .* 2\.00 +1\.00 +1\.00$")
+
+    def test_every_peer_says_what_is_unfair(self):
+        lines = compare.unfair(list(compare.SYSTEMS))
+        for name, system in compare.SYSTEMS.items():
+            if name != "newsfeed":
+                self.assertIn(f"  {name:<16} favored:     {system.favored}", lines)
+                self.assertIn(f"  {name:<16} handicapped: {system.handicapped}", lines)
+
+
+class Jetstream(unittest.TestCase):
+    def test_a_version_without_sync_always_is_synced_by_the_kernel_or_not_durable(self):
+        for has_setting, chattr, warning in [
+            (True, 0, None),
+            (False, 0, "has no `sync_interval: always` .* the kernel syncs every write"),
+            (False, 1, "IT IS NOT DURABLE"),
+        ]:
+            with self.subTest(has_setting=has_setting, chattr=chattr), tempfile.TemporaryDirectory() as folder:
+                def run(command, **_):
+                    if command[0] == "chattr":
+                        return subprocess.CompletedProcess(command, chattr)
+                    unknown = nats.SYNC_ALWAYS in Path(command[-1]).read_text() and not has_setting
+                    return subprocess.CompletedProcess(command, int(unknown), "", 'unknown field "sync_interval"' * unknown)
+
+                server = nats.Nats(None, Path(folder))
+                server.begin, server.client = lambda command: None, lambda *command: "nats-server: v2.9.10"
+                with mock.patch("subprocess.run", run):
+                    server.start()
+                written = (Path(folder) / "nats.conf").read_text()
+                self.assertEqual(nats.SYNC_ALWAYS in written, has_setting)
+                if warning is None:
+                    self.assertIsNone(server.warning)
+                else:
+                    self.assertRegex(server.warning, warning)
 
 
 if __name__ == "__main__":

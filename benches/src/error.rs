@@ -32,6 +32,9 @@ pub enum Error {
     /// The service ended a stream, closed a connection, or did not deliver each event once.
     #[error("fan-out failed: {0}")]
     FanOut(String),
+    /// JetStream did not store an event, or did not answer.
+    #[error("appending to JetStream failed: {0}")]
+    JetStream(String),
     #[error("stopped by Ctrl-C; there are no results")]
     Interrupted,
     #[error("stopped by Ctrl-C; the results cover what was done until then")]

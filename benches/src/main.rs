@@ -9,7 +9,7 @@
 //! - [`watch`], [`used`]: the CPU time and memory that the processes of the service used, and this one.
 //! - [`session`]: a run with readers. [`append`], [`live`], [`page`], [`day`], [`log`], [`overload`], [`fairness`]: the
 //!   subcommands. [`engine`]: the log, read without the service. [`run`]: what all of them share. [`stop`]: Ctrl-C. [`error`]: why a run ended early.
-//! - [`fanout`]: live streams of any service, for comparisons. `bare` (feature `fdb`): the FoundationDB client alone.
+//! - For comparisons: [`fanout`], live streams of any service; [`jetstream`], appends to NATS JetStream; `bare` (feature `fdb`): the FoundationDB client alone.
 //! - [`summary`], [`report`], [`chart`]: the results as a table, as JSON, and as HTML.
 //!
 //! The tests of the service compile this file as a module, so paths here are relative to it (`super::`).
@@ -30,6 +30,7 @@ mod fleet;
 mod http;
 mod http1;
 mod http2;
+mod jetstream;
 mod ledger;
 mod live;
 mod log;
@@ -110,6 +111,7 @@ enum Command {
     Overload(overload::OverloadArgs),
     Fairness(fairness::FairnessArgs),
     Fanout(fanout::FanoutArgs),
+    Jetstream(jetstream::JetstreamArgs),
     #[cfg(feature = "fdb")]
     Bare(bare::BareArgs),
 }
@@ -170,6 +172,7 @@ async fn measure(command: Command, stop: Stop) -> Result<(), Error> {
         Command::Overload(args) => overload::run(args, stop).await,
         Command::Fairness(args) => fairness::run(args, stop).await,
         Command::Fanout(args) => fanout::run(args).await,
+        Command::Jetstream(args) => jetstream::run(args).await,
         #[cfg(feature = "fdb")]
         Command::Bare(args) => bare::run(args).await,
     }
