@@ -22,6 +22,7 @@ use super::{
     listeners::{Connection, Listeners},
     patience::Patient,
     proxies::Proxies,
+    shared_socket::Shareable,
 };
 use crate::{live::HEARTBEAT, metrics::Metrics, tls::Tls};
 
@@ -174,17 +175,24 @@ async fn serve<S>(
     connections: Connections,
     permits: Permits,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Shareable + Unpin + Send + 'static,
 {
     let Connections { tasks, cut, .. } = connections;
     let served = cut.run_until_cancelled(protocols.serve(socket, peer));
     let Some(live) = served.await.flatten() else {
         return;
     };
-    // In another task, because the future of this one is as large as hyper's connection.
+    // In another task, because the future of this one is as large as hyper's connection. Boxed, because each future that
+    // takes another one over has room for it twice.
+    let mut live = Box::pin(live.run());
     tasks.spawn(async move {
-        cut.run_until_cancelled_owned(live.run()).await;
-        drop(permits);
+        let permits = permits;
+        tokio::select! {
+            biased;
+            () = &mut live => {}
+            () = cut.cancelled() => {}
+        }
+        drop((live, permits));
     });
 }
 

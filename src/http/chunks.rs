@@ -1,38 +1,45 @@
 //! The chunked transfer coding of HTTP/1.1 (RFC 9112, section 7.1), applied where a live stream writes to its socket.
 
-use std::{
-    fmt::{self, Write},
-    io,
-};
+use std::fmt::{self, Write};
 
-use bytes::Buf;
-use tokio::io::{AsyncWrite, AsyncWriteExt};
-
-use super::frames::SharedFrames;
+use bytes::Bytes;
 
 /// Ends a body.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const CRLF: &[u8] = b"\r\n";
 
-/// Writes all of `frames` as one chunk, without copying them. Without frames it writes nothing, because an empty chunk
-/// would end the body.
-pub async fn write_chunk<S>(socket: &mut S, frames: SharedFrames) -> io::Result<()>
-where
-    S: AsyncWrite + Unpin,
-{
-    if !frames.has_remaining() {
-        return Ok(());
-    }
-    let size = SizeLine::new(frames.remaining());
-    let mut chunk = size.as_bytes().chain(frames).chain(CRLF);
-    socket.write_all_buf(&mut chunk).await
-}
+/// Data as one chunk, in one buffer: whoever sends the same data shares the coding, too.
+#[derive(Debug, Clone)]
+pub struct Chunk(Bytes);
 
-/// Appends `data`, which must not be empty, to `out` as one chunk.
-pub fn push_chunk(out: &mut Vec<u8>, data: &[u8]) {
-    out.extend_from_slice(SizeLine::new(data.len()).as_bytes());
-    out.extend_from_slice(data);
-    out.extend_from_slice(CRLF);
+impl Chunk {
+    /// `data` must not be empty, because an empty chunk would end the body.
+    pub fn new(data: &[u8]) -> Self {
+        debug_assert!(!data.is_empty(), "an empty chunk ends the body");
+        let mut coded = Vec::with_capacity(SizeLine::BYTES_MAX + data.len() + CRLF.len());
+        coded.extend_from_slice(SizeLine::new(data.len()).as_bytes());
+        coded.extend_from_slice(data);
+        coded.extend_from_slice(CRLF);
+        Self(coded.into())
+    }
+
+    /// `coded` must come from [`Self::into_coded`].
+    pub fn from_coded(coded: Bytes) -> Self {
+        Self(coded)
+    }
+
+    /// The bytes of the chunk.
+    pub fn into_coded(self) -> Bytes {
+        self.0
+    }
+
+    /// The data in it, without copying them.
+    pub fn into_data(self) -> Bytes {
+        let end_of_size = memchr::memchr(b'\n', &self.0);
+        let begin = end_of_size.map_or(0, |at| at + 1);
+        let end = self.0.len() - CRLF.len();
+        self.0.slice(begin..end)
+    }
 }
 
 /// The line in front of a chunk's data.
@@ -72,93 +79,26 @@ impl Write for SizeLine {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::IoSlice,
-        pin::Pin,
-        task::{Context, Poll},
-    };
-
-    use bytes::Bytes;
-
     use super::*;
 
-    /// A socket that takes at most `step` bytes at once.
-    struct Slow {
-        step: usize,
-        vectored: bool,
-        taken: Vec<u8>,
-    }
-
-    impl AsyncWrite for Slow {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            _context: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            let length = self.step.min(bytes.len());
-            self.taken.extend_from_slice(&bytes[..length]);
-            Poll::Ready(Ok(length))
+    #[test]
+    fn a_chunk_has_its_size_in_front_and_gives_its_data_back() {
+        for (data, coded) in [
+            (&b"id: 1\n\n"[..], &b"7\r\nid: 1\n\n\r\n"[..]),
+            (b"\n", b"1\r\n\n\r\n"),
+            (b"\r\n0\r\n\r\n", b"7\r\n\r\n0\r\n\r\n\r\n"),
+        ] {
+            let chunk = Chunk::new(data);
+            assert_eq!(chunk.clone().into_data(), data);
+            assert_eq!(chunk.into_coded(), coded);
         }
-
-        fn poll_write_vectored(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            slices: &[IoSlice<'_>],
-        ) -> Poll<io::Result<usize>> {
-            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-            self.poll_write(context, &bytes)
-        }
-
-        fn is_write_vectored(&self) -> bool {
-            self.vectored
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    /// The chunk that is written for `parts`, which is the same for every step size.
-    async fn written(parts: &[&'static [u8]]) -> Vec<u8> {
-        let mut all = Vec::new();
-        for step in 1..400 {
-            for vectored in [true, false] {
-                let frames = parts.iter().map(|part| Bytes::from_static(part));
-                let mut socket = Slow {
-                    step,
-                    vectored,
-                    taken: Vec::new(),
-                };
-                let done = write_chunk(&mut socket, frames.collect()).await;
-                done.expect("the write succeeds");
-                all.push(socket.taken);
-            }
-        }
-        all.dedup();
-        assert_eq!(all.len(), 1, "the step size makes no difference");
-        all.remove(0)
-    }
-
-    #[tokio::test]
-    async fn frames_are_one_chunk_even_with_partial_writes() {
-        const LONG: &[u8] = &[b'x'; 300];
-        assert_eq!(written(&[b"id: 1\n\n"]).await, b"7\r\nid: 1\n\n\r\n");
-        let several = written(&[b"hello ", b"", b"wide ", b"world"]).await;
-        assert_eq!(several, b"10\r\nhello wide world\r\n");
-        let mut long = Vec::new();
-        push_chunk(&mut long, LONG);
-        assert!(long.starts_with(b"12c\r\nxx") && long.ends_with(b"x\r\n"));
-        assert_eq!(written(&[LONG]).await, long);
-    }
-
-    #[tokio::test]
-    async fn without_frames_no_chunk_is_written() {
-        assert_eq!(written(&[]).await, b"");
-        assert_eq!(written(&[b""]).await, b"");
+        let long = [b'x'; 300];
+        let coded = Chunk::new(&long).into_coded();
+        assert!(coded.starts_with(b"12c\r\nxx") && coded.ends_with(b"x\r\n"));
+        let data = Chunk::from_coded(coded.clone()).into_data();
+        assert_eq!(data, &long[..]);
+        // It is shared.
+        assert_eq!(data.as_ptr(), coded["12c\r\n".len()..].as_ptr());
     }
 
     #[test]

@@ -39,6 +39,7 @@ use super::{
     http2_answers::{Outgoing, StreamTasks},
     limits::Quotas,
     proxies::Proxies,
+    shared_socket::Shareable,
 };
 use crate::metrics::{Held, Metrics};
 
@@ -122,9 +123,9 @@ impl Protocols {
 
     /// Serves one connection until it ends, stays silent for too long, or is taken over by a live stream. Returns that
     /// live stream.
-    pub async fn serve<S>(self, mut socket: S, peer: Peer) -> Option<LiveConnection<S>>
+    pub async fn serve<S>(self, mut socket: S, peer: Peer) -> Option<LiveConnection<S::Live>>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Shareable + Unpin + Send + 'static,
     {
         let first = tokio::select! {
             // Requests that have arrived are still answered.
@@ -157,9 +158,9 @@ impl Protocols {
         peer: Peer,
         mut turn: Option<OwnedSemaphorePermit>,
         held: Held,
-    ) -> Option<LiveConnection<S>>
+    ) -> Option<LiveConnection<S::Live>>
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: AsyncRead + AsyncWrite + Shareable + Unpin + Send + 'static,
     {
         let router = TowerToHyperService::new(self.router);
         let (proxies, tls) = (self.proxies, self.tls);
@@ -195,7 +196,7 @@ impl Protocols {
             return None;
         };
         let socket = connection.into_parts().io.into_inner().into_inner();
-        Some(LiveConnection::new(socket, hijack, stream, held))
+        Some(LiveConnection::new(socket.share(), hijack, stream, held))
     }
 
     async fn serve_http2<S>(self, socket: Socket<S>, peer: Peer)

@@ -8,6 +8,7 @@ use std::{
     fmt::{self, Write},
     io::{self, IoSlice},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -16,11 +17,14 @@ use axum::{
     http::{HeaderMap, Method, Request, Response, Version},
 };
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::TcpStream,
+};
 
 use super::{
-    chunks::{LAST_CHUNK, push_chunk, write_chunk},
-    event_stream::{EventStream, Handover},
+    chunks::{Chunk, LAST_CHUNK},
+    event_stream::{EventStream, Handover, Next},
 };
 use crate::metrics::Held;
 
@@ -150,12 +154,22 @@ pub struct LiveConnection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
-    /// `hijack` is the response. `held` counts the connection.
-    pub(super) fn new(socket: S, hijack: &Hijack, mut stream: EventStream, held: Held) -> Self {
+    /// `hijack` is the response. Frames may also be written to `direct`, which is the same socket, while the task of the
+    /// connection waits. `held` counts the connection.
+    pub(super) fn new(
+        (socket, direct): (S, Option<Arc<TcpStream>>),
+        hijack: &Hijack,
+        mut stream: EventStream,
+        held: Held,
+    ) -> Self {
+        if let Some(direct) = direct {
+            stream.write_to(direct, hijack.is_chunked);
+        }
         let mut opening = Vec::from(&*hijack.head);
+        let frame = stream.opening();
         match hijack.is_chunked {
-            true => push_chunk(&mut opening, &stream.opening()),
-            false => opening.extend_from_slice(&stream.opening()),
+            true => opening.extend_from_slice(&Chunk::new(&frame).into_coded()),
+            false => opening.extend_from_slice(&frame),
         }
         Self {
             socket,
@@ -167,34 +181,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> LiveConnection<S> {
     }
 
     /// Writes frames until the stream ends or the client closes its side.
-    pub async fn run(self) {
+    pub fn run(self) -> impl Future<Output = ()> {
         let Self {
             mut socket,
             opening,
             is_chunked,
             mut stream,
-            held: _held,
+            held,
         } = self;
-        let mut written = socket.write_all(&opening).await;
-        drop(opening);
-        // Over TLS, what was written is sent only with a flush.
-        while written.is_ok() && socket.flush().await.is_ok() {
-            let frames = tokio::select! {
-                frames = stream.next() => frames,
-                // Without this, a client that has disconnected would only be noticed at the next heartbeat.
-                () = client_closes(&mut socket) => return,
-            };
-            let Some(mut frames) = frames else {
-                if is_chunked {
-                    let _ = socket.write_all(LAST_CHUNK).await;
-                }
-                let _ = socket.shutdown().await;
-                return;
-            };
-            written = match is_chunked {
-                true => write_chunk(&mut socket, frames).await,
-                false => socket.write_all_buf(&mut frames).await,
-            };
+        // Not an `async fn`, whose future would have room for these twice: as `self`, and as variables.
+        async move {
+            let _held = held;
+            let mut written = socket.write_all(&opening).await;
+            drop(opening);
+            // Over TLS, what was written is sent only with a flush.
+            while written.is_ok() && socket.flush().await.is_ok() {
+                let next = tokio::select! {
+                    next = stream.next() => next,
+                    // Without this, a client that has disconnected would only be noticed at the next heartbeat.
+                    () = client_closes(&mut socket) => return,
+                };
+                let Some(next) = next else {
+                    if is_chunked {
+                        let _ = socket.write_all(LAST_CHUNK).await;
+                    }
+                    let _ = socket.shutdown().await;
+                    return;
+                };
+                let buffers = match next {
+                    Next::Frames(frames) => frames.into_buffers(is_chunked),
+                    Next::Rest(rest) => rest,
+                };
+                written = buffers.write(&mut socket).await;
+            }
         }
     }
 }

@@ -260,6 +260,8 @@ impl Following {
                 render::error_line(&mut lines, current, &problem);
                 self.updates.follower.end(Bye::Unavailable);
             }
+            // Only a stream with an outlet has this.
+            Update::Unsent(_) => {}
             Update::Bye(bye) => {
                 self.end.because(bye.reason());
                 render::error_line(&mut lines, position, &problem_of(bye));

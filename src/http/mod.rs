@@ -36,6 +36,7 @@ mod readers;
 mod render;
 mod routes;
 mod session;
+mod shared_socket;
 mod sse;
 mod strict;
 mod trace_context;

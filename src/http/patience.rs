@@ -64,6 +64,15 @@ impl<S: Unpin> Patient<S> {
         }
     }
 
+    /// The same patience with another form of the socket.
+    pub fn map<T>(self, form: impl FnOnce(S) -> T) -> Patient<T> {
+        Patient {
+            socket: form(self.socket),
+            stall: self.stall,
+            cut: self.cut,
+        }
+    }
+
     fn watched<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -29,10 +29,14 @@ impl Updates {
         tokio::select! {
             // In this order, so that a stream that always has something to send also ends when its token expires.
             biased;
-            () = ends => {
-                self.token_ends = None;
-                Some(self.follower.end(Bye::TokenExpired))
-            }
+            () = &mut *ends => match self.follower.take_unsent() {
+                // Nothing may come between the two parts of a frame. The next call is the end.
+                Some(rest) => Some(Update::Unsent(rest)),
+                None => {
+                    self.token_ends = None;
+                    Some(self.follower.end(Bye::TokenExpired))
+                }
+            },
             update = self.follower.next() => update,
         }
     }

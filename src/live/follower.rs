@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Item, Located, News, QUEUE_BYTES_MAX, Subscription, counts::Counts, hub::Received};
+use super::{
+    Item, Located, News, QUEUE_BYTES_MAX, Subscription,
+    counts::Counts,
+    forward::{Forwarder, Outlet},
+    hub::{Forwarded, Received},
+};
 use crate::{
     error::{Error, Result},
     feed::{FeedState, Feeds, Order, Page, PageEntry, PageQuery},
@@ -43,6 +49,8 @@ impl Bye {
 #[derive(Debug)]
 pub enum Update {
     Items(Vec<Arc<Item>>),
+    /// What the outlet could not send at once, see [`Follower::send_through`].
+    Unsent(Vec<Bytes>),
     /// The requested position is not one of this store. The sequence continues from `current`.
     Reset {
         why: Reset,
@@ -84,38 +92,31 @@ pub struct Follower {
     phase: Phase,
     /// Whether the pages on the way to live have what is kept, as for whoever begins at the beginning.
     kept: bool,
-    /// Everything up to here has been returned.
-    position: Version,
-    /// Marks of entries up to here have been returned.
-    marks_at: Version,
-    /// The reader's states of the feeds, once they have been returned.
-    counts: Counts,
-    /// It is a stream of states, without entries.
-    states_only: bool,
+    forwarder: Forwarder,
 }
 
 impl Follower {
     /// Follows the subscription's feeds after `after`, or from now. The reader of `feeds` should be a stream.
     pub fn new(feeds: Feeds, subscription: Subscription, after: Option<Cursor>) -> Self {
+        let forwarder = Forwarder {
+            all_kinds: subscription.kinds().is_empty(),
+            ..Forwarder::default()
+        };
         Self {
             feeds,
             log: None,
             subscription,
             phase: Phase::Joining { after },
             kept: after.is_some_and(Cursor::is_beginning),
-            position: Version::ZERO,
-            marks_at: Version::ZERO,
-            counts: Counts::default(),
-            states_only: false,
+            forwarder,
         }
     }
 
     /// Follows the states of the subscription's feeds, from now.
     pub fn of_states(feeds: Feeds, subscription: Subscription) -> Self {
-        Self {
-            states_only: true,
-            ..Self::new(feeds, subscription, None)
-        }
+        let mut follower = Self::new(feeds, subscription, None);
+        follower.forwarder.states_only = true;
+        follower
     }
 
     /// Follows what passes `filter` in the log after `after`, or from now. The subscription must be to the log, with the same
@@ -132,9 +133,14 @@ impl Follower {
         }
     }
 
+    /// Lets what arrives while [`Self::next`] waits be sent through `outlet`, so that it is not returned.
+    pub fn send_through(&mut self, outlet: Box<dyn Outlet>) {
+        self.forwarder.outlet = Some(outlet);
+    }
+
     /// Everything up to this version has been returned.
     pub fn position(&self) -> Version {
-        self.position
+        self.forwarder.position
     }
 
     /// Identifies the stream in the log.
@@ -153,6 +159,12 @@ impl Follower {
         }
     }
 
+    /// What the outlet could not send. Ask for it before [`Self::end`], unless [`Self::next`] has returned since it waited.
+    pub fn take_unsent(&mut self) -> Option<Vec<Bytes>> {
+        let unsent = self.forwarder.take_unsent();
+        (!unsent.is_empty()).then_some(unsent)
+    }
+
     /// Ends the sequence. Returns its last update.
     pub fn end(&mut self, bye: Bye) -> Update {
         self.phase = Phase::Ended;
@@ -167,7 +179,7 @@ impl Follower {
                         return Ok(Some(self.end(Bye::Shutdown)));
                     };
                     let after = after.unwrap_or(moment.into());
-                    self.marks_at = after.unchecked();
+                    self.forwarder.marks_at = after.unchecked();
                     self.phase = self.catching_up(after);
                 }
                 // Boxed, here and below: a stream is mostly in `Live`, and its future should not have the size of these.
@@ -177,19 +189,23 @@ impl Follower {
                     }
                 }
                 Phase::Arriving => return Box::pin(self.arrive()).await.map(Some),
-                Phase::Live => match self.subscription.receive().await {
-                    Received::Items(items) => {
-                        let items = self.above_position(items);
+                Phase::Live => match self.subscription.forward(&mut self.forwarder).await {
+                    Forwarded::Unsent(bytes) => return Ok(Some(Update::Unsent(bytes))),
+                    Forwarded::Received(Received::Items(items)) => {
+                        let items = self.forwarder.above_position(items.into_iter());
                         if !items.is_empty() {
                             return Ok(Some(Update::Items(items)));
                         }
                     }
-                    Received::Lagged => {
+                    Forwarded::Received(Received::Lagged) => {
                         // Whatever was given before an entry had been told.
-                        self.marks_at = self.marks_at.max(self.position);
-                        self.phase = self.catching_up(self.position.into());
+                        self.forwarder.marks_at =
+                            self.forwarder.marks_at.max(self.forwarder.position);
+                        self.phase = self.catching_up(self.forwarder.position.into());
                     }
-                    Received::Closed => return Ok(Some(self.end(Bye::Shutdown))),
+                    Forwarded::Received(Received::Closed) => {
+                        return Ok(Some(self.end(Bye::Shutdown)));
+                    }
                 },
                 Phase::Ended => return Ok(None),
             }
@@ -197,7 +213,7 @@ impl Follower {
     }
 
     fn catching_up(&self, after: Cursor) -> Phase {
-        match self.states_only {
+        match self.forwarder.states_only {
             true => Phase::Arriving,
             false => Phase::CatchingUp { after },
         }
@@ -216,7 +232,7 @@ impl Follower {
         let (items, until) = self
             .subscription
             .shared_page(after.unchecked(), self.kept)?;
-        self.position = until;
+        self.forwarder.position = until;
         self.phase = Phase::CatchingUp {
             after: until.into(),
         };
@@ -255,7 +271,7 @@ impl Follower {
             }
             Err(error) => return Err(error),
         };
-        self.position = next.unwrap_or(version);
+        self.forwarder.position = next.unwrap_or(version);
         self.phase = match next {
             None => Phase::Arriving,
             Some(next) => Phase::CatchingUp { after: next.into() },
@@ -263,12 +279,12 @@ impl Follower {
         if self.shares_pages() {
             // The page has checked it.
             let after = after.unchecked();
-            let range = (after, self.position);
+            let range = (after, self.forwarder.position);
             self.subscription.share_page(range, &items, is_whole);
         }
         if items.is_empty() && self.log.is_some() {
             // There can be very much that does not pass the filter: the client should not begin with it again.
-            items.push(Item::new(News::Moment(self.position)));
+            items.push(Item::new(News::Moment(self.forwarder.position)));
         }
         Ok(some(items))
     }
@@ -300,8 +316,8 @@ impl Follower {
     }
 
     fn reset(&mut self, why: Reset, current: Version) -> Update {
-        self.position = current;
-        self.marks_at = current;
+        self.forwarder.position = current;
+        self.forwarder.marks_at = current;
         let after = current.into();
         self.phase = Phase::CatchingUp { after };
         self.kept = false;
@@ -314,23 +330,23 @@ impl Follower {
         if let feeds @ [_, ..] = self.subscription.feeds() {
             let (feeds, reader) = (feeds.to_vec(), self.subscription.reader().clone());
             let turn = self.feeds.turn().await?;
-            if !self.states_only {
+            if !self.forwarder.states_only {
                 items = self.marks(&turn, &feeds, &reader).await?;
             }
             let states = turn.states(&feeds, &reader).await?;
             drop(turn);
             let whole = |state: &FeedState| News::Whole(Box::new(state.clone()));
-            items.extend(states.iter().map(|state| match self.states_only {
+            items.extend(states.iter().map(|state| match self.forwarder.states_only {
                 true => Item::new(whole(state)),
                 false => Item::new(News::State(state.clone())),
             }));
-            if self.states_only {
+            if self.forwarder.states_only {
                 let oldest = states.iter().map(|state| state.version).min();
-                self.position = oldest.unwrap_or(self.position);
+                self.forwarder.position = oldest.unwrap_or(self.forwarder.position);
             }
-            self.counts = Counts::of(states, self.states_only);
+            self.forwarder.counts = Counts::of(states, self.forwarder.states_only);
         }
-        items.push(Item::new(News::Moment(self.position)));
+        items.push(Item::new(News::Moment(self.forwarder.position)));
         self.subscription.caught_up();
         self.phase = Phase::Live;
         self.kept = false;
@@ -344,8 +360,10 @@ impl Follower {
         feeds: &[FeedName],
         reader: &ReaderName,
     ) -> Result<Vec<Arc<Item>>> {
-        let found = turn.marks_since(feeds, reader, self.marks_at).await?;
-        self.marks_at = found.version;
+        let found = turn
+            .marks_since(feeds, reader, self.forwarder.marks_at)
+            .await?;
+        self.forwarder.marks_at = found.version;
         let marks = feeds.iter().zip(found.marks).flat_map(|(feed, marks)| {
             let news = |mark: Option<(Version, Mark)>, version| {
                 let (feed, reader) = (feed.clone(), reader.clone());
@@ -365,50 +383,6 @@ impl Follower {
             }
         });
         Ok(marks.collect())
-    }
-
-    /// Drops items that were in the pages already, and moves the position to the last of the others.
-    fn above_position(&mut self, items: Vec<Arc<Item>>) -> Vec<Arc<Item>> {
-        let mut fresh = Vec::with_capacity(items.len());
-        for item in items {
-            let version = item.news.version();
-            let (is_fresh, counted) = match &item.news {
-                News::Entry(located) => {
-                    let is_fresh = version > self.position;
-                    // With some kinds only, the others would be missing.
-                    let counts = is_fresh && self.subscription.kinds().is_empty();
-                    let counted = counts.then(|| self.counts.add(&item, located));
-                    (is_fresh, counted.flatten())
-                }
-                News::Event(_) | News::Transient(_) => (version > self.position, None),
-                News::State(state) => (self.counts.take(state), None),
-                News::Marked { .. } => (version > self.marks_at, None),
-                // Heartbeats of an idle store repeat the position.
-                News::Moment(_) => (version >= self.position, None),
-                News::Notify(..) | News::Whole(_) | News::Moved { .. } => (true, None),
-            };
-            if !is_fresh {
-                continue;
-            }
-            match &item.news {
-                News::Entry(_) | News::Event(_) | News::Moment(_) => {
-                    self.position = self.position.max(version);
-                }
-                News::Marked { .. } => self.marks_at = self.marks_at.max(version),
-                _ => {}
-            }
-            if !self.states_only {
-                fresh.push(counted.unwrap_or(item));
-            } else if matches!(item.news, News::Moment(_)) {
-                fresh.push(item);
-            }
-        }
-        if self.states_only {
-            let changed = self.counts.take_changed(self.position);
-            let whole = |state| Item::new(News::Whole(Box::new(state)));
-            fresh.splice(0..0, changed.into_iter().map(whole));
-        }
-        fresh
     }
 }
 

@@ -5,12 +5,18 @@
 //! the end of a round that knew of it, reads pages up to a later moment of its own, and then takes from the hub what lies
 //! above. Whenever its bounded queue overflows, it goes back to reading pages.
 //!
+//! While the task of a stream waits, the tailer sends for it (see [`forward`]): it fills the queues of a round, and then
+//! has each of them written to its socket, in a few tasks for all. So a delivery costs a system call, and wakes no task. Only
+//! what a socket does not take at once is left to the stream's own task, as is everything of streams that are encrypted or
+//! over HTTP/2.
+//!
 //! What a round has found is dispatched in slices, and streams send between them what they have been given. The round is a
 //! cut all the same: entries reach a subscriber in version order; nobody is told that it has everything up to R before the
 //! last slice; and who registers meanwhile joins with the next round.
 
 mod counts;
 mod follower;
+mod forward;
 mod hub;
 mod janitor;
 mod partition;
@@ -23,6 +29,7 @@ use bytes::Bytes;
 
 pub use self::{
     follower::{Bye, Follower, Reset, Update, wait_for_entries},
+    forward::Outlet,
     hub::{Hub, QUEUE_BYTES_MAX, QUEUE_ITEMS_MAX, STREAMS_MAX, Subscription},
     janitor::{TRANSIENT_LIFE, trim_transients},
     tailer::{HEARTBEAT, run as run_tailer},

@@ -471,6 +471,7 @@ impl Tailer {
             self.tell(&again, true, budget).await;
         }
         self.tell(others, false, budget).await;
+        self.hub.flush().await;
     }
 
     /// Tells whoever is told the states of the reader, or everybody else.

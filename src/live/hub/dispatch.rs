@@ -7,11 +7,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     ops::Bound::{Excluded, Unbounded},
+    panic::resume_unwind,
     sync::Arc,
 };
 
 use smallvec::SmallVec;
+use tokio::runtime::Handle;
 
 use super::{
     Hub,
@@ -29,6 +32,13 @@ use crate::{
 const SLICE: usize = 256;
 /// Steps that cost as much as a unit of work: one subscriber is given an item, or one feed of an audience is matched.
 const STEPS_PER_UNIT: usize = 8;
+
+/// Subscribers whose queues are filled before they are flushed.
+const UNSENT_MAX: usize = 1_024;
+/// Subscribers that are flushed by one task, at least: fewer are not worth waking a thread.
+const SHARE_MIN: usize = 32;
+/// A system call that sends costs as much as this many units of work.
+const UNITS_PER_SEND: usize = 8;
 
 /// Feeds of an entry, by index, with their places among the feeds of an audience. Nearly always one.
 type Matches = SmallVec<[(usize, usize); 1]>;
@@ -129,15 +139,58 @@ impl Hub {
         let members = ListenersOf::Audience(audience);
         let count = self.board().listeners(members).map_or(0, BTreeMap::len);
         let bytes = item.bytes(count);
-        self.each(members, |subscriber| subscriber.push(item, bytes), budget)
+        self.push_each(members, |subscriber| subscriber.push(item, bytes), budget)
             .await;
+    }
+
+    /// Calls `push` for each of the subscribers, and has what was pushed sent, at the latest by [`Self::flush`].
+    pub(super) async fn push_each(
+        &self,
+        listeners: ListenersOf,
+        push: impl Fn(&Subscriber) -> bool,
+        budget: &mut WorkBudget,
+    ) {
+        let push = |subscriber: &Arc<Subscriber>| {
+            if push(subscriber) {
+                self.unsent().push(Arc::clone(subscriber));
+            }
+        };
+        self.each(listeners, push, budget).await;
+        if self.unsent().len() >= UNSENT_MAX {
+            self.flush().await;
+        }
+    }
+
+    /// Sends what was pushed to subscribers whose tasks wait. What was pushed to one of them since the last time is sent
+    /// together.
+    pub(in crate::live) async fn flush(&self) {
+        let mut unsent = mem::take(&mut *self.unsent());
+        if unsent.is_empty() {
+            return;
+        }
+        let workers = Handle::current().metrics().num_workers();
+        let share = unsent.len().div_ceil(workers).max(SHARE_MIN);
+        let mut others = Vec::new();
+        while unsent.len() > share {
+            let part = unsent.split_off(unsent.len() - share);
+            others.push(tokio::spawn(forward(part)));
+        }
+        forward(unsent).await;
+        for other in others {
+            // A stream may have lost something: the tailer ends, too, and with it the health of the node.
+            if let Err(error) = other.await
+                && let Ok(panic) = error.try_into_panic()
+            {
+                resume_unwind(panic);
+            }
+        }
     }
 
     /// Calls `act` once for each of the subscribers, but not for those who leave before it is their turn.
     pub(super) async fn each(
         &self,
         listeners: ListenersOf,
-        act: impl Fn(&Subscriber),
+        act: impl Fn(&Arc<Subscriber>),
         budget: &mut WorkBudget,
     ) {
         self.walk(
@@ -177,5 +230,13 @@ impl Hub {
                 return;
             }
         }
+    }
+}
+
+async fn forward(subscribers: Vec<Arc<Subscriber>>) {
+    let mut budget = WorkBudget::default();
+    for subscriber in subscribers {
+        subscriber.forward();
+        budget.spend(UNITS_PER_SEND).await;
     }
 }

@@ -20,6 +20,7 @@ use std::{
 use tokio::sync::Notify;
 
 pub(super) use self::board::LogAudience;
+pub(super) use self::subscription::Forwarded;
 use self::{
     board::{Board, ListenersOf},
     shared_pages::SharedPages,
@@ -47,6 +48,8 @@ pub struct Hub {
     keys: Keys,
     board: Mutex<Board>,
     shared_pages: Mutex<SharedPages>,
+    /// Those whose queues [`Hub::flush`] is to send.
+    unsent: Mutex<Vec<Arc<Subscriber>>>,
     /// Notified when a subscriber registers, because it needs a round to join.
     registered: Notify,
     pub(super) metrics: Arc<Metrics>,
@@ -58,6 +61,7 @@ impl Hub {
             keys,
             board: Mutex::default(),
             shared_pages: Mutex::default(),
+            unsent: Mutex::default(),
             registered: Notify::new(),
             metrics,
         })
@@ -65,6 +69,10 @@ impl Hub {
 
     fn board(&self) -> MutexGuard<'_, Board> {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unsent(&self) -> MutexGuard<'_, Vec<Arc<Subscriber>>> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shared_pages(&self) -> MutexGuard<'_, SharedPages> {
@@ -216,7 +224,8 @@ impl Hub {
     pub(super) async fn lag_all(&self, budget: &mut WorkBudget) {
         for group in 0..board::HEARTBEAT_GROUPS {
             let members = ListenersOf::HeartbeatGroup(group);
-            self.each(members, Subscriber::lag, budget).await;
+            self.each(members, |subscriber| subscriber.lag(), budget)
+                .await;
         }
     }
 
@@ -224,8 +233,9 @@ impl Hub {
     pub(super) async fn heartbeat(&self, moment: Version, budget: &mut WorkBudget) {
         let item = Item::new(News::Moment(moment));
         let members = self.board().next_group();
-        self.each(members, |subscriber| subscriber.push_if_idle(&item), budget)
-            .await;
+        let push = |subscriber: &Subscriber| subscriber.push_if_idle(&item);
+        self.push_each(members, push, budget).await;
+        self.flush().await;
     }
 
     /// The number of heartbeats after which every subscriber has had one.

@@ -11,7 +11,7 @@ use futures_util::task::AtomicWaker;
 
 use super::board::{AudienceId, PagesId};
 use crate::{
-    live::{Item, News},
+    live::{Item, News, forward::Forwarder},
     log::Filter,
     metrics::{Metrics, TransientLoss},
     types::{FeedName, Kind, ReaderName},
@@ -103,6 +103,8 @@ pub(super) struct Queue {
     pub(super) joined_at: Option<Version>,
     /// Items were dropped, and the subscriber has not read the pages with them yet.
     lagging: bool,
+    /// Sends items without the task of the subscriber, which waits.
+    lent: Option<Box<Forwarder>>,
 }
 
 impl Queue {
@@ -110,6 +112,17 @@ impl Queue {
     pub(super) fn take(&mut self) -> VecDeque<Arc<Item>> {
         self.bytes = 0;
         mem::take(&mut self.items)
+    }
+
+    /// Whether items are sent without the subscriber's task.
+    fn is_forwarded(&self) -> bool {
+        self.lent.as_ref().is_some_and(|lent| lent.is_free())
+    }
+
+    fn give_back(&mut self, forwarder: &mut Forwarder) {
+        if let Some(lent) = self.lent.take() {
+            *forwarder = *lent;
+        }
     }
 }
 
@@ -178,36 +191,80 @@ impl Subscriber {
         look(&mut self.queue()).map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Queues `item`, which counts as `bytes` bytes.
-    pub(super) fn push(&self, item: &Arc<Item>, bytes: usize) {
+    /// As [`Self::poll`]. Has what arrives sent by `forwarder` while it is pending, until [`Self::take_back`].
+    pub(super) fn poll_or_forward<T>(
+        &self,
+        context: &mut Context<'_>,
+        forwarder: &mut Forwarder,
+        look: impl FnOnce(&mut Queue, &mut Forwarder) -> Option<T>,
+    ) -> Poll<T> {
+        self.waker.register(context.waker());
+        let mut queue = self.queue();
+        queue.give_back(forwarder);
+        if let Some(found) = look(&mut queue, forwarder) {
+            return Poll::Ready(found);
+        }
+        if forwarder.outlet.is_some() {
+            queue.lent = Some(Box::new(mem::take(forwarder)));
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn take_back(&self, forwarder: &mut Forwarder) {
+        self.queue().give_back(forwarder);
+    }
+
+    /// Sends what was pushed since [`Self::push`] returned that this is to be called.
+    pub(super) fn forward(&self) {
+        let mut queue = self.queue();
+        // Otherwise its task takes what was pushed.
+        if queue.state == State::Live && queue.is_forwarded() {
+            let items = queue.take();
+            if let Some(lent) = &mut queue.lent {
+                lent.forward(items);
+            }
+            if !queue.is_forwarded() {
+                drop(queue);
+                self.waker.wake();
+            }
+        }
+    }
+
+    /// Queues `item`, which counts as `bytes` bytes. Returns whether [`Self::forward`] is to be called, soon; otherwise the
+    /// task of the subscriber takes the item.
+    #[must_use]
+    pub(super) fn push(&self, item: &Arc<Item>, bytes: usize) -> bool {
         if !self.interest.includes(&item.news) {
-            return;
+            return false;
         }
         let mut queue = self.queue();
         if queue.state != State::Live {
             let transients = u64::from(queue.state == State::Lagged && item.is_transient());
             self.count_lost_transients(transients);
-            return;
+            return false;
         }
         let bytes = queue.bytes + bytes;
-        if queue.items.is_empty()
-            || (queue.items.len() < QUEUE_ITEMS_MAX && bytes <= QUEUE_BYTES_MAX)
-        {
+        let is_first = queue.items.is_empty();
+        if is_first || (queue.items.len() < QUEUE_ITEMS_MAX && bytes <= QUEUE_BYTES_MAX) {
             queue.items.push_back(Arc::clone(item));
             queue.bytes = bytes;
         } else {
             self.count_lost_transients(u64::from(item.is_transient()));
             self.drop_items(&mut queue);
         }
+        if queue.state == State::Live && queue.is_forwarded() {
+            return is_first;
+        }
         drop(queue);
         self.waker.wake();
+        false
     }
 
-    pub(super) fn push_if_idle(&self, item: &Arc<Item>) {
+    /// As [`Self::push`], if nothing is queued.
+    #[must_use]
+    pub(super) fn push_if_idle(&self, item: &Arc<Item>) -> bool {
         let idle = self.queue().items.is_empty();
-        if idle {
-            self.push(item, item.bytes(1));
-        }
+        idle && self.push(item, item.bytes(1))
     }
 
     /// Whether everything that was pushed has been taken, and nothing was dropped.

@@ -2,13 +2,15 @@
 
 use std::{future::poll_fn, sync::Arc};
 
+use bytes::Bytes;
+
 use super::{
     Hub,
     shared_pages::Rest,
     subscriber::{Queue, State, Subscriber},
 };
 use crate::{
-    live::Item,
+    live::{Item, forward::Forwarder},
     types::{FeedName, Kind, ReaderName},
     version::Version,
 };
@@ -20,6 +22,13 @@ pub enum Received {
     Lagged,
     /// The node is shutting down.
     Closed,
+}
+
+/// What [`Subscription::forward`] finds.
+pub(in crate::live) enum Forwarded {
+    Received(Received),
+    /// What the outlet has left.
+    Unsent(Vec<Bytes>),
 }
 
 /// A registration in the hub, which ends when this is dropped.
@@ -100,22 +109,51 @@ impl Subscription {
 
     /// Waits for items. After [`Received::Lagged`] items are queued again.
     pub async fn receive(&mut self) -> Received {
-        self.wait(|queue| match queue.state {
-            State::Closed => Some(Received::Closed),
-            State::Lagged => {
-                queue.state = State::Live;
-                Some(Received::Lagged)
-            }
-            State::Joining | State::Live => {
-                let items = queue.take();
-                (!items.is_empty()).then(|| Received::Items(items.into()))
-            }
-        })
-        .await
+        self.wait(received).await
+    }
+
+    /// As [`Self::receive`], but what arrives while it waits is sent by `forwarder`, if that has an outlet.
+    pub(in crate::live) async fn forward(&mut self, forwarder: &mut Forwarder) -> Forwarded {
+        let subscriber = &*self.subscriber;
+        let lending = Lending {
+            subscriber,
+            forwarder,
+        };
+        let look = |queue: &mut Queue, forwarder: &mut Forwarder| match forwarder.is_free() {
+            true => received(queue).map(Forwarded::Received),
+            false => Some(Forwarded::Unsent(forwarder.take_unsent())),
+        };
+        poll_fn(|context| subscriber.poll_or_forward(context, lending.forwarder, look)).await
     }
 
     async fn wait<T>(&mut self, mut look: impl FnMut(&mut Queue) -> Option<T>) -> T {
         poll_fn(|context| self.subscriber.poll(context, &mut look)).await
+    }
+}
+
+fn received(queue: &mut Queue) -> Option<Received> {
+    match queue.state {
+        State::Closed => Some(Received::Closed),
+        State::Lagged => {
+            queue.state = State::Live;
+            Some(Received::Lagged)
+        }
+        State::Joining | State::Live => {
+            let items = queue.take();
+            (!items.is_empty()).then(|| Received::Items(items.into()))
+        }
+    }
+}
+
+/// Takes the forwarder back when the waiting ends, also if its future is dropped.
+struct Lending<'a> {
+    subscriber: &'a Subscriber,
+    forwarder: &'a mut Forwarder,
+}
+
+impl Drop for Lending<'_> {
+    fn drop(&mut self) {
+        self.subscriber.take_back(self.forwarder);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the hub.
 
 mod audiences;
+mod forwarding;
 
 use super::*;
 use crate::types::{Delivery, Entry, EventId};
