@@ -239,11 +239,7 @@ impl Tables {
         if range.begin >= range.end {
             return Ok(());
         }
-        let first = self
-            .segments
-            .partition_point(|(begin, _)| *begin <= range.begin)
-            .max(1)
-            - 1;
+        let first = self.segment(&range.begin);
         let end = self
             .segments
             .partition_point(|(begin, _)| *begin < range.end);
