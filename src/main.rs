@@ -28,7 +28,7 @@ use newsfeed::{
         audit::audit,
         embedded::{self, Embedded},
         epoch,
-        keys::FORMAT,
+        keys::{self, FORMAT},
     },
 };
 use tokio_util::sync::CancellationToken;
@@ -107,8 +107,9 @@ enum Admin {
     #[command(after_help = "Example:\n  \
         newsfeed admin token --key secret --sub user:42 --scope read,mark --feed 'user:42' --feed 'chat:*'")]
     Token(mint::MintArgs),
-    /// Migrate an existing store to the format of this program, and say which format it has. Format 2 is the first one that
-    /// is migrated, and there is no newer one yet. An embedded store must not be in use.
+    /// Migrate an existing store to the newest format, and say which format it had. Stores of format 2 can be used without
+    /// that, but take more keys for each message. Programs that do not know the new format cannot open the store any more: on
+    /// FoundationDB, every node must run this program before. An embedded store must not be in use.
     Migrate {
         #[command(flatten)]
         store: StoreConfig,
@@ -305,11 +306,15 @@ async fn epoch(
     Ok(())
 }
 
-/// Opening refuses every format but the newest.
+/// Opening refuses every format that cannot be read.
 async fn migrate(config: &StoreConfig) -> Result<(), Box<dyn Error>> {
-    let opened = config.open_existing().await?;
-    opened.store.close().await;
-    println!("the store has format {FORMAT}, the newest: nothing to migrate");
+    let Opened { store, keys, .. } = &config.open_existing().await?;
+    let before = keys::migrate(&**store, keys).await?;
+    store.close().await;
+    match before {
+        FORMAT => println!("the store has format {FORMAT}, the newest: nothing to migrate"),
+        _ => println!("the store had format {before} and has format {FORMAT} now"),
+    }
     Ok(())
 }
 

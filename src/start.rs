@@ -2,7 +2,7 @@
 
 use newsfeed::{
     config::{Config, Engine, Opened, check},
-    store::{self, epoch, keys::FORMAT},
+    store::{self, epoch},
 };
 
 use crate::Given;
@@ -27,7 +27,7 @@ pub async fn log(
         folder = folder.map(tracing::field::display),
         cluster_file = cluster_file.map(tracing::field::display),
         epoch,
-        format = FORMAT,
+        format = opened.keys.format(),
         settings = check::changed(given.command, given.matches, given.origins),
         "started"
     );

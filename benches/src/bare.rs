@@ -15,7 +15,7 @@ use newsfeed::{
     procfs::Usage,
     store::{
         epoch,
-        fdb::{self, Fdb, stamped_key},
+        fdb::{self, Fdb, stamped_key, unread_stamped_key},
         keys::Keys,
     },
     types::{Data, Delivery, Draft, Entry, Event},
@@ -271,6 +271,10 @@ impl Bare {
         }
         for put in &batch.versioned {
             let key = stamped_key(&put.prefix, self.epoch, put.index);
+            transaction.atomic_op(&key, &put.value, MutationType::SetVersionstampedKey);
+        }
+        for put in &batch.unread {
+            let key = unread_stamped_key(&put.prefix, self.epoch, put.index);
             transaction.atomic_op(&key, &put.value, MutationType::SetVersionstampedKey);
         }
         let (key, stamp) = (self.keys.wake(), MutationType::SetVersionstampedValue);

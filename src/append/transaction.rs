@@ -533,10 +533,13 @@ impl Transaction for Append<'_> {
         let floor = at.min(self.clock.now());
         let mut batch = self.build(snapshot, floor).await;
         let relied_on = expected.iter().filter(|(_, feed)| feed.relied_on);
-        let relied_on = relied_on.map(|(name, feed)| {
-            let prefix = self.keys.feed(name);
-            let (begin, end) = keys::after_until(&prefix, feed.latest.key, Version::MAX);
-            Condition::RangeEmpty { begin, end }
+        let relied_on = relied_on.flat_map(|(name, feed)| {
+            let (prefix, after) = (self.keys.feed(name), feed.latest.key);
+            let ranges = [keys::after_until, keys::unread_after_until];
+            ranges.map(|range| {
+                let (begin, end) = range(&prefix, after, Version::MAX);
+                Condition::RangeEmpty { begin, end }
+            })
         });
         // Engines that check claims do so by themselves.
         let unclaimed = self.unclaimed();

@@ -34,29 +34,34 @@ pub fn entry(event: &Event, at: i64, read_at: u64) -> Entry {
 pub async fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
     let mut budget = WorkBudget::default();
     let mut versioned = Vec::with_capacity(3 * entries.len());
+    let mut unread = Vec::with_capacity(entries.len());
     let mut partitions: BTreeMap<u16, Vec<RecordParts<'_>>> = BTreeMap::new();
     for (index, (event, entry)) in (0..).zip(entries) {
-        let mut put = |prefix, value| {
-            versioned.push(Versioned {
-                prefix,
-                index,
-                value,
-            });
+        let put = |prefix, value| Versioned {
+            prefix,
+            index,
+            value,
         };
-        put(
+        versioned.push(put(
             keys.claim(&event.id),
             values::encode_claim(event.digest, &event.feeds),
-        );
+        ));
         let mut value = values::encode_entry(entry);
+        let is_unread_entry = keys.is_unread_entry(event.delivery, value.len());
         for (place, feed) in (1..).zip(&event.feeds) {
             let last = place == event.feeds.len();
             let value = match last {
                 true => std::mem::take(&mut value),
                 false => value.clone(),
             };
-            put(keys.feed(feed), value);
+            let entry_put = put(keys.feed(feed), value);
+            if is_unread_entry {
+                unread.push(entry_put);
+                continue;
+            }
+            versioned.push(entry_put);
             if event.delivery == Delivery::Notify {
-                put(keys.notify(feed), values::encode_notify(entry));
+                versioned.push(put(keys.notify(feed), values::encode_notify(entry)));
             }
         }
         for (partition, feeds, exports) in records(keys, &event.feeds) {
@@ -88,6 +93,7 @@ pub async fn of_events(keys: &Keys, entries: &[(&Event, Entry)]) -> Batch {
         .collect();
     Batch {
         versioned,
+        unread,
         maxima,
         notify: true,
         ..Batch::default()
@@ -213,7 +219,7 @@ mod tests {
         let keys = crate::dedup::testing::keys();
         let (batch, count) = turns(of_events(&keys, &entries)).await;
         let entries_and_notify = 2 * EVENT_FEEDS_MAX * events.len();
-        assert!(batch.versioned.len() > entries_and_notify);
+        assert!(batch.versioned.len() + batch.unread.len() > EVENT_FEEDS_MAX * events.len());
         assert!(count >= entries_and_notify / 600, "{count}");
     }
 }

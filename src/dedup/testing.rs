@@ -12,7 +12,7 @@ use crate::{
         Batch, Condition, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Store,
         StoreErrors,
         epoch::Row,
-        keys::{Keys, versioned},
+        keys::{Keys, unread_versioned, versioned},
         values::{self, Record, RecordParts},
     },
     types::{Delivery, Entry, FeedName, NO_TWIN},
@@ -131,6 +131,23 @@ pub(crate) fn is_twin(history: &[Record], entry: &Entry, feed: &FeedName) -> boo
     })
 }
 
+/// The keys of an entry that counts as unread, and their values: with one key or, of some messages, with two, as in format 2.
+pub(crate) fn entry_puts(keys: &Keys, feed: &FeedName, entry: &Entry) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let (prefix, version) = (keys.feed(feed), entry.version);
+    let value = values::encode_entry(entry);
+    let is_old = entry.kind.as_str() == "message" && !(version.time() / 7).is_multiple_of(2);
+    match is_old {
+        false => vec![(unread_versioned(&prefix, version), value)],
+        true => vec![
+            (versioned(&prefix, version), value),
+            (
+                versioned(&keys.notify(feed), version),
+                values::encode_notify(entry),
+            ),
+        ],
+    }
+}
+
 /// A snapshot that holds a history: the entries and notify keys of its feeds, and its log.
 #[derive(Clone)]
 pub(crate) struct Memory {
@@ -174,10 +191,7 @@ impl Memory {
         let mut values = BTreeMap::new();
         for Record { entry, feeds, .. } in history {
             for feed in feeds {
-                let key = versioned(&keys.feed(feed), entry.version);
-                values.insert(key, values::encode_entry(entry));
-                let key = versioned(&keys.notify(feed), entry.version);
-                values.insert(key, values::encode_notify(entry));
+                values.extend(entry_puts(keys, feed, entry));
             }
         }
         let batch = |record: &Record| (record.entry.version.epoch(), record.entry.version.time());
@@ -249,6 +263,10 @@ impl Memory {
         for put in batch.versioned {
             values.insert(versioned(&put.prefix, at.at_index(put.index)), put.value);
         }
+        for put in batch.unread {
+            let key = unread_versioned(&put.prefix, at.at_index(put.index));
+            values.insert(key, put.value);
+        }
         for mut put in batch.stamped {
             let stamp = at.at_index(put.index).to_bytes();
             put.value[put.at..][..stamp.len()].copy_from_slice(&stamp);
@@ -267,6 +285,16 @@ impl Memory {
     }
 
     pub(crate) fn slice(&self, range: Range) -> Slice {
+        match range.second() {
+            None => self.one_slice(range),
+            Some(second) => {
+                let found = (self.one_slice(range.clone()), self.one_slice(second));
+                Slice::merged(&range, found.0, found.1).expect("versioned keys")
+            }
+        }
+    }
+
+    fn one_slice(&self, range: Range) -> Slice {
         let mut found: Vec<_> = match range.begin < range.end {
             true => self.values.range(range.begin..range.end).collect(),
             false => Vec::new(),

@@ -93,6 +93,8 @@ impl From<&Record> for Commit {
 pub struct Window {
     /// Of the keys of the sequence; several if it is the whole log, merged from its partitions.
     prefixes: SmallVec<[Vec<u8>; 1]>,
+    /// The sequence is a feed.
+    is_feed: bool,
     /// The commits in a key and its value, in version order.
     decode: fn(&KeyValue) -> Result<Vec<Commit>>,
     /// In version order.
@@ -107,9 +109,11 @@ pub struct Window {
 impl Window {
     /// An empty window after `start` over the feed whose entries have keys with `prefix`.
     pub fn of_feed(prefix: Vec<u8>, start: Version) -> Self {
-        Self::new(prefix, start, |item| {
-            Ok(vec![Commit::from(&decode_entry(item)?)])
-        })
+        let decode = |item: &KeyValue| Ok(vec![Commit::from(&decode_entry(item)?)]);
+        Self {
+            is_feed: true,
+            ..Self::new(prefix, start, decode)
+        }
     }
 
     /// An empty window after `start` over the log partition whose records have keys with `prefix`.
@@ -139,6 +143,7 @@ impl Window {
     fn new(prefix: Vec<u8>, start: Version, decode: fn(&KeyValue) -> Result<Vec<Commit>>) -> Self {
         Self {
             prefixes: SmallVec::from([prefix]),
+            is_feed: false,
             decode,
             commits: VecDeque::new(),
             ids: HashMap::new(),
@@ -162,7 +167,23 @@ impl Window {
         limit: usize,
         bytes_max: usize,
     ) -> Range {
-        keys::range(&self.prefixes[0], after, until, reverse, limit, bytes_max)
+        self.range_of(&self.prefixes[0], after, until, reverse, limit, bytes_max)
+    }
+
+    fn range_of(
+        &self,
+        prefix: &[u8],
+        after: Option<Version>,
+        until: Version,
+        reverse: bool,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Range {
+        let range = match self.is_feed {
+            true => keys::entries,
+            false => keys::range,
+        };
+        range(prefix, after, until, reverse, limit, bytes_max)
     }
 
     /// The version above which no commit is missing.
@@ -226,7 +247,7 @@ impl Window {
             let keys = (self.look_back_keys / self.prefixes.len()).max(1);
             let (after, until) = (Some(reach), self.complete_from);
             let range =
-                |prefix: &Vec<u8>| keys::range(prefix, after, until, true, keys, usize::MAX);
+                |prefix: &Vec<u8>| self.range_of(prefix, after, until, true, keys, usize::MAX);
             let slices = snapshot
                 .ranges(self.prefixes.iter().map(range).collect())
                 .await?;

@@ -4,8 +4,7 @@ use super::Feeds;
 use crate::{
     error::Result,
     store::{
-        self, KeyValue, Snapshot,
-        keys::versioned,
+        self, Snapshot, entries_at, keys,
         values::{Claim, decode_claim, decode_entry, decode_version_or_zero},
     },
     types::{Entry, EventId, FeedName},
@@ -50,18 +49,16 @@ impl Feeds {
         if feeds.is_empty() {
             return Ok(None);
         }
-        let reads = vec![versioned(&key, claim.version), self.keys.trimmed_anywhere()];
+        let places = keys::entry_keys(&key, claim.version);
+        let mut reads = places.to_vec();
+        reads.push(self.keys.trimmed_anywhere());
         let mut values = snapshot.get(reads.clone()).await?;
         let trimmed = values.pop().flatten();
-        let trimmed = decode_version_or_zero(&reads[1], trimmed.as_ref())?;
+        let trimmed = decode_version_or_zero(&reads[2], trimmed.as_ref())?;
         if trimmed >= claim.version {
             return self.kept(snapshot, feeds, claim.version).await;
         }
-        let (key, value) = (reads.into_iter().next(), values.pop().flatten());
-        let item = key.zip(value).map(|(key, value)| KeyValue {
-            key: key.into(),
-            value,
-        });
+        let item = keys::entry_at(&places, &values);
         let entry = item.as_ref().map(decode_entry).transpose()?;
         let entry = entry.filter(|entry| !entry.is_erased());
         Ok(entry.map(|entry| FoundEvent { entry, feeds }))
@@ -74,20 +71,18 @@ impl Feeds {
         feeds: Vec<FeedName>,
         version: Version,
     ) -> store::Result<Option<FoundEvent>> {
-        let key = |feed| versioned(&self.keys.feed(feed), version);
-        let reads: Vec<_> = feeds.iter().map(key).collect();
-        let values = snapshot.get(reads.clone()).await?;
+        let places = feeds.iter().map(|feed| (self.keys.feed(feed), version));
+        let items = entries_at(&*snapshot, places).await?;
         let mut found: Option<FoundEvent> = None;
-        for ((feed, key), value) in feeds.into_iter().zip(reads).zip(values) {
-            let Some(value) = value else {
+        for (feed, item) in feeds.into_iter().zip(items) {
+            let Some(item) = item else {
                 continue;
             };
             if let Some(found) = &mut found {
                 found.feeds.push(feed);
                 continue;
             }
-            let key = key.into();
-            let entry = decode_entry(&KeyValue { key, value })?;
+            let entry = decode_entry(&item)?;
             found = Some(entry)
                 .filter(|entry| !entry.is_erased())
                 .map(|entry| FoundEvent {

@@ -159,9 +159,9 @@ impl Transaction for SetState<'_> {
     fn first_reads(&self) -> Reads {
         let keys = &self.feeds.keys;
         let mut reads = Standing::reads(keys, self.feed, self.reader).to_vec();
-        reads.push(versioned(&keys.feed(self.feed), self.entry));
         reads.push(versioned(&keys.notify(self.feed), self.entry));
         reads.push(keys.state(self.feed, self.entry, self.reader));
+        reads.extend(keys::entry_keys(&keys.feed(self.feed), self.entry));
         Reads {
             keys: reads,
             ..Reads::default()
@@ -184,18 +184,21 @@ impl Transaction for SetState<'_> {
                 value,
             })
         };
-        let entry = match item(0) {
-            Some(item) => self.visible(snapshot, &item).await?,
+        let shown = item(2).or_else(|| item(3));
+        let entry = match &shown {
+            Some(shown) => self.visible(snapshot, shown).await?,
             None => None,
         };
         let entry = entry.ok_or(Error::EntryNotFound(self.entry))?;
-        let notify = item(1).filter(|_| entry.delivery == Delivery::Notify);
+        let notify = shown.filter(|shown| keys::is_unread(&shown.key));
+        let notify = notify.or_else(|| item(0));
+        let notify = notify.filter(|_| entry.delivery == Delivery::Notify);
         let notify = notify.ok_or_else(|| Error::NotNotify(entry.kind.clone()))?;
         let is_own = entry.is_by(self.reader);
         if is_own && self.new.read == Some(false) {
             return Err(Error::OwnEntry);
         }
-        let stored = item(2);
+        let stored = item(1);
         let mark = stored.as_ref().map(decode_mark).transpose()?;
         let current = standing.state(self.entry, is_own, mark);
         self.state = self.new.after(current);

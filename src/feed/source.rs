@@ -12,9 +12,9 @@ use crate::{
     dedup::Scan,
     projection::{self, Derived},
     store::{
-        Found, Reads, Result, Snapshot,
-        keys::{Keys, versioned},
-        values::Checkpoint,
+        Fetch, Found, Reads, Result, Snapshot,
+        keys::{Keys, corrupt},
+        values::{Checkpoint, decode_entry},
     },
     types::{Entry, FeedName, Kind},
     version::Version,
@@ -120,8 +120,7 @@ struct Index {
     named: Derived,
     /// It may name entries that have gone.
     may_miss: bool,
-    /// What is being fetched.
-    fetching: Vec<Vec<u8>>,
+    fetching: Fetch,
     ready: VecDeque<Entry>,
 }
 
@@ -145,7 +144,7 @@ impl Entries {
             prefix: prefix.clone(),
             named: Derived::given(marked, newest_first),
             may_miss: true,
-            fetching: Vec::new(),
+            fetching: Fetch::default(),
             ready: VecDeque::new(),
         }));
         parts.push(Part::Scan(match newest_first {
@@ -192,7 +191,7 @@ impl Entries {
             prefix: prefix.clone(),
             named: projection::of_feed(keys, feed, kinds, range, newest_first),
             may_miss: false,
-            fetching: Vec::new(),
+            fetching: Fetch::default(),
             ready: VecDeque::new(),
         }));
         parts.push(Part::Scan(match newest_first {
@@ -302,10 +301,12 @@ impl Index {
             return Reads::default();
         }
         let most = need.min(FETCHED_AT_ONCE / at_once.max(1)).max(1);
+        // What was added later would not be fetched with the others.
+        let most = if self.fetching.has_begun() { 0 } else { most };
         while self.fetching.len() < most
             && let Some((version, _)) = self.named.pop()
         {
-            self.fetching.push(versioned(&self.prefix, version));
+            self.fetching.entry(&self.prefix, version);
         }
         match self.fetching.is_empty() {
             true => Reads {
@@ -313,7 +314,7 @@ impl Index {
                 ..Reads::default()
             },
             false => Reads {
-                keys: self.fetching.clone(),
+                keys: self.fetching.wants(),
                 ..Reads::default()
             },
         }
@@ -323,11 +324,16 @@ impl Index {
         match self.fetching.is_empty() {
             true => self.named.take(found.slices),
             false => {
-                let keys = std::mem::take(&mut self.fetching);
-                let found = keys.into_iter().zip(found.values);
-                let found = found.filter(|(_, value)| value.is_some() || !self.may_miss);
-                let (keys, values) = found.unzip();
-                self.ready.extend(projection::entries(keys, values)?);
+                for (key, item) in self.fetching.take(found.values).into_iter().flatten() {
+                    match item {
+                        Some(item) => self.ready.push_back(decode_entry(&item)?),
+                        None if self.may_miss => {}
+                        None => {
+                            let what = "an index names an entry that is missing";
+                            return Err(corrupt(&key, what));
+                        }
+                    }
+                }
                 Ok(())
             }
         }

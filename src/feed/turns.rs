@@ -490,7 +490,7 @@ impl InTurn {
     ) -> store::Result<(Self, Found)> {
         let _one = turn.at_once.acquire().await;
         reads.held = Some(turn.pass().await?);
-        turn.charge(SEARCH_COST * (reads.keys.len() + reads.ranges.len()) as u64);
+        turn.charge(SEARCH_COST * reads.searches() as u64);
         let (snapshot, found) = store.begin(reads).await?;
         let turn = Arc::clone(turn);
         Ok((Self { snapshot, turn }, found))
@@ -513,7 +513,7 @@ impl Snapshot for InTurn {
         let _one = turn.at_once.acquire().await;
         reads.held = Some(turn.pass().await?);
         // Searches are charged even if nobody waits for the result.
-        turn.charge(SEARCH_COST * (reads.keys.len() + reads.ranges.len()) as u64);
+        turn.charge(SEARCH_COST * reads.searches() as u64);
         let found = snapshot.read(reads).await?;
         turn.charge(found.slices.iter().map(cost).sum());
         Ok(found)
@@ -739,7 +739,7 @@ mod tests {
         let spent = || turn.spent.load(Ordering::Relaxed);
         let range = |limit| {
             let prefix = crate::dedup::testing::keys().feed(&feed);
-            store::keys::range(&prefix, None, Version::MAX, false, limit, usize::MAX)
+            store::keys::entries(&prefix, None, Version::MAX, false, limit, usize::MAX)
         };
         snapshot.ranges(vec![range(700)]).await.expect("read");
         let one = spent();

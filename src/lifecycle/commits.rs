@@ -5,8 +5,8 @@ use crate::{
     error::{self, Error},
     log::entry_at,
     store::{
-        Condition, KeyValue, Result, Snapshot,
-        keys::{self, Keys, versioned},
+        Condition, KeyValue, Result, Snapshot, entries_at,
+        keys::{self, Keys},
         values::{Claim, ClaimedEvent, Edit, decode_claim, decode_entry},
     },
     types::{Entry, EventId, FeedName},
@@ -52,7 +52,7 @@ impl Commits {
         let claims = ids.iter().map(|id| keys.all_claims(id));
         let slices = snapshot.ranges(claims.collect()).await?;
         let mut found = Vec::with_capacity(ids.len());
-        let mut reads = Vec::new();
+        let mut held = Vec::new();
         for (id, slice) in ids.iter().zip(slices) {
             let mut commits = Vec::new();
             for item in &slice.items {
@@ -61,7 +61,7 @@ impl Commits {
                     continue;
                 };
                 let places = claim.feeds.iter();
-                reads.extend(places.map(|feed| versioned(&keys.feed(feed), version)));
+                held.extend(places.map(|feed| (keys.feed(feed), version)));
                 let first: Option<&Commit> = commits.first();
                 let edits = first.map_or_else(|| claim.edits.clone(), |first| first.edits.clone());
                 commits.push(Commit {
@@ -78,15 +78,12 @@ impl Commits {
                 commits,
             });
         }
-        let values = snapshot.get(reads.clone()).await?;
-        let mut stored = reads.into_iter().zip(values);
+        let mut stored = entries_at(snapshot, held.into_iter()).await?.into_iter();
         for commit in found.iter_mut().flat_map(|commits| &mut commits.commits) {
             for feed in &commit.claim.feeds {
-                let Some((key, Some(value))) = stored.next() else {
+                let Some(Some(item)) = stored.next() else {
                     continue;
                 };
-                let key = key.into();
-                let item = KeyValue { key, value };
                 commit.copies.push(Copy {
                     feed: feed.clone(),
                     entry: decode_entry(&item)?,

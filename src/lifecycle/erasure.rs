@@ -20,7 +20,7 @@ use crate::{
     append::writes,
     store::{
         self, Batch, SNAPSHOT_AGE_TICKS_MAX, Snapshot, Versioned,
-        keys::{Keys, only, versioned},
+        keys::{Keys, entry_keys, is_unread, only, versioned},
         rows::{Job, Place, What, encode_job},
         values::{self, Record},
     },
@@ -182,20 +182,20 @@ impl<'a> Erasure<'a> {
             .filter(|copy| !left.contains(&copy.feed))
         {
             let key = copy.item.key.to_vec();
-            let notify = versioned(&self.keys.notify(&copy.feed), commit.version);
+            let has_notify_key = copy.entry.delivery == Delivery::Notify && !is_unread(&key);
+            let notify =
+                has_notify_key.then(|| versioned(&self.keys.notify(&copy.feed), commit.version));
             if is_young {
                 let place = Entry {
                     change: Some(Change::Erased),
                     ..copy.entry.clone()
                 };
-                if place.delivery == Delivery::Notify {
-                    self.batch
-                        .puts
-                        .push((notify, values::encode_notify(&place)));
-                }
+                let notify = notify.map(|key| (key, values::encode_notify(&place)));
+                self.batch.puts.extend(notify);
                 self.batch.puts.push((key, values::encode_entry(&place)));
             } else {
-                self.batch.clears.extend([only(key), only(notify)]);
+                self.batch.clears.push(only(key));
+                self.batch.clears.extend(notify.map(only));
             }
             let by_kind = self.keys.feed_by_kind(&copy.feed, &copy.entry.kind);
             self.batch
@@ -356,11 +356,10 @@ impl<'a> Erasure<'a> {
         }
         let keys = self.keys;
         for feed in &place.feeds {
-            for prefix in [keys.feed(feed), keys.notify(feed)] {
-                self.batch
-                    .clears
-                    .push(only(versioned(&prefix, place.version)));
-            }
+            let notify = versioned(&keys.notify(feed), place.version);
+            let places = entry_keys(&keys.feed(feed), place.version);
+            let clears = places.into_iter().chain([notify]);
+            self.batch.clears.extend(clears.map(only));
         }
         for (partition, ..) in writes::records(keys, &place.feeds) {
             let change = |records: &mut Vec<Record>, index: usize| {

@@ -2,14 +2,12 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
-
 use super::{Derived, Projection, checkpoints};
 use crate::{
     log::{self, LogEvent, Scan},
     store::{
-        KeyValue, Result, Snapshot,
-        keys::{Keys, corrupt, versioned},
+        Fetch, KeyValue, Result, Snapshot,
+        keys::{Keys, versioned},
         values::{Indexed, decode_change, decode_entry, decode_indexed},
     },
     types::{Actor, Entry, FeedName, Kind},
@@ -215,6 +213,7 @@ struct Index {
     after: Version,
     /// Their entries have been read.
     fetched: VecDeque<LogEvent>,
+    fetching: Fetch,
     bytes_read: usize,
 }
 
@@ -224,6 +223,7 @@ impl Index {
             after: derived.after(),
             derived,
             fetched: VecDeque::new(),
+            fetching: Fetch::default(),
             bytes_read: 0,
         }
     }
@@ -248,12 +248,13 @@ impl Index {
                 }
             }
         }
-        let key = |it: &Indexed| versioned(&place(keys, it, &it.feeds[0]), it.version);
-        let reads: Vec<_> = named.iter().map(key).collect();
-        let values = snapshot.get(reads.clone()).await?;
-        for ((indexed, key), value) in named.into_iter().zip(reads).zip(values) {
-            let entry = match value {
-                Some(value) => Some(decode(&indexed, key, value)?),
+        for indexed in &named {
+            fetch(&mut self.fetching, keys, indexed, &indexed.feeds[0]);
+        }
+        let mut items = self.fetching.read(snapshot).await?.into_iter();
+        for indexed in named {
+            let entry = match items.next().and_then(|(_, item)| item) {
+                Some(item) => Some(decode(&indexed, &item)?),
                 None => elsewhere(snapshot, keys, &indexed).await?,
             };
             // News of a change go when the entry does.
@@ -271,22 +272,18 @@ impl Index {
     }
 }
 
-/// The prefix of the key of an event, or of the news of its change, in `feed`.
-fn place(keys: &Keys, indexed: &Indexed, feed: &FeedName) -> Vec<u8> {
+/// Adds the event, or the news of its change, in `feed` to what is fetched.
+fn fetch(fetching: &mut Fetch, keys: &Keys, indexed: &Indexed, feed: &FeedName) {
     match indexed.is_change {
-        true => keys.change(feed),
-        false => keys.feed(feed),
+        true => fetching.only(versioned(&keys.change(feed), indexed.version)),
+        false => fetching.entry(&keys.feed(feed), indexed.version),
     }
 }
 
-fn decode(indexed: &Indexed, key: Vec<u8>, value: Bytes) -> Result<Entry> {
-    let item = KeyValue {
-        key: key.into(),
-        value,
-    };
+fn decode(indexed: &Indexed, item: &KeyValue) -> Result<Entry> {
     match indexed.is_change {
-        true => decode_change(&item),
-        false => decode_entry(&item),
+        true => decode_change(item),
+        false => decode_entry(item),
     }
 }
 
@@ -296,29 +293,13 @@ async fn elsewhere(
     keys: &Keys,
     indexed: &Indexed,
 ) -> Result<Option<Entry>> {
-    let others = indexed.feeds[1..].iter();
-    let others = others.map(|feed| versioned(&place(keys, indexed, feed), indexed.version));
-    let others: Vec<_> = others.collect();
-    let values = snapshot.get(others.clone()).await?;
-    let found = others.into_iter().zip(values);
-    let found = found
-        .filter_map(|(key, value)| Some((key, value?)))
-        .map(|(key, value)| decode(indexed, key, value))
-        .next();
-    match found {
-        Some(entry) => entry.map(Some),
+    let mut fetching = Fetch::default();
+    for feed in &indexed.feeds[1..] {
+        fetch(&mut fetching, keys, indexed, feed);
+    }
+    let found = fetching.read(snapshot).await?;
+    match found.into_iter().find_map(|(_, item)| item) {
+        Some(item) => decode(indexed, &item).map(Some),
         None => log::entry_at(snapshot, keys, indexed.first_feed_hash, indexed.version).await,
     }
-}
-
-/// The entries with these keys, which an index names, and with these values.
-pub fn entries(keys: Vec<Vec<u8>>, values: Vec<Option<Bytes>>) -> Result<Vec<Entry>> {
-    let entry = |(key, value): (Vec<u8>, Option<Bytes>)| match value {
-        Some(value) => decode_entry(&KeyValue {
-            key: key.into(),
-            value,
-        }),
-        None => Err(corrupt(&key, "an index names an entry that is missing")),
-    };
-    keys.into_iter().zip(values).map(entry).collect()
 }

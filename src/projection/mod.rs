@@ -33,7 +33,7 @@ use std::collections::HashSet;
 pub use self::{
     behind::events_above,
     derived::Derived,
-    events::{Events, Wanted, entries},
+    events::{Events, Wanted},
     step::{Limits, Progress, Step, Turn},
     worker::{Settings, run},
 };

@@ -12,8 +12,8 @@ use super::Projection;
 use crate::{
     log::{self, LogEvent, Scan},
     store::{
-        Batch, Condition, Error, Found, Plan, Reads, Result, Snapshot, Transaction,
-        keys::{Keys, versioned},
+        Batch, Condition, Error, Found, Plan, Reads, Result, Snapshot, Transaction, entries_at,
+        keys::Keys,
         values::{Checkpoint, decode_checkpoint, decode_version_or_zero, encode_checkpoint},
     },
     types::FeedName,
@@ -117,8 +117,8 @@ impl<'a> Step<'a> {
         }
         let mut feeds = event.feeds.clone();
         if event.entry.version <= trimmed {
-            let key = |feed| versioned(&self.keys.feed(feed), event.entry.version);
-            let stored = snapshot.get(feeds.iter().map(key).collect()).await?;
+            let place = |feed| (self.keys.feed(feed), event.entry.version);
+            let stored = entries_at(snapshot, feeds.iter().map(place)).await?;
             let mut stored = stored.iter();
             feeds.retain(|_| stored.next().is_some_and(Option::is_some));
         }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     Error, KeyValue, Range, Result, Store,
-    keys::{Keys, next_key},
+    keys::{Keys, is_unread, next_key},
     values,
 };
 
@@ -55,6 +55,7 @@ pub async fn audit(store: &dyn Store, keys: &Keys) -> Result<Counts> {
     })
     .await?;
     visit(store, keys.feeds(), |item| {
+        counts.notify += u64::from(is_unread(&item.key));
         values::decode_entry(item).map(|_| counts.entries += 1)
     })
     .await?;

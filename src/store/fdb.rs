@@ -22,7 +22,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Batch, Condition, Error, Found, KeyValue, Range, Reads, Result, Slice, Snapshot, Stamped,
-    Store, StoreErrors, keys::Keys,
+    Store, StoreErrors,
+    keys::{Keys, UNREAD_BIT},
 };
 use crate::{
     fairness::WorkBudget,
@@ -312,6 +313,11 @@ impl View {
             transaction.atomic_op(&key, &put.value, MutationType::SetVersionstampedKey);
             budget.spend(1).await;
         }
+        for put in &batch.unread {
+            let key = unread_stamped_key(&put.prefix, self.version.epoch(), put.index);
+            transaction.atomic_op(&key, &put.value, MutationType::SetVersionstampedKey);
+            budget.spend(1).await;
+        }
         for put in &batch.stamped {
             let value = stamped_value(put, self.version.epoch());
             transaction.atomic_op(&put.key, &value, MutationType::SetVersionstampedValue);
@@ -348,6 +354,17 @@ async fn read(transaction: &Transaction, reads: &Reads) -> Result<Found> {
 }
 
 async fn read_range(transaction: &Transaction, range: &Range) -> Result<Slice> {
+    let Some(second) = range.second() else {
+        return read_one_range(transaction, range).await;
+    };
+    let (first, second) = tokio::try_join!(
+        read_one_range(transaction, range),
+        read_one_range(transaction, &second)
+    )?;
+    Slice::merged(range, first, second)
+}
+
+async fn read_one_range(transaction: &Transaction, range: &Range) -> Result<Slice> {
     let mut slice = Slice::default();
     if range.begin >= range.end || range.limit == 0 {
         return Ok(slice);
@@ -397,6 +414,13 @@ pub fn stamped_key(prefix: &[u8], epoch: u32, index: u16) -> Vec<u8> {
     key.extend_from_slice(&[0xff; STAMP_BYTES]);
     key.extend_from_slice(&index.to_be_bytes());
     key.extend_from_slice(&stamp_at.to_le_bytes());
+    key
+}
+
+/// The same for the key of an entry that counts as unread and has no notify key.
+pub fn unread_stamped_key(prefix: &[u8], epoch: u32, index: u16) -> Vec<u8> {
+    let mut key = stamped_key(prefix, epoch, index);
+    key[prefix.len()] |= UNREAD_BIT;
     key
 }
 

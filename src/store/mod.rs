@@ -10,6 +10,7 @@ pub mod embedded;
 pub mod epoch;
 #[cfg(feature = "fdb")]
 pub mod fdb;
+mod fetch;
 pub mod keys;
 pub mod rows;
 mod transact;
@@ -20,6 +21,8 @@ use std::{any::Any, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::fetch::{Fetch, entries_at};
+use self::keys::version_of;
 pub use self::transact::{
     Operation, Plan, RETRY_FOR, RetryableError, StoreErrors, Transaction, transact, transact_until,
 };
@@ -223,6 +226,12 @@ impl Reads {
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.ranges.is_empty()
     }
+
+    /// How often an engine has to search for a key or for the beginning of a range.
+    pub fn searches(&self) -> usize {
+        let beside = self.ranges.iter().filter(|range| range.beside.is_some());
+        self.keys.len() + self.ranges.len() + beside.count()
+    }
 }
 
 /// The results of [`Reads`], in the order of the requests.
@@ -237,6 +246,9 @@ pub struct Found {
 pub struct Range {
     pub begin: Vec<u8>,
     pub end: Vec<u8>,
+    /// Begin and end of a second range. Then the keys of both are versioned, and their items are read in one order: that of
+    /// their versions.
+    pub beside: Option<(Vec<u8>, Vec<u8>)>,
     pub reverse: bool,
     /// Maximum number of keys.
     pub limit: usize,
@@ -250,10 +262,22 @@ impl Range {
         Self {
             begin,
             end,
+            beside: None,
             reverse: false,
             limit: usize::MAX,
             bytes_max: usize::MAX,
         }
+    }
+
+    /// The second range alone, with the same limits.
+    pub(crate) fn second(&self) -> Option<Self> {
+        let (begin, end) = self.beside.clone()?;
+        Some(Self {
+            begin,
+            end,
+            beside: None,
+            ..*self
+        })
     }
 }
 
@@ -271,6 +295,51 @@ pub struct Slice {
     pub more: bool,
 }
 
+impl Slice {
+    /// What `range` asks for, from what was found in each of its two ranges under its limits.
+    pub(crate) fn merged(range: &Range, first: Self, second: Self) -> Result<Self> {
+        match (&*first.items, &*second.items) {
+            (_, []) if !second.more => return Ok(first),
+            ([], _) if !first.more => return Ok(second),
+            _ => {}
+        }
+        let mut merged = Self {
+            items: Vec::with_capacity(range.limit.min(first.items.len() + second.items.len())),
+            more: false,
+        };
+        let mut rests = [(first.items, first.more), (second.items, second.more)]
+            .map(|(items, more)| (items.into_iter().peekable(), more));
+        let mut bytes = 0;
+        loop {
+            let [(first, first_more), (second, second_more)] = &mut rests;
+            let is_second = match (first.peek(), second.peek()) {
+                (Some(first), Some(second)) => {
+                    let (first, second) = (version_of(&first.key)?, version_of(&second.key)?);
+                    (second < first) != range.reverse
+                }
+                // What was not read of the other one may come before.
+                (Some(_), None) if *second_more => break merged.more = true,
+                (None, Some(_)) if *first_more => break merged.more = true,
+                (Some(_), None) => false,
+                (None, Some(_)) => true,
+                (None, None) => break merged.more = *first_more || *second_more,
+            };
+            if merged.items.len() >= range.limit || bytes >= range.bytes_max {
+                break merged.more = true;
+            }
+            let next = if is_second {
+                second.next()
+            } else {
+                first.next()
+            };
+            merged
+                .items
+                .extend(next.inspect(|item| bytes += item.key.len() + item.value.len()));
+        }
+        Ok(merged)
+    }
+}
+
 /// Blind writes, committed atomically. They are applied in the order: clears, puts and maxima, versioned and stamped puts.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
@@ -280,6 +349,8 @@ pub struct Batch {
     /// Sets the key to the greater of its present value and this one, compared as byte strings of equal length.
     pub maxima: Vec<(Vec<u8>, Vec<u8>)>,
     pub versioned: Vec<Versioned>,
+    /// Entries that count as unread and have no notify key: versioned puts with keys as [`keys::unread_versioned`] makes them.
+    pub unread: Vec<Versioned>,
     /// Puts whose values carry the version of the commit.
     pub stamped: Vec<Stamped>,
     /// Fail with [`Error::Conflict`] if any id that the batch claims is already claimed at commit. Only for snapshots with
@@ -316,4 +387,103 @@ pub enum Condition {
         begin: Vec<u8>,
         end: Vec<u8>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{dedup::testing::Memory, version::Version};
+
+    fn memory(times: &[(u64, bool)]) -> (Memory, Vec<KeyValue>) {
+        let mut memory = Memory::of(&[]);
+        let mut all = Vec::new();
+        for &(time, is_unread) in times {
+            let version = Version::new(1, time, 0);
+            let key = match is_unread {
+                true => keys::unread_versioned(b"p", version),
+                false => keys::versioned(b"p", version),
+            };
+            let value = vec![0; (time % 3) as usize];
+            memory.put(key.clone(), value.clone());
+            all.push(KeyValue {
+                key: key.into(),
+                value: value.into(),
+            });
+        }
+        (memory, all)
+    }
+
+    proptest! {
+        /// Against a plain list: in order, within the limits, and with nothing left out before the last item.
+        #[test]
+        fn two_ranges_are_read_in_the_order_of_versions(
+            entries in proptest::collection::btree_map(1..30u64, any::<bool>(), 0..20),
+            (after, until) in (0..31u64, 0..31u64),
+            (limit, bytes_max) in (1..12usize, prop_oneof![1..200usize, Just(usize::MAX)]),
+            (reverse, guesses_more) in any::<(bool, bool)>(),
+        ) {
+            let entries: Vec<_> = entries.into_iter().collect();
+            let (mut memory, mut all) = memory(&entries);
+            memory.guesses_more = guesses_more;
+            let bounds = [after, until].map(|time| Version::moment(1, time));
+            let range = keys::entries(b"p", Some(bounds[0]), bounds[1], reverse, limit, bytes_max);
+            let slice = memory.slice(range);
+            if reverse {
+                all.reverse();
+            }
+            all.retain(|item| {
+                let version = version_of(&item.key).expect("a version");
+                bounds[0] < version && version <= bounds[1]
+            });
+            prop_assert!(all.starts_with(&slice.items));
+            let size = |items: &[KeyValue]| items.iter().map(|item| item.key.len() + item.value.len()).sum::<usize>();
+            let read = slice.items.len();
+            prop_assert!(read <= limit);
+            if let Some((_, before)) = slice.items.split_last() {
+                prop_assert!(size(before) < bytes_max);
+            }
+            if read < all.len() {
+                prop_assert!(slice.more);
+                // It ended because of a limit, not before.
+                prop_assert!(read == limit || size(&slice.items) >= bytes_max, "{} of {}", read, all.len());
+            } else if !guesses_more {
+                prop_assert!(!slice.more);
+            }
+        }
+
+        /// Engines may end a read before a limit: what comes after the end of one slice is not known, and nothing above is taken
+        /// from the other.
+        #[test]
+        fn two_slices_are_merged_as_far_as_both_are_known(
+            entries in proptest::collection::btree_map(1..30u64, any::<bool>(), 0..20),
+            ends in (0..20usize, 0..20usize),
+            reverse in any::<bool>(),
+        ) {
+            let entries: Vec<_> = entries.into_iter().collect();
+            let (memory, mut all) = memory(&entries);
+            let moment = Version::moment(1, 99);
+            let range = keys::entries(b"p", None, moment, reverse, usize::MAX, usize::MAX);
+            let second = memory.slice(range.second().expect("two"));
+            let first = memory.slice(Range { beside: None, ..range.clone() });
+            let cut = |mut slice: Slice, end: usize| {
+                slice.more = end < slice.items.len();
+                slice.items.truncate(end);
+                slice
+            };
+            let (first, second) = (cut(first, ends.0), cut(second, ends.1));
+            let (count, more) = (first.items.len() + second.items.len(), first.more || second.more);
+            let merged = Slice::merged(&range, first, second).expect("versioned keys");
+            if reverse {
+                all.reverse();
+            }
+            prop_assert!(all.starts_with(&merged.items), "{:?}", merged);
+            prop_assert_eq!(merged.more, more);
+            prop_assert!(merged.items.len() <= count);
+            if !more {
+                prop_assert_eq!(merged.items, all);
+            }
+        }
+    }
 }

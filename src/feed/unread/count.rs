@@ -8,7 +8,7 @@ use crate::{
     fairness::WorkBudget,
     feed::{UNREAD_MAX, Unread},
     store::{
-        self, KeyValue, Range, Slice, Snapshot,
+        self, Range, Slice, Snapshot,
         keys::{self, Keys},
         values::{self, Marked},
     },
@@ -18,6 +18,8 @@ use crate::{
 
 /// Keys that are read at a time, so that other readers have their turns in between.
 const PIECE_KEYS: usize = 500;
+/// Entries are longer than notify keys; many feeds are read at once.
+const PIECE_BYTES: usize = 128 * 1024;
 /// What took fewer reads than this is not worth remembering. (In unit tests, everything is.)
 const REMEMBERED_KEYS_MIN: usize = if cfg!(test) { 1 } else { 64 };
 
@@ -124,8 +126,17 @@ fn ranges(
 ) -> [Range; 2] {
     [
         piece(&keys.marked(feed, reader), marks, until),
-        piece(&keys.notify(feed), notify, until),
+        unread_piece(keys, feed, notify, until),
     ]
+}
+
+/// The next notify keys above `after`, with the entries that count as unread and have none.
+fn unread_piece(keys: &Keys, feed: &FeedName, after: Version, until: Version) -> Range {
+    let entries = keys::unread_after_until(&keys.feed(feed), Some(after), until);
+    Range {
+        beside: Some(entries),
+        ..piece(&keys.notify(feed), after, until)
+    }
 }
 
 /// Whether the entry is unread because it was marked so. If the read marker has passed the mark, it does not count any more.
@@ -134,7 +145,7 @@ fn is_unread(marked: &Marked, read: Version) -> bool {
 }
 
 fn piece(prefix: &[u8], after: Version, until: Version) -> Range {
-    keys::range(prefix, Some(after), until, false, PIECE_KEYS, usize::MAX)
+    keys::range(prefix, Some(after), until, false, PIECE_KEYS, PIECE_BYTES)
 }
 
 /// A count under way.
@@ -294,18 +305,24 @@ impl<'a> Count<'a> {
     /// Applies marks of entries that have been looked at. `false` if there are more unread ones than are counted.
     async fn apply(&mut self, snapshot: &dyn Snapshot, marks: Vec<Marked>) -> store::Result<bool> {
         let read = self.counted.read;
-        let prefix = self.keys.notify(self.feed);
+        let (notify, feed) = (self.keys.notify(self.feed), self.keys.feed(self.feed));
         let unread = marks.iter().filter(|marked| is_unread(marked, read));
-        let reads = unread.map(|marked| keys::versioned(&prefix, marked.entry));
+        let reads = unread.flat_map(|marked| {
+            let at = marked.entry;
+            [
+                keys::versioned(&notify, at),
+                keys::unread_versioned(&feed, at),
+            ]
+        });
         // The mark of an entry that has gone may have been left behind.
         let reads: Vec<_> = reads.collect();
         let kept = match reads.is_empty() {
             true => Vec::new(),
             false => snapshot.get(reads.clone()).await?,
         };
-        let mut kept = reads.into_iter().zip(kept).map(|(key, value)| {
-            let key = key.into();
-            let item = value.map(|value| KeyValue { key, value });
+        let places = reads.chunks_exact(2).zip(kept.chunks_exact(2));
+        let mut kept = places.map(|(keys, values)| {
+            let item = keys::entry_at(keys, values);
             let notify = item.as_ref().map(values::decode_notify).transpose()?;
             store::Result::Ok(notify.is_some_and(|notify| !notify.is_erased()))
         });
@@ -347,8 +364,8 @@ impl<'a> Count<'a> {
             };
             // What was read first may lie below the marker.
             let after = last.max(self.from);
-            let prefix = self.keys.notify(self.feed);
-            slice = read(snapshot, piece(&prefix, after, self.now)).await?;
+            let next = unread_piece(self.keys, self.feed, after, self.now);
+            slice = read(snapshot, next).await?;
         }
         self.counted.scan_until(self.now);
         Ok(())

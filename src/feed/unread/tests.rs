@@ -6,10 +6,10 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use crate::{
-    dedup::testing::{Memory, feed, keys},
+    dedup::testing::{Memory, entry_puts, feed, keys},
     feed::{Feeds, Standing, Unread},
     store::{
-        keys::{Keys, versioned},
+        keys::{Keys, entry_keys, versioned},
         values::{self, Archived, Mark, STAMP_AT, encode_archived},
     },
     types::{Delivery, Entry, FeedName, Marker, NO_TWIN, ReadState, ReaderName},
@@ -140,15 +140,9 @@ impl Run {
             )
         };
         let memory = &mut self.now.memory;
-        let key = |prefix: Vec<u8>| versioned(&prefix, version);
-        memory.put(
-            key(self.keys.feed(&self.feed)),
-            values::encode_entry(&entry),
-        );
-        memory.put(
-            key(self.keys.notify(&self.feed)),
-            values::encode_notify(&entry),
-        );
+        for (key, value) in entry_puts(&self.keys, &self.feed, &entry) {
+            memory.put(key, value);
+        }
         self.now.entries.push(entry);
     }
 
@@ -174,7 +168,9 @@ impl Run {
         self.now.entries.retain(|it| it.version != entry);
         let mark = self.now.marks.remove(&entry);
         let memory = &mut self.now.memory;
-        memory.remove(&versioned(&self.keys.feed(&self.feed), entry));
+        for key in entry_keys(&self.keys.feed(&self.feed), entry) {
+            memory.remove(&key);
+        }
         memory.remove(&versioned(&self.keys.notify(&self.feed), entry));
         memory.remove(&self.keys.state(&self.feed, entry, &self.reader));
         if let (Some(mark), false) = (mark, leaves_mark) {

@@ -186,7 +186,7 @@ async fn of_feed(
     };
     let keys = erasure.keys();
     let prefix = keys.feed(feed);
-    let range = keys::range(
+    let range = keys::entries(
         &prefix,
         Some(after),
         until,

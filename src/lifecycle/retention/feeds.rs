@@ -51,12 +51,43 @@ pub(super) async fn next(work: &mut Work<'_>, from: Vec<u8>) -> Result<Position>
     let until = work.pass.until_of(&rules);
     match rules.first() {
         // The oldest entry is young enough.
-        Some(_) if !rules.iter().any(counts) && keys::version_of(&item.key)? > until => {
+        Some(_)
+            if !rules.iter().any(counts) && is_younger(work, &feed, &item.key, until).await? =>
+        {
             Ok(Position::Feeds(behind(work, &feed)))
         }
         Some(first) => begin(work, feed, *first).await,
         None => Ok(Position::Feeds(behind(work, &feed))),
     }
+}
+
+/// Whether all entries of `feed`, whose first key is `first`, are younger than `until`.
+async fn is_younger(
+    work: &mut Work<'_>,
+    feed: &FeedName,
+    first: &[u8],
+    until: Version,
+) -> Result<bool> {
+    if keys::version_of(first)? <= until {
+        return Ok(false);
+    }
+    if keys::is_unread(first) {
+        return Ok(true);
+    }
+    // Entries that count as unread follow the others.
+    let prefix = work.keys.feed(feed);
+    let (begin, end) = keys::unread_after_until(&prefix, None, until);
+    let unread = Range {
+        limit: 1,
+        ..Range::all(begin, end)
+    };
+    let from = behind(work, feed);
+    work.note(1, 0);
+    let ranges = vec![unread, seek(work, from.clone())];
+    let mut slices = work.snapshot.ranges(ranges).await?.into_iter();
+    let unread = slices.next().unwrap_or_default();
+    work.ahead = slices.next().map(|first| Ahead { from, first });
+    Ok(unread.items.is_empty())
 }
 
 /// The key from which to look for the next feed.
@@ -81,7 +112,7 @@ async fn next_rule(work: &mut Work<'_>, feed: FeedName, rule: usize) -> Result<P
 async fn begin(work: &mut Work<'_>, feed: FeedName, rule: usize) -> Result<Position> {
     if work.retention.rules[rule].entries.is_some() {
         let prefix = work.keys.feed(&feed);
-        let newest = keys::range(&prefix, None, Version::MAX, true, 1, usize::MAX);
+        let newest = keys::entries(&prefix, None, Version::MAX, true, 1, usize::MAX);
         work.note(1, 0);
         let slices = work.snapshot.ranges(vec![newest]).await?;
         let newest = slices.first().and_then(|slice| slice.items.first());
@@ -175,7 +206,7 @@ pub(super) async fn remove(
     }
     let limit = work.room().min(READ_KEYS);
     let prefix = work.keys.feed(&feed);
-    let range = keys::range(&prefix, Some(after), until, false, limit, READ_BYTES);
+    let range = keys::entries(&prefix, Some(after), until, false, limit, READ_BYTES);
     let mut ranges = vec![range, unmark::marks(work.keys, &feed, after, until)];
     // In a cluster, each read takes a round trip.
     let from = match rule_behind(work, &feed, rule) {

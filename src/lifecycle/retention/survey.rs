@@ -73,7 +73,7 @@ pub async fn survey(
         let most = bounds.most_of(store, keys, retention, &feed).await?;
         let mut seen = vec![0; retention.rules.len()];
         let mut found = vec![Due::default(); retention.rules.len()];
-        visit(store, (&prefix, Version::ZERO, bounds.floor), |item| {
+        visit(store, (keys::entries, &prefix, bounds.floor), |item| {
             let entry = decode_entry(item)?;
             let rule = retention.rule_of(&feed, &entry.kind);
             let Some(rule) = rule.filter(|_| !entry.is_erased()) else {
@@ -82,7 +82,9 @@ pub async fn survey(
             seen[rule] += 1;
             if entry.version <= bounds.ages[rule] || seen[rule] <= most[rule] {
                 let notify = match entry.delivery {
-                    Delivery::Notify => item.key.len() + entry.id.as_str().len() + 24,
+                    Delivery::Notify if !keys::is_unread(&item.key) => {
+                        item.key.len() + entry.id.as_str().len() + 24
+                    }
                     _ => 0,
                 };
                 found[rule].feeds = 1;
@@ -104,7 +106,7 @@ pub async fn survey(
     if let Some(due) = &mut log {
         for partition in 0..keys.partitions() {
             let prefix = keys.log(partition);
-            visit(store, (&prefix, Version::ZERO, bounds.log), |item| {
+            visit(store, (keys::range, &prefix, bounds.log), |item| {
                 due.entries += decode_records(item)?.len() as u64;
                 due.bytes += (item.key.len() + item.value.len()) as u64;
                 Ok(())
@@ -165,7 +167,7 @@ impl Bounds {
             .any(|rule| retention.rules[*rule].entries.is_some())
         {
             let prefix = keys.feed(feed);
-            visit(store, (&prefix, Version::ZERO, Version::MAX), |item| {
+            visit(store, (keys::entries, &prefix, Version::MAX), |item| {
                 let entry = decode_entry(item)?;
                 if let Some(rule) = retention.rule_of(feed, &entry.kind) {
                     counts[rule] += 1;
@@ -198,14 +200,18 @@ async fn next_feed(
     first.map(|item| keys.feed_of(&item.key)).transpose()
 }
 
-/// Visits what has versions in `(after, until]`, page by page; each is read from its own snapshot.
+/// [`keys::range`] or [`keys::entries`].
+type RangeOf = fn(&[u8], Option<Version>, Version, bool, usize, usize) -> Range;
+
+/// Visits what has versions up to `until`, page by page; each is read from its own snapshot.
 async fn visit(
     store: &dyn Store,
-    (prefix, mut after, until): (&[u8], Version, Version),
+    (range, prefix, until): (RangeOf, &[u8], Version),
     mut see: impl FnMut(&KeyValue) -> Result<()>,
 ) -> Result<()> {
+    let mut after = Version::ZERO;
     loop {
-        let page = keys::range(prefix, Some(after), until, false, PAGE_KEYS, PAGE_BYTES);
+        let page = range(prefix, Some(after), until, false, PAGE_KEYS, PAGE_BYTES);
         let slice = store.snapshot().await?.ranges(vec![page]).await?.pop();
         let slice = slice.ok_or(Error::Closed)?;
         slice.items.iter().try_for_each(&mut see)?;

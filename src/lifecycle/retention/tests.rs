@@ -21,7 +21,7 @@ use crate::{
     projection::{self, Projection, Turn},
     store::{
         self, Batch, Found, Reads, Snapshot, Store, StoreErrors,
-        keys::{Keys, versioned},
+        keys::{Keys, entry_keys, unread_versioned, versioned},
         transact,
         values::{Record, encode_claim, encode_time},
     },
@@ -472,18 +472,18 @@ fn check(
             }
         }
         // Neither are notify keys, nor index keys.
-        let held = history.iter().filter(|it| {
-            let key = versioned(&reader.keys.feed(&name), it.entry.version);
-            memory.values().contains_key(&key)
-        });
+        let is_held = |it: &&Record| {
+            let keys = entry_keys(&reader.keys.feed(&name), it.entry.version);
+            keys.iter().any(|key| memory.values().contains_key(key))
+        };
+        let held = history.iter().filter(is_held);
         let held: BTreeSet<Version> = held.map(|it| it.entry.version).collect();
         for record in history {
             let version = record.entry.version;
             let notify = versioned(&reader.keys.notify(&name), version);
-            prop_assert_eq!(
-                memory.values().contains_key(&notify),
-                held.contains(&version)
-            );
+            let unread = unread_versioned(&reader.keys.feed(&name), version);
+            let counts = [notify, unread].map(|key| memory.values().contains_key(&key));
+            prop_assert_eq!(counts.contains(&true), held.contains(&version));
             for kind in kinds {
                 let index = versioned(&reader.keys.feed_by_kind(&name, kind), version);
                 let is_indexed = memory.values().contains_key(&index);
@@ -560,9 +560,8 @@ fn check(
         let is_held = commits.any(|it| {
             let version = it.entry.version;
             let in_feed = it.feeds.iter().any(|name| {
-                memory
-                    .values()
-                    .contains_key(&versioned(&reader.keys.feed(name), version))
+                let keys = entry_keys(&reader.keys.feed(name), version);
+                keys.iter().any(|key| memory.values().contains_key(key))
             });
             in_feed
                 || all

@@ -210,6 +210,22 @@ impl Tables {
         range: &Range,
         is_wanted: &dyn Fn() -> bool,
     ) -> Result<Slice> {
+        let first = self.one_range_while(view, range, is_wanted)?;
+        match range.second() {
+            None => Ok(first),
+            Some(second) => {
+                let second = self.one_range_while(view, &second, is_wanted)?;
+                Slice::merged(range, first, second)
+            }
+        }
+    }
+
+    fn one_range_while(
+        &self,
+        view: &fjall::Snapshot,
+        range: &Range,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<Slice> {
         let mut slice = Slice::default();
         if self.recent.is_empty(range) {
             return Ok(slice);
@@ -447,7 +463,7 @@ mod tests {
             let view = db.snapshot();
             for ((number, time), (last, until), reverse, limit) in reads {
                 let bound = |number, time| versioned(&prefix(&keys, number), Version::new(0, time, 1));
-                let range = Range { begin: bound(number, time), end: bound(last, until), reverse, limit, bytes_max: usize::MAX };
+                let range = Range { reverse, limit, ..Range::all(bound(number, time), bound(last, until)) };
                 let mut expected: Vec<_> = match range.begin < range.end {
                     true => model.range(range.begin.clone()..range.end.clone()).collect(),
                     false => Vec::new(),

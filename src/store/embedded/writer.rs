@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     store::{
-        Batch, Condition, Error, Range, Result, SNAPSHOT_AGE_TICKS_MAX, Stamped, epoch::Row,
-        keys::Keys,
+        Batch, Condition, Error, Range, Result, SNAPSHOT_AGE_TICKS_MAX, Stamped,
+        epoch::Row,
+        keys::{Keys, unread_versioned},
     },
     version::{BYTES_LEN, Version},
 };
@@ -97,7 +98,7 @@ pub(super) fn begin_epoch(shared: &Shared) -> Result<()> {
 }
 
 fn size_of_batch(batch: &Batch) -> usize {
-    let versioned = batch.versioned.iter();
+    let versioned = batch.versioned.iter().chain(&batch.unread);
     let versioned = versioned.map(|put| put.prefix.len() + put.value.len());
     let puts = batch
         .puts
@@ -311,6 +312,7 @@ impl Group {
                 prefixes.push(hash(&put.prefix));
             }
         }
+        prefixes.extend(batch.unread.iter().map(|put| hash(&put.prefix)));
         let mut cleared = Vec::new();
         for (begin, end) in batch.clears {
             let range = Range::all(begin, end);
@@ -344,6 +346,13 @@ impl Group {
                 key,
                 value: put.value,
                 is_first: batch.unclaimed,
+            });
+        }
+        for put in batch.unread {
+            self.stamped.push(Put {
+                key: unread_versioned(&put.prefix, base.at_index(put.index)),
+                value: put.value,
+                is_first: false,
             });
         }
         self.maxima.extend(maxima);

@@ -1,4 +1,4 @@
-//! The layout of all keys, in format 2. Keys are FoundationDB tuples behind a prefix. A versioned key ends with the 16
+//! The layout of all keys, in format 3. Keys are FoundationDB tuples behind a prefix. A versioned key ends with the 16
 //! bytes of its version, not tuple-encoded, so that the store can stamp it at commit. [`super::values`] describes the
 //! values.
 //!
@@ -13,7 +13,8 @@
 //! | 7 | `changed` | the version of the last change of an entry, or removal of old keys |
 //! | 10 | `claim / id ‖ V` | content hash and feeds of the event; empty once the event has been erased |
 //! | 11 | `feed / name ‖ V` | entry, as it is now |
-//! | 12 | `notify / name ‖ V` | kind, actor and id of an entry that counts as unread |
+//! | 11 | `feed / name ‖ V`, the first bit of V set | the same, of an entry that counts as unread and is not long |
+//! | 12 | `notify / name ‖ V` | kind, actor and id of any other entry that counts as unread |
 //! | 13 | `log / partition ‖ V` | the events of a batch in this partition |
 //! | 14 | `transient / partition ‖ V` | a transient, or the news that a marker moved |
 //! | 15 | `marker / name / reader / {read, seen}` | version |
@@ -36,6 +37,10 @@
 //! News of changes stand beside the entries of a feed and not among them: reading the newest entries, or the version of the
 //! latest one, costs the same however much was changed.
 //!
+//! An entry that counts as unread stands apart, so that counting what is unread reads nothing else. The first bit of a version
+//! is that of its epoch, a number of seconds, and is never set otherwise. In format 2, all such entries stood among the others
+//! and had notify keys; both are still read.
+//!
 //! Every value can grow at its end, and a decoder refuses what it does not know.
 
 mod open;
@@ -49,14 +54,15 @@ use foundationdb_tuple::{Subspace, pack_into};
 
 pub(super) use self::open::decode_meta;
 pub use self::{
-    open::FORMAT,
+    open::{FORMAT, migrate},
     versioned::{
-        after_until, corrupt, next_key, of_transaction, only, range, version_of, versioned,
+        UNREAD_BIT, after_until, corrupt, entries, entry_at, entry_keys, is_unread, next_key,
+        of_transaction, only, range, unread_after_until, unread_versioned, version_of, versioned,
     },
 };
 use super::{Range, Result};
 use crate::{
-    types::{Actor, EventId, FeedName, Kind},
+    types::{Actor, Delivery, EventId, FeedName, Kind},
     version::{BYTES_LEN, Version},
 };
 
@@ -93,6 +99,11 @@ const FEED_BY_KIND: u16 = 3;
 /// From one row of [`Keys::time`] to the next.
 pub const TIME_STEP: Duration = Duration::from_secs(10);
 
+/// The first format in which entries that count as unread need no notify key.
+const UNREAD_ENTRIES_FORMAT: u32 = 3;
+/// Longer entries have a notify key: counting reads everything that counts as unread.
+pub(crate) const UNREAD_ENTRY_BYTES_MAX: usize = 1024;
+
 /// An id has as many claims as nodes appended it at the same moment.
 const CLAIMS_MAX: usize = 1_000;
 
@@ -100,6 +111,7 @@ const CLAIMS_MAX: usize = 1_000;
 #[derive(Debug, Clone)]
 pub struct Keys {
     root: Subspace,
+    format: u32,
     partitions: u16,
 }
 
@@ -117,8 +129,14 @@ impl Keys {
     fn new(prefix: &[u8], partitions: u16) -> Self {
         Self {
             root: Subspace::from_bytes(prefix),
+            format: FORMAT,
             partitions,
         }
+    }
+
+    /// The format of the store, which decides what is written. What is read may be of any format up to [`FORMAT`].
+    pub fn format(&self) -> u32 {
+        self.format
     }
 
     pub fn partitions(&self) -> u16 {
@@ -248,8 +266,16 @@ impl Keys {
         self.root.pack(&(SWEEP,))
     }
 
-    /// `‖ version` → kind, actor and id. With each event that counts as unread, per feed. Marking read does not clear it:
-    /// only keys above the marker count.
+    /// Whether the entry of an event with this delivery, and a value of this length, needs no notify key, because its own key
+    /// says that it counts as unread; see [`unread_versioned`].
+    pub fn is_unread_entry(&self, delivery: Delivery, value_len: usize) -> bool {
+        self.format >= UNREAD_ENTRIES_FORMAT
+            && delivery == Delivery::Notify
+            && value_len <= UNREAD_ENTRY_BYTES_MAX
+    }
+
+    /// `‖ version` → kind, actor and id. With each other event that counts as unread, per feed. Marking read does not clear
+    /// it: only keys above the marker count.
     pub fn notify(&self, feed: &FeedName) -> Vec<u8> {
         self.versioned_of(NOTIFY, feed.as_str())
     }

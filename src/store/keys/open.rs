@@ -10,8 +10,11 @@ use crate::{
     version::Version,
 };
 
-/// The version of the key and value formats. A store with another format is refused.
-pub const FORMAT: u32 = 2;
+/// The version of the key and value formats that new stores get. A store of a format that is not known is refused.
+pub const FORMAT: u32 = 3;
+
+/// The oldest format that can be read, and whose stores are written as that format demands until they are migrated.
+const FORMAT_MIN: u32 = 2;
 
 impl Keys {
     /// Opens the key space and reads its number of partitions. If there is none, creates it with `partitions`, and its first
@@ -41,8 +44,8 @@ impl Keys {
     }
 }
 
-/// The number of partitions in the value of [`Keys::meta`]. Refuses other formats than [`FORMAT`], and unfinished copies.
-pub(in crate::store) fn decode_meta(key: &[u8], meta: &[u8]) -> Result<u16> {
+/// Format and number of partitions in the value of [`Keys::meta`]. Refuses formats that are not known, and unfinished copies.
+pub(in crate::store) fn decode_meta(key: &[u8], meta: &[u8]) -> Result<(u32, u16)> {
     if Unfinished::is_in(meta) {
         return Err(Unfinished::refusal(key, meta));
     }
@@ -50,8 +53,9 @@ pub(in crate::store) fn decode_meta(key: &[u8], meta: &[u8]) -> Result<u16> {
     let Some((format, rest)) = meta.split_first_chunk() else {
         return Err(corrupt(key, "the format number is missing"));
     };
-    match u32::from_be_bytes(*format) {
-        FORMAT => {}
+    let format = u32::from_be_bytes(*format);
+    match format {
+        FORMAT_MIN..=FORMAT => {}
         1 => {
             return Err(Error::Open(format!(
                 "the store has format 1 of a release before 1.0, which this program cannot read: append its events \
@@ -61,18 +65,73 @@ pub(in crate::store) fn decode_meta(key: &[u8], meta: &[u8]) -> Result<u16> {
         }
         format => {
             return Err(Error::Open(format!(
-                "the store has format {format}, but this program supports format {FORMAT} only: \
+                "the store has format {format}, but this program supports formats up to {FORMAT}: \
                  use the newsfeed version that wrote it, or another data folder or key prefix"
             )));
         }
     }
     match rest.try_into().map(u16::from_be_bytes) {
-        Ok(partitions @ 1..) => Ok(partitions),
+        Ok(partitions @ 1..) => Ok((format, partitions)),
         _ => Err(corrupt(key, "the number of partitions is missing")),
     }
 }
 
-/// Reads the number of partitions; its output is whether the key space exists.
+/// Migrates the store to format [`FORMAT`], and returns the format that it had. Nothing but the number changes: what is written
+/// from then on differs, and all of it can be read.
+pub async fn migrate(store: &dyn Store, keys: &Keys) -> Result<u32> {
+    transact(store, &mut Migration { keys, format: 0 }).await
+}
+
+struct Migration<'a> {
+    keys: &'a Keys,
+    /// What the store had.
+    format: u32,
+}
+
+#[async_trait::async_trait]
+impl Transaction for Migration<'_> {
+    const NAME: &'static str = "migrate";
+
+    type Output = u32;
+    type Error = Error;
+
+    async fn plan(
+        &mut self,
+        snapshot: &dyn Snapshot,
+        _first: Found,
+        _unsure: bool,
+    ) -> Result<Plan<u32>> {
+        let key = self.keys.meta();
+        let meta = snapshot.get(vec![key.clone()]).await?.remove(0);
+        let (format, partitions) = decode_meta(&key, meta.as_deref().unwrap_or_default())?;
+        // After an attempt with an unknown outcome, the format may be the new one already.
+        if self.format == 0 {
+            self.format = format;
+        }
+        if format == FORMAT {
+            return Ok(Plan::Answer(self.format));
+        }
+        Ok(Plan::Commit(Batch {
+            conditions: vec![Condition::KeyEquals {
+                key: key.clone(),
+                value: meta.map(|meta| meta.to_vec()),
+            }],
+            puts: vec![(key, encode_meta(partitions))],
+            ..Batch::default()
+        }))
+    }
+
+    fn committed(&mut self, _version: Version) -> u32 {
+        self.format
+    }
+}
+
+/// The value of [`Keys::meta`] in a store of format [`FORMAT`].
+fn encode_meta(partitions: u16) -> Vec<u8> {
+    [&FORMAT.to_be_bytes()[..], &partitions.to_be_bytes()].concat()
+}
+
+/// Reads format and number of partitions; its output is whether the key space exists.
 struct Opening<'a> {
     keys: Keys,
     /// If there is none, create it by this clock.
@@ -97,9 +156,7 @@ impl Transaction for Opening<'_> {
             let Some(wall) = self.create else {
                 return Ok(Plan::Answer(false));
             };
-            let (format, partitions) = (FORMAT.to_be_bytes(), self.keys.partitions.to_be_bytes());
-            let meta = [&format[..], &partitions].concat();
-            let mut puts = vec![(key.clone(), meta)];
+            let mut puts = vec![(key.clone(), encode_meta(self.keys.partitions))];
             puts.extend(Row::first(snapshot, wall)?.puts(&self.keys));
             return Ok(Plan::Commit(Batch {
                 conditions: vec![Condition::KeyEquals { key, value: None }],
@@ -107,7 +164,7 @@ impl Transaction for Opening<'_> {
                 ..Batch::default()
             }));
         };
-        self.keys.partitions = decode_meta(&key, &meta)?;
+        (self.keys.format, self.keys.partitions) = decode_meta(&key, &meta)?;
         Ok(Plan::Answer(true))
     }
 

@@ -68,6 +68,7 @@ async fn key() {
         keys.transient(300),
     ];
     let mut corpus = prefixes.map(|prefix| keys::versioned(&prefix, at)).to_vec();
+    corpus.push(keys::unread_versioned(&keys.feed(&feed), at));
     corpus.extend([
         keys.epoch(),
         keys.last(),
@@ -76,7 +77,11 @@ async fn key() {
         Vec::new(),
     ]);
     hammer("key", &corpus, async |key| match keys::version_of(key) {
-        Ok(version) if keys::versioned(&key[..key.len() - 16], version) == key => Ok(()),
+        Ok(version)
+            if keys::entry_keys(&key[..key.len() - 16], version).contains(&key.to_vec()) =>
+        {
+            Ok(())
+        }
         Ok(version) => Err(format!("it ends with {version:?}")),
         Err(error) if key.len() < 16 && !error.to_string().is_empty() => Ok(()),
         Err(error) => Err(error.to_string()),

@@ -283,7 +283,9 @@ async fn of_fifty_clients_that_expect_an_empty_feed_exactly_one_wins(bed: &Bed) 
     for round in 0..3 {
         let slot = format!("slot{round}");
         let claims = (0..50).map(|client| {
-            let event = json!({ "id": format!("{slot}-{client}"), "kind": "visit", "feeds": [slot],
+            // Of kinds that count as unread, that do not, and of both: their keys are apart.
+            let kind = ["visit", "message"][[0, 1, client / 2 % 2][round]];
+            let event = json!({ "id": format!("{slot}-{client}"), "kind": kind, "feeds": [slot],
                                 "expect": { "feed": slot, "version": null } });
             let node = &nodes[client % 2];
             async move { node.post("/v1/events", &event).await }

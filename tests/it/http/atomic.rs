@@ -634,13 +634,13 @@ async fn an_atomic_append_is_never_halved_and_an_unknown_outcome_is_found_out(be
     );
 }
 
-/// Commits with conditions wait.
+/// Commits with conditions on more than one feed wait. Each feed has two: its entries are two ranges.
 struct Held(Semaphore);
 
 #[async_trait]
 impl Trouble for Held {
     async fn before_commit(&self, batch: &Batch) -> Result<()> {
-        if batch.conditions.len() > 1 {
+        if batch.conditions.len() > 2 {
             // Until it is closed.
             let _ = self.0.acquire().await;
         }

@@ -319,8 +319,8 @@ async fn conditional_appends_of_many_clients_share_commits(bed: &Bed) {
 }
 
 async fn conditions_that_keep_being_violated_do_not_hold_up_the_other_events(bed: &Bed) {
-    // Every commit with more than one condition is aborted.
-    let (node, commits) = counted(bed, 1).await;
+    // Every commit with more than one event is aborted. Each has two conditions: the entries of a feed are two ranges.
+    let (node, commits) = counted(bed, 2).await;
     let events = booking_slots(100, |_| true);
     let answer = node.append(&events).await;
     assert!(

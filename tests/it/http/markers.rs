@@ -334,8 +334,8 @@ async fn marking_read_costs_the_same_however_much_was_unread(bed: &Bed) {
     );
 
     // Nothing was cleared.
-    let notify = keys.notify(&"many".parse().expect("a name"));
-    let all = keys::range(&notify, None, Version::MAX, false, usize::MAX, usize::MAX);
+    let feed = keys.feed(&"many".parse().expect("a name"));
+    let all = keys::entries(&feed, None, Version::MAX, false, usize::MAX, usize::MAX);
     let snapshot = bed.store().snapshot().await.expect("a snapshot");
     let slices = snapshot.ranges(vec![all]).await.expect("read");
     assert_eq!(slices[0].items.len(), 5_001);

@@ -8,7 +8,7 @@ use newsfeed::{
     log::{Filter, LogQuery},
     store::{
         KeyValue, Range,
-        keys::{version_of, versioned},
+        keys::{unread_versioned, version_of, versioned},
     },
     types::{FeedName, Kind, ReaderName},
     version::Version,
@@ -317,6 +317,7 @@ impl Run {
                 allowed.insert(versioned(&keys.feed(feed), version));
                 allowed.insert(versioned(&keys.feed_by_kind(feed, &kind), version));
                 if commit.kind == "message" {
+                    allowed.insert(unread_versioned(&keys.feed(feed), version));
                     allowed.insert(versioned(&keys.notify(feed), version));
                 }
             }

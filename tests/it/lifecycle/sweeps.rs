@@ -14,7 +14,7 @@ use newsfeed::{
     lineage::Lineage,
     store::{
         Batch,
-        keys::{TIME_STEP, version_of, versioned},
+        keys::{TIME_STEP, entry_keys, version_of, versioned},
         rows::decode_sweep,
         transact,
         values::{decode_records, decode_version, encode_time},
@@ -453,7 +453,11 @@ impl Run {
             let feeds = commit.feeds.iter();
             let alive =
                 feeds.filter(|feed| !commit.is_erased && !self.model.is_gone(feed, version));
-            for feed in alive.filter(|feed| !holds(keys.feed(feed), version)) {
+            let is_held = |feed: &FeedName| {
+                let places = entry_keys(&keys.feed(feed), version);
+                places.iter().any(|key| stored.contains(&key[..]))
+            };
+            for feed in alive.filter(|feed| !is_held(feed)) {
                 let place = (feed.clone(), version);
                 let may = present.may.contains(&place) || self.model.is_twin(commit, feed);
                 assert!(may, "{place:?} is not due: {:#?}", self.model);

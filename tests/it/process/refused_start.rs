@@ -58,11 +58,8 @@ pub(super) async fn store_with(folder: &Path, meta: Vec<u8>) {
     let snapshot = store.snapshot().await.expect("a snapshot");
     // Besides the engine's own keys, the format sorts first.
     let everything = Range {
-        begin: vec![0],
-        end: vec![0xff],
-        reverse: false,
         limit: 1,
-        bytes_max: usize::MAX,
+        ..Range::all(vec![0], vec![0xff])
     };
     let slices = snapshot.ranges(vec![everything]).await.expect("read");
     let key = slices[0].items[0].key.to_vec();
@@ -104,7 +101,7 @@ async fn a_store_of_format_1_is_refused_by_every_command_and_not_changed() {
         let message = failure(args).await;
         for part in [
             "format 1",
-            "append its events again to a new store of format 2",
+            "append its events again to a new store of format 3",
             "or use the newsfeed version that wrote it",
         ] {
             assert!(message.contains(part), "{message}");

@@ -123,11 +123,10 @@ async fn ranges_page_in_both_directions(bed: &Bed) {
     let snapshot = store.snapshot().await.expect("snapshot");
     let read = |begin: &str, end: &str, reverse, limit, bytes_max| {
         let range = Range {
-            begin: at.key(begin),
-            end: at.key(end),
             reverse,
             limit,
             bytes_max,
+            ..Range::all(at.key(begin), at.key(end))
         };
         let snapshot = &snapshot;
         async move {
@@ -169,11 +168,8 @@ async fn ranges_page_in_both_directions(bed: &Bed) {
     // Several ranges are answered in the order of the request.
     let ranges = [("r2", "r3"), ("x", "y"), ("r7", "r9")];
     let ranges = ranges.map(|(begin, end)| Range {
-        begin: at.key(begin),
-        end: at.key(end),
-        reverse: false,
         limit: 5,
-        bytes_max: usize::MAX,
+        ..Range::all(at.key(begin), at.key(end))
     });
     let slices = snapshot.ranges(ranges.to_vec()).await.expect("ranges");
     assert_eq!(

@@ -88,7 +88,7 @@ async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
         "an existing key space keeps its partitions"
     );
     let meta = all_keys(&store).await.remove(0).key;
-    let other = [&3u32.to_be_bytes()[..], b"whatever"].concat();
+    let other = [&4u32.to_be_bytes()[..], b"whatever"].concat();
     commit(
         &store,
         Batch {
@@ -103,14 +103,14 @@ async fn a_folder_in_use_or_of_another_format_is_refused_with_a_reason() {
         .expect_err("refused")
         .to_string();
     assert!(
-        error.contains("format 3") && error.contains("format 2"),
+        error.contains("format 4") && error.contains("formats up to 3"),
         "{error}"
     );
     store.close().await;
     assert!(matches!(store.snapshot().await, Err(Error::Closed)));
     // The lock is gone. No file of a store of another format is touched, so the format is checked here as well.
     let error = open().err().expect("refused").to_string();
-    assert!(error.contains("format 3"), "{error}");
+    assert!(error.contains("format 4"), "{error}");
 }
 
 /// A store of format 1, and one of format 2 of which a table has been lost, have the same tables.

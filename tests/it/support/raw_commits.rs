@@ -1,6 +1,9 @@
 //! Commits that bypass the appender.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use newsfeed::{
     append::writes,
@@ -37,6 +40,8 @@ pub struct Raw {
     pub store: Arc<dyn Store>,
     pub keys: Keys,
     pub wall: WallTime,
+    /// How many transactions there were. Every second one writes as in a store of format 2.
+    transactions: AtomicUsize,
 }
 
 impl Raw {
@@ -45,6 +50,7 @@ impl Raw {
             store: bed.store(),
             keys: bed.keys().await,
             wall: bed.wall.clone(),
+            transactions: AtomicUsize::new(0),
         }
     }
 
@@ -68,9 +74,10 @@ impl Raw {
     }
 
     fn batch(&self, commits: &[Commit]) -> Batch {
-        let mut versioned = Vec::new();
-        let mut put = |prefix, index, value| {
-            versioned.push(Versioned {
+        let is_old = self.transactions.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        let (mut versioned, mut unread) = (Vec::new(), Vec::new());
+        let put = |puts: &mut Vec<Versioned>, prefix, index, value| {
+            puts.push(Versioned {
                 prefix,
                 index,
                 value,
@@ -79,11 +86,17 @@ impl Raw {
         let entries: Vec<Entry> = commits.iter().map(entry).collect();
         for ((commit, entry), index) in commits.iter().zip(&entries).zip(0..) {
             let claim = values::encode_claim(0, &commit.feeds);
-            put(self.keys.claim(&entry.id), index, claim);
+            put(&mut versioned, self.keys.claim(&entry.id), index, claim);
             for feed in &commit.feeds {
-                put(self.keys.feed(feed), index, values::encode_entry(entry));
+                let (key, value) = (self.keys.feed(feed), values::encode_entry(entry));
+                if entry.delivery == Delivery::Notify && !is_old {
+                    put(&mut unread, key, index, value);
+                    continue;
+                }
+                put(&mut versioned, key, index, value);
                 if entry.delivery == Delivery::Notify {
-                    put(self.keys.notify(feed), index, values::encode_notify(entry));
+                    let (key, value) = (self.keys.notify(feed), values::encode_notify(entry));
+                    put(&mut versioned, key, index, value);
                 }
             }
         }
@@ -100,11 +113,12 @@ impl Raw {
                 }));
             }
             for (index, value) in values::encode_records(&records) {
-                put(self.keys.log(partition), index, value);
+                put(&mut versioned, self.keys.log(partition), index, value);
             }
         }
         Batch {
             versioned,
+            unread,
             notify: true,
             ..Batch::default()
         }

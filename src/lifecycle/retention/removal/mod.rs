@@ -12,8 +12,8 @@ use crate::{
         unmark::Unmark,
     },
     store::{
-        Batch, Condition, KeyValue, Result, Slice, Snapshot, Versioned,
-        keys::{Keys, after_until, of_transaction, versioned},
+        Batch, Condition, KeyValue, Result, Slice, Snapshot, Versioned, entries_at,
+        keys::{Keys, after_until, of_transaction, unread_after_until},
         values::{Claim, ClaimedEvent, Record, decode_claim, encode_news_of_removal},
     },
     types::{Change, Delivery, Entry, EventId, FeedName, Kind},
@@ -310,19 +310,19 @@ impl<'a> Removal<'a> {
     /// Removes the claims of those events that no feed holds.
     async fn decide(&mut self, mut undecided: Vec<Candidates>) -> Result<()> {
         while !undecided.is_empty() {
-            let (mut asked, mut reads) = (Vec::new(), Vec::new());
+            let (mut asked, mut places) = (Vec::new(), Vec::new());
             for mut candidates in undecided {
                 match candidates.feeds.pop() {
                     None => self.forget(&candidates.id, std::iter::once(candidates.version)),
                     Some(feed) => {
-                        reads.push(versioned(&self.keys.feed(&feed), candidates.version));
+                        places.push((self.keys.feed(&feed), candidates.version));
                         asked.push(candidates);
                     }
                 }
             }
-            let values = self.snapshot.get(reads).await?;
-            let left = asked.into_iter().zip(values);
-            let left = left.filter(|(_, value)| value.is_none());
+            let held = entries_at(self.snapshot, places.into_iter()).await?;
+            let left = asked.into_iter().zip(held);
+            let left = left.filter(|(_, held)| held.is_none());
             undecided = left.map(|(candidates, _)| candidates).collect();
         }
         Ok(())
@@ -363,9 +363,13 @@ impl<'a> Removal<'a> {
             notifies,
         } in self.runs
         {
-            batch.clears.push(ends.under(&keys.feed(&feed)));
+            let prefix = keys.feed(&feed);
+            batch.clears.push(ends.under(&prefix));
             if notifies {
-                batch.clears.push(ends.under(&keys.notify(&feed)));
+                let unread = unread_after_until(&prefix, Some(ends.first.before()), ends.last);
+                batch
+                    .clears
+                    .extend([unread, ends.under(&keys.notify(&feed))]);
             }
         }
         let of_feeds = self.feed_indexes.into_iter();

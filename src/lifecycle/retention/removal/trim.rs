@@ -102,7 +102,7 @@ impl Walk<'_> {
     fn range(&self, keys: &Keys) -> Range {
         let prefix = keys.feed(self.feed);
         let after = Some(self.after);
-        keys::range(&prefix, after, self.until, false, self.limit, READ_BYTES)
+        keys::entries(&prefix, after, self.until, false, self.limit, READ_BYTES)
     }
 
     /// The first version in the slice that stays. If there is none, the walk goes on behind the slice.

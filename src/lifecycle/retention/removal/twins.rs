@@ -6,8 +6,8 @@ use crate::{
     dedup::Commit,
     lifecycle::rewrite::{FeedsLeft, Rewrite, indexed},
     store::{
-        KeyValue, Result,
-        keys::{Keys, versioned},
+        Result, entries_at,
+        keys::{self, Keys},
         values::{ClaimedEvent, Record, decode_entry, decode_indexed, encode_indexed},
     },
     types::{Entry, EventId, FeedName},
@@ -27,17 +27,16 @@ impl Removal<'_> {
             .iter()
             .flat_map(|(version, claim)| claim.feeds.iter().map(|feed| (feed.clone(), *version)));
         let places: Vec<_> = places.filter(|place| !gone.contains(place)).collect();
-        let key =
-            |(feed, version): &(FeedName, Version)| versioned(&self.keys.feed(feed), *version);
-        let reads: Vec<_> = places.iter().map(key).collect();
-        let values = self.snapshot.get(reads.clone()).await?;
+        let keys = places
+            .iter()
+            .map(|(feed, version)| (self.keys.feed(feed), *version));
+        let items = entries_at(self.snapshot, keys).await?;
         let mut is_held = false;
-        for (((feed, version), key), value) in places.into_iter().zip(reads).zip(values) {
-            let Some(value) = value else {
+        for ((feed, version), item) in places.into_iter().zip(items) {
+            let Some(item) = item else {
                 continue;
             };
-            let key = key.into();
-            let entry = decode_entry(&KeyValue { key, value })?;
+            let entry = decode_entry(&item)?;
             if entry.is_erased() {
                 continue;
             }
@@ -49,9 +48,10 @@ impl Removal<'_> {
                 let only = Ends::of(version);
                 // Of its kind, others may stay.
                 let index = self.keys.feed_by_kind(&feed, &entry.kind);
-                let clears = [self.keys.feed(&feed), self.keys.notify(&feed), index];
+                let clears = [self.keys.notify(&feed), index];
                 let clears = clears.iter().map(|prefix| only.under(prefix));
                 self.batch.clears.extend(clears);
+                self.batch.clears.push(keys::only(item.key.to_vec()));
                 self.with(&feed, entry);
             } else {
                 is_held = true;

@@ -428,7 +428,7 @@ pub async fn twins(store: &dyn Store, prefix: &str, report: &Report) -> usize {
     let feed = keys.expect("opened").feed(&ALL.parse().expect("a name"));
     let snapshot = store.snapshot().await.expect("a snapshot");
     let now = snapshot.version();
-    let range = keys::range(&feed, None, now, false, usize::MAX, usize::MAX);
+    let range = keys::entries(&feed, None, now, false, usize::MAX, usize::MAX);
     let slices = snapshot.ranges(vec![range]).await.expect("a range");
     let version = |item: &KeyValue| {
         keys::version_of(&item.key)

@@ -13,16 +13,32 @@ use newsfeed::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Process, failure, run};
+use super::{Process, failure, lineage::copy, run};
 use crate::support::{
     bed::{Api, text},
     patience::in_time,
 };
 
-/// Folders of `tests/frozen`: as the first program with format 2 wrote it, and as the first one with changes did, with edits,
-/// erasures, and a feed of which retention has removed a part.
-const APPENDED: &str = "format-2";
-const CHANGED: &str = "format-2-changes";
+/// Folders of `tests/frozen`, with the format of each: as the first program with that format wrote it, and as the first one with
+/// changes did, with edits, erasures, and a feed of which retention has removed a part.
+const FOLDERS: [(&str, u32); 4] = [
+    ("format-2", 2),
+    ("format-2-changes", 2),
+    (APPENDED, 3),
+    (CHANGED, 3),
+];
+/// Those that this program writes.
+const APPENDED: &str = "format-3";
+const CHANGED: &str = "format-3-changes";
+
+/// What `newsfeed admin migrate` says the first time, and then.
+fn migration(format: u32) -> [&'static str; 2] {
+    let done = "the store has format 3, the newest: nothing to migrate\n";
+    match format {
+        2 => ["the store had format 2 and has format 3 now\n", done],
+        _ => [done; 2],
+    }
+}
 
 fn path_of(folder: &str, file: &str) -> String {
     format!(
@@ -172,13 +188,19 @@ async fn said(args: &[&str]) -> String {
 }
 
 /// Migrates the store in the folder `data`, and compares what is in it.
-async fn migrated(frozen: &Frozen, folder: &Path) {
+async fn migrated(frozen: &Frozen, folder: &Path, format: u32) {
     let data = folder.to_str().expect("UTF-8");
+    // Without that, it answers the same.
+    let as_it_is = tempfile::tempdir().expect("a temporary folder");
+    let copied = as_it_is.path().join("store");
+    copy(folder, &copied);
+    let process = Process::start_with(&copied, &make::SETTINGS).await;
+    frozen.check(&process.api).await;
+    process.stop().await;
     let migrate = ["admin", "migrate", "--data", data];
-    assert_eq!(
-        said(&migrate).await,
-        "the store has format 2, the newest: nothing to migrate\n"
-    );
+    for said_then in migration(format) {
+        assert_eq!(said(&migrate).await, said_then);
+    }
     let check = said(&["admin", "check", "--data", data]).await;
     assert_eq!(check.lines().last(), Some(&*frozen.check));
 
@@ -205,25 +227,26 @@ async fn migrated(frozen: &Frozen, folder: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_frozen_folder_is_migrated_and_answers_as_it_did() {
-    for frozen in [APPENDED, CHANGED] {
+    for (frozen, format) in FOLDERS {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let unpacked = std::process::Command::new("tar")
             .args(["-xzf", &path_of(frozen, "store.tar.gz"), "-C"])
             .arg(folder.path())
             .status();
         assert!(unpacked.expect("tar runs").success());
-        migrated(&Frozen::read(frozen), &folder.path().join("store")).await;
+        let store = folder.path().join("store");
+        migrated(&Frozen::read(frozen), &store, format).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_frozen_keys_are_migrated_and_answer_as_they_did() {
-    for frozen in [APPENDED, CHANGED] {
+    for (frozen, format) in FOLDERS {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let store = Embedded::open(folder.path(), WallTime::system(0)).expect("a new store");
         load(frozen, &store, b"").await;
         store.close().await;
-        migrated(&Frozen::read(frozen), folder.path()).await;
+        migrated(&Frozen::read(frozen), folder.path(), format).await;
     }
 }
 
@@ -231,7 +254,7 @@ async fn the_frozen_keys_are_migrated_and_answer_as_they_did() {
 async fn a_store_of_another_format_is_not_migrated_and_the_message_says_what_to_do() {
     for (format, parts) in [
         (1u32, ["format 1", "append its events again"]),
-        (3, ["format 3", "use the newsfeed version that wrote it"]),
+        (4, ["format 4", "use the newsfeed version that wrote it"]),
     ] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let meta = [&format.to_be_bytes()[..], &[0, 16]].concat();
@@ -257,12 +280,12 @@ mod fdb {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_frozen_keys_are_migrated_on_foundationdb_and_answer_as_they_did() {
-        for folder in [APPENDED, CHANGED] {
-            migrated_on_foundationdb(folder).await;
+        for (folder, format) in FOLDERS {
+            migrated_on_foundationdb(folder, format).await;
         }
     }
 
-    async fn migrated_on_foundationdb(folder: &str) {
+    async fn migrated_on_foundationdb(folder: &str, format: u32) {
         let frozen = Frozen::read(folder);
         let (cluster, prefix) = (tokio::task::block_in_place(shared), fresh_prefix());
         let store = cluster.store(&prefix);
@@ -284,10 +307,9 @@ mod fdb {
             &prefix,
         ];
         let admin = |name| [&["admin", name], &place[..]].concat();
-        assert_eq!(
-            said(&admin("migrate")).await,
-            "the store has format 2, the newest: nothing to migrate\n"
-        );
+        for said_then in migration(format) {
+            assert_eq!(said(&admin("migrate")).await, said_then);
+        }
         assert_eq!(said(&admin("check")).await.trim(), frozen.check);
         let serve = [&["serve", "--listen", "127.0.0.1:0"], &place[..]];
         let serve = [&serve.concat()[..], &make::SETTINGS].concat();

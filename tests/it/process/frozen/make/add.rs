@@ -64,10 +64,17 @@ pub async fn to(store: &dyn Store, keys: &Keys) {
         read_at: before.taken_at(),
         change: None,
     };
-    for _ in 0..2 {
+    // One as a node does, the other as one does that opened the store before it was migrated.
+    for is_migrated in [true, false] {
         let mut puts = vec![versioned(keys.claim(&entry.id), 0, encode_claim(7, &feeds))];
+        let mut unread = Vec::new();
         for feed in &feeds {
-            puts.push(versioned(keys.feed(feed), 0, encode_entry(&entry)));
+            let put = versioned(keys.feed(feed), 0, encode_entry(&entry));
+            if is_migrated {
+                unread.push(put);
+                continue;
+            }
+            puts.push(put);
             puts.push(versioned(keys.notify(feed), 0, encode_notify(&entry)));
         }
         for partition in 0..keys.partitions() {
@@ -86,6 +93,7 @@ pub async fn to(store: &dyn Store, keys: &Keys) {
         }
         let batch = Batch {
             versioned: puts,
+            unread,
             notify: true,
             ..Batch::default()
         };

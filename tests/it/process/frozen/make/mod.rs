@@ -305,13 +305,13 @@ fn pack(folder: &Path, to: String) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "writes tests/frozen/format-2 anew; see tests/README.md"]
+#[ignore = "writes tests/frozen/format-3 anew; see tests/README.md"]
 async fn a_frozen_store() {
     make(super::APPENDED).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "writes tests/frozen/format-2-changes anew; see tests/README.md"]
+#[ignore = "writes tests/frozen/format-3-changes anew; see tests/README.md"]
 async fn a_frozen_store_with_changes() {
     make(super::CHANGED).await;
 }
