@@ -10,7 +10,8 @@ use smallvec::SmallVec;
 use crate::{
     fairness::WorkBudget,
     store::{
-        KeyValue, Range, Result, SNAPSHOT_AGE_TICKS_MAX, Snapshot, keys,
+        KeyValue, Range, Result, SNAPSHOT_AGE_TICKS_MAX, Snapshot,
+        keys::{self, RangeOf},
         values::{NotifyKey, Record, decode_entry, decode_records},
     },
     types::{Entry, EventId, FeedName, NO_TWIN},
@@ -93,8 +94,8 @@ impl From<&Record> for Commit {
 pub struct Window {
     /// Of the keys of the sequence; several if it is the whole log, merged from its partitions.
     prefixes: SmallVec<[Vec<u8>; 1]>,
-    /// The sequence is a feed.
-    is_feed: bool,
+    /// The range of the keys under a prefix.
+    range: RangeOf,
     /// The commits in a key and its value, in version order.
     decode: fn(&KeyValue) -> Result<Vec<Commit>>,
     /// In version order.
@@ -111,7 +112,7 @@ impl Window {
     pub fn of_feed(prefix: Vec<u8>, start: Version) -> Self {
         let decode = |item: &KeyValue| Ok(vec![Commit::from(&decode_entry(item)?)]);
         Self {
-            is_feed: true,
+            range: keys::entries,
             ..Self::new(prefix, start, decode)
         }
     }
@@ -143,7 +144,7 @@ impl Window {
     fn new(prefix: Vec<u8>, start: Version, decode: fn(&KeyValue) -> Result<Vec<Commit>>) -> Self {
         Self {
             prefixes: SmallVec::from([prefix]),
-            is_feed: false,
+            range: keys::range,
             decode,
             commits: VecDeque::new(),
             ids: HashMap::new(),
@@ -167,23 +168,7 @@ impl Window {
         limit: usize,
         bytes_max: usize,
     ) -> Range {
-        self.range_of(&self.prefixes[0], after, until, reverse, limit, bytes_max)
-    }
-
-    fn range_of(
-        &self,
-        prefix: &[u8],
-        after: Option<Version>,
-        until: Version,
-        reverse: bool,
-        limit: usize,
-        bytes_max: usize,
-    ) -> Range {
-        let range = match self.is_feed {
-            true => keys::entries,
-            false => keys::range,
-        };
-        range(prefix, after, until, reverse, limit, bytes_max)
+        (self.range)(&self.prefixes[0], after, until, reverse, limit, bytes_max)
     }
 
     /// The version above which no commit is missing.
@@ -247,7 +232,7 @@ impl Window {
             let keys = (self.look_back_keys / self.prefixes.len()).max(1);
             let (after, until) = (Some(reach), self.complete_from);
             let range =
-                |prefix: &Vec<u8>| self.range_of(prefix, after, until, true, keys, usize::MAX);
+                |prefix: &Vec<u8>| (self.range)(prefix, after, until, true, keys, usize::MAX);
             let slices = snapshot
                 .ranges(self.prefixes.iter().map(range).collect())
                 .await?;

@@ -303,40 +303,35 @@ impl Slice {
             ([], _) if !first.more => return Ok(second),
             _ => {}
         }
-        let mut merged = Self {
-            items: Vec::with_capacity(range.limit.min(first.items.len() + second.items.len())),
-            more: false,
-        };
-        let mut rests = [(first.items, first.more), (second.items, second.more)]
-            .map(|(items, more)| (items.into_iter().peekable(), more));
+        let (first_more, second_more) = (first.more, second.more);
+        let mut items = Vec::with_capacity(range.limit.min(first.items.len() + second.items.len()));
+        let mut first = first.items.into_iter().peekable();
+        let mut second = second.items.into_iter().peekable();
         let mut bytes = 0;
-        loop {
-            let [(first, first_more), (second, second_more)] = &mut rests;
-            let is_second = match (first.peek(), second.peek()) {
-                (Some(first), Some(second)) => {
-                    let (first, second) = (version_of(&first.key)?, version_of(&second.key)?);
-                    (second < first) != range.reverse
-                }
+        let more = loop {
+            let next = match (first.peek(), second.peek()) {
+                (None, None) => break first_more || second_more,
                 // What was not read of the other one may come before.
-                (Some(_), None) if *second_more => break merged.more = true,
-                (None, Some(_)) if *first_more => break merged.more = true,
-                (Some(_), None) => false,
-                (None, Some(_)) => true,
-                (None, None) => break merged.more = *first_more || *second_more,
+                (Some(_), None) if second_more => break true,
+                (None, Some(_)) if first_more => break true,
+                (Some(_), None) => &mut first,
+                (None, Some(_)) => &mut second,
+                (Some(a), Some(b)) => {
+                    match (version_of(&b.key)? < version_of(&a.key)?) != range.reverse {
+                        true => &mut second,
+                        false => &mut first,
+                    }
+                }
             };
-            if merged.items.len() >= range.limit || bytes >= range.bytes_max {
-                break merged.more = true;
+            if items.len() >= range.limit || bytes >= range.bytes_max {
+                break true;
             }
-            let next = if is_second {
-                second.next()
-            } else {
-                first.next()
-            };
-            merged
-                .items
-                .extend(next.inspect(|item| bytes += item.key.len() + item.value.len()));
-        }
-        Ok(merged)
+            items.extend(
+                next.next()
+                    .inspect(|item| bytes += item.key.len() + item.value.len()),
+            );
+        };
+        Ok(Self { items, more })
     }
 }
 

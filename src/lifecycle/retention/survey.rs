@@ -7,7 +7,7 @@ use crate::{
     lineage::Lineage,
     store::{
         Error, KeyValue, Range, Result, Store,
-        keys::{self, Keys, version_of, versioned},
+        keys::{self, Keys, RangeOf, version_of, versioned},
         values::{decode_entry, decode_records},
     },
     times::version_at,
@@ -199,9 +199,6 @@ async fn next_feed(
     let first = slices.first().and_then(|slice| slice.items.first());
     first.map(|item| keys.feed_of(&item.key)).transpose()
 }
-
-/// [`keys::range`] or [`keys::entries`].
-type RangeOf = fn(&[u8], Option<Version>, Version, bool, usize, usize) -> Range;
 
 /// Visits what has versions up to `until`, page by page; each is read from its own snapshot.
 async fn visit(

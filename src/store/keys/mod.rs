@@ -56,8 +56,9 @@ pub(super) use self::open::decode_meta;
 pub use self::{
     open::{FORMAT, migrate},
     versioned::{
-        UNREAD_BIT, after_until, corrupt, entries, entry_at, entry_keys, is_unread, next_key,
-        of_transaction, only, range, unread_after_until, unread_versioned, version_of, versioned,
+        RangeOf, UNREAD_BIT, after_until, corrupt, entries, entry_at, entry_keys, is_unread,
+        next_key, of_transaction, only, range, unread_after_until, unread_versioned, version_of,
+        versioned,
     },
 };
 use super::{Range, Result};

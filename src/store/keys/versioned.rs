@@ -53,9 +53,7 @@ pub const UNREAD_BIT: u8 = 0x80;
 
 /// Begin and end, or key, with [`UNREAD_BIT`]. `prefix` is that of a feed.
 fn unread(prefix: &[u8], mut key: Vec<u8>) -> Vec<u8> {
-    if let Some(first) = key.get_mut(prefix.len()) {
-        *first |= UNREAD_BIT;
-    }
+    key[prefix.len()] |= UNREAD_BIT;
     key
 }
 
@@ -98,6 +96,9 @@ pub fn entry_at(keys: &[Vec<u8>], values: &[Option<Bytes>]) -> Option<KeyValue> 
         })
     })
 }
+
+/// [`range`] or, of the entries of a feed, [`entries`].
+pub type RangeOf = fn(&[u8], Option<Version>, Version, bool, usize, usize) -> Range;
 
 /// A range over all entries of a feed in `(after, until]`. `prefix` is that of the feed.
 pub fn entries(
