@@ -10,6 +10,7 @@
 
 mod assumption;
 mod batcher;
+mod claims;
 mod delay;
 mod transaction;
 mod transient;
@@ -25,7 +26,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 pub use self::transient::TransientPermit;
-use self::{assumption::Assumption, delay::QueueDelay, transient::Transients};
+use self::{assumption::Assumption, claims::Scattered, delay::QueueDelay, transient::Transients};
 use crate::{
     clock::AtClock,
     error::{Error, Result},
@@ -190,6 +191,7 @@ struct Context {
     lineage: Lineage,
     clock: Arc<AtClock>,
     new_ids: Assumption,
+    scattered: Scattered,
     tuning: Tuning,
     delays: Delays,
     metrics: Arc<Metrics>,
@@ -266,6 +268,7 @@ impl Appender {
             keys,
             clock: Arc::clone(&clock),
             new_ids: Assumption::default(),
+            scattered: Scattered::default(),
             tuning,
             delays: delays.clone(),
             metrics: Arc::clone(&metrics),

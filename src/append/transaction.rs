@@ -25,7 +25,7 @@
 //!
 //! Each abort is due to a commit that decides the fate of an event or of a condition, so there are only a few of them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::OnceLock};
 
 use async_trait::async_trait;
 use foldhash::HashMapExt;
@@ -33,7 +33,10 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::{
-    Accepted, Answer, Context, Culprit, Outcome, Refusal, Unit, assumption::Assumption, writes,
+    Accepted, Answer, Context, Culprit, Outcome, Refusal, Unit,
+    assumption::Assumption,
+    claims::{Scattered, Search},
+    writes,
 };
 use crate::{
     clock::AtClock,
@@ -45,7 +48,7 @@ use crate::{
         Batch, Condition, Found, Plan, Reads, Snapshot, Transaction,
         keys::{self, Keys},
         transact_until,
-        values::{Claim, decode_claim},
+        values::Claim,
     },
     types::{Entry, Event, EventId, Expect, FeedName, NO_TWIN},
     version::Version,
@@ -219,6 +222,7 @@ struct Append<'a> {
     lineage: &'a Lineage,
     clock: &'a AtClock,
     new_ids: &'a Assumption,
+    scattered: &'a Scattered,
     /// The greatest `at` of any entry, as long as attempts assume that all ids are new.
     assumes: Option<i64>,
     events: &'a [(&'a Event, i64)],
@@ -230,6 +234,8 @@ struct Append<'a> {
     id_of: Vec<usize>,
     /// The distinct ids, in the order of their first events.
     ids: Vec<&'a EventId>,
+    /// Looks for their claims, unless attempts assume that there are none.
+    search: OnceLock<Search<'a>>,
     /// The snapshot of the first attempt. A claim above it, found after an attempt with unknown outcome, is our own. And no
     /// client can know a version above it, except by guessing.
     began: Option<Version>,
@@ -257,12 +263,14 @@ impl<'a> Append<'a> {
             lineage: &context.lineage,
             clock: &context.clock,
             new_ids: &context.new_ids,
+            scattered: &context.scattered,
             assumes: None,
             events,
             atomic: None,
             refused: None,
             id_of,
             ids,
+            search: OnceLock::new(),
             began: None,
             verdicts: Vec::with_capacity(size),
             planned: Vec::with_capacity(size),
@@ -295,17 +303,28 @@ impl<'a> Append<'a> {
         Ok(i64::from_be_bytes(at))
     }
 
+    fn search(&self) -> &Search<'a> {
+        let search = || Search::new(&self.ids, self.scattered);
+        self.search.get_or_init(search)
+    }
+
     /// For each id, who has it, by what [`Self::first_reads`] found.
-    fn taken(&self, first: &Found, began: Version, unsure: bool) -> Result<Vec<Option<Taken>>> {
-        let claims = first.slices.iter().map(|claims| {
-            let claim = claims.items.first().map(decode_claim).transpose()?;
-            Ok(claim.map(|Claim { version, event }| Taken {
-                place: Place::At(version),
-                digest: event.map(|event| event.digest),
-                is_ours: unsure && version > began,
-            }))
-        });
-        claims.collect()
+    async fn taken(
+        &self,
+        snapshot: &dyn Snapshot,
+        first: &Found,
+        began: Version,
+        unsure: bool,
+    ) -> Result<Vec<Option<Taken>>> {
+        let search = self.search();
+        let claims = search.claims(self.keys, snapshot, &first.slices, self.scattered);
+        let taken = |Claim { version, event }| Taken {
+            place: Place::At(version),
+            digest: event.map(|event| event.digest),
+            is_ours: unsure && version > began,
+        };
+        let claims = claims.await?.into_iter();
+        Ok(claims.map(|claim| claim.map(taken)).collect())
     }
 
     /// The feeds that the events with free ids expect, and those of the further conditions if there are such events.
@@ -483,10 +502,9 @@ impl Transaction for Append<'_> {
         if self.assumes.is_some() {
             return Reads::default();
         }
-        let ids = self.ids.iter();
         Reads {
             keys: vec![self.keys.at()],
-            ranges: ids.map(|id| self.keys.first_claim(id)).collect(),
+            ranges: self.search().ranges(self.keys),
             ..Reads::default()
         }
     }
@@ -513,7 +531,7 @@ impl Transaction for Append<'_> {
             Some(at) => (at, self.ids.iter().map(|_| None).collect()),
             None => (
                 self.greatest_at(&first)?,
-                self.taken(&first, began, unsure)?,
+                self.taken(snapshot, &first, began, unsure).await?,
             ),
         };
         let mut expected = self.expected(snapshot, &taken).await?;
