@@ -15,7 +15,7 @@ use crate::{
     clock::{AtClock, WallTime},
     feed::Feeds,
     http::{
-        Acceptor, App, Deliveries, Edge, Health, Listener, Listeners, Tasks,
+        Acceptor, App, Deliveries, Edge, Health, Listener, Listeners, PageCache, Tasks,
         base_path::BasePath,
         cors::Cors,
         hosts::Hosts,
@@ -170,6 +170,7 @@ impl Node {
             deliveries: Arc::new(settings.deliveries),
             appender,
             feeds,
+            pages: Arc::new(PageCache::new(metrics.pages.clone())),
             lifecycle,
             hub,
             health: Health::new(Arc::clone(&store), keys, tasks, settings.ready_lag_max),

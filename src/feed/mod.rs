@@ -41,6 +41,7 @@ use crate::{
     metrics::{TwinsHidden, UnreadCounts},
     store::{self, Reads, Snapshot, Store, keys::Keys, values::decode_version_or_zero},
     times,
+    types::FeedName,
     version::{Cursor, Version},
 };
 
@@ -113,6 +114,13 @@ impl Feeds {
             Ok(times::version_at(&*snapshot, &self.keys, &known, micros).await?)
         };
         self.note(found.await)
+    }
+
+    /// The current version, if it is known, without a read, that nothing in `feed` has been written, changed or removed above
+    /// `since`.
+    pub(crate) fn moment_if_unchanged(&self, feed: &FeedName, since: Version) -> Option<Version> {
+        let prefix = self.keys.feed(feed);
+        self.store.moment_if_unchanged(&prefix, since)
     }
 
     /// Whether the version is known, without a read, to be of this life of the store.

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     auth::Scope,
-    feed::{Order, PAGE_BYTES_MAX, Page, PageQuery},
+    feed::{Order, PAGE_BYTES_MAX},
     live::wait_for_entries,
     metrics::Held,
     types::{DATA_BYTES_MAX, FeedName, ReaderName},
@@ -203,6 +203,9 @@ async fn page(
     let mut reserved = Limited::of(parts)?.answer();
     let turn = app.feeds.of(Caller::reader(&parts.extensions));
     let turn = turn.turn().await?;
+    if let Some((body, next)) = app.pages.get(&turn, &query, merged) {
+        return answer_page(app, parts, query.order, next, body, reserved);
+    }
     // As much as the page might need; what it does not need is given back. If memory is short, the page ends early.
     let most = PAGE_BYTES_MAX.min(query.limit * DATA_BYTES_MAX);
     reserved.grow_some(most)?;
@@ -227,22 +230,13 @@ async fn page(
         let after = page.version;
         let feeds = app.feeds.of(Caller::stream_reader(&parts.extensions));
         let page = wait_for_entries(&feeds, subscription, &query, after, deadline).await?;
-        return respond(app, parts, &query, &page, merged, reserved);
+        let rendered = render::page(&page, &query.feeds, merged);
+        return answer_page(app, parts, query.order, page.next, rendered.body, reserved);
     }
     // Rendering is part of the work: the turn is held until it is done.
-    respond(app, parts, &query, &page, merged, reserved)
-}
-
-fn respond(
-    app: &App,
-    parts: &Parts,
-    query: &PageQuery<Cursor>,
-    page: &Page,
-    merged: bool,
-    reserved: Reserved,
-) -> Result<Response> {
-    let body = render::page(page, &query.feeds, merged);
-    answer_page(app, parts, query.order, page.next, body, reserved)
+    let rendered = render::page(&page, &query.feeds, merged);
+    app.pages.put(&turn, &query, merged, &page, &rendered);
+    answer_page(app, parts, query.order, page.next, rendered.body, reserved)
 }
 
 /// The answer with a page that has been rendered: with its caching rules and the link to the next one.

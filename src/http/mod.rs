@@ -28,6 +28,7 @@ mod log;
 mod log_lines;
 mod not_found;
 mod observe;
+mod page_cache;
 mod patience;
 pub mod problem;
 pub mod proxies;
@@ -56,6 +57,7 @@ pub use self::{
     accept::{Acceptor, CONNECTIONS_MAX},
     health::{Health, Tasks},
     listeners::{Listener, Listeners, Place, listen, resolve},
+    page_cache::{PAGE_CACHE_BYTES_MAX, PageCache},
     routes::{Edge, OPERATIONS, Operation, Right, openapi_under, router},
     trace_context::REQUEST_ID_BYTES_MAX,
 };
@@ -84,6 +86,7 @@ pub struct App {
     pub deliveries: Arc<Deliveries>,
     pub appender: Appender,
     pub feeds: Feeds,
+    pub pages: Arc<PageCache>,
     pub lifecycle: Lifecycle,
     pub hub: Arc<Hub>,
     pub health: Health,

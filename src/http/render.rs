@@ -167,8 +167,26 @@ pub fn event(event: &FoundEvent) -> Vec<u8> {
     out
 }
 
+/// A page that has been rendered.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    pub body: Vec<u8>,
+    /// Where the text of the page's version begins.
+    version_at: usize,
+}
+
+impl Rendered {
+    /// The same page, with another version.
+    pub fn at(&self, version: Version) -> Vec<u8> {
+        let (mut body, text) = (self.body.clone(), version.to_text());
+        let text = text.as_str().as_bytes();
+        body[self.version_at..][..text.len()].copy_from_slice(text);
+        body
+    }
+}
+
 /// A page of one feed or, if `merged`, of several.
-pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
+pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Rendered {
     let data: usize = page
         .entries
         .iter()
@@ -186,7 +204,10 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
             names(&mut out, feeds.iter());
         }
     }
-    out.extend_from_slice(format!(",\"version\":\"{}\",\"entries\":[", page.version).as_bytes());
+    out.extend_from_slice(b",\"version\":\"");
+    let version_at = out.len();
+    out.extend_from_slice(page.version.to_text().as_str().as_bytes());
+    out.extend_from_slice(b"\",\"entries\":[");
     let is_change = |found: &&PageEntry| found.entry.changed().is_some();
     let list = |out: &mut Vec<u8>, found: &PageEntry, is_first: bool| {
         out.extend_from_slice(if is_first { b"{" } else { b",{" });
@@ -220,7 +241,10 @@ pub fn page(page: &Page, feeds: &[FeedName], merged: bool) -> Vec<u8> {
         None => out.extend_from_slice(b"null"),
     }
     out.push(b'}');
-    out
+    Rendered {
+        body: out,
+        version_at,
+    }
 }
 
 /// The state of an entry in its first feed; if it is in several, in each of them, too.

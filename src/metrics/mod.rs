@@ -9,6 +9,7 @@ mod http;
 mod lifecycle;
 mod limits;
 mod live;
+mod pages;
 mod projections;
 mod retention;
 mod tail;
@@ -25,6 +26,7 @@ pub use self::{
     lifecycle::Lifecycle,
     limits::Limits,
     live::{Live, StreamEnd},
+    pages::FirstPages,
     projections::{ProjectionLag, Projections},
     retention::Retention,
     tail::Tail,
@@ -50,6 +52,7 @@ pub struct Metrics {
     pub retention: Retention,
     pub twins: TwinsHidden,
     pub unread: UnreadCounts,
+    pub pages: FirstPages,
     pub http: Http,
     pub limits: Limits,
 }
@@ -65,6 +68,7 @@ impl Metrics {
         self.retention.register(registry);
         self.twins.register(registry);
         self.unread.register(registry);
+        self.pages.register(registry);
         self.http.register(registry);
         self.limits.register(registry);
     }

@@ -194,6 +194,16 @@ impl Store for Embedded {
             .unwrap_or(Err(Error::Closed))
     }
 
+    fn moment_if_unchanged(&self, prefix: &[u8], since: Version) -> Option<Version> {
+        let (tables, now) = {
+            let state = self.shared.state();
+            let state = state.as_ref()?;
+            (Arc::clone(&state.open.as_ref()?.tables), state.visible)
+        };
+        // A group is noted before it becomes visible, so all groups up to `now` have been noted.
+        tables.recent.is_unchanged(prefix, since).then_some(now)
+    }
+
     fn errors(&self) -> &StoreErrors {
         &self.errors
     }

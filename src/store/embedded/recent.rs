@@ -1,5 +1,7 @@
-//! Knows which log ranges are empty. Live delivery reads every log partition every few milliseconds, and most of these
-//! ranges are empty; finding that out in the tables would cost a search in each of their parts.
+//! Knows, without a search in the tables, where nothing has changed:
+//! - Which log ranges are empty. Live delivery reads every log partition every few milliseconds, and most of these ranges
+//!   are.
+//! - Since when feeds that somebody asks about have not changed.
 
 use std::{
     collections::HashMap,
@@ -22,6 +24,23 @@ struct Known {
     floor: Version,
     /// By prefix of a log (there are two per partition): the log contains nothing above this.
     last: HashMap<Vec<u8>, Version>,
+    /// No group has been noted above this.
+    noted: Version,
+    /// By prefix of a feed that somebody has asked about: none of its keys has been written or removed above this.
+    feeds: HashMap<Vec<u8>, Version>,
+}
+
+/// Feeds that are kept track of. When there are more, all are forgotten, and those that are asked about begin anew.
+const FEEDS_MAX: usize = 16 * 1024;
+
+impl Known {
+    /// Notes that `key` is written or removed by a group of `moment`.
+    fn note_key(&mut self, key: &[u8], moment: Version) {
+        let prefix = key.len().checked_sub(BYTES_LEN);
+        if let Some(last) = prefix.and_then(|len| self.feeds.get_mut(&key[..len])) {
+            *last = moment;
+        }
+    }
 }
 
 impl Recent {
@@ -32,6 +51,8 @@ impl Recent {
             known: Mutex::new(Known {
                 floor: Version::MAX,
                 last: HashMap::new(),
+                noted: Version::MAX,
+                feeds: HashMap::new(),
             }),
         }
     }
@@ -47,29 +68,59 @@ impl Recent {
 
     /// Begins to keep track. The store contains nothing above `moment`.
     pub(super) fn begin(&self, moment: Version) {
-        self.known().floor = moment;
+        let mut known = self.known();
+        (known.floor, known.noted) = (moment, moment);
+        known.feeds.clear();
     }
 
-    /// Notes a group, before it becomes visible: stamped keys with these prefixes, and puts of these keys, none above
+    /// Notes a group, before it becomes visible: the stamped keys, puts and removals of these keys. None has a version above
     /// `moment`.
     pub(super) fn note<'a>(
         &self,
-        prefixes: impl Iterator<Item = &'a [u8]>,
+        stamped: impl Iterator<Item = &'a [u8]>,
         puts: impl Iterator<Item = &'a [u8]>,
+        removed: impl Iterator<Item = &'a [u8]>,
         moment: Version,
     ) {
         let mut known = self.known();
-        for prefix in prefixes.filter(|prefix| self.is_log(prefix)) {
-            match known.last.get_mut(prefix) {
-                Some(last) => *last = moment,
-                None => {
-                    known.last.insert(prefix.to_vec(), moment);
-                }
+        known.noted = moment;
+        for key in stamped {
+            let prefix = &key[..key.len() - BYTES_LEN];
+            if !self.is_log(prefix) {
+                known.note_key(key, moment);
+            } else if let Some(last) = known.last.get_mut(prefix) {
+                *last = moment;
+            } else {
+                known.last.insert(prefix.to_vec(), moment);
             }
         }
-        for _ in puts.filter(|key| self.is_log(key)) {
-            known.floor = moment;
+        for key in puts {
+            match self.is_log(key) {
+                true => known.floor = moment,
+                false => known.note_key(key, moment),
+            }
         }
+        for key in removed {
+            known.note_key(key, moment);
+        }
+    }
+
+    /// Whether no key of the feed with this prefix is known to have been written or removed above `since`. Begins to keep track
+    /// of the feed.
+    pub(super) fn is_unchanged(&self, prefix: &[u8], since: Version) -> bool {
+        let mut known = self.known();
+        let changed = match known.feeds.get(prefix) {
+            Some(&changed) => changed,
+            None => {
+                if known.feeds.len() >= FEEDS_MAX {
+                    known.feeds.clear();
+                }
+                let noted = known.noted;
+                known.feeds.insert(prefix.to_vec(), noted);
+                noted
+            }
+        };
+        changed <= since
     }
 
     /// Whether `range` is known to be empty: it is a range of one log, above everything in that log.
@@ -114,6 +165,44 @@ mod tests {
     }
 
     proptest! {
+        /// Against a plain list of what was written and removed: a feed counts as unchanged only if it is, and if it is not
+        /// asked about for the first time, always then.
+        #[test]
+        fn only_unchanged_feeds_count_as_unchanged(
+            groups in proptest::collection::vec((0..5usize, 0..4usize, any::<bool>()), 0..20),
+            asks in proptest::collection::vec((0..4usize, 0..20u64), 20),
+        ) {
+            let keys = Keys::before_opening(b"p");
+            let prefix = |feed: usize| keys.feed(&format!("f{feed}").parse().expect("a name"));
+            let recent = Recent::new(&keys);
+            prop_assert!(!recent.is_unchanged(&prefix(0), Version::moment(0, 99)), "not begun");
+            recent.begin(Version::moment(0, 0));
+            let mut changed = [0; 4];
+            // When each feed was first asked about.
+            let mut known = [None; 4];
+            for (time, &(how, feed, is_unread)) in (1..).zip(&groups) {
+                let (prefix_of, version) = (prefix(feed), Version::new(0, time, 7));
+                let key = match is_unread {
+                    true => keys::unread_versioned(&prefix_of, version),
+                    false => keys::versioned(&prefix_of, version),
+                };
+                let other = keys::versioned(&keys.change(&"f0".parse().expect("a name")), version);
+                let written = |nth: usize| [&key[..]].into_iter().filter(move |_| how == nth);
+                let others = [&other[..]].into_iter().filter(|_| how > 2);
+                recent.note(written(0), written(1).chain(others), written(2), Version::moment(0, time));
+                if how <= 2 {
+                    changed[feed] = time;
+                }
+                let (asked, since) = asks[time as usize % asks.len()];
+                let unchanged = recent.is_unchanged(&prefix(asked), Version::moment(0, since));
+                let first = *known[asked].get_or_insert(time);
+                prop_assert!(!unchanged || changed[asked] <= since);
+                if since >= first {
+                    prop_assert_eq!(unchanged, changed[asked] <= since);
+                }
+            }
+        }
+
         /// Against a plain list of what was written: only empty ranges count as empty, and those above the last group of
         /// their log do.
         #[test]
@@ -130,9 +219,14 @@ mod tests {
             let mut written: Vec<(usize, u64)> = Vec::new();
             for (time, (stamped, put)) in (1..).zip(&groups) {
                 let put_key = put.map(|log| keys::versioned(&prefixes[log], Version::new(0, time, 7)));
+                let stamped_keys: Vec<_> = stamped
+                    .iter()
+                    .map(|&log| keys::versioned(&prefixes[log], Version::new(0, time, 3)))
+                    .collect();
                 recent.note(
-                    stamped.iter().map(|&log| &prefixes[log][..]),
+                    stamped_keys.iter().map(|key| &key[..]),
                     put_key.iter().map(|key| &key[..]),
+                    std::iter::empty(),
                     Version::moment(0, time),
                 );
                 written.extend(stamped.iter().chain(put).map(|&log| (log, time)));

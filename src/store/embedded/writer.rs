@@ -385,10 +385,10 @@ impl Group {
 
     fn into_batch(mut self, visible: Version, keys: &EngineKeys) -> Result<WriteBatch> {
         let size = self.removed.len() + self.puts.len() + self.maxima.len() + self.stamped.len();
-        let prefix = |put: &Put| put.key.len() - BYTES_LEN;
         self.tables.recent.note(
-            self.stamped.iter().map(|put| &put.key[..prefix(put)]),
+            self.stamped.iter().map(|put| &put.key[..]),
             self.puts.iter().map(|(key, _)| &key[..]),
+            self.removed.iter().map(|(_, key)| &key[..]),
             visible,
         );
         let mut batch = WriteBatch::with_capacity(self.tables.db().clone(), size + 1)

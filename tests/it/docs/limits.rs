@@ -105,6 +105,10 @@ const ROWS: &[(&str, &[&str])] = &[
         &["UNREAD_CACHE_BYTES_MAX"],
     ),
     (
+        "memory of a node for first pages",
+        &["PAGE_CACHE_BYTES_MAX", "FEEDS_MAX"],
+    ),
+    (
         "reads at once",
         &["JOBS_MAX", "FDB_READS_AT_ONCE", "TURNS_PER_READ"],
     ),

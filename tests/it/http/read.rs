@@ -14,6 +14,8 @@ crate::on_every_engine!(
     the_link_header_leads_through_the_whole_history_newest_first,
     the_link_header_leads_through_everything_oldest_first_and_then_version_continues,
     a_page_lies_between_its_bounds,
+    a_first_page_shows_the_feed_as_it_is_now,
+    first_pages_read_while_others_append_lack_nothing,
     only_pages_with_a_bound_are_kept_and_each_use_is_checked,
     a_page_of_one_kind_has_no_other,
     merged_pages_show_an_event_once_and_name_its_feeds,
@@ -45,6 +47,84 @@ async fn a_feed_state_has_version_latest_unread_and_markers(bed: &Bed) {
                            "markers": { "read": null, "seen": null, "archived": null } });
     assert_eq!(head, expected);
     assert_eq!(node.get("/v1/feeds/x").await["unread"]["total"], 0);
+}
+
+/// The first page of `feed`, which must have the same entries as the page up to its version, which is read from the store.
+async fn first_page(node: &Served, feed: &str, limit: u8) -> Value {
+    let path = format!("/v1/feeds/{feed}/entries?limit={limit}");
+    let page = node.send("GET", &path, &[]).await;
+    let has_link = page.header("link").is_some();
+    let page = page.json();
+    let same = format!("{path}&until={}", text(&page["version"]));
+    assert_eq!(node.get(&same).await, page);
+    assert_eq!(page["next"].is_string(), has_link);
+    page
+}
+
+async fn a_first_page_shows_the_feed_as_it_is_now(bed: &Bed) {
+    let node = bed.node().await;
+    node.append(&json!([message("m0", &["f"]), visit("v0", &["f", "g"])]))
+        .await;
+    let mut before = first_page(&node, "f", 3).await;
+    for (method, path, body, changes) in [
+        ("POST", "/v1/events", visit("v1", &["g"]), false),
+        ("POST", "/v1/events", visit("v1", &["g"]), false),
+        ("POST", "/v1/events", visit("v2", &["f"]), true),
+        ("POST", "/v1/events", message("m1", &["g", "f"]), true),
+        ("PATCH", "/v1/events/v0", json!({ "data": 1 }), true),
+        ("PATCH", "/v1/events/v1", json!({ "data": 1 }), false),
+        ("DELETE", "/v1/events/m1", Value::Null, true),
+        ("DELETE", "/v1/events/v0", Value::Null, true),
+        ("DELETE", "/v1/events/v1", Value::Null, false),
+        ("POST", "/v1/erasures", json!({ "feed": "g" }), false),
+        ("POST", "/v1/erasures", json!({ "feed": "f" }), true),
+        ("POST", "/v1/events", message("m2", &["f"]), true),
+    ] {
+        // Kept, and asked for again; another limit is another page.
+        for limit in [1, 3, 3] {
+            first_page(&node, "f", limit).await;
+        }
+        let json = [("content-type", "application/json")];
+        let answer = node.send_body(method, path, &json, body.to_string()).await;
+        assert_eq!(answer.status, 200, "{method} {path}: {:?}", answer.body);
+        let now = first_page(&node, "f", 3).await;
+        assert!(text(&now["version"]) >= text(&before["version"]));
+        assert_eq!(
+            now["entries"] != before["entries"],
+            changes,
+            "{method} {path}"
+        );
+        before = now;
+    }
+    let metrics = node.send("GET", "/metrics", &[]).await.body;
+    let cached = "newsfeed_first_pages_total{result=\"cached\"} 0";
+    // Only the embedded engine knows which feeds have not changed.
+    let keeps = !String::from_utf8_lossy(&metrics).contains(cached);
+    assert_eq!(keeps, bed.prefix().is_empty());
+}
+
+async fn first_pages_read_while_others_append_lack_nothing(bed: &Bed) {
+    let node = bed.node().await;
+    let append = async |writer: u32| {
+        for number in 0..30 {
+            let id = format!("{writer}-{number}");
+            let event = match number % 2 {
+                0 => visit(&id, &["f"]),
+                _ => message(&id, &["f", "g"]),
+            };
+            node.append(&event).await;
+        }
+    };
+    let read = async |limit: u8| {
+        for _ in 0..60 {
+            first_page(&node, "f", limit).await;
+        }
+    };
+    tokio::join!(append(0), append(1), read(1), read(5), read(200));
+    assert_eq!(
+        items(&first_page(&node, "f", 100).await["entries"]).len(),
+        60
+    );
 }
 
 /// The target of a page's `Link: <…>; rel="next"`.

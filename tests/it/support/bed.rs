@@ -14,7 +14,7 @@ use newsfeed::{
     clock::{AtClock, WallTime},
     config::Config,
     feed::Feeds,
-    http::{App, Edge, Health, Tasks, caller::Peer, limits::Quotas, router},
+    http::{App, Edge, Health, PageCache, Tasks, caller::Peer, limits::Quotas, router},
     lifecycle::Lifecycle,
     live::Hub,
     logging::{Filter, LogControl},
@@ -293,6 +293,7 @@ pub async fn app_of(store: Arc<dyn Store>, keys: Keys, settings: Settings) -> (A
         deliveries: Arc::new(settings.deliveries),
         appender,
         feeds: Feeds::new(Arc::clone(&store), keys.clone()),
+        pages: Arc::new(PageCache::new(metrics.pages.clone())),
         hub: Hub::new(keys.clone(), Arc::clone(&metrics)),
         lifecycle: Lifecycle::new(Arc::clone(&store), keys.clone(), Arc::clone(&metrics)),
         health: Health::new(
