@@ -32,7 +32,8 @@ TOLERANCE = 0.03
 FIGURES = {
     "append": ("an append of one event", 200),
     "array event": ("an event of an append of 100", 1_000),
-    "page": ("a page of 50 entries", 100),
+    "page": ("a page of 50 entries, read from the store", 100),
+    "kept page": ("a page of 50 entries of a feed that has not changed", 100),
     "delivery": ("a delivery to one of 100 subscribers, with a hundredth of the append", 5_000),
 }
 ROUNDS = 5
@@ -142,6 +143,7 @@ def figures(service):
     for number in range(PAGE_FEEDS):
         client.append(events.take(PAGE + 1, f"page:{number}"))
         client.page(number)
+    version = client.page(0)
     for _ in range(20):
         client.append(events.take(1))
     service.instructions("start")
@@ -160,7 +162,8 @@ def figures(service):
     counted("append", lambda: client.append(events.take(1)))
     counted("array event", lambda: client.append(events.take(BATCH)), BATCH)
     pages = itertools.cycle(range(PAGE_FEEDS))
-    counted("page", lambda: client.page(next(pages)))
+    counted("page", lambda: client.page(next(pages), f"&until={version}"))
+    counted("kept page", lambda: client.page(next(pages)))
     subscribers = [service.connect() for _ in range(SUBSCRIBERS)]
     for subscriber in subscribers:
         subscriber.subscribe("hot")
@@ -252,10 +255,12 @@ class Client:
         body = json.dumps(events if len(events) > 1 else events[0], separators=(",", ":"))
         self.ask("POST", "/v1/events", body)
 
-    def page(self, number):
-        page = json.loads(self.ask("GET", f"/v1/feeds/page:{number}/entries?limit={PAGE}"))
+    def page(self, number, bound=""):
+        """Returns its version."""
+        page = json.loads(self.ask("GET", f"/v1/feeds/page:{number}/entries?limit={PAGE}{bound}"))
         if len(page["entries"]) != PAGE:
             raise ValueError(f"a page has {len(page['entries'])} entries instead of {PAGE}")
+        return page["version"]
 
     def subscribe(self, feed):
         self.send("GET", f"/v1/feeds/{feed}/live?after=0", "accept: text/event-stream\r\n")

@@ -23,6 +23,10 @@ def body(events):
 
 class Newsfeed(Server):
     name = "newsfeed"
+    favored = (
+        "the feeds do not change while their newest entries are read, so pages are answered from memory; \"up to a version\" "
+        "reads each from the store"
+    )
 
     def start(self):
         data = self.folder / "data"
@@ -44,6 +48,7 @@ class Newsfeed(Server):
         yield "append-batch", "wrk", lambda: self.append_by_wrk(50, array, BATCH)
         yield "append-batch", bench, lambda: self.bench_append(50, BATCH)
         yield "pages", "wrk", self.pages_by_wrk
+        yield "pages", "wrk, up to a version", self.pages_from_the_store
         yield "pages", f"{bench}, new feeds", self.bench_pages
 
     def stream(self, feed):
@@ -61,6 +66,15 @@ class Newsfeed(Server):
         time.sleep(DEDUP_WINDOW_SECONDS)
         self.fill("new", new)
         return self.wrk(50, "GET", f"/v1/feeds/page:{{feed}}/entries?limit={PAGE}", feeds=PAGE_FEEDS)
+
+    def pages_from_the_store(self):
+        """Of the feeds that the measure before has filled."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        connection.request("GET", "/v1/feeds/page:0/entries?limit=1")
+        version = json.load(connection.getresponse())["version"]
+        connection.close()
+        path = f"/v1/feeds/page:{{feed}}/entries?limit={PAGE}&until={version}"
+        return self.wrk(50, "GET", path, feeds=PAGE_FEEDS)
 
     def fill(self, name, entries):
         connection = http.client.HTTPConnection("127.0.0.1", self.port)

@@ -93,6 +93,11 @@ impl Feeds {
         reader: &ReaderName,
         since: Version,
     ) -> Result<MarksSince> {
+        let prefix = |feed: &FeedName| [self.keys.marked(feed, reader)];
+        if let Some(version) = self.moment_if_unchanged(feeds, prefix, since) {
+            let marks = vec![Some(Vec::new()); feeds.len()];
+            return Ok(MarksSince { version, marks });
+        }
         let read = async {
             let snapshot = self.snapshot().await?;
             let version = snapshot.version();

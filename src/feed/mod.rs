@@ -45,6 +45,9 @@ use crate::{
     version::{Cursor, Version},
 };
 
+/// Maximum number of feeds of a read about which it is asked whether they have changed.
+const TRACKED_FEEDS_MAX: usize = 10;
+
 /// The reading side of the service; cheap to clone.
 #[derive(Clone)]
 pub struct Feeds {
@@ -116,11 +119,22 @@ impl Feeds {
         self.note(found.await)
     }
 
-    /// The current version, if it is known, without a read, that nothing in `feed` has been written, changed or removed above
-    /// `since`.
-    pub(crate) fn moment_if_unchanged(&self, feed: &FeedName, since: Version) -> Option<Version> {
-        let prefix = self.keys.feed(feed);
-        self.store.moment_if_unchanged(&prefix, since)
+    /// The current version, if the engine knows, without a read, that nothing under the prefixes of `feeds` has been written or
+    /// removed above `since`.
+    pub(crate) fn moment_if_unchanged<const N: usize>(
+        &self,
+        feeds: &[FeedName],
+        prefixes: impl Fn(&FeedName) -> [Vec<u8>; N],
+        since: Version,
+    ) -> Option<Version> {
+        if !(1..=TRACKED_FEEDS_MAX).contains(&feeds.len()) {
+            return None;
+        }
+        let mut moment = Version::MAX;
+        for prefix in feeds.iter().flat_map(prefixes) {
+            moment = moment.min(self.store.moment_if_unchanged(&prefix, since)?);
+        }
+        (since <= moment).then_some(moment)
     }
 
     /// Whether the version is known, without a read, to be of this life of the store.

@@ -180,6 +180,19 @@ impl Feeds {
     }
 
     async fn read_page<V: Into<Cursor> + Copy>(&self, query: &PageQuery<V>) -> Result<Page> {
+        if let Order::OldestFirst {
+            after, until: None, ..
+        } = query.order
+            && query.states.is_none()
+            && let Some(version) = self.moment_if_nothing_new(&query.feeds, after.into())
+        {
+            return Ok(Page {
+                version,
+                entries: Vec::new(),
+                next: None,
+                is_whole: true,
+            });
+        }
         let (snapshot, removals) = match query.order {
             Order::NewestFirst { .. } => (self.snapshot().await?, None),
             Order::OldestFirst { .. } => {
@@ -289,6 +302,20 @@ impl Feeds {
         }
         self.twins.page.inc_by(merge.hidden());
         Ok(page)
+    }
+
+    /// The current version, if it is known without a read that there are no entries and no news of changes above `after`.
+    pub(crate) fn moment_if_nothing_new(
+        &self,
+        feeds: &[FeedName],
+        after: Cursor,
+    ) -> Option<Version> {
+        if !self.knows(after) {
+            return None;
+        }
+        // What retention removes is no news, but it is a removal of entries.
+        let prefixes = |feed: &FeedName| [self.keys.feed(feed), self.keys.change(feed)];
+        self.moment_if_unchanged(feeds, prefixes, after.unchecked())
     }
 
     /// Fails with [`Error::CursorExpired`] if something above `after` may have been removed from one of `feeds`.

@@ -244,6 +244,14 @@ impl Follower {
         if let Some(items) = self.take_shared(after) {
             return Ok(some(items));
         }
+        // Most streams that reconnect have missed nothing.
+        if self.log.is_none()
+            && let Some(now) = (self.feeds).moment_if_nothing_new(self.subscription.feeds(), after)
+        {
+            self.forwarder.position = now;
+            self.phase = Phase::Arriving;
+            return Ok(None);
+        }
         let feeds = self.feeds.turn().await?;
         // While this stream waited for its turn, others had theirs.
         if let Some(items) = self.take_shared(after) {

@@ -152,8 +152,8 @@ pub trait Store: Send + Sync {
     /// Waits until there may be a commit above `seen` with [`Batch::notify`] set. Does not hold a snapshot.
     async fn wait_for_commit(&self, seen: Version) -> Result<()>;
 
-    /// The moment of a snapshot taken now, if the engine knows, without a read, that no key under `prefix` has been written or
-    /// removed above `since`. `prefix` is that of a feed. An engine that knows nothing of a feed begins to keep track of it.
+    /// The moment of a snapshot taken now, if the engine knows, without a read, that no key `prefix ‖ version` has been written
+    /// or removed above `since`. An engine that keeps track of some prefixes begins to keep track of this one.
     fn moment_if_unchanged(&self, _prefix: &[u8], _since: Version) -> Option<Version> {
         None
     }

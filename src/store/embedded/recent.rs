@@ -1,7 +1,7 @@
 //! Knows, without a search in the tables, where nothing has changed:
 //! - Which log ranges are empty. Live delivery reads every log partition every few milliseconds, and most of these ranges
 //!   are.
-//! - Since when feeds that somebody asks about have not changed.
+//! - Since when feeds, the news of their changes, and their readers' marks have not changed, if somebody asks.
 
 use std::{
     collections::HashMap,
@@ -26,18 +26,24 @@ struct Known {
     last: HashMap<Vec<u8>, Version>,
     /// No group has been noted above this.
     noted: Version,
-    /// By prefix of a feed that somebody has asked about: none of its keys has been written or removed above this.
-    feeds: HashMap<Vec<u8>, Version>,
+    /// By hash of a prefix that somebody has asked about: no key under it has been written or removed above this. Of prefixes with
+    /// the same hash, neither changes without the other.
+    changed: HashMap<u64, Version>,
 }
 
-/// Feeds that are kept track of. When there are more, all are forgotten, and those that are asked about begin anew.
-const FEEDS_MAX: usize = 16 * 1024;
+/// Prefixes that are kept track of. When there are more, all are forgotten, and those that are asked about begin anew.
+const TRACKED_MAX: usize = 128 * 1024;
 
 impl Known {
     /// Notes that `key` is written or removed by a group of `moment`.
     fn note_key(&mut self, key: &[u8], moment: Version) {
-        let prefix = key.len().checked_sub(BYTES_LEN);
-        if let Some(last) = prefix.and_then(|len| self.feeds.get_mut(&key[..len])) {
+        let Some(len) = key.len().checked_sub(BYTES_LEN) else {
+            return;
+        };
+        if self.changed.is_empty() {
+            return;
+        }
+        if let Some(last) = self.changed.get_mut(&hash(&key[..len])) {
             *last = moment;
         }
     }
@@ -52,7 +58,7 @@ impl Recent {
                 floor: Version::MAX,
                 last: HashMap::new(),
                 noted: Version::MAX,
-                feeds: HashMap::new(),
+                changed: HashMap::new(),
             }),
         }
     }
@@ -70,7 +76,7 @@ impl Recent {
     pub(super) fn begin(&self, moment: Version) {
         let mut known = self.known();
         (known.floor, known.noted) = (moment, moment);
-        known.feeds.clear();
+        known.changed.clear();
     }
 
     /// Notes a group, before it becomes visible: the stamped keys, puts and removals of these keys. None has a version above
@@ -105,22 +111,15 @@ impl Recent {
         }
     }
 
-    /// Whether no key of the feed with this prefix is known to have been written or removed above `since`. Begins to keep track
-    /// of the feed.
+    /// Whether it is known that no key `prefix ‖ version` has been written or removed above `since`. Begins to keep track of
+    /// them.
     pub(super) fn is_unchanged(&self, prefix: &[u8], since: Version) -> bool {
         let mut known = self.known();
-        let changed = match known.feeds.get(prefix) {
-            Some(&changed) => changed,
-            None => {
-                if known.feeds.len() >= FEEDS_MAX {
-                    known.feeds.clear();
-                }
-                let noted = known.noted;
-                known.feeds.insert(prefix.to_vec(), noted);
-                noted
-            }
-        };
-        changed <= since
+        let (prefix, noted) = (hash(prefix), known.noted);
+        if known.changed.len() >= TRACKED_MAX && !known.changed.contains_key(&prefix) {
+            known.changed.clear();
+        }
+        *known.changed.entry(prefix).or_insert(noted) <= since
     }
 
     /// Whether `range` is known to be empty: it is a range of one log, above everything in that log.
@@ -144,6 +143,10 @@ impl Recent {
         let last = known.last.get(prefix).copied();
         after >= last.unwrap_or(Version::ZERO).max(known.floor)
     }
+}
+
+fn hash(prefix: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(prefix)
 }
 
 #[cfg(test)]

@@ -106,8 +106,9 @@ const ROWS: &[(&str, &[&str])] = &[
     ),
     (
         "memory of a node for first pages",
-        &["PAGE_CACHE_BYTES_MAX", "FEEDS_MAX"],
+        &["PAGE_CACHE_BYTES_MAX"],
     ),
+    ("feeds, news of changes in feeds", &["TRACKED_MAX"]),
     (
         "reads at once",
         &["JOBS_MAX", "FDB_READS_AT_ONCE", "TURNS_PER_READ"],

@@ -14,8 +14,8 @@ crate::on_every_engine!(
     the_link_header_leads_through_the_whole_history_newest_first,
     the_link_header_leads_through_everything_oldest_first_and_then_version_continues,
     a_page_lies_between_its_bounds,
-    a_first_page_shows_the_feed_as_it_is_now,
-    first_pages_read_while_others_append_lack_nothing,
+    first_pages_and_news_are_those_of_the_feed_as_it_is_now,
+    first_pages_and_news_read_while_others_append_lack_nothing,
     only_pages_with_a_bound_are_kept_and_each_use_is_checked,
     a_page_of_one_kind_has_no_other,
     merged_pages_show_an_event_once_and_name_its_feeds,
@@ -61,7 +61,16 @@ async fn first_page(node: &Served, feed: &str, limit: u8) -> Value {
     page
 }
 
-async fn a_first_page_shows_the_feed_as_it_is_now(bed: &Bed) {
+/// The page of what is new in `feed` above `after`, which must be the page up to its version, which is read from the store.
+async fn news(node: &Served, feed: &str, after: &Value) -> Value {
+    let path = format!("/v1/feeds/{feed}/entries?after={}", text(after));
+    let page = node.get(&path).await;
+    let same = format!("{path}&until={}", text(&page["version"]));
+    assert_eq!(node.get(&same).await, page);
+    page
+}
+
+async fn first_pages_and_news_are_those_of_the_feed_as_it_is_now(bed: &Bed) {
     let node = bed.node().await;
     node.append(&json!([message("m0", &["f"]), visit("v0", &["f", "g"])]))
         .await;
@@ -80,6 +89,10 @@ async fn a_first_page_shows_the_feed_as_it_is_now(bed: &Bed) {
         ("POST", "/v1/erasures", json!({ "feed": "f" }), true),
         ("POST", "/v1/events", message("m2", &["f"]), true),
     ] {
+        for feed in ["f", "g"] {
+            let now = news(&node, feed, &before["version"]).await;
+            assert_eq!((&now["entries"], now.get("changes")), (&json!([]), None));
+        }
         // Kept, and asked for again; another limit is another page.
         for limit in [1, 3, 3] {
             first_page(&node, "f", limit).await;
@@ -87,6 +100,10 @@ async fn a_first_page_shows_the_feed_as_it_is_now(bed: &Bed) {
         let json = [("content-type", "application/json")];
         let answer = node.send_body(method, path, &json, body.to_string()).await;
         assert_eq!(answer.status, 200, "{method} {path}: {:?}", answer.body);
+        let told = news(&node, "f", &before["version"]).await;
+        let is_told = told.get("changes").is_some() || told["entries"] != json!([]);
+        assert_eq!(is_told, changes, "{method} {path}");
+        news(&node, "g", &before["version"]).await;
         let now = first_page(&node, "f", 3).await;
         assert!(text(&now["version"]) >= text(&before["version"]));
         assert_eq!(
@@ -103,7 +120,7 @@ async fn a_first_page_shows_the_feed_as_it_is_now(bed: &Bed) {
     assert_eq!(keeps, bed.prefix().is_empty());
 }
 
-async fn first_pages_read_while_others_append_lack_nothing(bed: &Bed) {
+async fn first_pages_and_news_read_while_others_append_lack_nothing(bed: &Bed) {
     let node = bed.node().await;
     let append = async |writer: u32| {
         for number in 0..30 {
@@ -120,7 +137,16 @@ async fn first_pages_read_while_others_append_lack_nothing(bed: &Bed) {
             first_page(&node, "f", limit).await;
         }
     };
-    tokio::join!(append(0), append(1), read(1), read(5), read(200));
+    let follow = async || {
+        let (mut position, mut entries) = (json!("0"), 0);
+        while entries < 60 {
+            let page = news(&node, "f", &position).await;
+            entries += items(&page["entries"]).len();
+            position = page["version"].clone();
+        }
+        assert_eq!(news(&node, "f", &position).await["entries"], json!([]));
+    };
+    tokio::join!(append(0), append(1), read(1), read(5), read(200), follow());
     assert_eq!(
         items(&first_page(&node, "f", 100).await["entries"]).len(),
         60
