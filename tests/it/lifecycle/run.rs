@@ -33,7 +33,11 @@ pub const TWINS_OVER: u64 = 11_000_000;
 /// The store as an engine without checks of claims: twins can be committed.
 struct Unchecked;
 
-impl Trouble for Unchecked {}
+impl Trouble for Unchecked {
+    fn tells_what_is_unchanged(&self) -> bool {
+        true
+    }
+}
 
 #[derive(Debug, Clone)]
 pub enum Op {

@@ -38,6 +38,11 @@ pub trait Trouble: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether the store may tell what has not changed, so that it need not be read.
+    fn tells_what_is_unchanged(&self) -> bool {
+        false
+    }
+
     async fn commit(&self, snapshot: Box<dyn Snapshot>, batch: Batch) -> Result<Version> {
         self.before_commit(&batch).await?;
         snapshot.commit(batch).await
@@ -72,6 +77,13 @@ impl<T: Trouble> Store for Troubled<T> {
         self.trouble.after_read(asked, items(&found));
         let trouble = Open(Arc::clone(&self.trouble));
         Ok((Box::new(TroubledSnapshot { snapshot, trouble }), found))
+    }
+
+    fn moment_if_unchanged(&self, prefix: &[u8], since: Version) -> Option<Version> {
+        let is_asked = self.trouble.tells_what_is_unchanged();
+        is_asked
+            .then(|| self.store.moment_if_unchanged(prefix, since))
+            .flatten()
     }
 
     async fn wait_for_commit(&self, seen: Version) -> Result<()> {
