@@ -2,10 +2,29 @@
 //! unconditional events need not look for claims first. If an id turns out to be taken, the batch reads and plans again, and
 //! the next batches read first: repeated appends come in crowds.
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 
 /// Batches that read first after an assumption was wrong.
-const DOUBT_BATCHES: usize = 16;
+const DOUBT_BATCHES: u8 = 16;
+
+/// How many batches still do without an assumption that was wrong.
+#[derive(Debug, Default)]
+pub(super) struct Doubt(AtomicU8);
+
+impl Doubt {
+    /// Whether this batch is one of them. Each one is counted.
+    pub(super) fn holds(&self) -> bool {
+        let one_less = |batches: u8| batches.checked_sub(1);
+        let left = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        left.is_ok()
+    }
+
+    pub(super) fn begin(&self, batches: u8) {
+        self.0.store(batches, Ordering::Relaxed);
+    }
+}
 
 /// Whether a batch may assume that its ids are new.
 #[derive(Debug)]
@@ -14,7 +33,7 @@ pub(super) struct Assumption {
     /// first read, and on engines that do not check claims: there, other nodes write, too.
     greatest_at: AtomicI64,
     /// Batches that still read first.
-    doubt: AtomicUsize,
+    doubt: Doubt,
 }
 
 const UNKNOWN: i64 = i64::MIN;
@@ -23,7 +42,7 @@ impl Default for Assumption {
     fn default() -> Self {
         Self {
             greatest_at: AtomicI64::new(UNKNOWN),
-            doubt: AtomicUsize::new(0),
+            doubt: Doubt::default(),
         }
     }
 }
@@ -31,12 +50,9 @@ impl Default for Assumption {
 impl Assumption {
     /// The greatest `at` so far, if the next batch may assume that its ids are new.
     pub(super) fn holds(&self) -> Option<i64> {
-        let one_less = |doubt: usize| doubt.checked_sub(1);
-        let doubts = self
-            .doubt
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        let is_doubted = self.doubt.holds();
         let at = self.greatest_at.load(Ordering::Relaxed);
-        (doubts.is_err() && at != UNKNOWN).then_some(at)
+        (!is_doubted && at != UNKNOWN).then_some(at)
     }
 
     /// Notes an `at` that was read, or committed, on an engine that checks claims.
@@ -45,7 +61,7 @@ impl Assumption {
     }
 
     pub(super) fn was_wrong(&self) {
-        self.doubt.store(DOUBT_BATCHES, Ordering::Relaxed);
+        self.doubt.begin(DOUBT_BATCHES);
     }
 }
 

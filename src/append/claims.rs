@@ -5,17 +5,17 @@
 //! between them are read in vain. If these are too many, the range ends early, the remaining ids are looked for one by one,
 //! and so are, for some time, all ids that begin alike.
 
-use std::{
-    ops,
-    sync::atomic::{AtomicU8, Ordering},
-};
+use std::ops;
 
-use crate::store::{
-    Range, Result, Slice, Snapshot,
-    keys::Keys,
-    values::{Claim, decode_claim},
+use super::assumption::Doubt;
+use crate::{
+    store::{
+        Range, Result, Slice, Snapshot,
+        keys::Keys,
+        values::{Claim, decode_claim},
+    },
+    types::EventId,
 };
-use crate::types::EventId;
 
 /// Ids are near each other if they begin with this many equal bytes; half of their length is enough for shorter ones.
 const BEGINNING_BYTES: usize = 8;
@@ -29,35 +29,23 @@ const DOUBT_BATCHES: u8 = 64;
 /// Remembers which ids have many others between them.
 #[derive(Debug)]
 pub(super) struct Scattered {
-    /// By hash of the ids' beginning: how many batches look for them one by one.
-    doubts: [AtomicU8; 256],
+    /// By hash of the ids' beginning: whether they are looked for one by one.
+    doubts: [Doubt; 256],
 }
 
 impl Default for Scattered {
     fn default() -> Self {
         Self {
-            doubts: std::array::from_fn(|_| AtomicU8::new(0)),
+            doubts: std::array::from_fn(|_| Doubt::default()),
         }
     }
 }
 
 impl Scattered {
-    fn doubts_of(&self, id: &EventId) -> &AtomicU8 {
+    fn doubt_of(&self, id: &EventId) -> &Doubt {
         let id = id.as_str().as_bytes();
         let hash = twox_hash::XxHash3_64::oneshot(&id[..beginning(id)]);
         &self.doubts[usize::from(hash.to_le_bytes()[0])]
-    }
-
-    fn are_doubted(&self, id: &EventId) -> bool {
-        let one_less = |doubts: u8| doubts.checked_sub(1);
-        let doubts = self.doubts_of(id);
-        doubts
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
-            .is_ok()
-    }
-
-    fn note(&self, id: &EventId) {
-        self.doubts_of(id).store(DOUBT_BATCHES, Ordering::Relaxed);
     }
 }
 
@@ -91,7 +79,9 @@ impl<'a> Search<'a> {
         for near in ids.chunk_by(|(one, _), (other, _)| are_near(one, other)) {
             let end = begin + near.len();
             match near {
-                [(first, _), _, ..] if !scattered.are_doubted(first) => groups.push(begin..end),
+                [(first, _), _, ..] if !scattered.doubt_of(first).holds() => {
+                    groups.push(begin..end)
+                }
                 _ => groups.extend((begin..end).map(|at| at..at + 1)),
             }
             begin = end;
@@ -141,7 +131,7 @@ impl<'a> Search<'a> {
                 }
             }
             if let Some((first, _)) = unknown.get(known) {
-                scattered.note(first);
+                scattered.doubt_of(first).begin(DOUBT_BATCHES);
             }
         }
         if !unknown.is_empty() {

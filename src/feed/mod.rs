@@ -121,7 +121,7 @@ impl Feeds {
 
     /// The current version, if the engine knows, without a read, that nothing under the prefixes of `feeds` has been written or
     /// removed above `since`.
-    pub(crate) fn moment_if_unchanged<const N: usize>(
+    fn moment_if_unchanged<const N: usize>(
         &self,
         feeds: &[FeedName],
         prefixes: impl Fn(&FeedName) -> [Vec<u8>; N],

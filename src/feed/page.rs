@@ -304,6 +304,16 @@ impl Feeds {
         Ok(page)
     }
 
+    /// The current version, if it is known without a read that the entries of `feed` are the same as at `since`.
+    pub(crate) fn moment_if_same_entries(
+        &self,
+        feed: &FeedName,
+        since: Version,
+    ) -> Option<Version> {
+        let prefix = |feed: &FeedName| [self.keys.feed(feed)];
+        self.moment_if_unchanged(std::slice::from_ref(feed), prefix, since)
+    }
+
     /// The current version, if it is known without a read that there are no entries and no news of changes above `after`.
     pub(crate) fn moment_if_nothing_new(
         &self,

@@ -63,7 +63,7 @@ impl PageCache {
     ) -> Option<(Vec<u8>, Option<Version>)> {
         let feed = first_page_of(query, merged)?;
         let kept = self.pages.get(&(feed.clone(), query.limit))?;
-        let now = moment_if_unchanged(feeds, feed, kept.moment)?;
+        let now = feeds.moment_if_same_entries(feed, kept.moment)?;
         self.metrics.cached.inc();
         Some((kept.page.at(now), kept.next))
     }
@@ -83,7 +83,7 @@ impl PageCache {
         self.metrics.read.inc();
         // If memory was short, the page may have ended early.
         let is_whole = query.bytes == PAGE_BYTES_MAX;
-        if !is_whole || moment_if_unchanged(feeds, feed, page.version).is_none() {
+        if !is_whole || feeds.moment_if_same_entries(feed, page.version).is_none() {
             return;
         }
         let kept = Kept {
@@ -95,11 +95,6 @@ impl PageCache {
             .insert((feed.clone(), query.limit), Arc::new(kept));
         self.metrics.bytes.set(self.pages.weight() as i64);
     }
-}
-
-fn moment_if_unchanged(feeds: &Feeds, feed: &FeedName, since: Version) -> Option<Version> {
-    let feed = std::slice::from_ref(feed);
-    feeds.moment_if_unchanged(feed, |feed| [feeds.keys.feed(feed)], since)
 }
 
 /// The feed, if all that is asked for is its newest entries.

@@ -13,6 +13,9 @@ use crate::{
     version::{BYTES_LEN, Version},
 };
 
+/// Prefixes that are kept track of. When there are more, all are forgotten, and those that are asked about begin anew.
+const TRACKED_MAX: usize = 128 * 1024;
+
 pub(super) struct Recent {
     /// Begin and end of the keys of logs.
     logs: [(Vec<u8>, Vec<u8>); 2],
@@ -31,19 +34,10 @@ struct Known {
     changed: HashMap<u64, Version>,
 }
 
-/// Prefixes that are kept track of. When there are more, all are forgotten, and those that are asked about begin anew.
-const TRACKED_MAX: usize = 128 * 1024;
-
 impl Known {
-    /// Notes that `key` is written or removed by a group of `moment`.
-    fn note_key(&mut self, key: &[u8], moment: Version) {
-        let Some(len) = key.len().checked_sub(BYTES_LEN) else {
-            return;
-        };
-        if self.changed.is_empty() {
-            return;
-        }
-        if let Some(last) = self.changed.get_mut(&hash(&key[..len])) {
+    /// Notes that keys under the prefix with this hash are written or removed by a group of `moment`.
+    fn note_change(&mut self, prefix: u64, moment: Version) {
+        if let Some(last) = self.changed.get_mut(&prefix) {
             *last = moment;
         }
     }
@@ -79,36 +73,31 @@ impl Recent {
         known.changed.clear();
     }
 
-    /// Notes a group, before it becomes visible: the stamped keys, puts and removals of these keys. None has a version above
-    /// `moment`.
+    /// Notes a group, before it becomes visible: stamped keys with these prefixes, whose [`hash`]es are `hashes` (those of
+    /// claims may be left out), puts of these keys, and removals of these. None has a version above `moment`.
     pub(super) fn note<'a>(
         &self,
-        stamped: impl Iterator<Item = &'a [u8]>,
-        puts: impl Iterator<Item = &'a [u8]>,
+        (prefixes, hashes): (impl Iterator<Item = &'a [u8]>, impl Iterator<Item = u64>),
+        puts: impl Iterator<Item = &'a [u8]> + Clone,
         removed: impl Iterator<Item = &'a [u8]>,
         moment: Version,
     ) {
         let mut known = self.known();
         known.noted = moment;
-        for key in stamped {
-            let prefix = &key[..key.len() - BYTES_LEN];
-            if !self.is_log(prefix) {
-                known.note_key(key, moment);
-            } else if let Some(last) = known.last.get_mut(prefix) {
-                *last = moment;
-            } else {
-                known.last.insert(prefix.to_vec(), moment);
+        for prefix in prefixes.filter(|prefix| self.is_log(prefix)) {
+            match known.last.get_mut(prefix) {
+                Some(last) => *last = moment,
+                None => {
+                    known.last.insert(prefix.to_vec(), moment);
+                }
             }
         }
-        for key in puts {
-            match self.is_log(key) {
-                true => known.floor = moment,
-                false => known.note_key(key, moment),
-            }
+        for _ in puts.clone().filter(|key| self.is_log(key)) {
+            known.floor = moment;
         }
-        for key in removed {
-            known.note_key(key, moment);
-        }
+        let of_key = |key: &[u8]| Some(hash(&key[..key.len().checked_sub(BYTES_LEN)?]));
+        let hashes = hashes.chain(puts.chain(removed).filter_map(of_key));
+        hashes.for_each(|prefix| known.note_change(prefix, moment));
     }
 
     /// Whether it is known that no key `prefix ‖ version` has been written or removed above `since`. Begins to keep track of
@@ -145,7 +134,7 @@ impl Recent {
     }
 }
 
-fn hash(prefix: &[u8]) -> u64 {
+pub(super) fn hash(prefix: &[u8]) -> u64 {
     twox_hash::XxHash3_64::oneshot(prefix)
 }
 
@@ -192,7 +181,9 @@ mod tests {
                 let other = keys::versioned(&keys.change(&"f0".parse().expect("a name")), version);
                 let written = |nth: usize| [&key[..]].into_iter().filter(move |_| how == nth);
                 let others = [&other[..]].into_iter().filter(|_| how > 2);
-                recent.note(written(0), written(1).chain(others), written(2), Version::moment(0, time));
+                let stamped = [&prefix_of[..]].into_iter().filter(|_| how == 0);
+                let stamped = (stamped.clone(), stamped.map(hash));
+                recent.note(stamped, written(1).chain(others), written(2), Version::moment(0, time));
                 if how <= 2 {
                     changed[feed] = time;
                 }
@@ -222,12 +213,9 @@ mod tests {
             let mut written: Vec<(usize, u64)> = Vec::new();
             for (time, (stamped, put)) in (1..).zip(&groups) {
                 let put_key = put.map(|log| keys::versioned(&prefixes[log], Version::new(0, time, 7)));
-                let stamped_keys: Vec<_> = stamped
-                    .iter()
-                    .map(|&log| keys::versioned(&prefixes[log], Version::new(0, time, 3)))
-                    .collect();
+                let stamped_prefixes = stamped.iter().map(|&log| &prefixes[log][..]);
                 recent.note(
-                    stamped_keys.iter().map(|key| &key[..]),
+                    (stamped_prefixes.clone(), stamped_prefixes.map(hash)),
                     put_key.iter().map(|key| &key[..]),
                     std::iter::empty(),
                     Version::moment(0, time),

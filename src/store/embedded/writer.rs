@@ -11,6 +11,7 @@ use fjall::{Keyspace, OwnedWriteBatch as WriteBatch, PersistMode};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    recent::hash,
     shared::{EngineKeys, Shared},
     tables::{Put, Tables},
 };
@@ -212,10 +213,6 @@ fn write_group(shared: &Shared, requests: &mut std::iter::Peekable<impl Iterator
     }
 }
 
-fn hash(bytes: &[u8]) -> u64 {
-    twox_hash::XxHash3_64::oneshot(bytes)
-}
-
 /// A group under construction.
 struct Group {
     /// Shows all groups before this one.
@@ -385,8 +382,10 @@ impl Group {
 
     fn into_batch(mut self, visible: Version, keys: &EngineKeys) -> Result<WriteBatch> {
         let size = self.removed.len() + self.puts.len() + self.maxima.len() + self.stamped.len();
+        let prefix = |put: &Put| put.key.len() - BYTES_LEN;
+        let prefixes = self.stamped.iter().map(|put| &put.key[..prefix(put)]);
         self.tables.recent.note(
-            self.stamped.iter().map(|put| &put.key[..]),
+            (prefixes, self.prefixes.iter().copied()),
             self.puts.iter().map(|(key, _)| &key[..]),
             self.removed.iter().map(|(_, key)| &key[..]),
             visible,
