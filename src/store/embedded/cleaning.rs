@@ -299,7 +299,7 @@ impl<'a> Cleaning<'a> {
 }
 
 /// Values that were replaced before this are read by nobody.
-fn oldest_snapshot(tables: &Tables) -> u64 {
+pub(super) fn oldest_snapshot(tables: &Tables) -> u64 {
     let snapshots = &tables.db().supervisor.snapshot_tracker;
     snapshots.get_seqno_safe_to_gc()
 }
@@ -312,7 +312,7 @@ fn merge_into_next(tables: &Tables, table: &Keyspace, level: u8) -> Result<()> {
 }
 
 /// The files of a table.
-fn files(table: &Keyspace) -> Vec<PathBuf> {
+pub(super) fn files(table: &Keyspace) -> Vec<PathBuf> {
     let folder = table.path().join("tables");
     let version = table.tree.current_version();
     version

@@ -37,17 +37,17 @@ pub(super) fn of(db: &Database, shared: &Shared, readers: &Readers) -> Vec<Figur
         gauge(
             "store_compactions_running",
             "Compactions that are running",
-            db.active_compactions() as f64,
+            shared.compactions.running.load(Ordering::Relaxed) as f64,
         ),
         counter(
             "store_compactions",
             "Completed compactions",
-            db.compactions_completed() as f64,
+            shared.compactions.completed.load(Ordering::Relaxed) as f64,
         ),
         counter(
             "store_compaction_seconds",
             "Time spent in compactions",
-            db.time_compacting().as_secs_f64(),
+            shared.compactions.micros.load(Ordering::Relaxed) as f64 / 1e6,
         ),
         counter(
             "store_group_commits",

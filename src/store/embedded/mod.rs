@@ -17,10 +17,12 @@
 //! - [`readers`]: reads, outside the async runtime. [`tables`]: where keys are stored, and [`settings`], in which form.
 //!   [`recent`]: which logs are empty.
 //! - [`open`] and [`check`]: opening a database, and finding damaged files. [`private`]: permissions of the folder.
-//!   [`metrics`]: metrics of fjall. [`pin`](mod@pin): a copy of the store for a backup. [`removals`] and [`cleaning`]: taking removed data off the disk.
+//!   [`metrics`]: metrics of fjall. [`pin`](mod@pin): a copy of the store for a backup. [`compaction`]: merging files of
+//!   tables. [`removals`] and [`cleaning`]: taking removed data off the disk.
 
 pub mod check;
 mod cleaning;
+mod compaction;
 mod metrics;
 mod open;
 mod pin;

@@ -27,9 +27,8 @@ const CACHE_BYTES: u64 = 256 * 1024 * 1024;
 /// The moment of a store in which nothing has been committed.
 pub(super) const NOTHING: Version = Version::moment(0, 0);
 
-/// One of the engine's threads only writes data from memory to files, if it has more than one: a compaction must not keep it
-/// from that.
-fn worker_threads() -> usize {
+/// Threads of the engine, which write data from memory to files. One more than threads that compact.
+pub(super) fn worker_threads() -> usize {
     let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     processors.clamp(2, 4)
 }
@@ -87,7 +86,7 @@ fn apply_settings(folder: &Path) {
         Ok(0) => {}
         Ok(changed) => tracing::info!(
             changed,
-            "new files of the store are written with the settings of this release; `newsfeed admin compact` rewrites the others"
+            "the store has the settings of this release; `newsfeed admin compact` rewrites the files that were written with others"
         ),
         Err(error) => {
             tracing::warn!(%error, "the settings of the store's tables stay those of an earlier release")

@@ -90,7 +90,7 @@ fn reopen(shared: &Shared) -> Result<()> {
             }
             shared.set_health(Health::Failed);
             return Err(Error::Unavailable(
-                "reads of the failed database have not finished".into(),
+                "reads or compactions of the failed database have not finished".into(),
             ));
         }
         drop(failed);

@@ -4,16 +4,21 @@
 //! an earlier release has its settings changed before it is opened. Its files keep their form until a compaction writes
 //! them again.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use fjall::{
     CompressionType, KeyspaceCreateOptions,
+    compaction::Leveled,
     config::{BlockSizePolicy, CompressionPolicy},
 };
 use lsm_tree::{AbstractTree, AnyTree, Guard, SeqNo, SequenceNumberCounter};
 
 /// Size of the data in memory at which a table writes a file.
 const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Files of the first level of a table at which the engine itself compacts it. The threads in [`compaction`](super::compaction)
+/// do it at four, so that the engine finds nothing to compact unless they are far behind. It slows down commits at 20.
+const FIRST_LEVEL_FILES_MAX: u8 = 12;
 
 /// The settings that differ from those of the engine.
 #[derive(Debug, Clone, Copy)]
@@ -38,17 +43,21 @@ impl Settings {
     pub(super) fn options(self) -> KeyspaceCreateOptions {
         KeyspaceCreateOptions::default()
             .max_memtable_size(MEMTABLE_BYTES)
+            .compaction_strategy(Arc::new(
+                Leveled::default().with_l0_threshold(FIRST_LEVEL_FILES_MAX),
+            ))
             .data_block_size_policy(BlockSizePolicy::all(self.block_bytes))
             .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
     }
 
     /// The stored form of [`Self::options`]: a list with one item, for all levels.
-    fn stored(self) -> [(&'static str, Vec<u8>); 2] {
+    fn stored(self) -> [(&'static str, Vec<u8>); 3] {
         let block_bytes = [&[1], &self.block_bytes.to_le_bytes()[..]].concat();
         [
             // The second byte is the code of LZ4.
             ("data_block_compression_policy", vec![1, 1]),
             ("data_block_size_policy", block_bytes),
+            ("leveled_l0_threshold", vec![FIRST_LEVEL_FILES_MAX]),
         ]
     }
 }
@@ -135,7 +144,7 @@ mod tests {
         create(folder.path(), |_| KeyspaceCreateOptions::default());
         let more = [&TABLES[..], &[("c", Settings::POINTS)]].concat();
         assert_eq!(apply(folder.path(), &more).expect("another store"), 0);
-        assert_eq!(apply(folder.path(), &TABLES).expect("changed"), 4);
+        assert_eq!(apply(folder.path(), &TABLES).expect("changed"), 6);
         assert_eq!(apply(folder.path(), &TABLES).expect("compared"), 0);
         let db = Database::builder(folder.path()).open().expect("opens");
         for (name, settings) in TABLES {

@@ -13,6 +13,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::{
     check,
+    compaction::Compactions,
     removals::Removals,
     space::Space,
     tables::{TABLES, Tables},
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub(super) writing: Mutex<()>,
     /// Groups written since the start.
     pub(super) group_commits: AtomicU64,
+    pub(super) compactions: Compactions,
     /// A read has found damage.
     is_damaged: AtomicBool,
     /// `None` once closed.
@@ -102,6 +104,7 @@ impl Shared {
             removals: Removals::load(folder, TABLES.iter().map(|(name, _)| *name)),
             writing: Mutex::new(()),
             group_commits: AtomicU64::new(0),
+            compactions: Compactions::default(),
             is_damaged: AtomicBool::new(false),
             folder: folder.to_owned(),
             keys,

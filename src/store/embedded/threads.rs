@@ -1,4 +1,4 @@
-//! The background threads of an open store: the writer, the recovery thread and the cleaning thread.
+//! The background threads of an open store: those that write, compact, clean and recover.
 
 use std::{
     sync::{Arc, mpsc as blocking},
@@ -9,7 +9,9 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    cleaning, recovery,
+    cleaning, compaction,
+    open::worker_threads,
+    recovery,
     shared::Shared,
     writer::{Request, write_groups},
 };
@@ -23,12 +25,27 @@ const CLOSE_TIME_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Threads {
     queue: mpsc::Sender<Request>,
     writer: JoinHandle<()>,
-    /// The recovery thread ends when this is dropped.
-    end_recovery: blocking::Sender<()>,
-    recovery: JoinHandle<()>,
-    /// The cleaning thread ends when this is dropped, after the compaction under way.
-    end_cleaning: blocking::Sender<()>,
-    cleaning: JoinHandle<()>,
+    /// In the order in which they end.
+    others: Vec<Worker>,
+}
+
+/// A thread that ends when `end` is dropped, after the work under way.
+struct Worker {
+    end: blocking::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    fn start(
+        name: &str,
+        shared: &Arc<Shared>,
+        run: fn(&Shared, &blocking::Receiver<()>),
+    ) -> Result<Self> {
+        let (end, ended) = blocking::channel();
+        let shared = Arc::clone(shared);
+        let thread = spawn(name, move || run(&shared, &ended))?;
+        Ok(Self { end, thread })
+    }
 }
 
 impl Threads {
@@ -38,23 +55,15 @@ impl Threads {
             let shared = Arc::clone(shared);
             move || write_groups(&shared, requests)
         })?;
-        let (end_recovery, ended) = blocking::channel();
-        let recovery = spawn("store-recovery", {
-            let shared = Arc::clone(shared);
-            move || recovery::run(&shared, &ended)
-        })?;
-        let (end_cleaning, ended) = blocking::channel();
-        let cleaning = spawn("store-cleaning", {
-            let shared = Arc::clone(shared);
-            move || cleaning::run(&shared, &ended)
-        })?;
+        let compacting =
+            (1..worker_threads()).map(|_| Worker::start("store-compact", shared, compaction::run));
+        let cleaning = Worker::start("store-cleaning", shared, cleaning::run);
+        let recovery = Worker::start("store-recovery", shared, recovery::run);
+        let others = compacting.chain([cleaning, recovery]);
         Ok(Self {
             queue,
             writer,
-            end_recovery,
-            recovery,
-            end_cleaning,
-            cleaning,
+            others: others.collect::<Result<_>>()?,
         })
     }
 
@@ -64,18 +73,23 @@ impl Threads {
     }
 
     pub(super) fn are_running(&self) -> bool {
-        let threads = [&self.writer, &self.recovery, &self.cleaning];
-        !threads.into_iter().any(JoinHandle::is_finished)
+        let mut threads = self.others.iter().map(|worker| &worker.thread);
+        !self.writer.is_finished() && !threads.any(JoinHandle::is_finished)
     }
 
     /// Ends the threads. The writer ends after it has answered the last commit in flight, which holds a sender too.
     pub(super) async fn stop(self) {
-        drop((self.queue, self.end_recovery, self.end_cleaning));
-        for thread in [self.cleaning, self.recovery, self.writer] {
+        let (ends, threads): (Vec<_>, Vec<_>) = self
+            .others
+            .into_iter()
+            .map(|worker| (worker.end, worker.thread))
+            .unzip();
+        drop((self.queue, ends));
+        for thread in threads.into_iter().chain([self.writer]) {
             let ended = tokio::task::spawn_blocking(move || has_ended(thread)).await;
             if !matches!(ended, Ok(true)) {
                 tracing::error!(
-                    "a thread of the store panicked, or is blocked by a disk that does not respond"
+                    "a thread of the store panicked, is in a long compaction, or is blocked by a disk that does not respond"
                 );
             }
         }
