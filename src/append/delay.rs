@@ -4,6 +4,9 @@
 //! drained for that long is a standing queue: it adds delay without adding throughput, and competes with readers and
 //! streams for memory and CPU. Its length is then limited to what is processed in a tenth of the maximum delay, which is
 //! enough to keep batches full (cf. CoDel, RFC 8289).
+//!
+//! The limit remains until nothing has been refused for the maximum delay. Otherwise a queue under constant overload would
+//! fill up as by a burst whenever it has drained, and drain completely whenever it is full.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -38,6 +41,8 @@ struct Queue {
     oldest_since: Option<Instant>,
     /// Since when the queue has been non-empty.
     filled_since: Option<Instant>,
+    /// When an append was last refused.
+    refused_at: Option<Instant>,
     /// The beginnings of the last two rate periods, with the value of `left` at that time.
     marks: [Option<(Instant, u64)>; 2],
     /// How many events have left the queue.
@@ -92,13 +97,18 @@ impl QueueDelay {
         oldest.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// Whether an append that joined now would wait too long.
-    pub(super) fn is_too_long(&self, now: Instant) -> bool {
-        let queue = self.queue();
+    /// Whether an append must be refused now, because it would wait too long.
+    pub(super) fn refuses(&self, now: Instant) -> bool {
+        let mut queue = self.queue();
         let is_over = |since: Option<Instant>| since.is_some_and(|since| now - since > self.max);
-        is_over(queue.oldest_since)
-            || (is_over(queue.filled_since)
-                && queue.events > queue.standing_max(now, self.max / STANDING_PART))
+        let was_refused = |at: Instant| now - at <= self.max;
+        let is_limited = is_over(queue.filled_since) || queue.refused_at.is_some_and(was_refused);
+        let refuses = is_over(queue.oldest_since)
+            || (is_limited && queue.events > queue.standing_max(now, self.max / STANDING_PART));
+        if refuses {
+            queue.refused_at = Some(now);
+        }
+        refuses
     }
 
     /// Waits until the queue is short enough for appends that can wait. Only one caller may wait at a time.
@@ -150,14 +160,14 @@ mod tests {
     #[test]
     fn the_oldest_event_may_wait_for_the_maximum_delay() {
         let (delay, begin) = (QueueDelay::new(MAX), Instant::now());
-        assert!(!delay.is_too_long(begin));
+        assert!(!delay.refuses(begin));
         delay.note_joined(begin, 60_000);
-        assert!(!delay.is_too_long(after(begin, 1_000)));
-        assert!(delay.is_too_long(after(begin, 1_001)));
+        assert!(!delay.refuses(after(begin, 1_000)));
+        assert!(delay.refuses(after(begin, 1_001)));
         // The remaining events came later.
         delay.note_left(59_000);
         delay.note_oldest(Some(after(begin, 900)), after(begin, 1_001));
-        assert!(!delay.is_too_long(after(begin, 1_001)));
+        assert!(!delay.refuses(after(begin, 1_001)));
     }
 
     #[test]
@@ -168,15 +178,21 @@ mod tests {
         // 60,000 per second: 6,000 in a tenth of a second.
         process(&delay, begin, 0..2_000, 600);
         delay.note_joined(now, 5_900);
-        assert!(!delay.is_too_long(now));
+        assert!(!delay.refuses(now));
         delay.note_joined(now, 200);
-        assert!(delay.is_too_long(now));
+        assert!(delay.refuses(now));
 
-        // A queue that has been empty is not a standing queue, however long it is.
+        // A queue that has been empty is not a standing queue, however long it is: but not at once.
         delay.note_left(6_100);
         delay.note_oldest(None, now);
         delay.note_joined(now, 60_000);
-        assert!(!delay.is_too_long(after(now, 500)));
+        assert!(delay.refuses(after(now, 500)));
+        delay.note_left(60_000);
+        delay.note_oldest(None, after(now, 600));
+        let later = after(now, 1_501);
+        delay.note_joined(later, 60_000);
+        assert!(!delay.refuses(later));
+        assert!(!delay.refuses(after(later, 1_000)));
     }
 
     #[test]
@@ -185,9 +201,9 @@ mod tests {
         process(&delay, begin, 0..2_000, 1);
         let now = after(begin, 2_000);
         delay.note_joined(now, STANDING_EVENTS_MIN);
-        assert!(!delay.is_too_long(now));
+        assert!(!delay.refuses(now));
         delay.note_joined(now, 1);
-        assert!(delay.is_too_long(now));
+        assert!(delay.refuses(now));
     }
 
     #[tokio::test]

@@ -289,7 +289,7 @@ impl Appender {
     /// Call it before a request's body is read. Fails with [`Error::Late`] if the queue is delayed so much that all
     /// appends of the kind, `atomic` or not, are refused now.
     pub fn check(&self, atomic: bool) -> Result<()> {
-        match self.0.delays.of(atomic).is_too_long(Instant::now()) {
+        match self.0.delays.of(atomic).refuses(Instant::now()) {
             true => Err(Error::Late),
             false => Ok(()),
         }
