@@ -25,7 +25,7 @@ use super::{
 };
 
 /// How often a thread looks for tables that have changed.
-const CHECK_EVERY: Duration = Duration::from_millis(50);
+const CHECK_EVERY: Duration = Duration::from_millis(250);
 
 /// What the threads have done since the start.
 #[derive(Debug, Default)]
