@@ -8,8 +8,8 @@
 //!    notes of their removal can go;
 //! 4. waits until nobody reads the old files, which are then deleted.
 //!
-//! Appends and reads go on. A level is always merged into the one next to it, whatever the engine's own compactions do
-//! meanwhile: so newer values stay above older ones.
+//! Appends and reads go on. A level is always merged into the one next to it, whatever other compactions do meanwhile: so
+//! newer values stay above older ones.
 
 use std::{
     collections::BTreeSet,
@@ -40,7 +40,7 @@ const RETRY_AFTER: Duration = Duration::from_mins(10);
 
 /// The last level of a table.
 const LAST_LEVEL: u8 = 6;
-/// How long each condition is waited for. Snapshots live 5 s, and a compaction of the engine may be under way.
+/// How long each condition is waited for. Snapshots live 5 s, and another compaction may be under way.
 const WAIT_MAX: Duration = Duration::from_mins(10);
 const POLL_EVERY: Duration = Duration::from_millis(20);
 const FORGET_EVERY: Duration = Duration::from_millis(100);
@@ -163,7 +163,7 @@ impl<'a> Cleaning<'a> {
         })?;
         self.wait.until("old snapshots to end", || {
             self.forget_snapshots()?;
-            Ok(oldest_snapshot(&self.tables) + 1 >= removed)
+            Ok(self.tables.oldest_snapshot() + 1 >= removed)
         })?;
         let old: Vec<PathBuf> = affected.iter().flat_map(|table| files(table)).collect();
         for table in affected {
@@ -277,7 +277,7 @@ impl<'a> Cleaning<'a> {
         if old.is_empty() {
             return Ok(());
         }
-        // The engine leaves the files alone if one of its own compactions has them.
+        // The engine leaves the files alone if another compaction has them.
         self.wait.until("a compaction", || {
             self.is_well()?;
             let tables = &*self.tables;
@@ -298,16 +298,9 @@ impl<'a> Cleaning<'a> {
     }
 }
 
-/// Values that were replaced before this are read by nobody.
-pub(super) fn oldest_snapshot(tables: &Tables) -> u64 {
-    let snapshots = &tables.db().supervisor.snapshot_tracker;
-    snapshots.get_seqno_safe_to_gc()
-}
-
-/// Does nothing if the engine is compacting files of one of the two levels.
+/// Does nothing if files of one of the two levels are being compacted.
 fn merge_into_next(tables: &Tables, table: &Keyspace, level: u8) -> Result<()> {
-    let merge = Arc::new(PullDown(level, level + 1));
-    let merged = table.tree.compact(merge, oldest_snapshot(tables));
+    let merged = tables.compact(table, PullDown(level, level + 1));
     merged.map_err(|error| unavailable(error.into()))
 }
 

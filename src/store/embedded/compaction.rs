@@ -9,7 +9,6 @@ use std::{
     cmp::Reverse,
     collections::HashMap,
     sync::{
-        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
@@ -19,7 +18,6 @@ use std::{
 use fjall::{AbstractTree, Keyspace, compaction::Leveled};
 
 use super::{
-    cleaning::oldest_snapshot,
     shared::{Health, Shared},
     tables::Tables,
 };
@@ -86,9 +84,7 @@ fn compact(
     let began = Instant::now();
     let before = table.tree.current_version().id();
     compactions.running.fetch_add(1, Ordering::Relaxed);
-    let compacted = table
-        .tree
-        .compact(Arc::new(Leveled::default()), oldest_snapshot(tables));
+    let compacted = tables.compact(table, Leveled::default());
     compactions.running.fetch_sub(1, Ordering::Relaxed);
     compacted?;
     if table.tree.current_version().id() == before {

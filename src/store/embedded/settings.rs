@@ -18,7 +18,7 @@ const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// Files of the first level of a table at which the engine itself compacts it. The threads in [`compaction`](super::compaction)
 /// do it at four, so that the engine finds nothing to compact unless they are far behind. It slows down commits at 20.
-const FIRST_LEVEL_FILES_MAX: u8 = 12;
+const ENGINE_COMPACTS_AT: u8 = 12;
 
 /// The settings that differ from those of the engine.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +44,7 @@ impl Settings {
         KeyspaceCreateOptions::default()
             .max_memtable_size(MEMTABLE_BYTES)
             .compaction_strategy(Arc::new(
-                Leveled::default().with_l0_threshold(FIRST_LEVEL_FILES_MAX),
+                Leveled::default().with_l0_threshold(ENGINE_COMPACTS_AT),
             ))
             .data_block_size_policy(BlockSizePolicy::all(self.block_bytes))
             .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
@@ -57,7 +57,7 @@ impl Settings {
             // The second byte is the code of LZ4.
             ("data_block_compression_policy", vec![1, 1]),
             ("data_block_size_policy", block_bytes),
-            ("leveled_l0_threshold", vec![FIRST_LEVEL_FILES_MAX]),
+            ("leveled_l0_threshold", vec![ENGINE_COMPACTS_AT]),
         ]
     }
 }

@@ -8,8 +8,11 @@
 //! memory answer it. And no later claim can overwrite the first one. Readers see `prefix ‖ version → value`. In both
 //! forms the first claim of an id comes before its twins, so the order of keys is the same.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use fjall::{AbstractTree, Database, Keyspace, OwnedWriteBatch as WriteBatch, Readable};
+use lsm_tree::compaction::CompactionStrategy;
 
 use super::{open::read_error, recent::Recent, settings::Settings};
 use crate::{
@@ -135,6 +138,22 @@ impl Tables {
         let table = self.table(key);
         let is_derived = [INDEX.0, REST.0].contains(&&**table.name());
         (!is_derived).then_some(table)
+    }
+
+    /// Values that were replaced before this are read by nobody.
+    pub(super) fn oldest_snapshot(&self) -> u64 {
+        let snapshots = &self.db.supervisor.snapshot_tracker;
+        snapshots.get_seqno_safe_to_gc()
+    }
+
+    /// Does what `strategy` chooses in `table`, unless the same files are being compacted.
+    pub(super) fn compact(
+        &self,
+        table: &Keyspace,
+        strategy: impl CompactionStrategy + 'static,
+    ) -> lsm_tree::Result<()> {
+        let strategy = Arc::new(strategy);
+        table.tree.compact(strategy, self.oldest_snapshot())
     }
 
     pub(super) fn db(&self) -> &Database {
